@@ -1,0 +1,21 @@
+"""The contract of an assigner."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from detkit.structures import Assignment, Targets
+
+
+class Assigner(nn.Module):
+    """Decides, for every anchor of an image, which object it is to predict."""
+
+    def forward(
+        self, anchors: Tensor, level_sizes: tuple[int, ...], targets: Targets, logits: Tensor, boxes: Tensor
+    ) -> Assignment:
+        """Called under `no_grad` for one image.
+
+        anchors: (A, 4); level_sizes: anchors a level; logits (A, C) and decoded boxes (A, 4) are the
+        image's predictions, for assigners that look at them.
+        """
+        raise NotImplementedError

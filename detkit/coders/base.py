@@ -1,0 +1,17 @@
+"""The contract of a box coder."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class BoxCoder(nn.Module):
+    """Translates between boxes and what the head regresses."""
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """Boxes (N, 4) xyxy and their anchors (N, 4) xyxy -> deltas (N, 4)."""
+        raise NotImplementedError
+
+    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
+        """Deltas (..., 4) and anchors, broadcastable to it -> boxes (..., 4) xyxy."""
+        raise NotImplementedError

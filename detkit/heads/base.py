@@ -1,0 +1,23 @@
+"""The contract of a head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class Head(nn.Module):
+    """Predicts class logits and box deltas for every anchor.
+
+    The constructor is handed, all derived: `in_channels: tuple[int, ...]` (of each level),
+    `anchors_per_cell: tuple[int, ...]`, `num_columns: int` (C) and `class_bias: Tensor` (C,), the
+    bias that the class loss wants at the start.
+    """
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Per level (B, channels, H, W) -> per level logits (B, H * W * a, C), deltas (B, H * W * a, 4).
+
+        Anchors in the order of `AnchorGenerator`.
+        """
+        raise NotImplementedError

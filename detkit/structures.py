@@ -1,0 +1,160 @@
+"""What passes between the rooms: plain data, no behaviour beyond moving and splitting.
+
+Letters, everywhere: B images in a batch, A anchors over all levels, C class columns, K classes,
+G ground-truth boxes of an image. Boxes are (x1, y1, x2, y2) in pixels, float32. Labels are
+0..K-1; the data set's own category ids live in `ClassMap` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+BACKGROUND = -1
+"""`Assignment.labels` of an anchor that is to be classified as no object."""
+IGNORED = -2
+"""`Assignment.labels` of an anchor that takes no part in any loss."""
+
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """What one level of a backbone or neck puts out: `channels`, and `stride` in input pixels a cell."""
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The one map between contiguous labels, the data set's category ids and the class names.
+
+    `names[k]` and `ids[k]` belong to label k. It travels inside the checkpoint and is what loader,
+    evaluator, predictor and drawing use.
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.ids):
+            raise ValueError(f"{len(self.names)} class names but {len(self.ids)} category ids")
+        for what, values in (("class name", self.names), ("category id", self.ids)):
+            twice = sorted({v for v in values if values.count(v) > 1}, key=str)
+            if twice:
+                raise ValueError(f"{what} given twice: {', '.join(map(repr, twice))}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass
+class Targets:
+    """Ground truth of one image.
+
+    boxes: (G, 4) float32 xyxy pixels of the image as the network sees it.
+    labels: (G,) int64, 0..K-1.
+    ignore: (I, 4) float32 xyxy: regions (crowd, difficult) in which nothing is learnt.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignore: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
+
+    def to(self, device: torch.device | str) -> Targets:
+        return Targets(self.boxes.to(device), self.labels.to(device), self.ignore.to(device))
+
+
+@dataclass
+class Batch:
+    """What a loader gives.
+
+    images: (B, 3, H, W) uint8 RGB, each image in the top left corner, zeros elsewhere.
+    sizes: (B, 2) int64, height and width of each image inside its padding.
+    targets: one `Targets` an image.
+    original_sizes: (B, 2) int64, height and width on disk (after EXIF orientation), before any resize.
+    image_ids, paths: the data set's own id and the file, for messages and result files.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    targets: list[Targets]
+    original_sizes: Tensor
+    image_ids: list[int]
+    paths: list[str]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with images and targets on `device`; the sizes stay on the host."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            targets=[t.to(device) for t in self.targets],
+        )
+
+
+@dataclass
+class Predictions:
+    """What a detector puts out, in training and out of it.
+
+    logits: (B, A, C). deltas: (B, A, 4). anchors: (A, 4) xyxy pixels, the same for every image of
+    the batch. level_sizes: number of anchors on each level, summing to A.
+    """
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Tensor
+    level_sizes: tuple[int, ...]
+
+
+@dataclass
+class Assignment:
+    """What an assigner decides for the A anchors of one image.
+
+    labels: (A,) int64: the class 0..K-1 of a positive, BACKGROUND or IGNORED.
+    matched: (A,) int64: row of the ground-truth box of a positive; undefined (but a valid index
+    whenever G > 0) elsewhere.
+    """
+
+    labels: Tensor
+    matched: Tensor
+
+
+@dataclass
+class Losses:
+    """Sums over one micro-batch, not yet divided by the normaliser.
+
+    classification, box: scalars with graph, weights included. normalizer: scalar without graph,
+    what this micro-batch adds to the divisor (the number of positives, as a rule). The trainer adds
+    it up over micro-batches and ranks and divides once, by at least one.
+    """
+
+    classification: Tensor
+    box: Tensor
+    normalizer: Tensor
+
+    def total(self) -> Tensor:
+        """The sum of the terms, undivided."""
+        return self.classification + self.box
+
+    def mean(self) -> Tensor:
+        """The loss of this micro-batch alone: `total()` over `max(normalizer, 1)`."""
+        return self.total() / self.normalizer.clamp(min=1)
+
+
+@dataclass
+class Detections:
+    """What is found in one image: boxes (N, 4) xyxy pixels, scores (N,) descending, labels (N,) 0..K-1."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to(self, device: torch.device | str) -> Detections:
+        return Detections(self.boxes.to(device), self.scores.to(device), self.labels.to(device))
