@@ -1,1 +1,1 @@
-"""."""
+"""Anchor generators: feature map sizes in, boxes out."""

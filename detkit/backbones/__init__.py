@@ -1,1 +1,1 @@
-"""."""
+"""Backbones: images in, feature maps of several strides out."""

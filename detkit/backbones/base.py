@@ -16,6 +16,9 @@ class Backbone(nn.Module):
 
     out_shapes: dict[str, FeatureShape]
 
+    def load_pretrained(self) -> None:
+        """Called once when training starts from scratch; loads published weights if the part has any."""
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> level name -> (B, channels, ceil(H / stride), ceil(W / stride))."""
         raise NotImplementedError

@@ -1,0 +1,26 @@
+"""What every anchor generator shares: base shapes laid over the cells of a feature map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def centred_boxes(widths: Tensor, heights: Tensor) -> Tensor:
+    """Widths (N,) and heights (N,) in pixels -> (N, 4) xyxy boxes around the origin."""
+    return torch.stack((-widths, -heights, widths, heights), dim=1) / 2
+
+
+def lay_over_grid(
+    base: Tensor, shape: tuple[int, int], stride: tuple[float, float], offset: float, device: torch.device
+) -> Tensor:
+    """Base boxes (n, 4) around the origin -> (H * W * n, 4) boxes around every cell of an (H, W) map.
+
+    stride: pixels a cell (y, x). offset: where in a cell its anchors are centred, 0 the top left
+    corner, 0.5 the middle.
+    """
+    y = (torch.arange(shape[0], device=device, dtype=torch.float32) + offset) * stride[0]
+    x = (torch.arange(shape[1], device=device, dtype=torch.float32) + offset) * stride[1]
+    yy, xx = torch.meshgrid(y, x, indexing="ij")
+    centres = torch.stack((xx, yy, xx, yy), dim=-1).reshape(-1, 1, 4)
+    return (centres + base.to(device)).reshape(-1, 4)

@@ -1,0 +1,54 @@
+"""torchvision's anchors, for weights that were trained with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from detkit.anchors.base import AnchorGenerator
+from detkit.registry import ANCHORS
+
+
+@ANCHORS.register()
+class TorchvisionAnchors(AnchorGenerator):
+    """torchvision's own `AnchorGenerator`, sizes in pixels per level.
+
+    It differs from `OctaveAnchors` in three ways: corners are rounded to whole pixels, anchors of a
+    cell come ratio by ratio with the sizes inside, and the stride of a level is the padded image's
+    side over the map's, rounded down, rather than the level's own (106 instead of 128 px for a map
+    of 3 cells over 320 px). sizes: per level the square roots of the areas; None gives those of
+    torchvision's RetinaNet, 32 to 512 px and two steps of a third of an octave, cut to whole pixels.
+    """
+
+    def __init__(
+        self,
+        *,
+        strides: tuple[int, ...],
+        sizes: list[list[int]] | None = None,
+        aspect_ratios: list[float] = [0.5, 1.0, 2.0],  # noqa: B006  (only read)
+    ) -> None:
+        super().__init__()
+        from torchvision.models.detection.anchor_utils import AnchorGenerator as Generator
+
+        if sizes is None:
+            sizes = [[int(4 * s * 2 ** (i / 3)) for i in range(3)] for s in strides]
+        if len(sizes) != len(strides):
+            raise ValueError(f"sizes: {len(sizes)} lists for {len(strides)} levels of strides {list(strides)}")
+        self.generator = Generator(
+            tuple(tuple(level) for level in sizes), (tuple(aspect_ratios),) * len(strides)
+        )
+        self.per_cell = tuple(self.generator.num_anchors_per_location())
+
+    def forward(
+        self, level_shapes: Sequence[tuple[int, int]], image_shape: tuple[int, int], device: torch.device
+    ) -> list[Tensor]:
+        """See `AnchorGenerator.forward`."""
+        strides = [
+            [torch.tensor(image_shape[0] // h, device=device), torch.tensor(image_shape[1] // w, device=device)]
+            for h, w in level_shapes
+        ]
+        self.generator.set_cell_anchors(torch.float32, device)
+        anchors: list[Tensor] = self.generator.grid_anchors([list(shape) for shape in level_shapes], strides)
+        return anchors

@@ -1,0 +1,149 @@
+"""ResNet-18/34/50/101/152 (1512.03385) out of torchvision's modules."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from detkit.backbones.base import Backbone
+from detkit.norms import NormName, norm_layer
+from detkit.registry import BACKBONES
+from detkit.structures import FeatureShape
+
+LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
+
+
+@BACKBONES.register()
+class ResNet(Backbone):
+    """ResNet of a given depth; puts out c3, c4 and c5 (strides 8, 16, 32) unless told otherwise.
+
+    norm: the normalisation of every block. freeze_at: how many stages (stem, then the four groups of
+    blocks) are not trained: 0 trains all, 2 is the usual choice with ImageNet weights. in_channels:
+    image channels; weights for three are averaged over to any other number. stride_in_1x1: put a
+    bottleneck's stride in its first 1x1 convolution, as the original MSRA and Detectron2 weights want
+    it. weights: file with a torchvision ResNet state dict, or the name of torchvision weights
+    (`IMAGENET1K_V1`), loaded when training starts from scratch.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: Literal[18, 34, 50, 101, 152] = 50,
+        norm: NormName = "frozen_bn",
+        freeze_at: int = 0,
+        in_channels: int = 3,
+        out_features: list[str] | None = None,
+        stride_in_1x1: bool = False,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        from torchvision.models import resnet
+
+        if not 0 <= freeze_at <= 5:
+            raise ValueError(f"freeze_at: {freeze_at} is not between 0 (train all) and 5 (train nothing)")
+        block = resnet.BasicBlock if depth < 50 else resnet.Bottleneck
+        body = resnet.ResNet(block, list(LAYERS[depth]), norm_layer=norm_layer(norm))
+        if in_channels != 3:
+            body.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.depth, self.weights, self.freeze_at, self.frozen_norm = depth, weights, freeze_at, norm == "frozen_bn"
+        self.stem = nn.Sequential()
+        self.stem.conv1, self.stem.bn1, self.stem.relu, self.stem.maxpool = (
+            body.conv1, body.bn1, body.relu, body.maxpool,
+        )  # fmt: skip
+        self.layer1, self.layer2, self.layer3, self.layer4 = body.layer1, body.layer2, body.layer3, body.layer4
+        names = out_features if out_features is not None else ["c3", "c4", "c5"]
+        unknown = [name for name in names if name not in STRIDES]
+        if unknown or not names:
+            raise ValueError(f"out_features: {unknown or names}; a ResNet has {', '.join(STRIDES)}")
+        widths = {f"c{i}": 2**i * 16 * block.expansion for i in range(2, 6)}
+        self.out_shapes = {n: FeatureShape(widths[n], STRIDES[n]) for n in STRIDES if n in names}
+        if stride_in_1x1:
+            self._move_stride_to_first_convolution()
+        for stage in self._frozen_stages():
+            stage.requires_grad_(False)
+
+    def _move_stride_to_first_convolution(self) -> None:
+        if self.depth < 50:
+            raise ValueError(f"stride_in_1x1: ResNet-{self.depth} has no 1x1 convolution to hold the stride")
+        for stage in (self.layer2, self.layer3, self.layer4):
+            first = stage[0]
+            first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
+
+    def _frozen_stages(self) -> list[nn.Module]:
+        return [self.stem, self.layer1, self.layer2, self.layer3, self.layer4][: self.freeze_at]
+
+    def train(self, mode: bool = True) -> ResNet:
+        """Training mode for all but the frozen stages, whose batch statistics must stay still."""
+        super().train(mode)
+        for stage in self._frozen_stages():
+            stage.eval()
+        return self
+
+    def load_pretrained(self) -> None:
+        """Loads `weights`, if any; warns when frozen norms or frozen stages are left at random values."""
+        if self.weights is None:
+            if self.freeze_at or self.frozen_norm:
+                logging.getLogger("detkit").warning(
+                    "ResNet: %s with random weights: nothing will adapt them. Give backbone.weights, or set "
+                    "backbone.norm=gn (or bn) and backbone.freeze_at=0.",
+                    "frozen_bn" if self.frozen_norm else f"freeze_at={self.freeze_at}",
+                )
+            return
+        state = _read_weights(self.weights, self.depth)
+        renamed = {
+            (key if key.startswith("layer") else f"stem.{key}"): value
+            for key, value in state.items()
+            if not key.startswith("fc.")
+        }
+        renamed["stem.conv1.weight"] = _fit_channels(renamed["stem.conv1.weight"], self.stem.conv1.weight.shape[1])
+        missing, unexpected = self.load_state_dict(renamed, strict=False)
+        missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+        unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
+        if missing or unexpected:
+            raise ValueError(
+                f"backbone.weights: {self.weights} is not a ResNet-{self.depth} of torchvision: "
+                f"{len(missing)} tensors missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}"
+            )
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
+        x = self.stem(images)
+        features = {}
+        for name, stage in zip(STRIDES, (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
+            x = stage(x)
+            if name in self.out_shapes:
+                features[name] = x
+        return features
+
+
+def _read_weights(source: str, depth: int) -> dict[str, Tensor]:
+    from pathlib import Path
+
+    if Path(source).is_file():
+        state: dict[str, Tensor] = torch.load(source, map_location="cpu", weights_only=True)
+        return state
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(f"resnet{depth}")
+    names = [member.name for member in known]
+    if source not in names:
+        raise ValueError(
+            f"backbone.weights: {source!r} is neither a file nor torchvision weights of ResNet-{depth} "
+            f"({', '.join(names)})"
+        )
+    fetched: dict[str, Tensor] = known[source].get_state_dict(progress=True, check_hash=True)
+    return fetched
+
+
+def _fit_channels(weight: Tensor, channels: int) -> Tensor:
+    """Stem weights (O, 3, k, k) for another number of image channels, keeping the response's scale."""
+    if weight.shape[1] == channels:
+        return weight
+    return weight.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1) * (weight.shape[1] / channels)
+
+

@@ -1,0 +1,43 @@
+"""Pure functions on boxes: (..., 4) float tensors, (x1, y1, x2, y2) in pixels, no offset by one.
+
+torchvision's functions are used where it has them; they are imported on first use, because the import
+takes seconds that reading a config should not cost.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def area(boxes: Tensor) -> Tensor:
+    """(..., 4) -> (...) square pixels; negative sides count as they are."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """(N, 4) and (M, 4) -> (N, M) intersection over union, 0 where both areas are 0."""
+    from torchvision.ops import box_iou
+
+    return box_iou(a, b).nan_to_num_(0.0)
+
+
+def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
+    """(N, 4) and (M, 4) -> (N, M) area of the intersection in square pixels."""
+    lower = torch.maximum(a[:, None, :2], b[None, :, :2])
+    upper = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    sides = (upper - lower).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def clip(boxes: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
+    """(N, 4) -> the same boxes moved to within [0, width] x [0, height]."""
+    x = boxes[..., 0::2].clamp(min=0).clamp(max=width)
+    y = boxes[..., 1::2].clamp(min=0).clamp(max=height)
+    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
+
+
+def rescale(boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) -> Tensor:
+    """(N, 4) boxes of an image of (height, width) `from_size` -> of the same image at `to_size`."""
+    scale_y, scale_x = to_size[0] / from_size[0], to_size[1] / from_size[1]
+    return boxes * boxes.new_tensor((scale_x, scale_y, scale_x, scale_y))

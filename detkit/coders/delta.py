@@ -1,0 +1,43 @@
+"""The R-CNN box parametrisation (1311.2524, appendix C)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from detkit.coders.base import BoxCoder
+from detkit.registry import CODERS
+
+
+@CODERS.register()
+class DeltaCoder(BoxCoder):
+    """Centre offsets in units of the anchor's sides and log ratios of the sides, times `weights`.
+
+    max_side_ratio: a decoded side is at most so many times the anchor's, so that an early wild
+    prediction cannot overflow; 62.5 is the 1000 / 16 of Detectron and torchvision.
+    """
+
+    def __init__(self, *, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0), max_side_ratio: float = 62.5) -> None:
+        super().__init__()
+        if min(weights) <= 0 or max_side_ratio <= 0:
+            raise ValueError(f"weights {tuple(weights)} and max_side_ratio {max_side_ratio} must be positive")
+        self.weights = tuple(weights)
+        self.max_log_ratio = math.log(max_side_ratio)
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """See `BoxCoder.encode`. Boxes must have positive sides."""
+        anchor_sides = anchors[..., 2:] - anchors[..., :2]
+        sides = boxes[..., 2:] - boxes[..., :2]
+        offset = (boxes[..., :2] + 0.5 * sides - anchors[..., :2] - 0.5 * anchor_sides) / anchor_sides
+        deltas = torch.cat((offset, (sides / anchor_sides).log()), dim=-1)
+        return deltas * deltas.new_tensor(self.weights)
+
+    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
+        """See `BoxCoder.decode`."""
+        deltas = deltas / deltas.new_tensor(self.weights)
+        anchor_sides = anchors[..., 2:] - anchors[..., :2]
+        centres = anchors[..., :2] + 0.5 * anchor_sides + deltas[..., :2] * anchor_sides
+        half = 0.5 * deltas[..., 2:].clamp(max=self.max_log_ratio).exp() * anchor_sides
+        return torch.cat((centres - half, centres + half), dim=-1)

@@ -1,0 +1,72 @@
+"""RetinaNet's head: two towers of convolutions, shared by all levels (1708.02002, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from detkit.heads.base import Head
+from detkit.norms import NormName, norm_layer
+from detkit.registry import HEADS
+
+
+@HEADS.register()
+class SharedTowerHead(Head):
+    """`num_convs` 3x3 convolutions for classes and as many for boxes, the same for every level.
+
+    channels: width of the towers, None for that of the levels. norm: after every tower convolution;
+    none keeps their biases. With `bn` the statistics of all levels are mixed: prefer `gn`.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: tuple[int, ...],
+        anchors_per_cell: tuple[int, ...],
+        num_columns: int,
+        class_bias: Tensor,
+        num_convs: int = 4,
+        channels: int | None = None,
+        norm: NormName | None = None,
+    ) -> None:
+        super().__init__()
+        for what, values in (("channels", in_channels), ("anchors per cell", anchors_per_cell)):
+            if len(set(values)) != 1:
+                raise ValueError(f"SharedTowerHead is shared by all levels, but their {what} differ: {values}")
+        self.num_columns = num_columns
+        width = channels or in_channels[0]
+
+        def tower() -> nn.Sequential:
+            layers: list[nn.Module] = []
+            for i in range(num_convs):
+                source = in_channels[0] if i == 0 else width
+                layers.append(nn.Conv2d(source, width, 3, padding=1, bias=norm is None))
+                if norm is not None:
+                    layers.append(norm_layer(norm)(width))
+                layers.append(nn.ReLU(inplace=True))
+            return nn.Sequential(*layers)
+
+        self.class_tower, self.box_tower = tower(), tower()
+        last = width if num_convs else in_channels[0]
+        self.class_out = nn.Conv2d(last, anchors_per_cell[0] * num_columns, 3, padding=1)
+        self.box_out = nn.Conv2d(last, anchors_per_cell[0] * 4, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self.class_out.bias.data.copy_(class_bias.repeat(anchors_per_cell[0]))  # type: ignore[union-attr]
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """See `Head.forward`."""
+        logits = [per_anchor(self.class_out(self.class_tower(x)), self.num_columns) for x in features]
+        deltas = [per_anchor(self.box_out(self.box_tower(x)), 4) for x in features]
+        return logits, deltas
+
+
+def per_anchor(x: Tensor, columns: int) -> Tensor:
+    """(B, a * columns, H, W) -> (B, H * W * a, columns)."""
+    batch, _, height, width = x.shape
+    x = x.view(batch, -1, columns, height, width).permute(0, 3, 4, 1, 2)
+    return x.reshape(batch, -1, columns)

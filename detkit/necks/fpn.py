@@ -1,0 +1,79 @@
+"""Feature pyramid network (1612.03144) with RetinaNet's extra levels (1708.02002, footnote 2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detkit.necks.base import Neck
+from detkit.norms import NormName, norm_layer
+from detkit.registry import NECKS
+from detkit.structures import FeatureShape
+
+
+@NECKS.register()
+class FPN(Neck):
+    """Top-down pyramid over all input levels, then `extra_levels` stride-2 convolutions on top.
+
+    channels: of every output level. extra_from: what the first extra level is made of, the last
+    backbone level (`c5`, as in the RetinaNet paper and Detectron2) or the last pyramid level (`p5`, as
+    in torchvision's v1 model). The next ones are made of the level before, after a ReLU. norm: after
+    every convolution; none keeps their biases.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_shapes: dict[str, FeatureShape],
+        channels: int = 256,
+        extra_levels: int = 2,
+        extra_from: Literal["c5", "p5"] = "c5",
+        norm: NormName | None = None,
+    ) -> None:
+        super().__init__()
+        self.extra_from = extra_from
+        names = list(in_shapes)
+        last = in_shapes[names[-1]]
+
+        def conv(in_channels: int, kernel: int, stride: int = 1) -> nn.Module:
+            layer = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, bias=norm is None)
+            return layer if norm is None else nn.Sequential(layer, norm_layer(norm)(channels))
+
+        self.lateral = nn.ModuleDict({n: conv(shape.channels, 1) for n, shape in in_shapes.items()})
+        self.output = nn.ModuleDict({n: conv(channels, 3) for n in names})
+        first = last.channels if extra_from == "c5" else channels
+        self.extra = nn.ModuleList(conv(first if i == 0 else channels, 3, 2) for i in range(extra_levels))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        level = [n.lstrip("c") for n in names]
+        self.out_shapes = {
+            f"p{i}": FeatureShape(channels, in_shapes[n].stride) for i, n in zip(level, names, strict=True)
+        }
+        for i in range(extra_levels):
+            stride = last.stride * 2 ** (i + 1)
+            self.out_shapes[f"p{stride.bit_length() - 1}"] = FeatureShape(channels, stride)
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Backbone levels -> p levels, finest first."""
+        top: Tensor | None = None
+        pyramid: list[Tensor] = []
+        for name in reversed(self.lateral):
+            here = self.lateral[name](features[name])
+            # The coarse map grows to the size of the finer one, which is not always twice its own.
+            top = here if top is None else here + F.interpolate(top, size=here.shape[-2:], mode="nearest")
+            pyramid.insert(0, self.output[name](top))
+        x = features[name_of_last(self.lateral)] if self.extra_from == "c5" else pyramid[-1]
+        for i, layer in enumerate(self.extra):
+            x = layer(x if i == 0 else F.relu(x))
+            pyramid.append(x)
+        return dict(zip(self.out_shapes, pyramid, strict=True))
+
+
+def name_of_last(modules: nn.ModuleDict) -> str:
+    """The key that was put in last."""
+    return list(modules)[-1]

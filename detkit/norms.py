@@ -1,0 +1,64 @@
+"""Normalisation layers by one word, the same for backbones, necks and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NormName = Literal["frozen_bn", "bn", "sync_bn", "gn"]
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation whose statistics and affine terms never change.
+
+    Buffers have the names of `nn.BatchNorm2d`, so its weights load here. It runs as one native
+    batch-norm call in evaluation mode instead of a multiplication and an addition, which saves a pass
+    over the feature map and a temporary of its size.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, num_features, H, W) -> the same shape."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation (1803.08494) with 32 groups, or as many as divide the channels if fewer."""
+    groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+def norm_layer(name: NormName) -> Callable[[int], nn.Module]:
+    """`frozen_bn`, `bn`, `sync_bn` or `gn` -> a function from a number of channels to the layer."""
+    layers: dict[str, Callable[[int], nn.Module]] = {
+        "frozen_bn": FrozenBatchNorm2d,
+        "bn": nn.BatchNorm2d,
+        "sync_bn": nn.SyncBatchNorm,
+        "gn": group_norm,
+    }
+    return layers[name]
