@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
+from detkit.coders.base import BoxCoder
 from detkit.registry import ASSIGNERS
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
 
@@ -41,7 +42,13 @@ class MaxIoUAssigner(Assigner):
         self.ignore_overlap, self.chunk_elements = ignore_overlap, chunk_elements
 
     def forward(
-        self, anchors: Tensor, level_sizes: tuple[int, ...], targets: Targets, logits: Tensor, boxes: Tensor
+        self,
+        anchors: Tensor,
+        level_sizes: tuple[int, ...],
+        targets: Targets,
+        logits: Tensor,
+        deltas: Tensor,
+        coder: BoxCoder,
     ) -> Assignment:
         """See `Assigner.forward`; looks at anchors and targets only."""
         best_iou, matched, is_best = self._match(anchors, targets.boxes)

@@ -1,1 +1,1 @@
-"""."""
+"""Losses and what they are divided by."""

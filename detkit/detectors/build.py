@@ -1,0 +1,105 @@
+"""From a checked config to a detector, in order of dependence: who gave whom which shape, top to bottom."""
+
+from __future__ import annotations
+
+import torch
+
+from detkit.config import Config
+from detkit.detectors.dense import DenseDetector
+from detkit.registry import (
+    ANCHORS,
+    ASSIGNERS,
+    BACKBONES,
+    BOX_LOSSES,
+    CLASS_LOSSES,
+    CODERS,
+    HEADS,
+    NECKS,
+    NMS,
+    NORMALIZERS,
+)
+from detkit.structures import FeatureShape
+
+PROBE_SIDE = 64
+
+
+def build_detector(config: Config, num_classes: int) -> DenseDetector:
+    """The detector that `config` describes, for `num_classes` classes (K), weights as initialised.
+
+    Raises ValueError with a table of the levels if a part's features are not what it declares.
+    """
+    pixels = config.options("pixels")
+    backbone = BACKBONES.build(config.backbone)
+    neck = NECKS.build(config.neck, in_shapes=backbone.out_shapes)
+    levels: dict[str, FeatureShape] = neck.out_shapes
+    anchors = ANCHORS.build(config.anchors, strides=tuple(s.stride for s in levels.values()))
+    class_loss = CLASS_LOSSES.build(config.losses.classification)
+    head = HEADS.build(
+        config.head,
+        in_channels=tuple(s.channels for s in levels.values()),
+        anchors_per_cell=tuple(anchors.per_cell),
+        num_columns=class_loss.num_columns(num_classes),
+        class_bias=class_loss.initial_bias(num_classes),
+    )
+    detector = DenseDetector(
+        pixels=pixels,
+        backbone=backbone,
+        neck=neck,
+        anchors=anchors,
+        head=head,
+        assigner=ASSIGNERS.build(config.assigner),
+        coder=CODERS.build(config.coder),
+        class_loss=class_loss,
+        box_loss=BOX_LOSSES.build(config.losses.box),
+        normalizer=NORMALIZERS.build(config.losses.normalizer),
+        options=config.options("postprocess"),
+        nms=NMS.build(config.nms),
+    )
+    probe(detector)
+    return detector
+
+
+@torch.no_grad()
+def probe(detector: DenseDetector) -> None:
+    """Runs a 64-pixel image through backbone and neck and holds every level against its declaration."""
+    was_training = detector.training
+    detector.eval()
+    channels = len(detector.pixels.mean)
+    image = torch.zeros(1, channels, PROBE_SIDE, PROBE_SIDE)
+    try:
+        features = detector.backbone(image)
+    except RuntimeError as error:
+        name = type(detector.backbone).__name__
+        raise ValueError(
+            f"{name} can't take an image of {channels} channels (pixels.mean has {channels} values): {error}"
+        ) from error
+    _compare("backbone", type(detector.backbone).__name__, detector.backbone.out_shapes, features)
+    pyramid = detector.neck(features)
+    _compare("neck", type(detector.neck).__name__, detector.neck.out_shapes, pyramid, detector.anchors.per_cell)
+    detector.train(was_training)
+
+
+def _compare(
+    slot: str,
+    name: str,
+    declared: dict[str, FeatureShape],
+    features: dict[str, torch.Tensor],
+    per_cell: tuple[int, ...] = (),
+) -> None:
+    rows, wrong = [], list(declared) != list(features)
+    for i, level in enumerate(dict.fromkeys([*declared, *features])):
+        shape, feature = declared.get(level), features.get(level)
+        want = (shape.channels, -(-PROBE_SIDE // shape.stride)) if shape else None
+        have = (feature.shape[1], feature.shape[2]) if feature is not None else None
+        wrong = wrong or want != have
+        stride = "-" if have is None else f"{PROBE_SIDE / have[1]:g}"
+        rows.append(
+            f"  {level:8} {shape.stride if shape else '-':>8} {stride:>8} {shape.channels if shape else '-':>9} "
+            f"{have[0] if have else '-':>9} {per_cell[i] if i < len(per_cell) else '-':>8}"
+        )
+    if wrong:
+        head = f"  {'level':8} {'stride':>8} {'measured':>8} {'channels':>9} {'measured':>9} {'anchors':>8}"
+        raise ValueError(
+            f"{slot}: {name}.out_shapes is not what {name} puts out for a {PROBE_SIDE}x{PROBE_SIDE} image:\n"
+            + "\n".join([head, *rows])
+        )

@@ -1,0 +1,94 @@
+"""The one body of every dense detector: which one it is, its parts decide."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from detkit.anchors.base import AnchorGenerator
+from detkit.assigners.base import Assigner
+from detkit.backbones.base import Backbone
+from detkit.coders.base import BoxCoder
+from detkit.detectors.nms import NMSBase
+from detkit.detectors.pixels import PixelOptions, normalize
+from detkit.detectors.postprocess import PostprocessOptions, postprocess
+from detkit.heads.base import Head
+from detkit.losses.base import BoxLoss, ClassificationLoss, Normalizer
+from detkit.necks.base import Neck
+from detkit.structures import Detections, Losses, Predictions, Targets
+
+ANCHOR_CACHE = 8
+"""Input shapes whose anchors are remembered."""
+
+
+class DenseDetector(nn.Module):
+    """Predicts a class and a box for every anchor; see ARCHITECTURE.md for what its parts owe each other."""
+
+    def __init__(
+        self,
+        *,
+        pixels: PixelOptions,
+        backbone: Backbone,
+        neck: Neck,
+        anchors: AnchorGenerator,
+        head: Head,
+        assigner: Assigner,
+        coder: BoxCoder,
+        class_loss: ClassificationLoss,
+        box_loss: BoxLoss,
+        normalizer: Normalizer,
+        options: PostprocessOptions,
+        nms: NMSBase,
+    ) -> None:
+        super().__init__()
+        self.pixels, self.options = pixels, options
+        self.backbone, self.neck, self.anchors, self.head = backbone, neck, anchors, head
+        self.assigner, self.coder, self.nms = assigner, coder, nms
+        self.class_loss, self.box_loss, self.normalizer = class_loss, box_loss, normalizer
+        self._anchor_cache: dict[tuple[object, ...], list[Tensor]] = {}
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> Predictions:
+        """Images (B, 3, H, W), 0..255 RGB, and their (B, 2) sizes inside the padding -> raw predictions."""
+        features = list(self.neck(self.backbone(normalize(images, sizes, self.pixels))).values())
+        logits, deltas = self.head(features)
+        height, width = images.shape[-2:]
+        anchors = self._anchors_for([(f.shape[-2], f.shape[-1]) for f in features], (height, width), images.device)
+        return Predictions(
+            torch.cat(logits, dim=1), torch.cat(deltas, dim=1), torch.cat(anchors), tuple(map(len, anchors))
+        )
+
+    def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
+        """Sums of the loss terms over the batch, with what they are to be divided by."""
+        logits, deltas = pred.logits.detach(), pred.deltas.detach()
+        with torch.no_grad():
+            assigned = [
+                self.assigner(pred.anchors, pred.level_sizes, t, logits[i], deltas[i], self.coder)
+                for i, t in enumerate(targets)
+            ]
+            labels = torch.stack([a.labels for a in assigned])
+            image, row = (labels >= 0).nonzero(as_tuple=True)
+            # Boxes of all images in one list; `first` is where each image's begin.
+            first = torch.tensor([0, *(len(t.boxes) for t in targets[:-1])]).cumsum(0).to(labels.device)
+            matched = torch.stack([a.matched for a in assigned])[image, row] + first[image]
+            boxes = torch.cat([t.boxes for t in targets])[matched]
+        return Losses(
+            self.class_loss(pred.logits, labels),
+            self.box_loss(pred.deltas[image, row], pred.anchors[row], boxes, self.coder),
+            self.normalizer(labels),
+        )
+
+    @torch.no_grad()
+    def detect(self, pred: Predictions, sizes: Tensor) -> list[Detections]:
+        """One `Detections` an image, in pixels of the network's input."""
+        return postprocess(pred, sizes, self.options, self.class_loss, self.coder, self.nms)
+
+    def _anchors_for(
+        self, shapes: list[tuple[int, int]], image_shape: tuple[int, int], device: torch.device
+    ) -> list[Tensor]:
+        key = (*shapes, image_shape, device)
+        if key not in self._anchor_cache:
+            if len(self._anchor_cache) >= ANCHOR_CACHE:
+                self._anchor_cache.pop(next(iter(self._anchor_cache)))
+            with torch.no_grad():
+                self._anchor_cache[key] = self.anchors(shapes, image_shape, device)
+        return self._anchor_cache[key]

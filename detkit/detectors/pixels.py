@@ -1,0 +1,44 @@
+"""From uint8 RGB to what a network was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelOptions:
+    """mean, std: per channel, on the 0..255 scale, in the order of `order` (the network's channel order)."""
+
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    order: Literal["rgb", "bgr"] = "rgb"
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}; want one each a channel")
+        if min(self.std) <= 0:
+            raise ValueError(f"std: {self.std} must be positive")
+        if self.order == "bgr" and len(self.mean) != 3:
+            raise ValueError(f"order: bgr needs three channels, not {len(self.mean)}")
+
+
+def normalize(images: Tensor, sizes: Tensor | None, options: PixelOptions) -> Tensor:
+    """(B, channels, H, W) RGB, 0..255 of any dtype -> float32, normalised; padding is zero afterwards.
+
+    sizes: (B, 2) height and width of each image inside its padding, on the host; None: no padding.
+    """
+    if images.shape[1] != len(options.mean):
+        raise ValueError(f"images have {images.shape[1]} channels, pixels.mean has {len(options.mean)} values")
+    x = images.flip(1) if options.order == "bgr" else images
+    mean = images.new_tensor(options.mean, dtype=torch.float32).view(1, -1, 1, 1)
+    std = images.new_tensor(options.std, dtype=mean.dtype).view(1, -1, 1, 1)
+    x = (x - mean).div_(std)
+    if sizes is not None:
+        for image, (height, width) in zip(x, sizes.tolist(), strict=True):
+            image[:, height:] = 0
+            image[:, :, width:] = 0
+    return x

@@ -1,0 +1,71 @@
+"""From raw predictions to detections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detkit import boxes as box_ops
+from detkit.coders.base import BoxCoder
+from detkit.detectors.nms import NMSBase
+from detkit.losses.base import ClassificationLoss
+from detkit.structures import Detections, Predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostprocessOptions:
+    """score_threshold: candidates score more than this. topk_per_level: best candidates kept a level
+    before decoding. max_detections: kept an image after suppression."""
+
+    score_threshold: float = 0.05
+    topk_per_level: int = 1000
+    max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_threshold < 1:
+            raise ValueError(f"score_threshold: {self.score_threshold} is not in [0, 1)")
+        for name in ("topk_per_level", "max_detections"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} must be at least 1")
+
+
+def postprocess(
+    pred: Predictions,
+    sizes: Tensor,
+    options: PostprocessOptions,
+    class_loss: ClassificationLoss,
+    coder: BoxCoder,
+    nms: NMSBase,
+) -> list[Detections]:
+    """One `Detections` an image, in pixels of the network's input, inside `sizes` (B, 2)."""
+    anchors = pred.anchors.split(pred.level_sizes)
+    found = []
+    for logits, deltas, (height, width) in zip(pred.logits, pred.deltas, sizes.tolist(), strict=True):
+        levels = zip(logits.split(pred.level_sizes), deltas.split(pred.level_sizes), anchors, strict=True)
+        candidates = [_candidates(*level, options, class_loss, coder) for level in levels]
+        boxes, scores, labels = (torch.cat(column) for column in zip(*candidates, strict=True))
+        boxes = box_ops.clip(boxes, height, width)
+        keep = nms(boxes, scores, labels)[: options.max_detections]
+        found.append(Detections(boxes[keep], scores[keep], labels[keep]))
+    return found
+
+
+def _candidates(
+    logits: Tensor,
+    deltas: Tensor,
+    anchors: Tensor,
+    options: PostprocessOptions,
+    class_loss: ClassificationLoss,
+    coder: BoxCoder,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best of one level of one image: logits (n, C), deltas and anchors (n, 4) -> boxes, scores, labels."""
+    scores = class_loss.scores(logits.float())
+    num_classes = scores.shape[1]
+    scores = scores.flatten()
+    above = (scores > options.score_threshold).nonzero()[:, 0]
+    scores, order = scores[above].topk(min(options.topk_per_level, len(above)))
+    entries = above[order]
+    rows = entries // num_classes
+    return coder.decode(deltas[rows].float(), anchors[rows]), scores, entries % num_classes

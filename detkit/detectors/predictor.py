@@ -1,0 +1,126 @@
+"""Inference on whatever a user has: paths, arrays, tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detkit import boxes as box_ops
+from detkit.config import Config
+from detkit.data.datasets.base import read_image
+from detkit.data.loader import collate_images
+from detkit.detectors.build import build_detector
+from detkit.detectors.dense import DenseDetector
+from detkit.registry import TRANSFORMS
+from detkit.structures import ClassMap, Detections
+
+
+def load_detector(
+    checkpoint: str | Path, *, device: str = "auto", overrides: Sequence[str] = ()
+) -> tuple[DenseDetector, Config, ClassMap]:
+    """A checkpoint file or run folder -> detector in eval mode, its config, its classes.
+
+    overrides: `key=value` for settings that do not change weights (`postprocess.score_threshold=0.3`).
+    The averaged weights are used where the run kept them.
+    """
+    from detkit.train.checkpoint import load_checkpoint
+
+    saved = load_checkpoint(checkpoint)
+    config = Config.from_dict(saved.config, overrides)
+    detector = build_detector(config, len(saved.classes))
+    detector.load_state_dict(saved.ema if saved.ema is not None else saved.model)
+    return detector.to(resolve_device(device)).eval(), config, saved.classes
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` -> the GPU if torch sees one, else the CPU; any other name as torch reads it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+class Predictor:
+    """Runs a trained detector: `Predictor.from_checkpoint("runs/quickstart")(["a.jpg"])`.
+
+    classes: the class map of the training data. batch_size: images a forward pass.
+    """
+
+    def __init__(
+        self, detector: DenseDetector, config: Config, classes: ClassMap, *, batch_size: int = 8
+    ) -> None:
+        self.detector, self.config, self.classes, self.batch_size = detector, config, classes, batch_size
+        self.device = next(detector.parameters()).device
+        self.transforms = [TRANSFORMS.build(node) for node in config.data.val.transforms]
+        self.size_divisor = config.options("data.loader").size_divisor
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: str | Path, *, device: str = "auto", overrides: Sequence[str] = (), batch_size: int = 8
+    ) -> Predictor:
+        """A checkpoint file or a run folder (its best checkpoint) -> predictor."""
+        return cls(*load_detector(checkpoint, device=device, overrides=overrides), batch_size=batch_size)
+
+    def __call__(self, images: Any) -> list[Detections]:
+        """One image or a list of them -> one `Detections` each, on the CPU, in pixels of the given image.
+
+        An image is a path, a PIL image, a numpy array (H, W, 3) or (H, W) or a tensor (3, H, W), RGB,
+        values 0..255 (uint8).
+        """
+        many = images if isinstance(images, (list, tuple)) else [images]
+        return [found for found, _ in self.stream(many)]
+
+    def stream(self, images: Iterable[Any]) -> Iterator[tuple[Detections, Any]]:
+        """The same, one by one, each with its PIL image; only a batch at a time is in memory."""
+        batch: list[Any] = []
+        for image in images:
+            batch.append(as_pil(image))
+            if len(batch) == self.batch_size:
+                yield from zip(self._run(batch), batch, strict=True)
+                batch = []
+        if batch:
+            yield from zip(self._run(batch), batch, strict=True)
+
+    @torch.inference_mode()
+    def _run(self, images: list[Any]) -> list[Detections]:
+        tensors = [self._prepare(image) for image in images]
+        batch, sizes = collate_images(tensors, self.size_divisor)
+        pred = self.detector(batch.to(self.device), sizes)
+        found = self.detector.detect(pred, sizes)
+        return [
+            Detections(
+                box_ops.rescale(d.boxes.cpu(), (int(h), int(w)), (image.height, image.width)),
+                d.scores.cpu(),
+                d.labels.cpu(),
+            )
+            for d, (h, w), image in zip(found, sizes.tolist(), images, strict=True)
+        ]
+
+    def _prepare(self, image: Any) -> Tensor:
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        for transform in self.transforms:
+            image = transform.image_only(image)
+        tensor: Tensor = pil_to_tensor(image)
+        return tensor
+
+
+def as_pil(image: Any) -> Any:
+    """A path, PIL image, array (H, W[, 3]) or tensor (3, H, W), uint8 -> RGB PIL image."""
+    from PIL import Image
+
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) and image.ndim == 3 else image
+    shape, dtype = getattr(array, "shape", None), str(getattr(array, "dtype", type(image).__name__))
+    if shape is None or len(shape) not in (2, 3) or dtype.rpartition(".")[2] != "uint8":
+        raise ValueError(
+            f"an image must be a path, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), "
+            f"not {type(image).__name__} of {dtype} {tuple(shape or ())}"
+        )
+    return Image.fromarray(array if not isinstance(array, Tensor) else array.cpu().numpy()).convert("RGB")
