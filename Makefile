@@ -1,0 +1,45 @@
+# The words a developer types; CI runs the same ones. Everything happens in .venv, made on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+SOURCES := $(wildcard detkit/csrc/* detkit/csrc/*/*)
+
+.PHONY: demo test check format bench setup clean
+
+setup: $(STAMP)
+
+# Made again when a dependency, the build or a native source changes; a Python edit costs nothing.
+$(STAMP): constraints.txt pyproject.toml setup.py $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools<82" wheel ninja
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/detkit train configs/quickstart/shapes.yaml --output runs/quickstart --overwrite
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'detkit/csrc/*.cpp' 'detkit/csrc/*.h' 'detkit/csrc/*.cu' 'detkit/csrc/**/*.cpp' 'detkit/csrc/**/*.h' 'detkit/csrc/**/*.cu' | sort -u)
+	$(BIN)/detkit config check $$(git ls-files 'configs/*.yaml' 'configs/**/*.yaml' | sort -u)
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'detkit/csrc/*.cpp' 'detkit/csrc/*.h' 'detkit/csrc/*.cu' 'detkit/csrc/**/*.cpp' 'detkit/csrc/**/*.h' 'detkit/csrc/**/*.cu' | sort -u)
+
+bench: $(STAMP)
+	$(BIN)/python tools/bench_step.py
+	$(BIN)/python tools/bench_infer.py
+	$(BIN)/python tools/bench_eval.py
+	$(BIN)/python tools/bench_nms.py
+
+clean:
+	rm -rf build dist *.egg-info detkit/_C*.so
