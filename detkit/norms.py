@@ -48,8 +48,11 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation (1803.08494) with 32 groups, or as many as divide the channels if fewer."""
-    groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0)
+    """Group normalisation (1803.08494) with 32 groups, or fewer where they would not divide the channels.
+
+    A group has at least two channels: over a map of one cell, a group of one has nothing to normalise.
+    """
+    groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % (2 * g) == 0 or g == 1)
     return nn.GroupNorm(groups, channels)
 
 

@@ -59,7 +59,7 @@ class MaxIoUAssigner(Assigner):
             positive = positive | is_best
         if len(targets.boxes):
             labels = torch.where(positive, targets.labels[matched], labels)
-        if len(targets.ignore):
+        if len(targets.ignore) and len(anchors):
             labels = labels.masked_fill(self._in_ignore_region(anchors, targets.ignore), IGNORED)
         return Assignment(labels, matched)
 
@@ -72,7 +72,7 @@ class MaxIoUAssigner(Assigner):
         best_iou = anchors.new_zeros(count)
         matched = torch.zeros(count, dtype=torch.int64, device=anchors.device)
         is_best = torch.zeros(count, dtype=torch.bool, device=anchors.device)
-        if not len(boxes):
+        if not len(boxes) or not count:
             return best_iou, matched, is_best
         pieces = anchors.split(max(1, self.chunk_elements // len(boxes)))
         reached = anchors.new_zeros(len(boxes))

@@ -83,7 +83,7 @@ class _SigmoidFocalSum(torch.autograd.Function):
         values = power * log_term
         total = on_negative * values.sum() + (on_positive - on_negative) * values[entries].sum()
         # f'(z) = p^gamma (gamma (1 - p) softplus(z) + p), built in the memory of `values`.
-        gradient = torch.rsub(p, 1.0, out=values).mul_(gamma).mul_(log_term).add_(p).mul_(power)
+        gradient = values.fill_(1.0).sub_(p).mul_(gamma).mul_(log_term).add_(p).mul_(power)
         at_positives = gradient[entries] * -on_positive
         gradient.mul_(on_negative)[entries] = at_positives
         ctx.save_for_backward(gradient.view_as(logits))

@@ -60,20 +60,16 @@ class FPN(Neck):
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Backbone levels -> p levels, finest first."""
+        names = list(self.lateral)
         top: Tensor | None = None
         pyramid: list[Tensor] = []
-        for name in reversed(self.lateral):
+        for name in reversed(names):
             here = self.lateral[name](features[name])
             # The coarse map grows to the size of the finer one, which is not always twice its own.
             top = here if top is None else here + F.interpolate(top, size=here.shape[-2:], mode="nearest")
             pyramid.insert(0, self.output[name](top))
-        x = features[name_of_last(self.lateral)] if self.extra_from == "c5" else pyramid[-1]
+        x = features[names[-1]] if self.extra_from == "c5" else pyramid[-1]
         for i, layer in enumerate(self.extra):
             x = layer(x if i == 0 else F.relu(x))
             pyramid.append(x)
         return dict(zip(self.out_shapes, pyramid, strict=True))
-
-
-def name_of_last(modules: nn.ModuleDict) -> str:
-    """The key that was put in last."""
-    return list(modules)[-1]
