@@ -1,41 +1,261 @@
-"""Stand-in, to be replaced by the config room: registries and their `register`."""
+"""Registries: a name in a config file -> the class that it builds.
+
+    from detkit.registry import BACKBONES
+
+    @BACKBONES.register()
+    class MyNet(Backbone):
+        def __init__(self, *, width: int = 64) -> None: ...
+
+The constructor is the schema: keyword-only, annotated. Registering is all a plugin does; its module gets
+imported through `imports:` in the config or the entry-point group `detkit.plugins`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import inspect
+import logging
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from detkit.arguments import Argument, TypeMismatch, arguments_of, convert, nearest, signature_problem
+
 C = TypeVar("C", bound=type)
+PLUGIN_GROUP = "detkit.plugins"
+imported: list[str] = []
+"""Plugins and `imports:` entries that were loaded so far; shown when a name is not found."""
+_plugins_loaded: list[bool] = []
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered class and where it was written."""
+
+    cls: type
+    file: str
+    line: int
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}"
 
 
 class Registry:
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._classes: dict[str, type] = {}
+    """One kind of part. `base`: "module:Class" every part derives from. `location`: package of the built-in ones.
+
+    derived: arguments that detkit hands in at assembly, with a word on where they come from; a config
+    must not set them.
+    """
+
+    def __init__(self, name: str, base: str, location: str, derived: Mapping[str, str] | None = None) -> None:
+        self.name, self.base, self.location, self.derived = name, base, location, dict(derived or {})
+        self._entries: dict[str, Entry] = {}
+        self._loaded = False
+
+    def __repr__(self) -> str:
+        return f"Registry({self.name!r}, {len(self._entries)} parts)"
 
     def register(self, name: str | None = None) -> Callable[[C], C]:
+        """Decorator that registers a class under `name` (its own name if None).
+
+        The same class from the same place (a notebook cell that runs again) replaces the earlier one;
+        the name taken by another place, a constructor that is no schema or a wrong base class raise
+        ValueError.
+        """
+        if isinstance(name, type):
+            raise ValueError(f"write @{self.name.upper()}.register() with brackets over {name.__name__}")
+
         def add(cls: C) -> C:
-            self._classes[name or cls.__name__] = cls
+            self.add(cls, name or cls.__name__)
             return cls
 
         return add
 
-    def build(self, node: Any, **derived: Any) -> Any:
-        args = dict(node)
-        return self._classes[args.pop("type")](**args, **derived)
+    def add(self, cls: type, name: str) -> None:
+        """See `register`."""
+        entry = _entry(cls)
+        base = _resolve(self.base)
+        if not (isinstance(cls, type) and issubclass(cls, base)):
+            raise ValueError(
+                f"{entry.place}: {cls.__name__} can't go into {self.name}: it is not a subclass of "
+                f"{base.__module__}.{base.__qualname__}"
+            )
+        problem = signature_problem(cls)
+        if problem:
+            raise ValueError(f"{entry.place}: {cls.__name__}.__init__ can't be a schema: {problem}")
+        old = self._entries.get(name)
+        if old is not None and not _same_source(old, entry):
+            raise ValueError(
+                f"{self.name}: the name {name!r} is taken by {old.cls.__qualname__} at {old.place}; "
+                f"{cls.__qualname__} at {entry.place} needs another one, "
+                f"e.g. @{self.name.upper()}.register('{name}2')"
+            )
+        self._entries[name] = entry
+
+    def unregister(self, name: str) -> None:
+        """Forgets a name; raises ValueError if it is unknown."""
+        self.get(name)
+        del self._entries[name]
+
+    @contextmanager
+    def temporary(self) -> Iterator[Registry]:
+        """Whatever is registered inside the `with` is forgotten after it; for tests and notebooks."""
+        self.load()
+        before = dict(self._entries)
+        try:
+            yield self
+        finally:
+            self._entries = before
+
+    def load(self) -> None:
+        """Imports the built-in parts, once."""
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.location)
+        for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{self.location}.{module.name}")
+
+    def names(self) -> list[str]:
+        """Registered names, sorted."""
+        self.load()
+        return sorted(self._entries)
+
+    def entry(self, name: Any) -> Entry:
+        """Class and place of a name; an unknown one raises ValueError with the nearest and what was imported."""
+        self.load()
+        if name in self._entries:
+            return self._entries[name]
+        sources = ", ".join([f"{self.location} (built in)", *imported])
+        raise ValueError(
+            f"{name!r} is not in {self.name}{nearest(str(name), list(self._entries))} Known: "
+            f"{', '.join(sorted(self._entries)) or 'nothing'}. Imported: {sources}. If you defined it in a file "
+            f"of your own, add that file or module to `imports:` in the config."
+        )
+
+    def get(self, name: Any) -> type:
+        """The class of a name."""
+        return self.entry(name).cls
+
+    def arguments(self, name: Any) -> dict[str, Argument]:
+        """Config keys of a part: its plain arguments that are not derived."""
+        found = arguments_of(self.get(name))
+        return {k: a for k, a in found.items() if a.plain and k not in self.derived}
+
+    def derived_arguments(self, name: Any) -> dict[str, str]:
+        """Arguments of a part that a config must not set -> where they come from."""
+        found = arguments_of(self.get(name))
+        return {
+            k: self.derived.get(k, "detkit's assembly")
+            for k, a in found.items()
+            if k in self.derived or not a.plain
+        }
+
+    def build(self, node: Mapping[str, Any], **derived: Any) -> Any:
+        """Builds the part of a config node {type, its arguments}; `derived` go only where they are asked for."""
+        values = _plain_dict(node)
+        name = values.pop("type", None)
+        cls, known = self.get(name), arguments_of(self.get(name))
+        for key, value in values.items():
+            if key not in known:
+                raise ValueError(f"{name}: unknown argument {key!r}{nearest(key, list(known))}")
+            try:
+                values[key] = convert(value, known[key].annotation)
+            except TypeMismatch as error:
+                raise ValueError(f"{name}.{key}: {error}") from None
+        wanted = {key: value for key, value in derived.items() if key in known}
+        missing = [k for k, a in known.items() if a.required and k not in values and k not in wanted]
+        if missing:
+            raise ValueError(f"{name}: missing argument {', '.join(missing)}")
+        try:
+            return cls(**values, **wanted)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
-BACKBONES = Registry("backbones")
-NECKS = Registry("necks")
-ANCHORS = Registry("anchors")
-HEADS = Registry("heads")
-ASSIGNERS = Registry("assigners")
-CODERS = Registry("coders")
-CLASS_LOSSES = Registry("class_losses")
-BOX_LOSSES = Registry("box_losses")
-NORMALIZERS = Registry("normalizers")
-NMS = Registry("nms")
-DATASETS = Registry("datasets")
-TRANSFORMS = Registry("transforms")
-OPTIMIZERS = Registry("optimizers")
-SCHEDULES = Registry("schedules")
+def load_plugins() -> None:
+    """Imports every entry point of the group `detkit.plugins`, once; a broken one raises ImportError by name."""
+    if _plugins_loaded:
+        return
+    _plugins_loaded.append(True)
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=PLUGIN_GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            raise ImportError(
+                f"plugin {point.name!r} ({point.value}) can't be imported: {type(error).__name__}: {error}. "
+                f"Mend or uninstall the package that brings it."
+            ) from error
+        imported.append(f"{point.value} (plugin)")
+        logging.getLogger("detkit").debug("plugin %s loaded", point.name)
+
+
+def _plain_dict(node: Mapping[str, Any]) -> dict[str, Any]:
+    from omegaconf import DictConfig, OmegaConf
+
+    if isinstance(node, DictConfig):
+        container = OmegaConf.to_container(node, resolve=True)
+        assert isinstance(container, dict)
+        return {str(key): value for key, value in container.items()}
+    return dict(node)
+
+
+def _resolve(path: str) -> type:
+    module, _, name = path.partition(":")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _entry(cls: type) -> Entry:
+    file = getattr(inspect.getmodule(cls), "__file__", None) or cls.__init__.__code__.co_filename  # type: ignore[misc]
+    try:
+        line = inspect.getsourcelines(cls)[1]
+    except (OSError, TypeError):
+        line = 0
+    return Entry(cls, str(file), line)
+
+
+def _same_source(old: Entry, new: Entry) -> bool:
+    """One class statement that ran twice: same module and qualified name, same file or both a notebook cell."""
+    same_name = (old.cls.__module__, old.cls.__qualname__) == (new.cls.__module__, new.cls.__qualname__)
+    if not same_name:
+        return False
+    return Path(old.file) == Path(new.file) or (not Path(old.file).exists() and not Path(new.file).exists())
+
+
+LEVELS = "the neck's levels"
+BACKBONES = Registry("backbones", "detkit.backbones.base:Backbone", "detkit.backbones")
+NECKS = Registry("necks", "detkit.necks.base:Neck", "detkit.necks", {"in_shapes": "the backbone's levels"})
+ANCHORS = Registry("anchors", "detkit.anchors.base:AnchorGenerator", "detkit.anchors", {"strides": LEVELS})
+HEADS = Registry(
+    "heads",
+    "detkit.heads.base:Head",
+    "detkit.heads",
+    {
+        "in_channels": LEVELS,
+        "anchors_per_cell": "the anchor generator",
+        "num_columns": "the data set's classes and the classification loss",
+        "class_bias": "the classification loss",
+    },
+)
+ASSIGNERS = Registry("assigners", "detkit.assigners.base:Assigner", "detkit.assigners")
+CODERS = Registry("coders", "detkit.coders.base:BoxCoder", "detkit.coders")
+CLASS_LOSSES = Registry("class_losses", "detkit.losses.base:ClassificationLoss", "detkit.losses")
+BOX_LOSSES = Registry("box_losses", "detkit.losses.base:BoxLoss", "detkit.losses")
+NORMALIZERS = Registry("normalizers", "detkit.losses.base:Normalizer", "detkit.losses")
+NMS = Registry("nms", "detkit.detectors.nms:NMSBase", "detkit.detectors.nms")
+DATASETS = Registry("datasets", "detkit.data.datasets.base:DetectionDataset", "detkit.data.datasets")
+TRANSFORMS = Registry("transforms", "detkit.data.transforms.base:Transform", "detkit.data.transforms")
+OPTIMIZERS = Registry("optimizers", "detkit.train.optim:OptimizerFactory", "detkit.train.optim")
+SCHEDULES = Registry("schedules", "detkit.train.schedule:Schedule", "detkit.train.schedule")
+REGISTRIES: tuple[Registry, ...] = (
+    BACKBONES, NECKS, ANCHORS, HEADS, ASSIGNERS, CODERS, CLASS_LOSSES, BOX_LOSSES, NORMALIZERS, NMS, DATASETS,
+    TRANSFORMS, OPTIMIZERS, SCHEDULES,
+)  # fmt: skip

@@ -1,0 +1,146 @@
+"""A constructor read as a schema: its keyword arguments, their types, and values brought to those types."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+MISSING = inspect.Parameter.empty
+PLAIN = (int, float, bool, str, type(None))
+
+
+class TypeMismatch(ValueError):
+    """A value that is not of the type an argument wants; its text says both."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One keyword argument: name, resolved annotation, default (`MISSING` if it must be given)."""
+
+    name: str
+    annotation: Any
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING
+
+    @property
+    def plain(self) -> bool:
+        """Whether a config file can hold it."""
+        return is_plain(self.annotation)
+
+
+def signature_problem(function: Any) -> str | None:
+    """Why a constructor can't serve as a schema, or None: every argument keyword-only and annotated."""
+    for parameter in list(inspect.signature(function).parameters.values()):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            return f"takes *{parameter.name}; its arguments are its config keys, so each needs a name"
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            return f"argument {parameter.name!r} is positional; put `*` before the first argument"
+        if parameter.annotation is MISSING:
+            return f"argument {parameter.name!r} has no type annotation"
+    return None
+
+
+def arguments_of(cls: type) -> dict[str, Argument]:
+    """Keyword arguments of a class's constructor, in order, annotations resolved.
+
+    Raises ValueError if an annotation names something its module does not define.
+    """
+    try:
+        hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    except NameError as error:
+        raise ValueError(f"{cls.__module__}.{cls.__qualname__}: an annotation can't be resolved: {error}") from error
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: Argument(p.name, hints.get(p.name, Any), p.default) for p in parameters}
+
+
+def is_plain(annotation: Any) -> bool:
+    """Whether an annotation is made of int, float, bool, str, None, Literal, list, tuple, dict and unions."""
+    if annotation in PLAIN or annotation is None:
+        return True
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return True
+    if origin in (list, tuple, dict, Union, types.UnionType, Sequence, Mapping):
+        return all(part is Ellipsis or is_plain(part) for part in inner)
+    return False
+
+
+def type_name(annotation: Any) -> str:
+    """An annotation as a user reads it."""
+    if annotation is type(None) or annotation is None:
+        return "null"
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, inner))
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_name(part) for part in inner)
+    if origin in (list, Sequence):
+        return f"a list of {type_name(inner[0])}"
+    if origin is tuple:
+        if inner[-1] is Ellipsis:
+            return f"a list of {type_name(inner[0])}"
+        return f"a list of {len(inner)}: " + ", ".join(type_name(part) for part in inner)
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def convert(value: Any, annotation: Any) -> Any:
+    """`value` as a config holds it -> as the constructor wants it; raises `TypeMismatch`.
+
+    An int serves as a float, a list as a tuple; nothing else changes its type. bool is no int.
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in inner):
+            return value
+    elif origin in (Union, types.UnionType):
+        for part in inner:
+            try:
+                return convert(value, part)
+            except TypeMismatch:
+                continue
+    elif origin in (list, Sequence) and isinstance(value, (list, tuple)):
+        return [convert(item, inner[0]) for item in value]
+    elif origin is tuple and isinstance(value, (list, tuple)):
+        if inner[-1] is Ellipsis:
+            return tuple(convert(item, inner[0]) for item in value)
+        if len(inner) == len(value):
+            return tuple(convert(item, part) for item, part in zip(value, inner, strict=True))
+    elif origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {convert(key, inner[0]): convert(item, inner[1]) for key, item in value.items()}
+    elif annotation is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+    elif annotation in (None, type(None)):
+        if value is None:
+            return None
+    elif annotation in (int, bool, str):
+        if type(value) is annotation:
+            return value
+    elif annotation is Any or not is_plain(annotation):
+        return value
+    raise TypeMismatch(f"{value!r} is not {type_name(annotation)}")
+
+
+def to_plain(value: Any) -> Any:
+    """A default as a config file can hold it: tuples become lists."""
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    return value
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`; did you mean x?` if something known is near `name`, else nothing."""
+    import difflib
+
+    lower = {k.lower(): k for k in reversed(list(known))}
+    close = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.6)
+    return f"; did you mean {lower[close[0]]}?" if close else ""
