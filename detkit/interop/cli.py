@@ -1,0 +1,71 @@
+"""The verb `detkit convert`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EPILOG = """examples:
+  detkit convert torchvision retinanet_resnet50_fpn_v2 --output retinanet_v2.pt
+  detkit convert torchvision my_state_dict.pth --classes cat,dog --output mine.pt
+  detkit convert detectron2 model_final_bfca0b.pkl --output retinanet_d2.pt
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("toolkit", choices=("torchvision", "detectron2"), help="where the weights are from")
+    parser.add_argument(
+        "source",
+        help="a .pth/.pt state dict or a zoo .pkl; for torchvision also retinanet_resnet50_fpn or "
+        "retinanet_resnet50_fpn_v2, which torchvision downloads",
+    )
+    parser.add_argument("--output", required=True, metavar="OUT.pt", help="the checkpoint to write")
+    parser.add_argument(
+        "--classes",
+        metavar="NAMES|JSON",
+        help="class names, comma-separated in the order of the columns, or a COCO annotation file; "
+        "not needed for COCO models",
+    )
+    parser.add_argument(
+        "--keep-columns",
+        action="store_true",
+        help="torchvision: keep all 91 columns of a COCO model, not just the 80 with a class",
+    )
+    parser.add_argument(
+        "--norm-eps",
+        type=float,
+        metavar="EPS",
+        help="torchvision: epsilon of the backbone's frozen norms; give 0 for a model fine-tuned from the "
+        "published retinanet_resnet50_fpn weights (default: 0 for those themselves, else 1e-5)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes a detkit checkpoint that `detkit eval`, `detkit predict` and `--init-from` take."""
+    output = Path(args.output)
+    if args.toolkit == "detectron2" and (args.keep_columns or args.norm_eps is not None):
+        raise ValueError("--keep-columns and --norm-eps are for torchvision models only")
+    if args.norm_eps is not None and args.norm_eps < 0:
+        raise ValueError(f"--norm-eps {args.norm_eps} is negative")
+    from detkit.interop.classes import read_classes
+    from detkit.interop.files import save_converted
+
+    classes = read_classes(args.classes) if args.classes else None
+    if args.toolkit == "torchvision":
+        from detkit.interop.torchvision import convert_torchvision
+
+        converted = convert_torchvision(
+            args.source, classes=classes, keep_all_columns=args.keep_columns, norm_eps=args.norm_eps
+        )
+    else:
+        from detkit.interop.detectron2 import convert_detectron2
+
+        converted = convert_detectron2(args.source, classes=classes)
+    save_converted(converted, output)
+    for note in converted.notes:
+        print(f"note: {note}")
+    count = sum(p.numel() for p in converted.detector.parameters()) / 1e6
+    print(f"{output}: {count:.1f} M weights, {len(converted.classes)} classes, from {args.source}")
+    return 0

@@ -1,0 +1,110 @@
+"""What every converter shares: reading a state dict, and from a config tree and tensors to a detector."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detkit.config import Config
+from detkit.detectors.build import build_detector
+from detkit.detectors.dense import DenseDetector
+from detkit.interop.names import take_by_name
+from detkit.structures import ClassMap
+
+HERE = Path(__file__).resolve().parent
+NUM_ANCHORS = 9
+
+
+@dataclass
+class Converted:
+    """A detector with foreign weights, the config that built it, its classes, and remarks for the user."""
+
+    detector: DenseDetector
+    config: Config
+    classes: ClassMap
+    notes: list[str]
+
+
+def read_torch_state(path: Path) -> dict[str, Tensor]:
+    """A file of `torch.save` -> its state dict, also if it lies under "model" or has DDP's `module.` prefix."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a state dict written by torch.save. Only tensors are read from it, so a whole "
+            f"pickled model or training state must be saved as its state_dict() first. torch says: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return as_state(path, content)
+
+
+def as_state(path: Path, content: Any) -> dict[str, Tensor]:
+    """The mapping of names to tensors within what a file held."""
+    for key in ("model", "state_dict", "model_state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path} holds {type(content).__name__}, not names with tensors")
+    other = [f"{k} ({type(v).__name__})" for k, v in content.items() if not isinstance(v, Tensor)]
+    if other:
+        raise ValueError(f"{path}: {len(other)} entries are not tensors: {', '.join(other[:4])}")
+    return {str(k).removeprefix("module."): v for k, v in content.items()}
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file's bytes."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sides(source: str, state: Mapping[str, Tensor], class_name: str, box_name: str) -> int:
+    """Class columns of a head, from its last two weights; also the test that this is a RetinaNet at all."""
+    absent = [name for name in (class_name, box_name) if name not in state]
+    if absent:
+        raise ValueError(
+            f"{source} is not a RetinaNet of this kind: no {absent[0]} among its {len(state)} tensors "
+            f"({', '.join(list(state)[:3])}, ...)"
+        )
+    anchors = state[box_name].shape[0] // 4
+    if anchors != NUM_ANCHORS:
+        raise ValueError(f"{source}: {anchors} anchors a cell; only models with {NUM_ANCHORS} are converted")
+    return state[class_name].shape[0] // anchors
+
+
+def count_blocks(source: str, state: Mapping[str, Tensor], template: str) -> int:
+    """Depth of a ResNet, from the blocks of its third stage; `template` is the name of their first weight."""
+    third = next((n for n in range(100) if template.format(n) not in state), 0)
+    wide = template.replace("conv1", "conv3").format(0) in state
+    depths = {(6, True): 50, (23, True): 101, (36, True): 152, (2, False): 18, (6, False): 34}
+    if (third, wide) not in depths:
+        raise ValueError(f"{source}: {third} blocks in the third stage: not a ResNet-18, -34, -50, -101 or -152")
+    return depths[third, wide]
+
+
+def assemble(
+    source: str,
+    state: Mapping[str, Tensor],
+    tree: str,
+    overrides: Sequence[str],
+    classes: ClassMap,
+    foreign_name: Callable[[str], str],
+    notes: list[str],
+) -> Converted:
+    """The detector of a shipped config tree, changed by `overrides`, with the tensors of `state`."""
+    config = Config.load(HERE / tree, list(overrides))
+    detector = build_detector(config, len(classes))
+    expected = detector.state_dict()
+    tensors = take_by_name(source, state, expected, {name: foreign_name(name) for name in expected})
+    detector.load_state_dict(tensors)
+    return Converted(detector.eval(), config, classes, notes)

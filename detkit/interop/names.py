@@ -1,0 +1,93 @@
+"""What detkit's tensors are called in other toolkits' RetinaNet files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+# A detkit name is rewritten by each pattern in turn, so each family of tensors is one line.
+_DETECTRON2 = (
+    (r"^backbone\.stem\.bn1\.", "backbone.bottom_up.stem.conv1.norm."),
+    (r"^backbone\.stem\.", "backbone.bottom_up.stem."),
+    (r"^backbone\.layer(\d)\.", lambda m: f"backbone.bottom_up.res{int(m[1]) + 1}."),
+    (r"\.downsample\.0\.", ".shortcut."),
+    (r"\.downsample\.1\.", ".shortcut.norm."),
+    (r"\.bn(\d)\.", r".conv\1.norm."),
+    (r"^neck\.lateral\.c(\d)\.", r"backbone.fpn_lateral\1."),
+    (r"^neck\.output\.c(\d)\.", r"backbone.fpn_output\1."),
+    (r"^neck\.extra\.(\d)\.", lambda m: f"backbone.top_block.p{int(m[1]) + 6}."),
+    (r"^head\.class_tower\.", "head.cls_subnet."),
+    (r"^head\.box_tower\.", "head.bbox_subnet."),
+    (r"^head\.class_out\.", "head.cls_score."),
+    (r"^head\.box_out\.", "head.bbox_pred."),
+)
+_TORCHVISION = (
+    (r"^backbone\.(stem\.)?", "backbone.body."),
+    (r"^neck\.lateral\.c(\d)\.", lambda m: f"backbone.fpn.inner_blocks.{int(m[1]) - 3}.0."),
+    (r"^neck\.output\.c(\d)\.", lambda m: f"backbone.fpn.layer_blocks.{int(m[1]) - 3}.0."),
+    (r"^neck\.extra\.(\d)\.", lambda m: f"backbone.fpn.extra_blocks.p{int(m[1]) + 6}."),
+    (r"^head\.class_tower\.", "head.classification_head.conv."),
+    (r"^head\.box_tower\.", "head.regression_head.conv."),
+    (r"^head\.class_out\.", "head.classification_head.cls_logits."),
+    (r"^head\.box_out\.", "head.regression_head.bbox_reg."),
+)
+
+
+def detectron2_name(name: str) -> str:
+    """The name in a Detectron2 checkpoint of detkit's tensor `name`."""
+    return _rewrite(name, _DETECTRON2)
+
+
+def torchvision_name(name: str, layers_per_block: int) -> str:
+    """The name in a torchvision state dict of detkit's tensor `name`.
+
+    layers_per_block: modules of a tower from one convolution to the next, 2 (convolution, ReLU) or 3
+    (with a norm); torchvision numbers convolutions, detkit modules.
+    """
+    found = re.search(r"_tower\.(\d+)\.", name)
+    if found:
+        block, layer = divmod(int(found[1]), layers_per_block)
+        name = f"{name[: found.start(1)]}{block}.{layer}{name[found.end(1) :]}"
+    return _rewrite(name, _TORCHVISION)
+
+
+def modern_torchvision_name(name: str) -> str:
+    """A name as torchvision wrote it before 0.13 (its published v1 weights among them) -> as it does now."""
+    name = re.sub(r"\.(inner_blocks|layer_blocks)\.(\d)\.(weight|bias)$", r".\1.\2.0.\3", name)
+    return re.sub(
+        r"_head\.conv\.(\d)\.(weight|bias)$", lambda m: f"_head.conv.{int(m[1]) // 2}.0.{m[2]}", name
+    )
+
+
+def _rewrite(name: str, rules: Iterable[tuple[str, object]]) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)  # type: ignore[call-overload]
+    return name
+
+
+def take_by_name(
+    source: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], names: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """The tensors of a foreign `state` under detkit's names.
+
+    expected: detkit's own state dict, for the shapes. names: detkit name -> foreign name. Raises
+    ValueError with the missing, unexpected and misshapen tensors, in the file's own names.
+    """
+    missing = [theirs for theirs in names.values() if theirs not in state]
+    known = set(names.values())
+    unexpected = [theirs for theirs in state if theirs not in known]
+    misshapen = [
+        f"{theirs} {tuple(state[theirs].shape)} instead of {tuple(expected[ours].shape)}"
+        for ours, theirs in names.items()
+        if theirs in state and state[theirs].shape != expected[ours].shape
+    ]
+    wrong = [
+        f"  {len(found)} {what}: {', '.join(found[:4])}{', ...' if len(found) > 4 else ''}"
+        for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        if found
+    ]
+    if wrong:
+        raise ValueError("\n".join([f"{source} does not fit ({len(names)} tensors wanted):", *wrong]))
+    return {ours: state[theirs] for ours, theirs in names.items()}

@@ -1,0 +1,122 @@
+"""RetinaNet weights of torchvision: `retinanet_resnet50_fpn`, `_v2`, and models built like them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detkit.interop.classes import keep_columns, torchvision_columns
+from detkit.interop.files import Converted, assemble, count_blocks, read_torch_state, sha256, sides
+from detkit.interop.names import modern_torchvision_name, torchvision_name
+
+MODELS = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2")
+NORM_EPS = 1e-5
+"""What detkit's normalisation layers add to a variance."""
+_CLASS_OUT = "head.classification_head.cls_logits."
+_BOX_OUT = "head.regression_head.bbox_reg.weight"
+_COUNTERS = ".num_batches_tracked"
+
+
+def convert_torchvision(
+    source: str | Path,
+    *,
+    classes: dict[int, str] | list[str] | None = None,
+    keep_all_columns: bool = False,
+    norm_eps: float | None = None,
+) -> Converted:
+    """A RetinaNet from a state dict file, or by name (`retinanet_resnet50_fpn[:COCO_V1]`) as torchvision fetches it.
+
+    classes: names of all columns or of all but the first, or category id (= column) -> name; None
+    takes 91 columns for COCO's and keeps the 80 with a class. norm_eps: what the backbone's frozen
+    norms added to the variance; None means 0 for torchvision's published v1 weights and 1e-5 for all
+    others. A model fine-tuned from the published v1 weights has 0 too, which its file does not tell.
+    """
+    state, published = _read(str(source))
+    state = {modern_torchvision_name(name): tensor for name, tensor in state.items()}
+    columns = sides(str(source), state, f"{_CLASS_OUT}weight", _BOX_OUT)
+    depth = count_blocks(str(source), state, "backbone.body.layer3.{}.conv1.weight")
+    has_group_norm = "head.classification_head.conv.0.1.weight" in state
+    chosen = torchvision_columns(columns, classes, keep_all_columns)
+    notes = []
+    if chosen.classes.names[0] == "class-0":
+        notes.append(f"{columns} class columns without names: give them with --classes")
+    if len(chosen.keep) != columns:
+        notes.append(f"{len(chosen.keep)} of {columns} class columns kept: those that have a class")
+        for part in ("weight", "bias"):
+            if f"{_CLASS_OUT}{part}" in state:
+                state[f"{_CLASS_OUT}{part}"] = keep_columns(state[f"{_CLASS_OUT}{part}"], columns, chosen.keep)
+    if norm_eps is None:
+        norm_eps = 0.0 if published and not has_group_norm else NORM_EPS
+    notes.append(f"the backbone's norms were taken to add {norm_eps:g} to the variance")
+    state, frozen = _settle_norms(state, norm_eps)
+    overrides = [f"backbone.norm={'frozen_bn' if frozen else 'bn'}"]
+    if depth != 50:
+        overrides.append(f"backbone.depth={depth}")
+    if "backbone.fpn.extra_blocks.p6.weight" in state:
+        width = state["backbone.fpn.extra_blocks.p6.weight"].shape
+        overrides.append(f"neck.extra_from={'p5' if width[1] == width[0] else 'c5'}")
+    tree = "torchvision_r50_fpn_v2.yaml" if has_group_norm else "torchvision_r50_fpn.yaml"
+    step = 3 if has_group_norm else 2
+    return assemble(
+        str(source), state, tree, overrides, chosen.classes, lambda name: torchvision_name(name, step), notes
+    )
+
+
+def _settle_norms(state: dict[str, Tensor], eps: float) -> tuple[dict[str, Tensor], bool]:
+    """The state for detkit's eps, and whether the backbone's norms are frozen ones.
+
+    Frozen norms have no batch counter. Another eps goes into the scale: w / sqrt(v + eps) stays what
+    it was, and so does the running mean's part.
+    """
+    frozen = eps != NORM_EPS or not any(name.endswith(_COUNTERS) for name in state)
+    if frozen:
+        state = {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTERS)}
+    if eps != NORM_EPS:
+        for name in [n for n in state if n.startswith("backbone.body.") and n.endswith(".running_var")]:
+            scale = name.replace("running_var", "weight")
+            variance = state[name].double()
+            if scale in state:
+                # A channel of variance 0 has no finite answer with eps 0; it keeps detkit's.
+                ratio = torch.where(variance + eps > 0, (variance + NORM_EPS) / (variance + eps), 1.0).sqrt()
+                state[scale] = (state[scale].double() * ratio).float()
+    return state, frozen
+
+
+def _read(source: str) -> tuple[dict[str, Tensor], bool]:
+    """The state dict, and whether it is one that torchvision publishes."""
+    name, _, weights = source.partition(":")
+    if name in MODELS and not Path(source).is_file():
+        return _fetch(name, weights or "COCO_V1"), True
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(f"{source!r} is neither a file nor one of {', '.join(MODELS)} (with :COCO_V1 or nothing)")
+    digest = sha256(path)
+    return read_torch_state(path), any(_hash_of(w.url) == digest[:8] for m in MODELS for w in _weights(m))
+
+
+def _fetch(model: str, weights: str) -> dict[str, Tensor]:
+    known = _weights(model)
+    names = [member.name for member in known]
+    if weights not in names:
+        raise ValueError(f"torchvision has no weights {weights!r} of {model}, only {', '.join(names)}")
+    try:
+        state: dict[str, Tensor] = known[weights].get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise ValueError(
+            f"can't fetch {known[weights].url}: {error}. Fetch it elsewhere and give the file instead."
+        ) from error
+    return dict(state)
+
+
+def _weights(model: str) -> Any:
+    from torchvision.models import get_model_weights
+
+    return get_model_weights(model)
+
+
+def _hash_of(url: str) -> str:
+    """The eight hexadecimal digits of SHA-256 that torchvision puts into a file's name."""
+    return url.rpartition("-")[2].partition(".")[0]
