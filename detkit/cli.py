@@ -1,0 +1,74 @@
+"""The `detkit` command. A verb's module, and with it torch, is imported only when that verb is used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from detkit import __version__
+from detkit.arguments import nearest
+
+VERBS: dict[str, tuple[str, str]] = {
+    "train": ("detkit.train.cli", "train a detector from a config"),
+    "eval": ("detkit.evaluate.cli", "COCO metrics of a run or checkpoint"),
+    "predict": ("detkit.detectors.predict_cli", "detect in files, folders and globs"),
+    "list": ("detkit.config_cli:list", "registered parts: name, origin, one line"),
+    "config": ("detkit.config_cli:config", "show a config with its origins, or check configs"),
+    "data": ("detkit.data.cli", "make or look at data sets"),
+    "convert": ("detkit.interop.cli", "weights of torchvision or Detectron2 to a checkpoint"),
+    "doctor": ("detkit.ops.doctor", "what is installed, what was built against what"),
+}
+EXAMPLES = """examples:
+  detkit train configs/quickstart/shapes.yaml --output runs/first
+  detkit train configs/quickstart/shapes.yaml backbone.depth=34 optimizer.lr=1e-3
+  detkit eval runs/first
+  detkit predict runs/first photos/ --score 0.5
+  detkit config show configs/quickstart/shapes.yaml --origin
+
+`detkit VERB --help` says more."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; user errors print one line and give exit code 2."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(f"detkit {__version__}")
+        return 0
+    verb = args[0]
+    if verb not in VERBS:
+        print(f"error: unknown verb {verb!r}{nearest(verb, list(VERBS))} Verbs: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    location, line = VERBS[verb]
+    module_name, _, prefix = location.partition(":")
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(prog=f"detkit {verb}", description=line)
+    suffix = f"_{prefix}" if prefix else ""
+    getattr(module, f"add_arguments{suffix}")(parser)
+    parsed = parser.parse_intermixed_args(args[1:]) if not _has_subparsers(parser) else parser.parse_args(args[1:])
+    if os.environ.get("DETKIT_TRACEBACK"):
+        return int(getattr(module, f"run{suffix}")(parsed))
+    try:
+        return int(getattr(module, f"run{suffix}")(parsed))
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def overview() -> str:
+    """The text of `detkit --help`."""
+    verbs = "\n".join(f"  {verb:8} {line}" for verb, (_, line) in VERBS.items())
+    return f"usage: detkit VERB ...\n\ndetkit {__version__}: dense object detection\n\nverbs:\n{verbs}\n\n{EXAMPLES}"
+
+
+def _has_subparsers(parser: argparse.ArgumentParser) -> bool:
+    return any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

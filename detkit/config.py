@@ -1,0 +1,212 @@
+"""A run's settings: loaded, overlaid, overridden, checked to the last key, and then frozen.
+
+    config = load_config("configs/quickstart/shapes.yaml", ["backbone.depth=34"])
+    config.backbone.depth, config.origin("backbone.depth"), config.to_yaml()
+
+Every key must be one that a registered part's constructor or an options class takes (schema.py says which
+stands where), so nothing can be misspelt or left unread. Nothing is built and no weight allocated here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detkit import registry
+from detkit.overlay import Tree, override, overlay, read_tree, show
+from detkit.schema import ROOT, Options, Section
+from detkit.validate import Validator, build_options
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a config, one line each; `errors` holds the lines."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = list(errors)
+
+
+class Config:
+    """A complete, checked, read-only config. Sections and parts are reached as attributes."""
+
+    def __init__(self, values: Mapping[str, Any], origin: Mapping[str, str], name: str) -> None:
+        from omegaconf import OmegaConf
+
+        self._values, self._origin, self.name = dict(values), dict(origin), name
+        self._view = OmegaConf.create(dict(values))
+        OmegaConf.set_readonly(self._view, True)
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("_"):
+            raise AttributeError(key)
+        if key not in self._view:
+            raise AttributeError(f"{self.name}: the config has no {key!r}; add it to the file")
+        return self._view[key]
+
+    def __contains__(self, path: str) -> bool:
+        return _find(self._values, path) is not None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(self.hash())
+
+    def require(self, path: str) -> Any:
+        """The node at a dotted path; ValueError that names file and key if it isn't there."""
+        node: Any = self._view
+        for key in path.split("."):
+            if key not in node:
+                raise ValueError(f"{self.name}: {path}: missing; this command needs it")
+            node = node[key]
+        return node
+
+    def options(self, path: str) -> Any:
+        """The options object (a frozen dataclass) at a dotted path, e.g. `train` or `data.loader`."""
+        from omegaconf import OmegaConf
+
+        node: Any = ROOT
+        for key in path.split("."):
+            node = node.keys[key] if isinstance(node, Section) else None
+        if not isinstance(node, Options):
+            raise ValueError(f"{path} is no options section of a config")
+        values = OmegaConf.to_container(self.require(path), resolve=True)
+        assert isinstance(values, dict)
+        return build_options(node, {str(k): v for k, v in values.items()})
+
+    def origin(self, path: str) -> str:
+        """Where a value came from: `file:line`, `command line (...)` or `default of Part`."""
+        while path and path not in self._origin:
+            path = path.rpartition(".")[0]
+        return self._origin.get(path, "default")
+
+    def leaves(self) -> Iterator[tuple[str, Any]]:
+        """Every (dotted path, plain value); an empty list or mapping counts as a value."""
+        yield from _leaves(self._values, "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A deep copy as plain dicts and lists."""
+        copied: dict[str, Any] = json.loads(json.dumps(self._values))
+        return copied
+
+    def to_yaml(self) -> str:
+        """YAML that loads, alone, to this same config."""
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_yaml(OmegaConf.create(self.to_dict()))
+
+    def hash(self) -> str:
+        """Twelve hex digits that are equal exactly for equal settings."""
+        return hashlib.sha256(json.dumps(self._values, sort_keys=True).encode()).hexdigest()[:12]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], overrides: Sequence[str] = (), name: str = "saved config") -> Config:
+        """A config out of `to_dict()`, as a checkpoint holds it; checked like any other."""
+        tree = Tree()
+        overlay(tree, Tree(dict(values), {}, [(str(e), Path.cwd()) for e in values.get("imports", [])]))
+        return _finish(tree, overrides, name)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a config file with its bases, applies `key=value` overrides, checks and completes it.
+
+    Raises FileNotFoundError for a file that isn't there and ConfigError for everything that is wrong,
+    each with the file and line, the key and the nearest match.
+    """
+    return _finish(read_tree(Path(path)), overrides, show(path))
+
+
+def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
+    for text in overrides:
+        override(tree, text)
+    registry.load_plugins()
+    if tree.imports:
+        tree.values["imports"] = [
+            import_entry(entry, folder, _place("imports", tree.origin, name)) for entry, folder in dict.fromkeys(tree.imports)
+        ]
+    validator = Validator()
+    values = validator.complete(ROOT, _resolved(tree.values, name), "")
+    origin = {**validator.origin, **tree.origin}
+    if validator.errors:
+        raise ConfigError([f"{_place(p, tree.origin, name)}: {p}: {text}" for p, text in validator.errors])
+    return Config(values, origin, name)
+
+
+def _place(path: str, origin: Mapping[str, str], name: str) -> str:
+    """The file and line, or the override, that an error at `path` is about."""
+    while path and path not in origin:
+        path = path.rpartition(".")[0]
+    return origin.get(path, name)
+
+
+def _resolved(values: Mapping[str, Any], name: str) -> Any:
+    """`${other.key}` replaced by what stands there."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(OmegaConf.create(dict(values)), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError([f"{name}: {str(error).splitlines()[0]}"]) from None
+
+
+def import_entry(entry: str, folder: Path, place: str) -> str:
+    """Imports a module or a bare file (relative to `folder`); gives the entry as a saved config can use it.
+
+    place: what an error names, as in "configs/mine.yaml:3".
+    """
+    try:
+        if not entry.endswith(".py"):
+            importlib.import_module(entry)
+            registry.imported.append(entry)
+            return entry
+        file = (folder / entry).resolve()
+        if not file.is_file():
+            raise FileNotFoundError(f"no file {show(file)}")
+        _import_file(file)
+        registry.imported.append(show(file))
+        return str(file)
+    except Exception as error:
+        raise ConfigError([f"{place}: imports: {entry!r}: {type(error).__name__}: {error}"]) from error
+
+
+def _import_file(file: Path) -> None:
+    """Runs a bare file as a module, once a process; its siblings are not on the import path."""
+    module_name = f"detkit_import_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if module_name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+
+
+def _find(values: Any, path: str) -> Any:
+    for key in path.split("."):
+        if not isinstance(values, Mapping) or key not in values:
+            return None
+        values = values[key]
+    return values
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and any(isinstance(item, (Mapping, list)) for item in value):
+        for i, item in enumerate(value):
+            yield from _leaves(item, f"{path}.{i}")
+    else:
+        yield path, value

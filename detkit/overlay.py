@@ -1,0 +1,182 @@
+"""Config files as trees that remember where every value came from: reading, `_base_`, overlaying, overriding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detkit.arguments import nearest
+
+BASE_KEY = "_base_"
+
+
+@dataclass
+class Tree:
+    """A config before it is checked: `values`, and for every path where it was written."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+    imports: list[tuple[str, Path]] = field(default_factory=list)
+    """Entries of `imports:` and the folder of the file that has them."""
+
+
+def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
+    """A file with all its bases laid underneath, in the order they are listed."""
+    path = path.resolve()
+    if path in chain:
+        raise ValueError(f"{show(path)}: `_base_` goes round in a circle: {' -> '.join(map(show, [*chain, path]))}")
+    values, lines = parse_file(path)
+    bases = values.pop(BASE_KEY, [])
+    result = Tree()
+    for base in [bases] if isinstance(bases, str) else bases:
+        below = (path.parent / str(base)).resolve()
+        if not below.is_file():
+            raise FileNotFoundError(
+                f"{show(path)}:{lines.get(BASE_KEY, 1)}: `_base_: {base}` is no file ({show(below)})"
+            )
+        overlay(result, read_tree(below, (*chain, path)))
+    here = Tree(values, {key: f"{show(path)}:{line}" for key, line in lines.items() if key != BASE_KEY})
+    entries = values.get("imports", [])
+    if isinstance(entries, list):
+        here.imports = [(str(entry), path.parent) for entry in entries]
+    overlay(result, here)
+    return result
+
+
+def parse_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """A YAML file -> its mapping, and the line of every path in it. Errors name file and line."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    if not path.is_file():
+        near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
+        raise FileNotFoundError(f"no config file {show(path)}{near}")
+    text = path.read_text(encoding="utf-8")
+    try:
+        loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
+        root = yaml.compose(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{show(path)}: not YAML: {error}") from None
+    values = OmegaConf.to_container(loaded, resolve=False)
+    if not isinstance(values, dict):
+        raise ValueError(f"{show(path)}: a config is a mapping of keys, this is {type(values).__name__}")
+    lines: dict[str, int] = {}
+    if root is not None:
+        _lines(root, "", lines)
+    return {str(k): v for k, v in values.items()}, lines
+
+
+def _lines(node: Any, path: str, into: dict[str, int]) -> None:
+    """Fills in `path -> line` for a yaml node and everything below it."""
+    pairs: list[tuple[str, Any, int]] = []
+    if node.id == "mapping":
+        pairs = [(key.value, value, key.start_mark.line) for key, value in node.value]
+    elif node.id == "sequence":
+        pairs = [(str(i), value, value.start_mark.line) for i, value in enumerate(node.value)]
+    for key, value, line in pairs:
+        below = f"{path}.{key}" if path else key
+        into[below] = line + 1
+        _lines(value, below, into)
+
+
+def overlay(under: Tree, over: Tree) -> None:
+    """Lays `over` on `under` in place. Mappings merge, unless their `type` differs; all else replaces."""
+    _overlay(under.values, over.values, "", under, over)
+    under.imports += over.imports
+
+
+def _overlay(under: dict[str, Any], over: Mapping[str, Any], path: str, below: Tree, above: Tree) -> None:
+    for key, value in over.items():
+        here = f"{path}.{key}" if path else str(key)
+        old = under.get(key)
+        merges = isinstance(old, dict) and isinstance(value, Mapping)
+        if merges and value.get("type", old.get("type")) == old.get("type"):
+            if here in above.origin:
+                below.origin[here] = above.origin[here]
+            _overlay(old, value, here, below, above)
+            continue
+        forget(below.origin, here)
+        under[key] = _copy(value)
+        prefix = here + "."
+        below.origin.update({k: o for k, o in above.origin.items() if k == here or k.startswith(prefix)})
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _copy(v) for k, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list) else value
+
+
+def forget(origin: dict[str, str], path: str) -> None:
+    """Drops a path and everything below it."""
+    for key in [k for k in origin if k == path or k.startswith(path + ".")]:
+        del origin[key]
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """`a.b=1e-3` -> (["a", "b"], 0.001); the value is read as YAML."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise ValueError(f"override {text!r} is not of the form key=value, as in backbone.depth=50")
+    try:
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value}"]), resolve=False)
+    except yaml.YAMLError as error:
+        raise ValueError(f"override {text!r}: the value is not YAML: {error}") from None
+    assert isinstance(parsed, dict)
+    return key.split("."), parsed["v"]
+
+
+def override(tree: Tree, text: str) -> None:
+    """Applies one `key=value`. `x.type=Other` drops what x had been given for its old type."""
+    keys, value = parse_override(text)
+    here: Any = tree.values
+    for depth, key in enumerate(keys[:-1]):
+        path = ".".join(keys[: depth + 1])
+        if isinstance(here, list):
+            here = here[_index(here, key, path, text)]
+        else:
+            if not isinstance(here.get(key), (dict, list)):
+                here[key] = {}
+            here = here[key]
+    last, path = keys[-1], ".".join(keys)
+    if last == "type" and isinstance(here, dict) and here.get("type") != value:
+        here.clear()
+        forget(tree.origin, ".".join(keys[:-1]))
+    if isinstance(here, list):
+        here[_index(here, last, path, text)] = value
+    else:
+        merged = Tree({last: value}, {path: f"command line ({text})"})
+        if isinstance(value, dict):
+            _mark(value, path, merged.origin, text)
+        _overlay(here, merged.values, ".".join(keys[:-1]), tree, merged)
+    tree.origin[path] = f"command line ({text})"
+    if keys == ["imports"] and isinstance(value, list):
+        tree.imports = [(str(entry), Path.cwd()) for entry in value]
+
+
+def _mark(value: Mapping[str, Any], path: str, origin: dict[str, str], text: str) -> None:
+    for key, item in value.items():
+        origin[f"{path}.{key}"] = f"command line ({text})"
+        if isinstance(item, Mapping):
+            _mark(item, f"{path}.{key}", origin, text)
+
+
+def _index(values: list[Any], key: str, path: str, text: str) -> int:
+    if not key.isdigit() or int(key) >= len(values):
+        raise ValueError(f"override {text!r}: {path}: the list has {len(values)} entries, 0 to {len(values) - 1}")
+    return int(key)
+
+
+def show(path: Path | str) -> str:
+    """A path as short as it can be said: relative to the current folder where that helps."""
+    path = Path(path)
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,92 @@
+"""The shape of a config: which keys there are, and which registry or class says what they may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from detkit import registry
+
+
+@dataclass(frozen=True)
+class Part:
+    """`{type: Name, ...}` of a registry. default: the type that stands there when nothing does."""
+
+    registry: registry.Registry
+    default: str | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A list of parts."""
+
+    registry: registry.Registry
+
+
+@dataclass(frozen=True)
+class Options:
+    """Fields of a dataclass ("module:Class"), which detkit builds from them."""
+
+    target: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Value:
+    """A plain value."""
+
+    annotation: Any
+    default: Any
+
+
+@dataclass(frozen=True)
+class Section:
+    """Named keys."""
+
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    optional: bool = False
+
+
+Node = Part | Parts | Options | Value | Section
+
+
+def data_section() -> Section:
+    """Data set and transforms of one split."""
+    return Section({"dataset": Part(registry.DATASETS), "transforms": Parts(registry.TRANSFORMS)}, optional=True)
+
+
+ROOT = Section(
+    {
+        "imports": Value(list[str], []),
+        "seed": Value(int, 0),
+        "pixels": Options("detkit.detectors.pixels:PixelOptions"),
+        "backbone": Part(registry.BACKBONES),
+        "neck": Part(registry.NECKS),
+        "anchors": Part(registry.ANCHORS),
+        "head": Part(registry.HEADS),
+        "assigner": Part(registry.ASSIGNERS),
+        "coder": Part(registry.CODERS, default="DeltaCoder"),
+        "losses": Section(
+            {
+                "classification": Part(registry.CLASS_LOSSES),
+                "box": Part(registry.BOX_LOSSES),
+                "normalizer": Part(registry.NORMALIZERS, default="PositiveCount"),
+            }
+        ),
+        "postprocess": Options("detkit.detectors.postprocess:PostprocessOptions"),
+        "nms": Part(registry.NMS, default="HardNMS"),
+        "data": Section(
+            {
+                "train": data_section(),
+                "val": data_section(),
+                "loader": Options("detkit.data.loader:LoaderOptions"),
+            }
+        ),
+        "optimizer": Part(registry.OPTIMIZERS, optional=True),
+        "schedule": Part(registry.SCHEDULES, optional=True),
+        "train": Options("detkit.train.options:TrainOptions", optional=True),
+        "evaluator": Options("detkit.evaluate.options:EvaluatorOptions"),
+    }
+)
