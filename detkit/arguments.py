@@ -35,9 +35,17 @@ class Argument:
         return is_plain(self.annotation)
 
 
-def signature_problem(function: Any) -> str | None:
+def own_parameters(cls: type) -> list[inspect.Parameter]:
+    """Parameters of a class's constructor; none where it is inherited from torch or from `object`."""
+    init = cls.__init__  # type: ignore[misc]
+    if init is object.__init__ or init.__module__.partition(".")[0] == "torch":
+        return []
+    return list(inspect.signature(cls).parameters.values())
+
+
+def signature_problem(cls: type) -> str | None:
     """Why a constructor can't serve as a schema, or None: every argument keyword-only and annotated."""
-    for parameter in list(inspect.signature(function).parameters.values()):
+    for parameter in own_parameters(cls):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             return f"takes *{parameter.name}; its arguments are its config keys, so each needs a name"
         if parameter.kind is not parameter.KEYWORD_ONLY:
@@ -56,8 +64,7 @@ def arguments_of(cls: type) -> dict[str, Argument]:
         hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
     except NameError as error:
         raise ValueError(f"{cls.__module__}.{cls.__qualname__}: an annotation can't be resolved: {error}") from error
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name: Argument(p.name, hints.get(p.name, Any), p.default) for p in parameters}
+    return {p.name: Argument(p.name, hints.get(p.name, Any), p.default) for p in own_parameters(cls)}
 
 
 def is_plain(annotation: Any) -> bool:
