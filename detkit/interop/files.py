@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detkit.config import Config
+from detkit.config import Config, load_config
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.interop.names import take_by_name
@@ -102,9 +102,20 @@ def assemble(
     notes: list[str],
 ) -> Converted:
     """The detector of a shipped config tree, changed by `overrides`, with the tensors of `state`."""
-    config = Config.load(HERE / tree, list(overrides))
+    config = load_config(HERE / tree, list(overrides))
     detector = build_detector(config, len(classes))
     expected = detector.state_dict()
     tensors = take_by_name(source, state, expected, {name: foreign_name(name) for name in expected})
     detector.load_state_dict(tensors)
     return Converted(detector.eval(), config, classes, notes)
+
+
+def save_converted(converted: Converted, path: Path) -> None:
+    """Writes it as a checkpoint of step 0."""
+    from detkit.train.checkpoint import Checkpoint, save_checkpoint
+
+    weights = {name: tensor.contiguous() for name, tensor in converted.detector.state_dict().items()}
+    checkpoint = Checkpoint(
+        step=0, seed=0, model=weights, config=converted.config.to_dict(), classes=converted.classes
+    )
+    save_checkpoint(path, checkpoint)

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 @pytest.fixture(scope="session")
 def torchvision_models() -> SimpleNamespace:
-    return SimpleNamespace(random_model=random_model, published_layout=published_layout)
+    return SimpleNamespace(
+        random_model=random_model, published_layout=published_layout, without_resize=without_resize
+    )
 
 
 def random_model(name: str, num_classes: int, **options: Any) -> Any:
@@ -21,10 +23,14 @@ def random_model(name: str, num_classes: int, **options: Any) -> Any:
     from torchvision.models import get_model
 
     torch.manual_seed(0)
-    model = get_model(
-        name, weights=None, weights_backbone=None, num_classes=num_classes, _skip_resize=True, **options
-    )
+    model = get_model(name, weights=None, weights_backbone=None, num_classes=num_classes, **options)
     randomise(model)
+    return without_resize(model)
+
+
+def without_resize(model: Any) -> Any:
+    """The model in eval mode, taking images in the size they have."""
+    model.transform.resize = lambda image, target=None: (image, target)
     return model.eval()
 
 

@@ -49,10 +49,17 @@ def floats(images: list[Tensor]) -> list[Tensor]:
 
 
 def same_detections(found: Any, theirs: dict[str, Tensor], ids: tuple[int, ...]) -> None:
+    """Each of theirs is one of ours and the other way round; two with nearly one score may change places."""
     assert len(found) == len(theirs["scores"])
     torch.testing.assert_close(found.scores, theirs["scores"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.boxes, theirs["boxes"], atol=1e-2, rtol=0)
-    assert [ids[label] for label in found.labels.tolist()] == theirs["labels"].tolist()
+    labels = torch.tensor(ids)[found.labels]
+    same = (
+        ((found.boxes[:, None] - theirs["boxes"]).abs().amax(-1) < 0.01)
+        & ((found.scores[:, None] - theirs["scores"]).abs() < 1e-5)
+        & (labels[:, None] == theirs["labels"])
+    )
+    assert torch.equal(same.sum(0), torch.ones(len(found), dtype=torch.int64))
+    assert torch.equal(same.sum(1), torch.ones(len(found), dtype=torch.int64))
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=["one", "odd", "unequal"])
@@ -152,7 +159,7 @@ def test_published_v1_weights_by_name_keep_80_columns_and_their_epsilon(
         elif name.startswith("backbone.body") and ("bn" in name or "downsample.1" in name) and name.endswith("weight"):
             state[name] = state[name] * 1e-2
     with mock.patch.object(WeightsEnum, "get_state_dict", lambda self, *a, **k: dict(state)):
-        model = get_model(NAMES[0], weights="COCO_V1", _skip_resize=True).eval()
+        model = torchvision_models.without_resize(get_model(NAMES[0], weights="COCO_V1"))
         converted = convert_torchvision(f"{NAMES[0]}:COCO_V1")
     assert model.backbone.body.bn1.eps == 0
     images = pixels([(96, 128)])
@@ -184,7 +191,7 @@ def test_sliced_model_finds_what_torchvision_finds_among_the_kept_classes(coco_m
     bias = coco_model.head.classification_head.cls_logits.bias
     before = bias.clone()
     silent = [i for i in range(91) if i not in COCO_CLASSES]
-    bias.sub_(3)
+    bias.sub_(0.5)
     bias.view(9, 91)[:, silent] = -50
     try:
         torch.save(coco_model.state_dict(), tmp_path / "coco.pth")
