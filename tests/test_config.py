@@ -1,0 +1,228 @@
+"""Every way in which a config can be wrong, and that each is named with its file, line, key and way out."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detkit.config import Config, ConfigError, load_config
+from detkit.registry import BACKBONES
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = ROOT / "configs/base/retinanet.yaml"
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a config that overlays RetinaNet; gives its path."""
+
+    def make(text, name="mine.yaml", base=BASE):
+        path = tmp_path / name
+        path.write_text(f"_base_: {base}\n{text}" if base else text)
+        return path
+
+    return make
+
+
+def error_of(path, *overrides):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_every_config_of_the_repository_is_right(path):
+    load_config(ROOT / path)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "parts"),
+    [
+        ("backbon: 3", 2, ["backbon: unknown key at the top level", "did you mean backbone?"]),
+        ("backbone:\n  dept: 18", 3, ["backbone.dept: unknown key of ResNet", "did you mean depth?"]),
+        ("losses:\n  clasification: {}", 3, ["losses.clasification: unknown key", "did you mean classification?"]),
+        ("losses:\n  box:\n    bta: 1", 4, ["losses.box.bta", "did you mean beta?"]),
+        ("data:\n  loader:\n    batchsize: 3", 4, ["data.loader.batchsize", "did you mean batch_size?"]),
+        ("backbone:\n  depth: '18'", 3, ["backbone.depth: '18' is not one of 18, 34, 50"]),
+        ("backbone:\n  depth: 19", 3, ["backbone.depth: 19 is not one of"]),
+        ("backbone:\n  norm: batchnorm", 3, ["backbone.norm: 'batchnorm' is not one of frozen_bn, bn"]),
+        ("backbone:\n  freeze_at: 1.5", 3, ["backbone.freeze_at: 1.5 is not int"]),
+        ("backbone:\n  freeze_at: true", 3, ["backbone.freeze_at: True is not int"]),
+        ("anchors:\n  aspect_ratios: 3", 3, ["anchors.aspect_ratios: 3 is not a list of float"]),
+        ("coder:\n  weights: [1, 2, 3]", 3, ["coder.weights: [1, 2, 3] is not a list of 4"]),
+        ("backbone: resnet50", 2, ["backbone: 'resnet50' stands where a part"]),
+        ("backbone:\n  type: ResNett", 3, ["'ResNett' is not in backbones", "did you mean ResNet?", "`imports:`"]),
+        ("head:\n  num_columns: 3", 3, ["head.num_columns: is derived", "remove the key"]),
+        ("neck:\n  in_shapes: {}", 3, ["neck.in_shapes: is derived", "the backbone's levels"]),
+        ("head:\n  num_classes: 3", 3, ["head.num_classes", "come from the data set"]),
+        ("num_classes: 3", 2, ["num_classes", "come from the data set"]),
+        ("train: {}", 2, ["train.iterations: missing"]),
+        ("train:\n  iterations: -1", 3, ["iterations", "-1"]),
+        ("data:\n  train:\n    dataset:\n      type: CocoDataset", 5, ["dataset.annotations: missing"]),
+        ("data:\n  train:\n    transforms: 3", 4, ["data.train.transforms: 3 stands where a list"]),
+        ("postprocess:\n  score_threshold: 2.0", 2, ["score_threshold: 2.0 is not in [0, 1)"]),
+        ("pixels:\n  std: [0, 1, 1]", 2, ["std"]),
+        ("imports: [nowhere_to_be_found]", 2, ["imports: 'nowhere_to_be_found': ModuleNotFoundError"]),
+        ("imports: [./nowhere.py]", 2, ["imports: './nowhere.py'", "no file"]),
+        ("seed: ${nothing.here}", None, ["nothing.here"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_its_place(write, text, line, parts):
+    path = write(text)
+    message = error_of(path)
+    assert f"{path}:{line}:" in message if line else str(path) in message
+    for part in parts:
+        assert part in message
+
+
+def test_all_errors_are_told_at_once(write):
+    message = error_of(write("backbon: 1\nhead:\n  norms: gn\nneck:\n  chanels: 3"))
+    assert len(message.splitlines()) == 3
+
+
+def test_missing_parts_and_types_are_named(write):
+    message = error_of(write("backbone: {depth: 18}", base=None))
+    assert "backbone.type: missing, one of" in message
+    assert "neck: missing: give it a `type`" in message
+
+
+def test_broken_yaml_names_the_line(write):
+    with pytest.raises(ValueError, match=r"(?s)mine.yaml: not YAML.*line 3"):
+        load_config(write("a: [1,\nb: }"))
+    with pytest.raises(ValueError, match="found duplicate key"):
+        load_config(write("seed: 1\nseed: 2"))
+    with pytest.raises(ValueError, match="a config is a mapping"):
+        load_config(write("- 1", base=None))
+
+
+def test_files_that_are_not_there(write, tmp_path):
+    write("seed: 1", name="mine.yaml")
+    with pytest.raises(FileNotFoundError, match=r"no config file .*mein.yaml; did you mean mine.yaml\?"):
+        load_config(tmp_path / "mein.yaml")
+    with pytest.raises(FileNotFoundError, match=r"child.yaml:1: `_base_: gone.yaml` is no file"):
+        load_config(write("", name="child.yaml", base="gone.yaml"))
+    write("", name="a.yaml", base="b.yaml")
+    with pytest.raises(ValueError, match=r"circle: .*a.yaml -> .*b.yaml -> .*a.yaml"):
+        load_config(write("", name="b.yaml", base="a.yaml").parent / "a.yaml")
+
+
+def test_overlays_merge_and_remember_their_origin(write, tmp_path):
+    write("backbone: {depth: 18, norm: gn}\nanchors:\n  aspect_ratios: [1, 2]", name="below.yaml")
+    path = write("backbone:\n  depth: 34\nanchors:\n  aspect_ratios: [3]", name="above.yaml", base="below.yaml")
+    config = load_config(path, ["backbone.freeze_at=1"])
+    assert config.backbone == {**config.to_dict()["backbone"], "depth": 34, "norm": "gn", "freeze_at": 1}
+    assert list(config.anchors.aspect_ratios) == [3.0]
+    assert config.origin("backbone.depth") == f"{tmp_path / 'above.yaml'}:3"
+    assert config.origin("backbone.norm") == f"{tmp_path / 'below.yaml'}:2"
+    assert config.origin("backbone.type").endswith("configs/base/retinanet.yaml:3")
+    assert config.origin("backbone.freeze_at") == "command line (backbone.freeze_at=1)"
+    assert config.origin("backbone.in_channels") == "default of ResNet"
+
+
+def test_several_bases_are_laid_in_order(write):
+    write("seed: 1\nbackbone: {depth: 18}", name="one.yaml")
+    write("seed: 2", name="two.yaml", base=None)
+    config = load_config(write("", name="both.yaml", base="[one.yaml, two.yaml]"))
+    assert (config.seed, config.backbone.depth) == (2, 18)
+
+
+def test_another_type_drops_the_arguments_of_the_old_one(write):
+    path = write("losses:\n  box:\n    beta: 0.5")
+    assert load_config(path).losses.box.beta == 0.5
+    above = write("losses:\n  box:\n    type: GIoULoss", name="above.yaml", base="mine.yaml")
+    assert load_config(above).to_dict()["losses"]["box"] == {"type": "GIoULoss", "weight": 1.0}
+    by_override = load_config(path, ["losses.box.type=GIoULoss", "losses.box.weight=2"])
+    assert by_override.to_dict()["losses"]["box"] == {"type": "GIoULoss", "weight": 2.0}
+    whole = load_config(path, ["losses.box={type: L1Loss, weight: 3}"])
+    assert whole.to_dict()["losses"]["box"] == {"type": "L1Loss", "weight": 3.0}
+    assert whole.origin("losses.box.weight").startswith("command line")
+
+
+def test_overrides_are_read_as_yaml(write):
+    text = "data:\n  train:\n    dataset: {type: ShapesDataset}\n    transforms:\n      - {type: RandomHorizontalFlip}"
+    config = load_config(
+        write(text), ["seed=7", "losses.classification.alpha=null", "losses.classification.gamma=1e-3",
+                      "data.train.transforms.0.p=0.25", "anchors.aspect_ratios=[1, 2.5]"],
+    )  # fmt: skip
+    assert config.seed == 7
+    assert config.losses.classification.alpha is None
+    assert config.losses.classification.gamma == 0.001
+    assert config.data.train.transforms[0].p == 0.25
+    assert list(config.anchors.aspect_ratios) == [1.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [("seed", "not of the form key=value"), ("=3", "not of the form"), ("seed=[1", "not YAML"),
+     ("data.train.transforms.4.p=1", "unknown key|0 entries|unknown"), ("optimiser.lr=1", "did you mean optimizer")],
+)  # fmt: skip
+def test_senseless_overrides_are_named(write, override, text):
+    with pytest.raises(ValueError, match=text):
+        load_config(write(""), [override])
+
+
+def test_a_list_index_outside_the_list(write):
+    text = "data:\n  train:\n    dataset: {type: ShapesDataset}\n    transforms: []"
+    with pytest.raises(ValueError, match="the list has 0 entries"):
+        load_config(write(text), ["data.train.transforms.0.p=1"])
+
+
+def test_the_dump_loads_alone_to_the_same_config(write, tmp_path):
+    (tmp_path / "part.py").write_text(PART)
+    config = load_config(write("imports: [./part.py]\nbackbone: {type: ImportedNet, width: 3}"))
+    dumped = tmp_path / "elsewhere" / "config.yaml"
+    dumped.parent.mkdir()
+    dumped.write_text(config.to_yaml())
+    again = load_config(dumped)
+    assert again == config
+    assert again.hash() == config.hash() == Config.from_dict(config.to_dict()).hash()
+    assert load_config(dumped, ["seed=1"]).hash() != config.hash()
+    assert yaml.safe_load(config.to_yaml())["backbone"]["width"] == 3
+
+
+PART = """
+from detkit.backbones.base import Backbone
+from detkit.registry import BACKBONES
+from detkit.structures import FeatureShape
+
+@BACKBONES.register()
+class ImportedNet(Backbone):
+    def __init__(self, *, width: int = 8) -> None:
+        super().__init__()
+        self.out_shapes = {"c3": FeatureShape(width, 8)}
+"""
+
+
+def test_imports_take_bare_files_and_report_what_broke_in_them(write, tmp_path):
+    (tmp_path / "part.py").write_text(PART)
+    assert load_config(write("imports: [part.py]\nbackbone: {type: ImportedNet}")).backbone.width == 8
+    assert BACKBONES.entry("ImportedNet").file == str(tmp_path / "part.py")
+    BACKBONES.unregister("ImportedNet")
+    (tmp_path / "broken.py").write_text("1 / 0")
+    assert "imports: 'broken.py': ZeroDivisionError" in error_of(write("imports: [broken.py]"))
+
+
+def test_configs_are_frozen_and_say_what_they_lack(write):
+    from omegaconf.errors import ReadonlyConfigError
+
+    config = load_config(write("backbone: {depth: 18}"))
+    with pytest.raises(ReadonlyConfigError):
+        config.backbone.depth = 50
+    with pytest.raises(ValueError, match=r"mine.yaml: data.train: missing"):
+        config.require("data.train")
+    with pytest.raises(AttributeError, match="no 'optimizer'"):
+        _ = config.optimizer
+    assert "optimizer" not in config
+    assert "backbone.depth" in config
+    assert config.options("postprocess").max_detections == 100
+
+
+def test_checking_needs_no_torchvision_and_no_weights(write):
+    code = (
+        "import sys, detkit.config as c; c.load_config(sys.argv[1]); "
+        "assert 'torchvision' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(write("backbone: {depth: 18}"))], check=True)
