@@ -1,0 +1,42 @@
+"""An exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+
+class Ema:
+    """Averages parameters and floating-point buffers; whole-number buffers are copied.
+
+    The decay of update n, counted from 0, is min(decay, (1 + n) / (10 + n)), so that a short run is
+    not dominated by its initial weights (the rule of TensorFlow's ExponentialMovingAverage).
+    """
+
+    def __init__(self, model: nn.Module, decay: float, updates: int = 0) -> None:
+        self.decay, self.updates = decay, updates
+        self._averaged = AveragedModel(model, multi_avg_fn=self._mix, use_buffers=True)  # type: ignore[no-untyped-call]
+        # Counted above, on the host: the average starts from the initial weights, not from the first update.
+        self._averaged.n_averaged += 1
+        self._averaged.requires_grad_(False)
+        self._averaged.eval()
+
+    @property
+    def module(self) -> nn.Module:
+        """The averaged model, in evaluation mode."""
+        module: nn.Module = self._averaged.module
+        return module
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Takes the model's present weights into the average."""
+        self._averaged.update_parameters(model)
+        self.updates += 1
+
+    def _mix(self, mine: list[Tensor], new: list[Tensor], _: Tensor | int) -> None:
+        if mine[0].is_floating_point():
+            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+            torch._foreach_lerp_(mine, new, 1 - decay)
+        else:
+            torch._foreach_copy_(mine, new)

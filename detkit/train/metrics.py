@@ -1,0 +1,214 @@
+"""What a run tells while it goes: metrics.jsonl, TensorBoard, a progress bar or plain lines, a log file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from detkit.train.hooks import Hook, StepReport
+from detkit.train.run_folder import LOG, METRICS, TENSORBOARD
+
+if TYPE_CHECKING:
+    from detkit.evaluate.coco import CocoResult
+    from detkit.train.trainer import Trainer
+
+log = logging.getLogger("detkit")
+
+
+class MetricsFile:
+    """One JSON object a line, on disk as soon as written: `{"step", "loss", ...}` or `{"step", "eval"}`.
+
+    Opened at `step`, lines of later steps (of a run that was killed after its last checkpoint) and a
+    last line cut in half are dropped, so every step stands in the file once.
+    """
+
+    def __init__(self, path: Path, step: int = 0) -> None:
+        kept = list(_lines_until(path, step)) if path.exists() else []
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
+        self._written = {_key(json.loads(line)) for line in kept}
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends a line, unless one of its kind and step is there. Numbers that are not finite become null."""
+        if _key(record) in self._written:
+            return
+        self._written.add(_key(record))
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        self._file.write(json.dumps(clean) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Nothing can be written afterwards."""
+        self._file.close()
+
+
+def _key(record: dict[str, Any]) -> tuple[int, bool]:
+    return int(record["step"]), "eval" in record
+
+
+def _lines_until(path: Path, step: int) -> Iterator[str]:
+    lines = path.read_text().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if number == len(lines) and not line.endswith("\n"):
+            return
+        if json.loads(line)["step"] <= step:
+            yield line
+
+
+class Recorder(Hook):
+    """Writes every step into metrics.jsonl; shows a live bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._bar: Any = None
+        self._board: Any = None
+        self._file: MetricsFile | None = None
+        self._window: list[StepReport] = []
+        self._window_start = 0.0
+
+    def before_train(self, trainer: Trainer) -> None:
+        """Opens the files at the trainer's step."""
+        self._file = MetricsFile(self.folder / METRICS, trainer.step)
+        self._window_start = trainer.train_seconds
+        if trainer.options.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=trainer.step + 1)  # type: ignore[no-untyped-call]
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=trainer.options.iterations,
+                initial=trainer.step,
+                unit="step",
+                dynamic_ncols=True,
+                smoothing=0.05,
+            )
+
+    def after_step(self, trainer: Trainer, report: StepReport) -> None:
+        """One line into the file; bar or log line."""
+        assert self._file is not None
+        self._file.write(
+            {
+                "step": report.step,
+                "loss": report.loss,
+                "loss_classification": report.classification,
+                "loss_box": report.box,
+                "lr": report.lr,
+                "gradient_norm": report.gradient_norm,
+                "normalizer": report.normalizer,
+                "images": report.images,
+                "data_seconds": round(report.data_seconds, 4),
+                "train_seconds": round(trainer.train_seconds, 3),
+                **({"skipped": True} if report.skipped else {}),
+            }
+        )
+        self._window.append(report)
+        if self._bar is not None:
+            speed = report.images * len(self._window) / max(trainer.train_seconds - self._window_start, 1e-9)
+            self._bar.set_postfix_str(
+                f"loss {report.loss:.3f} (class {report.classification:.3f}, box {report.box:.3f}), "
+                f"lr {report.lr:.2e}, {speed:.1f} images/s",
+                refresh=False,
+            )
+            self._bar.update()
+        if report.step % trainer.options.log_every == 0 or report.step == trainer.options.iterations:
+            self._flush(trainer)
+
+    def evaluation(self, step: int, result: CocoResult) -> None:
+        """Records what an evaluation after `step` gave."""
+        from detkit.evaluate.report import to_json
+
+        assert self._file is not None
+        self._file.write({"step": step, "eval": to_json(result)})
+        if self._board is not None:
+            for name, value in result.metrics.items():
+                if value is not None:
+                    self._board.add_scalar(f"val/{name}", value, step)
+            self._board.flush()
+
+    def close(self) -> None:
+        """Ends the bar and closes the files; safe to call at any time."""
+        for open_thing in (self._bar, self._board, self._file):
+            if open_thing is not None:
+                open_thing.close()
+        self._bar = self._board = self._file = None
+
+    def after_train(self, trainer: Trainer) -> None:
+        """Leaves the bar; the files stay open for the final evaluation."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _flush(self, trainer: Trainer) -> None:
+        """The means since the last line, into the log and TensorBoard."""
+        window, seconds = self._window, trainer.train_seconds - self._window_start
+        self._window, self._window_start = [], trainer.train_seconds
+        n, last = len(window), window[-1]
+        loss, classification, box = (
+            sum(getattr(r, name) for r in window) / n for name in ("loss", "classification", "box")
+        )
+        speed = sum(r.images for r in window) / max(seconds, 1e-9)
+        waiting = sum(r.data_seconds for r in window) / max(seconds, 1e-9)
+        left = (trainer.options.iterations - last.step) * seconds / n
+        line = (
+            f"step {last.step}/{trainer.options.iterations}  loss {loss:.4f}  class {classification:.4f}  "
+            f"box {box:.4f}  lr {last.lr:.3g}  norm {last.gradient_norm:.2f}  {speed:.1f} images/s  "
+            f"ETA {int(left) // 60}:{int(left) % 60:02d}"
+        )
+        line += f"  waiting for data {waiting:.0%}" if waiting > 0.3 else ""
+        skipped = sum(r.skipped for r in window)
+        line += f"  fp16 steps skipped {skipped}" if skipped else ""
+        # The bar shows all this already, so on a terminal the line goes to the file alone.
+        log.info(line, extra={"only_file": self._bar is not None})
+        if self._board is not None:
+            values = {
+                "loss/total": loss, "loss/classification": classification, "loss/box": box, "lr": last.lr,
+                "gradient_norm": last.gradient_norm, "images_per_second": speed,
+            }  # fmt: skip
+            for name, value in values.items():
+                self._board.add_scalar(name, value, last.step)
+
+
+class ConsoleHandler(logging.Handler):
+    """Log lines on stdout (warnings on stderr), above the progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler.emit`."""
+        if getattr(record, "only_file", False):
+            return
+        from tqdm import tqdm
+
+        warning = record.levelno >= logging.WARNING
+        prefix = f"{record.levelname.lower()}: " if warning else ""
+        tqdm.write(prefix + record.getMessage(), file=sys.stderr if warning else sys.stdout)
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def run_log(folder: Path) -> Iterator[None]:
+    """Meanwhile, what detkit logs goes to the console and, with the time, to the run's log file."""
+    console, file = ConsoleHandler(), logging.FileHandler(folder / LOG, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    others, level, propagate = log.handlers[:], log.level, log.propagate
+    log.handlers, log.propagate = [console, file], False
+    log.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    python_warnings = logging.getLogger("py.warnings")
+    python_warnings.addHandler(file)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        python_warnings.removeHandler(file)
+        log.handlers, log.propagate = others, propagate
+        log.setLevel(level)
+        file.close()

@@ -1,0 +1,59 @@
+"""The `train` section of a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How long, how exactly and on what to train.
+
+    iterations: optimizer steps. accumulate: micro-batches of a step; the effective batch is
+    `data.loader.batch_size * accumulate * processes`. clip_norm: largest gradient norm, null for no
+    clipping. ema_decay: decay of the averaged weights, which are then the ones that are evaluated and
+    predicted with; null for none. precision: what the network computes in; losses are float32 always.
+    eval_every, checkpoint_every: steps between them, 0 for only at the end. keep_last: checkpoints kept
+    besides the best. log_every: steps between plain log lines. threads: CPU threads, null for torch's
+    choice. deterministic: the same run twice on the same machine gives the same weights. max_minutes:
+    training time after which the run ends early, with everything that comes at the end.
+    tensorboard: write event files into the run folder.
+    """
+
+    iterations: int
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    channels_last: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    eval_every: int = 0
+    checkpoint_every: int = 500
+    keep_last: int = 2
+    log_every: int = 20
+    threads: int | None = None
+    deterministic: bool = True
+    max_minutes: float | None = None
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("iterations", 1),
+            ("accumulate", 1),
+            ("eval_every", 0),
+            ("checkpoint_every", 0),
+            ("keep_last", 1),
+            ("log_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"train.{name}: {getattr(self, name)} is less than {least}")
+        for name in ("clip_norm", "threads", "max_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"train.{name}: {value} is not positive; null switches it off")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(
+                f"train.ema_decay: {self.ema_decay} is not between 0 and 1; null switches it off"
+            )

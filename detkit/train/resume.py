@@ -1,0 +1,91 @@
+"""Which checkpoint a run goes on from, and whether its config is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detkit.config import Config
+from detkit.registry import SCHEDULES
+from detkit.structures import ClassMap
+from detkit.train.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+
+FREE = frozenset(
+    {
+        "train.eval_every",
+        "train.checkpoint_every",
+        "train.keep_last",
+        "train.log_every",
+        "train.max_minutes",
+        "train.tensorboard",
+        "data.loader.num_workers",
+    }
+)
+"""Settings that don't change which weights come out."""
+
+
+def find_resumable(folder: Path, config: Config, classes: ClassMap) -> Checkpoint:
+    """The newest intact checkpoint of the run, if it is a run of this config and these classes."""
+    try:
+        checkpoint = load_checkpoint(folder, prefer="newest")
+    except CheckpointError as error:
+        raise ValueError(f"--resume: {error}; start the run without --resume") from error
+    if checkpoint.optimizer is None:
+        raise ValueError(f"--resume: {checkpoint.path} holds weights only: use it with --init-from")
+    if checkpoint.classes != classes:
+        raise ValueError(
+            f"--resume: {checkpoint.path} was trained on the classes {', '.join(checkpoint.classes.names)}, "
+            f"the data set has {', '.join(classes.names)}"
+        )
+    differing = differences(checkpoint.config, config.to_dict())
+    old_total = differing.pop("train.iterations", (None, None))[0]
+    lines = [f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in sorted(differing.items())]
+    if old_total is not None:
+        lines += check_length(checkpoint, config, int(old_total))
+    if lines:
+        raise ValueError(
+            f"--resume goes on exactly where {checkpoint.path} ended, but the config differs:\n"
+            + "\n".join(lines)
+            + "\nUse the old values, or start a new run from its weights by --init-from."
+        )
+    return checkpoint
+
+
+def check_length(checkpoint: Checkpoint, config: Config, old_total: int) -> list[str]:
+    """What speaks against another `train.iterations`: steps behind us, or another past learning rate."""
+    new_total = int(config.require("train.iterations"))
+    change = f"  train.iterations: {old_total} in the run, {new_total} now"
+    if new_total < checkpoint.step:
+        return [f"{change}; {checkpoint.step} steps are done already"]
+    schedule = SCHEDULES.build(config.schedule)
+    for step in range(checkpoint.step):
+        if schedule.factor(step, old_total) != schedule.factor(step, new_total):
+            return [f"{change}; the schedule would have given step {step + 1} another learning rate"]
+    return []
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys with unequal values, those of `FREE` left out; None for a key that isn't there."""
+    first, second = flatten(old), flatten(new)
+    return {
+        key: (first.get(key), second.get(key))
+        for key in first.keys() | second.keys()
+        if key not in FREE and first.get(key) != second.get(key)
+    }
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists -> dotted key to plain value."""
+    if isinstance(values, Mapping):
+        items = [(str(k), v) for k, v in values.items()]
+    elif isinstance(values, (list, tuple)):
+        items = [(str(i), v) for i, v in enumerate(values)]
+    else:
+        return {prefix: values}
+    if not items:
+        return {prefix: values}
+    found: dict[str, Any] = {}
+    for key, value in items:
+        found |= flatten(value, f"{prefix}.{key}" if prefix else key)
+    return found

@@ -1,0 +1,168 @@
+"""The hooks of a run: evaluation, checkpoints, the time limit, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detkit.structures import ClassMap
+from detkit.train.checkpoint import BEST, FOLDER, Checkpoint, remove_old, save_checkpoint, step_path
+from detkit.train.hooks import Hook, StepReport
+from detkit.train.metrics import Recorder
+
+if TYPE_CHECKING:
+    from detkit.evaluate.coco import CocoResult
+    from detkit.train.trainer import Trainer
+
+log = logging.getLogger("detkit")
+
+
+class Evaluation(Hook):
+    """Evaluates every so many steps and at the end; `result` belongs to the weights after `step`."""
+
+    def __init__(self, evaluate: Callable[[Any], CocoResult], recorder: Recorder | None) -> None:
+        self.evaluate, self.recorder = evaluate, recorder
+        self.result: CocoResult | None = None
+        self.step = -1
+
+    def after_step(self, trainer: Trainer, report: StepReport) -> None:
+        """Runs when its time has come."""
+        every = trainer.options.eval_every
+        if every and report.step % every == 0 and report.step < trainer.options.iterations:
+            self.run(trainer)
+
+    def after_train(self, trainer: Trainer) -> None:
+        """Runs unless a signal ended the training."""
+        if not trainer.interrupted and self.step != trainer.step:
+            self.run(trainer)
+
+    def run(self, trainer: Trainer) -> None:
+        """Evaluates now."""
+        self.result, self.step = self.evaluate(trainer.model), trainer.step
+        if self.recorder is not None:
+            self.recorder.evaluation(self.step, self.result)
+        m = self.result.metrics
+        log.info(
+            "step %d: val %s",
+            self.step,
+            "  ".join(f"{n} {'n/a' if m[k] is None else f'{m[k]:.3f}'}" for n, k in NAMES.items()),
+        )
+
+
+NAMES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75"}
+
+
+class Checkpoints(Hook):
+    """Writes a checkpoint every so many steps, at the end and at an interruption, and keeps the best.
+
+    Comes after `Evaluation` in the list of hooks, so that a checkpoint knows the AP of its own weights.
+    """
+
+    def __init__(
+        self, folder: Path, config: dict[str, Any], classes: ClassMap, evaluation: Evaluation | None = None
+    ) -> None:
+        self.folder, self.config, self.classes, self.evaluation = folder, config, classes, evaluation
+        self.best_ap: float | None = None
+        self._saved = -1
+
+    def after_step(self, trainer: Trainer, report: StepReport) -> None:
+        """Keeps the weights if they are the best so far; a whole checkpoint when its time has come."""
+        self.keep_best(trainer)
+        every = trainer.options.checkpoint_every
+        if every and report.step % every == 0:
+            self.save(trainer)
+
+    def after_train(self, trainer: Trainer) -> None:
+        """The last checkpoint, be it the end or an interruption."""
+        self.keep_best(trainer)
+        if self._saved != trainer.step:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes now, on the first process alone."""
+        if trainer.rank == 0:
+            checkpoint = self.capture(trainer)
+            checkpoint.optimizer = trainer.optimizer.state_dict()
+            checkpoint.scaler = trainer.scaler.state_dict()
+            trainer.last_checkpoint = save_checkpoint(step_path(self.folder, trainer.step), checkpoint)
+            remove_old(self.folder, trainer.options.keep_last)
+        self._saved = trainer.step
+
+    def keep_best(self, trainer: Trainer) -> None:
+        """Writes best.pt, without the optimizer, if the evaluation of this very step is the best so far."""
+        if self.evaluation is None or self.evaluation.step != trainer.step or self.evaluation.result is None:
+            return
+        ap = self.evaluation.result.ap
+        if ap is not None and (self.best_ap is None or ap > self.best_ap):
+            self.best_ap = ap
+            if trainer.rank == 0:
+                save_checkpoint(self.folder / FOLDER / BEST, self.capture(trainer))
+
+    def capture(self, trainer: Trainer) -> Checkpoint:
+        """Weights and counters as they are now."""
+        evaluated = self.evaluation is not None and self.evaluation.step == trainer.step
+        result = self.evaluation.result if evaluated and self.evaluation else None
+        return Checkpoint(
+            step=trainer.step,
+            seed=trainer.seed,
+            model=trainer.detector.state_dict(),
+            ema=trainer.ema.module.state_dict() if trainer.ema else None,
+            config=self.config,
+            classes=self.classes,
+            train_seconds=trainer.train_seconds,
+            images_seen=trainer.images_seen,
+            best_ap=self.best_ap,
+            ap=result.ap if result else None,
+        )
+
+    def restore(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        """Puts the trainer where the checkpoint was; its loader must start at the same step."""
+        if checkpoint.optimizer is None or checkpoint.scaler is None:
+            raise ValueError(f"{checkpoint.path} holds weights only: use it with --init-from")
+        trainer.detector.load_state_dict(checkpoint.model)
+        trainer.optimizer.load_state_dict(checkpoint.optimizer)
+        trainer.scaler.load_state_dict(checkpoint.scaler)
+        if trainer.ema and checkpoint.ema is not None:
+            trainer.ema.module.load_state_dict(checkpoint.ema)
+            trainer.ema.updates = checkpoint.step
+        trainer.step, trainer.train_seconds = checkpoint.step, checkpoint.train_seconds
+        trainer.images_seen, trainer.last_checkpoint = checkpoint.images_seen, checkpoint.path
+        self.best_ap, self._saved = checkpoint.best_ap, checkpoint.step
+
+
+class TimeLimit(Hook):
+    """Ends training after `train.max_minutes` of it, evaluations not counted."""
+
+    def after_step(self, trainer: Trainer, report: StepReport) -> None:
+        """Asks for the stop."""
+        limit = trainer.options.max_minutes
+        if limit is not None and trainer.stop is None and trainer.train_seconds >= 60 * limit:
+            trainer.stop = f"train.max_minutes={limit:g} are over after {report.step} of {trainer.options.iterations} steps"
+
+
+@contextlib.contextmanager
+def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
+    """Meanwhile, SIGINT and SIGTERM end the run after the step in progress; a second one ends it at once.
+
+    Yields a list that gets the signal's number.
+    """
+    received: list[int] = []
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, _: Any) -> None:
+        received.append(number)
+        trainer.stop, trainer.interrupted = signal.Signals(number).name, True
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+    for s in before:
+        signal.signal(s, on_signal)
+    try:
+        yield received
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

@@ -1,0 +1,271 @@
+"""A training run from config to result.json, top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detkit.config import Config
+from detkit.data import check_same_classes
+from detkit.data.loader import build_eval_loader, build_train_loader
+from detkit.detectors.build import build_detector
+from detkit.evaluate.report import format_table, to_json
+from detkit.evaluate.run import evaluate
+from detkit.registry import CLASS_LOSSES, DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
+from detkit.structures import Batch, ClassMap, Detections
+from detkit.train.checkpoint import load_checkpoint
+from detkit.train.metrics import Recorder, run_log
+from detkit.train.options import TrainOptions
+from detkit.train.random import seed_everything, set_deterministic
+from detkit.train.resume import find_resumable
+from detkit.train.run_folder import (
+    CONFIG,
+    CURVES,
+    ENVIRONMENT,
+    METRICS,
+    PREDICTIONS,
+    RESULT,
+    TENSORBOARD,
+    environment,
+    peak_memory_mb,
+    prepare_folder,
+    write_json,
+)
+from detkit.train.run_hooks import Checkpoints, Evaluation, TimeLimit, stop_on_signals
+from detkit.train.trainer import NonFiniteLossError, Trainer, rank_and_world_size
+from detkit.train.weights import format_rows, init_from
+
+log = logging.getLogger("detkit")
+
+GRID_IMAGES = 8
+DIVERGED = 3
+
+
+def train(config: Config, folder: Path, *, resume: bool = False, init_from: str | None = None,
+          overwrite: bool = False) -> int:  # fmt: skip
+    """Runs a whole training in `folder`; returns the exit code of `detkit train`."""
+    prepare_folder(folder, resume=resume, overwrite=overwrite)
+    with run_log(folder):
+        try:
+            return Session(config, folder, resume=resume, init_weights=init_from).run()
+        except NonFiniteLossError as error:
+            log.error("%s", error)
+            return DIVERGED
+        except (ValueError, OSError) as error:
+            log.error("%s", error, extra={"only_file": True})
+            raise
+
+
+class Session:
+    """What a run is made of, built in order of dependence."""
+
+    def __init__(self, config: Config, folder: Path, *, resume: bool, init_weights: str | None) -> None:
+        self.config, self.folder = config, folder
+        self.options: TrainOptions = config.options("train")
+        self.loader_options = config.options("data.loader")
+        self.rank, self.world_size = rank_and_world_size()
+        self.device = set_up_torch(self.options)
+        self.train_set = DATASETS.build(config.require("data.train.dataset"))
+        self.val_set = DATASETS.build(config.require("data.val.dataset"))
+        check_same_classes(self.train_set, self.val_set)
+        self.classes: ClassMap = self.train_set.classes
+        saved = find_resumable(folder, config, self.classes) if resume else None
+
+        seed_everything(config.seed)
+        self.detector = build_detector(config, len(self.classes))
+        if init_weights is not None:
+            self.load_weights(init_weights)
+        self.detector.to(self.device)
+        if self.options.channels_last:
+            self.detector.to(memory_format=torch.channels_last)
+        self.val_loader = build_eval_loader(
+            self.val_set,
+            self.transforms("val"),
+            self.loader_options,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        batches = build_train_loader(
+            self.train_set,
+            self.transforms("train"),
+            self.loader_options,
+            seed=config.seed,
+            start_step=saved.step if saved else 0,
+            rank=self.rank,
+            world_size=self.world_size,
+            micro_batches=self.options.accumulate,
+        )
+        self.recorder = Recorder(folder) if self.rank == 0 else None
+        self.evaluation = Evaluation(self.evaluate, self.recorder)
+        self.checkpoints = Checkpoints(folder, config.to_dict(), self.classes, self.evaluation)
+        writers = [self.recorder] if self.recorder else []
+        self.trainer = Trainer(
+            self.detector,
+            iter(batches),
+            OPTIMIZERS.build(config.optimizer).build(self.detector),
+            SCHEDULES.build(config.schedule),
+            self.options,
+            seed=config.seed,
+            device=self.device,
+            hooks=[*writers, TimeLimit(), self.evaluation, self.checkpoints],
+        )
+        self.environment = environment()
+        if saved is not None:
+            self.checkpoints.restore(self.trainer, saved)
+            log.info("resuming %s after step %d", saved.path, saved.step)
+
+    def run(self) -> int:
+        """Trains, then evaluates, draws and writes the result."""
+        if self.rank == 0:
+            (self.folder / CONFIG).write_text(self.config.to_yaml())
+            write_json(self.folder / ENVIRONMENT, self.environment)
+            log.info("%s", self.header())
+            warn_of_slow_precision(self.options, self.device)
+        try:
+            with stop_on_signals(self.trainer) as received:
+                self.trainer.run()
+        finally:
+            if self.recorder is not None:
+                self.recorder.close()
+        if received:
+            log.warning(
+                "%s: stopped after step %d of %d; %s is written, go on with --resume",
+                self.trainer.stop, self.trainer.step, self.options.iterations, self.trainer.last_checkpoint,
+            )  # fmt: skip
+            return 128 + received[0]
+        if self.trainer.stop is not None:
+            log.info("%s", self.trainer.stop)
+        if self.rank == 0:
+            self.finish()
+        return 0
+
+    def transforms(self, split: str) -> list[Any]:
+        """The transforms of `data.<split>`."""
+        return [TRANSFORMS.build(node) for node in self.config.require(f"data.{split}.transforms")]
+
+    def evaluate(self, model: Any) -> Any:
+        """COCO figures of a model on the validation images."""
+        return evaluate(
+            model,
+            self.val_set,
+            self.val_loader,
+            self.config.options("evaluator"),
+            progress=sys.stderr.isatty(),
+        )
+
+    def load_weights(self, source: str) -> None:
+        """`--init-from`: what fits, with a table of the rest."""
+        saved = load_checkpoint(source)
+        columns = CLASS_LOSSES.build(saved.config["losses"]["classification"]).num_columns(len(saved.classes))
+        mine = self.detector.class_loss.num_columns(len(self.classes))
+        rows = init_from(
+            self.detector, saved.ema or saved.model, saved.classes, self.classes, (columns, mine)
+        )
+        log.info("weights of %s, step %d\n%s", saved.path, saved.step, format_rows(rows))
+
+    def header(self) -> str:
+        """What is about to run, on what."""
+        options, batch = self.options, self.loader_options.batch_size
+        total = batch * options.accumulate * self.world_size
+        count = sum(p.numel() for p in self.detector.parameters())
+        learnt = sum(p.numel() for p in self.detector.parameters() if p.requires_grad)
+        epochs = options.iterations * total / max(len(self.train_set), 1)
+        env = self.environment
+        lines = {
+            "detkit": f"{env['versions']['detkit']} at {env['package']}, torch {env['versions']['torch']}",
+            "run": str(self.folder),
+            "device": f"{self.device}, {env['machine'].get('gpu', env['machine']['cpu'])}, "
+            f"{torch.get_num_threads()} threads, {options.precision}"
+            + (", deterministic" if options.deterministic else ""),
+            "model": f"{count / 1e6:.2f} M parameters, {learnt / 1e6:.2f} M of them learnt",
+            "batch": f"{batch} images x {options.accumulate} accumulated x {self.world_size} processes = {total}",
+            "loss": f"{type(self.detector.class_loss).__name__} + {type(self.detector.box_loss).__name__}, "
+            f"divided by {type(self.detector.normalizer).__name__} of the whole batch",
+            "length": f"{options.iterations} steps, {epochs:.1f} passes over the data",
+            "train": self.train_set.summary(),
+            "val": self.val_set.summary(),
+        }
+        return "\n".join(f"{name:8} {text}" for name, text in lines.items())
+
+    def finish(self) -> None:
+        """Table, curves, pictures, result.json, and what to do next."""
+        from detkit.visualize import picture_grid, plot_curves
+
+        trainer, result = self.trainer, self.evaluation.result
+        assert result is not None
+        log.info("%s", format_table(result))
+        plot_curves(self.folder / METRICS, self.folder / CURVES, title=self.folder.name)
+        rows = predicted_rows(trainer.model, self.val_loader, self.device)
+        picture_grid(rows, self.classes, self.folder / PREDICTIONS, title=self.folder.name)
+        content = {
+            **to_json(result),
+            "step": trainer.step,
+            "best_ap": self.checkpoints.best_ap,
+            "train_seconds": round(trainer.train_seconds, 2),
+            "images_per_second": round(trainer.images_seen / max(trainer.train_seconds, 1e-9), 3),
+            "peak_memory_mb": peak_memory_mb(self.device),
+            **self.environment,
+        }
+        write_json(self.folder / RESULT, content)
+        log.info(
+            "trained %d steps in %.0f s, %.1f images/s, peak memory %.0f MB\n\n%s",
+            trainer.step, trainer.train_seconds, content["images_per_second"], content["peak_memory_mb"],
+            what_next(self.folder, self.options),
+        )  # fmt: skip
+
+
+def set_up_torch(options: TrainOptions) -> torch.device:
+    """Threads, determinism, device."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    set_deterministic(options.deterministic)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("train.device: cuda, but torch sees no GPU; use train.device=cpu or auto")
+    on_gpu = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def warn_of_slow_precision(options: TrainOptions, device: torch.device) -> None:
+    """bf16 without the processor's own instructions is emulated."""
+    if device.type != "cpu" or options.precision == "fp32":
+        return
+    able = torch.cpu.get_capabilities()
+    native = ("avx512_bf16", "amx_bf16") if options.precision == "bf16" else ("avx512_fp16", "amx_fp16")
+    if not any(able.get(name) for name in native) and able.get("architecture") == "x86_64":
+        log.warning(
+            "train.precision=%s: this CPU has neither %s instructions; training will be some 15 times slower "
+            "than with fp32", options.precision, " nor ".join(native),
+        )  # fmt: skip
+
+
+@torch.inference_mode()
+def predicted_rows(model: Any, loader: Any, device: torch.device) -> list[tuple[Any, Any, Detections]]:
+    """The first images of a loader with their targets and what the model finds, in pixels of the batch."""
+    rows: list[tuple[Any, Any, Detections]] = []
+    model.eval()
+    batch: Batch
+    for batch in loader:
+        found = model.detect(model(batch.images.to(device), batch.sizes), batch.sizes)
+        for i, (height, width) in enumerate(batch.sizes.tolist()):
+            rows.append((batch.images[i, :, :height, :width], batch.targets[i], found[i].to("cpu")))
+        if len(rows) >= GRID_IMAGES:
+            break
+    return rows[:GRID_IMAGES]
+
+
+def what_next(folder: Path, options: TrainOptions) -> str:
+    """Words for the person at the terminal."""
+    lines = [
+        f"look at      {folder / PREDICTIONS} and {folder / CURVES}",
+        f"evaluate     detkit eval {folder}",
+        f"predict      detkit predict {folder} IMAGE_OR_FOLDER",
+        "longer, new  detkit train CONFIG train.iterations="
+        f"{2 * options.iterations} --init-from {folder} --output {folder}-longer",
+    ]
+    if options.tensorboard:
+        lines.append(f"curves live  tensorboard --logdir {folder / TENSORBOARD}")
+    return "what to try next\n" + "\n".join(f"  {line}" for line in lines)

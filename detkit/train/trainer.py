@@ -1,0 +1,256 @@
+"""The training loop. Letters: M micro-batches of a step."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from detkit.structures import Batch, Losses, Predictions
+from detkit.train.ema import Ema
+from detkit.train.hooks import Hook, StepReport
+from detkit.train.options import TrainOptions
+from detkit.train.random import seed_everything
+from detkit.train.schedule import Schedule
+
+log = logging.getLogger("detkit")
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MAX_SKIPPED = 30
+"""fp16 steps skipped in a row, each halving the loss scale, after which the run counts as diverged."""
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss or gradient became infinite or NaN; the step was not applied."""
+
+
+class Trainer:
+    """Trains a detector; `run()` is the loop, `train_step()` a turn of it.
+
+    batches: endless, M = options.accumulate to a step. step: steps done. stop: set by a hook or a signal
+    to a reason; the loop ends after the step in progress. interrupted: that reason was a signal, so
+    what comes after training is left out. last_checkpoint: named when the run fails. model: what is
+    evaluated and predicted with.
+    """
+
+    def __init__(
+        self,
+        detector: Any,
+        batches: Iterator[Batch],
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        options: TrainOptions,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        self.detector, self.batches, self.optimizer, self.schedule = detector, batches, optimizer, schedule
+        self.options, self.seed, self.device, self.hooks = options, seed, torch.device(device), hooks
+        self.rank, self.world_size = rank_and_world_size()
+        self.ema = Ema(detector, options.ema_decay) if options.ema_decay else None
+        self.forward = wrap_forward(detector, options, self.world_size)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=2.0**12, enabled=options.precision == "fp16"
+        )  # type: ignore[attr-defined]
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.step, self.train_seconds, self.images_seen = 0, 0.0, 0
+        self.stop: str | None = None
+        self.interrupted = False
+        self.last_checkpoint: Path | None = None
+        self._skipped_in_a_row, self._stops_asked = 0, 0.0
+
+    @property
+    def model(self) -> Any:
+        """The averaged detector where there is one, else the detector."""
+        return self.ema.module if self.ema else self.detector
+
+    def run(self) -> None:
+        """Steps until `options.iterations` are done or a stop was asked for."""
+        for hook in self.hooks:
+            hook.before_train(self)
+        while self.step < self.options.iterations and not self.stopping():
+            report = self.train_step()
+            for hook in self.hooks:
+                hook.after_step(self, report)
+        for hook in self.hooks:
+            hook.after_train(self)
+
+    def train_step(self) -> StepReport:
+        """One optimizer step over M micro-batches.
+
+        Losses are sums; the gradient is divided once, by the normaliser of all micro-batches and all
+        processes, so M batches of n images give the gradient of one batch of M * n.
+        """
+        started = time.perf_counter()
+        seed_everything(self.seed, self.step, self.rank)
+        lr = self.set_learning_rate()
+        own, micro, waited = self.accumulate_gradients()
+        total = torch.cat([own.sum(0), own.new_full((1,), float(self.stop is not None))])
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        self.scaler.unscale_(self.optimizer)
+        norm = scale_and_clip(
+            self.parameters, self.world_size / total[2].clamp(min=1), self.options.clip_norm
+        )
+        # The one time in a step that the host waits for the device.
+        *sums, gradient_norm = torch.cat([total, own.view(-1), norm.view(1)]).tolist()
+        classification, box, normalizer, self._stops_asked = sums[:4]
+        report = StepReport(
+            step=self.step + 1,
+            loss=(classification + box) / max(normalizer, 1.0),
+            classification=classification / max(normalizer, 1.0),
+            box=box / max(normalizer, 1.0),
+            normalizer=normalizer,
+            gradient_norm=gradient_norm,
+            lr=lr,
+            images=sum(map(len, micro)) * self.world_size,
+            data_seconds=waited,
+            skipped=self.scaler.is_enabled() and not math.isfinite(gradient_norm),
+        )
+        self.check_finite(report, micro, sums[4:])
+        if not report.skipped:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.ema:
+            self.ema.update(self.detector)
+        self.step += 1
+        self.images_seen += report.images
+        self.train_seconds += time.perf_counter() - started
+        return report
+
+    def accumulate_gradients(self) -> tuple[Tensor, list[Batch], float]:
+        """Adds up the gradients of M micro-batches.
+
+        Returns (M, 3) doubles (classification and box sums, normaliser), the batches, and the seconds
+        spent waiting for them.
+        """
+        self.detector.train()
+        terms, micro, waited = [], [], 0.0
+        for i in range(self.options.accumulate):
+            asked = time.perf_counter()
+            batch = next(self.batches)
+            waited += time.perf_counter() - asked
+            with self.gradients_shared(i == self.options.accumulate - 1):
+                losses = self.losses(batch)
+                self.scaler.scale(losses.total()).backward()  # type: ignore[no-untyped-call]
+            parts = (losses.classification, losses.box, losses.normalizer)
+            terms.append(torch.stack([x.detach().double() for x in parts]))
+            micro.append(batch)
+        return torch.stack(terms), micro, waited
+
+    def losses(self, batch: Batch) -> Losses:
+        """Forward pass and loss of a micro-batch; only the network runs in the lower precision."""
+        batch = batch.to(self.device)
+        images = batch.images
+        if self.options.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        precision = self.options.precision
+        with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
+            pred: Predictions = self.forward(images, batch.sizes)
+        losses: Losses = self.detector.loss(pred, batch.targets)
+        return losses
+
+    def stopping(self) -> bool:
+        """Whether to end after this step; with several processes, when the last step carried the news to all."""
+        return self._stops_asked > 0 if self.world_size > 1 else self.stop is not None
+
+    def set_learning_rate(self) -> float:
+        """Sets every group's rate for the coming step; gives back that of the first group."""
+        factor = self.schedule.factor(self.step, self.options.iterations)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        lr: float = self.optimizer.param_groups[0]["lr"]
+        return lr
+
+    def gradients_shared(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Lets processes exchange gradients in the last micro-batch of a step only."""
+        if self.world_size == 1 or last:
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[None] = self.forward.no_sync()
+        return context
+
+    def check_finite(self, report: StepReport, micro: list[Batch], own: list[float]) -> None:
+        """Raises NonFiniteLossError unless losses and gradient are finite; fp16 may skip some steps."""
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if report.skipped else 0
+        overflow = report.skipped and self._skipped_in_a_row < MAX_SKIPPED
+        if math.isfinite(report.loss) and (math.isfinite(report.gradient_norm) or overflow):
+            return
+        raise NonFiniteLossError(describe_non_finite(report, micro, own, self.last_checkpoint))
+
+
+def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | None) -> Tensor:
+    """Multiplies all gradients in place by `factor` and, beyond `clip_norm`, by clip_norm / norm, in one pass.
+
+    Returns the gradient norm after scaling and before clipping, a double scalar on the device.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return factor.new_zeros(())
+    norm = nn.utils.get_total_norm(gradients).double() * factor
+    if clip_norm is not None:
+        factor = factor * (clip_norm / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
+    return norm
+
+
+def wrap_forward(detector: Any, options: TrainOptions, world_size: int) -> Any:
+    """What is called for the forward pass: the detector itself, compiled or shared between processes."""
+    forward = detector
+    if options.compile:
+        forward = torch.compile(forward)
+    if world_size > 1:
+        forward = nn.parallel.DistributedDataParallel(forward)
+    return forward
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """(0, 1) unless torch.distributed is up."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def describe_non_finite(
+    report: StepReport, micro: list[Batch], own: list[float], checkpoint: Path | None
+) -> str:
+    """Everything one wants to know when a loss is not finite; own: (M, 3) terms of this process, flat."""
+    lines = [f"the loss is not finite at step {report.step}; it was not applied"]
+    for i, batch in enumerate(micro):
+        classification, box, normalizer = own[3 * i : 3 * i + 3]
+        bad = "" if math.isfinite(classification + box) else "  <- here"
+        lines.append(
+            f"  micro-batch {i + 1}: classification {classification:g} box {box:g} (sums), "
+            f"positives {normalizer:g}{bad}"
+        )
+        lines.append(f"    image ids {', '.join(map(str, batch.image_ids))}")
+    bad_boxes = find_bad_boxes(micro)
+    lines += [
+        f"  learning rate {report.lr:g}, gradient norm {report.gradient_norm:g}",
+        f"  last good checkpoint: {checkpoint or 'none was written yet'}",
+        f"  boxes of these images: {bad_boxes or 'all finite and of positive area'}",
+        "What helps, as a rule: a lower optimizer.lr, a longer schedule.warmup_iterations, "
+        "train.clip_norm=10; with fp16, train.precision=bf16 or fp32.",
+    ]
+    return "\n".join(lines)
+
+
+def find_bad_boxes(micro: list[Batch]) -> str:
+    """Names images with a box that is not finite or has no area; empty if there is none."""
+    found = []
+    for batch in micro:
+        for image_id, path, target in zip(batch.image_ids, batch.paths, batch.targets, strict=True):
+            sides = target.boxes[:, 2:] - target.boxes[:, :2]
+            bad = ~(torch.isfinite(target.boxes).all(1) & (sides > 0).all(1))
+            if bool(bad.any()):
+                found.append(f"image {image_id} ({path}): {target.boxes[bad][0].tolist()}")
+    return "; ".join(found)
