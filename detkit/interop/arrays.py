@@ -41,7 +41,9 @@ class _NDArray:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
-        flat = np.frombuffer(data, dtype.resolve())
+        if isinstance(data, str):  # Written by Python 2.
+            data = data.encode("latin1")
+        flat = np.frombuffer(data, dtype.resolve()) if data else np.empty(0, dtype.resolve())
         self.value = flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
@@ -66,11 +68,17 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """How protocol 2 spells empty bytes."""
+    return b""
+
+
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _NDArray,
     ("numpy", "dtype"): _DType,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
