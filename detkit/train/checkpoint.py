@@ -83,7 +83,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """One file -> its checkpoint, on the CPU. Raises CheckpointError if it is not exactly what was written."""
+    """One file -> its checkpoint, on the CPU. Raises CheckpointError if it isn't what was written."""
     path = Path(path)
     try:
         verify(path)

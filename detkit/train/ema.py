@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 class Ema:
     """Averages parameters and floating-point buffers; whole-number buffers are copied.
@@ -16,7 +18,7 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float, updates: int = 0) -> None:
         self.decay, self.updates = decay, updates
-        self._averaged = AveragedModel(model, multi_avg_fn=self._mix, use_buffers=True)  # type: ignore[no-untyped-call]
+        self._averaged = AveragedModel(model, multi_avg_fn=self._mix, use_buffers=True)
         # Counted above, on the host: the average starts from the initial weights, not from the first update.
         self._averaged.n_averaged += 1
         self._averaged.requires_grad_(False)
@@ -34,7 +36,7 @@ class Ema:
         self._averaged.update_parameters(model)
         self.updates += 1
 
-    def _mix(self, mine: list[Tensor], new: list[Tensor], _: Tensor | int) -> None:
+    def _mix(self, mine: Tensors, new: Tensors, _: Tensor | int) -> None:
         if mine[0].is_floating_point():
             decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
             torch._foreach_lerp_(mine, new, 1 - decay)

@@ -37,7 +37,7 @@ class MetricsFile:
         self._file: IO[str] = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
-        """Appends a line, unless one of its kind and step is there. Numbers that are not finite become null."""
+        """Appends a line, unless its kind and step is there. Numbers that are not finite become null."""
         if _key(record) in self._written:
             return
         self._written.add(_key(record))
@@ -81,7 +81,7 @@ class Recorder(Hook):
         if trainer.options.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=trainer.step + 1)  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=trainer.step + 1)
         if sys.stderr.isatty():
             from tqdm import tqdm
 

@@ -20,21 +20,24 @@ CONFIG, ENVIRONMENT, METRICS, LOG, RESULT = (
     "result.json",
 )
 CURVES, PREDICTIONS, TENSORBOARD = "curves.png", "predictions.png", "tensorboard"
+EVIDENCE = (METRICS, RESULT, "checkpoints")
 RUN_FILES = (CONFIG, ENVIRONMENT, METRICS, LOG, RESULT, CURVES, PREDICTIONS, TENSORBOARD, "checkpoints")
 
 
 def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Makes the run folder. A run that is already in it is resumed or overwritten only by request."""
-    occupied = [name for name in RUN_FILES if (folder / name).exists()]
-    if occupied and overwrite:
-        for name in occupied:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    elif occupied and not resume:
+    occupied = [name for name in EVIDENCE if (folder / name).exists()]
+    if occupied and not (resume or overwrite):
         raise ValueError(
             f"{folder} holds a run already ({', '.join(occupied)}): go on with it by --resume, "
             f"replace it by --overwrite, or choose another folder by --output"
         )
+    if not resume:
+        for path in (folder / name for name in RUN_FILES):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -87,7 +90,7 @@ def cpu_name() -> str:
 
 
 def git_revision(folder: Path) -> str | None:
-    """Commit of the repository around `folder`, "+changes" behind it if files differ; None if there is none."""
+    """Commit of the repository around `folder`, with "+changes" if files differ; None without one."""
 
     def git(*arguments: str) -> str | None:
         try:

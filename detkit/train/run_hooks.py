@@ -141,7 +141,8 @@ class TimeLimit(Hook):
         """Asks for the stop."""
         limit = trainer.options.max_minutes
         if limit is not None and trainer.stop is None and trainer.train_seconds >= 60 * limit:
-            trainer.stop = f"train.max_minutes={limit:g} are over after {report.step} of {trainer.options.iterations} steps"
+            done = f"{report.step} of {trainer.options.iterations} steps"
+            trainer.stop = f"train.max_minutes={limit:g} are over after {done}"
 
 
 @contextlib.contextmanager

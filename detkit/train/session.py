@@ -48,6 +48,8 @@ DIVERGED = 3
 def train(config: Config, folder: Path, *, resume: bool = False, init_from: str | None = None,
           overwrite: bool = False) -> int:  # fmt: skip
     """Runs a whole training in `folder`; returns the exit code of `detkit train`."""
+    if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
     prepare_folder(folder, resume=resume, overwrite=overwrite)
     with run_log(folder):
         try:
@@ -81,7 +83,7 @@ class Session:
             self.load_weights(init_weights)
         self.detector.to(self.device)
         if self.options.channels_last:
-            self.detector.to(memory_format=torch.channels_last)
+            self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.val_loader = build_eval_loader(
             self.val_set,
             self.transforms("val"),
@@ -120,6 +122,9 @@ class Session:
 
     def run(self) -> int:
         """Trains, then evaluates, draws and writes the result."""
+        if self.trainer.step >= self.options.iterations and (self.folder / RESULT).exists():
+            log.info("%s is finished: nothing to resume", self.folder)
+            return 0
         if self.rank == 0:
             (self.folder / CONFIG).write_text(self.config.to_yaml())
             write_json(self.folder / ENVIRONMENT, self.environment)
@@ -182,7 +187,8 @@ class Session:
             f"{torch.get_num_threads()} threads, {options.precision}"
             + (", deterministic" if options.deterministic else ""),
             "model": f"{count / 1e6:.2f} M parameters, {learnt / 1e6:.2f} M of them learnt",
-            "batch": f"{batch} images x {options.accumulate} accumulated x {self.world_size} processes = {total}",
+            "batch": f"{batch} images x {options.accumulate} accumulated x {self.world_size} processes "
+            f"= {total}",
             "loss": f"{type(self.detector.class_loss).__name__} + {type(self.detector.box_loss).__name__}, "
             f"divided by {type(self.detector.normalizer).__name__} of the whole batch",
             "length": f"{options.iterations} steps, {epochs:.1f} passes over the data",

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from detkit.structures import Batch, Losses, Predictions
 from detkit.train.ema import Ema
@@ -58,9 +59,8 @@ class Trainer:
         self.rank, self.world_size = rank_and_world_size()
         self.ema = Ema(detector, options.ema_decay) if options.ema_decay else None
         self.forward = wrap_forward(detector, options, self.world_size)
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, init_scale=2.0**12, enabled=options.precision == "fp16"
-        )  # type: ignore[attr-defined]
+        # Sums make larger gradients than means, so the scale starts lower than torch's 2^16.
+        self.scaler = GradScaler(self.device.type, init_scale=2.0**12, enabled=options.precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.step, self.train_seconds, self.images_seen = 0, 0.0, 0
         self.stop: str | None = None
@@ -98,9 +98,8 @@ class Trainer:
         if self.world_size > 1:
             dist.all_reduce(total)
         self.scaler.unscale_(self.optimizer)
-        norm = scale_and_clip(
-            self.parameters, self.world_size / total[2].clamp(min=1), self.options.clip_norm
-        )
+        factor = self.world_size / total[2].clamp(min=1)
+        norm = scale_and_clip(self.parameters, factor, self.options.clip_norm)
         # The one time in a step that the host waits for the device.
         *sums, gradient_norm = torch.cat([total, own.view(-1), norm.view(1)]).tolist()
         classification, box, normalizer, self._stops_asked = sums[:4]
@@ -161,7 +160,7 @@ class Trainer:
         return losses
 
     def stopping(self) -> bool:
-        """Whether to end after this step; with several processes, when the last step carried the news to all."""
+        """Whether to end now; with several processes, once a step has carried the news to all of them."""
         return self._stops_asked > 0 if self.world_size > 1 else self.stop is not None
 
     def set_learning_rate(self) -> float:
@@ -189,7 +188,7 @@ class Trainer:
 
 
 def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | None) -> Tensor:
-    """Multiplies all gradients in place by `factor` and, beyond `clip_norm`, by clip_norm / norm, in one pass.
+    """Multiplies all gradients in place by `factor` and, beyond `clip_norm`, by clip_norm / norm.
 
     Returns the gradient norm after scaling and before clipping, a double scalar on the device.
     """

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from detkit.train.metrics import MetricsFile
+
+
+def steps(path: Path) -> list[tuple[int, bool]]:
+    return [(r["step"], "eval" in r) for r in map(json.loads, path.read_text().splitlines())]
+
+
+def test_lines_beyond_the_resume_step_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path)
+    for step in range(1, 6):
+        file.write({"step": step, "loss": 1.0})
+        file.write({"step": step, "eval": {"ap": 0.5}})
+    with path.open("a") as raw:
+        raw.write('{"step": 6, "lo')
+    file = MetricsFile(path, step=3)
+    file.write({"step": 3, "eval": {"ap": 0.5}})
+    file.write({"step": 4, "loss": 2.0})
+    assert steps(path) == [(1, False), (1, True), (2, False), (2, True), (3, False), (3, True), (4, False)]
+
+
+def test_a_new_run_starts_empty(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    MetricsFile(path).write({"step": 1, "loss": 1.0})
+    MetricsFile(path)
+    assert path.read_text() == ""
+
+
+def test_lines_are_on_disk_at_once_and_valid_json(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    file.write({"step": 1, "gradient_norm": float("inf")})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "gradient_norm": None}

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from detkit.train.options import TrainOptions
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("iterations", 0), ("accumulate", 0), ("eval_every", -1), ("clip_norm", 0.0), ("ema_decay", 1.0),
+     ("keep_last", 0), ("max_minutes", -1.0), ("clip_norm", float("nan"))],
+)  # fmt: skip
+def test_nonsense_is_refused_by_key(key: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"train\.{key}: "):
+        TrainOptions(**{"iterations": 1} | {key: value})

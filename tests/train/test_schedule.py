@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from detkit.train.schedule import Constant, Cosine, MultiStep
+
+
+def test_warmup_rises_in_a_straight_line() -> None:
+    schedule = Constant(warmup_iterations=4, warmup_factor=0.2)
+    assert [schedule.factor(s, 10) for s in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+def test_cosine_by_hand() -> None:
+    schedule = Cosine(warmup_iterations=2, warmup_factor=0.5, final_factor=0.1)
+    # Half way between step 2 and step 10 the cosine is 0, the factor the mean of 1 and 0.1.
+    assert schedule.factor(0, 10) == pytest.approx(0.5)
+    assert schedule.factor(2, 10) == pytest.approx(1.0)
+    assert schedule.factor(6, 10) == pytest.approx(0.55)
+    assert schedule.factor(10, 10) == pytest.approx(0.1)
+    assert schedule.factor(99, 10) == pytest.approx(0.1)
+
+
+def test_milestones_are_steps_or_fractions() -> None:
+    by_step = MultiStep(milestones=[6, 8], gamma=0.1, warmup_iterations=0)
+    by_part = MultiStep(milestones=[0.6, 0.8], gamma=0.1, warmup_iterations=0)
+    want = [1.0] * 6 + [0.1] * 2 + [0.01] * 2
+    assert [by_step.factor(s, 10) for s in range(10)] == pytest.approx(want)
+    assert [by_part.factor(s, 10) for s in range(10)] == pytest.approx(want)
+
+
+def test_a_milestone_inside_the_warmup_counts() -> None:
+    schedule = MultiStep(milestones=[2], gamma=0.5, warmup_iterations=4, warmup_factor=0.0)
+    assert schedule.factor(2, 10) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: MultiStep(milestones=[3.5]), "3.5"),
+        (lambda: MultiStep(milestones=[8, 6]), "rising"),
+        (lambda: MultiStep(gamma=2), "gamma"),
+        (lambda: Cosine(final_factor=-1), "final_factor"),
+        (lambda: Constant(warmup_iterations=-1), "warmup_iterations"),
+    ],
+)
+def test_nonsense_is_refused(make: object, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        make()  # type: ignore[operator]
