@@ -1,0 +1,43 @@
+// What every kernel asks of its tensors. The Python wrappers check first and in better words; these lines
+// protect memory from callers that come through torch.ops.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+
+namespace detkit {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline bool is_real(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double;
+}
+
+inline void check_boxes(const Tensor& boxes) {
+  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "boxes must have the shape (N, 4)");
+  STD_TORCH_CHECK(is_real(boxes), "boxes must be float32 or float64");
+  STD_TORCH_CHECK(boxes.is_contiguous(), "boxes must be contiguous");
+  STD_TORCH_CHECK(boxes.size(0) < std::numeric_limits<int32_t>::max(), "more than 2^31 - 2 boxes");
+}
+
+inline void check_scores(const Tensor& boxes, const Tensor& scores) {
+  STD_TORCH_CHECK(scores.dim() == 1 && scores.size(0) == boxes.size(0), "scores must have the shape (N,)");
+  STD_TORCH_CHECK(is_real(scores), "scores must be float32 or float64");
+  STD_TORCH_CHECK(scores.is_contiguous(), "scores must be contiguous");
+  STD_TORCH_CHECK(scores.device() == boxes.device(), "boxes and scores must be on one device");
+}
+
+inline void check_groups(const Tensor& boxes, const std::optional<Tensor>& groups) {
+  if (!groups.has_value()) return;
+  STD_TORCH_CHECK(groups->dim() == 1 && groups->size(0) == boxes.size(0), "groups must have the shape (N,)");
+  STD_TORCH_CHECK(groups->scalar_type() == ScalarType::Long, "groups must be int64");
+  STD_TORCH_CHECK(groups->is_contiguous(), "groups must be contiguous");
+  STD_TORCH_CHECK(groups->device() == boxes.device(), "boxes and groups must be on one device");
+}
+
+}  // namespace detkit

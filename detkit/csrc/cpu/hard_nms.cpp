@@ -1,0 +1,123 @@
+// detkit::nms and detkit::nms_mask on the CPU.
+#include "hard_nms.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "../checks.h"
+#include "sort.h"
+
+namespace detkit::cpu {
+namespace {
+
+bool use_avx2() {
+#ifdef DETKIT_HAS_AVX2
+  static const bool use = [] {
+    const char* wanted = std::getenv("DETKIT_CPU_CAPABILITY");
+    return !(wanted && std::strcmp(wanted, "default") == 0) && __builtin_cpu_supports("avx2");
+  }();
+  return use;
+#else
+  return false;
+#endif
+}
+
+void suppress(const float* boxes, const int32_t* rows, int64_t m, double threshold, uint8_t* keep) {
+#ifdef DETKIT_HAS_AVX2
+  if (use_avx2()) return suppress_avx2(boxes, rows, m, threshold, keep);
+#endif
+  suppress_portable(boxes, rows, m, threshold, keep);
+}
+
+void suppress(const double* boxes, const int32_t* rows, int64_t m, double threshold, uint8_t* keep) {
+  suppress_double(boxes, rows, m, threshold, keep);
+}
+
+// order: rows by descending score; keep: a flag for each row. Threads take whole groups.
+template <class T>
+void suppress_groups(const T* boxes, const int64_t* groups, const int32_t* order, int64_t n, double threshold,
+                     uint8_t* keep) {
+  std::unique_ptr<int32_t[]> rows(new int32_t[n]);
+  const std::vector<int64_t> starts = split_by_group(groups, order, n, rows.get());
+  const auto work = [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g)
+      suppress(boxes, rows.get() + starts[g], starts[g + 1] - starts[g], threshold, keep);
+  };
+  const int64_t count = int64_t(starts.size()) - 1;
+  if (n < 4096) return work(0, count);  // starting threads would cost more
+  torch::stable::parallel_for(0, count, std::max<int64_t>(1, count * 2048 / n), work);
+}
+
+template <class T>
+void mask_of(const Tensor& boxes, const int64_t* groups, const int32_t* order, double threshold,
+             uint8_t* keep) {
+  const int64_t n = boxes.size(0);
+  const T* data = boxes.const_data_ptr<T>();
+  if (groups)
+    suppress_groups(data, groups, order, n, threshold, keep);
+  else
+    suppress(data, order, n, threshold, keep);
+}
+
+Tensor nms_mask(const Tensor& boxes, const std::optional<Tensor>& groups, double threshold) {
+  check_boxes(boxes);
+  check_groups(boxes, groups);
+  const int64_t n = boxes.size(0);
+  Tensor mask = torch::stable::new_empty(boxes, {n}, ScalarType::Bool);
+  if (n == 0) return mask;
+  uint8_t* keep = static_cast<uint8_t*>(mask.mutable_data_ptr());
+  const int64_t* labels = groups ? groups->const_data_ptr<int64_t>() : nullptr;
+  std::unique_ptr<int32_t[]> order;
+  if (labels) {
+    order.reset(new int32_t[n]);
+    std::iota(order.get(), order.get() + n, 0);
+  }
+  if (boxes.scalar_type() == ScalarType::Float)
+    mask_of<float>(boxes, labels, order.get(), threshold, keep);
+  else
+    mask_of<double>(boxes, labels, order.get(), threshold, keep);
+  return mask;
+}
+
+Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double threshold) {
+  check_boxes(boxes);
+  check_scores(boxes, scores);
+  check_groups(boxes, groups);
+  const int64_t n = boxes.size(0);
+  if (n == 0) return torch::stable::new_empty(boxes, {0}, ScalarType::Long);
+  const int64_t* labels = groups ? groups->const_data_ptr<int64_t>() : nullptr;
+  std::unique_ptr<int32_t[]> order(new int32_t[n]);
+  std::unique_ptr<uint8_t[]> keep(new uint8_t[n]);
+  if (scores.scalar_type() == ScalarType::Float)
+    argsort_descending(scores.const_data_ptr<float>(), n, order.get());
+  else
+    argsort_descending(scores.const_data_ptr<double>(), n, order.get());
+  if (boxes.scalar_type() == ScalarType::Float)
+    mask_of<float>(boxes, labels, order.get(), threshold, keep.get());
+  else
+    mask_of<double>(boxes, labels, order.get(), threshold, keep.get());
+
+  const int64_t kept = std::accumulate(keep.get(), keep.get() + n, int64_t(0));
+  Tensor out = torch::stable::new_empty(boxes, {kept}, ScalarType::Long);
+  int64_t* place = out.mutable_data_ptr<int64_t>();
+  for (int64_t p = 0; p < n; ++p)
+    if (keep[order[p]]) *place++ = order[p];
+  return out;
+}
+
+int64_t cpu_lanes() { return use_avx2() ? 8 : 4; }
+
+}  // namespace
+}  // namespace detkit::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(detkit, CPU, m) {
+  m.impl("nms", TORCH_BOX(&detkit::cpu::nms));
+  m.impl("nms_mask", TORCH_BOX(&detkit::cpu::nms_mask));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(detkit, CompositeExplicitAutograd, m) {
+  m.impl("cpu_lanes", TORCH_BOX(&detkit::cpu::cpu_lanes));
+}

@@ -1,0 +1,20 @@
+// Greedy suppression of one list of boxes: the face between the op (hard_nms.cpp) and its two builds.
+#pragma once
+
+#include <cstdint>
+
+namespace detkit::cpu {
+
+// boxes: (n, 4) x1 y1 x2 y2. rows: m rows of boxes, best first (nullptr: 0 .. m-1). Sets keep[row] to 1 for
+// the boxes that stay and to 0 for the others; rows that are not listed are not touched.
+template <class T>
+using Suppress = void(const T* boxes, const int32_t* rows, int64_t m, double iou_threshold, uint8_t* keep);
+
+Suppress<float> suppress_portable;
+Suppress<double> suppress_double;
+#if defined(__x86_64__)
+#define DETKIT_HAS_AVX2 1
+Suppress<float> suppress_avx2;
+#endif
+
+}  // namespace detkit::cpu

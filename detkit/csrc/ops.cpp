@@ -1,0 +1,11 @@
+// The schema of every native op. Kernels register themselves in cpu/ and cuda/.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(detkit, m) {
+  // Greedy suppression, sorting included: indices of the kept boxes, by descending score, then index.
+  m.def("nms(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold) -> Tensor");
+  // The same on boxes that are sorted already: one bool a box, fixed size, no synchronisation.
+  m.def("nms_mask(Tensor boxes, Tensor? groups, float iou_threshold) -> Tensor");
+  // Lanes of the vectors that the CPU kernel was dispatched to: 8 is AVX2, 4 the portable path.
+  m.def("cpu_lanes() -> int");
+}

@@ -1,0 +1,252 @@
+"""How the native libraries are compiled: for setup.py, and later in place by `detkit doctor --build`.
+
+setup.py loads this file by its path, so nothing of detkit and no torch is imported at module level.
+Two libraries against PyTorch's stable ABI: `_C` (CPU) and, where a CUDA toolkit is found, `_C_cuda`. Neither
+is a Python module: torch.ops.load_library loads them, so they fit every Python and every later torch.
+
+Environment: DETKIT_NATIVE=0 builds nothing; DETKIT_CUDA=1 demands and 0 forbids the CUDA library;
+TORCH_CUDA_ARCH_LIST (default 8.0;9.0+PTX), CUDA_HOME and MAX_JOBS as in torch.utils.cpp_extension.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ABI_TARGET = "2.10"
+ABI_MACROS = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
+CXX_FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-g0", "-ffp-contract=off", *ABI_MACROS]
+NVCC_FLAGS = ["-O3", "-std=c++17", "--fmad=false", "-DUSE_CUDA", *ABI_MACROS]
+ARCHITECTURES = "8.0;9.0+PTX"
+INFO_FILE = "_build_info.json"
+NO_TORCH = (
+    "torch>=2.10 must be installed first: pip install torch; then pip install --no-build-isolation . "
+    "(DETKIT_NATIVE=0 pip install . installs detkit without its compiled ops.)"
+)
+
+
+def find_torch() -> str | None:
+    """The folder that torch is installed in, made importable; None where there is no torch.
+
+    pip builds in isolation: it hides the environment's packages behind PYTHONPATH. `python -I` ignores that
+    variable, so the same interpreter still finds the torch that detkit will run with.
+    """
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        return str(Path(torch.__file__).parent.parent)
+    code = "import importlib.util as u; s = u.find_spec('torch'); print(s.origin if s else '')"
+    found = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    origin = found.stdout.strip()
+    if found.returncode or not origin:
+        return None
+    site = str(Path(origin).parent.parent)
+    sys.path.append(site)  # last, so that the build's own setuptools stays in front
+    return site
+
+
+def find_cuda() -> str | None:
+    """Root of the CUDA toolkit: CUDA_HOME, else what nvcc itself says (the one on PATH can be a wrapper)."""
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        root = os.environ.get(name)
+        if root and os.path.exists(os.path.join(root, "bin", "nvcc")):
+            return root
+    nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    if nvcc is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "empty.cu")
+        source.touch()
+        said = subprocess.run(
+            [nvcc, "--dryrun", str(source)], capture_output=True, text=True, cwd=folder
+        ).stderr
+    top = re.search(r"^#\$ TOP=(.+)$", said, re.MULTILINE)
+    root = os.path.realpath(top.group(1).strip() if top else os.path.join(os.path.realpath(nvcc), "..", ".."))
+    return root if os.path.exists(os.path.join(root, "bin", "nvcc")) else None
+
+
+def cuda_decision() -> tuple[str | None, str]:
+    """(toolkit root or None, why). A GPU is never asked for: the machine that builds needs none."""
+    wish = os.environ.get("DETKIT_CUDA", "")
+    if wish not in ("", "0", "1"):
+        raise SystemExit(f"DETKIT_CUDA={wish}: say 1 (build the CUDA library), 0 (don't) or leave it unset")
+    if wish == "0":
+        return None, "DETKIT_CUDA=0"
+    import torch
+
+    root = find_cuda()
+    if root is None:
+        reason = "no CUDA toolkit (nvcc) found"
+    elif torch.version.cuda is None:
+        root, reason = None, f"torch {torch.__version__} has no CUDA"
+    else:
+        release = toolkit_release(root)
+        reason = f"toolkit {release} at {root}"
+        if release.split(".")[0] != torch.version.cuda.split(".")[0]:
+            root, reason = None, f"{reason} does not fit torch's CUDA {torch.version.cuda}"
+    if root is None and wish == "1":
+        raise SystemExit(f"DETKIT_CUDA=1 but the CUDA library can't be built: {reason}")
+    return root, reason
+
+
+def toolkit_release(root: str) -> str:
+    """Version of the toolkit, e.g. "13.0"."""
+    said = subprocess.run(
+        [os.path.join(root, "bin", "nvcc"), "--version"], capture_output=True, text=True
+    ).stdout
+    found = re.search(r"release (\d+\.\d+)", said)
+    return found.group(1) if found else "unknown"
+
+
+def extensions(source_root: str = ".") -> tuple[list[Any], dict[str, Any]]:
+    """The setuptools extensions and what is known about the build so far.
+
+    Sources are given relative to `source_root`. Raises SystemExit with one sentence where there is no fit torch.
+    """
+    if find_torch() is None:
+        raise SystemExit(NO_TORCH)
+    import torch
+
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < (2, 10):
+        raise SystemExit(f"torch {torch.__version__} is too old: {NO_TORCH}")
+    root, reason = cuda_decision()
+    if root is not None:
+        os.environ["CUDA_HOME"] = root
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+    from torch.utils import cpp_extension
+
+    def sources(pattern: str) -> list[str]:
+        found = sorted(glob.glob(os.path.join(source_root, "detkit", "csrc", pattern)))
+        return [os.path.relpath(path, source_root) for path in found]
+
+    headers = sources("**/*.h") + sources("*.h")
+    built = [
+        cpp_extension.CppExtension(  # type: ignore[no-untyped-call]
+            "detkit._C", sources("*.cpp") + sources("cpu/*.cpp"), depends=headers, py_limited_api=True,
+            extra_compile_args={"cxx": CXX_FLAGS},
+        )
+    ]  # fmt: skip
+    if root is not None:
+        cpp_extension.CUDA_HOME = root  # it may have been imported before CUDA_HOME was set
+        built.append(
+            cpp_extension.CUDAExtension(  # type: ignore[no-untyped-call]
+                "detkit._C_cuda", sources("cuda/*.cu"), depends=headers, py_limited_api=True,
+                extra_compile_args={"cxx": [*CXX_FLAGS, "-DUSE_CUDA"], "nvcc": NVCC_FLAGS},
+            )
+        )  # fmt: skip
+    info = {
+        "torch": torch.__version__,
+        "torch_cuda": torch.version.cuda,
+        "abi_target": ABI_TARGET,
+        "cuda": reason,
+        "cuda_architectures": os.environ.get("TORCH_CUDA_ARCH_LIST") if root else None,
+        "compiler": compiler(),
+        "cxx_flags": CXX_FLAGS,
+        "nvcc_flags": NVCC_FLAGS if root else None,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+    return built, info
+
+
+def compiler() -> str:
+    """First line of what the C++ compiler says of itself."""
+    try:
+        said = subprocess.run(
+            [os.environ.get("CXX", "c++"), "--version"], capture_output=True, text=True
+        ).stdout
+    except OSError as error:
+        return f"unknown ({error})"
+    return said.splitlines()[0] if said else "unknown"
+
+
+def command_class(info: dict[str, Any]) -> type:
+    """torch's build_ext, which survives a failing CUDA library that nobody asked for and leaves the record."""
+    from torch.utils.cpp_extension import BuildExtension
+
+    class Build(BuildExtension):
+        def get_export_symbols(self, ext: Any) -> list[str]:
+            return []  # these libraries have no PyInit
+
+        def build_extension(self, ext: Any) -> None:
+            try:
+                super().build_extension(ext)
+            except Exception as error:
+                if ext.name != "detkit._C_cuda" or os.environ.get("DETKIT_CUDA") == "1":
+                    raise
+                ext.optional = True  # the commands that copy it will not miss it
+                info["cuda"] = f"failed ({info['cuda']}): {str(error).strip().splitlines()[0]}"
+                print(f"detkit: the CUDA library was not built; {info['cuda']}", file=sys.stderr)
+
+        def run(self) -> None:
+            super().run()
+            target = Path(self.get_ext_fullpath("detkit._C")).parent
+            target.mkdir(parents=True, exist_ok=True)
+            (target / INFO_FILE).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+
+    return Build
+
+
+def setup_arguments() -> dict[str, Any]:
+    """Arguments for setuptools.setup; torch is read when compiling starts, not before."""
+    from setuptools import Extension
+    from setuptools.command.build_ext import build_ext
+
+    if os.environ.get("DETKIT_NATIVE") == "0":
+        return {}
+
+    class LateBuild(build_ext):  # type: ignore[misc]
+        """Stands in until the moment of building, when the real extensions and command take its place."""
+
+        def run(self) -> None:
+            built, info = extensions()
+            command = command_class(info)(self.distribution)
+            for name in ("build_lib", "build_temp", "inplace", "force", "debug", "parallel", "editable_mode"):
+                setattr(command, name, getattr(self, name, None))
+            command.extensions = self.distribution.ext_modules = built
+            command.ensure_finalized()
+            command.run()
+            self.extensions, self.ext_map = command.extensions, getattr(command, "ext_map", {})
+
+    return {
+        "ext_modules": [Extension("detkit._C", [], py_limited_api=True)],
+        "cmdclass": {"build_ext": LateBuild},
+        "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
+    }
+
+
+def build_in_place(package: Path) -> None:
+    """Compiles the libraries into the package's own folder. Raises SystemExit with a sentence on failure."""
+    from setuptools import Distribution
+
+    if not os.access(package, os.W_OK):
+        raise SystemExit(f"{package} can't be written to: run this as the user who installed detkit")
+    root = package.parent
+    built, info = extensions(str(root))
+    with tempfile.TemporaryDirectory() as temporary:
+        distribution = Distribution({"name": "detkit", "ext_modules": built, "script_name": "build"})
+        command = command_class(info)(distribution)
+        command.inplace, command.build_temp = 0, os.path.join(temporary, "objects")
+        command.build_lib = os.path.join(temporary, "lib")
+        before = os.getcwd()
+        os.chdir(root)
+        try:
+            command.ensure_finalized()
+            command.run()
+        finally:
+            os.chdir(before)
+        for path in Path(temporary, "lib", "detkit").iterdir():
+            fresh = package / f".{path.name}.new"
+            shutil.copy2(path, fresh)
+            os.replace(fresh, package / path.name)  # a running process keeps the library that it has open

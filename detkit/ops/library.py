@@ -1,0 +1,87 @@
+"""Loads the native libraries, says what went wrong where that fails, and names every fall-back once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGE = Path(__file__).resolve().parent.parent
+REBUILD = "detkit doctor --build"
+OPS = ("nms", "nms_mask", "cpu_lanes")
+logger = logging.getLogger("detkit")
+_told: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Native:
+    """What was loaded. The problems are sentences, None where there is none."""
+
+    cpu: bool
+    cuda: bool
+    cpu_problem: str | None
+    cuda_problem: str | None
+
+
+def build_info(package: Path = PACKAGE) -> dict[str, Any]:
+    """The record that the build left beside the libraries; empty where there is none or it can't be read."""
+    try:
+        info = json.loads((package / "_build_info.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
+def _load(name: str) -> str | None:
+    """Loads detkit/<name>*.so; the problem in a sentence, or None."""
+    found = sorted(p for end in ("so", "pyd", "dylib") for p in PACKAGE.glob(f"{name}.*{end}"))
+    if not found:
+        return f"detkit's native library {name} is not built ({PACKAGE} holds none)"
+    built = build_info().get("torch", "an unknown version")
+    try:
+        torch.ops.load_library(str(found[0]))  # type: ignore[no-untyped-call]
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        running = torch.__version__
+        return (
+            f"{found[0].name} was built with torch {built} and does not load under torch {running}: {reason}"
+        )
+    return None
+
+
+def _load_all() -> Native:
+    problem = _load("_C")
+    if problem is None:
+        missing = [op for op in OPS if not hasattr(torch.ops.detkit, op)]
+        if missing:
+            problem = f"the native library is older than this detkit: it lacks {', '.join(missing)}"
+    if problem is not None:
+        return Native(False, False, problem, problem)
+    if torch.version.cuda is None:
+        return Native(True, False, None, f"torch {torch.__version__} has no CUDA")
+    cuda_problem = _load("_C_cuda")
+    return Native(True, cuda_problem is None, None, cuda_problem)
+
+
+native = _load_all()
+
+
+def fall_back(device: str) -> None:
+    """To be called before an op takes its slow way on `device`: logs why, once a device.
+
+    Raises RuntimeError instead if DETKIT_REQUIRE_NATIVE=1.
+    """
+    problem = {"cpu": native.cpu_problem, "cuda": native.cuda_problem}.get(device)
+    problem = problem or f"detkit has no native ops for the device {device!r}"
+    if os.environ.get("DETKIT_REQUIRE_NATIVE") == "1":
+        raise RuntimeError(
+            f"{problem}, and DETKIT_REQUIRE_NATIVE=1 forbids the slow way. Build it: {REBUILD}"
+        )
+    if device not in _told:
+        _told.add(device)
+        logger.warning("%s. Ops run through torchvision, slower. Build it: %s", problem, REBUILD)

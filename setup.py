@@ -1,0 +1,14 @@
+"""The native build and nothing else; metadata is in pyproject.toml. Only compiling needs torch."""
+
+import importlib.util
+
+import setuptools
+
+if int(setuptools.__version__.split(".")[0]) < 77:
+    raise SystemExit(f"setuptools {setuptools.__version__} is too old: pip install -U 'setuptools>=77,<82'")
+
+# By path: importing detkit itself would need its dependencies.
+spec = importlib.util.spec_from_file_location("detkit_build", "detkit/ops/build.py")
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+setuptools.setup(**build.setup_arguments())
