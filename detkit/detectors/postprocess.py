@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,11 +18,14 @@ from detkit.structures import Detections, Predictions
 @dataclass(frozen=True, kw_only=True)
 class PostprocessOptions:
     """score_threshold: candidates score more than this. topk_per_level: best candidates kept a level
-    before decoding. max_detections: kept an image after suppression."""
+    before decoding. max_detections: kept an image after suppression. clip: when boxes are cut to the
+    image, before suppression as in torchvision, or after it as in Detectron2, where a box that is left
+    without area is dropped too (so there can be fewer than max_detections)."""
 
     score_threshold: float = 0.05
     topk_per_level: int = 1000
     max_detections: int = 100
+    clip: Literal["before_nms", "after_nms"] = "before_nms"
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_threshold < 1:
@@ -46,9 +50,12 @@ def postprocess(
         levels = zip(logits.split(pred.level_sizes), deltas.split(pred.level_sizes), anchors, strict=True)
         candidates = [_candidates(*level, options, class_loss, coder) for level in levels]
         boxes, scores, labels = (torch.cat(column) for column in zip(*candidates, strict=True))
-        boxes = box_ops.clip(boxes, height, width)
-        keep = nms(boxes, scores, labels)[: options.max_detections]
-        found.append(Detections(boxes[keep], scores[keep], labels[keep]))
+        inside = box_ops.clip(boxes, height, width)
+        clip_late = options.clip == "after_nms"
+        keep = nms(boxes if clip_late else inside, scores, labels)[: options.max_detections]
+        if clip_late:
+            keep = keep[(inside[keep, 2:] > inside[keep, :2]).all(dim=1)]
+        found.append(Detections(inside[keep], scores[keep], labels[keep]))
     return found
 
 

@@ -31,7 +31,7 @@ class _DType:
         dtype = np.dtype(self.code)
         if dtype.kind not in NUMBERS:
             raise pickle.UnpicklingError(f"an array of dtype {self.code!r}; only numbers are read")
-        return dtype.newbyteorder(self.order) if self.order in ("<", ">") else dtype
+        return dtype.newbyteorder(">") if self.order == ">" else dtype
 
 
 class _NDArray:
@@ -93,6 +93,13 @@ class _ArrayUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
 
 
+# What an unpickler may say of a file that was cut off or garbled.
+_DAMAGE = (
+    pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError,
+    OverflowError,
+)  # fmt: skip
+
+
 def load_arrays(path: str | Path) -> Any:
     """Unpickles dicts, lists, strings, numbers and numpy arrays of numbers; nothing in the file is executed.
 
@@ -101,13 +108,10 @@ def load_arrays(path: str | Path) -> Any:
     with open(path, "rb") as file:
         try:
             return _plain(_ArrayUnpickler(file, encoding="latin1").load())
-        except (
-            pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError, MemoryError,
-            OverflowError, UnicodeDecodeError,
-        ) as error:  # fmt: skip
+        except _DAMAGE as error:
             raise ValueError(
-                f"{path} is not a pickle of numpy arrays: {error}. A model zoo file holds arrays, numbers and text "
-                f"only; anything else could run code on loading, so it is refused."
+                f"{path} is not a pickle of numpy arrays: {error}. A model zoo file holds arrays, numbers "
+                f"and text only; anything else could run code on loading, so it is refused."
             ) from error
 
 

@@ -38,7 +38,9 @@ def read_classes(text: str) -> dict[int, str] | list[str]:
         categories = json.loads(path.read_text())["categories"]
         return {int(c["id"]): str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])}
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"--classes {path}: not a COCO annotation file with `categories`: {error!r}") from error
+        raise ValueError(
+            f"--classes {path}: not a COCO annotation file with `categories`: {error!r}"
+        ) from error
 
 
 def torchvision_columns(
@@ -60,14 +62,14 @@ def torchvision_columns(
     if isinstance(given, list):
         if len(given) not in (columns, columns - 1):
             raise ValueError(
-                f"--classes: {len(given)} names for {columns} class columns; want {columns}, or {columns - 1} "
-                f"without the background that torchvision puts into column 0"
+                f"--classes: {len(given)} names for {columns} class columns; want {columns}, or "
+                f"{columns - 1} without the background that torchvision puts into column 0"
             )
         given = dict(enumerate(given, start=columns - len(given)))
     if not given or min(given) < 0 or max(given) >= columns:
         raise ValueError(
-            f"--classes: category ids {min(given, default=None)} to {max(given, default=None)} for class columns "
-            f"0 to {columns - 1}; torchvision's columns are category ids"
+            f"--classes: category ids {min(given, default=None)} to {max(given, default=None)} for class "
+            f"columns 0 to {columns - 1}; torchvision's columns are category ids"
         )
     return Columns(tuple(given), ClassMap(tuple(given.values()), tuple(given)))
 

@@ -33,7 +33,7 @@ class Converted:
 
 
 def read_torch_state(path: Path) -> dict[str, Tensor]:
-    """A file of `torch.save` -> its state dict, also if it lies under "model" or has DDP's `module.` prefix."""
+    """A file of `torch.save` -> its state dict, be it under "model" or prefixed `module.` by DDP."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
@@ -88,7 +88,9 @@ def count_blocks(source: str, state: Mapping[str, Tensor], template: str) -> int
     wide = template.replace("conv1", "conv3").format(0) in state
     depths = {(6, True): 50, (23, True): 101, (36, True): 152, (2, False): 18, (6, False): 34}
     if (third, wide) not in depths:
-        raise ValueError(f"{source}: {third} blocks in the third stage: not a ResNet-18, -34, -50, -101 or -152")
+        raise ValueError(
+            f"{source}: {third} blocks in the third stage: not a ResNet-18, -34, -50, -101 or -152"
+        )
     return depths[third, wide]
 
 

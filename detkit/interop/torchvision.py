@@ -27,7 +27,7 @@ def convert_torchvision(
     keep_all_columns: bool = False,
     norm_eps: float | None = None,
 ) -> Converted:
-    """A RetinaNet from a state dict file, or by name (`retinanet_resnet50_fpn[:COCO_V1]`) as torchvision fetches it.
+    """A RetinaNet from a state dict file, or by name, as `retinanet_resnet50_fpn`, from torchvision's store.
 
     classes: names of all columns or of all but the first, or category id (= column) -> name; None
     takes 91 columns for COCO's and keeps the 80 with a class. norm_eps: what the backbone's frozen
@@ -47,7 +47,9 @@ def convert_torchvision(
         notes.append(f"{len(chosen.keep)} of {columns} class columns kept: those that have a class")
         for part in ("weight", "bias"):
             if f"{_CLASS_OUT}{part}" in state:
-                state[f"{_CLASS_OUT}{part}"] = keep_columns(state[f"{_CLASS_OUT}{part}"], columns, chosen.keep)
+                state[f"{_CLASS_OUT}{part}"] = keep_columns(
+                    state[f"{_CLASS_OUT}{part}"], columns, chosen.keep
+                )
     if norm_eps is None:
         norm_eps = 0.0 if published and not has_group_norm else NORM_EPS
     notes.append(f"the backbone's norms were taken to add {norm_eps:g} to the variance")
@@ -92,7 +94,9 @@ def _read(source: str) -> tuple[dict[str, Tensor], bool]:
         return _fetch(name, weights or "COCO_V1"), True
     path = Path(source)
     if not path.is_file():
-        raise ValueError(f"{source!r} is neither a file nor one of {', '.join(MODELS)} (with :COCO_V1 or nothing)")
+        raise ValueError(
+            f"{source!r} is neither a file nor one of {', '.join(MODELS)} (with :COCO_V1 or nothing)"
+        )
     digest = sha256(path)
     return read_torch_state(path), any(_hash_of(w.url) == digest[:8] for m in MODELS for w in _weights(m))
 

@@ -60,7 +60,7 @@ def randomise(model: Any) -> None:
 
 
 def published_layout(model: Any, *, old_names: bool) -> dict[str, Tensor]:
-    """The state dict as a file torchvision publishes for v1: no batch counters, optionally the names before 0.13."""
+    """The state dict as torchvision publishes it for v1: no batch counters, and maybe names before 0.13."""
     state = copy.deepcopy(dict(model.state_dict()))
     renamed = {}
     for name, tensor in state.items():

@@ -31,7 +31,11 @@ def test_arrays_come_back_as_they_were(tmp_path: Path, protocol: int) -> None:
         empty=np.zeros((0, 4), dtype=np.float32),
         scalar=np.array(7, dtype=np.int64),
     )
-    content = {"model": arrays, "__author__": "someone", "other": [1, 2.5, None, True, (b"x", np.float32(0.5))]}
+    content = {
+        "model": arrays,
+        "__author__": "someone",
+        "other": [1, 2.5, None, True, (b"x", np.float32(0.5))],
+    }
     loaded = load_arrays(written(tmp_path / "a.pkl", content, protocol))
     assert loaded["__author__"] == "someone"
     assert loaded["other"] == [1, 2.5, None, True, (b"x", 0.5)]
@@ -117,7 +121,9 @@ def test_arrays_of_python_2_are_read(tmp_path: Path) -> None:
     text = b"".join(b"\\x%02x" % byte for byte in data)
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
-        b"(I1\n(I2\ntcnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS'" + text + b"'\ntb."
+        b"(I1\n(I2\ntcnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS'"
+        + text
+        + b"'\ntb."
     )
     path = tmp_path / "x.pkl"
     path.write_bytes(array)

@@ -96,9 +96,14 @@ def test_the_99_detections_from_the_file_on_disk(converted: Converted, golden: A
     predictor = Predictor(converted.detector, Config.from_dict(tree), converted.classes)
     (found,) = predictor(shared_dir / IMAGE)
     assert len(found) == len(golden["scores"]) == 99
-    np.testing.assert_allclose(found.scores.numpy(), golden["scores"], atol=1e-4)
-    np.testing.assert_allclose(found.boxes.numpy(), golden["boxes"], atol=0.05)
-    np.testing.assert_array_equal(found.labels.numpy(), golden["classes"])
+    # Two with nearly one score may change places, so each is looked up.
+    same = (
+        ((found.boxes[:, None] - torch.from_numpy(golden["boxes"])).abs().amax(-1) < 0.05)
+        & ((found.scores[:, None] - torch.from_numpy(golden["scores"])).abs() < 1e-4)
+        & (found.labels[:, None] == torch.from_numpy(golden["classes"]))
+    )
+    assert same.sum(0).tolist() == [1] * 99
+    assert same.sum(1).tolist() == [1] * 99
 
 
 def test_80_classes_are_those_of_coco(converted: Converted) -> None:
@@ -146,7 +151,9 @@ def test_a_file_that_does_not_fit_names_its_tensors(weights: Path, tmp_path: Pat
 def test_files_that_are_something_else_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps({"conv1_w": np.zeros(3)}))
-    with pytest.raises(ValueError, match=r"not a RetinaNet of this kind: no head\.cls_score\.weight.*conv1_w"):
+    with pytest.raises(
+        ValueError, match=r"not a RetinaNet of this kind: no head\.cls_score\.weight.*conv1_w"
+    ):
         convert_detectron2(path)
     path.write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(ValueError, match="holds list"):

@@ -88,9 +88,11 @@ def targets_for(sizes: list[tuple[int, int]]) -> list[Targets]:
     """Boxes of several sizes, one of them too small for any anchor's threshold; the second image is empty."""
     boxes = torch.tensor([[8.0, 10.0, 60.0, 58.0], [30.0, 5.0, 62.0, 61.0], [4.0, 4.0, 13.0, 11.0]])
     one = Targets(boxes, torch.tensor([1, 4, 2]))
-    return [one, Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)), Targets(boxes[:1], torch.tensor([3]))][
-        : len(sizes)
-    ]
+    return [
+        one,
+        Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),
+        Targets(boxes[:1], torch.tensor([3])),
+    ][: len(sizes)]
 
 
 @torch.no_grad()
@@ -117,7 +119,9 @@ def test_losses_are_equal_for_an_image_and_related_as_documented_for_a_batch(pai
         pred = converted.detector(whole[None], torch.tensor([[height, width]]))
         ours = converted.detector.loss(pred, [target])
         divisor = ours.normalizer.clamp(min=1)
-        torch.testing.assert_close(ours.classification / divisor, theirs["classification"], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            ours.classification / divisor, theirs["classification"], rtol=1e-4, atol=1e-6
+        )
         torch.testing.assert_close(ours.box / divisor, theirs["box"], rtol=1e-4, atol=1e-6)
         alone.append(ours)
         counts.append(int(ours.normalizer))
@@ -156,9 +160,13 @@ def test_published_v1_weights_by_name_keep_80_columns_and_their_epsilon(
     for name in state:
         if name.endswith("running_var"):  # Small variances, so that an epsilon is seen.
             state[name] = state[name] * 1e-4
-        elif name.startswith("backbone.body") and ("bn" in name or "downsample.1" in name) and name.endswith("weight"):
+        elif (
+            name.startswith("backbone.body")
+            and ("bn" in name or "downsample.1" in name)
+            and name.endswith("weight")
+        ):
             state[name] = state[name] * 1e-2
-    with mock.patch.object(WeightsEnum, "get_state_dict", lambda self, *a, **k: dict(state)):
+    with mock.patch.object(WeightsEnum, "get_state_dict", return_value=state):
         model = torchvision_models.without_resize(get_model(NAMES[0], weights="COCO_V1"))
         converted = convert_torchvision(f"{NAMES[0]}:COCO_V1")
     assert model.backbone.body.bn1.eps == 0
@@ -184,7 +192,9 @@ def test_class_names_are_those_of_torchvision(coco_model: Any) -> None:
 
 
 @torch.no_grad()
-def test_sliced_model_finds_what_torchvision_finds_among_the_kept_classes(coco_model: Any, tmp_path: Path) -> None:
+def test_sliced_model_finds_what_torchvision_finds_among_the_kept_classes(
+    coco_model: Any, tmp_path: Path
+) -> None:
     """With the dropped columns made silent, as training makes them, even the final lists are equal."""
     from detkit.interop.coco import COCO_CLASSES
 
@@ -211,12 +221,14 @@ def test_sliced_model_finds_what_torchvision_finds_among_the_kept_classes(coco_m
             same_detections(one, theirs, converted.classes.ids)
 
 
-def test_a_file_torchvision_published_is_known_by_its_hash(coco_model: Any, torchvision_models: Any, tmp_path: Path) -> None:
+def test_a_file_torchvision_published_is_known_by_its_hash(
+    coco_model: Any, torchvision_models: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "renamed.pth"
     torch.save(torchvision_models.published_layout(coco_model, old_names=False), path)
     ordinary = convert_torchvision(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    with mock.patch("detkit.interop.torchvision._hash_of", lambda url: digest):
+    with mock.patch("detkit.interop.torchvision._hash_of", return_value=digest):
         published = convert_torchvision(path)
     by_hand = convert_torchvision(path, norm_eps=0.0)
     scale = "backbone.stem.bn1.weight"
