@@ -10,7 +10,14 @@ from torch import Tensor
 
 from detkit.interop.arrays import load_arrays
 from detkit.interop.classes import detectron2_columns
-from detkit.interop.files import Converted, as_state, assemble, count_blocks, read_torch_state, sides
+from detkit.interop.files import (
+    Converted,
+    as_state,
+    assemble,
+    count_blocks,
+    count_class_columns,
+    read_torch_state,
+)
 from detkit.interop.names import detectron2_name
 
 # Older files carry these; the config tree says the same.
@@ -28,7 +35,7 @@ def convert_detectron2(source: str | Path, *, classes: dict[int, str] | list[str
         raise ValueError(f"no such file: {path}")
     state = _read_pickle(path) if path.suffix == ".pkl" else read_torch_state(path)
     state = {name: tensor for name, tensor in state.items() if not name.startswith(_CONSTANTS)}
-    columns = sides(str(path), state, "head.cls_score.weight", "head.bbox_pred.weight")
+    columns = count_class_columns(str(path), state, "head.cls_score.weight", "head.bbox_pred.weight")
     depth = count_blocks(str(path), state, "backbone.bottom_up.res4.{}.conv1.weight")
     chosen = detectron2_columns(columns, classes)
     notes = []

@@ -68,7 +68,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sides(source: str, state: Mapping[str, Tensor], class_name: str, box_name: str) -> int:
+def count_class_columns(source: str, state: Mapping[str, Tensor], class_name: str, box_name: str) -> int:
     """Class columns of a head, from its last two weights; also the test that this is a RetinaNet at all."""
     absent = [name for name in (class_name, box_name) if name not in state]
     if absent:

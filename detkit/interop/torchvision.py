@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from detkit.interop.classes import keep_columns, torchvision_columns
-from detkit.interop.files import Converted, assemble, count_blocks, read_torch_state, sha256, sides
+from detkit.interop.files import (
+    Converted,
+    assemble,
+    count_blocks,
+    count_class_columns,
+    read_torch_state,
+    sha256,
+)
 from detkit.interop.names import modern_torchvision_name, torchvision_name
 
 MODELS = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2")
@@ -36,7 +43,7 @@ def convert_torchvision(
     """
     state, published = _read(str(source))
     state = {modern_torchvision_name(name): tensor for name, tensor in state.items()}
-    columns = sides(str(source), state, f"{_CLASS_OUT}weight", _BOX_OUT)
+    columns = count_class_columns(str(source), state, f"{_CLASS_OUT}weight", _BOX_OUT)
     depth = count_blocks(str(source), state, "backbone.body.layer3.{}.conv1.weight")
     has_group_norm = "head.classification_head.conv.0.1.weight" in state
     chosen = torchvision_columns(columns, classes, keep_all_columns)

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 @pytest.fixture(scope="session")
 def torchvision_models() -> SimpleNamespace:
     return SimpleNamespace(
-        random_model=random_model, published_layout=published_layout, without_resize=without_resize
+        random_model=random_model,
+        randomise=randomise,
+        without_resize=without_resize,
+        published_layout=published_layout,
     )
 
 

@@ -112,6 +112,24 @@ def test_80_classes_are_those_of_coco(converted: Converted) -> None:
     assert converted.config.postprocess.max_detections == 100
 
 
+def test_a_deeper_backbone_is_read_off_the_tensors(weights: Path, tmp_path: Path) -> None:
+    """R101 has 23 blocks in the third stage instead of 6, all of one shape but the first."""
+    model = arrays(weights)
+    for name in [n for n in model if "bottom_up.res4.1." in n]:
+        for block in range(6, 23):
+            model[name.replace("res4.1.", f"res4.{block}.")] = model[name]
+    path = tmp_path / "r101.pkl"
+    path.write_bytes(pickle.dumps({"model": model}))
+    deep = convert_detectron2(path)
+    assert deep.config.backbone.depth == 101
+    found = deep.detector.state_dict()["backbone.layer3.22.conv2.weight"]
+    assert torch.equal(found, torch.from_numpy(model["backbone.bottom_up.res4.1.conv2.weight"]))
+    del model["backbone.bottom_up.res4.22.conv1.weight"]
+    path.write_bytes(pickle.dumps({"model": model}))
+    with pytest.raises(ValueError, match="22 blocks in the third stage"):
+        convert_detectron2(path)
+
+
 def arrays(weights: Path) -> dict[str, np.ndarray]:
     with weights.open("rb") as file:
         model: dict[str, np.ndarray] = pickle.load(file)["model"]

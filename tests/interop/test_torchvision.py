@@ -84,6 +84,36 @@ def test_raw_outputs_anchors_and_detections_are_equal(pair: Any, sizes: list[tup
         same_detections(found, expected, converted.classes.ids)
 
 
+@torch.no_grad()
+def test_another_depth_and_frozen_norms_are_read_off_the_tensors(
+    torchvision_models: Any, tmp_path: Path
+) -> None:
+    from torchvision.models.detection import RetinaNet
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet18",
+        weights=None,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+    )
+    model = RetinaNet(backbone, num_classes=COLUMNS)
+    torchvision_models.randomise(model)
+    torchvision_models.without_resize(model)
+    torch.save(model.state_dict(), tmp_path / "r18.pth")
+    converted = convert_torchvision(tmp_path / "r18.pth")
+    assert converted.config.backbone.depth == 18
+    assert converted.config.backbone.norm == "frozen_bn"
+    images = pixels([(96, 128)])
+    prepared, _ = model.transform(floats(images))
+    theirs = model.head(list(model.backbone(prepared.tensors).values()))
+    pred = converted.detector(*padded(images))
+    torch.testing.assert_close(pred.logits, theirs["cls_logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(pred.deltas, theirs["bbox_regression"], atol=1e-4, rtol=0)
+
+
 def targets_for(sizes: list[tuple[int, int]]) -> list[Targets]:
     """Boxes of several sizes, one of them too small for any anchor's threshold; the second image is empty."""
     boxes = torch.tensor([[8.0, 10.0, 60.0, 58.0], [30.0, 5.0, 62.0, 61.0], [4.0, 4.0, 13.0, 11.0]])
