@@ -89,6 +89,7 @@ class DenseDetector(nn.Module):
         if key not in self._anchor_cache:
             if len(self._anchor_cache) >= ANCHOR_CACHE:
                 self._anchor_cache.pop(next(iter(self._anchor_cache)))
-            with torch.no_grad():
+            # Not as inference tensors, even if asked for in inference mode: training reads them later.
+            with torch.inference_mode(False), torch.no_grad():
                 self._anchor_cache[key] = self.anchors(shapes, image_shape, device)
         return self._anchor_cache[key]

@@ -62,7 +62,7 @@ def endless(start: int = 0) -> Iterator[Batch]:
         position += 1
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_trainer() -> Callable[..., Trainer]:
     """Builds a trainer of the tiny detector; `start` is the step its batches begin at."""
 

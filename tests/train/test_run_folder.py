@@ -12,7 +12,7 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("{}")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="--resume.*--overwrite"):
+    with pytest.raises(ValueError, match=r"--resume.*--overwrite"):
         prepare_folder(tmp_path, resume=False, overwrite=False)
     prepare_folder(tmp_path, resume=True, overwrite=False)
     assert (tmp_path / "metrics.jsonl").exists()

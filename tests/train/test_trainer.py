@@ -50,7 +50,9 @@ def parts(batch: Batch, n: int) -> Iterator[Batch]:
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
-def test_four_times_two_images_are_one_batch_of_eight(make_trainer: MakeTrainer, clip_norm: float | None) -> None:
+def test_four_times_two_images_are_one_batch_of_eight(
+    make_trainer: MakeTrainer, clip_norm: float | None
+) -> None:
     batch = eight_images()
     weights, reports = [], []
     for accumulate in (1, 4):
@@ -70,6 +72,15 @@ def test_four_times_two_images_are_one_batch_of_eight(make_trainer: MakeTrainer,
     assert reports[0].normalizer == reports[1].normalizer > 8
     assert reports[0].loss == pytest.approx(reports[1].loss, rel=1e-9)
     assert reports[0].gradient_norm == pytest.approx(reports[1].gradient_norm, rel=1e-9)
+
+
+def test_an_evaluation_leaves_nothing_that_training_trips_over(make_trainer: MakeTrainer) -> None:
+    """Anchors remembered in inference mode must be fit for the next backward pass."""
+    batch, detector = eight_images(), real_detector()
+    trainer = make_trainer(detector=detector, batches=itertools.repeat(batch), optimizer=SGD(lr=0.1))
+    with torch.inference_mode():
+        detector(batch.images, batch.sizes)
+    assert trainer.train_step().normalizer > 0
 
 
 def test_scaling_and_clipping_by_hand() -> None:
@@ -183,7 +194,10 @@ def test_a_loss_that_is_not_finite_stops_with_everything_one_wants_to_know(make_
     plain = make_trainer().batches
     first_four = [next(plain) for _ in range(4)]
     trainer = make_trainer(
-        detector=Breaking(), batches=breaking_batches(lambda i: first_four[i]), optimizer=SGD(lr=0.25), accumulate=2
+        detector=Breaking(),
+        batches=breaking_batches(lambda i: first_four[i]),
+        optimizer=SGD(lr=0.25),
+        accumulate=2,
     )
     trainer.last_checkpoint = Path("runs/x/checkpoints/step_00000001.pt")
     trainer.train_step()
@@ -193,9 +207,9 @@ def test_a_loss_that_is_not_finite_stops_with_everything_one_wants_to_know(make_
     assert trainer.detector.weight.item() == before
     text = str(caught.value)
     for word in (
-        "step 2", "micro-batch 1: classification", "box nan (sums), positives 3  <- here", "image ids 200, 201",
-        "learning rate 0.25", "gradient norm nan", "runs/x/checkpoints/step_00000001.pt", "image 201 (201.png)",
-        "optimizer.lr",
+        "step 2", "micro-batch 1: classification", "box nan (sums), positives 3  <- here",
+        "image ids 200, 201", "learning rate 0.25", "gradient norm nan", "optimizer.lr",
+        "runs/x/checkpoints/step_00000001.pt", "image 201 (201.png)",
     ):  # fmt: skip
         assert word in text, text
     bad = [line for line in text.splitlines() if "<- here" in line]
