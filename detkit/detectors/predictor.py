@@ -11,8 +11,9 @@ from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.config import Config
-from detkit.data.datasets.base import read_image
+from detkit.data.datasets.images import read_image, to_rgb
 from detkit.data.loader import collate_images
+from detkit.data.transforms.base import apply_to_image
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.registry import TRANSFORMS
@@ -86,7 +87,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _run(self, images: list[Any]) -> list[Detections]:
-        tensors = [self._prepare(image) for image in images]
+        tensors = [apply_to_image(self.transforms, image) for image in images]
         batch, sizes = collate_images(tensors, self.size_divisor)
         pred = self.detector(batch.to(self.device), sizes)
         found = self.detector.detect(pred, sizes)
@@ -99,14 +100,6 @@ class Predictor:
             for d, (h, w), image in zip(found, sizes.tolist(), images, strict=True)
         ]
 
-    def _prepare(self, image: Any) -> Tensor:
-        from torchvision.transforms.v2.functional import pil_to_tensor
-
-        for transform in self.transforms:
-            image = transform.image_only(image)
-        tensor: Tensor = pil_to_tensor(image)
-        return tensor
-
 
 def as_pil(image: Any) -> Any:
     """A path, PIL image, array (H, W[, 3]) or tensor (3, H, W), uint8 -> RGB PIL image."""
@@ -115,7 +108,7 @@ def as_pil(image: Any) -> Any:
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return to_rgb(image)
     array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) and image.ndim == 3 else image
     shape, dtype = getattr(array, "shape", None), str(getattr(array, "dtype", type(image).__name__))
     if shape is None or len(shape) not in (2, 3) or dtype.rpartition(".")[2] != "uint8":

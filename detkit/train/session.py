@@ -81,6 +81,8 @@ class Session:
         self.detector = build_detector(config, len(self.classes))
         if init_weights is not None:
             self.load_weights(init_weights)
+        elif saved is None:
+            self.detector.backbone.load_pretrained()
         self.detector.to(self.device)
         if self.options.channels_last:
             self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,212 @@
+"""Batches whose content is a function of (seed, position), whatever the number of workers and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from detkit.data.datasets.base import DetectionDataset
+from detkit.data.random import at_position, seeded
+from detkit.data.transforms.base import Transform, apply
+from detkit.structures import Batch, Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions:
+    """batch_size: images of one optimizer step, over all processes and micro-batches. num_workers: loader
+    processes for each training process, 0 loads in the training process itself. size_divisor: batches are
+    padded with zeros to a multiple of it."""
+
+    batch_size: int = 8
+    num_workers: int = 1
+    size_divisor: int = 32
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("num_workers", 0), ("size_divisor", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: {getattr(self, name)} is less than {least}")
+
+
+@dataclass
+class Sample:
+    """One image on its way into a batch."""
+
+    image: Tensor
+    targets: Targets
+    original_size: tuple[int, int]
+    image_id: int
+    path: str
+
+
+@dataclass
+class Failure:
+    """What a worker sends instead of a sample that it could not make."""
+
+    message: str
+
+
+class Samples(Dataset[Sample]):
+    """Samples of a data set by (epoch, index)."""
+
+    def __init__(self, dataset: DetectionDataset, transforms: Sequence[Transform], seed: int) -> None:
+        self.dataset, self.transforms, self.seed = dataset, list(transforms), seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:  # type: ignore[override]
+        """The sample, or why there is none, with the image's id and file."""
+        epoch, index = key
+        records = self.dataset.records
+        image_id, path = int(records.image_ids[index]), records.path(index)
+        try:
+            return self._make(epoch, index, image_id, path)
+        except (ValueError, OSError) as error:
+            return Failure(f"image {image_id} ({path}): {error}")
+
+    def _make(self, epoch: int, index: int, image_id: int, path: str) -> Sample:
+        image = self.dataset.load_image(index)
+        size = (image.height, image.width)
+        declared = tuple(self.dataset.records.sizes[index].tolist())
+        if declared[0] > 0 and declared != size:
+            raise ValueError(
+                f"the image has {size[1]}x{size[0]} pixels (upright by EXIF), its annotation says "
+                f"{declared[1]}x{declared[0]}: the boxes can't be trusted"
+            )
+        a = self.dataset.records.annotation(index)
+        with seeded(self.seed, epoch, image_id):
+            tensor, targets = apply(
+                self.transforms,
+                image,
+                torch.tensor(a.boxes),
+                torch.tensor(a.labels),
+                torch.tensor(a.is_ignore),
+            )
+        return Sample(tensor, targets, size, image_id, path)
+
+
+class Positions:
+    """Endless lists of (epoch, index): the micro-batches of one process, from a step on."""
+
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, start_step: int, rank: int, world_size: int, micro_batches: int
+    ) -> None:  # fmt: skip
+        parts = world_size * micro_batches
+        if batch_size % parts:
+            raise ValueError(
+                f"data.loader.batch_size: {batch_size} images can't be split evenly over {world_size} processes x "
+                f"{micro_batches} micro-batches"
+            )
+        self.length, self.batch_size, self.seed, self.start_step = length, batch_size, seed, start_step
+        self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Step s has positions [s * batch_size, (s + 1) * batch_size), shared out one by one."""
+        step, parts = self.start_step, self.world_size * self.micro_batches
+        while True:
+            first = step * self.batch_size
+            for micro in range(self.micro_batches):
+                offset = micro * self.world_size + self.rank
+                mine = range(first + offset, first + self.batch_size, parts)
+                yield [at_position(self.seed, position, self.length) for position in mine]
+            step += 1
+
+
+def build_train_loader(
+    dataset: DetectionDataset,
+    transforms: Sequence[Transform],
+    options: LoaderOptions,
+    *,
+    seed: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    micro_batches: int = 1,
+) -> Iterable[Batch]:
+    """Endless micro-batches of this process, of batch_size / (world_size * micro_batches) images each.
+
+    start_step: optimizer steps done already; going on there costs nothing.
+    """
+    positions = Positions(
+        len(dataset), options.batch_size, seed=seed, start_step=start_step, rank=rank, world_size=world_size,
+        micro_batches=micro_batches,
+    )  # fmt: skip
+    return Loader(Samples(dataset, transforms, seed), positions, options)
+
+
+def build_eval_loader(
+    dataset: DetectionDataset,
+    transforms: Sequence[Transform],
+    options: LoaderOptions,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterable[Batch]:
+    """Every image once over all processes, in order; the last batch may be smaller."""
+    mine = range(rank, len(dataset), world_size)
+    size = max(1, options.batch_size // world_size)
+    batches = [[(0, index) for index in mine[i : i + size]] for i in range(0, len(mine), size)]
+    return Loader(Samples(dataset, transforms, 0), batches, options)
+
+
+class Loader:
+    """A torch DataLoader that tells of a failed sample by file, and leaves the global generators alone."""
+
+    def __init__(self, samples: Samples, batches: Any, options: LoaderOptions) -> None:
+        self._batches = batches
+        self._inner: DataLoader[Any] = DataLoader(
+            samples,
+            batch_sampler=batches,
+            num_workers=options.num_workers,
+            collate_fn=_Collate(options.size_divisor),
+            worker_init_fn=_one_thread,
+            generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches; raises ValueError that names the image a worker could not load."""
+        for batch in self._inner:
+            if isinstance(batch, Failure):
+                raise ValueError(batch.message)
+            yield batch
+
+
+class _Collate:
+    def __init__(self, divisor: int) -> None:
+        self.divisor = divisor
+
+    def __call__(self, samples: list[Sample | Failure]) -> Batch | Failure:
+        good = []
+        for sample in samples:
+            if isinstance(sample, Failure):
+                return sample
+            good.append(sample)
+        images, sizes = collate_images([s.image for s in good], self.divisor)
+        return Batch(
+            images=images,
+            sizes=sizes,
+            targets=[s.targets for s in good],
+            original_sizes=torch.tensor([s.original_size for s in good]),
+            image_ids=[s.image_id for s in good],
+            paths=[s.path for s in good],
+        )
+
+
+def collate_images(images: Sequence[Tensor], divisor: int) -> tuple[Tensor, Tensor]:
+    """uint8 images (3, h, w) -> (B, 3, H, W), zeros right and below, H and W multiples of `divisor`; sizes (B, 2)."""
+    sizes = torch.tensor([image.shape[-2:] for image in images])
+    height, width = (-(-int(side) // divisor) * divisor for side in sizes.amax(dim=0))
+    batch = torch.zeros(len(images), images[0].shape[0], height, width, dtype=torch.uint8)
+    for slot, image in zip(batch, images, strict=True):
+        slot[:, : image.shape[1], : image.shape[2]] = image
+    return batch, sizes
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

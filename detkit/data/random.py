@@ -1,0 +1,48 @@
+"""Randomness as a function: order by (seed, epoch), augmentation by (seed, epoch, image id)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+ORDER, AUGMENTATION = 1, 2
+"""Told apart so that the two never share a stream."""
+
+
+@lru_cache(maxsize=2)
+def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
+    """The order of the images in an epoch."""
+    return np.random.default_rng(_key(ORDER, seed, epoch)).permutation(length)
+
+
+def at_position(seed: int, position: int, length: int) -> tuple[int, int]:
+    """(epoch, index of the image) at a position of the endless sequence."""
+    epoch, offset = divmod(position, length)
+    return epoch, int(permutation(seed, epoch, length)[offset])
+
+
+@contextmanager
+def seeded(seed: int, epoch: int, image_id: int) -> Iterator[None]:
+    """Inside, torch's, numpy's and Python's generators are a function of the arguments; after it they are
+    where they were before."""
+    state = _key(AUGMENTATION, seed, epoch, image_id).generate_state(4)
+    saved = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        random.seed(int(state[0]))
+        np.random.seed(int(state[1]))
+        torch.default_generator.manual_seed(int(state[2]) << 32 | int(state[3]))
+        yield
+    finally:
+        random.setstate(saved[0])
+        np.random.set_state(saved[1])
+        torch.set_rng_state(saved[2])
+
+
+def _key(*numbers: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence([number & 0xFFFFFFFFFFFFFFFF for number in numbers])

@@ -1,0 +1,1 @@
+"""Augmentation and resizing, on torchvision.transforms.v2."""
