@@ -11,6 +11,7 @@ TORCH_CUDA_ARCH_LIST (default 8.0;9.0+PTX), CUDA_HOME and MAX_JOBS as in torch.u
 from __future__ import annotations
 
 import glob
+import hashlib
 import importlib.util
 import json
 import os
@@ -99,6 +100,22 @@ def cuda_decision() -> tuple[str | None, str]:
     return root, reason
 
 
+def native_sources(source_root: str, *patterns: str) -> list[str]:
+    """Files of detkit/csrc, relative to `source_root`, sorted."""
+    found = [p for one in patterns for p in glob.glob(os.path.join(source_root, "detkit", "csrc", one))]
+    return sorted(os.path.relpath(path, source_root) for path in found)
+
+
+def source_digest(source_root: str | Path) -> str:
+    """Tells whether a binary was made from these sources."""
+    digest = hashlib.sha256()
+    for name in native_sources(str(source_root), "*", "*/*"):
+        path = Path(source_root, name)
+        if path.is_file():
+            digest.update(name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def toolkit_release(root: str) -> str:
     """Version of the toolkit, e.g. "13.0"."""
     said = subprocess.run(
@@ -111,7 +128,7 @@ def toolkit_release(root: str) -> str:
 def extensions(source_root: str = ".") -> tuple[list[Any], dict[str, Any]]:
     """The setuptools extensions and what is known about the build so far.
 
-    Sources are given relative to `source_root`. Raises SystemExit with one sentence where there is no fit torch.
+    Sources are given relative to `source_root`. Raises SystemExit with a sentence where no torch fits.
     """
     if find_torch() is None:
         raise SystemExit(NO_TORCH)
@@ -126,29 +143,32 @@ def extensions(source_root: str = ".") -> tuple[list[Any], dict[str, Any]]:
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
     from torch.utils import cpp_extension
 
-    def sources(pattern: str) -> list[str]:
-        found = sorted(glob.glob(os.path.join(source_root, "detkit", "csrc", pattern)))
-        return [os.path.relpath(path, source_root) for path in found]
-
-    headers = sources("**/*.h") + sources("*.h")
+    headers = native_sources(source_root, "*.h", "*/*.h")
     built = [
         cpp_extension.CppExtension(  # type: ignore[no-untyped-call]
-            "detkit._C", sources("*.cpp") + sources("cpu/*.cpp"), depends=headers, py_limited_api=True,
+            "detkit._C",
+            native_sources(source_root, "*.cpp", "cpu/*.cpp"),
+            depends=headers,
+            py_limited_api=True,
             extra_compile_args={"cxx": CXX_FLAGS},
         )
-    ]  # fmt: skip
+    ]
     if root is not None:
         cpp_extension.CUDA_HOME = root  # it may have been imported before CUDA_HOME was set
         built.append(
             cpp_extension.CUDAExtension(  # type: ignore[no-untyped-call]
-                "detkit._C_cuda", sources("cuda/*.cu"), depends=headers, py_limited_api=True,
+                "detkit._C_cuda",
+                native_sources(source_root, "cuda/*.cu"),
+                depends=headers,
+                py_limited_api=True,
                 extra_compile_args={"cxx": [*CXX_FLAGS, "-DUSE_CUDA"], "nvcc": NVCC_FLAGS},
             )
-        )  # fmt: skip
+        )
     info = {
         "torch": torch.__version__,
         "torch_cuda": torch.version.cuda,
         "abi_target": ABI_TARGET,
+        "sources": source_digest(source_root),
         "cuda": reason,
         "cuda_architectures": os.environ.get("TORCH_CUDA_ARCH_LIST") if root else None,
         "compiler": compiler(),
@@ -172,7 +192,7 @@ def compiler() -> str:
 
 
 def command_class(info: dict[str, Any]) -> type:
-    """torch's build_ext, which survives a failing CUDA library that nobody asked for and leaves the record."""
+    """torch's build_ext; it survives a failing CUDA library that nobody demanded, and leaves the record."""
     from torch.utils.cpp_extension import BuildExtension
 
     class Build(BuildExtension):
@@ -246,6 +266,9 @@ def build_in_place(package: Path) -> None:
             command.run()
         finally:
             os.chdir(before)
+        if len(built) == 1:
+            for old in package.glob("_C_cuda.*"):
+                old.unlink()
         for path in Path(temporary, "lib", "detkit").iterdir():
             fresh = package / f".{path.name}.new"
             shutil.copy2(path, fresh)
