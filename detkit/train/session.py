@@ -176,8 +176,8 @@ class Session:
 
     def header(self) -> str:
         """What is about to run, on what."""
-        options, batch = self.options, self.loader_options.batch_size
-        total = batch * options.accumulate * self.world_size
+        options, total = self.options, self.loader_options.batch_size
+        each = total // (options.accumulate * self.world_size)
         count = sum(p.numel() for p in self.detector.parameters())
         learnt = sum(p.numel() for p in self.detector.parameters() if p.requires_grad)
         epochs = options.iterations * total / max(len(self.train_set), 1)
@@ -189,8 +189,8 @@ class Session:
             f"{torch.get_num_threads()} threads, {options.precision}"
             + (", deterministic" if options.deterministic else ""),
             "model": f"{count / 1e6:.2f} M parameters, {learnt / 1e6:.2f} M of them learnt",
-            "batch": f"{batch} images x {options.accumulate} accumulated x {self.world_size} processes "
-            f"= {total}",
+            "batch": f"{total} images a step = {self.world_size} processes x {options.accumulate} "
+            f"micro-batches x {each} images",
             "loss": f"{type(self.detector.class_loss).__name__} + {type(self.detector.box_loss).__name__}, "
             f"divided by {type(self.detector.normalizer).__name__} of the whole batch",
             "length": f"{options.iterations} steps, {epochs:.1f} passes over the data",

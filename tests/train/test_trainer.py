@@ -70,8 +70,8 @@ def test_four_times_two_images_are_one_batch_of_eight(
     assert moved > 1e-4
     assert (weights[0] - weights[1]).abs().max() < 1e-6 * moved
     assert reports[0].normalizer == reports[1].normalizer > 8
-    assert reports[0].loss == pytest.approx(reports[1].loss, rel=1e-9)
-    assert reports[0].gradient_norm == pytest.approx(reports[1].gradient_norm, rel=1e-9)
+    assert reports[0].loss == pytest.approx(reports[1].loss, rel=1e-6)
+    assert reports[0].gradient_norm == pytest.approx(reports[1].gradient_norm, rel=1e-6)
 
 
 def test_an_evaluation_leaves_nothing_that_training_trips_over(make_trainer: MakeTrainer) -> None:

@@ -1,0 +1,217 @@
+"""`detkit train` as a user runs it, on a few generated images."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detkit.cli import main
+from detkit.config import load_config
+from detkit.train.checkpoint import load_checkpoint, step_path
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml")
+TINY = [
+    "neck.channels=16", "head.num_convs=1", "schedule.warmup_iterations=3", "train.iterations=12",
+    "data.train.dataset.num_images=12", "data.val.dataset.num_images=4", "data.loader.batch_size=4",
+    "data.loader.num_workers=0", "train.accumulate=2", "train.eval_every=0", "train.checkpoint_every=3",
+    "train.threads=1", "train.device=cpu", "train.tensorboard=false", "train.log_every=4",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def torch_settings() -> Iterator[None]:
+    """A run sets torch up for itself; the other tests get back what they had."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+
+
+def train(output: Path, *more: str) -> int:
+    return main(["train", CONFIG, *TINY, "--output", str(output), *more])
+
+
+def steps(run: Path) -> list[int]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [r["step"] for r in map(json.loads, lines) if "loss" in r]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    threads = torch.get_num_threads()
+    assert train(run) == 0
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    return run
+
+
+def test_leaves_everything_in_the_run_folder(finished: Path) -> None:
+    assert {p.name for p in finished.iterdir()} >= {
+        "checkpoints", "config.yaml", "curves.png", "environment.json", "log.txt", "metrics.jsonl",
+        "predictions.png", "result.json",
+    }  # fmt: skip
+    result = json.loads((finished / "result.json").read_text())
+    assert {"ap", "ap50", "ap75", "per_class", "train_seconds", "images_per_second", "peak_memory_mb",
+            "command", "versions", "machine", "git"} <= result.keys()  # fmt: skip
+    assert result["step"] == 12
+    assert result["images_per_second"] * result["train_seconds"] == pytest.approx(12 * 4, rel=0.05)
+    assert steps(finished) == list(range(1, 13))
+    assert load_config(finished / "config.yaml") == load_config(CONFIG, TINY)
+    log = (finished / "log.txt").read_text()
+    for word in (
+        "4 images a step = 1 processes x 2 micro-batches x 2 images",
+        "PositiveCount",
+        "M parameters",
+        "what to try next",
+    ):
+        assert word in log
+
+
+def test_killed_at_a_random_step_and_resumed_it_ends_with_the_same_bits(
+    finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    at = random.SystemRandom().randint(4, 9)
+    command = [sys.executable, "-m", "detkit", "train", CONFIG, *TINY, "--output", str(run)]
+    environ = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ)
+    metrics, limit = run / "metrics.jsonl", time.monotonic() + 120
+    while not metrics.exists() or metrics.read_text().count("\n") < at:
+        assert process.poll() is None, process.communicate()[0].decode()
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / "result.json").exists(), "it was killed too late to prove anything"
+    assert train(run, "--resume") == 0
+    want, have = (load_checkpoint(r, prefer="newest") for r in (finished, run))
+    assert want.step == have.step == 12
+    for name in ("model", "ema"):
+        a, b = getattr(want, name), getattr(have, name)
+        assert a.keys() == b.keys()
+        assert [k for k in a if not torch.equal(a[k], b[k])] == [], f"killed after step {at}"
+    assert steps(run) == list(range(1, 13))
+    assert_same_results(finished, run)
+
+
+def assert_same_results(a: Path, b: Path) -> None:
+    first, second = (json.loads((r / "result.json").read_text()) for r in (a, b))
+    assert {k: first[k] for k in ("ap", "ap50", "per_class")} == {
+        k: second[k] for k in ("ap", "ap50", "per_class")
+    }
+
+
+def test_the_same_run_twice_is_the_same(finished: Path, tmp_path: Path) -> None:
+    assert train(tmp_path / "again", "train.eval_every=5", "train.log_every=1") == 0
+    losses = [
+        [(r["step"], r["loss"], r["gradient_norm"]) for r in map(json.loads, lines) if "loss" in r]
+        for lines in ((r / "metrics.jsonl").read_text().splitlines() for r in (finished, tmp_path / "again"))
+    ]
+    assert losses[0] == losses[1]
+    assert_same_results(finished, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([], ["--resume", "--overwrite"]),
+        (["--resume", "optimizer.lr=0.5"], ["optimizer.lr: 0.002 in the run, 0.5 now", "--init-from"]),
+        (["--resume", "train.iterations=24"], ["train.iterations: 12 in the run, 24 now", "learning rate"]),
+        (["--resume", "--overwrite"], ["choose one"]),
+        (["--overwrite", "--init-from", "RUN"], ["delete"]),
+    ],
+)
+def test_refuses_to_spoil_a_run(
+    finished: Path, more: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(p.name for p in (finished / "checkpoints").iterdir())
+    assert train(finished, *[str(finished) if m == "RUN" else m for m in more]) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words), error
+    assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == before
+
+
+def test_resuming_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "new", "--resume") == 2
+    assert "start the run without --resume" in capsys.readouterr().err
+
+
+def test_resuming_a_finished_run_does_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "result.json").stat().st_mtime_ns
+    assert train(finished, "--resume") == 0
+    assert "nothing to resume" in capsys.readouterr().out
+    assert (finished / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_run_starts_from_the_weights_of_another(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["train.iterations=1", "optimizer.lr=0.0", "head.num_convs=2", "train.ema_decay=null"]
+    assert train(tmp_path / "next", "--init-from", str(finished), *more) == 0
+    out = capsys.readouterr().out
+    assert "reinit" in out
+    assert "loaded" in out
+    start, then = load_checkpoint(finished), load_checkpoint(tmp_path / "next")
+    weights = start.ema or start.model
+    assert torch.equal(
+        then.model["backbone.layer1.0.conv1.weight"], weights["backbone.layer1.0.conv1.weight"]
+    )
+    assert then.step == 1
+
+
+def test_a_diverging_run_stops_with_its_own_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = train(
+        tmp_path / "bad", "optimizer.lr=1e35", "train.clip_norm=null", "train.checkpoint_every=1",
+        "schedule.warmup_factor=0.0",
+    )  # fmt: skip
+    assert code == 3
+    error = capsys.readouterr().err
+    assert "the loss is not finite at step" in error
+    assert str(step_path(tmp_path / "bad", 1)) in error
+    assert "image ids" in error
+    assert load_checkpoint(tmp_path / "bad").step >= 1
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+    run = tmp_path / "stopped"
+    command = [
+        sys.executable,
+        "-m",
+        "detkit",
+        "train",
+        CONFIG,
+        *TINY,
+        "train.iterations=9999",
+        "--output",
+        str(run),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics, limit = run / "metrics.jsonl", time.monotonic() + 120
+    while not metrics.exists() or metrics.read_text().count("\n") < 4:
+        assert process.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    process.terminate()
+    error: Any = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert "--resume" in error
+    assert load_checkpoint(run, prefer="newest").step == steps(run)[-1]
