@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from detkit.cli import main
-from detkit.interop.classes import detectron2_columns, keep_columns, read_classes, torchvision_columns
 
 
 @pytest.fixture(scope="module")
@@ -94,28 +93,3 @@ def test_help_needs_no_torch() -> None:
         "p.format_help(); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_class_names_from_an_annotation_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps({"categories": [{"id": 5, "name": "e"}, {"id": 2, "name": "b"}]}))
-    assert read_classes(str(path)) == {2: "b", 5: "e"}
-    assert torchvision_columns(6, {2: "b", 5: "e"}).keep == (2, 5)
-    assert detectron2_columns(2, {2: "b", 5: "e"}).classes.ids == (2, 5)
-    path.write_text("[]")
-    with pytest.raises(ValueError, match=r"a\.json: not a COCO annotation file"):
-        read_classes(str(path))
-
-
-def test_columns_are_kept_anchor_by_anchor() -> None:
-    bias = torch.arange(6.0)  # Two anchors of three columns.
-    assert keep_columns(bias, 3, (0, 2)).tolist() == [0, 2, 3, 5]
-    weight = bias.view(6, 1, 1, 1).expand(6, 2, 3, 3)
-    assert keep_columns(weight, 3, (1,)).shape == (2, 2, 3, 3)
-    assert keep_columns(weight, 3, (1,))[:, 0, 0, 0].tolist() == [1, 4]
-
-
-def test_unnamed_classes_get_numbers() -> None:
-    assert torchvision_columns(3).classes.names == ("class-0", "class-1", "class-2")
-    assert detectron2_columns(2).classes.names == ("class-1", "class-2")
-    assert torchvision_columns(91).classes.ids[:13] == (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14)

@@ -13,8 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from detkit.config import Config
+from detkit.data.datasets.images import read_image
+from detkit.data.loader import collate_images
+from detkit.data.transforms.base import apply_to_image
+from detkit.detectors.predictor import Predictor
 from detkit.interop.detectron2 import convert_detectron2
 from detkit.interop.files import Converted
+from detkit.registry import TRANSFORMS
 
 IMAGE = "data/bccd/JPEGImages/BloodImage_00001.jpg"
 
@@ -54,23 +60,14 @@ def on_map(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def resized(shared_dir: Path) -> Tensor:
     """(3, 320, 427) uint8 RGB, as the data room makes it."""
-    from torchvision.transforms.v2.functional import pil_to_tensor
-
-    from detkit.data.datasets.base import read_image
-    from detkit.registry import TRANSFORMS
-
-    image = read_image(shared_dir / IMAGE)
     transform = TRANSFORMS.build({"type": "ResizeShortestEdge", "short": 320, "max_size": 1333})
-    tensor: Tensor = pil_to_tensor(transform.image_only(image))
-    return tensor
+    return apply_to_image([transform], read_image(shared_dir / IMAGE))
 
 
 @torch.no_grad()
 def test_image_anchors_and_head_outputs(converted: Converted, golden: Any, shared_dir: Path) -> None:
     image = resized(shared_dir)
     np.testing.assert_array_equal(image.permute(1, 2, 0).flip(-1).numpy(), golden["resized_image"])
-    from detkit.data.loader import collate_images
-
     batch, sizes = collate_images([image], 32)
     assert tuple(batch.shape) == tuple(golden["padded_shape"])
     pred = converted.detector(batch, sizes)
@@ -88,9 +85,6 @@ def test_image_anchors_and_head_outputs(converted: Converted, golden: Any, share
 
 def test_the_99_detections_from_the_file_on_disk(converted: Converted, golden: Any, shared_dir: Path) -> None:
     """Through the checkpoint's own predictor: read, resize, pad, detect, undo the resize."""
-    from detkit.config import Config
-    from detkit.detectors.predictor import Predictor
-
     tree = converted.config.to_dict()
     tree["data"]["val"]["transforms"][0]["short"] = 320
     predictor = Predictor(converted.detector, Config.from_dict(tree), converted.classes)

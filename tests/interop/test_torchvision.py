@@ -275,14 +275,6 @@ def test_class_names_given_by_hand_drop_the_background_column(pair: Any, tmp_pat
     assert converted.classes.ids == (1, 2, 3, 4, 5)
     bias = model.state_dict()["head.classification_head.cls_logits.bias"].view(9, COLUMNS)
     assert torch.equal(converted.detector.state_dict()["head.class_out.bias"], bias[:, 1:].flatten())
-    every = convert_torchvision(path, classes=["z", "a", "b", "c", "d", "e"])
-    assert every.classes.ids == (0, 1, 2, 3, 4, 5)
-    sparse = convert_torchvision(path, classes={2: "two", 5: "five"})
-    assert torch.equal(sparse.detector.state_dict()["head.class_out.bias"], bias[:, [2, 5]].flatten())
-    with pytest.raises(ValueError, match="3 names for 6 class columns"):
-        convert_torchvision(path, classes=["a", "b", "c"])
-    with pytest.raises(ValueError, match="category ids 2 to 7 for class columns 0 to 5"):
-        convert_torchvision(path, classes={2: "two", 7: "seven"})
 
 
 def broken(state: dict[str, Tensor]) -> dict[str, Tensor]:
