@@ -44,7 +44,7 @@ def postprocess(
     nms: NMSBase,
 ) -> list[Detections]:
     """One `Detections` an image, in pixels of the network's input, inside `sizes` (B, 2)."""
-    anchors = pred.anchors.split(pred.level_sizes)
+    anchors = torch.split(pred.anchors, list(pred.level_sizes))
     found = []
     for logits, deltas, (height, width) in zip(pred.logits, pred.deltas, sizes.tolist(), strict=True):
         levels = zip(logits.split(pred.level_sizes), deltas.split(pred.level_sizes), anchors, strict=True)
