@@ -67,14 +67,8 @@ class Samples(Dataset[Sample]):
             return Failure(f"image {image_id} ({path}): {error}")
 
     def _make(self, epoch: int, index: int, image_id: int, path: str) -> Sample:
-        image = self.dataset.load_image(index)
+        image = self.dataset.checked_image(index)
         size = (image.height, image.width)
-        declared = tuple(self.dataset.records.sizes[index].tolist())
-        if declared[0] > 0 and declared != size:
-            raise ValueError(
-                f"the image has {size[1]}x{size[0]} pixels (upright by EXIF), its annotation says "
-                f"{declared[1]}x{declared[0]}: the boxes can't be trusted"
-            )
         a = self.dataset.records.annotation(index)
         with seeded(self.seed, epoch, image_id):
             tensor, targets = apply(
