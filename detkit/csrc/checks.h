@@ -40,4 +40,14 @@ inline void check_groups(const Tensor& boxes, const std::optional<Tensor>& group
   STD_TORCH_CHECK(groups->device() == boxes.device(), "boxes and groups must be on one device");
 }
 
+// An uninitialised vector on the CPU. new_empty goes through the dispatcher, which takes longer than the
+// suppression of a hundred boxes.
+inline Tensor cpu_vector(int64_t size, int32_t dtype) {
+  const int64_t stride = 1;
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(1, &size, &stride, dtype, aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
 }  // namespace detkit

@@ -264,6 +264,10 @@ def build_in_place(package: Path) -> None:
         try:
             command.ensure_finalized()
             command.run()
+        except Exception as error:
+            raise SystemExit(
+                f"the native libraries did not compile ({error}); the compiler's own words are above"
+            ) from None
         finally:
             os.chdir(before)
         if len(built) == 1:

@@ -66,7 +66,7 @@ Tensor nms_mask(const Tensor& boxes, const std::optional<Tensor>& groups, double
   check_boxes(boxes);
   check_groups(boxes, groups);
   const int64_t n = boxes.size(0);
-  Tensor mask = torch::stable::new_empty(boxes, {n}, ScalarType::Bool);
+  Tensor mask = cpu_vector(n, aoti_torch_dtype_bool());
   if (n == 0) return mask;
   uint8_t* keep = static_cast<uint8_t*>(mask.mutable_data_ptr());
   const int64_t* labels = groups ? groups->const_data_ptr<int64_t>() : nullptr;
@@ -87,7 +87,7 @@ Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
   check_scores(boxes, scores);
   check_groups(boxes, groups);
   const int64_t n = boxes.size(0);
-  if (n == 0) return torch::stable::new_empty(boxes, {0}, ScalarType::Long);
+  if (n == 0) return cpu_vector(0, aoti_torch_dtype_int64());
   const int64_t* labels = groups ? groups->const_data_ptr<int64_t>() : nullptr;
   std::unique_ptr<int32_t[]> order(new int32_t[n]);
   std::unique_ptr<uint8_t[]> keep(new uint8_t[n]);
@@ -101,7 +101,7 @@ Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
     mask_of<double>(boxes, labels, order.get(), threshold, keep.get());
 
   const int64_t kept = std::accumulate(keep.get(), keep.get() + n, int64_t(0));
-  Tensor out = torch::stable::new_empty(boxes, {kept}, ScalarType::Long);
+  Tensor out = cpu_vector(kept, aoti_torch_dtype_int64());
   int64_t* place = out.mutable_data_ptr<int64_t>();
   for (int64_t p = 0; p < n; ++p)
     if (keep[order[p]]) *place++ = order[p];

@@ -1,0 +1,160 @@
+"""Random cases of detkit.ops.nms and batched_nms against torchvision: `python tools/fuzz_nms.py`.
+
+Compares indices and order. torchvision's nms is called group by group for the batched cases, because its own
+batched_nms shifts coordinates and leaves the order of equal scores open. Stops at the first difference and
+saves it; `--replay FILE` runs that case again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms as torchvision_nms
+
+from detkit.ops import batched_nms, nms
+
+SIZES = (0, 1, 2, 3, 8, 9, 31, 63, 64, 65, 100, 200)
+LARGE = (700, 1000, 3000)
+THRESHOLDS = (0.5, 0.3, 0.25, 0.7, 1 / 3, 0.6, 0.75, 0.1, 0.9, 0.0, 1.0, -0.1, 1e-7, 1.5, math.inf, -math.inf)
+KINDS = ("cluster", "uniform", "integer", "identical", "degenerate", "huge", "tiny", "far", "thin", "special")
+
+
+def boxes_of(kind: str, n: int, g: torch.Generator) -> Tensor:
+    """(n, 4) float64 boxes of one kind."""
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=g, dtype=torch.float64)
+
+    centers, sides = rand(n, 2) * torch.tensor([1333.0, 800.0]), torch.exp(rand(n, 2) * 3 + 2)
+    if kind in ("cluster", "special", "far") and n:
+        pick = torch.randint(max(1, n // 20), (n,), generator=g)
+        jitter = torch.randn(n, 2, generator=g, dtype=torch.float64)
+        sides = sides[pick] * torch.exp(jitter.flip(1) * 0.15)
+        centers = centers[pick] + jitter * 0.1 * sides
+    boxes = torch.cat([centers - sides / 2, centers + sides / 2], 1)
+    if kind == "integer":  # many IoUs exactly at a threshold
+        low = torch.randint(0, 12, (n, 2), generator=g).double()
+        boxes = torch.cat([low, low + torch.randint(-1, 7, (n, 2), generator=g)], 1)
+    elif kind == "identical" and n:
+        boxes = boxes[torch.randint(max(1, n // 8), (n,), generator=g)]
+    elif kind == "degenerate":  # zero-area and inverted ones among the others
+        boxes[:, 2:] = torch.where(rand(n, 2) < 0.3, boxes[:, :2] - (rand(n, 2) * 30).round(), boxes[:, 2:])
+    elif kind == "huge":
+        boxes = boxes * 10 ** (rand(n, 1) * 36)
+    elif kind == "tiny":
+        boxes = boxes * 10 ** -(rand(n, 1) * 3 + 18)
+    elif kind == "far":  # hardly any digits left for the sides
+        boxes = boxes + 1e7
+    elif kind == "thin":
+        boxes[:, 3] = boxes[:, 1] + 10 ** (rand(n) * 6 - 3)
+    elif kind == "special":
+        values = torch.tensor([math.inf, -math.inf, math.nan, 0.0, -0.0, 1e38, -1e38])
+        spoil = rand(n, 4) < 0.05
+        boxes[spoil] = values[torch.randint(7, (int(spoil.sum()),), generator=g)].double()
+    return boxes
+
+
+def scores_of(n: int, g: torch.Generator) -> Tensor:
+    """Distinct, quantised, constant or special scores."""
+    style = int(torch.randint(4, (1,), generator=g))
+    scores = torch.rand(n, generator=g)
+    if style == 1:
+        scores = (scores * 5).round() / 5
+    elif style == 2:
+        scores = torch.zeros(n)
+    elif style == 3:
+        special = torch.tensor([math.nan, math.inf, -math.inf, -0.0, 0.0])
+        spoil = torch.rand(n, generator=g) < 0.2
+        scores[spoil] = special[torch.randint(5, (int(spoil.sum()),), generator=g)]
+    return scores
+
+
+def threshold_of(boxes: Tensor, g: torch.Generator) -> float:
+    """One of the list, or the very IoU of two of the boxes, or one ulp beside it."""
+    if len(boxes) > 1 and torch.rand(1, generator=g) < 0.4:
+        i, j = torch.randint(len(boxes), (2,), generator=g).tolist()
+        a, b = boxes[i], boxes[j]
+        inter = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod()
+        value = inter / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inter)
+        step = int(torch.randint(3, (1,), generator=g))
+        if step and torch.isfinite(value):
+            value = torch.nextafter(value, value.new_tensor(math.inf if step == 1 else -math.inf))
+        if torch.isfinite(value):
+            return float(value)
+    return THRESHOLDS[int(torch.randint(len(THRESHOLDS), (1,), generator=g))]
+
+
+def expected(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> Tensor:
+    """torchvision's answer, by descending score, then index."""
+    order = scores.sort(stable=True, descending=True).indices
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(len(order))
+    keep = []
+    for group in [None] if groups is None else groups.unique().tolist():
+        own = torch.arange(len(boxes)) if group is None else (groups == group).nonzero()[:, 0]
+        keep.append(own[torchvision_nms(boxes[own], -ranks[own].to(boxes.dtype), threshold)])
+    found = torch.cat(keep) if keep else order
+    return found[ranks[found].argsort()]
+
+
+def case(seed: int, large: bool) -> tuple[Tensor, Tensor, Tensor | None, float]:
+    """Everything of a case follows from its seed."""
+    g = torch.Generator().manual_seed(seed)
+
+    def choose(options: tuple) -> object:
+        return options[int(torch.randint(len(options), (1,), generator=g))]
+
+    n = choose(LARGE if large else SIZES)
+    dtype = torch.float64 if torch.rand(1, generator=g) < 0.2 else torch.float32
+    boxes = boxes_of(choose(KINDS), n, g).to(dtype)
+    scores = scores_of(n, g)
+    groups = None
+    if torch.rand(1, generator=g) < 0.4:
+        groups = torch.randint(-3, int(choose((1, 2, 10, 80))), (n,), generator=g)
+        if torch.rand(1, generator=g) < 0.2:
+            groups = groups * 2**55
+    return boxes, scores, groups, threshold_of(boxes, g)
+
+
+def same(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> bool:
+    """Whether both give the same indices in the same order."""
+    plain = groups is None
+    got = nms(boxes, scores, threshold) if plain else batched_nms(boxes, scores, groups, threshold)
+    return torch.equal(got, expected(boxes, scores, groups, threshold))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0, help="first case")
+    parser.add_argument("--large-every", type=int, default=100, help="one case in so many has many boxes")
+    parser.add_argument("--replay", metavar="FILE", help="run one saved case")
+    args = parser.parse_args()
+    if args.replay:
+        saved = torch.load(args.replay, weights_only=True)
+        print("same" if same(*saved) else "DIFFERENT")
+        return 0
+    torch.set_num_threads(1)
+    lanes = torch.ops.detkit.cpu_lanes()
+    start = time.perf_counter()
+    for seed in range(args.seed, args.seed + args.cases):
+        drawn = case(seed, large=seed % args.large_every == args.large_every - 1)
+        if not same(*drawn):
+            path = f"nms_case_{seed}.pt"
+            torch.save(drawn, path)
+            print(f"DIFFERENT: case {seed}, n {len(drawn[0])}, threshold {drawn[3]!r}, saved to {path}")
+            return 1
+        if (seed + 1) % 50_000 == 0:
+            print(f"{seed + 1 - args.seed} cases, {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"{args.cases} cases from seed {args.seed}: no difference ({lanes} lanes)")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
