@@ -10,15 +10,15 @@ from typing import Literal
 class TrainOptions:
     """How long, how exactly and on what to train.
 
-    iterations: optimizer steps. accumulate: micro-batches that a step's batch
-    (`data.loader.batch_size`, over all processes) is worked off in, to save memory. clip_norm: largest
-    gradient norm, null for no clipping. ema_decay: decay of the averaged weights, which are then the ones
-    that are evaluated and predicted with; null for none. precision: what the network computes in; losses are float32 always.
+    iterations: optimizer steps. accumulate: micro-batches that a step's batch (`data.loader.batch_size`,
+    over all processes) is worked off in, to save memory. clip_norm: largest gradient norm, null for no
+    clipping. ema_decay: decay of the averaged weights, which are then the ones that are evaluated and
+    predicted with; null for none. precision: what the network computes in; losses are float32 always.
     eval_every, checkpoint_every: steps between them, 0 for only at the end. keep_last: checkpoints kept
     besides the best. log_every: steps between plain log lines. threads: CPU threads, null for torch's
     choice. deterministic: the same run twice on the same machine gives the same weights. max_minutes:
-    training time after which the run ends early, with everything that comes at the end.
-    tensorboard: write event files into the run folder.
+    training time after which the run ends early, with everything that comes at the end. tensorboard:
+    write event files into the run folder.
     """
 
     iterations: int

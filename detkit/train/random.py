@@ -31,7 +31,8 @@ def set_deterministic(on: bool) -> None:
     if on:
         # Read by cuBLAS when it starts; without it torch warns at every matrix product on a GPU.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(on, warn_only=True)
+    # The same switch as torch.use_deterministic_algorithms, without the two seconds of its import of inductor.
+    torch.set_deterministic_debug_mode("warn" if on else "default")
     # Filling fresh memory is for finding bugs, and costs a pass over every temporary.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = on

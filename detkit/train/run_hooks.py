@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("detkit")
 
+NAMES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75"}
+
 
 class Evaluation(Hook):
     """Evaluates every so many steps and at the end; `result` belongs to the weights after `step`."""
@@ -53,9 +55,6 @@ class Evaluation(Hook):
         )
 
 
-NAMES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75"}
-
-
 class Checkpoints(Hook):
     """Writes a checkpoint every so many steps, at the end and at an interruption, and keeps the best.
 
@@ -68,9 +67,12 @@ class Checkpoints(Hook):
         self.folder, self.config, self.classes, self.evaluation = folder, config, classes, evaluation
         self.best_ap: float | None = None
         self._saved = -1
+        self._written: Path | None = None
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Keeps the weights if they are the best so far; a whole checkpoint when its time has come."""
+        # Only a step that went well from its weights shows that the checkpoint before it is good.
+        trainer.last_checkpoint = self._written
         self.keep_best(trainer)
         every = trainer.options.checkpoint_every
         if every and report.step % every == 0:
@@ -81,6 +83,7 @@ class Checkpoints(Hook):
         self.keep_best(trainer)
         if self._saved != trainer.step:
             self.save(trainer)
+        trainer.last_checkpoint = self._written
 
     def save(self, trainer: Trainer) -> None:
         """Writes now, on the first process alone."""
@@ -88,7 +91,7 @@ class Checkpoints(Hook):
             checkpoint = self.capture(trainer)
             checkpoint.optimizer = trainer.optimizer.state_dict()
             checkpoint.scaler = trainer.scaler.state_dict()
-            trainer.last_checkpoint = save_checkpoint(step_path(self.folder, trainer.step), checkpoint)
+            self._written = save_checkpoint(step_path(self.folder, trainer.step), checkpoint)
             remove_old(self.folder, trainer.options.keep_last)
         self._saved = trainer.step
 
@@ -130,7 +133,7 @@ class Checkpoints(Hook):
             trainer.ema.module.load_state_dict(checkpoint.ema)
             trainer.ema.updates = checkpoint.step
         trainer.step, trainer.train_seconds = checkpoint.step, checkpoint.train_seconds
-        trainer.images_seen, trainer.last_checkpoint = checkpoint.images_seen, checkpoint.path
+        trainer.images_seen, self._written = checkpoint.images_seen, checkpoint.path
         self.best_ap, self._saved = checkpoint.best_ap, checkpoint.step
 
 

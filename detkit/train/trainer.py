@@ -38,8 +38,8 @@ class Trainer:
 
     batches: endless, M = options.accumulate to a step. step: steps done. stop: set by a hook or a signal
     to a reason; the loop ends after the step in progress. interrupted: that reason was a signal, so
-    what comes after training is left out. last_checkpoint: named when the run fails. model: what is
-    evaluated and predicted with.
+    what comes after training is left out. last_checkpoint: the last from which training went on well,
+    named when the run fails. model: what is evaluated and predicted with.
     """
 
     def __init__(
@@ -235,7 +235,7 @@ def describe_non_finite(
     bad_boxes = find_bad_boxes(micro)
     lines += [
         f"  learning rate {report.lr:g}, gradient norm {report.gradient_norm:g}",
-        f"  last good checkpoint: {checkpoint or 'none was written yet'}",
+        f"  last good checkpoint: {checkpoint or 'none yet'}",
         f"  boxes of these images: {bad_boxes or 'all finite and of positive area'}",
         "What helps, as a rule: a lower optimizer.lr, a longer schedule.warmup_iterations, "
         "train.clip_norm=10; with fp16, train.precision=bf16 or fp32.",

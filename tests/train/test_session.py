@@ -23,7 +23,8 @@ from detkit.train.checkpoint import load_checkpoint, step_path
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml")
 TINY = [
     "neck.channels=16", "head.num_convs=1", "schedule.warmup_iterations=3", "train.iterations=12",
-    "data.train.dataset.num_images=12", "data.val.dataset.num_images=4", "data.loader.batch_size=4",
+    "data.train.dataset.num_images=12", "data.val.dataset.num_images=4",
+    "data.train.dataset.size=64", "data.val.dataset.size=64", "data.loader.batch_size=4",
     "data.loader.num_workers=0", "train.accumulate=2", "train.eval_every=0", "train.checkpoint_every=3",
     "train.threads=1", "train.device=cpu", "train.tensorboard=false", "train.log_every=4",
 ]  # fmt: skip
