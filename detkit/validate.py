@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from detkit.arguments import MISSING, Argument, TypeMismatch, convert, nearest, to_plain
@@ -148,14 +148,19 @@ class Validator:
         before = len(self.errors)
         done = self._arguments(dict(mapping), known, path, cls.__name__)
         if len(self.errors) == before:
-            self._try(lambda: build_options(node, done), path)
+            self._check_options(node, done, path)
         return done
 
-    def _try(self, make: Callable[[], Any], path: str) -> None:
+    def _check_options(self, node: Options, values: Mapping[str, Any], path: str) -> None:
+        """Lets the dataclass judge its values; a complaint that begins with a field's name is put there."""
         try:
-            make()
+            build_options(node, values)
         except ValueError as error:
-            self.error(path, str(error))
+            name, colon, text = str(error).removeprefix(f"{path}.").partition(": ")
+            if colon and name in values:
+                self.error(join(path, name), text)
+            else:
+                self.error(path, str(error))
 
     def _arguments(
         self, values: Mapping[str, Any], known: Mapping[str, Argument], path: str, name: str

@@ -15,6 +15,12 @@ BASE = ROOT / "configs/base/retinanet.yaml"
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
 
 
+@pytest.fixture(autouse=True)
+def forget():
+    with BACKBONES.temporary():
+        yield
+
+
 @pytest.fixture
 def write(tmp_path):
     """Writes a config that overlays RetinaNet; gives its path."""
@@ -61,10 +67,10 @@ def test_every_config_of_the_repository_is_right(path):
         ("num_classes: 3", 2, ["num_classes", "come from the data set"]),
         ("train: {}", 2, ["train.iterations: missing"]),
         ("train:\n  iterations: -1", 3, ["iterations", "-1"]),
-        ("data:\n  train:\n    dataset:\n      type: CocoDataset", 5, ["dataset.annotations: missing"]),
+        ("data:\n  train:\n    dataset:\n      type: CocoDataset", 4, ["dataset.annotations: missing"]),
         ("data:\n  train:\n    transforms: 3", 4, ["data.train.transforms: 3 stands where a list"]),
-        ("postprocess:\n  score_threshold: 2.0", 2, ["score_threshold: 2.0 is not in [0, 1)"]),
-        ("pixels:\n  std: [0, 1, 1]", 2, ["std"]),
+        ("postprocess:\n  score_threshold: 2.0", 3, ["postprocess.score_threshold: 2.0 is not in [0, 1)"]),
+        ("pixels:\n  std: [0, 1, 1]", 3, ["pixels.std"]),
         ("imports: [nowhere_to_be_found]", 2, ["imports: 'nowhere_to_be_found': ModuleNotFoundError"]),
         ("imports: [./nowhere.py]", 2, ["imports: './nowhere.py'", "no file"]),
         ("seed: ${nothing.here}", None, ["nothing.here"]),
@@ -157,7 +163,7 @@ def test_overrides_are_read_as_yaml(write):
 @pytest.mark.parametrize(
     ("override", "text"),
     [("seed", "not of the form key=value"), ("=3", "not of the form"), ("seed=[1", "not YAML"),
-     ("data.train.transforms.4.p=1", "unknown key|0 entries|unknown"), ("optimiser.lr=1", "did you mean optimizer")],
+     ("data.train.transforms.4.p=1", "stands where a list"), ("optimiser.lr=1", "did you mean optimizer")],
 )  # fmt: skip
 def test_senseless_overrides_are_named(write, override, text):
     with pytest.raises(ValueError, match=text):
@@ -200,7 +206,6 @@ def test_imports_take_bare_files_and_report_what_broke_in_them(write, tmp_path):
     (tmp_path / "part.py").write_text(PART)
     assert load_config(write("imports: [part.py]\nbackbone: {type: ImportedNet}")).backbone.width == 8
     assert BACKBONES.entry("ImportedNet").file == str(tmp_path / "part.py")
-    BACKBONES.unregister("ImportedNet")
     (tmp_path / "broken.py").write_text("1 / 0")
     assert "imports: 'broken.py': ZeroDivisionError" in error_of(write("imports: [broken.py]"))
 

@@ -1,0 +1,128 @@
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from detkit.data.datasets.shapes import ShapesDataset
+from detkit.data.loader import LoaderOptions, build_eval_loader, build_train_loader, collate_images
+from detkit.data.random import seeded
+from detkit.registry import TRANSFORMS
+
+NODES = [{"type": "RandomHorizontalFlip"}, {"type": "ColorJitter", "brightness": 0.4}]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return ShapesDataset(num_images=10, size=64)
+
+
+def train(dataset, steps, *, workers=0, batch=4, **options):
+    loader = build_train_loader(
+        dataset, [TRANSFORMS.build(n) for n in NODES], LoaderOptions(batch_size=batch, num_workers=workers),
+        **{"seed": 3, **options},
+    )  # fmt: skip
+    return list(itertools.islice(loader, steps))
+
+
+def same(a, b):
+    assert a.image_ids == b.image_ids
+    assert torch.equal(a.images, b.images)
+    for s, t in zip(a.targets, b.targets, strict=True):
+        assert torch.equal(s.boxes, t.boxes)
+        assert torch.equal(s.labels, t.labels)
+        assert torch.equal(s.ignore, t.ignore)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_change_nothing(dataset, workers):
+    for a, b in zip(train(dataset, 5), train(dataset, 5, workers=workers), strict=True):
+        same(a, b)
+
+
+def test_every_epoch_has_every_image_once_in_another_order(dataset):
+    ids = [i for batch in train(dataset, 5) for i in batch.image_ids]
+    assert sorted(ids[:10]) == sorted(ids[10:]) == list(range(1, 11))
+    assert ids[:10] != ids[10:]
+    assert ids != [i for batch in train(dataset, 5, seed=4) for i in batch.image_ids]
+
+
+def test_augmentation_differs_between_epochs_and_images_are_the_seeds(dataset):
+    first, second = (
+        {i: x for b in train(dataset, 2, batch=5, start_step=s) for i, x in zip(b.image_ids, b.images, strict=True)}
+        for s in (0, 2)
+    )
+    assert any(not torch.equal(first[i], second[i]) for i in first)
+
+
+def test_starting_later_is_the_same_as_going_there(dataset):
+    for a, b in zip(train(dataset, 7)[4:], train(dataset, 3, start_step=4), strict=True):
+        same(a, b)
+
+
+@pytest.mark.parametrize(("world", "micro"), [(2, 1), (1, 2), (2, 2)])
+def test_processes_and_micro_batches_share_the_same_images_out(dataset, world, micro):
+    whole = train(dataset, 3)
+    parts = [train(dataset, 3 * micro, rank=r, world_size=world, micro_batches=micro) for r in range(world)]
+    for step, batch in enumerate(whole):
+        mine = [i for p in parts for b in p[step * micro : (step + 1) * micro] for i in b.image_ids]
+        assert sorted(mine) == sorted(batch.image_ids)
+
+
+def test_a_batch_that_can_not_be_split_is_refused(dataset):
+    with pytest.raises(ValueError, match=r"batch_size: 4 images can't be split evenly over 3 processes x 1"):
+        train(dataset, 1, world_size=3)
+
+
+def test_evaluation_sees_every_image_once_in_order(dataset):
+    options = LoaderOptions(batch_size=4, num_workers=0)
+    assert [i for b in build_eval_loader(dataset, [], options) for i in b.image_ids] == list(range(1, 11))
+    shards = [build_eval_loader(dataset, [], options, rank=r, world_size=3) for r in range(3)]
+    assert sorted(i for s in shards for b in s for i in b.image_ids) == list(range(1, 11))
+
+
+def test_the_callers_generators_are_left_alone(dataset):
+    def draws():
+        return torch.rand(1).item(), np.random.rand(), random.random()
+
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
+    expected = draws()
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
+    train(dataset, 3)
+    train(dataset, 1, workers=1)
+    assert draws() == expected
+    with seeded(1, 2, 3):
+        a = draws()
+    with seeded(1, 2, 3):
+        assert draws() == a
+    with seeded(1, 2, 4):
+        assert draws() != a
+
+
+def test_batches_are_padded_with_zeros_right_and_below():
+    a, b = torch.ones(3, 10, 40, dtype=torch.uint8), torch.full((3, 33, 7), 2, dtype=torch.uint8)
+    images, sizes = collate_images([a, b], 32)
+    assert images.shape == (2, 3, 64, 64)
+    assert sizes.tolist() == [[10, 40], [33, 7]]
+    assert images[0].sum() == a.sum()
+    assert images[1, :, :33, :7].eq(2).all()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_breaks_is_named(tmp_path, workers):
+    from detkit.data.datasets.coco import CocoDataset
+
+    made = ShapesDataset(num_images=3, size=64)
+    made.write_coco(tmp_path / "images", tmp_path / "a.json")
+    (tmp_path / "images/train_000002.png").write_text("broken")
+    dataset = CocoDataset(annotations=str(tmp_path / "a.json"), images=str(tmp_path / "images"))
+    loader = build_eval_loader(dataset, [], LoaderOptions(batch_size=1, num_workers=workers))
+    with pytest.raises(ValueError, match=r"image 2 \(.*train_000002.png\): .*not a readable image"):
+        list(loader)
+
+
+@pytest.mark.parametrize(("argument", "value"), [("batch_size", 0), ("num_workers", -1), ("size_divisor", 0)])
+def test_senseless_options_are_named(argument, value):
+    with pytest.raises(ValueError, match=argument):
+        LoaderOptions(**{argument: value})

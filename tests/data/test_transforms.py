@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detkit.data.transforms.base import apply, apply_to_image
+from detkit.data.transforms.geometry import shortest_edge_size
+from detkit.registry import TRANSFORMS
+
+BOXES = torch.tensor([[10.0, 5, 30, 15], [40, 20, 60, 40], [0, 0, 20, 20]])
+LABELS = torch.tensor([4, 2, 1])
+IGNORE = torch.tensor([False, False, True])
+
+
+def picture(width=60, height=40):
+    return Image.fromarray((np.arange(height * width * 3) % 251).astype(np.uint8).reshape(height, width, 3))
+
+
+def run(*nodes, image=None):
+    return apply([TRANSFORMS.build(n) for n in nodes], image or picture(), BOXES, LABELS, IGNORE)
+
+
+def test_no_transform_only_sorts_out_the_ignore_regions():
+    image, targets = run()
+    assert image.shape == (3, 40, 60)
+    assert torch.equal(image.permute(1, 2, 0), torch.tensor(np.asarray(picture())))
+    assert targets.boxes.tolist() == BOXES[:2].tolist()
+    assert targets.labels.tolist() == [4, 2]
+    assert targets.ignore.tolist() == [[0, 0, 20, 20]]
+
+
+def test_flips_move_boxes_and_ignore_regions():
+    image, targets = run({"type": "RandomHorizontalFlip", "p": 1.0})
+    assert torch.equal(image.flip(2).permute(1, 2, 0), torch.tensor(np.asarray(picture())))
+    assert targets.boxes.tolist() == [[30, 5, 50, 15], [0, 20, 20, 40]]
+    assert targets.ignore.tolist() == [[40, 0, 60, 20]]
+    _, targets = run({"type": "RandomVerticalFlip", "p": 1.0})
+    assert targets.boxes.tolist() == [[10, 25, 30, 35], [40, 0, 60, 20]]
+
+
+def test_resizes_scale_boxes():
+    image, targets = run({"type": "Resize", "height": 80, "width": 30})
+    assert image.shape == (3, 80, 30)
+    assert targets.boxes.tolist() == [[5, 10, 15, 30], [20, 40, 30, 80]]
+    image, targets = run({"type": "ResizeShortestEdge", "short": 20, "max_size": 100})
+    assert image.shape == (3, 20, 30)
+    assert targets.boxes.tolist() == [[5, 2.5, 15, 7.5], [20, 10, 30, 20]]
+
+
+def test_shortest_edge_rounds_to_the_nearest_pixel_and_keeps_the_longest_in_bounds():
+    assert shortest_edge_size(480, 640, 320, 1333) == (320, 427)  # 426.67
+    assert shortest_edge_size(480, 640, 800, 1000) == (750, 1000)
+    assert shortest_edge_size(640, 480, 240, 320) == (320, 240)
+
+
+def test_one_of_several_sizes_is_drawn():
+    torch.manual_seed(0)
+    node = {"type": "ResizeShortestEdge", "short": [20, 30]}
+    assert {run(node)[0].shape[1] for _ in range(20)} == {20, 30}
+
+
+def test_boxes_outside_a_crop_are_dropped_with_their_labels():
+    torch.manual_seed(0)
+    node = {"type": "RandomCrop", "height": 20, "width": 20}
+    for _ in range(20):
+        image, targets = run(node)
+        assert image.shape == (3, 20, 20)
+        assert len(targets.boxes) == len(targets.labels)
+        for boxes in (targets.boxes, targets.ignore):
+            assert (boxes[:, 2:] > boxes[:, :2]).all()
+            assert boxes.min(initial=0) >= 0 if isinstance(boxes, np.ndarray) else bool((boxes >= 0).all())
+            assert bool((boxes <= 20).all())
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"type": "RandomIoUCrop"},
+        {"type": "RandomZoomOut", "p": 1.0},
+        {"type": "ScaleJitter", "height": 50, "width": 50},
+        {"type": "ColorJitter", "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1},
+        {"type": "RandomPhotometricDistort", "p": 1.0},
+    ],
+    ids=lambda n: n["type"],
+)
+def test_random_ones_keep_boxes_valid_and_come_with_no_objects(node):
+    torch.manual_seed(0)
+    for _ in range(10):
+        image, targets = run(node)
+        height, width = image.shape[1:]
+        assert len(targets.boxes) == len(targets.labels)
+        assert bool((targets.boxes[:, 2:] - targets.boxes[:, :2] >= 1).all())
+        assert bool((targets.boxes <= torch.tensor([width, height, width, height])).all())
+    assert apply_to_image([TRANSFORMS.build(node)], picture()).dtype == torch.uint8
+
+
+def test_colour_does_not_move_boxes():
+    _, targets = run({"type": "ColorJitter", "brightness": 0.5})
+    assert targets.boxes.tolist() == BOXES[:2].tolist()
+
+
+@pytest.mark.parametrize(
+    ("node", "text"),
+    [
+        ({"type": "RandomHorizontalFlip", "p": 2.0}, "p: 2.0"),
+        ({"type": "ResizeShortestEdge", "short": 0}, "short=0"),
+        ({"type": "ResizeShortestEdge", "short": []}, "short"),
+        ({"type": "Resize", "height": 0, "width": 3}, "height=0"),
+        ({"type": "RandomZoomOut", "side_range": [3.0, 2.0]}, "side_range"),
+        ({"type": "ScaleJitter", "height": 5, "width": 5, "scale_range": [2.0, 1.0]}, "scale_range"),
+        ({"type": "RandomPhotometricDistort", "p": -1.0}, "p: -1"),
+    ],
+)
+def test_senseless_arguments_are_named(node, text):
+    with pytest.raises(ValueError, match=text):
+        TRANSFORMS.build(node)
+
+
+def test_resize_is_detectron2s_to_the_byte(shared_dir):
+    from detkit.data.datasets.images import read_image
+
+    image = read_image(shared_dir / "data/bccd/JPEGImages/BloodImage_00001.jpg")
+    ours = apply_to_image([TRANSFORMS.build({"type": "ResizeShortestEdge", "short": 320})], image)
+    golden = np.load(shared_dir / "golden/expected_detectron2.npz")["resized_image"]
+    assert np.array_equal(ours.permute(1, 2, 0).numpy()[..., ::-1], golden)

@@ -1,0 +1,103 @@
+import logging
+
+import pytest
+from PIL import Image
+
+from detkit.data.datasets.voc import VocDataset
+
+
+def objects(*items):
+    return "".join(
+        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{b[0]}</xmin><ymin>{b[1]}</ymin>"
+        f"<xmax>{b[2]}</xmax><ymax>{b[3]}</ymax></bndbox></object>"
+        for name, b, difficult in items
+    )
+
+
+@pytest.fixture
+def root(tmp_path):
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (tmp_path / folder).mkdir(parents=True)
+    add(tmp_path, "a", ("dog", (1, 1, 10, 20), 0), ("cat", (5, 5, 60, 40), 1))
+    add(tmp_path, "b")
+    add(tmp_path, "c", ("bird", (2, 2, 9, 9), 0))
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a\nb\n")
+    (tmp_path / "ImageSets/Main/val.txt").write_text("c 1\n")
+    return tmp_path
+
+
+def add(root, stem, *items, size="<size><width>60</width><height>40</height></size>"):
+    (root / f"Annotations/{stem}.xml").write_text(f"<annotation>{size}{objects(*items)}</annotation>")
+    Image.new("RGB", (60, 40)).save(root / f"JPEGImages/{stem}.jpg")
+
+
+def test_boxes_count_from_one_and_difficult_is_ignored(root):
+    data = VocDataset(root=str(root), split="train")
+    # All splits' names, so that train and val agree.
+    assert data.classes.names == ("bird", "cat", "dog")
+    assert data.classes == VocDataset(root=str(root), split="val").classes
+    a = data.records.annotation(0)
+    assert a.boxes.tolist() == [[0, 0, 10, 20], [4, 4, 60, 40]]
+    assert a.labels.tolist() == [2, 1]
+    assert a.is_ignore.tolist() == [False, True]
+    assert len(data.records.annotation(1).boxes) == 0
+    zero = VocDataset(root=str(root), split="train", one_based=False)
+    assert zero.records.annotation(0).boxes[0].tolist() == [1, 1, 10, 20]
+
+
+def test_a_box_without_area_as_published_is_dropped_by_name(root, caplog):
+    add(root, "a", ("dog", (5, 5, 5, 20), 0), ("dog", (1, 1, 10, 20), 0))
+    with caplog.at_level(logging.WARNING, logger="detkit"):
+        data = VocDataset(root=str(root), split="train")
+    assert "a.xml: dropped a box: box 1 [5.0, 5.0, 5.0, 20.0]: zero area" in caplog.text
+    assert len(data.records.annotation(0).boxes) == 1
+
+
+def test_a_size_that_is_not_stated_is_unknown(root):
+    add(root, "a", ("dog", (1, 1, 10, 20), 0), size="")
+    data = VocDataset(root=str(root), split="train")
+    assert data.records.sizes[0].tolist() == [-1, -1]
+    assert data.checked_image(0).size == (60, 40)
+
+
+def test_a_size_that_is_not_the_images_is_refused_when_loaded(root):
+    Image.new("RGB", (40, 60)).save(root / "JPEGImages/a.jpg")
+    with pytest.raises(ValueError, match="the image has 40x60 pixels .*, its annotation says 60x40"):
+        VocDataset(root=str(root), split="train").checked_image(0)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("ImageSets/Main/train.txt", "", "train.txt: the split is empty"),
+        ("ImageSets/Main/train.txt", "a\na\n", "1 images are listed twice: a"),
+        ("ImageSets/Main/train.txt", "a\nz\n", "1 images have no file in Annotations: z"),
+        ("Annotations/a.xml", "<annotation>", "a.xml: not a VOC annotation"),
+        ("Annotations/a.xml", "<annotation><object><name>x</name></object></annotation>", "a.xml.*no bndbox"),
+        ("Annotations/a.xml", f"<annotation>{objects(('dog', ('one', 1, 2, 2), 0))}</annotation>", "a.xml: not a VOC"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(root, path, text, message):
+    (root / path).write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        VocDataset(root=str(root), split="train")
+
+
+def test_missing_images_splits_and_folders_are_named(root, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no split 'test'.*splits there: train, val"):
+        VocDataset(root=str(root), split="test")
+    with pytest.raises(FileNotFoundError, match="no folder of VOC layout"):
+        VocDataset(root=str(tmp_path / "nowhere"), split="train")
+    (root / "JPEGImages/b.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 images are missing: .*b.jpg"):
+        VocDataset(root=str(root), split="train")
+
+
+def test_the_blood_cells_published_mistakes_are_reported_by_name(shared_dir, caplog):
+    with caplog.at_level(logging.WARNING, logger="detkit"):
+        sets = [VocDataset(root=str(shared_dir / "data/bccd"), split=s) for s in ("train", "val", "test")]
+    assert [len(s) for s in sets] == [205, 87, 72]
+    assert sum(s.problems.dropped_count for s in sets) == 2
+    assert "BloodImage_00338.xml" in caplog.text
+    assert "BloodImage_00343.xml" in caplog.text
+    assert sum(len(s.records.boxes) for s in sets) == 4888 - 2
