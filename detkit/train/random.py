@@ -23,7 +23,7 @@ def seed_everything(*parts: int) -> None:
     random.seed(digest[12:])
 
 
-def set_deterministic(on: bool) -> None:
+def set_deterministic(on: bool, *, compiling: bool = False) -> None:
     """Makes torch choose kernels that give the same bits every time, or lets it choose the fastest.
 
     Where an operation has no such kernel torch warns and goes on.
@@ -31,8 +31,11 @@ def set_deterministic(on: bool) -> None:
     if on:
         # Read by cuBLAS when it starts; without it torch warns at every matrix product on a GPU.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # The same switch as torch.use_deterministic_algorithms, without the two seconds of its import of inductor.
-    torch.set_deterministic_debug_mode("warn" if on else "default")
+    if compiling:
+        torch.use_deterministic_algorithms(on, warn_only=True)
+    else:
+        # The same switch, without two seconds for the import of the compiler that it also tells.
+        torch.set_deterministic_debug_mode("warn" if on else "default")
     # Filling fresh memory is for finding bugs, and costs a pass over every temporary.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = on

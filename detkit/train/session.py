@@ -230,7 +230,7 @@ def set_up_torch(options: TrainOptions) -> torch.device:
     """Threads, determinism, device."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    set_deterministic(options.deterministic)
+    set_deterministic(options.deterministic, compiling=options.compile)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("train.device: cuda, but torch sees no GPU; use train.device=cpu or auto")
     on_gpu = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
