@@ -69,7 +69,7 @@ def _nms(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: fl
         )
     if not scores.is_floating_point():
         raise ValueError(f"scores: {scores.dtype} is not a floating dtype")
-    if scores.device != boxes.device:
+    if not (scores.is_cpu and boxes.is_cpu) and scores.device != boxes.device:
         raise ValueError(f"scores are on {scores.device}, boxes on {boxes.device}")
     if _native_nms is not None and (boxes.is_cpu or (native.cuda and boxes.is_cuda)):
         keep: Tensor = _native_nms(boxes, _real(scores), groups, float(iou_threshold))

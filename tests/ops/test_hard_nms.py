@@ -169,8 +169,8 @@ def test_fuzz_in_each_build_of_the_kernel(capability: str) -> None:
 
 
 def test_threads_change_nothing() -> None:
-    boxes, scores = random_boxes(20_000)
-    groups = torch.randint(50, (20_000,), generator=torch.Generator().manual_seed(1))
+    boxes, scores = random_boxes(30_000)
+    groups = torch.randint(50, (30_000,), generator=torch.Generator().manual_seed(1))
     threads = torch.get_num_threads()
     try:
         found = []

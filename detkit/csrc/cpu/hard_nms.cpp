@@ -47,8 +47,8 @@ void suppress_groups(const T* boxes, const int64_t* groups, const int32_t* order
       suppress(boxes, rows.get() + starts[g], starts[g + 1] - starts[g], threshold, keep);
   };
   const int64_t count = int64_t(starts.size()) - 1;
-  if (n < 4096) return work(0, count);  // starting threads would cost more
-  torch::stable::parallel_for(0, count, std::max<int64_t>(1, count * 2048 / n), work);
+  if (n < 20000) return work(0, count);  // under half a millisecond: a busy machine starts threads slower
+  torch::stable::parallel_for(0, count, std::max<int64_t>(1, count * 4096 / n), work);
 }
 
 template <class T>

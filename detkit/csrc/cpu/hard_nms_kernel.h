@@ -30,7 +30,7 @@ struct Box {
 };
 
 template <class T, int W>
-struct Block {
+struct alignas(W * sizeof(T)) Block {  // aligned, so that no row lies in two cache lines
   T x1[W], y1[W], x2[W], y2[W], scaled[W];
 
   // No box overlaps an empty lane.
@@ -125,18 +125,24 @@ class Grid {
   template <class F>
   bool any(const Box<T>& b, const F& test) const {
     const double length = side(b), cx = center(b.x1, b.x2), cy = center(b.y1, b.y2);
-    const int last = level_of(length * high_);
-    for (int level = level_of(length * low_); level <= last; ++level) {
-      if (!count_[level]) continue;
-      const double scale = scale_of(level);
-      int32_t i = heads_[slot(level, cell(cx, scale), cell(cy, scale))];
-      for (; i >= 0; i = nodes_[i].next)
-        if (test(nodes_[i].block)) return true;
-    }
+    const int first = level_of(length * low_), own = level_of(length), last = level_of(length * high_);
+    if (hit_level(own, cx, cy, test)) return true;  // the likeliest
+    for (int level = first; level <= last; ++level)
+      if (level != own && hit_level(level, cx, cy, test)) return true;
     return false;
   }
 
  private:
+  template <class F>
+  bool hit_level(int level, double cx, double cy, const F& test) const {
+    if (!count_[level]) return false;
+    const double scale = scale_of(level);
+    int32_t i = heads_[slot(level, cell(cx, scale), cell(cy, scale))];
+    for (; i >= 0; i = nodes_[i].next)
+      if (test(nodes_[i].block)) return true;
+    return false;
+  }
+
   static double side(const Box<T>& b) { return std::max(double(b.x2) - b.x1, double(b.y2) - b.y1); }
   static double center(T a, T b) { return 0.5 * double(a) + 0.5 * double(b); }
 
@@ -218,7 +224,7 @@ void suppress_sorted(const typename V::scalar* boxes, const int32_t* rows, int64
                      uint8_t* keep) {
   using T = typename V::scalar;
   constexpr int W = V::width;
-  constexpr int64_t linear_limit = 512;  // kept boxes; from there on the grid pays
+  constexpr int64_t linear_limit = 256;  // kept boxes; from there on the grid pays
   if (threshold < 0) return suppress_plain(boxes, rows, m, threshold, keep);
 
   const Threshold<T> t(threshold);

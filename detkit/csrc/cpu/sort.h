@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 namespace detkit::cpu {
@@ -22,6 +23,13 @@ inline uint32_t descending_key(float score) {
 
 // order[0 .. n-1]: indices by descending score, then by index.
 inline void argsort_descending(const float* scores, int64_t n, int32_t* order) {
+  if (n <= 128) {  // the histograms below would take longer
+    uint64_t pairs[128];
+    for (int64_t i = 0; i < n; ++i) pairs[i] = uint64_t(descending_key(scores[i])) << 32 | uint64_t(i);
+    std::sort(pairs, pairs + n);
+    for (int64_t i = 0; i < n; ++i) order[i] = int32_t(pairs[i] & 0xffffffffu);
+    return;
+  }
   const int digit = n < 2048 ? 8 : 11, passes = (32 + digit - 1) / digit, radix = 1 << digit;
   std::unique_ptr<uint64_t[]> pairs(new uint64_t[2 * n]);  // key above, index below
   std::vector<int32_t> count(size_t(passes) * radix, 0);

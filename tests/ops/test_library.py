@@ -1,0 +1,118 @@
+"""A binary that is missing, broken or old: import works, one warning names it, the results stay."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detkit.ops import batched_nms, hard_nms, library, nms, nms_mask
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_native_library_is_loaded() -> None:
+    assert library.native.cpu, library.native.cpu_problem
+
+
+@pytest.fixture
+def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = library.Native(False, False, "the library is gone", "the library is gone")
+    monkeypatch.setattr(hard_nms, "_native_nms", None)
+    monkeypatch.setattr(hard_nms, "native", gone)
+    monkeypatch.setattr(library, "native", gone)
+    monkeypatch.setattr(library, "_told", set())
+    monkeypatch.delenv("DETKIT_REQUIRE_NATIVE", raising=False)
+
+
+def example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    low = torch.rand(200, 2, generator=g) * 50
+    boxes = torch.cat([low, low + torch.rand(200, 2, generator=g) * 20], 1)
+    scores = (torch.rand(200, generator=g) * 9).round()
+    return boxes, scores, torch.randint(-2, 3, (200,), generator=g)
+
+
+@pytest.mark.usefixtures("without_native")
+@pytest.mark.parametrize("torchvision", [True, False])
+def test_the_fall_back_gives_the_same_and_is_named_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, torchvision: bool
+) -> None:
+    boxes, scores, groups = example()
+    if not torchvision:
+        monkeypatch.setitem(sys.modules, "torchvision.ops", None)
+    with caplog.at_level(logging.WARNING, "detkit"):
+        slow = [
+            nms(boxes, scores, 0.5),
+            batched_nms(boxes, scores.half(), groups, 0.5),
+            nms_mask(boxes, groups, 0.5),
+        ]
+        slow.append(nms(boxes.bfloat16(), scores, 0.5))
+        slow.append(nms(boxes[:0], scores[:0], 0.5))
+        slow.append(batched_nms(boxes[:0], scores[:0], groups[:0], 0.5))
+    assert [r.getMessage() for r in caplog.records] == [
+        "the library is gone. Ops run through torchvision, slower. Build it: detkit doctor --build"
+    ]
+    monkeypatch.undo()
+    fast = [
+        nms(boxes, scores, 0.5),
+        batched_nms(boxes, scores.half(), groups, 0.5),
+        nms_mask(boxes, groups, 0.5),
+    ]
+    fast.append(nms(boxes.bfloat16(), scores, 0.5))
+    fast.append(nms(boxes[:0], scores[:0], 0.5))
+    fast.append(batched_nms(boxes[:0], scores[:0], groups[:0], 0.5))
+    for got, wanted in zip(slow, fast, strict=True):
+        assert got.dtype == wanted.dtype
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.usefixtures("without_native")
+def test_the_fall_back_can_be_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETKIT_REQUIRE_NATIVE", "1")
+    boxes, scores, _ = example()
+    with pytest.raises(RuntimeError, match=r"gone, and DETKIT_REQUIRE_NATIVE=1 .*detkit doctor --build"):
+        nms(boxes, scores, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "_C is not built"), (b"no library", "was built with torch 9.9 and does not load under torch")],
+)
+def test_what_is_wrong_with_a_binary_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, words: str
+) -> None:
+    monkeypatch.setattr(library, "PACKAGE", tmp_path)
+    (tmp_path / "_build_info.json").write_text('{"torch": "9.9"}')
+    monkeypatch.setattr(library, "build_info", lambda: {"torch": "9.9"})
+    if content is not None:
+        (tmp_path / "_C.abi3.so").write_bytes(content)
+    found = library._load_all()
+    assert not found.cpu
+    assert words in (found.cpu_problem or "")
+    assert found.cuda_problem == found.cpu_problem
+
+
+def test_a_binary_older_than_the_package_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "OPS", ("nms", "op_of_tomorrow"))
+    monkeypatch.setattr(library, "_load", lambda name: None)
+    assert library._load_all().cpu_problem == (
+        "the native library is older than this detkit: it lacks op_of_tomorrow"
+    )
+
+
+def test_a_broken_build_record_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "_build_info.json").write_text("{")
+    assert library.build_info(tmp_path) == {}
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = (
+        "import sys, detkit, detkit.ops, detkit.ops.doctor, detkit.ops.build; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
