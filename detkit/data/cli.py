@@ -27,18 +27,21 @@ def run(args: argparse.Namespace) -> int:
 
 def make_shapes(args: argparse.Namespace) -> int:
     """Writes both splits and says how to train on them."""
+    from typing import Literal
+
     from detkit.data.datasets.shapes import ShapesDataset
 
     folder = Path(args.folder)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; choose a new folder")
-    for split, count in (("train", args.train), ("val", args.val)):
+    splits: tuple[tuple[Literal["train", "val"], int], ...] = (("train", args.train), ("val", args.val))
+    for split, count in splits:
         dataset = ShapesDataset(num_images=count, split=split, seed=args.seed, size=args.size)
         dataset.write_coco(folder / split, folder / "annotations" / f"instances_{split}.json")
         print(dataset.summary())
     print(
-        f"in a config:\n  dataset: {{type: CocoDataset, annotations: {folder}/annotations/instances_train.json, "
-        f"images: {folder}/train}}"
+        f"in a config:\n  dataset: {{type: CocoDataset, "
+        f"annotations: {folder}/annotations/instances_train.json, images: {folder}/train}}"
     )
     return 0
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +24,20 @@ from detkit.structures import Batch, Targets
 class LoaderOptions:
     """batch_size: images of one optimizer step, over all processes and micro-batches. num_workers: loader
     processes for each training process, 0 loads in the training process itself. size_divisor: batches are
-    padded with zeros to a multiple of it."""
+    padded with zeros to a multiple of it. pad_to: (height, width) that every batch has at least, so that
+    all have one shape (for torch.compile); images must not be larger."""
 
     batch_size: int = 8
     num_workers: int = 1
     size_divisor: int = 32
+    pad_to: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("num_workers", 0), ("size_divisor", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)} is less than {least}")
+        if self.pad_to is not None and min(self.pad_to) < 1:
+            raise ValueError(f"pad_to: {self.pad_to} has a side of less than 1 pixel")
 
 
 @dataclass
@@ -48,6 +56,13 @@ class Failure:
     """What a worker sends instead of a sample that it could not make."""
 
     message: str
+    traceback: str | None = None
+
+    def error(self) -> Exception:
+        """ValueError for bad input; RuntimeError with traceback for a fault in a transform or data set."""
+        if self.traceback is None:
+            return ValueError(self.message)
+        return RuntimeError(f"{self.message}\n{self.traceback}")
 
 
 class Samples(Dataset[Sample]):
@@ -65,6 +80,10 @@ class Samples(Dataset[Sample]):
             return self._make(epoch, index, image_id, path)
         except (ValueError, OSError) as error:
             return Failure(f"image {image_id} ({path}): {error}")
+        except Exception as error:
+            # Nothing is swallowed: the loader raises it again, with the image's name in front.
+            text = f"image {image_id} ({path}): {type(error).__name__}: {error}"
+            return Failure(text, traceback.format_exc())
 
     def _make(self, epoch: int, index: int, image_id: int, path: str) -> Sample:
         image = self.dataset.checked_image(index)
@@ -85,13 +104,21 @@ class Positions:
     """Endless lists of (epoch, index): the micro-batches of one process, from a step on."""
 
     def __init__(
-        self, length: int, batch_size: int, *, seed: int, start_step: int, rank: int, world_size: int, micro_batches: int
-    ) -> None:  # fmt: skip
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int,
+        start_step: int,
+        rank: int,
+        world_size: int,
+        micro_batches: int,
+    ) -> None:
         parts = world_size * micro_batches
         if batch_size % parts:
             raise ValueError(
-                f"data.loader.batch_size: {batch_size} images can't be split evenly over {world_size} processes x "
-                f"{micro_batches} micro-batches"
+                f"data.loader.batch_size: {batch_size} images can't be split evenly over {world_size} "
+                f"processes x {micro_batches} micro-batches"
             )
         self.length, self.batch_size, self.seed, self.start_step = length, batch_size, seed, start_step
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
@@ -154,8 +181,8 @@ class Loader:
             samples,
             batch_sampler=batches,
             num_workers=options.num_workers,
-            collate_fn=_Collate(options.size_divisor),
-            worker_init_fn=_one_thread,
+            collate_fn=_Collate(options.size_divisor, options.pad_to),
+            worker_init_fn=_set_up_worker,
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available(),
         )
@@ -164,16 +191,16 @@ class Loader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches; raises ValueError that names the image a worker could not load."""
+        """Batches; raises an error that names the image of which a sample could not be made."""
         for batch in self._inner:
             if isinstance(batch, Failure):
-                raise ValueError(batch.message)
+                raise batch.error()
             yield batch
 
 
 class _Collate:
-    def __init__(self, divisor: int) -> None:
-        self.divisor = divisor
+    def __init__(self, divisor: int, pad_to: tuple[int, int] | None) -> None:
+        self.divisor, self.pad_to = divisor, pad_to
 
     def __call__(self, samples: list[Sample | Failure]) -> Batch | Failure:
         good = []
@@ -181,7 +208,14 @@ class _Collate:
             if isinstance(sample, Failure):
                 return sample
             good.append(sample)
-        images, sizes = collate_images([s.image for s in good], self.divisor)
+        for s in good:
+            size = tuple(s.image.shape[-2:])
+            if self.pad_to is not None and (size[0] > self.pad_to[0] or size[1] > self.pad_to[1]):
+                return Failure(
+                    f"image {s.image_id} ({s.path}): {size} pixels (height, width) don't fit into "
+                    f"data.loader.pad_to {tuple(self.pad_to)}: resize to less, or pad to more"
+                )
+        images, sizes = collate_images([s.image for s in good], self.divisor, self.pad_to)
         return Batch(
             images=images,
             sizes=sizes,
@@ -192,15 +226,33 @@ class _Collate:
         )
 
 
-def collate_images(images: Sequence[Tensor], divisor: int) -> tuple[Tensor, Tensor]:
-    """uint8 images (3, h, w) -> (B, 3, H, W), zeros right and below, H and W multiples of `divisor`; sizes (B, 2)."""
+def collate_images(
+    images: Sequence[Tensor], divisor: int, least: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """uint8 images (3, h, w) -> (B, 3, H, W), zeros right and below; and their sizes (B, 2).
+
+    H and W are multiples of `divisor`, and at least `least`.
+    """
     sizes = torch.tensor([image.shape[-2:] for image in images])
-    height, width = (-(-int(side) // divisor) * divisor for side in sizes.amax(dim=0))
+    needed = torch.cat((sizes, torch.tensor([least]))) if least else sizes
+    height, width = (-(-int(side) // divisor) * divisor for side in needed.amax(dim=0))
     batch = torch.zeros(len(images), images[0].shape[0], height, width, dtype=torch.uint8)
     for slot, image in zip(batch, images, strict=True):
         slot[:, : image.shape[1], : image.shape[2]] = image
     return batch, sizes
 
 
-def _one_thread(worker: int) -> None:
+def _set_up_worker(worker: int) -> None:
+    """One thread each. Signals to the whole process group (Ctrl-C, timeout, a scheduler) are the training
+    process's to answer: a worker that died of them would turn its orderly stop into a crash."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_parent_says, daemon=True).start()
+
+
+def _end_when_parent_says() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

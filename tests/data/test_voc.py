@@ -62,7 +62,7 @@ def test_a_size_that_is_not_stated_is_unknown(root):
 
 def test_a_size_that_is_not_the_images_is_refused_when_loaded(root):
     Image.new("RGB", (40, 60)).save(root / "JPEGImages/a.jpg")
-    with pytest.raises(ValueError, match="the image has 40x60 pixels .*, its annotation says 60x40"):
+    with pytest.raises(ValueError, match=r"the image has 40x60 pixels .*, its annotation says 60x40"):
         VocDataset(root=str(root), split="train").checked_image(0)
 
 
@@ -74,7 +74,11 @@ def test_a_size_that_is_not_the_images_is_refused_when_loaded(root):
         ("ImageSets/Main/train.txt", "a\nz\n", "1 images have no file in Annotations: z"),
         ("Annotations/a.xml", "<annotation>", "a.xml: not a VOC annotation"),
         ("Annotations/a.xml", "<annotation><object><name>x</name></object></annotation>", "a.xml.*no bndbox"),
-        ("Annotations/a.xml", f"<annotation>{objects(('dog', ('one', 1, 2, 2), 0))}</annotation>", "a.xml: not a VOC"),
+        (
+            "Annotations/a.xml",
+            f"<annotation>{objects(('dog', ('one', 1, 2, 2), 0))}</annotation>",
+            "a.xml: not a VOC",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(root, path, text, message):

@@ -13,7 +13,7 @@ from detkit.structures import Targets
 IGNORE_LABEL = -1
 """Label of an ignore region while it travels through the transforms among the boxes."""
 SMALLEST_SIDE = 1.0
-"""Pixels; a box that augmentation leaves thinner is dropped."""
+"""Pixels; a box that the transforms leave thinner is dropped, as by torchvision's SanitizeBoundingBoxes."""
 
 
 class Transform:
@@ -44,7 +44,8 @@ def apply(
 ) -> tuple[Tensor, Targets]:
     """Runs the transforms -> uint8 image (3, H, W) and targets inside it.
 
-    boxes: (N, 4) xyxy pixels of `image` (PIL); labels (N,); is_ignore (N,).
+    boxes: (N, 4) xyxy pixels of `image` (PIL); labels (N,); is_ignore (N,). Raises ValueError if the
+    transforms lose count of the boxes or put out coordinates that are not finite.
     """
     from torchvision import tv_tensors
     from torchvision.transforms.v2.functional import pil_to_tensor
@@ -58,10 +59,12 @@ def apply(
     tensor = pil_to_tensor(image)
     height, width = tensor.shape[-2:]
     plain = wrapped.as_subclass(Tensor).float()
-    plain = torch.stack(
-        (plain[:, 0].clamp(0, width), plain[:, 1].clamp(0, height), plain[:, 2].clamp(0, width), plain[:, 3].clamp(0, height)),
-        dim=1,
-    )  # fmt: skip
+    names = ", ".join(type(t).__name__ for t in transforms)
+    if len(plain) != len(labels):
+        raise ValueError(f"{len(plain)} boxes but {len(labels)} labels after the transforms {names}")
+    if not torch.isfinite(plain).all():
+        raise ValueError(f"a box is not finite after the transforms {names}: {plain.tolist()}")
+    plain = plain.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
     usable = ((plain[:, 2:] - plain[:, :2]) >= SMALLEST_SIDE).all(dim=1)
     objects, ignored = usable & (labels != IGNORE_LABEL), usable & (labels == IGNORE_LABEL)
     return tensor, Targets(plain[objects], labels[objects], plain[ignored])

@@ -8,7 +8,10 @@ from detkit.registry import TRANSFORMS
 
 @TRANSFORMS.register()
 class ColorJitter(V2Transform):
-    """Brightness, contrast and saturation by a factor in [1 - x, 1 + x], hue shifted by up to x (0.5: all around)."""
+    """Brightness, contrast and saturation times a factor in [1 - x, 1 + x], hue shifted by up to x.
+
+    The hue's circle has length 1: 0.5 reaches every hue.
+    """
 
     def __init__(
         self, *, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detkit.data.transforms.base import Transform, V2Transform
+from detkit.data.transforms.base import IGNORE_LABEL, Transform, V2Transform
 from detkit.registry import TRANSFORMS
 
 
@@ -53,8 +53,9 @@ class Resize(V2Transform):
 class ResizeShortestEdge(Transform):
     """The shorter side to `short` pixels, or less so that the longer stays within max_size.
 
-    short: one size, or a list of which each image gets one at random. Sides are rounded to the nearest pixel as
-    Detectron2 does (torchvision cuts off); pixels are interpolated by Pillow, with its low-pass when shrinking.
+    short: one size, or a list of which each image gets one at random. Sides are rounded to the nearest
+    pixel as Detectron2 does (torchvision cuts off); pixels are interpolated by Pillow, with its low-pass
+    when shrinking.
     """
 
     def __init__(self, *, short: int | list[int], max_size: int = 1333) -> None:
@@ -76,22 +77,29 @@ class ResizeShortestEdge(Transform):
 
 
 def shortest_edge_size(height: int, width: int, short: int, max_size: int) -> tuple[int, int]:
-    """(height, width) after the shorter side became `short`, the longer at most `max_size`."""
-    scale = short / min(height, width)
-    if scale * max(height, width) > max_size:
-        scale = max_size / max(height, width)
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+    """(height, width) after the shorter side became `short`, the longer at most `max_size`.
+
+    Scaled in two steps, for one step rounds some sizes to another pixel than Detectron2 does.
+    """
+    least, most = float(short), short / min(height, width) * max(height, width)
+    if most > max_size:
+        scale = max_size / most
+        least, most = least * scale, most * scale
+    sides = max(1, int(least + 0.5)), max(1, int(most + 0.5))
+    return sides if height < width else (sides[1], sides[0])
 
 
 @TRANSFORMS.register()
 class ScaleJitter(V2Transform):
-    """Large scale jitter (2012.07177): fits the image to height x width, then scales it by a random factor."""
+    """Large scale jitter (2012.07177): fits the image into height x width, times a random factor."""
 
     def __init__(self, *, height: int, width: int, scale_range: tuple[float, float] = (0.1, 2.0)) -> None:
         from torchvision.transforms import v2
 
         if min(height, width) < 1 or not 0 < scale_range[0] <= scale_range[1]:
-            raise ValueError(f"height={height}, width={width}, scale_range={scale_range}: want positive, in order")
+            raise ValueError(
+                f"height={height}, width={width}, scale_range={scale_range}: want positive, in order"
+            )
         self.inner = v2.ScaleJitter((height, width), scale_range)
 
 
@@ -109,7 +117,8 @@ class RandomCrop(V2Transform):
 class RandomIoUCrop(V2Transform):
     """SSD's crop (1512.02325, section 2.2): a window that has a random least IoU with some object.
 
-    Objects whose centre is outside the window are dropped.
+    Objects whose centre is outside the window are dropped. Ignore regions neither steer the window nor
+    are dropped: what is left of one in the window still hides objects that nobody annotated.
     """
 
     def __init__(
@@ -123,15 +132,25 @@ class RandomIoUCrop(V2Transform):
     ) -> None:
         from torchvision.transforms import v2
 
-        self.inner = v2.RandomIoUCrop(
-            min_scale, max_scale, min_aspect_ratio, max_aspect_ratio, trials=trials
-        )
+        self.inner = v2.RandomIoUCrop(min_scale, max_scale, min_aspect_ratio, max_aspect_ratio, trials=trials)
 
     def __call__(self, image: Any, boxes: Any, labels: Tensor) -> tuple[Any, Any, Tensor]:
         """See `Transform`; without objects there is nothing to crop around."""
-        if not len(boxes):
+        from torchvision import tv_tensors
+        from torchvision.transforms.v2 import functional
+
+        objects = labels != IGNORE_LABEL
+        if not objects.any():
             return image, boxes, labels
-        return super().__call__(image, boxes, labels)
+        window = self.inner.make_params([image, tv_tensors.wrap(boxes[objects], like=boxes)])
+        if not window:
+            return image, boxes, labels
+        place = [window[side] for side in ("top", "left", "height", "width")]
+        image, boxes = functional.crop(image, *place), functional.crop(boxes, *place)
+        gone = torch.zeros_like(objects)
+        gone[objects] = ~window["is_within_crop_area"]
+        boxes[gone] = 0
+        return image, boxes, labels
 
 
 @TRANSFORMS.register()
