@@ -111,6 +111,7 @@ def test_a_box_over_the_edge_is_clipped(write):
     data = CocoDataset(**write(annotations=[box(1, 1, [50, 30, 30, 30])]))
     assert data.records.annotation(0).boxes.tolist() == [[50, 30, 60, 40]]
     assert data.problems.clipped == {"1.png": 1}
+    assert "1 boxes clipped in 1 images" in data.summary()
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,54 @@ def test_a_box_over_the_edge_is_clipped(write):
 def test_what_is_wrong_with_a_file_is_named(write, changes, error, text):
     with pytest.raises(error, match=text):
         CocoDataset(**write(**changes))
+
+
+def without(entry, key):
+    return {k: v for k, v in entry.items() if k != key}
+
+
+GOOD = box(7, 1, [1, 1, 5, 5])
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"images": [without(image(1), "id")]}, r"1 of 1 entries of 'images'.*images\[0\] has no 'id'"),
+        ({"images": [image(1), without(image(2), "file_name")]}, r"images\[1\] has no 'file_name' \(id 2\)"),
+        ({"images": [image("x")]}, r"images\[0\] has id 'x', not a whole number"),
+        ({"images": [image(2**70)]}, r"has id \d+, not a whole number"),
+        ({"images": ["x"]}, r"images\[0\] is 'x', not an object"),
+        ({"categories": [{"id": 1}]}, r"categories\[0\] has no 'name' \(id 1\)"),
+        ({"categories": [{"id": None, "name": "cat"}]}, r"categories\[0\] has id None"),
+        ({"annotations": None}, "no list 'annotations'"),
+        ({"annotations": [without(GOOD, "image_id")]}, r"annotations\[0\] has no 'image_id' \(id 7\)"),
+        ({"annotations": [without(GOOD, "category_id")]}, r"annotations\[0\] has no 'category_id'"),
+        ({"annotations": [without(GOOD, "bbox")] * 30}, r"30 of 30 entries.* and 10 more"),
+        ({"annotations": [{**GOOD, "bbox": ["1", 1, 5, 5]}]}, r"has bbox \['1', 1, 5, 5\], not a list of 4"),
+        ({"annotations": [{**GOOD, "bbox": None}]}, "has bbox None"),
+    ],
+)
+def test_broken_entries_are_named_and_counted(write, changes, text):
+    with pytest.raises(ValueError, match=text):
+        CocoDataset(**write(**changes))
+
+
+def test_what_tools_leave_out_or_write_oddly_is_read(write):
+    odd = [
+        {**without(GOOD, "id"), "area": None, "iscrowd": "0"},
+        {**without(GOOD, "id"), "area": float("nan"), "iscrowd": "1", "image_id": 1.0},
+    ]
+    unsized = [{"id": 1, "file_name": "1.png"}, {**image(2), "width": 0}]
+    data = CocoDataset(**write(images=unsized, annotations=odd))
+    assert data.records.area.tolist() == [25, 25]
+    assert data.records.is_ignore.tolist() == [False, True]
+    assert data.records.sizes.tolist() == [[-1, -1], [-1, -1]]
+
+
+def test_a_split_without_a_single_object_is_warned_of(write, caplog):
+    with caplog.at_level(logging.WARNING, logger="detkit"):
+        CocoDataset(**write(annotations=[{**GOOD, "iscrowd": 1}]))
+    assert "no image has a usable box" in caplog.text
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detkit.data.datasets.images import read_image
+from detkit.data.datasets.images import read_image, to_rgb
 
 
 def saved(path, image, **options):
@@ -34,6 +34,34 @@ def test_sixteen_bits_keep_their_range(tmp_path):
     assert saved(tmp_path / "d.png", Image.fromarray(values)).tolist() == [[[0] * 3, [100] * 3, [255] * 3]]
 
 
+def test_a_dark_sixteen_bit_image_stays_dark(tmp_path):
+    values = np.array([[0, 200, 255]], np.uint16)
+    for suffix in ("png", "tif"):
+        assert saved(tmp_path / f"d.{suffix}", Image.fromarray(values)).max() == 0
+    # Mode I is what older Pillows make of a 16-bit PNG.
+    wide = Image.fromarray(np.array([[0, 255, 65535]], np.int32))
+    assert np.asarray(to_rgb(wide))[0, :, 0].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (np.array([[0, 70000]], np.int32), "32-bit values of 0 to 70000"),
+        (np.array([[0.0, 1.0]], np.float32), "floating-point"),
+    ],
+)
+def test_values_of_no_known_range_are_refused(tmp_path, values, text):
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    with pytest.raises(ValueError, match=rf"x.tif: .*{text}.*save it with 8 or 16 bits"):
+        read_image(tmp_path / "x.tif")
+
+
+def test_a_transparent_colour_lies_over_black(tmp_path):
+    image = Image.new("RGB", (2, 1), (9, 8, 7))
+    image.putpixel((1, 0), (1, 2, 3))
+    assert saved(tmp_path / "k.png", image, transparency=(9, 8, 7)).tolist() == [[[0, 0, 0], [1, 2, 3]]]
+
+
 def test_transparency_lies_over_black(tmp_path):
     pixels = np.array([[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 51]]], np.uint8)
     assert saved(tmp_path / "t.png", Image.fromarray(pixels)).tolist() == [
@@ -42,9 +70,10 @@ def test_transparency_lies_over_black(tmp_path):
 
 
 def test_cmyk_is_converted(tmp_path):
-    out = saved(tmp_path / "c.tif", Image.new("CMYK", (1, 1), (0, 255, 255, 0)))
-    assert out[0, 0, 0] > 200
-    assert out[0, 0, 1:].max() < 60
+    for suffix in ("tif", "jpg"):
+        out = saved(tmp_path / f"c.{suffix}", Image.new("CMYK", (8, 8), (0, 255, 255, 0)))
+        assert out[0, 0, 0] > 200
+        assert out[0, 0, 1:].max() < 60
 
 
 def test_files_that_are_no_images_are_named(tmp_path):

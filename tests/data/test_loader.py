@@ -8,6 +8,7 @@ import torch
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.loader import LoaderOptions, build_eval_loader, build_train_loader, collate_images
 from detkit.data.random import seeded
+from detkit.data.transforms.base import Transform
 from detkit.registry import TRANSFORMS
 
 NODES = [{"type": "RandomHorizontalFlip"}, {"type": "ColorJitter", "brightness": 0.4}]
@@ -35,6 +36,7 @@ def same(a, b):
         assert torch.equal(s.ignore, t.ignore)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 4])
 def test_workers_change_nothing(dataset, workers):
     for a, b in zip(train(dataset, 5), train(dataset, 5, workers=workers), strict=True):
@@ -126,7 +128,32 @@ def test_an_image_that_breaks_is_named(tmp_path, workers):
         list(loader)
 
 
-@pytest.mark.parametrize(("argument", "value"), [("batch_size", 0), ("num_workers", -1), ("size_divisor", 0)])
+class Breaks(Transform):
+    def __call__(self, image, boxes, labels):
+        raise KeyError("a fault of a plugin")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_fault_in_a_transform_names_the_image_and_shows_where(dataset, workers):
+    loader = build_eval_loader(dataset, [Breaks()], LoaderOptions(batch_size=2, num_workers=workers))
+    with pytest.raises(RuntimeError, match=r"(?s)image 1 \(train_000001.png\): KeyError.*in __call__"):
+        list(loader)
+
+
+def test_every_batch_has_the_shape_that_is_asked_for(dataset, tmp_path):
+    options = LoaderOptions(batch_size=4, num_workers=0, pad_to=(65, 100))
+    for batch in build_eval_loader(dataset, [], options):
+        assert batch.images.shape[-2:] == (96, 128)
+        assert batch.sizes.unique(dim=0).tolist() == [[64, 64]]
+        assert not batch.images[:, :, 64:].any()
+    loader = build_eval_loader(dataset, [], LoaderOptions(batch_size=4, num_workers=0, pad_to=(64, 60)))
+    with pytest.raises(ValueError, match=r"image 1 .*\(64, 64\) pixels.* don't fit into data.loader.pad_to"):
+        list(loader)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("pad_to", (0, 5)), ("batch_size", 0), ("num_workers", -1), ("size_divisor", 0)]
+)
 def test_senseless_options_are_named(argument, value):
     with pytest.raises(ValueError, match=argument):
         LoaderOptions(**{argument: value})

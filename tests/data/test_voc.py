@@ -72,6 +72,11 @@ def test_a_size_that_is_not_the_images_is_refused_when_loaded(root):
         ("ImageSets/Main/train.txt", "", "train.txt: the split is empty"),
         ("ImageSets/Main/train.txt", "a\na\n", "1 images are listed twice: a"),
         ("ImageSets/Main/train.txt", "a\nz\n", "1 images have no file in Annotations: z"),
+        (
+            "Annotations/a.xml",
+            f"<annotation>{objects((' ', (1, 1, 2, 2), 0))}</annotation>",
+            "a.xml.*an object has no name",
+        ),
         ("Annotations/a.xml", "<annotation>", "a.xml: not a VOC annotation"),
         ("Annotations/a.xml", "<annotation><object><name>x</name></object></annotation>", "a.xml.*no bndbox"),
         (
@@ -85,6 +90,15 @@ def test_what_is_wrong_with_a_file_is_named(root, path, text, message):
     (root / path).write_text(text)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         VocDataset(root=str(root), split="train")
+
+
+def test_files_beside_the_images_are_not_taken_for_them(root):
+    (root / "JPEGImages/a.txt").write_text("notes")
+    (root / "JPEGImages/a.png").write_text("another format of the same name")
+    data = VocDataset(root=str(root), split="train")
+    assert data.records.path(0).endswith("/a.jpg")
+    (root / "JPEGImages/b.jpg").rename(root / "JPEGImages/b.JPEG")
+    assert VocDataset(root=str(root), split="train").records.path(1).endswith("/b.JPEG")
 
 
 def test_missing_images_splits_and_folders_are_named(root, tmp_path):
