@@ -60,8 +60,9 @@ def _report() -> int:
     for line in _build_lines(info):
         print(f"built     {line}")
     if native.cpu:
+        names = {4: "portable", 8: "AVX2", 16: "AVX-512"}
         lanes = torch.ops.detkit.cpu_lanes()
-        print(f"cpu ops   work ({'AVX2' if lanes == 8 else 'portable'}, {torch.get_num_threads()} threads)")
+        print(f"cpu ops   work ({names[lanes]}, {torch.get_num_threads()} threads)")
     else:
         print(f"cpu ops   MISSING: {native.cpu_problem}")
     print(f"cuda ops  {'loaded' if native.cuda else f'missing: {native.cuda_problem}'}")

@@ -149,7 +149,7 @@ def test_each_kind_of_boxes_gives_torchvision_s_indices(kind: str, n: int) -> No
     assert fuzz.same(boxes.float(), scores, groups, 0.5)
 
 
-@pytest.mark.parametrize("capability", ["default", "avx2"])
+@pytest.mark.parametrize("capability", ["default", "avx2", "best"])
 def test_fuzz_in_each_build_of_the_kernel(capability: str) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "fuzz_nms.py"), "--cases", "1500", "--seed", "100"],
@@ -164,8 +164,9 @@ def test_fuzz_in_each_build_of_the_kernel(capability: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no difference" in done.stdout
-    if capability == "default":
-        assert "(4 lanes)" in done.stdout
+    best = torch.ops.detkit.cpu_lanes()
+    wanted = {"default": 4, "avx2": min(best, 8), "best": best}[capability]
+    assert f"({wanted} lanes)" in done.stdout
 
 
 def test_threads_change_nothing() -> None:

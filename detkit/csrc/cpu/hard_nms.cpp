@@ -5,7 +5,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <cstdlib>
-#include <cstring>
+#include <string>
 
 #include "../checks.h"
 #include "sort.h"
@@ -13,21 +13,26 @@
 namespace detkit::cpu {
 namespace {
 
-bool use_avx2() {
-#ifdef DETKIT_HAS_AVX2
-  static const bool use = [] {
-    const char* wanted = std::getenv("DETKIT_CPU_CAPABILITY");
-    return !(wanted && std::strcmp(wanted, "default") == 0) && __builtin_cpu_supports("avx2");
+// Lanes of the float build to use. DETKIT_CPU_CAPABILITY (default, avx2) asks for a lesser one than the CPU
+// has.
+int64_t float_lanes() {
+#ifdef DETKIT_HAS_X86
+  static const int64_t lanes = [] {
+    const char* set = std::getenv("DETKIT_CPU_CAPABILITY");
+    const std::string wanted = set ? set : "";
+    if (wanted == "default" || !__builtin_cpu_supports("avx2")) return 4;
+    return wanted == "avx2" || !__builtin_cpu_supports("avx512f") ? 8 : 16;
   }();
-  return use;
+  return lanes;
 #else
-  return false;
+  return 4;
 #endif
 }
 
 void suppress(const float* boxes, const int32_t* rows, int64_t m, double threshold, uint8_t* keep) {
-#ifdef DETKIT_HAS_AVX2
-  if (use_avx2()) return suppress_avx2(boxes, rows, m, threshold, keep);
+#ifdef DETKIT_HAS_X86
+  if (float_lanes() == 16) return suppress_avx512(boxes, rows, m, threshold, keep);
+  if (float_lanes() == 8) return suppress_avx2(boxes, rows, m, threshold, keep);
 #endif
   suppress_portable(boxes, rows, m, threshold, keep);
 }
@@ -108,7 +113,7 @@ Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
   return out;
 }
 
-int64_t cpu_lanes() { return use_avx2() ? 8 : 4; }
+int64_t cpu_lanes() { return float_lanes(); }
 
 }  // namespace
 }  // namespace detkit::cpu

@@ -13,8 +13,9 @@ using Suppress = void(const T* boxes, const int32_t* rows, int64_t m, double iou
 Suppress<float> suppress_portable;
 Suppress<double> suppress_double;
 #if defined(__x86_64__)
-#define DETKIT_HAS_AVX2 1
+#define DETKIT_HAS_X86 1
 Suppress<float> suppress_avx2;
+Suppress<float> suppress_avx512;
 #endif
 
 }  // namespace detkit::cpu

@@ -1,6 +1,6 @@
-// The greedy scan, written once over a vector type V and built twice: portable and AVX2.
+// The greedy scan, written once over a vector type V and built thrice: portable, AVX2 and AVX-512.
 //
-// Everything is in an unnamed namespace, so that the linker can't take the AVX2 copy for the portable one.
+// Everything is in an unnamed namespace, so that the linker can't take one copy for another.
 //
 // The result is that of the textbook loop, bit for bit:
 //     inter / (area_kept + area - inter) > threshold    in the type of the boxes, threshold in double.
@@ -19,7 +19,6 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <vector>
 
 namespace {
@@ -99,7 +98,7 @@ class Grid {
 
   void reset(int64_t expected, double threshold) {
     int bits = 10;
-    while (bits < 20 && (int64_t(1) << bits) < expected) ++bits;
+    while (bits < 18 && (int64_t(1) << bits) < expected) ++bits;
     shift_ = 64 - bits;
     heads_.assign(size_t(1) << bits, -1);
     nodes_.clear();
@@ -107,6 +106,12 @@ class Grid {
     low_ = threshold * (1 - 1e-4);
     high_ = (1 + 1e-4) / threshold;
     reach_ = (1 / threshold - 1) / 2 * (1 + 1e-4) + 1e-4;
+  }
+
+  // Keeps some memory for the thread's next call: fresh pages would cost more than the search.
+  void release() {
+    constexpr size_t some = size_t(4) << 20;
+    if (nodes_.capacity() * sizeof(Node) > some) std::vector<Node>().swap(nodes_);
   }
 
   void insert(const Box<T>& b) {
@@ -218,19 +223,22 @@ void suppress_plain(const T* boxes, const int32_t* rows, int64_t m, double thres
   }
 }
 
-// V: scalar, width, and test(block, box, threshold) -> does any box of the block suppress this one.
+// V: scalar, width, and test_all(blocks, count, box, threshold) -> does any box of the blocks suppress this
+// one. V::Grid: the lanes that the grid works with, with test(block, box, threshold).
 template <class V>
 void suppress_sorted(const typename V::scalar* boxes, const int32_t* rows, int64_t m, double threshold,
                      uint8_t* keep) {
   using T = typename V::scalar;
+  using Near = typename V::Grid;
   constexpr int W = V::width;
-  constexpr int64_t linear_limit = 256;  // kept boxes; from there on the grid pays
+  constexpr int64_t linear_limit = 48 * W;  // kept boxes; from there on the grid pays
   if (threshold < 0) return suppress_plain(boxes, rows, m, threshold, keep);
 
+  static thread_local Grid<T, Near::width> grid;
   const Threshold<T> t(threshold);
   const bool grid_fits = t.value >= 0.25;
+  bool use_grid = false;
   std::vector<Block<T, W>> list;
-  std::unique_ptr<Grid<T, W>> grid;
   list.reserve(size_t(std::min(m, linear_limit)) / W + 1);
   int64_t kept = 0;
   for (int64_t p = 0; p < m; ++p) {
@@ -239,14 +247,15 @@ void suppress_sorted(const typename V::scalar* boxes, const int32_t* rows, int64
     keep[row] = 1;
     // An IoU is never more than 1 (nor than NaN); written so that NaN takes this way too.
     if (!read_box(boxes + 4 * int64_t(row), t, &b) || !(threshold < 1)) continue;
-    const auto test = [&](const Block<T, W>& block) { return V::test(block, b, t); };
-    const bool hit = grid ? grid->any(b, test) : V::test_all(list.data(), int64_t(list.size()), b, t);
-    if (hit) {
-      keep[row] = 0;
+    if (use_grid) {
+      if (grid.any(b, [&](const auto& block) { return Near::test(block, b, t); }))
+        keep[row] = 0;
+      else
+        grid.insert(b);
       continue;
     }
-    if (grid) {
-      grid->insert(b);
+    if (V::test_all(list.data(), int64_t(list.size()), b, t)) {
+      keep[row] = 0;
       continue;
     }
     if (kept % W == 0) {
@@ -254,16 +263,16 @@ void suppress_sorted(const typename V::scalar* boxes, const int32_t* rows, int64
       list.back().clear();
     }
     list.back().put(int(kept++ % W), b);
-    if (grid_fits && kept == linear_limit) {
-      grid = std::make_unique<Grid<T, W>>();
-      grid->reset(m - p, t.value);
-      for (int64_t i = 0; i < kept; ++i) {
-        const auto& l = list[size_t(i / W)];
-        const int j = int(i % W);
-        grid->insert(Box<T>{l.x1[j], l.y1[j], l.x2[j], l.y2[j], T(0), l.scaled[j]});
-      }
+    if (!grid_fits || kept < linear_limit) continue;
+    use_grid = true;
+    grid.reset(m - p, t.value);
+    for (int64_t i = 0; i < kept; ++i) {
+      const auto& l = list[size_t(i / W)];
+      const int j = int(i % W);
+      grid.insert(Box<T>{l.x1[j], l.y1[j], l.x2[j], l.y2[j], T(0), l.scaled[j]});
     }
   }
+  if (use_grid) grid.release();
 }
 
 }  // namespace

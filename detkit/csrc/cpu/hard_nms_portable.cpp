@@ -8,6 +8,7 @@ template <class T, int W>
 struct Portable {
   using scalar = T;
   static constexpr int width = W;
+  using Grid = Portable;
   using Lanes = Block<T, W>;
 
   static bool may_hit(const Lanes& a, const Box<T>& b, const Threshold<T>&) {
