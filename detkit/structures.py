@@ -95,6 +95,10 @@ class Batch:
             targets=[t.to(device) for t in self.targets],
         )
 
+    def pin_memory(self) -> Batch:
+        """The same batch with images in page-locked memory; a DataLoader calls it where CUDA is there."""
+        return replace(self, images=self.images.pin_memory())
+
 
 @dataclass
 class Predictions:

@@ -83,7 +83,10 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("reason", "bbox"), BAD.items())
+@pytest.mark.parametrize(
+    ("reason", "bbox"),
+    [*BAD.items(), ("outside", [-20, 5, 20, 10]), ("outside", [5, -9, 5, 8]), ("outside", [5, 40, 5, 8])],
+)
 def test_bad_boxes_are_dropped_counted_and_named(write, caplog, reason, bbox):
     where = write(annotations=[box(1, 1, bbox), box(2, 1, [1, 1, 5, 5])])
     with caplog.at_level(logging.WARNING, logger="detkit"):

@@ -128,6 +128,22 @@ def test_an_image_that_breaks_is_named(tmp_path, workers):
         list(loader)
 
 
+def test_a_data_loader_pins_the_images(dataset, monkeypatch):
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1)
+    (batch,) = train(dataset, 1)
+    pinned = pin_memory(batch)
+    assert torch.equal(pinned.images, batch.images + 1)
+    assert pinned.image_ids == batch.image_ids
+
+
+@pytest.mark.gpu
+def test_images_arrive_pinned(dataset):
+    for workers in (0, 1):
+        assert train(dataset, 1, workers=workers)[0].images.is_pinned()
+
+
 class Breaks(Transform):
     def __call__(self, image, boxes, labels):
         raise KeyError("a fault of a plugin")

@@ -122,6 +122,26 @@ def test_the_iou_crop_keeps_what_is_left_of_an_ignore_region():
     assert cut > 5
 
 
+def test_the_iou_crop_drops_objects_whose_centre_is_outside():
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    dropped = 0
+    for seed in range(40):
+        torch.manual_seed(seed)
+        image, targets = apply(
+            [TRANSFORMS.build({"type": "RandomIoUCrop"})],
+            Image.fromarray(noise),
+            BOXES,
+            LABELS,
+            IGNORE & False,
+        )
+        left, top = window_of(image, torch.tensor(noise).permute(2, 0, 1))
+        x, y = (BOXES[:, 0] + BOXES[:, 2]) / 2 - left, (BOXES[:, 1] + BOXES[:, 3]) / 2 - top
+        inside = (x > 0) & (y > 0) & (x < image.shape[2]) & (y < image.shape[1])
+        assert targets.labels.tolist() == LABELS[inside].tolist()
+        dropped += int((~inside).sum())
+    assert dropped > 5
+
+
 def window_of(image, whole):
     """Where a crop was taken from, found in the pixels of noise."""
     height, width = image.shape[1:]
