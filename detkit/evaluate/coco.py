@@ -1,0 +1,237 @@
+"""COCO average precision and recall of boxes (cocodataset.org/#detection-eval).
+
+The evaluator keeps flat arrays; the engine's dictionaries are made once, in `compute`. Images are
+numbered by ascending image id, so the result does not depend on the order or the rank in which they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detkit.evaluate.engines import run_engine
+from detkit.evaluate.options import EvaluatorOptions
+from detkit.structures import ClassMap, Detections
+
+AREAS = ("all", "small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The objects of N images, M in all.
+
+    image_ids: (N,) the data set's own. offsets: (N + 1,) rows `offsets[i]:offsets[i + 1]` belong to
+    image i. boxes: (M, 4) xyxy pixels of the image on disk. labels: (M,) 0..K-1. crowd: (M,) bool,
+    regions in which detections are neither right nor wrong. area: (M,) square pixels.
+    """
+
+    image_ids: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    area: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        ids, counts = np.unique(self.image_ids, return_counts=True)
+        if len(ids) < len(self.image_ids):
+            raise ValueError(f"ground truth: image ids given twice: {_some(ids[counts > 1])}")
+        if len(self.offsets) != len(self.image_ids) + 1 or self.offsets[-1] != len(self.boxes):
+            raise ValueError(
+                f"ground truth: {len(self.offsets)} offsets up to {self.offsets[-1:]} do not fit "
+                f"{len(self.image_ids)} images and {len(self.boxes)} boxes"
+            )
+
+
+class Shard(NamedTuple):
+    """What one process has collected: n images, N detections.
+
+    image_ids (n,) int64, counts (n,) int64 detections of each, boxes (N, 4) float32 xyxy pixels of the
+    image on disk, scores (N,) float32, labels (N,) int64.
+    """
+
+    image_ids: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """The figures of a detector on a data set; None where there is no ground truth to measure against.
+
+    metrics: ap, ap50, ap75, ap_small, ap_medium, ap_large, ar1, ar10, ar100 (by `max_detections`),
+    ar_small, ar_medium, ar_large. per_class: class name -> the same keys. num_objects: class name
+    -> area range -> ground-truth boxes that are not crowd. seconds: where the time went.
+    """
+
+    metrics: dict[str, float | None]
+    per_class: dict[str, dict[str, float | None]]
+    num_objects: dict[str, dict[str, int]]
+    num_images: int
+    num_detections: int
+    area_limits: tuple[float, float] = (1024.0, 9216.0)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ap(self) -> float | None:
+        """Mean over classes and IoU 0.50:0.05:0.95."""
+        return self.metrics["ap"]
+
+    @property
+    def ap50(self) -> float | None:
+        """AP at IoU 0.50."""
+        return self.metrics["ap50"]
+
+    @property
+    def ap75(self) -> float | None:
+        """AP at IoU 0.75."""
+        return self.metrics["ap75"]
+
+
+class CocoEvaluator:
+    """Collects detections, image by image, and compares them with the ground truth."""
+
+    def __init__(self, classes: ClassMap, truth: GroundTruth, options: EvaluatorOptions | None = None) -> None:
+        self.classes, self.truth, self.options = classes, truth, options or EvaluatorOptions()
+        self._shards: list[Shard] = []
+
+    def add(self, image_ids: Sequence[int], detections: Sequence[Detections]) -> None:
+        """One `Detections` an image, boxes in pixels of the image on disk."""
+        if len(image_ids) != len(detections):
+            raise ValueError(f"{len(image_ids)} image ids but detections of {len(detections)} images")
+        if not detections:
+            return
+
+        def joined(name: str, dtype: Any) -> NDArray[Any]:
+            parts = [getattr(d, name).detach().cpu().numpy() for d in detections]
+            return np.concatenate(parts).astype(dtype, copy=False)
+
+        shard = Shard(
+            np.asarray(image_ids, dtype=np.int64),
+            np.array([len(d) for d in detections], dtype=np.int64),
+            joined("boxes", np.float32).reshape(-1, 4),
+            joined("scores", np.float32),
+            joined("labels", np.int64),
+        )
+        self._check(shard)
+        self._shards.append(shard)
+
+    def shard(self) -> Shard:
+        """All that was added here, as plain arrays to send to another process."""
+        if not self._shards:
+            empty = np.zeros(0, np.int64)
+            return Shard(empty, empty, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), empty)
+        return Shard(*(np.concatenate(parts) for parts in zip(*self._shards, strict=True)))
+
+    def merge(self, shards: Iterable[Shard]) -> None:
+        """Add what other processes collected. An image must come from one of them alone."""
+        self._shards.extend(shards)
+
+    def compute(self) -> CocoResult:
+        """The figures over all images of the ground truth, each of which must have been added once."""
+        found = self._sorted()
+        precision, recall = run_engine(self.truth, found, len(self.classes), self.options)
+        num_objects = _count_objects(self.truth, self.classes, self.options)
+        return CocoResult(
+            metrics=_summarize(precision, recall, slice(None), self.options),
+            per_class={
+                name: _summarize(precision, recall, slice(k, k + 1), self.options)
+                for k, name in enumerate(self.classes.names)
+            },
+            num_objects=num_objects,
+            num_images=len(found.image_ids),
+            num_detections=len(found.scores),
+            area_limits=tuple(self.options.area_limits),
+        )
+
+    def _check(self, shard: Shard) -> None:
+        """Refuse what the engine would silently count as a miss."""
+        owner = np.repeat(shard.image_ids, shard.counts)
+        wrong = (shard.labels < 0) | (shard.labels >= len(self.classes))
+        if wrong.any():
+            raise ValueError(
+                f"label {shard.labels[wrong][0]} of image {owner[wrong][0]} is not one of the "
+                f"{len(self.classes)} classes (0..{len(self.classes) - 1})"
+            )
+        wrong = ~(np.isfinite(shard.boxes).all(axis=1) & np.isfinite(shard.scores))
+        if wrong.any():
+            raise ValueError(f"boxes or scores are not finite in image {_some(np.unique(owner[wrong]))}")
+
+    def _sorted(self) -> Shard:
+        """The shards as one, by ascending image id; the order within an image is kept."""
+        all_ = self.shard()
+        ids, counts = np.unique(all_.image_ids, return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(f"detections of the same image were added twice: image {_some(ids[counts > 1])}")
+        for what, left in (
+            ("images without an entry (add empty detections for an image in which nothing is found)",
+             np.setdiff1d(self.truth.image_ids, ids)),
+            ("images that are not in the ground truth", np.setdiff1d(ids, self.truth.image_ids)),
+        ):  # fmt: skip
+            if len(left):
+                raise ValueError(f"{len(left)} {what}: {_some(left)}")
+        order = np.argsort(all_.image_ids, kind="stable")
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        rows = np.argsort(np.repeat(rank, all_.counts), kind="stable")
+        return Shard(
+            all_.image_ids[order], all_.counts[order], all_.boxes[rows], all_.scores[rows], all_.labels[rows]
+        )
+
+
+def _summarize(
+    precision: NDArray[np.float64], recall: NDArray[np.float64], classes: slice, options: EvaluatorOptions
+) -> dict[str, float | None]:
+    """Means of the engine's arrays (T, R, K, areas, limits) and (T, K, areas, limits), -1: no ground truth."""
+
+    def mean(values: NDArray[np.float64]) -> float | None:
+        valid = values[values > -1]
+        return float(valid.mean()) if valid.size else None
+
+    p, r = precision[:, :, classes], recall[:, classes]
+    metrics = {"ap": mean(p[:, :, :, 0, -1]), "ap50": mean(p[0, :, :, 0, -1]), "ap75": mean(p[5, :, :, 0, -1])}
+    metrics.update({f"ap_{area}": mean(p[:, :, :, a, -1]) for a, area in enumerate(AREAS) if a})
+    metrics.update({f"ar{most}": mean(r[:, :, 0, m]) for m, most in enumerate(options.max_detections)})
+    metrics.update({f"ar_{area}": mean(r[:, :, a, -1]) for a, area in enumerate(AREAS) if a})
+    return metrics
+
+
+def area_ranges(options: EvaluatorOptions) -> list[list[float]]:
+    """[lower, upper] of all, small, medium, large; both ends belong to the range, as in pycocotools."""
+    small, medium = options.area_limits
+    return [[0.0, 1e10], [0.0, small], [small, medium], [medium, 1e10]]
+
+
+def _count_objects(
+    truth: GroundTruth, classes: ClassMap, options: EvaluatorOptions
+) -> dict[str, dict[str, int]]:
+    counts = {}
+    for area, (low, high) in zip(AREAS, area_ranges(options), strict=True):
+        chosen = ~truth.crowd & (truth.area >= low) & (truth.area <= high)
+        counts[area] = np.bincount(truth.labels[chosen], minlength=len(classes))
+    return {name: {area: int(counts[area][k]) for area in AREAS} for k, name in enumerate(classes.names)}
+
+
+def ground_truth_from(dataset: Any) -> GroundTruth:
+    """The ground truth of a `detkit.data` data set, which keeps its records as flat arrays."""
+    records = dataset.records
+    return GroundTruth(
+        image_ids=records.image_ids,
+        offsets=np.concatenate(([0], records.ends)),
+        boxes=records.boxes,
+        labels=records.labels,
+        crowd=records.is_ignore,
+        area=records.area,
+    )
+
+
+def _some(ids: NDArray[Any], most: int = 5) -> str:
+    """The first few ids, and how many more there are."""
+    text = ", ".join(str(i) for i in ids[:most].tolist())
+    return text + (f" and {len(ids) - most} more" if len(ids) > most else "")

@@ -1,0 +1,32 @@
+"""Settings of the evaluation; no torch here, so that a config can be checked quickly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatorOptions:
+    """How average precision is computed.
+
+    engine: `faster` is faster-coco-eval (C++); `pycocotools` the reference, some ten times slower.
+    Both give the same figures.
+    max_detections: the best-scoring detections an image and class that count, ascending; the last one
+    is that of every AP, each one has an AR.
+    area_limits: square pixels, the upper ends of `small` and `medium` (COCO: 32^2 and 96^2).
+    """
+
+    engine: Literal["faster", "pycocotools"] = "faster"
+    max_detections: tuple[int, int, int] = (1, 10, 100)
+    area_limits: tuple[float, float] = (1024.0, 9216.0)
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("faster", "pycocotools"):
+            raise ValueError(f"evaluator.engine: {self.engine!r} is neither 'faster' nor 'pycocotools'")
+        counts = tuple(self.max_detections)
+        if len(counts) != 3 or counts[0] < 1 or any(a >= b for a, b in zip(counts, counts[1:], strict=False)):
+            raise ValueError(f"evaluator.max_detections: {counts} must be three ascending counts, e.g. (1, 10, 100)")
+        small, medium = self.area_limits
+        if not 0 < small < medium:
+            raise ValueError(f"evaluator.area_limits: {(small, medium)} must be positive and ascending")

@@ -1,0 +1,148 @@
+"""The one evaluation loop: `detkit eval` and the evaluation during training both run it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from detkit import boxes as box_ops
+from detkit.evaluate.coco import CocoEvaluator, CocoResult, Shard, ground_truth_from
+from detkit.evaluate.options import EvaluatorOptions
+from detkit.structures import Batch, ClassMap, Detections
+
+
+def evaluate(
+    detector: nn.Module,
+    dataset: Any,
+    loader: Iterable[Batch],
+    options: EvaluatorOptions | None = None,
+    *,
+    progress: bool = True,
+) -> CocoResult:
+    """Run the detector over the loader and compare with the data set's ground truth.
+
+    In a process group each rank's loader gives a part of the images; every rank gets the whole result,
+    the same as one process would. The detector is in eval mode meanwhile and left as it was found.
+    `CocoResult.seconds` splits this rank's time into data, network, postprocess and metrics.
+    """
+    evaluator = CocoEvaluator(dataset.classes, ground_truth_from(dataset), options)
+    device = next(detector.parameters()).device
+    seconds = dict.fromkeys(("data", "network", "postprocess", "metrics"), 0.0)
+    was_training = detector.training
+    detector.eval()
+    try:
+        clock = _Clock(device, seconds)
+        for batch in _with_progress(loader, progress):
+            clock.lap("data")
+            with torch.inference_mode():
+                pred = detector(batch.images.to(device, non_blocking=True), batch.sizes)
+                clock.lap("network")
+                found = detector.detect(pred, batch.sizes)  # type: ignore[operator]
+                found = to_original(found, batch.sizes, batch.original_sizes)
+            clock.lap("postprocess")
+            evaluator.add(batch.image_ids, found)
+            clock.lap("metrics")
+    finally:
+        detector.train(was_training)
+    result = compute_everywhere(evaluator)
+    clock.lap("metrics")
+    return replace(result, seconds=seconds)
+
+
+def self_test(dataset: Any, loader: Iterable[Batch], options: EvaluatorOptions | None = None) -> CocoResult:
+    """The ground truth, as the loader hands it out, as predictions: every AP that is defined must be 1.
+
+    Goes through files, transforms, label map, resize and its undoing, and the evaluator; so a figure
+    below 1 means that one of them is wrong, or that one image holds more objects of a class than
+    `max_detections` admits.
+    """
+    evaluator = CocoEvaluator(dataset.classes, ground_truth_from(dataset), options)
+    for batch in loader:
+        found = [Detections(t.boxes, torch.ones(len(t.boxes)), t.labels) for t in batch.targets]
+        evaluator.add(batch.image_ids, to_original(found, batch.sizes, batch.original_sizes))
+    return compute_everywhere(evaluator)
+
+
+def to_original(found: list[Detections], sizes: Tensor, original_sizes: Tensor) -> list[Detections]:
+    """Detections in pixels of the network's input -> of the image on disk, on the CPU."""
+    return [
+        Detections(
+            box_ops.rescale(d.boxes.float(), (int(h), int(w)), (int(to_h), int(to_w))).cpu(),
+            d.scores.float().cpu(),
+            d.labels.cpu(),
+        )
+        for d, (h, w), (to_h, to_w) in zip(found, sizes.tolist(), original_sizes.tolist(), strict=True)
+    ]
+
+
+def compute_everywhere(evaluator: CocoEvaluator) -> CocoResult:
+    """`evaluator.compute()` over the images of all ranks; an error on rank 0 is raised on every rank."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return evaluator.compute()
+    rank = dist.get_rank()
+    shards: list[Any] | None = [None] * dist.get_world_size() if rank == 0 else None
+    dist.gather_object(evaluator.shard(), shards, dst=0)
+    outcome: list[Any] = [None]
+    if shards is not None:
+        whole = CocoEvaluator(evaluator.classes, evaluator.truth, evaluator.options)
+        whole.merge(Shard(*s) for s in shards)
+        try:
+            outcome = [whole.compute()]
+        except ValueError as error:
+            outcome = [error]
+    dist.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[0], ValueError):
+        raise outcome[0]
+    result: CocoResult = outcome[0]
+    return result
+
+
+def check_classes(checkpoint: ClassMap, dataset: ClassMap) -> None:
+    """Refuse to measure a detector on a data set with other classes, or the same in another order."""
+    if checkpoint.names == dataset.names:
+        return
+    missing = [n for n in checkpoint.names if n not in dataset.names]
+    extra = [n for n in dataset.names if n not in checkpoint.names]
+    parts = []
+    if missing:
+        parts.append(f"only in the checkpoint: {', '.join(missing)}")
+    if extra:
+        parts.append(f"only in the data set: {', '.join(extra)}")
+    if not parts:
+        moved = [f"{a} / {b}" for a, b in zip(checkpoint.names, dataset.names, strict=True) if a != b]
+        parts.append(f"the same names in another order (checkpoint / data set): {', '.join(moved)}")
+    raise ValueError(
+        f"the checkpoint's {len(checkpoint)} classes are not the data set's {len(dataset)}: {'; '.join(parts)}"
+    )
+
+
+class _Clock:
+    """Adds the time since the last lap to a part; on a GPU only after it has finished its work."""
+
+    def __init__(self, device: torch.device, seconds: dict[str, float]) -> None:
+        self.device, self.seconds = device, seconds
+        self.last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[part] += now - self.last
+        self.last = now
+
+
+def _with_progress(loader: Iterable[Batch], progress: bool) -> Iterator[Batch]:
+    """A bar on a terminal's rank 0, nothing elsewhere."""
+    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    if not progress or rank:
+        yield from loader
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=None)
