@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from detkit.evaluate.engines import run_engine
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap, Detections
+
+if TYPE_CHECKING:
+    from detkit.data.datasets.base import DetectionDataset
 
 AREAS = ("all", "small", "medium", "large")
 
@@ -97,7 +100,9 @@ class CocoResult:
 class CocoEvaluator:
     """Collects detections, image by image, and compares them with the ground truth."""
 
-    def __init__(self, classes: ClassMap, truth: GroundTruth, options: EvaluatorOptions | None = None) -> None:
+    def __init__(
+        self, classes: ClassMap, truth: GroundTruth, options: EvaluatorOptions | None = None
+    ) -> None:
         self.classes, self.truth, self.options = classes, truth, options or EvaluatorOptions()
         self._shards: list[Shard] = []
 
@@ -147,7 +152,7 @@ class CocoEvaluator:
             num_objects=num_objects,
             num_images=len(found.image_ids),
             num_detections=len(found.scores),
-            area_limits=tuple(self.options.area_limits),
+            area_limits=self.options.area_limits,
         )
 
     def _check(self, shard: Shard) -> None:
@@ -169,13 +174,16 @@ class CocoEvaluator:
         ids, counts = np.unique(all_.image_ids, return_counts=True)
         if (counts > 1).any():
             raise ValueError(f"detections of the same image were added twice: image {_some(ids[counts > 1])}")
-        for what, left in (
-            ("images without an entry (add empty detections for an image in which nothing is found)",
-             np.setdiff1d(self.truth.image_ids, ids)),
-            ("images that are not in the ground truth", np.setdiff1d(ids, self.truth.image_ids)),
-        ):  # fmt: skip
-            if len(left):
-                raise ValueError(f"{len(left)} {what}: {_some(left)}")
+        missing, unknown = np.setdiff1d(self.truth.image_ids, ids), np.setdiff1d(ids, self.truth.image_ids)
+        if len(unknown):
+            raise ValueError(
+                f"detections of {len(unknown)} images that the ground truth lacks: {_some(unknown)}"
+            )
+        if len(missing):
+            raise ValueError(
+                f"{len(missing)} of {len(self.truth.image_ids)} images were never added: {_some(missing)}; "
+                "an image in which nothing is found needs an entry without detections"
+            )
         order = np.argsort(all_.image_ids, kind="stable")
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
@@ -188,14 +196,18 @@ class CocoEvaluator:
 def _summarize(
     precision: NDArray[np.float64], recall: NDArray[np.float64], classes: slice, options: EvaluatorOptions
 ) -> dict[str, float | None]:
-    """Means of the engine's arrays (T, R, K, areas, limits) and (T, K, areas, limits), -1: no ground truth."""
+    """Means over the engine's (T, R, K, areas, limits) and (T, K, areas, limits), leaving -1 out."""
 
     def mean(values: NDArray[np.float64]) -> float | None:
         valid = values[values > -1]
         return float(valid.mean()) if valid.size else None
 
     p, r = precision[:, :, classes], recall[:, classes]
-    metrics = {"ap": mean(p[:, :, :, 0, -1]), "ap50": mean(p[0, :, :, 0, -1]), "ap75": mean(p[5, :, :, 0, -1])}
+    metrics = {
+        "ap": mean(p[:, :, :, 0, -1]),
+        "ap50": mean(p[0, :, :, 0, -1]),
+        "ap75": mean(p[5, :, :, 0, -1]),
+    }
     metrics.update({f"ap_{area}": mean(p[:, :, :, a, -1]) for a, area in enumerate(AREAS) if a})
     metrics.update({f"ar{most}": mean(r[:, :, 0, m]) for m, most in enumerate(options.max_detections)})
     metrics.update({f"ar_{area}": mean(r[:, :, a, -1]) for a, area in enumerate(AREAS) if a})
@@ -218,12 +230,12 @@ def _count_objects(
     return {name: {area: int(counts[area][k]) for area in AREAS} for k, name in enumerate(classes.names)}
 
 
-def ground_truth_from(dataset: Any) -> GroundTruth:
-    """The ground truth of a `detkit.data` data set, which keeps its records as flat arrays."""
+def ground_truth_from(dataset: DetectionDataset) -> GroundTruth:
+    """The ground truth of a data set. Its ignore regions (crowd, VOC's difficult) become crowd boxes."""
     records = dataset.records
     return GroundTruth(
         image_ids=records.image_ids,
-        offsets=np.concatenate(([0], records.ends)),
+        offsets=np.concatenate((np.zeros(1, np.int64), records.ends)),
         boxes=records.boxes,
         labels=records.labels,
         crowd=records.is_ignore,

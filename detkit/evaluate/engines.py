@@ -105,10 +105,23 @@ def _found_dicts(found: Shard) -> list[dict[str, Any]]:
     boxes = found.boxes.astype(np.float64)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     columns = zip(
-        images.tolist(), found.labels.tolist(), _xywh(boxes), area.tolist(), found.scores.tolist(), strict=True
+        images.tolist(),
+        found.labels.tolist(),
+        _xywh(boxes),
+        area.tolist(),
+        found.scores.tolist(),
+        strict=True,
     )
     return [
-        {"id": i, "image_id": image, "category_id": label, "bbox": box, "area": size, "score": score, "iscrowd": 0}
+        {
+            "id": i,
+            "image_id": image,
+            "category_id": label,
+            "bbox": box,
+            "area": size,
+            "score": score,
+            "iscrowd": 0,
+        }
         for i, (image, label, box, size, score) in enumerate(columns, start=1)
     ]
 

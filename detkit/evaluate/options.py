@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 
@@ -25,8 +26,10 @@ class EvaluatorOptions:
         if self.engine not in ("faster", "pycocotools"):
             raise ValueError(f"evaluator.engine: {self.engine!r} is neither 'faster' nor 'pycocotools'")
         counts = tuple(self.max_detections)
-        if len(counts) != 3 or counts[0] < 1 or any(a >= b for a, b in zip(counts, counts[1:], strict=False)):
-            raise ValueError(f"evaluator.max_detections: {counts} must be three ascending counts, e.g. (1, 10, 100)")
+        if len(counts) != 3 or counts[0] < 1 or any(a >= b for a, b in pairwise(counts)):
+            raise ValueError(
+                f"evaluator.max_detections: {counts} must be three ascending counts, e.g. (1, 10, 100)"
+            )
         small, medium = self.area_limits
         if not 0 < small < medium:
             raise ValueError(f"evaluator.area_limits: {(small, medium)} must be positive and ascending")

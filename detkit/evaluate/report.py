@@ -25,7 +25,6 @@ def to_json(result: CocoResult) -> dict[str, Any]:
 
 def format_table(result: CocoResult) -> str:
     """The COCO figures, then one line a class, then why a figure is missing."""
-    names = [*result.per_class, "all classes"]
     rows = [
         [name, str(result.num_objects[name]["all"]), *(_figure(values[key]) for key in COLUMNS)]
         for name, values in result.per_class.items()
@@ -34,13 +33,16 @@ def format_table(result: CocoResult) -> str:
     mean = ["all classes", str(total), *(_figure(result.metrics[key]) for key in COLUMNS)]
     head = ["class", "objects", *HEADS]
     widths = [max(len(row[c]) for row in (head, mean, *rows)) for c in range(len(head))]
-    widths[0] = max(widths[0], max(map(len, names)))
 
     def line(cells: list[str]) -> str:
-        return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
+        return "  ".join(
+            [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
+        )
 
     rule = "-" * len(line(head))
-    recall = "  ".join(f"{_recall_name(k)} {_figure(v)}" for k, v in result.metrics.items() if k.startswith("ar"))
+    recall = "  ".join(
+        f"{_recall_name(k)} {_figure(v)}" for k, v in result.metrics.items() if k.startswith("ar")
+    )
     lines = [
         f"{result.num_images} images, {total} objects, {result.num_detections} detections",
         line(head), rule, *(line(row) for row in rows), rule, line(mean), "", recall, *_reasons(result),
@@ -57,17 +59,21 @@ def _recall_name(key: str) -> str:
 
 
 def _reasons(result: CocoResult) -> list[str]:
-    """One line for every class or area range without ground truth."""
-    small, medium = (f"{limit**0.5:g}²" for limit in result.area_limits)
-    spans = {"small": f"of at most {small} px", "medium": f"of {small} to {medium} px", "large": f"of at least {medium} px"}
-    absent = [name for name, counts in result.num_objects.items() if not counts["all"]]
-    if len(absent) == len(result.num_objects):
+    """One line for the classes, and for every area range, without ground truth."""
+    small, medium = (f"{limit**0.5:g}² px" for limit in result.area_limits)
+    spans = {"small": f"up to {small}", "medium": f"from {small} to {medium}", "large": f"from {medium} on"}
+    present = [name for name, counts in result.num_objects.items() if counts["all"]]
+    absent = [name for name in result.num_objects if name not in present]
+    if not present:
         return ["n/a (no ground truth in any image)"]
-    lines = [f"n/a (no ground truth of class {', '.join(absent)})"] if absent else []
+    lines = [f"{_names(absent)}: n/a (no ground truth of the class)"] if absent else []
     for area, span in spans.items():
-        without = [n for n, counts in result.num_objects.items() if counts["all"] and not counts[area]]
-        present = len(result.num_objects) - len(absent)
+        without = [name for name in present if not result.num_objects[name][area]]
         if without:
-            whose = "" if len(without) == present else f" of class {', '.join(without)}"
-            lines.append(f"n/a in AP {area} (no ground truth {span}{whose})")
+            whose = "" if len(without) == len(present) else f" of {_names(without)}"
+            lines.append(f"{area}{whose}: n/a (no ground truth {span})")
     return lines
+
+
+def _names(names: list[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

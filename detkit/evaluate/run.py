@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -16,10 +16,13 @@ from detkit.evaluate.coco import CocoEvaluator, CocoResult, Shard, ground_truth_
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import Batch, ClassMap, Detections
 
+if TYPE_CHECKING:
+    from detkit.data.datasets.base import DetectionDataset
+
 
 def evaluate(
     detector: nn.Module,
-    dataset: Any,
+    dataset: DetectionDataset,
     loader: Iterable[Batch],
     options: EvaluatorOptions | None = None,
     *,
@@ -55,7 +58,9 @@ def evaluate(
     return replace(result, seconds=seconds)
 
 
-def self_test(dataset: Any, loader: Iterable[Batch], options: EvaluatorOptions | None = None) -> CocoResult:
+def self_test(
+    dataset: DetectionDataset, loader: Iterable[Batch], options: EvaluatorOptions | None = None
+) -> CocoResult:
     """The ground truth, as the loader hands it out, as predictions: every AP that is defined must be 1.
 
     Goes through files, transforms, label map, resize and its undoing, and the evaluator; so a figure
@@ -118,7 +123,8 @@ def check_classes(checkpoint: ClassMap, dataset: ClassMap) -> None:
         moved = [f"{a} / {b}" for a, b in zip(checkpoint.names, dataset.names, strict=True) if a != b]
         parts.append(f"the same names in another order (checkpoint / data set): {', '.join(moved)}")
     raise ValueError(
-        f"the checkpoint's {len(checkpoint)} classes are not the data set's {len(dataset)}: {'; '.join(parts)}"
+        f"the checkpoint's {len(checkpoint)} classes are not the data set's {len(dataset)}: "
+        + "; ".join(parts)
     )
 
 

@@ -1,0 +1,107 @@
+"""The verb `detkit eval`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from detkit.config import Config
+    from detkit.evaluate.coco import CocoResult
+
+TOLERANCE = 1e-9
+"""Of a self-test: pycocotools' precision has an epsilon in it, so a class of one object gets 1 - 2e-16."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.add_argument("checkpoint", metavar="RUN_OR_CKPT", help="run folder or checkpoint file")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="e.g. data.val.dataset.split=test",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--self-test",
+        action="store_true",
+        help="evaluate the ground truth as predictions, which must give 1; here, a config file will do",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the table; returns 1 if a self-test fails."""
+    from detkit.evaluate.report import format_table, to_json
+
+    result = measure_ground_truth(args) if args.self_test else measure_detector(args)
+    print(format_table(result))
+    if result.seconds:
+        print("seconds: " + ", ".join(f"{part} {s:.1f}" for part, s in result.seconds.items()))
+    if args.json:
+        path = Path(args.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(to_json(result), indent=1) + "\n")
+    return judge_self_test(result) if args.self_test else 0
+
+
+def measure_detector(args: argparse.Namespace) -> CocoResult:
+    """The detector of a checkpoint on its config's `data.val`, overrides applied."""
+    from detkit.detectors.predictor import load_detector
+    from detkit.evaluate.run import check_classes, evaluate
+
+    detector, config, classes = load_detector(args.checkpoint, device=args.device, overrides=args.overrides)
+    dataset, loader = validation_data(config)
+    check_classes(classes, dataset.classes)
+    return evaluate(detector, dataset, loader, config.options("evaluator"))
+
+
+def measure_ground_truth(args: argparse.Namespace) -> CocoResult:
+    """The ground truth as predictions; the config of a checkpoint, or a config file itself."""
+    from detkit.config import Config, load_config
+    from detkit.evaluate.run import self_test
+
+    if Path(args.checkpoint).suffix in (".yaml", ".yml"):
+        config = load_config(args.checkpoint, args.overrides)
+    else:
+        from detkit.train.checkpoint import load_checkpoint
+
+        config = Config.from_dict(load_checkpoint(args.checkpoint).config, args.overrides)
+    dataset, loader = validation_data(config)
+    return self_test(dataset, loader, config.options("evaluator"))
+
+
+def validation_data(config: Config) -> tuple[Any, Any]:
+    """Data set and loader of `data.val`."""
+    from detkit.data.loader import build_eval_loader
+    from detkit.registry import DATASETS, TRANSFORMS
+
+    dataset = DATASETS.build(config.require("data.val.dataset"))
+    transforms = [TRANSFORMS.build(node) for node in config.require("data.val.transforms")]
+    return dataset, build_eval_loader(dataset, transforms, config.options("data.loader"))
+
+
+def judge_self_test(result: CocoResult) -> int:
+    """Says which AP is not 1, class by class; 0 if all that are defined are."""
+    wrong = [
+        f"  {name}: {key} {value:.6f}"
+        for name, metrics in (("all classes", result.metrics), *result.per_class.items())
+        for key, value in metrics.items()
+        if key.startswith("ap") and value is not None and value < 1 - TOLERANCE
+    ]
+    if result.ap is None:
+        print("self-test: nothing to measure, for there is no ground truth")
+        return 1
+    if not wrong:
+        print("self-test passed: the ground truth as predictions gives 1 wherever AP is defined")
+        return 0
+    print("self-test failed: the ground truth as predictions does not give 1")
+    print("\n".join(wrong))
+    print(
+        "either data.val.transforms lose or move boxes, or an image holds more objects of a class than "
+        "evaluator.max_detections admits"
+    )
+    return 1

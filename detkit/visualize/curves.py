@@ -1,0 +1,133 @@
+"""Curves of a run, from its metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from detkit.visualize.draw import class_color
+
+
+def read_metrics(path: str | Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A run's metrics.jsonl -> training lines and evaluation lines, by step.
+
+    After a resume a step can occur twice; the later line counts. A last line that was cut off by a
+    crash is left out; any other bad line is an error that names it.
+    """
+    path = Path(path)
+    train: dict[int, dict[str, Any]] = {}
+    evals: dict[int, dict[str, Any]] = {}
+    lines = path.read_text().splitlines()
+    for number, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}:{number}: not JSON: {error}") from error
+        if "eval" in line:
+            evals[int(line["step"])] = line["eval"] | {"step": int(line["step"])}
+        if "loss" in line:
+            train[int(line["step"])] = line
+    return [train[s] for s in sorted(train)], [evals[s] for s in sorted(evals)]
+
+
+def plot_curves(metrics: str | Path, path: str | Path, *, title: str = "") -> Path:
+    """Loss terms, learning rate and AP over steps, from metrics.jsonl, as one PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    train, evals = read_metrics(metrics)
+    if not train and not evals:
+        raise ValueError(f"{metrics} holds neither training nor evaluation lines")
+    figure = Figure(figsize=(13, 4), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+    FigureCanvasAgg(figure)
+    loss_axes, lr_axes, ap_axes = figure.subplots(1, 3)
+    _plot_losses(loss_axes, train)
+    _plot_lr(lr_axes, train)
+    _plot_ap(ap_axes, evals)
+    last = max([line["step"] for line in (*train, *evals)])
+    for axes in (loss_axes, lr_axes, ap_axes):
+        axes.set_xlim(0, last * 1.02)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=13)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _hex(label: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*class_color(label))
+
+
+def _smooth(values: list[float], span: int) -> list[float]:
+    """Exponential mean of about `span` values, without the bias towards zero at the start."""
+    keep = 1 - 1 / max(span, 1)
+    total = weight = 0.0
+    out = []
+    for value in values:
+        total, weight = keep * total + value, keep * weight + 1
+        out.append(total / weight)
+    return out
+
+
+def _plot_losses(axes: Any, train: list[dict[str, Any]]) -> None:
+    """Each term faint as measured and strong as a running mean."""
+    axes.set_title("loss", fontsize=11)
+    keys = ["loss", *sorted({k for line in train for k in line if k.startswith("loss_")}, reverse=True)]
+    for n, key in enumerate(keys):
+        points = [(line["step"], line[key]) for line in train if line.get(key) is not None]
+        if not points:
+            continue
+        steps, values = zip(*points, strict=True)
+        name = "total" if key == "loss" else key.removeprefix("loss_").replace("_", " ")
+        axes.plot(steps, values, color=_hex(n), alpha=0.25, linewidth=0.8)
+        axes.plot(
+            steps, _smooth(list(values), max(1, len(values) // 25)), color=_hex(n), linewidth=1.8, label=name
+        )
+    if axes.lines:
+        axes.legend(frameon=False)
+        if all(y > 0 for line in axes.lines for y in line.get_ydata()):
+            axes.set_yscale("log")
+            _plain_ticks(axes)
+
+
+def _plain_ticks(axes: Any) -> None:
+    """0.2 instead of 2 x 10^-1."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _plot_lr(axes: Any, train: list[dict[str, Any]]) -> None:
+    axes.set_title("learning rate", fontsize=11)
+    points = [(line["step"], line["lr"]) for line in train if line.get("lr") is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=_hex(4), linewidth=1.8)
+        axes.set_ylim(bottom=0)
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+
+
+def _plot_ap(axes: Any, evals: list[dict[str, Any]]) -> None:
+    axes.set_title("average precision on the validation images", fontsize=11)
+    axes.set_ylim(0, 1)
+    for n, (key, name) in enumerate((("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75"))):
+        points = [(line["step"], line[key]) for line in evals if line.get(key) is not None]
+        if points:
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, color=_hex(n), marker="o", markersize=4, linewidth=1.8)
+            axes.lines[-1].set_label(f"{name}, last {values[-1]:.3f}")
+    if axes.lines:
+        axes.legend(frameon=False, loc="lower right")
+    else:
+        axes.text(0.5, 0.5, "no evaluation yet", ha="center", va="center", transform=axes.transAxes)

@@ -1,0 +1,173 @@
+"""Boxes and names on one image."""
+
+from __future__ import annotations
+
+import colorsys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detkit.structures import ClassMap, Detections, Targets
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+Color = tuple[int, int, int]
+
+INK: Color = (32, 36, 44)
+PAPER: Color = (255, 255, 255)
+MUTED: Color = (110, 118, 130)
+FIRST_COLORS: tuple[Color, ...] = (
+    (31, 119, 220), (230, 85, 13), (24, 150, 84), (200, 30, 100), (120, 80, 200),
+    (0, 150, 170), (190, 140, 0), (140, 86, 75), (90, 110, 20), (214, 39, 40),
+)  # fmt: skip
+
+
+def class_color(label: int) -> Color:
+    """The color of a class, the same in every picture: ten chosen by eye, then around the hue circle."""
+    if label < len(FIRST_COLORS):
+        return FIRST_COLORS[label]
+    hue = (label * 0.618034) % 1.0
+    red, green, blue = colorsys.hls_to_rgb(hue, 0.42, 0.75)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_detections(
+    image: Any,
+    found: Detections | Targets,
+    classes: ClassMap,
+    *,
+    min_score: float = 0.0,
+    side: int | None = None,
+) -> PILImage:
+    """A copy of the image (PIL, (H, W, 3) uint8 array or (3, H, W) uint8 tensor) with boxes and names.
+
+    found: in pixels of that image; `Targets` have no scores, their ignore regions are drawn hatched.
+    min_score: detections below it are left out. side: scale the picture so that its longer side has that
+    many pixels; the names are written afterwards, so they stay readable.
+    """
+    from PIL import Image, ImageDraw
+
+    picture = _as_pil(image)
+    scale = side / max(picture.size) if side else 1.0
+    if scale != 1:
+        picture = picture.resize(
+            (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))),
+            Image.Resampling.LANCZOS,
+        )
+    draw = ImageDraw.Draw(picture)
+    size = max(11, round(max(picture.size) / 48))
+    font, width = find_font(size), max(3, round(max(picture.size) / 250))
+    if isinstance(found, Targets):
+        for box in found.ignore.tolist():
+            _hatch(picture, [v * scale for v in box])
+    entries = _entries(found, classes, min_score)
+    # Large boxes first, so that small ones and their names stay visible.
+    entries.sort(key=lambda e: -(e[0][2] - e[0][0]) * (e[0][3] - e[0][1]))
+    boxes = [[v * scale for v in box] for box, _, _ in entries]
+    for box, (_, label, _) in zip(boxes, entries, strict=True):
+        x1, y1, x2, y2 = _ordered(box)
+        # A thin white line around it, so that dark colors show on dark images.
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=PAPER)
+        draw.rectangle((x1, y1, x2, y2), outline=class_color(label), width=width)
+    # Names keep off each other and off objects so small that a name would hide them.
+    taken = [b for b in map(_ordered, boxes) if (b[2] - b[0]) * (b[3] - b[1]) < 16 * size**2]
+    for box, (_, label, text) in zip(boxes, entries, strict=True):
+        _draw_name(draw, box, text, class_color(label), font, taken, picture.size)
+    return picture
+
+
+def _as_pil(image: Any) -> PILImage:
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if hasattr(image, "permute"):
+        image = image.permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
+
+
+def _entries(
+    found: Detections | Targets, classes: ClassMap, min_score: float
+) -> list[tuple[list[float], int, str]]:
+    """Box, label and text of everything that is to be drawn."""
+    boxes, labels = found.boxes.tolist(), found.labels.tolist()
+    if isinstance(found, Targets):
+        return [(box, k, classes.names[k]) for box, k in zip(boxes, labels, strict=True)]
+    return [
+        (box, k, f"{classes.names[k]} {score:.2f}")
+        for box, k, score in zip(boxes, labels, found.scores.tolist(), strict=True)
+        if score >= min_score
+    ]
+
+
+def _ordered(box: list[float]) -> tuple[float, float, float, float]:
+    """A box that PIL accepts, whatever a detector says."""
+    x1, y1, x2, y2 = box
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+def _draw_name(
+    draw: ImageDraw,
+    box: list[float],
+    text: str,
+    color: Color,
+    font: FreeTypeFont | ImageFont,
+    taken: list[tuple[float, float, float, float]],
+    limits: tuple[int, int],
+) -> None:
+    """The name on a filled tag: above the box, or the first free place around it."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    wide, high = right - left + 6, bottom - top + 5
+    x1, y1, x2, y2 = _ordered(box)
+    limit_x, limit_y = limits
+    places = [
+        (x1, y1 - high), (x1, y2), (x1, y1), (x2 - wide, y1 - high), (x2 - wide, y2), (x2, y1),
+        (x1 - wide, y1),
+    ]  # fmt: skip
+
+    def clamped(place: tuple[float, float]) -> tuple[float, float, float, float]:
+        x = min(max(place[0], 0), max(limit_x - wide, 0))
+        y = min(max(place[1], 0), max(limit_y - high, 0))
+        return x, y, x + wide, y + high
+
+    def overlap(tag: tuple[float, float, float, float]) -> float:
+        return sum(
+            max(0.0, min(tag[2], t[2]) - max(tag[0], t[0])) * max(0.0, min(tag[3], t[3]) - max(tag[1], t[1]))
+            for t in taken
+        )
+
+    tag = min(map(clamped, places), key=overlap)
+    taken.append(tag)
+    draw.rectangle(tag, fill=color)
+    draw.text((tag[0] + 3 - left, tag[1] + 2 - top), text, fill=PAPER, font=font)
+
+
+def _hatch(picture: PILImage, box: list[float]) -> None:
+    """Grey diagonal lines over an ignore region."""
+    from PIL import Image, ImageDraw
+
+    x1, y1, x2, y2 = (round(v) for v in _ordered(box))
+    wide, high = max(1, x2 - x1), max(1, y2 - y1)
+    mask = Image.new("L", (wide, high), 0)
+    draw = ImageDraw.Draw(mask)
+    for start in range(-high, wide, 9):
+        draw.line((start, high, start + high, 0), fill=150, width=2)
+    draw.rectangle((0, 0, wide - 1, high - 1), outline=220, width=2)
+    picture.paste((235, 235, 235), (x1, y1), mask)
+
+
+def find_font(size: int) -> FreeTypeFont | ImageFont:
+    """DejaVu Sans, which comes with matplotlib and has most scripts; else what Pillow brings along."""
+    from importlib.util import find_spec
+
+    from PIL import ImageFont
+
+    spec = find_spec("matplotlib")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        file = Path(folder) / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+        if file.is_file():
+            return ImageFont.truetype(str(file), size)
+    return ImageFont.load_default(size)

@@ -1,0 +1,106 @@
+"""A sheet of pictures: ground truth beside prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detkit.structures import ClassMap, Detections, Targets
+from detkit.visualize.draw import INK, MUTED, PAPER, class_color, draw_detections, find_font
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+
+def picture_grid(
+    rows: Sequence[tuple[Any, Targets, Detections]],
+    classes: ClassMap,
+    path: str | Path,
+    *,
+    min_score: float = 0.3,
+    columns: int = 2,
+    tile: int = 400,
+    title: str = "",
+) -> Path:
+    """Ground truth beside prediction, for each (image, targets, detections), as one PNG.
+
+    Boxes in pixels of the image. columns: pairs side by side. tile: pixels of one picture's longer side.
+    """
+    from PIL import Image, ImageDraw
+
+    if not rows:
+        raise ValueError("picture_grid needs at least one image")
+    pairs = [
+        (
+            draw_detections(i, t, classes, side=tile),
+            draw_detections(i, d, classes, min_score=min_score, side=tile),
+        )
+        for i, t, d in rows
+    ]
+    columns = min(columns, len(pairs))
+    width, height = (max(p.size[k] for pair in pairs for p in pair) for k in (0, 1))
+    gap, wide_gap, margin = 6, 28, 24
+    head_font, title_font, legend_font = find_font(14), find_font(20), find_font(13)
+    legend = _legend_rows(classes, legend_font, columns * (2 * width + gap) + (columns - 1) * wide_gap)
+    top = margin + (38 if title else 0) + 24 * len(legend) + 12 + 24
+    lines = -(-len(pairs) // columns)
+    sheet = Image.new(
+        "RGB",
+        (
+            2 * margin + columns * (2 * width + gap) + (columns - 1) * wide_gap,
+            top + lines * height + (lines - 1) * 14 + margin,
+        ),
+        PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    y = margin
+    if title:
+        draw.text((margin, y - 4), title, fill=INK, font=title_font)
+        y += 38
+    _draw_legend(draw, legend, (margin, y), legend_font)
+    for c in range(columns):
+        x = margin + c * (2 * width + gap + wide_gap)
+        for offset, text in ((0, "ground truth"), (width + gap, f"prediction (score ≥ {min_score:g})")):
+            draw.text((x + offset, top - 22), text, fill=INK, font=head_font)
+    for n, pair in enumerate(pairs):
+        x = margin + (n % columns) * (2 * width + gap + wide_gap)
+        for k, picture in enumerate(pair):
+            sheet.paste(picture, (x + k * (width + gap), top + (n // columns) * (height + 14)))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+    return path
+
+
+def _legend_rows(
+    classes: ClassMap, font: FreeTypeFont | ImageFont, width: int
+) -> list[list[tuple[int, int, str]]]:
+    """Rows of (x, label, name), broken to `width`; beyond 20 classes a legend helps nobody."""
+    rows: list[list[tuple[int, int, str]]] = [[]]
+    x = 0
+    for label, name in enumerate(classes.names[:20]):
+        wide = 18 + round(font.getlength(name)) + 18
+        if x + wide > width and rows[-1]:
+            rows.append([])
+            x = 0
+        rows[-1].append((x, label, name))
+        x += wide
+    if len(classes) > 20:
+        rows[-1].append((x, -1, f"and {len(classes) - 20} more"))
+    return rows
+
+
+def _draw_legend(
+    draw: ImageDraw,
+    rows: list[list[tuple[int, int, str]]],
+    at: tuple[int, int],
+    font: FreeTypeFont | ImageFont,
+) -> None:
+    for n, row in enumerate(rows):
+        y = at[1] + 24 * n
+        for x, label, name in row:
+            if label >= 0:
+                draw.rectangle((at[0] + x, y + 3, at[0] + x + 11, y + 14), fill=class_color(label))
+            draw.text((at[0] + x + 18, y), name, fill=MUTED, font=font)
