@@ -21,6 +21,7 @@ STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 class ResNet(Backbone):
     """ResNet of a given depth; puts out c3, c4 and c5 (strides 8, 16, 32) unless told otherwise.
 
+    out_features: which of c2 to c5; stages above the last of them are left out.
     norm: the normalisation of every block. freeze_at: how many stages (stem, then the four groups of
     blocks) are not trained: 0 trains all, 2 is the usual choice with ImageNet weights. in_channels:
     image channels; weights for three are averaged over to any other number. stride_in_1x1: put a
@@ -55,11 +56,13 @@ class ResNet(Backbone):
         self.stem.conv1, self.stem.bn1, self.stem.relu, self.stem.maxpool = (
             body.conv1, body.bn1, body.relu, body.maxpool,
         )  # fmt: skip
-        self.layer1, self.layer2, self.layer3, self.layer4 = body.layer1, body.layer2, body.layer3, body.layer4
         names = out_features if out_features is not None else ["c3", "c4", "c5"]
         unknown = [name for name in names if name not in STRIDES]
         if unknown or not names:
             raise ValueError(f"out_features: {unknown or names}; a ResNet has {', '.join(STRIDES)}")
+        self.last = int(max(names)[1]) - 1
+        for i in range(1, self.last + 1):
+            self.add_module(f"layer{i}", getattr(body, f"layer{i}"))
         widths = {f"c{i}": 2**i * 16 * block.expansion for i in range(2, 6)}
         self.out_shapes = {n: FeatureShape(widths[n], STRIDES[n]) for n in STRIDES if n in names}
         if stride_in_1x1:
@@ -70,12 +73,15 @@ class ResNet(Backbone):
     def _move_stride_to_first_convolution(self) -> None:
         if self.depth < 50:
             raise ValueError(f"stride_in_1x1: ResNet-{self.depth} has no 1x1 convolution to hold the stride")
-        for stage in (self.layer2, self.layer3, self.layer4):
-            first = stage[0]
+        for stage in self._stages()[1:]:
+            first = stage[0]  # type: ignore[index]
             first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
 
     def _frozen_stages(self) -> list[nn.Module]:
-        return [self.stem, self.layer1, self.layer2, self.layer3, self.layer4][: self.freeze_at]
+        return [self.stem, *self._stages()][: self.freeze_at]
+
+    def _stages(self) -> list[nn.Module]:
+        return [self.get_submodule(f"layer{i}") for i in range(1, self.last + 1)]
 
     def train(self, mode: bool = True) -> ResNet:
         """Training mode for all but the frozen stages, whose batch statistics must stay still."""
@@ -98,7 +104,7 @@ class ResNet(Backbone):
         renamed = {
             (key if key.startswith("layer") else f"stem.{key}"): value
             for key, value in state.items()
-            if not key.startswith("fc.")
+            if not key.startswith(("fc.", *(f"layer{i}." for i in range(self.last + 1, 5))))
         }
         renamed["stem.conv1.weight"] = _fit_channels(renamed["stem.conv1.weight"], self.stem.conv1.weight.shape[1])
         missing, unexpected = self.load_state_dict(renamed, strict=False)
@@ -114,7 +120,7 @@ class ResNet(Backbone):
         """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         x = self.stem(images)
         features = {}
-        for name, stage in zip(STRIDES, (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
+        for name, stage in zip(STRIDES, self._stages(), strict=False):
             x = stage(x)
             if name in self.out_shapes:
                 features[name] = x

@@ -84,3 +84,11 @@ def test_frozen_norm_over_random_weights_is_warned_about(caplog):
 def test_senseless_arguments_are_named(argument, value):
     with pytest.raises(ValueError, match=argument):
         ResNet(depth=18, **{argument: value})
+
+
+def test_stages_above_the_last_wanted_level_are_left_out(tmp_path):
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "r18.pth")
+    net = ResNet(depth=18, out_features=["c3", "c4"], weights=str(tmp_path / "r18.pth"))
+    net.load_pretrained()
+    assert list(net(torch.zeros(1, 3, 64, 64))) == ["c3", "c4"]
+    assert not any(name.startswith("layer4") for name, _ in net.named_parameters())

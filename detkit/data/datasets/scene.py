@@ -5,6 +5,7 @@ Only integers and a few scalar sines go into pixels, so that a seed gives the sa
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -81,14 +82,17 @@ CROSS = [
 ]
 SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, float, float], None]] = {
     "circle": disc,
-    "ring": ring,
-    "moon": moon,
-    "triangle": polygon(on_circle(3)),
-    "square": polygon(on_circle(4)),
     "star": polygon(STAR),
+    "ring": ring,
+    "square": polygon(on_circle(4)),
+    "moon": moon,
     "cross": polygon(CROSS),
+    "triangle": polygon(on_circle(3)),
 }
 DRAWERS = list(SHAPES.values())
+HUE_SPREAD = 0.09
+"""A kind has hues of its own, give or take this share of the circle; those of neighbours overlap, so colour
+alone tells them apart most of the time but not always."""
 
 
 def draw_scene(rng: Generator, size: int) -> Scene:
@@ -167,14 +171,23 @@ def mask_of(shape: int, side: float, angle: float) -> Mask:
     return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def paint(rng: Generator, pixels: NDArray[np.uint8], mask: Mask, x: int, y: int) -> None:
+def colour_of(rng: Generator, shape: int) -> NDArray[np.int64]:
+    """A colour of a kind of shape, RGB 0..255."""
+    hue = (shape / len(DRAWERS) + float(rng.uniform(-HUE_SPREAD, HUE_SPREAD))) % 1.0
+    rgb = colorsys.hsv_to_rgb(hue, float(rng.uniform(0.45, 1.0)), float(rng.uniform(0.45, 1.0)))
+    return np.array([round(255 * v) for v in rgb], dtype=np.int64)
+
+
+def paint(rng: Generator, pixels: NDArray[np.uint8], shape: int, mask: Mask, x: int, y: int) -> None:
     """Mixes a textured colour into `pixels` in place, where the mask at (x, y) covers it."""
     height, width = mask.shape
     region = pixels[y : y + height, x : x + width]
     around = region.reshape(-1, 3).mean(axis=0).astype(np.int64)
-    colour = rng.integers(0, 256, 3)
-    while np.abs(colour - around).sum() < 130:
-        colour = rng.integers(0, 256, 3)
+    colour = colour_of(rng, shape)
+    for _ in range(8):
+        if np.abs(colour - around).sum() >= 110:
+            break
+        colour = colour_of(rng, shape)
     texture = np.broadcast_to(colour, (height, width, 3)) + rng.integers(-14, 15, (height, width, 1))
     if rng.random() < 0.5:
         slope = rng.integers(-50, 51, 3)
@@ -217,7 +230,7 @@ def add_object(rng: Generator, scene: Scene, owner: NDArray[np.int16], full_area
         if (hidden == CROWD).any() or not leaves_enough(hidden, owner, full_areas):
             continue
         window[solid] = len(scene.boxes)
-        paint(rng, scene.pixels, mask, x, y)
+        paint(rng, scene.pixels, shape, mask, x, y)
         scene.boxes.append([float(x), float(y), float(x + width), float(y + height)])
         scene.labels.append(shape)
         scene.is_crowd.append(False)
@@ -249,7 +262,7 @@ def add_crowd(rng: Generator, scene: Scene, owner: NDArray[np.int16]) -> None:
         mask = mask_of(shape, float(rng.uniform(8, 15)), float(rng.uniform(0, 2 * math.pi)))
         height, width = mask.shape
         x, y = left + int(rng.integers(0, side - width + 1)), top + int(rng.integers(0, side - height + 1))
-        paint(rng, scene.pixels, mask, x, y)
+        paint(rng, scene.pixels, shape, mask, x, y)
     owner[top : top + side, left : left + side] = CROWD
     scene.boxes.append([float(left), float(top), float(left + side), float(top + side)])
     scene.labels.append(shape)
