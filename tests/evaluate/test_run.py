@@ -1,0 +1,166 @@
+"""The evaluation loop, with a detector that knows the answers."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detkit.data.datasets.shapes import ShapesDataset
+from detkit.data.loader import LoaderOptions, build_eval_loader
+from detkit.data.transforms.geometry import Resize
+from detkit.evaluate.coco import CocoResult
+from detkit.evaluate.run import check_classes, compute_everywhere, evaluate, self_test, to_original
+from detkit.structures import Batch, ClassMap, Detections
+
+
+class Oracle(nn.Module):
+    """Puts out the targets of the batch that the loader gave last, moved by `shift` times the side."""
+
+    def __init__(self, loader: Any, shift: float = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.loader, self.shift = loader, shift
+        self.modes: list[tuple[bool, bool]] = []
+
+    def __iter__(self) -> Any:
+        for batch in self.loader:
+            self.batch = batch
+            yield batch
+
+    def forward(self, images: Tensor, sizes: Tensor) -> Batch:
+        assert images.shape == self.batch.images.shape
+        assert torch.equal(sizes, self.batch.sizes)
+        self.modes.append((self.training, torch.is_inference_mode_enabled()))
+        return self.batch
+
+    def detect(self, pred: Batch, sizes: Tensor) -> list[Detections]:
+        out = []
+        for t in pred.targets:
+            width = (t.boxes[:, 2:3] - t.boxes[:, 0:1]) * torch.tensor([1.0, 0.0, 1.0, 0.0])
+            out.append(Detections(t.boxes + self.shift * width, torch.full((len(t.labels),), 0.7), t.labels))
+        return out
+
+
+def make_loader(dataset: ShapesDataset, **split: int) -> Any:
+    """Images squeezed to another shape, so that x and y are scaled by different factors."""
+    transforms = [Resize(height=120, width=200)]
+    return build_eval_loader(dataset, transforms, LoaderOptions(batch_size=4, num_workers=0), **split)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> ShapesDataset:
+    return ShapesDataset(num_images=14, split="val")
+
+
+def test_a_perfect_detector_gets_one(dataset: ShapesDataset) -> None:
+    oracle = Oracle(make_loader(dataset)).train()
+    result = evaluate(oracle, dataset, oracle, progress=False)
+    assert result.ap == pytest.approx(1.0, abs=1e-9)
+    assert result.num_images == 14
+    assert set(result.seconds) == {"data", "network", "postprocess", "metrics"}
+    assert min(result.seconds.values()) > 0
+    assert oracle.training
+    assert set(oracle.modes) == {(False, True)}
+
+
+def test_boxes_that_are_off_lose_the_high_thresholds(dataset: ShapesDataset) -> None:
+    """Moved by a fifth of their width, IoU is 2/3: right at 0.50 to 0.65, four of ten thresholds."""
+    oracle = Oracle(make_loader(dataset), shift=0.2).eval()
+    result = evaluate(oracle, dataset, oracle, progress=False)
+    assert result.ap50 == pytest.approx(1.0, abs=1e-9)
+    assert result.ap75 == 0.0
+    assert result.ap == pytest.approx(0.4, abs=1e-9)
+    assert not oracle.training
+
+
+def test_the_mode_comes_back_after_an_error(dataset: ShapesDataset) -> None:
+    class Broken(Oracle):
+        def detect(self, pred: Batch, sizes: Tensor) -> list[Detections]:
+            raise RuntimeError("no")
+
+    broken = Broken(make_loader(dataset)).train()
+    with pytest.raises(RuntimeError, match="no"):
+        evaluate(broken, dataset, broken, progress=False)
+    assert broken.training
+
+
+def test_self_test_gives_one(dataset: ShapesDataset) -> None:
+    assert self_test(dataset, make_loader(dataset)).ap == pytest.approx(1.0, abs=1e-9)
+
+
+def test_boxes_go_back_to_the_file_per_axis() -> None:
+    d = Detections(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([0.5]), torch.tensor([1]))
+    (back,) = to_original([d], torch.tensor([[10, 20]]), torch.tensor([[30, 40]]))
+    assert back.boxes.tolist() == [[2.0, 6.0, 6.0, 12.0]]
+    assert back.labels.tolist() == [1]
+
+
+class TestClasses:
+    mine = ClassMap(("cat", "dog"), (1, 2))
+
+    def test_other_ids_are_fine(self) -> None:
+        check_classes(self.mine, ClassMap(("cat", "dog"), (7, 9)))
+
+    def test_other_names_are_listed(self) -> None:
+        with pytest.raises(ValueError, match=r"only in the checkpoint: dog; only in the data set: cow, pig"):
+            check_classes(self.mine, ClassMap(("cat", "cow", "pig"), (1, 2, 3)))
+
+    def test_another_order_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"another order .*: cat / dog, dog / cat"):
+            check_classes(self.mine, ClassMap(("dog", "cat"), (1, 2)))
+
+
+def _rank(rank: int, folder: str, fail: bool, answers: Any) -> None:
+    """One of two processes with half of the images each (rank 1 evaluates a wrong part if `fail`)."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    dataset = ShapesDataset(num_images=7, split="val")
+    oracle = Oracle(make_loader(dataset, rank=0 if fail else rank, world_size=2), shift=0.2)
+    try:
+        answers.put((rank, evaluate(oracle, dataset, oracle, progress=False)))
+    except ValueError as error:
+        answers.put((rank, str(error)))
+    torch.distributed.destroy_process_group()
+
+
+def two_processes(folder: Path, fail: bool) -> dict[int, Any]:
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    workers = [context.Process(target=_rank, args=(r, str(folder), fail, answers)) for r in range(2)]
+    for worker in workers:
+        worker.start()
+    got = dict(answers.get(timeout=60) for _ in workers)
+    for worker in workers:
+        worker.join(timeout=60)
+        assert worker.exitcode == 0
+    return got
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_two_processes_give_what_one_gives(tmp_path: Path, fail: bool) -> None:
+    got = two_processes(tmp_path, fail)
+    if fail:
+        assert "added twice" in got[0]
+        assert got[1] == got[0]
+        return
+    dataset = ShapesDataset(num_images=7, split="val")
+    oracle = Oracle(make_loader(dataset), shift=0.2)
+    alone = evaluate(oracle, dataset, oracle, progress=False)
+
+    def figures(result: CocoResult) -> Any:
+        return result.metrics, result.per_class, result.num_images, result.num_detections
+
+    assert figures(got[0]) == figures(got[1]) == figures(alone)
+
+
+def test_without_processes_nothing_is_gathered(dataset: ShapesDataset) -> None:
+    from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
+
+    evaluator = CocoEvaluator(dataset.classes, ground_truth_from(dataset))
+    with pytest.raises(ValueError, match="14 of 14 images were never added"):
+        compute_everywhere(evaluator)
