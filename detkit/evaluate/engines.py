@@ -30,11 +30,11 @@ def run_engine(
     """
     from detkit.evaluate.coco import AREAS, area_ranges
 
-    coco_class, eval_class = _load(options.engine)
+    eval_class = _load(options.engine)
     # Both libraries print; what is worth saying is in the result.
     with contextlib.redirect_stdout(io.StringIO()), _no_collection():
-        gt = _index(coco_class(), _truth_dicts(truth, found), len(found.image_ids), num_classes)
-        dt = _index(coco_class(), _found_dicts(found), len(found.image_ids), num_classes)
+        size = len(found.image_ids), num_classes
+        gt, dt = _Annotations(_truth_dicts(truth, found), *size), _Annotations(_found_dicts(found), *size)
         run = eval_class(gt, dt, iouType="bbox")
         run.params.maxDets = list(options.max_detections)
         run.params.areaRng = area_ranges(options)
@@ -59,31 +59,39 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _load(engine: str) -> tuple[Any, Any]:
+def _load(engine: str) -> Any:
     try:
         if engine == "pycocotools":
-            from pycocotools.coco import COCO
             from pycocotools.cocoeval import COCOeval
 
-            return COCO, COCOeval
-        from faster_coco_eval import COCO as FastCOCO
+            return COCOeval
         from faster_coco_eval import COCOeval_faster
     except ImportError as error:
         package = {"faster": "faster-coco-eval"}.get(engine, engine)
         raise ImportError(
             f"evaluator.engine={engine} needs the package {package} ({error}): pip install {package}"
         ) from error
-    return FastCOCO, COCOeval_faster
+    return COCOeval_faster
 
 
-def _index(coco: Any, annotations: list[dict[str, Any]], num_images: int, num_classes: int) -> Any:
-    coco.dataset = {
-        "images": [{"id": i} for i in range(num_images)],
-        "categories": [{"id": k, "name": str(k)} for k in range(num_classes)],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
+class _Annotations:
+    """What the engines ask of a COCO object: all images, classes and annotations, without its indices."""
+
+    def __init__(self, annotations: list[dict[str, Any]], num_images: int, num_classes: int) -> None:
+        self.annotations, self.num_images, self.num_classes = annotations, num_images, num_classes
+
+    def getImgIds(self) -> list[int]:
+        return list(range(self.num_images))
+
+    def getCatIds(self) -> list[int]:
+        return list(range(self.num_classes))
+
+    def getAnnIds(self, **_: Any) -> range:
+        return range(len(self.annotations))
+
+    def loadAnns(self, ids: range) -> list[dict[str, Any]]:
+        assert len(ids) == len(self.annotations)
+        return self.annotations
 
 
 def _truth_dicts(truth: GroundTruth, found: Shard) -> list[dict[str, Any]]:
