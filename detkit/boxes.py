@@ -19,7 +19,8 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """(N, 4) and (M, 4) -> (N, M) intersection over union, 0 where both areas are 0."""
     from torchvision.ops import box_iou
 
-    return box_iou(a, b).nan_to_num_(0.0)
+    iou: Tensor = box_iou(a, b)
+    return iou.nan_to_num_(0.0)
 
 
 def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit import registry
-from detkit.overlay import Tree, override, overlay, read_tree, show
+from detkit.overlay import Tree, overlay, override, read_tree, show
 from detkit.schema import ROOT, Options, Section
 from detkit.validate import Validator, build_options
 
@@ -128,7 +128,8 @@ def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
     registry.load_plugins()
     if tree.imports:
         tree.values["imports"] = [
-            import_entry(entry, folder, _place("imports", tree.origin, name)) for entry, folder in dict.fromkeys(tree.imports)
+            import_entry(entry, folder, _place("imports", tree.origin, name))
+            for entry, folder in dict.fromkeys(tree.imports)
         ]
     validator = Validator()
     values = validator.complete(ROOT, _resolved(tree.values, name), "")

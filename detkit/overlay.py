@@ -92,8 +92,8 @@ def _overlay(under: dict[str, Any], over: Mapping[str, Any], path: str, below: T
     for key, value in over.items():
         here = f"{path}.{key}" if path else str(key)
         old = under.get(key)
-        merges = isinstance(old, dict) and isinstance(value, Mapping)
-        if merges and value.get("type", old.get("type")) == old.get("type"):
+        mapping = isinstance(value, Mapping)
+        if isinstance(old, dict) and mapping and value.get("type", old.get("type")) == old.get("type"):
             if here in above.origin:
                 below.origin[here] = above.origin[here]
             _overlay(old, value, here, below, above)

@@ -151,9 +151,7 @@ class Registry:
         """Arguments of a part that a config must not set -> where they come from."""
         found = arguments_of(self.get(name))
         return {
-            k: self.derived.get(k, "detkit's assembly")
-            for k, a in found.items()
-            if k in self.derived or not a.plain
+            k: self.derived.get(k, "detkit's assembly") for k, a in found.items() if k in self.derived or not a.plain
         }
 
     def build(self, node: Mapping[str, Any], **derived: Any) -> Any:

@@ -201,5 +201,3 @@ def build_options(node: Options, values: Mapping[str, Any]) -> Any:
 def join(path: str, key: str) -> str:
     """`a.b` and `c` -> `a.b.c`."""
     return f"{path}.{key}" if path else key
-
-

@@ -68,7 +68,11 @@ def starred(self, **rest: int) -> None: ...
 
 @pytest.mark.parametrize(
     ("init", "text"),
-    [(positional, "'width' is positional"), (unannotated, "'width' has no type annotation"), (starred, r"takes \*rest")],
+    [
+        (positional, "'width' is positional"),
+        (unannotated, "'width' has no type annotation"),
+        (starred, r"takes \*rest"),
+    ],
 )
 def test_a_constructor_that_is_no_schema_is_refused(init, text):
     with pytest.raises(ValueError, match=text):
@@ -81,7 +85,9 @@ def test_the_decorator_without_brackets_is_explained():
 
 
 def test_an_unknown_name_says_what_is_near_and_what_was_imported():
-    with pytest.raises(ValueError, match=r"'ResNte' is not in backbones; did you mean ResNet\?.*detkit.backbones.*`imports:`"):
+    with pytest.raises(
+        ValueError, match=r"'ResNte' is not in backbones; did you mean ResNet\?.*detkit.backbones.*`imports:`"
+    ):
         BACKBONES.get("ResNte")
     with pytest.raises(ValueError, match="not in backbones"):
         BACKBONES.unregister("Nothing")
@@ -129,7 +135,9 @@ def plugins(monkeypatch):
     def install(load):
         monkeypatch.setattr(registry_module, "_plugins_loaded", [])
         monkeypatch.setattr(registry_module, "imported", [])
-        monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Point(load)] * (group == "detkit.plugins"))
+        monkeypatch.setattr(
+            importlib.metadata, "entry_points", lambda group: [Point(load)] * (group == "detkit.plugins")
+        )
 
     return install
 
@@ -148,5 +156,7 @@ def test_a_broken_plugin_is_named(plugins):
         raise RuntimeError("no such thing")
 
     plugins(load)
-    with pytest.raises(ImportError, match=r"plugin 'mine' \(my_package.parts\) can't be imported: RuntimeError: no such"):
+    with pytest.raises(
+        ImportError, match=r"plugin 'mine' \(my_package.parts\) can't be imported: RuntimeError: no such"
+    ):
         load_plugins()

@@ -116,17 +116,13 @@ def run_pycocotools(truth: GroundTruth, found: list[Detections]) -> tuple[dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=3, help="runs of detkit, of which the median counts")
     parser.add_argument("--json", help="write the figures here, too")
     args = parser.parse_args()
     print(machine_line())
-    print(
-        f"{args.images} images, {OBJECTS} objects and {FOUND} detections each, {CLASSES} classes", flush=True
-    )
+    print(f"{args.images} images, {OBJECTS} objects and {FOUND} detections each, {CLASSES} classes", flush=True)
     truth, found = make_data(args.images)
     runs = [run_detkit(truth, found) for _ in range(args.rounds)]
     ours, result = float(np.median([seconds for seconds, _ in runs])), runs[-1][1]
@@ -146,9 +142,7 @@ def main() -> None:
         }  # fmt: skip
         Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
     if difference > 1e-9:
-        raise SystemExit(
-            f"the figures disagree: {dict(zip(KEYS, zip(figures, stats, strict=True), strict=True))}"
-        )
+        raise SystemExit(f"the figures disagree: {dict(zip(KEYS, zip(figures, stats, strict=True), strict=True))}")
 
 
 if __name__ == "__main__":

@@ -88,8 +88,14 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     print(machine_line())
-    print(f"one image of {SIZE[1]}x{SIZE[0]}, {CLASSES} classes, medians of {args.rounds}, ms; ratio = torchvision / detkit")
-    print(f"{'model':>6} {'mode':>5} {'':>12} {'total':>8} {'network':>8} {'post':>7} {'found':>6} {'ratio':>6} {'post ratio':>10}")
+    print(
+        f"one image of {SIZE[1]}x{SIZE[0]}, {CLASSES} classes, medians of {args.rounds}, ms; "
+        "ratio = torchvision / detkit"
+    )
+    print(
+        f"{'model':>6} {'mode':>5} {'':>12} {'total':>8} {'network':>8} {'post':>7} "
+        f"{'found':>6} {'ratio':>6} {'post ratio':>10}"
+    )
     rows = []
     image = torch.randint(0, 256, (1, 3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     for depth in args.depths:
@@ -102,9 +108,7 @@ def main() -> None:
                     if i >= 2:
                         times[peer].append(result)
             totals = {p: [n + q for n, q, _ in t] for p, t in times.items()}
-            ratio = statistics.median(
-                t / d for d, t in zip(totals["detkit"], totals["torchvision"], strict=True)
-            )
+            ratio = statistics.median(t / d for d, t in zip(totals["detkit"], totals["torchvision"], strict=True))
             post = {p: statistics.median(q for _, q, _ in t) for p, t in times.items()}
             for peer in times:
                 total = statistics.median(totals[peer])

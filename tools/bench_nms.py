@@ -42,9 +42,7 @@ def uniform(n: int, g: torch.Generator) -> Tensor:
     return torch.cat([center - side / 2, center + side / 2], 1)
 
 
-def alternate(
-    ours: Callable[[], Tensor], theirs: Callable[[], Tensor], seconds: float
-) -> tuple[float, float]:
+def alternate(ours: Callable[[], Tensor], theirs: Callable[[], Tensor], seconds: float) -> tuple[float, float]:
     """Medians in ms of both, run in turns for about `seconds`, at least twice each."""
     cuda = torch.cuda.is_available()
 
@@ -117,9 +115,7 @@ def show(row: dict[str, object]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 5000, 10000, 50000, 100000])
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each cell, at least two runs")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

@@ -46,9 +46,7 @@ def make_torchvision(depth: int) -> nn.Module:
     from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
     body = getattr(resnet, f"resnet{depth}")(weights=None, norm_layer=FrozenBatchNorm2d)
-    backbone = _resnet_fpn_extractor(
-        body, 3, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256)
-    )
+    backbone = _resnet_fpn_extractor(body, 3, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
     return RetinaNet(backbone, CLASSES, _skip_resize=True)
 
 
@@ -120,7 +118,10 @@ def main() -> None:
         return
     print(machine_line())
     print(f"batch {args.batch}, {CLASSES} classes, median of {args.rounds} steps; ratio = torchvision / detkit")
-    print(f"{'model':>6} {'px':>5} {'detkit s':>9} {'torchvision s':>14} {'ratio':>6} {'MiB':>6} {'tv MiB':>7} {'ratio':>6}")
+    print(
+        f"{'model':>6} {'px':>5} {'detkit s':>9} {'torchvision s':>14} "
+        f"{'ratio':>6} {'MiB':>6} {'tv MiB':>7} {'ratio':>6}"
+    )
     rows = []
     for depth in args.depths:
         for size in args.sizes:
@@ -133,9 +134,7 @@ def main() -> None:
                     if i:
                         seconds[peer].append(time.perf_counter() - start)
             del steps
-            ratio = statistics.median(
-                t / d for d, t in zip(seconds["detkit"], seconds["torchvision"], strict=True)
-            )
+            ratio = statistics.median(t / d for d, t in zip(seconds["detkit"], seconds["torchvision"], strict=True))
             ours, theirs = (statistics.median(seconds[p]) for p in ("detkit", "torchvision"))
             memory = {p: peak_memory(p, depth, size, args) for p in ("detkit", "torchvision")}
             rows.append(

@@ -128,9 +128,7 @@ def same(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0, help="first case")
     parser.add_argument("--large-every", type=int, default=100, help="one case in so many has many boxes")

@@ -32,9 +32,7 @@ class OctaveAnchors(AnchorGenerator):
     ) -> None:
         super().__init__()
         if scales_per_octave < 1 or base_scale <= 0:
-            raise ValueError(
-                f"scales_per_octave={scales_per_octave}, base_scale={base_scale}: both must be positive"
-            )
+            raise ValueError(f"scales_per_octave={scales_per_octave}, base_scale={base_scale}: both must be positive")
         if not aspect_ratios or min(aspect_ratios) <= 0:
             raise ValueError(f"aspect_ratios: {list(aspect_ratios)} must be a list of positive numbers")
         self.strides, self.offset = strides, offset

@@ -36,9 +36,7 @@ class TorchvisionAnchors(AnchorGenerator):
             sizes = [[int(4 * s * 2 ** (i / 3)) for i in range(3)] for s in strides]
         if len(sizes) != len(strides):
             raise ValueError(f"sizes: {len(sizes)} lists for {len(strides)} levels of strides {list(strides)}")
-        self.generator = Generator(
-            tuple(tuple(level) for level in sizes), (tuple(aspect_ratios),) * len(strides)
-        )
+        self.generator = Generator(tuple(tuple(level) for level in sizes), (tuple(aspect_ratios),) * len(strides))
         self.per_cell = tuple(self.generator.num_anchors_per_location())
 
     def forward(

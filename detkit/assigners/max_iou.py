@@ -74,7 +74,7 @@ class MaxIoUAssigner(Assigner):
         is_best = torch.zeros(count, dtype=torch.bool, device=anchors.device)
         if not len(boxes) or not count:
             return best_iou, matched, is_best
-        pieces = anchors.split(max(1, self.chunk_elements // len(boxes)))
+        pieces = torch.split(anchors, max(1, self.chunk_elements // len(boxes)))
         reached = anchors.new_zeros(len(boxes))
         iou, start = torch.empty(0), 0
         for piece in pieces:
@@ -97,6 +97,6 @@ class MaxIoUAssigner(Assigner):
         """(A,) whether more than `ignore_overlap` of an anchor's area lies in one region."""
         inside = [
             (box_ops.pairwise_intersection(piece, regions).amax(dim=1) > self.ignore_overlap * box_ops.area(piece))
-            for piece in anchors.split(max(1, self.chunk_elements // len(regions)))
+            for piece in torch.split(anchors, max(1, self.chunk_elements // len(regions)))
         ]
         return torch.cat(inside)

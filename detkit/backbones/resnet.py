@@ -51,6 +51,7 @@ class ResNet(Backbone):
         if in_channels != 3:
             body.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.in_channels = in_channels
         self.depth, self.weights, self.freeze_at, self.frozen_norm = depth, weights, freeze_at, norm == "frozen_bn"
         self.stem = nn.Sequential()
         self.stem.conv1, self.stem.bn1, self.stem.relu, self.stem.maxpool = (
@@ -106,7 +107,7 @@ class ResNet(Backbone):
             for key, value in state.items()
             if not key.startswith(("fc.", *(f"layer{i}." for i in range(self.last + 1, 5))))
         }
-        renamed["stem.conv1.weight"] = _fit_channels(renamed["stem.conv1.weight"], self.stem.conv1.weight.shape[1])
+        renamed["stem.conv1.weight"] = _fit_channels(renamed["stem.conv1.weight"], self.in_channels)
         missing, unexpected = self.load_state_dict(renamed, strict=False)
         missing = [key for key in missing if not key.endswith("num_batches_tracked")]
         unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
@@ -151,5 +152,3 @@ def _fit_channels(weight: Tensor, channels: int) -> Tensor:
     if weight.shape[1] == channels:
         return weight
     return weight.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1) * (weight.shape[1] / channels)
-
-

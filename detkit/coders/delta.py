@@ -19,7 +19,9 @@ class DeltaCoder(BoxCoder):
     prediction cannot overflow; 62.5 is the 1000 / 16 of Detectron and torchvision.
     """
 
-    def __init__(self, *, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0), max_side_ratio: float = 62.5) -> None:
+    def __init__(
+        self, *, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0), max_side_ratio: float = 62.5
+    ) -> None:
         super().__init__()
         if min(weights) <= 0 or max_side_ratio <= 0:
             raise ValueError(f"weights {tuple(weights)} and max_side_ratio {max_side_ratio} must be positive")

@@ -50,9 +50,7 @@ class Predictor:
     classes: the class map of the training data. batch_size: images a forward pass.
     """
 
-    def __init__(
-        self, detector: DenseDetector, config: Config, classes: ClassMap, *, batch_size: int = 8
-    ) -> None:
+    def __init__(self, detector: DenseDetector, config: Config, classes: ClassMap, *, batch_size: int = 8) -> None:
         self.detector, self.config, self.classes, self.batch_size = detector, config, classes, batch_size
         self.device = next(detector.parameters()).device
         self.transforms = [TRANSFORMS.build(node) for node in config.data.val.transforms]

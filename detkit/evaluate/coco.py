@@ -100,9 +100,7 @@ class CocoResult:
 class CocoEvaluator:
     """Collects detections, image by image, and compares them with the ground truth."""
 
-    def __init__(
-        self, classes: ClassMap, truth: GroundTruth, options: EvaluatorOptions | None = None
-    ) -> None:
+    def __init__(self, classes: ClassMap, truth: GroundTruth, options: EvaluatorOptions | None = None) -> None:
         self.classes, self.truth, self.options = classes, truth, options or EvaluatorOptions()
         self._shards: list[Shard] = []
 
@@ -176,9 +174,7 @@ class CocoEvaluator:
             raise ValueError(f"detections of the same image were added twice: image {_some(ids[counts > 1])}")
         missing, unknown = np.setdiff1d(self.truth.image_ids, ids), np.setdiff1d(ids, self.truth.image_ids)
         if len(unknown):
-            raise ValueError(
-                f"detections of {len(unknown)} images that the ground truth lacks: {_some(unknown)}"
-            )
+            raise ValueError(f"detections of {len(unknown)} images that the ground truth lacks: {_some(unknown)}")
         if len(missing):
             raise ValueError(
                 f"{len(missing)} of {len(self.truth.image_ids)} images were never added: {_some(missing)}; "
@@ -188,9 +184,7 @@ class CocoEvaluator:
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         rows = np.argsort(np.repeat(rank, all_.counts), kind="stable")
-        return Shard(
-            all_.image_ids[order], all_.counts[order], all_.boxes[rows], all_.scores[rows], all_.labels[rows]
-        )
+        return Shard(all_.image_ids[order], all_.counts[order], all_.boxes[rows], all_.scores[rows], all_.labels[rows])
 
 
 def _summarize(
@@ -220,9 +214,7 @@ def area_ranges(options: EvaluatorOptions) -> list[list[float]]:
     return [[0.0, 1e10], [0.0, small], [small, medium], [medium, 1e10]]
 
 
-def _count_objects(
-    truth: GroundTruth, classes: ClassMap, options: EvaluatorOptions
-) -> dict[str, dict[str, int]]:
+def _count_objects(truth: GroundTruth, classes: ClassMap, options: EvaluatorOptions) -> dict[str, dict[str, int]]:
     counts = {}
     for area, (low, high) in zip(AREAS, area_ranges(options), strict=True):
         chosen = ~truth.crowd & (truth.area >= low) & (truth.area <= high)

@@ -27,9 +27,7 @@ class EvaluatorOptions:
             raise ValueError(f"evaluator.engine: {self.engine!r} is neither 'faster' nor 'pycocotools'")
         counts = tuple(self.max_detections)
         if len(counts) != 3 or counts[0] < 1 or any(a >= b for a, b in pairwise(counts)):
-            raise ValueError(
-                f"evaluator.max_detections: {counts} must be three ascending counts, e.g. (1, 10, 100)"
-            )
+            raise ValueError(f"evaluator.max_detections: {counts} must be three ascending counts, e.g. (1, 10, 100)")
         small, medium = self.area_limits
         if not 0 < small < medium:
             raise ValueError(f"evaluator.area_limits: {(small, medium)} must be positive and ascending")

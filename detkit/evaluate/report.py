@@ -35,14 +35,10 @@ def format_table(result: CocoResult) -> str:
     widths = [max(len(row[c]) for row in (head, mean, *rows)) for c in range(len(head))]
 
     def line(cells: list[str]) -> str:
-        return "  ".join(
-            [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
-        )
+        return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
 
     rule = "-" * len(line(head))
-    recall = "  ".join(
-        f"{_recall_name(k)} {_figure(v)}" for k, v in result.metrics.items() if k.startswith("ar")
-    )
+    recall = "  ".join(f"{_recall_name(k)} {_figure(v)}" for k, v in result.metrics.items() if k.startswith("ar"))
     lines = [
         f"{result.num_images} images, {total} objects, {result.num_detections} detections",
         line(head), rule, *(line(row) for row in rows), rule, line(mean), "", recall, *_reasons(result),

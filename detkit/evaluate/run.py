@@ -123,8 +123,7 @@ def check_classes(checkpoint: ClassMap, dataset: ClassMap) -> None:
         moved = [f"{a} / {b}" for a, b in zip(checkpoint.names, dataset.names, strict=True) if a != b]
         parts.append(f"the same names in another order (checkpoint / data set): {', '.join(moved)}")
     raise ValueError(
-        f"the checkpoint's {len(checkpoint)} classes are not the data set's {len(dataset)}: "
-        + "; ".join(parts)
+        f"the checkpoint's {len(checkpoint)} classes are not the data set's {len(dataset)}: " + "; ".join(parts)
     )
 
 

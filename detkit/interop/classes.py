@@ -38,9 +38,7 @@ def read_classes(text: str) -> dict[int, str] | list[str]:
         categories = json.loads(path.read_text())["categories"]
         return {int(c["id"]): str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])}
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"--classes {path}: not a COCO annotation file with `categories`: {error!r}"
-        ) from error
+        raise ValueError(f"--classes {path}: not a COCO annotation file with `categories`: {error!r}") from error
 
 
 def torchvision_columns(

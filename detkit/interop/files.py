@@ -88,9 +88,7 @@ def count_blocks(source: str, state: Mapping[str, Tensor], template: str) -> int
     wide = template.replace("conv1", "conv3").format(0) in state
     depths = {(6, True): 50, (23, True): 101, (36, True): 152, (2, False): 18, (6, False): 34}
     if (third, wide) not in depths:
-        raise ValueError(
-            f"{source}: {third} blocks in the third stage: not a ResNet-18, -34, -50, -101 or -152"
-        )
+        raise ValueError(f"{source}: {third} blocks in the third stage: not a ResNet-18, -34, -50, -101 or -152")
     return depths[third, wide]
 
 
@@ -117,7 +115,5 @@ def save_converted(converted: Converted, path: Path) -> None:
     from detkit.train.checkpoint import Checkpoint, save_checkpoint
 
     weights = {name: tensor.contiguous() for name, tensor in converted.detector.state_dict().items()}
-    checkpoint = Checkpoint(
-        step=0, seed=0, model=weights, config=converted.config.to_dict(), classes=converted.classes
-    )
+    checkpoint = Checkpoint(step=0, seed=0, model=weights, config=converted.config.to_dict(), classes=converted.classes)
     save_checkpoint(path, checkpoint)

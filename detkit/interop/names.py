@@ -56,9 +56,7 @@ def torchvision_name(name: str, layers_per_block: int) -> str:
 def modern_torchvision_name(name: str) -> str:
     """A name as torchvision wrote it before 0.13 (its published v1 weights among them) -> as it does now."""
     name = re.sub(r"\.(inner_blocks|layer_blocks)\.(\d)\.(weight|bias)$", r".\1.\2.0.\3", name)
-    return re.sub(
-        r"_head\.conv\.(\d)\.(weight|bias)$", lambda m: f"_head.conv.{int(m[1]) // 2}.0.{m[2]}", name
-    )
+    return re.sub(r"_head\.conv\.(\d)\.(weight|bias)$", lambda m: f"_head.conv.{int(m[1]) // 2}.0.{m[2]}", name)
 
 
 def _rewrite(name: str, rules: Iterable[tuple[str, object]]) -> str:

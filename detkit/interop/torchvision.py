@@ -54,9 +54,7 @@ def convert_torchvision(
         notes.append(f"{len(chosen.keep)} of {columns} class columns kept: those that have a class")
         for part in ("weight", "bias"):
             if f"{_CLASS_OUT}{part}" in state:
-                state[f"{_CLASS_OUT}{part}"] = keep_columns(
-                    state[f"{_CLASS_OUT}{part}"], columns, chosen.keep
-                )
+                state[f"{_CLASS_OUT}{part}"] = keep_columns(state[f"{_CLASS_OUT}{part}"], columns, chosen.keep)
     if norm_eps is None:
         norm_eps = 0.0 if published and not has_group_norm else NORM_EPS
     notes.append(f"the backbone's norms were taken to add {norm_eps:g} to the variance")
@@ -101,9 +99,7 @@ def _read(source: str) -> tuple[dict[str, Tensor], bool]:
         return _fetch(name, weights or "COCO_V1"), True
     path = Path(source)
     if not path.is_file():
-        raise ValueError(
-            f"{source!r} is neither a file nor one of {', '.join(MODELS)} (with :COCO_V1 or nothing)"
-        )
+        raise ValueError(f"{source!r} is neither a file nor one of {', '.join(MODELS)} (with :COCO_V1 or nothing)")
     digest = sha256(path)
     return read_torch_state(path), any(_hash_of(w.url) == digest[:8] for m in MODELS for w in _weights(m))
 

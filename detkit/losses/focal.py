@@ -62,7 +62,7 @@ def sigmoid_focal_sum(logits: Tensor, labels: Tensor, alpha: float | None, gamma
     if labels.shape != logits.shape[:-1]:
         raise ValueError(f"labels {tuple(labels.shape)} do not fit logits {tuple(logits.shape)}")
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    total: Tensor = _SigmoidFocalSum.apply(wide, labels, alpha, gamma)
+    total: Tensor = _SigmoidFocalSum.apply(wide, labels, alpha, gamma)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -90,6 +90,6 @@ class _SigmoidFocalSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * outputs[0], None, None, None

@@ -23,9 +23,7 @@ class SmoothL1Loss(BoxLoss):
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
         """See `BoxLoss.forward`."""
         wide = deltas.to(anchors.dtype)
-        return self.weight * F.smooth_l1_loss(
-            wide, coder.encode(boxes, anchors), reduction="sum", beta=self.beta
-        )
+        return self.weight * F.smooth_l1_loss(wide, coder.encode(boxes, anchors), reduction="sum", beta=self.beta)
 
 
 @BOX_LOSSES.register()

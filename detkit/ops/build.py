@@ -68,9 +68,7 @@ def find_cuda() -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "empty.cu")
         source.touch()
-        said = subprocess.run(
-            [nvcc, "--dryrun", str(source)], capture_output=True, text=True, cwd=folder
-        ).stderr
+        said = subprocess.run([nvcc, "--dryrun", str(source)], capture_output=True, text=True, cwd=folder).stderr
     top = re.search(r"^#\$ TOP=(.+)$", said, re.MULTILINE)
     root = os.path.realpath(top.group(1).strip() if top else os.path.join(os.path.realpath(nvcc), "..", ".."))
     return root if os.path.exists(os.path.join(root, "bin", "nvcc")) else None
@@ -118,9 +116,7 @@ def source_digest(source_root: str | Path) -> str:
 
 def toolkit_release(root: str) -> str:
     """Version of the toolkit, e.g. "13.0"."""
-    said = subprocess.run(
-        [os.path.join(root, "bin", "nvcc"), "--version"], capture_output=True, text=True
-    ).stdout
+    said = subprocess.run([os.path.join(root, "bin", "nvcc"), "--version"], capture_output=True, text=True).stdout
     found = re.search(r"release (\d+\.\d+)", said)
     return found.group(1) if found else "unknown"
 
@@ -183,9 +179,7 @@ def extensions(source_root: str = ".") -> tuple[list[Any], dict[str, Any]]:
 def compiler() -> str:
     """First line of what the C++ compiler says of itself."""
     try:
-        said = subprocess.run(
-            [os.environ.get("CXX", "c++"), "--version"], capture_output=True, text=True
-        ).stdout
+        said = subprocess.run([os.environ.get("CXX", "c++"), "--version"], capture_output=True, text=True).stdout
     except OSError as error:
         return f"unknown ({error})"
     return said.splitlines()[0] if said else "unknown"

@@ -30,9 +30,7 @@ def run(args: argparse.Namespace) -> int:
         build_in_place(PACKAGE)
         print(f"built into {PACKAGE}\n")
     print(f"detkit    {_version('detkit')} at {PACKAGE}")
-    print(
-        f"python    {platform.python_version()} at {sys.executable}, {platform.system()} {platform.machine()}"
-    )
+    print(f"python    {platform.python_version()} at {sys.executable}, {platform.system()} {platform.machine()}")
     for copy in copies(sys.path):
         print(f"WARNING   another detkit is on sys.path: {copy}; the one above is in use")
     if importlib.util.find_spec("torch") is None:

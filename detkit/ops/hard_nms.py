@@ -64,9 +64,7 @@ def reference_mask(boxes: Tensor, groups: Tensor | None, iou_threshold: float) -
 def _nms(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:
     boxes, groups = _prepared(boxes, groups)
     if scores.shape != boxes.shape[:1]:
-        raise ValueError(
-            f"scores: shape {tuple(scores.shape)} does not fit {len(boxes)} boxes; (N,) is needed"
-        )
+        raise ValueError(f"scores: shape {tuple(scores.shape)} does not fit {len(boxes)} boxes; (N,) is needed")
     if not scores.is_floating_point():
         raise ValueError(f"scores: {scores.dtype} is not a floating dtype")
     if not (scores.is_cpu and boxes.is_cpu) and scores.device != boxes.device:
@@ -94,9 +92,7 @@ def _prepared(boxes: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor | No
         raise ValueError(f"boxes: {boxes.dtype} is not a floating dtype")
     if groups is not None:
         if groups.shape != shape[:1]:
-            raise ValueError(
-                f"groups: shape {tuple(groups.shape)} does not fit {shape[0]} boxes; (N,) is needed"
-            )
+            raise ValueError(f"groups: shape {tuple(groups.shape)} does not fit {shape[0]} boxes; (N,) is needed")
         if groups.is_floating_point() or groups.is_complex():
             raise ValueError(f"groups: {groups.dtype} is not an integer dtype")
         if groups.device != boxes.device:
@@ -118,9 +114,7 @@ def _sorted_nms(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_thresh
     return order[torch.empty_like(mask).scatter_(0, together, mask)]
 
 
-def _through_torchvision(
-    boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float
-) -> Tensor:
+def _through_torchvision(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:
     """The fall-back; in plain PyTorch where torchvision can't be used either."""
     try:
         from torchvision.ops import nms as torchvision_nms

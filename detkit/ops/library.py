@@ -48,9 +48,7 @@ def _load(name: str) -> str | None:
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         running = torch.__version__
-        return (
-            f"{found[0].name} was built with torch {built} and does not load under torch {running}: {reason}"
-        )
+        return f"{found[0].name} was built with torch {built} and does not load under torch {running}: {reason}"
     return None
 
 
@@ -79,9 +77,7 @@ def fall_back(device: str) -> None:
     problem = {"cpu": native.cpu_problem, "cuda": native.cuda_problem}.get(device)
     problem = problem or f"detkit has no native ops for the device {device!r}"
     if os.environ.get("DETKIT_REQUIRE_NATIVE") == "1":
-        raise RuntimeError(
-            f"{problem}, and DETKIT_REQUIRE_NATIVE=1 forbids the slow way. Build it: {REBUILD}"
-        )
+        raise RuntimeError(f"{problem}, and DETKIT_REQUIRE_NATIVE=1 forbids the slow way. Build it: {REBUILD}")
     if device not in _told:
         _told.add(device)
         logger.warning("%s. Ops run through torchvision, slower. Build it: %s", problem, REBUILD)

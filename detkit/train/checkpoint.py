@@ -62,9 +62,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
     """Writes to a temporary file, waits for the disk, then renames: a reader never sees half a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content: dict[str, Any] = {
-        f.name: getattr(checkpoint, f.name) for f in fields(checkpoint) if f.name != "path"
-    }
+    content: dict[str, Any] = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint) if f.name != "path"}
     content |= {"format": FORMAT, "classes": asdict(checkpoint.classes), "version": _version()}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

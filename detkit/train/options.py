@@ -54,6 +54,4 @@ class TrainOptions:
             if value is not None and not value > 0:
                 raise ValueError(f"train.{name}: {value} is not positive; null switches it off")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(
-                f"train.ema_decay: {self.ema_decay} is not between 0 and 1; null switches it off"
-            )
+            raise ValueError(f"train.ema_decay: {self.ema_decay} is not between 0 and 1; null switches it off")

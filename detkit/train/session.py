@@ -169,9 +169,7 @@ class Session:
         saved = load_checkpoint(source)
         columns = CLASS_LOSSES.build(saved.config["losses"]["classification"]).num_columns(len(saved.classes))
         mine = self.detector.class_loss.num_columns(len(self.classes))
-        rows = init_from(
-            self.detector, saved.ema or saved.model, saved.classes, self.classes, (columns, mine)
-        )
+        rows = init_from(self.detector, saved.ema or saved.model, saved.classes, self.classes, (columns, mine))
         log.info("weights of %s, step %d\n%s", saved.path, saved.step, format_rows(rows))
 
     def header(self) -> str:

@@ -219,9 +219,7 @@ def rank_and_world_size() -> tuple[int, int]:
     return 0, 1
 
 
-def describe_non_finite(
-    report: StepReport, micro: list[Batch], own: list[float], checkpoint: Path | None
-) -> str:
+def describe_non_finite(report: StepReport, micro: list[Batch], own: list[float], checkpoint: Path | None) -> str:
     """Everything one wants to know when a loss is not finite; own: (M, 3) terms of this process, flat."""
     lines = [f"the loss is not finite at step {report.step}; it was not applied"]
     for i, batch in enumerate(micro):

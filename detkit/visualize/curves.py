@@ -90,9 +90,7 @@ def _plot_losses(axes: Any, train: list[dict[str, Any]]) -> None:
         steps, values = zip(*points, strict=True)
         name = "total" if key == "loss" else key.removeprefix("loss_").replace("_", " ")
         axes.plot(steps, values, color=_hex(n), alpha=0.25, linewidth=0.8)
-        axes.plot(
-            steps, _smooth(list(values), max(1, len(values) // 25)), color=_hex(n), linewidth=1.8, label=name
-        )
+        axes.plot(steps, _smooth(list(values), max(1, len(values) // 25)), color=_hex(n), linewidth=1.8, label=name)
     if axes.lines:
         axes.legend(frameon=False)
         if all(y > 0 for line in axes.lines for y in line.get_ydata()):

@@ -89,9 +89,7 @@ def _as_pil(image: Any) -> PILImage:
     return Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
 
 
-def _entries(
-    found: Detections | Targets, classes: ClassMap, min_score: float
-) -> list[tuple[list[float], int, str]]:
+def _entries(found: Detections | Targets, classes: ClassMap, min_score: float) -> list[tuple[list[float], int, str]]:
     """Box, label and text of everything that is to be drawn."""
     boxes, labels = found.boxes.tolist(), found.labels.tolist()
     if isinstance(found, Targets):

@@ -74,9 +74,7 @@ def picture_grid(
     return path
 
 
-def _legend_rows(
-    classes: ClassMap, font: FreeTypeFont | ImageFont, width: int
-) -> list[list[tuple[int, int, str]]]:
+def _legend_rows(classes: ClassMap, font: FreeTypeFont | ImageFont, width: int) -> list[list[tuple[int, int, str]]]:
     """Rows of (x, label, name), broken to `width`; beyond 20 classes a legend helps nobody."""
     rows: list[list[tuple[int, int, str]]] = [[]]
     x = 0

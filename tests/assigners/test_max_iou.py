@@ -13,7 +13,12 @@ def assign(anchors, boxes, labels=None, ignore=EMPTY, **options):
     labels = torch.arange(len(boxes)) if labels is None else torch.tensor(labels)
     nothing = anchors.new_zeros(len(anchors), 4)
     return MaxIoUAssigner(**options)(
-        anchors, (len(anchors),), Targets(boxes, labels, torch.as_tensor(ignore).float()), nothing, nothing, DeltaCoder()
+        anchors,
+        (len(anchors),),
+        Targets(boxes, labels, torch.as_tensor(ignore).float()),
+        nothing,
+        nothing,
+        DeltaCoder(),
     )
 
 

@@ -101,9 +101,7 @@ def test_bad_boxes_are_dropped_counted_and_named(write, caplog, reason, bbox):
 
 
 def test_clip_mends_what_can_be_mended(write):
-    where = write(
-        annotations=[box(1, 1, [20, 30, -10, -5]), box(2, 1, [5, 5, 0, 10]), box(3, 1, [50, 30, 30, 30])]
-    )
+    where = write(annotations=[box(1, 1, [20, 30, -10, -5]), box(2, 1, [5, 5, 0, 10]), box(3, 1, [50, 30, 30, 30])])
     data = CocoDataset(**where, bad_boxes="clip")
     assert data.records.annotation(0).boxes.tolist() == [[10, 25, 20, 30], [50, 30, 60, 40]]
     assert data.problems.dropped_count == 1

@@ -64,9 +64,7 @@ def test_a_transparent_colour_lies_over_black(tmp_path):
 
 def test_transparency_lies_over_black(tmp_path):
     pixels = np.array([[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 51]]], np.uint8)
-    assert saved(tmp_path / "t.png", Image.fromarray(pixels)).tolist() == [
-        [[200, 100, 50], [0, 0, 0], [40, 20, 10]]
-    ]
+    assert saved(tmp_path / "t.png", Image.fromarray(pixels)).tolist() == [[[200, 100, 50], [0, 0, 0], [40, 20, 10]]]
 
 
 def test_cmyk_is_converted(tmp_path):

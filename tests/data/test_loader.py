@@ -52,11 +52,7 @@ def test_every_epoch_has_every_image_once_in_another_order(dataset):
 
 def test_augmentation_differs_between_epochs_and_images_are_the_seeds(dataset):
     first, second = (
-        {
-            i: x
-            for b in train(dataset, 2, batch=5, start_step=s)
-            for i, x in zip(b.image_ids, b.images, strict=True)
-        }
+        {i: x for b in train(dataset, 2, batch=5, start_step=s) for i, x in zip(b.image_ids, b.images, strict=True)}
         for s in (0, 2)
     )
     assert any(not torch.equal(first[i], second[i]) for i in first)

@@ -34,9 +34,7 @@ def test_it_is_not_trivial(many):
     for i in range(len(many)):
         b = records.annotation(i).boxes
         inter = (
-            (np.minimum(b[:, None, 2:], b[None, :, 2:]) - np.maximum(b[:, None, :2], b[None, :, :2]))
-            .clip(0)
-            .prod(2)
+            (np.minimum(b[:, None, 2:], b[None, :, 2:]) - np.maximum(b[:, None, :2], b[None, :, :2])).clip(0).prod(2)
         )
         overlapping += int((inter > 0).sum() - len(b))
     assert overlapping > 20
@@ -72,16 +70,11 @@ def test_objects_stay_half_visible_and_out_of_crowds():
 
 
 def test_it_is_written_in_coco_layout_and_read_back(tmp_path, capsys):
-    assert (
-        main(["data", "make-shapes", str(tmp_path / "shapes"), "--train", "6", "--val", "3", "--size", "64"])
-        == 0
-    )
+    assert main(["data", "make-shapes", str(tmp_path / "shapes"), "--train", "6", "--val", "3", "--size", "64"]) == 0
     assert "CocoDataset" in capsys.readouterr().out
     folder = tmp_path / "shapes"
     made = ShapesDataset(num_images=6, size=64)
-    read = CocoDataset(
-        annotations=str(folder / "annotations/instances_train.json"), images=str(folder / "train")
-    )
+    read = CocoDataset(annotations=str(folder / "annotations/instances_train.json"), images=str(folder / "train"))
     assert read.classes == made.classes
     for name in ("boxes", "labels", "is_ignore", "ends", "image_ids", "area", "sizes"):
         assert np.array_equal(getattr(read.records, name), getattr(made.records, name)), name

@@ -108,9 +108,7 @@ def test_the_iou_crop_keeps_what_is_left_of_an_ignore_region():
     cut, noise = 0, np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     for seed in range(40):
         torch.manual_seed(seed)
-        image, targets = apply(
-            [TRANSFORMS.build(node)], Image.fromarray(noise), boxes, LABELS[:2], IGNORE[1:]
-        )
+        image, targets = apply([TRANSFORMS.build(node)], Image.fromarray(noise), boxes, LABELS[:2], IGNORE[1:])
         if image.shape[1:] == (40, 60):
             continue
         left, top = window_of(image, torch.tensor(noise).permute(2, 0, 1))
@@ -155,9 +153,7 @@ def window_of(image, whole):
 def test_the_iou_crop_is_not_steered_by_ignore_regions():
     torch.manual_seed(0)
     for _ in range(20):
-        image, _ = apply(
-            [TRANSFORMS.build({"type": "RandomIoUCrop"})], picture(), BOXES, LABELS, torch.ones(3).bool()
-        )
+        image, _ = apply([TRANSFORMS.build({"type": "RandomIoUCrop"})], picture(), BOXES, LABELS, torch.ones(3).bool())
         assert image.shape == (3, 40, 60)
 
 

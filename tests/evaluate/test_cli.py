@@ -73,9 +73,7 @@ def test_self_test(checkpoint: Path, source: str, capsys: pytest.CaptureFixture[
     assert "self-test passed" in capsys.readouterr().out
 
 
-def test_self_test_finds_a_transform_that_moves_boxes(
-    checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_self_test_finds_a_transform_that_moves_boxes(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A flip has no business in data.val, for its boxes are those of another picture."""
     flip = "data.val.transforms=[{type: RandomHorizontalFlip, p: 1.0}]"
     assert main(["eval", str(checkpoint), flip, "--self-test"]) == 1

@@ -107,9 +107,7 @@ class TestByHand:
         alarms = [([100.0 + 60 * i, 100.0, 150.0 + 60 * i, 150.0], 0.95, 0) for i in range(2)]
         gt = truth([[(SQUARE, 0, False)]])
         rows = [*alarms, (SQUARE, 0.9, 0)]
-        assert result_of(gt, [found(rows)], engine=engine, max_detections=(1, 2, 3)).ap == pytest.approx(
-            1 / 3
-        )
+        assert result_of(gt, [found(rows)], engine=engine, max_detections=(1, 2, 3)).ap == pytest.approx(1 / 3)
         result = result_of(
             gt, [found([*alarms, *alarms[:1], (SQUARE, 0.9, 0)])], engine=engine, max_detections=(1, 2, 3)
         )
@@ -138,9 +136,7 @@ def random_case(seed: int) -> tuple[ClassMap, GroundTruth, list[Detections]]:
 
     def boxes(n: int) -> np.ndarray:
         corner = rng.random((n, 2)) * 300
-        return np.concatenate((corner, corner + np.exp(rng.uniform(1.5, 5.3, (n, 2)))), axis=1).astype(
-            np.float32
-        )
+        return np.concatenate((corner, corner + np.exp(rng.uniform(1.5, 5.3, (n, 2)))), axis=1).astype(np.float32)
 
     images, detections = [], []
     for i in range(len(ids)):
@@ -240,9 +236,7 @@ def test_both_engines_agree_on_everything() -> None:
         results.append(evaluator.compute())
     for name in (None, *classes.names):
         a, b = ((r.per_class[name] if name else r.metrics) for r in results)
-        np.testing.assert_allclose(
-            none_is_minus_one(list(a.values())), none_is_minus_one(list(b.values())), atol=1e-9
-        )
+        np.testing.assert_allclose(none_is_minus_one(list(a.values())), none_is_minus_one(list(b.values())), atol=1e-9)
 
 
 def test_shards_in_any_order_give_the_same_bits() -> None:

@@ -121,9 +121,7 @@ def test_arrays_of_python_2_are_read(tmp_path: Path) -> None:
     text = b"".join(b"\\x%02x" % byte for byte in data)
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
-        b"(I1\n(I2\ntcnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS'"
-        + text
-        + b"'\ntb."
+        b"(I1\n(I2\ntcnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS'" + text + b"'\ntb."
     )
     path = tmp_path / "x.pkl"
     path.write_bytes(array)

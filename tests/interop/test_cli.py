@@ -30,9 +30,7 @@ def test_a_converted_checkpoint_predicts(state_file: Path, tmp_path: Path, capsy
     from detkit.detectors.predictor import Predictor
 
     output = tmp_path / "new" / "model.pt"
-    assert (
-        main(["convert", "torchvision", str(state_file), "--classes", "a,b,c", "--output", str(output)]) == 0
-    )
+    assert main(["convert", "torchvision", str(state_file), "--classes", "a,b,c", "--output", str(output)]) == 0
     text = capsys.readouterr().out
     assert "3 of 4 class columns kept" in text
     assert re.search(r"model\.pt: \d+\.\d M weights, 3 classes, from .*model\.pth", text)
@@ -44,12 +42,7 @@ def test_a_converted_checkpoint_predicts(state_file: Path, tmp_path: Path, capsy
     assert found.boxes[:, 2].max() <= 60
     Image.fromarray(noise).save(tmp_path / "noise.png")
     folder = tmp_path / "out"
-    assert (
-        main(
-            ["predict", str(output), str(tmp_path / "noise.png"), "--output", str(folder), "--score", "0.05"]
-        )
-        == 0
-    )
+    assert main(["predict", str(output), str(tmp_path / "noise.png"), "--output", str(folder), "--score", "0.05"]) == 0
     results = json.loads((folder / "predictions.json").read_text())
     assert {r["category_name"] for r in results} <= {"a", "b", "c"}
     assert results

@@ -85,9 +85,7 @@ def test_raw_outputs_anchors_and_detections_are_equal(pair: Any, sizes: list[tup
 
 
 @torch.no_grad()
-def test_another_depth_and_frozen_norms_are_read_off_the_tensors(
-    torchvision_models: Any, tmp_path: Path
-) -> None:
+def test_another_depth_and_frozen_norms_are_read_off_the_tensors(torchvision_models: Any, tmp_path: Path) -> None:
     from torchvision.models.detection import RetinaNet
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
     from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -149,9 +147,7 @@ def test_losses_are_equal_for_an_image_and_related_as_documented_for_a_batch(pai
         pred = converted.detector(whole[None], torch.tensor([[height, width]]))
         ours = converted.detector.loss(pred, [target])
         divisor = ours.normalizer.clamp(min=1)
-        torch.testing.assert_close(
-            ours.classification / divisor, theirs["classification"], rtol=1e-4, atol=1e-6
-        )
+        torch.testing.assert_close(ours.classification / divisor, theirs["classification"], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(ours.box / divisor, theirs["box"], rtol=1e-4, atol=1e-6)
         alone.append(ours)
         counts.append(int(ours.normalizer))
@@ -190,11 +186,7 @@ def test_published_v1_weights_by_name_keep_80_columns_and_their_epsilon(
     for name in state:
         if name.endswith("running_var"):  # Small variances, so that an epsilon is seen.
             state[name] = state[name] * 1e-4
-        elif (
-            name.startswith("backbone.body")
-            and ("bn" in name or "downsample.1" in name)
-            and name.endswith("weight")
-        ):
+        elif name.startswith("backbone.body") and ("bn" in name or "downsample.1" in name) and name.endswith("weight"):
             state[name] = state[name] * 1e-2
     with mock.patch.object(WeightsEnum, "get_state_dict", return_value=state):
         model = torchvision_models.without_resize(get_model(NAMES[0], weights="COCO_V1"))
@@ -222,9 +214,7 @@ def test_class_names_are_those_of_torchvision(coco_model: Any) -> None:
 
 
 @torch.no_grad()
-def test_sliced_model_finds_what_torchvision_finds_among_the_kept_classes(
-    coco_model: Any, tmp_path: Path
-) -> None:
+def test_sliced_model_finds_what_torchvision_finds_among_the_kept_classes(coco_model: Any, tmp_path: Path) -> None:
     """With the dropped columns made silent, as training makes them, even the final lists are equal."""
     from detkit.interop.coco import COCO_CLASSES
 

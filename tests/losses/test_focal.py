@@ -33,9 +33,7 @@ def test_one_positive_and_one_negative_by_hand():
 def test_gamma_zero_is_binary_cross_entropy_gradient_included():
     logits, labels = example()
     used = labels != IGNORED
-    reference = F.binary_cross_entropy_with_logits(
-        logits[used], one_hot(labels, 5)[used].double(), reduction="sum"
-    )
+    reference = F.binary_cross_entropy_with_logits(logits[used], one_hot(labels, 5)[used].double(), reduction="sum")
     ours = value_and_gradient(sigmoid_focal_sum(logits, labels, alpha=None, gamma=0.0), logits)
     torch.testing.assert_close(ours, value_and_gradient(reference, logits))
 
@@ -48,8 +46,12 @@ def test_equals_fvcore_gradient_included(alpha, gamma):
     logits, labels = example()
     used = labels != IGNORED
     reference = sigmoid_focal_loss(
-        logits[used], one_hot(labels, 5)[used].double(), alpha=-1 if alpha is None else alpha, gamma=gamma, reduction="sum",
-    )  # fmt: skip
+        logits[used],
+        one_hot(labels, 5)[used].double(),
+        alpha=-1 if alpha is None else alpha,
+        gamma=gamma,
+        reduction="sum",
+    )
     value, gradient = value_and_gradient(sigmoid_focal_sum(logits, labels, alpha, gamma), logits)
     # fvcore computes in float32 whatever it is given.
     torch.testing.assert_close(value.float(), reference.detach(), rtol=1e-5, atol=0)

@@ -28,9 +28,7 @@ def test_a_working_build_is_described(capsys: pytest.CaptureFixture[str]) -> Non
     assert "cpu ops   work (" in out
 
 
-def test_a_missing_build_gives_the_command(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_build_gives_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "native", library.Native(False, False, "it is not there", "nor that"))
     monkeypatch.setattr(library, "build_info", lambda package: {})
     code, out = report(capsys)
@@ -40,9 +38,7 @@ def test_a_missing_build_gives_the_command(
     assert "rebuild   detkit doctor --build" in out
 
 
-def test_changed_sources_are_noticed(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_sources_are_noticed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "build_info", lambda package: {"sources": "others"})
     code, out = report(capsys)
     assert code == 1

@@ -51,9 +51,7 @@ def test_hand_drawn_boxes() -> None:
 
 
 def test_a_suppressed_box_suppresses_nothing() -> None:
-    chain = torch.tensor(
-        [[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]]
-    )  # neighbours overlap, ends hardly
+    chain = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]])  # neighbours overlap, ends hardly
     assert nms(chain, torch.tensor([0.9, 0.8, 0.7]), 0.3).tolist() == [0, 2]
 
 
@@ -190,9 +188,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     boxes, scores = random_boxes(500)
     boxes, scores = boxes.to(dtype), scores.to(dtype)
     assert torch.equal(nms(boxes, scores, 0.5), nms(boxes.float(), scores.float(), 0.5))
-    assert torch.equal(
-        nms(boxes.float(), scores, 0.5), nms(boxes.float(), scores.float(), 0.5)
-    )  # as under autocast
+    assert torch.equal(nms(boxes.float(), scores, 0.5), nms(boxes.float(), scores.float(), 0.5))  # as under autocast
 
 
 def test_float64_keeps_its_digits() -> None:

@@ -100,9 +100,7 @@ def test_what_is_wrong_with_a_binary_is_said(
 def test_a_binary_older_than_the_package_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "OPS", ("nms", "op_of_tomorrow"))
     monkeypatch.setattr(library, "_load", lambda name: None)
-    assert library._load_all().cpu_problem == (
-        "the native library is older than this detkit: it lacks op_of_tomorrow"
-    )
+    assert library._load_all().cpu_problem == ("the native library is older than this detkit: it lacks op_of_tomorrow")
 
 
 def test_a_broken_build_record_is_no_error(tmp_path: Path) -> None:
@@ -111,8 +109,6 @@ def test_a_broken_build_record_is_no_error(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
-    code = (
-        "import sys, detkit, detkit.ops, detkit.ops.doctor, detkit.ops.build; print('torch' in sys.modules)"
-    )
+    code = "import sys, detkit, detkit.ops, detkit.ops.doctor, detkit.ops.build; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -42,9 +42,7 @@ def everything(trainer: Trainer) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_resumed_run_ends_with_the_same_bits(
-    tmp_path: Path, make_trainer: MakeTrainer, precision: str
-) -> None:
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, make_trainer: MakeTrainer, precision: str) -> None:
     settings = SETTINGS | {"ema_decay": 0.9, "accumulate": 2, "checkpoint_every": 3, "keep_last": 9}
     settings["precision"] = precision
     whole = make_trainer(hooks=(checkpoints(tmp_path),), **settings)

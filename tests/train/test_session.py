@@ -83,9 +83,7 @@ def test_leaves_everything_in_the_run_folder(finished: Path) -> None:
         assert word in log
 
 
-def test_killed_at_a_random_step_and_resumed_it_ends_with_the_same_bits(
-    finished: Path, tmp_path: Path
-) -> None:
+def test_killed_at_a_random_step_and_resumed_it_ends_with_the_same_bits(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"
     at = random.SystemRandom().randint(4, 9)
     command = [sys.executable, "-m", "detkit", "train", CONFIG, *TINY, "--output", str(run)]
@@ -113,9 +111,7 @@ def test_killed_at_a_random_step_and_resumed_it_ends_with_the_same_bits(
 
 def assert_same_results(a: Path, b: Path) -> None:
     first, second = (json.loads((r / "result.json").read_text()) for r in (a, b))
-    assert {k: first[k] for k in ("ap", "ap50", "per_class")} == {
-        k: second[k] for k in ("ap", "ap50", "per_class")
-    }
+    assert {k: first[k] for k in ("ap", "ap50", "per_class")} == {k: second[k] for k in ("ap", "ap50", "per_class")}
 
 
 def test_the_same_run_twice_is_the_same(finished: Path, tmp_path: Path) -> None:
@@ -170,15 +166,11 @@ def test_a_run_starts_from_the_weights_of_another(
     assert "loaded" in out
     start, then = load_checkpoint(finished), load_checkpoint(tmp_path / "next")
     weights = start.ema or start.model
-    assert torch.equal(
-        then.model["backbone.layer1.0.conv1.weight"], weights["backbone.layer1.0.conv1.weight"]
-    )
+    assert torch.equal(then.model["backbone.layer1.0.conv1.weight"], weights["backbone.layer1.0.conv1.weight"])
     assert then.step == 1
 
 
-def test_a_diverging_run_stops_with_its_own_exit_code(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_diverging_run_stops_with_its_own_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = train(
         tmp_path / "bad", "optimizer.lr=1e35", "train.clip_norm=null", "train.checkpoint_every=1",
         "schedule.warmup_factor=0.0",

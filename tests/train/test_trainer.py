@@ -50,9 +50,7 @@ def parts(batch: Batch, n: int) -> Iterator[Batch]:
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
-def test_four_times_two_images_are_one_batch_of_eight(
-    make_trainer: MakeTrainer, clip_norm: float | None
-) -> None:
+def test_four_times_two_images_are_one_batch_of_eight(make_trainer: MakeTrainer, clip_norm: float | None) -> None:
     batch = eight_images()
     weights, reports = [], []
     for accumulate in (1, 4):

@@ -26,9 +26,7 @@ def evaluation(n: int, ap: float | None) -> dict[str, Any]:
 
 
 def test_after_a_resume_the_later_line_counts(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "m.jsonl", step(1), step(2, 5.0), evaluation(2, 0.1), step(2, 3.0), evaluation(2, 0.2)
-    )
+    path = write(tmp_path / "m.jsonl", step(1), step(2, 5.0), evaluation(2, 0.1), step(2, 3.0), evaluation(2, 0.2))
     train, evals = read_metrics(path)
     assert [(line["step"], line["loss"]) for line in train] == [(1, 1.0), (2, 3.0)]
     assert [(line["step"], line["ap"]) for line in evals] == [(2, 0.2)]
@@ -59,9 +57,7 @@ def test_draws_a_picture_of_whatever_there_is(tmp_path: Path, lines: list[Any]) 
 
 def test_other_curves_give_another_picture(tmp_path: Path) -> None:
     pictures = [
-        plot_curves(
-            write(tmp_path / "m.jsonl", step(1), step(9, loss)), tmp_path / f"{loss}.png"
-        ).read_bytes()
+        plot_curves(write(tmp_path / "m.jsonl", step(1), step(9, loss)), tmp_path / f"{loss}.png").read_bytes()
         for loss in (1.0, 2.0)
     ]
     assert pictures[0] != pictures[1]

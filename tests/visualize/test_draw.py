@@ -14,9 +14,7 @@ GREY = np.full((200, 240, 3), 128, dtype=np.uint8)
 
 
 def detections(scores: list[float], labels: list[int], box: list[float] = BOX) -> Detections:
-    return Detections(
-        torch.tensor([box] * len(scores)).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels)
-    )
+    return Detections(torch.tensor([box] * len(scores)).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels))
 
 
 def pixels(picture: Image.Image, color: tuple[int, int, int]) -> tuple[int, int, int, int]:
@@ -70,9 +68,7 @@ def test_names_of_one_spot_do_not_cover_each_other() -> None:
     assert tag(both, 1) > 200
 
 
-@pytest.mark.parametrize(
-    "box", [[-30.0, -30.0, 500.0, 500.0], [90.0, 90.0, 60.0, 60.0], [300.0, 300.0, 310.0, 310.0]]
-)
+@pytest.mark.parametrize("box", [[-30.0, -30.0, 500.0, 500.0], [90.0, 90.0, 60.0, 60.0], [300.0, 300.0, 310.0, 310.0]])
 def test_boxes_outside_inverted_or_larger_than_the_image_do_no_harm(box: list[float]) -> None:
     picture = draw_detections(GREY, detections([0.9], [0], box), CLASSES)
     pixels(picture, class_color(0))

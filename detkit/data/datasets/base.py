@@ -75,9 +75,7 @@ class DetectionDataset:
         if records.is_ignore.any():
             parts.append(f"{int(records.is_ignore.sum())} ignore regions")
         if self.problems.dropped:
-            parts.append(
-                f"{self.problems.dropped_count} bad boxes dropped in {some(list(self.problems.dropped))}"
-            )
+            parts.append(f"{self.problems.dropped_count} bad boxes dropped in {some(list(self.problems.dropped))}")
         if self.problems.clipped:
             count = sum(self.problems.clipped.values())
             parts.append(f"{count} boxes clipped in {len(self.problems.clipped)} images")
@@ -104,9 +102,7 @@ def without_empty(records: Records, name: str) -> Records:
     """The images with at least one object; an error if none has."""
     kept = _image_of_box(records)
     if not kept:
-        raise ValueError(
-            f"{name}: keep_empty: false removed all {len(records)} images, for none has a usable box"
-        )
+        raise ValueError(f"{name}: keep_empty: false removed all {len(records)} images, for none has a usable box")
     builder = RecordsBuilder(name, "error")
     for i in kept:
         a = records.annotation(i)

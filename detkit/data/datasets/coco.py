@@ -77,13 +77,9 @@ def check_entries(content: dict[str, Any], part: str, name: str) -> None:
     entries = content.get(part)
     if not isinstance(entries, list):
         raise ValueError(f"{name}: no list {part!r}; this is not a COCO instances file")
-    wrong = [
-        f"{part}[{i}] {why}" for i, entry in enumerate(entries) if (why := entry_problem(entry, PARTS[part]))
-    ]
+    wrong = [f"{part}[{i}] {why}" for i, entry in enumerate(entries) if (why := entry_problem(entry, PARTS[part]))]
     if wrong:
-        raise ValueError(
-            f"{name}: {len(wrong)} of {len(entries)} entries of {part!r} are broken: {some(wrong)}"
-        )
+        raise ValueError(f"{name}: {len(wrong)} of {len(entries)} entries of {part!r} are broken: {some(wrong)}")
 
 
 def entry_problem(entry: Any, keys: dict[str, tuple[str, Callable[[Any], bool]]]) -> str | None:
@@ -94,9 +90,7 @@ def entry_problem(entry: Any, keys: dict[str, tuple[str, Callable[[Any], bool]]]
         if not good(entry.get(key)):
             which = f" (id {entry['id']!r})" if key != "id" and "id" in entry else ""
             return (
-                f"{which} has {key} {entry[key]!r}, not {wanted}".strip()
-                if key in entry
-                else f"has no {key!r}{which}"
+                f"{which} has {key} {entry[key]!r}, not {wanted}".strip() if key in entry else f"has no {key!r}{which}"
             )
     return None
 
@@ -142,23 +136,17 @@ def area_of(item: dict[str, Any]) -> float:
     return float(item["bbox"][2] * item["bbox"][3])
 
 
-def group_by_image(
-    content: dict[str, Any], label: dict[int, int], name: str
-) -> dict[int, list[dict[str, Any]]]:
+def group_by_image(content: dict[str, Any], label: dict[int, int], name: str) -> dict[int, list[dict[str, Any]]]:
     """Annotations by image id; unknown images, categories and ids used twice are errors that name them."""
     annotations = content["annotations"]
     known = {image["id"] for image in content["images"]}
     strangers = sorted({a["image_id"] for a in annotations} - known)
     if strangers:
-        raise ValueError(
-            f"{name}: annotations of {len(strangers)} image ids that are not declared: {some(strangers)}"
-        )
+        raise ValueError(f"{name}: annotations of {len(strangers)} image ids that are not declared: {some(strangers)}")
     undeclared = Counter(a["category_id"] for a in annotations if a["category_id"] not in label)
     if undeclared:
         counts = [f"{category} ({count} boxes)" for category, count in sorted(undeclared.items())]
-        raise ValueError(
-            f"{name}: {len(undeclared)} category ids are not declared in `categories`: {some(counts)}"
-        )
+        raise ValueError(f"{name}: {len(undeclared)} category ids are not declared in `categories`: {some(counts)}")
     twice = [i for i, count in Counter(str(a["id"]) for a in annotations if "id" in a).items() if count > 1]
     if twice:
         raise ValueError(f"{name}: {len(twice)} annotation ids are used twice: {some(sorted(twice))}")

@@ -116,9 +116,7 @@ class RecordsBuilder:
         """One image; size (height, width), (-1, -1) if unknown; boxes xyxy. source: what a message names."""
         source = source or path
         if image_id in self._ids:
-            raise ValueError(
-                f"{self.name}: image id {image_id} is used twice: {self._ids[image_id]} and {source}"
-            )
+            raise ValueError(f"{self.name}: image id {image_id} is used twice: {self._ids[image_id]} and {source}")
         self._ids[image_id] = source
         raw = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         good, keep = self._check(raw, size, source)
@@ -128,9 +126,7 @@ class RecordsBuilder:
         self._boxes.append(good.astype(np.float32))
         self._rest.append((np.asarray(labels, np.int64)[keep], np.asarray(is_ignore, bool)[keep], measured))
 
-    def _check(
-        self, raw: NDArray[np.float64], size: tuple[int, int], source: str
-    ) -> tuple[NDArray[np.float64], Any]:
+    def _check(self, raw: NDArray[np.float64], size: tuple[int, int], source: str) -> tuple[NDArray[np.float64], Any]:
         """Usable boxes, inside the image, and which of the given ones they are."""
         inside = raw.copy()
         if size[0] > 0:
@@ -143,9 +139,7 @@ class RecordsBuilder:
                 continue
             text = f"box {i + 1} {[round(float(v), 2) for v in box]}: {problem}"
             if self.bad_boxes == "error":
-                raise ValueError(
-                    f"{self.name}: {source}: {text}. bad_boxes: drop leaves such boxes out and lists them"
-                )
+                raise ValueError(f"{self.name}: {source}: {text}. bad_boxes: drop leaves such boxes out and lists them")
             if self.bad_boxes == "clip" and np.isfinite(box).all():
                 fixed = inside[i]
                 fixed[:] = (*np.minimum(fixed[:2], fixed[2:]), *np.maximum(fixed[:2], fixed[2:]))

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 OVERSAMPLING = 3
-LEAST_VISIBLE = 0.5
+LEAST_VISIBLE = 0.6
 """Share of an object that later ones must leave uncovered."""
-SMALLEST, LARGEST = 11.0, 96.0
+SMALLEST, LARGEST = 12.0, 96.0
 Point = tuple[float, float]
 Mask = NDArray[np.uint8]
 
@@ -90,7 +90,7 @@ SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, float, float], None]] = {
     "triangle": polygon(on_circle(3)),
 }
 DRAWERS = list(SHAPES.values())
-HUE_SPREAD = 0.09
+HUE_SPREAD = 0.075
 """A kind has hues of its own, give or take this share of the circle; those of neighbours overlap, so colour
 alone tells them apart most of the time but not always."""
 
@@ -144,9 +144,7 @@ def add_clutter(rng: Generator, pixels: NDArray[np.uint8]) -> None:
         kind, width = int(rng.integers(0, 3)), int(rng.integers(1, 4))
         if kind == 0:
             angle = rng.uniform(0, math.pi)
-            canvas.line(
-                (x, y, x + reach * math.cos(angle), y + reach * math.sin(angle)), fill=colour, width=width
-            )
+            canvas.line((x, y, x + reach * math.cos(angle), y + reach * math.sin(angle)), fill=colour, width=width)
         elif kind == 1:
             start = int(rng.integers(0, 360))
             canvas.arc(
@@ -206,10 +204,10 @@ def random_shape(rng: Generator, low: float, high: float) -> tuple[int, Mask]:
 
 
 def squeezed(rng: Generator, mask: Mask) -> Mask:
-    """The mask with one side shortened by up to a third, every second time."""
+    """The mask with one side shortened by up to a quarter, every second time."""
     if rng.random() < 0.5 or min(mask.shape) < 10:
         return mask
-    share, axis = float(rng.uniform(0.67, 1.0)), int(rng.integers(2))
+    share, axis = float(rng.uniform(0.75, 1.0)), int(rng.integers(2))
     height, width = mask.shape
     to = (max(4, int(width * share)), height) if axis else (width, max(4, int(height * share)))
     small = np.asarray(Image.fromarray(mask).resize(to, Image.Resampling.BOX))

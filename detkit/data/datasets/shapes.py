@@ -98,6 +98,4 @@ class ShapesDataset(DetectionDataset):
 
 def scene_of(seed: int, split: str, index: int, size: int) -> Scene:
     """The scene of one image: a function of the arguments alone."""
-    return draw_scene(
-        np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, SPLITS[split], index]))), size
-    )
+    return draw_scene(np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, SPLITS[split], index]))), size)

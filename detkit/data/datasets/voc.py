@@ -36,9 +36,7 @@ class VocDataset(DetectionDataset):
         parsed = {p.stem: read_xml(p) for p in sorted((Path(root) / "Annotations").glob("*.xml"))}
         lacking = [s for s in stems if s not in parsed]
         if lacking:
-            raise FileNotFoundError(
-                f"{name}: {len(lacking)} images have no file in Annotations: {some(lacking)}"
-            )
+            raise FileNotFoundError(f"{name}: {len(lacking)} images have no file in Annotations: {some(lacking)}")
         found = sorted({item["name"] for xml in parsed.values() for item in xml["objects"]})
         classes = named_classes(list(enumerate(found)), class_names, name)
         label = {n: k for k, n in enumerate(classes.names)}
@@ -50,9 +48,7 @@ class VocDataset(DetectionDataset):
             boxes = [item["box"] for item in objects]
             # A box without area as published must not gain a pixel by the shift before it is seen.
             moved = [
-                [x1 - shift, y1 - shift, x2, y2] if x2 > x1 and y2 > y1 else b
-                for b in boxes
-                for x1, y1, x2, y2 in [b]
+                [x1 - shift, y1 - shift, x2, y2] if x2 > x1 and y2 > y1 else b for b in boxes for x1, y1, x2, y2 in [b]
             ]
             builder.add(
                 i + 1,
@@ -91,9 +87,7 @@ def read_xml(path: Path) -> dict[str, Any]:
     try:
         root = ElementTree.parse(path).getroot()
         size = root.find("size")
-        height, width = (
-            int(float(size.findtext(k) or -1)) if size is not None else -1 for k in ("height", "width")
-        )
+        height, width = (int(float(size.findtext(k) or -1)) if size is not None else -1 for k in ("height", "width"))
         objects = []
         for item in root.iter("object"):
             box = item.find("bndbox")

@@ -50,9 +50,7 @@ def apply(
     from torchvision import tv_tensors
     from torchvision.transforms.v2.functional import pil_to_tensor
 
-    wrapped = tv_tensors.BoundingBoxes(
-        boxes.reshape(-1, 4), format="XYXY", canvas_size=(image.height, image.width)
-    )
+    wrapped = tv_tensors.BoundingBoxes(boxes.reshape(-1, 4), format="XYXY", canvas_size=(image.height, image.width))
     labels = labels.masked_fill(is_ignore, IGNORE_LABEL)
     for transform in transforms:
         image, wrapped, labels = transform(image, wrapped, labels)

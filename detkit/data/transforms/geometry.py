@@ -97,9 +97,7 @@ class ScaleJitter(V2Transform):
         from torchvision.transforms import v2
 
         if min(height, width) < 1 or not 0 < scale_range[0] <= scale_range[1]:
-            raise ValueError(
-                f"height={height}, width={width}, scale_range={scale_range}: want positive, in order"
-            )
+            raise ValueError(f"height={height}, width={width}, scale_range={scale_range}: want positive, in order")
         self.inner = v2.ScaleJitter((height, width), scale_range)
 
 

@@ -1,0 +1,122 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detkit.cli import main
+from detkit.config import load_config
+from detkit.detectors.build import build_detector
+from detkit.detectors.predictor import Predictor, as_pil
+from detkit.structures import ClassMap
+
+CLASSES = ClassMap(("cat", "dog"), (7, 3))
+BASE = "configs/base/retinanet.yaml"
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    from pathlib import Path
+
+    config = load_config(
+        Path(__file__).resolve().parents[2] / BASE,
+        ["backbone.depth=18", "backbone.norm=gn", "neck.channels=32", "head.num_convs=0",
+         "losses.classification.prior=0.3", "postprocess.max_detections=7",
+         "data.val={dataset: {type: ShapesDataset}, transforms: [{type: ResizeShortestEdge, short: 64}]}"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return Predictor(build_detector(config, 2).eval(), config, CLASSES, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for i, (width, height) in enumerate([(100, 80), (64, 90), (200, 50)]):
+        pixels = np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return sorted(folder.iterdir())
+
+
+def equal(a, b):
+    torch.testing.assert_close(a.boxes, b.boxes)
+    torch.testing.assert_close(a.scores, b.scores)
+    assert torch.equal(a.labels, b.labels)
+
+
+def test_paths_arrays_tensors_and_pictures_give_the_same(predictor, pictures):
+    (one,) = predictor(pictures[0])
+    assert len(one) == 7
+    opened = Image.open(pictures[0])
+    array = np.asarray(opened)
+    for same in (str(pictures[0]), opened, array, torch.tensor(array).permute(2, 0, 1)):
+        equal(predictor(same)[0], one)
+
+
+def test_boxes_are_in_pixels_of_the_given_image(predictor, pictures):
+    for found, path in zip(predictor(pictures), pictures, strict=True):
+        with Image.open(path) as image:
+            limit = torch.tensor([image.width, image.height, image.width, image.height])
+        assert (found.boxes >= 0).all()
+        assert (found.boxes <= limit + 1e-3).all()
+        assert found.boxes[:, 2].max() > 0.5 * limit[0]
+        assert (found.scores.diff() <= 0).all()
+
+
+def test_a_batch_of_unequal_images_changes_little(predictor, pictures):
+    # Padding changes what is beside the image, so scores move, but only in the last digits.
+    together = predictor(pictures)
+    assert [len(f) for f in together] == [7, 7, 7]
+
+
+def test_senseless_images_are_named():
+    with pytest.raises(ValueError, match="not ndarray of float64"):
+        as_pil(np.zeros((3, 3, 3)))
+    with pytest.raises(ValueError, match="not int"):
+        as_pil(3)
+    with pytest.raises(FileNotFoundError, match=r"nothing\.jpg"):
+        as_pil("nothing.jpg")
+
+
+@pytest.fixture
+def checkpoint(predictor, tmp_path):
+    from detkit.train.checkpoint import Checkpoint, save_checkpoint
+
+    path = tmp_path / "model.pt"
+    weights = predictor.detector.state_dict()
+    save_checkpoint(path, Checkpoint(step=0, seed=0, model=weights, config=predictor.config.to_dict(), classes=CLASSES))
+    return path
+
+
+def test_the_command_draws_and_writes_coco_results(checkpoint, pictures, tmp_path, capsys, predictor):
+    out = tmp_path / "out"
+    folder = pictures[0].parent
+    assert (
+        main(["predict", str(checkpoint), str(folder), str(pictures[0]), "--output", str(out), "--score", "0.05"]) == 0
+    )
+    results = json.loads((out / "predictions.json").read_text())
+    images = json.loads((out / "images.json").read_text())
+    assert [i["file_name"] for i in images] == [*map(str, pictures), str(pictures[0])]
+    assert {r["category_id"] for r in results} <= {7, 3}
+    first = [r for r in results if r["image_id"] == 1]
+    (found,) = predictor(pictures[0])
+    x, y, w, h = first[0]["bbox"]
+    torch.testing.assert_close(torch.tensor([x, y, x + w, y + h]), found.boxes[0], rtol=0.05, atol=1.0)
+    # The same file twice gets two pictures.
+    assert sorted(p.name for p in out.glob("*.png")) == ["0-2.png", "0.png", "1.png", "2.png"]
+    with Image.open(out / "2.png") as drawn:
+        assert drawn.size == (200, 50)
+    assert "detections in 4 images" in capsys.readouterr().out
+
+
+def test_what_is_not_there_is_named(checkpoint, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for path, text in (
+        ("gone.jpg", "no file, folder or glob match: gone.jpg"),
+        (str(tmp_path / "empty"), "holds no image"),
+    ):
+        assert main(["predict", str(checkpoint), path]) == 2
+        assert text in capsys.readouterr().err
+    assert main(["predict", str(checkpoint), "x.jpg", "--score", "2"]) == 2
+    assert "--score 2.0" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "none.pt"), str(tmp_path)]) == 2

@@ -1,0 +1,100 @@
+"""The README, done word for word: files written, commands run in order, on tiny data and for two steps."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from detkit.cli import main
+from detkit.data.datasets.shapes import ShapesDataset
+from detkit.registry import BACKBONES
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHORT = ["train.iterations=2", "train.eval_every=0", "data.loader.batch_size=2", "data.loader.num_workers=0"]
+SHORT_SHAPES = ["data.train.dataset.num_images=4", "data.val.dataset.num_images=2"]
+NOT_OURS = ("make ", "pip ")
+
+
+def write_voc(root, dataset):
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True)
+    for i in range(len(dataset)):
+        image, a = dataset.load_image(i), dataset.records.annotation(i)
+        image.save(root / f"JPEGImages/{i}.jpg")
+        items = "".join(
+            f"<object><name>{dataset.classes.names[k]}</name><bndbox><xmin>{b[0] + 1}</xmin><ymin>{b[1] + 1}</ymin>"
+            f"<xmax>{b[2]}</xmax><ymax>{b[3]}</ymax></bndbox></object>"
+            for b, k in zip(a.boxes.tolist(), a.labels.tolist(), strict=True)
+        )
+        size = f"<size><width>{image.width}</width><height>{image.height}</height></size>"
+        (root / f"Annotations/{i}.xml").write_text(f"<annotation>{size}{items}</annotation>")
+    for split in ("train", "val"):
+        (root / f"ImageSets/Main/{split}.txt").write_text("".join(f"{i}\n" for i in range(len(dataset))))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """What the README takes for granted: the checkout's configs, a VOC folder, COCO files, photos."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    data = ShapesDataset(num_images=4, size=64)
+    write_voc(tmp_path / "path/to/voc", data)
+    for split in ("train", "val"):
+        data.write_coco(tmp_path / split, tmp_path / f"{split}.json")
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        data.load_image(0).save(tmp_path / f"photos/{name}.jpg")
+    monkeypatch.chdir(tmp_path)
+    with BACKBONES.temporary():
+        yield tmp_path
+
+
+def commands(text):
+    """Shell lines, continued ones joined, without comments."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    return [line.split("  #")[0].strip() for line in joined.splitlines() if line.strip()]
+
+
+def run(command):
+    words = shlex.split(command, comments=True)
+    assert words[0] == "detkit", f"no test knows how to run {command!r}"
+    if words[1] == "train":
+        words += SHORT + (SHORT_SHAPES if "r18_fpn_small" not in command and "mine.yaml" not in command else [])
+    assert main(words[1:]) == 0, command
+
+
+def test_every_word_of_the_readme_works(folder):
+    ran = []
+    for language, text in BLOCK.findall((ROOT / "README.md").read_text()):
+        first = text.partition("\n")[0]
+        if first.startswith("# ") and first.endswith((".py", ".yaml")):
+            Path(first[2:]).write_text(text)
+        elif language == "python":
+            exec(compile(text, "README.md", "exec"), {})
+            ran.append(first)
+        elif language == "sh":
+            for command in commands(text):
+                if not command.startswith(NOT_OURS):
+                    run(command)
+                    ran.append(command)
+    assert main(["train", "mine.yaml", *SHORT]) == 0
+    assert len(ran) >= 12
+    for run_folder in ("mine", "gamma0", "smooth_l1"):
+        assert (folder / "runs" / run_folder / "result.json").exists()
+
+
+def test_the_words_of_make_are_in_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    for path in ("README.md", ".ci/run"):
+        words = set(re.findall(r"^make ((?:\w+ ?)+)", (ROOT / path).read_text(), re.MULTILINE))
+        assert words
+        for word in " ".join(words).split():
+            assert re.search(rf"^{word}:", makefile, re.MULTILINE), word
+
+
+def test_links_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not link.startswith("http"):
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
