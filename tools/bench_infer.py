@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
-from detkit.interop.torchvision import convert_retinanet_state
+from detkit.interop.names import torchvision_name
 
 BASE = Path(__file__).resolve().parent.parent / "configs/base/retinanet.yaml"
 SIZE = (480, 640)
@@ -44,7 +44,8 @@ def make_pair(depth: int, busy: bool) -> tuple[nn.Module, nn.Module]:
         "postprocess.max_detections=300",
     ]
     ours = build_detector(load_config(BASE, overrides), CLASSES).eval()
-    ours.load_state_dict(convert_retinanet_state(theirs.state_dict()))
+    state = theirs.state_dict()
+    ours.load_state_dict({name: state[torchvision_name(name, 2)] for name in ours.state_dict()})
     return ours, theirs
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detkit.backbones.base import Backbone
+from detkit.files import local_path
 from detkit.norms import NormName, norm_layer
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
@@ -26,7 +27,7 @@ class ResNet(Backbone):
     blocks) are not trained: 0 trains all, 2 is the usual choice with ImageNet weights. in_channels:
     image channels; weights for three are averaged over to any other number. stride_in_1x1: put a
     bottleneck's stride in its first 1x1 convolution, as the original MSRA and Detectron2 weights want
-    it. weights: file with a torchvision ResNet state dict, or the name of torchvision weights
+    it. weights: file or web address of a torchvision ResNet state dict, or the name of torchvision weights
     (`IMAGENET1K_V1`), loaded when training starts from scratch.
     """
 
@@ -131,8 +132,9 @@ class ResNet(Backbone):
 def _read_weights(source: str, depth: int) -> dict[str, Tensor]:
     from pathlib import Path
 
-    if Path(source).is_file():
-        state: dict[str, Tensor] = torch.load(source, map_location="cpu", weights_only=True)
+    path = local_path(source)
+    if Path(path).is_file():
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         return state
     from torchvision.models import get_model_weights
 

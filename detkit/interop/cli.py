@@ -49,20 +49,23 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--keep-columns and --norm-eps are for torchvision models only")
     if args.norm_eps is not None and args.norm_eps < 0:
         raise ValueError(f"--norm-eps {args.norm_eps} is negative")
+    from detkit.files import local_path
     from detkit.interop.classes import read_classes
     from detkit.interop.files import save_converted
+
+    source = local_path(args.source)
 
     classes = read_classes(args.classes) if args.classes else None
     if args.toolkit == "torchvision":
         from detkit.interop.torchvision import convert_torchvision
 
         converted = convert_torchvision(
-            args.source, classes=classes, keep_all_columns=args.keep_columns, norm_eps=args.norm_eps
+            source, classes=classes, keep_all_columns=args.keep_columns, norm_eps=args.norm_eps
         )
     else:
         from detkit.interop.detectron2 import convert_detectron2
 
-        converted = convert_detectron2(args.source, classes=classes)
+        converted = convert_detectron2(source, classes=classes)
     save_converted(converted, output)
     for note in converted.notes:
         print(f"note: {note}")

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from detkit.files import local_path
 from detkit.structures import ClassMap
 
 log = logging.getLogger("detkit")
@@ -115,11 +116,11 @@ def verify(path: Path) -> None:
 
 
 def load_checkpoint(path: str | Path, prefer: Literal["best", "newest"] = "best") -> Checkpoint:
-    """A file, or a run folder: its best checkpoint (the newest if none was evaluated), or its newest.
+    """A file (or its web address), or a run folder: its best checkpoint (the newest if none was evaluated), or its newest.
 
     A damaged file in a run folder is passed over with a warning, a file given by name is refused.
     """
-    path = Path(path)
+    path = Path(local_path(path))
     if path.is_file():
         return read_checkpoint(path)
     if not path.exists():

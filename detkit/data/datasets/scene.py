@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 OVERSAMPLING = 3
-LEAST_VISIBLE = 0.6
+LEAST_VISIBLE = 0.7
 """Share of an object that later ones must leave uncovered."""
 SMALLEST, LARGEST = 12.0, 96.0
 Point = tuple[float, float]
@@ -90,9 +90,9 @@ SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, float, float], None]] = {
     "triangle": polygon(on_circle(3)),
 }
 DRAWERS = list(SHAPES.values())
-HUE_SPREAD = 0.075
-"""A kind has hues of its own, give or take this share of the circle; those of neighbours overlap, so colour
-alone tells them apart most of the time but not always."""
+HUE_SPREAD = 0.06
+"""A kind has hues of its own, give or take this share of the circle: with seven kinds, those of neighbours
+almost touch, and the noise mixes them."""
 
 
 def draw_scene(rng: Generator, size: int) -> Scene:
@@ -172,7 +172,7 @@ def mask_of(shape: int, side: float, angle: float) -> Mask:
 def colour_of(rng: Generator, shape: int) -> NDArray[np.int64]:
     """A colour of a kind of shape, RGB 0..255."""
     hue = (shape / len(DRAWERS) + float(rng.uniform(-HUE_SPREAD, HUE_SPREAD))) % 1.0
-    rgb = colorsys.hsv_to_rgb(hue, float(rng.uniform(0.45, 1.0)), float(rng.uniform(0.45, 1.0)))
+    rgb = colorsys.hsv_to_rgb(hue, float(rng.uniform(0.55, 1.0)), float(rng.uniform(0.55, 1.0)))
     return np.array([round(255 * v) for v in rgb], dtype=np.int64)
 
 
