@@ -1,5 +1,6 @@
 import http.server
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ def address(tmp_path, monkeypatch):
 def test_paths_stay_and_addresses_are_fetched_once(address, tmp_path):
     assert local_path("some/file.pt") == "some/file.pt"
     found = local_path(f"{address}/weights.bin")
-    assert open(found, "rb").read() == b"weights"
+    assert Path(found).read_bytes() == b"weights"
     (tmp_path / "served/weights.bin").unlink()
     assert local_path(f"{address}/weights.bin") == found
 
