@@ -118,7 +118,8 @@ def verify(path: Path) -> None:
 def load_checkpoint(path: str | Path, prefer: Literal["best", "newest"] = "best") -> Checkpoint:
     """A file or its web address, or a run folder: its best checkpoint, the newest if none was evaluated.
 
-    prefer: "newest" takes the newest in any case. A damaged file in a run folder is passed over with a warning, a file given by name is refused.
+    prefer: "newest" takes the newest in any case. A damaged file in a run folder is passed over with a
+    warning, a file given by name is refused.
     """
     path = Path(local_path(path))
     if path.is_file():
