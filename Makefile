@@ -12,7 +12,7 @@ setup: $(STAMP)
 # Made again when a dependency, the build or a native source changes; a Python edit costs nothing.
 $(STAMP): constraints.txt pyproject.toml setup.py $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools<82" wheel ninja
+	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip setuptools wheel ninja
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[dev]"
 	touch $@
@@ -42,4 +42,4 @@ bench: $(STAMP)
 	$(BIN)/python tools/bench_nms.py
 
 clean:
-	rm -rf build dist *.egg-info detkit/_C*.so
+	rm -rf build dist *.egg-info detkit/_C*.so detkit/_build_info.json
