@@ -1,0 +1,62 @@
+"""Condenses a finished run into one small JSON file that can be committed.
+
+    python tools/record_run.py runs/r18_fpn_small benchmarks/results/bccd_cpu.json
+
+Keeps the figures of result.json without this machine's paths, and the validation figures against minutes of
+training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from _bench import machine_line
+
+CURVE = ("ap", "ap50", "ap75")
+
+
+def curve(metrics: Path) -> list[dict[str, float]]:
+    """Training minutes and figures of every evaluation in a metrics.jsonl."""
+    points, seconds = [], 0.0
+    for line in metrics.read_text().splitlines():
+        entry = json.loads(line)
+        seconds = entry.get("train_seconds", seconds)
+        if "eval" in entry:
+            figures = {name: round(entry["eval"][name], 4) for name in CURVE}
+            points.append({"step": entry["step"], "minutes": round(seconds / 60, 2), **figures})
+    return points
+
+
+def public_command(command: str) -> str:
+    """A recorded command line with the program's and the output's folders taken off."""
+    words = shlex.split(command)
+    return shlex.join(["detkit", *words[1:]])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder of detkit train")
+    parser.add_argument("output", type=Path, help="JSON file to write")
+    args = parser.parse_args()
+    result: dict[str, Any] = json.loads((args.run / "result.json").read_text())
+    record = {
+        "date": date.today().isoformat(),
+        "machine": machine_line(),
+        "command": public_command(result.pop("command")),
+        "ap_against_minutes": curve(args.run / "metrics.jsonl"),
+        **{key: value for key, value in result.items() if key not in ("package", "machine", "seconds")},
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(record, indent=1) + "\n")
+    print(
+        f"{args.output}: AP {result['ap']:.3f}, AP50 {result['ap50']:.3f} after {result['train_seconds'] / 60:.1f} minutes"
+    )
+
+
+if __name__ == "__main__":
+    main()
