@@ -53,9 +53,8 @@ def main() -> None:
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=1) + "\n")
-    print(
-        f"{args.output}: AP {result['ap']:.3f}, AP50 {result['ap50']:.3f} after {result['train_seconds'] / 60:.1f} minutes"
-    )
+    minutes = result["train_seconds"] / 60
+    print(f"{args.output}: AP {result['ap']:.3f}, AP50 {result['ap50']:.3f} after {minutes:.1f} minutes")
 
 
 if __name__ == "__main__":
