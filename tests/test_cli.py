@@ -78,7 +78,7 @@ def test_config_show_with_origins(capsys):
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "command line (backbone.depth=34)" in lines["backbone.depth"]
     assert "quickstart/shapes.yaml:" in lines["data.loader.batch_size"]
-    assert "base/retinanet.yaml:" in lines["assigner.type"]
+    assert "base/retinanet.yaml:" in lines["coder.type"]
     assert "default of ResNet" in lines["backbone.in_channels"]
     assert main(["config", "show", QUICK]) == 0
     assert "type: ShapesDataset" in capsys.readouterr().out

@@ -60,7 +60,10 @@ def run(command):
     words = shlex.split(command, comments=True)
     assert words[0] == "detkit", f"no test knows how to run {command!r}"
     if words[1] == "train":
-        words += SHORT + (SHORT_SHAPES if "r18_fpn_small" not in command and "mine.yaml" not in command else [])
+        # A run's own config.yaml has the short settings already.
+        own = words[2].startswith("runs/")
+        on_shapes = "r18_fpn_small" not in words[2] and not own
+        words += ([] if own else SHORT) + (SHORT_SHAPES if on_shapes else [])
     assert main(words[1:]) == 0, command
 
 

@@ -49,7 +49,7 @@ def make_shapes(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """Reads every image of both splits; prints each that fails, and the summary of each split."""
     from detkit.config import load_config
-    from detkit.data import check_same_classes
+    from detkit.data.datasets.base import check_same_classes
     from detkit.registry import DATASETS
 
     config = load_config(args.config, args.overrides)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from detkit.config import Config
-from detkit.data import check_same_classes
+from detkit.data.datasets.base import check_same_classes
 from detkit.data.loader import build_eval_loader, build_train_loader
 from detkit.detectors.build import build_detector
 from detkit.evaluate.report import format_table, to_json

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detkit.data import check_same_classes
+from detkit.data.datasets.base import check_same_classes
 from detkit.data.datasets.coco import CocoDataset
 
 CATEGORIES = [{"id": 90, "name": "dog"}, {"id": 1, "name": "cat"}, {"id": 3, "name": "bird"}]

@@ -128,7 +128,7 @@ def test_the_same_run_twice_is_the_same(finished: Path, tmp_path: Path) -> None:
     ("more", "words"),
     [
         ([], ["--resume", "--overwrite"]),
-        (["--resume", "optimizer.lr=0.5"], ["optimizer.lr: 0.002 in the run, 0.5 now", "--init-from"]),
+        (["--resume", "optimizer.lr=0.5"], ["optimizer.lr: 0.0015 in the run, 0.5 now", "--init-from"]),
         (["--resume", "train.iterations=24"], ["train.iterations: 12 in the run, 24 now", "learning rate"]),
         (["--resume", "--overwrite"], ["choose one"]),
         (["--overwrite", "--init-from", "RUN"], ["delete"]),
