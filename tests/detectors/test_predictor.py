@@ -92,7 +92,21 @@ def test_the_command_draws_and_writes_coco_results(checkpoint, pictures, tmp_pat
     out = tmp_path / "out"
     folder = pictures[0].parent
     assert (
-        main(["predict", str(checkpoint), str(folder), str(pictures[0]), "--output", str(out), "--score", "0.05", "--batch", "1"]) == 0
+        main(
+            [
+                "predict",
+                str(checkpoint),
+                str(folder),
+                str(pictures[0]),
+                "--output",
+                str(out),
+                "--score",
+                "0.05",
+                "--batch",
+                "1",
+            ]
+        )
+        == 0
     )
     results = json.loads((out / "predictions.json").read_text())
     images = json.loads((out / "images.json").read_text())
