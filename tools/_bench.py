@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import sys
 from pathlib import Path
@@ -27,7 +28,15 @@ def machine_line() -> str:
 
 
 def peak_memory_mib() -> float:
-    """Largest resident set of this process so far."""
+    """Largest resident set of this process so far.
+
+    Linux counts into getrusage what the parent held when it forked; VmHWM begins anew with the program.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if found:
+            return int(found[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 

@@ -32,7 +32,8 @@ SIZE = (480, 640)
 def make_pair(depth: int, busy: bool) -> tuple[nn.Module, nn.Module]:
     """torchvision's model and detkit's with the same weights."""
     torch.manual_seed(0)
-    theirs = make_torchvision(depth).eval()
+    # In evaluation torchvision resizes whatever it is told; these sizes leave the image as it is.
+    theirs = make_torchvision(depth, min_size=min(SIZE), max_size=max(SIZE)).eval()
     damp(theirs)
     bias = theirs.head.classification_head.cls_logits.bias
     if busy:

@@ -37,8 +37,11 @@ def make_detkit(depth: int) -> nn.Module:
     return build_detector(load_config(BASE, [f"backbone.depth={depth}", *OVERRIDES]), CLASSES)
 
 
-def make_torchvision(depth: int) -> nn.Module:
-    """torchvision's RetinaNet with frozen batch norm and its first two stages frozen, as in detkit's."""
+def make_torchvision(depth: int, **sizes: int) -> nn.Module:
+    """torchvision's RetinaNet with frozen batch norm and its first two stages frozen, as in detkit's.
+
+    sizes: min_size and max_size of its own resize, which it skips in training only.
+    """
     from torchvision.models import resnet
     from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
     from torchvision.models.detection.retinanet import RetinaNet
@@ -47,7 +50,7 @@ def make_torchvision(depth: int) -> nn.Module:
 
     body = getattr(resnet, f"resnet{depth}")(weights=None, norm_layer=FrozenBatchNorm2d)
     backbone = _resnet_fpn_extractor(body, 3, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
-    return RetinaNet(backbone, CLASSES, _skip_resize=True)
+    return RetinaNet(backbone, CLASSES, _skip_resize=True, **sizes)
 
 
 def make_step(peer: str, depth: int, size: int, batch: int) -> Callable[[], float]:
