@@ -16,7 +16,8 @@ class FrozenBatchNorm2d(nn.Module):
 
     Buffers have the names of `nn.BatchNorm2d`, so its weights load here. Scale and shift go over the
     feature map in one pass (addcmul), without a temporary of its size; torch's own batch norm in
-    evaluation mode takes up to four times as long on a CPU (benchmarks in EXPERIMENTS.md).
+    evaluation mode takes up to four times as long on a CPU (benchmarks in EXPERIMENTS.md). overwrite: write
+    into the input where no gradient is wanted; for owners who know that nobody else needs it.
     """
 
     weight: Tensor
@@ -27,6 +28,7 @@ class FrozenBatchNorm2d(nn.Module):
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
+        self.overwrite = False
         self.register_buffer("weight", torch.ones(num_features))
         self.register_buffer("bias", torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
@@ -41,7 +43,10 @@ class FrozenBatchNorm2d(nn.Module):
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         shape = (1, -1, 1, 1)
-        return torch.addcmul(shift.to(x.dtype).view(shape), x, scale.to(x.dtype).view(shape))
+        scale, shift = scale.to(x.dtype).view(shape), shift.to(x.dtype).view(shape)
+        if self.overwrite and not (torch.is_grad_enabled() and x.requires_grad):
+            return torch.addcmul(shift, x, scale, out=x)
+        return torch.addcmul(shift, x, scale)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}"

@@ -22,6 +22,12 @@ def test_frozen_is_batch_norm_in_evaluation_gradient_included(memory_format):
     torch.testing.assert_close(torch.autograd.grad(out.square().sum(), x)[0], expected)
     assert ours(x.bfloat16()).dtype == torch.bfloat16
     assert not list(ours.parameters())
+    ours.overwrite = True
+    torch.testing.assert_close(torch.autograd.grad(ours(x).square().sum(), x)[0], expected)
+    with torch.no_grad():
+        given = x.detach().clone(memory_format=torch.preserve_format)
+        assert ours(given) is given
+        torch.testing.assert_close(given, out)
 
 
 def test_every_word_gives_a_layer_and_groups_have_two_channels():

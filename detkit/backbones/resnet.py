@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detkit.backbones.base import Backbone
 from detkit.files import local_path
-from detkit.norms import NormName, norm_layer
+from detkit.norms import FrozenBatchNorm2d, NormName, norm_layer
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
 
@@ -71,6 +71,9 @@ class ResNet(Backbone):
             self._move_stride_to_first_convolution()
         for stage in self._frozen_stages():
             stage.requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, FrozenBatchNorm2d):
+                module.overwrite = True  # of a convolution's output, which nothing else reads
 
     def _move_stride_to_first_convolution(self) -> None:
         if self.depth < 50:
