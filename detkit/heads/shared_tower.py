@@ -34,6 +34,8 @@ class SharedTowerHead(Head):
         for what, values in (("channels", in_channels), ("anchors per cell", anchors_per_cell)):
             if len(set(values)) != 1:
                 raise ValueError(f"SharedTowerHead is shared by all levels, but their {what} differ: {values}")
+        if num_convs < 0 or (channels is not None and channels < 1):
+            raise ValueError(f"num_convs={num_convs}, channels={channels}: want at least 0 and 1")
         self.num_columns = num_columns
         width = channels or in_channels[0]
 

@@ -39,8 +39,8 @@ def read_torch_state(path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ValueError(
             f"{path} is not a state dict written by torch.save. Only tensors are read from it, so a whole "
-            f"pickled model or training state must be saved as its state_dict() first. torch says: "
-            f"{str(error).splitlines()[0]}"
+            f"pickled model or training state must be saved as its state_dict() first "
+            f"({type(error).__name__} while reading)"
         ) from error
     return as_state(path, content)
 

@@ -33,6 +33,8 @@ class FPN(Neck):
         norm: NormName | None = None,
     ) -> None:
         super().__init__()
+        if channels < 1 or extra_levels < 0:
+            raise ValueError(f"channels={channels}, extra_levels={extra_levels}: want at least 1 and 0")
         self.extra_from = extra_from
         names = list(in_shapes)
         last = in_shapes[names[-1]]

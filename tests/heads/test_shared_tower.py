@@ -38,3 +38,9 @@ def test_order_is_cell_by_cell_then_anchor_by_anchor():
 def test_levels_that_differ_are_refused():
     with pytest.raises(ValueError, match="anchors per cell differ"):
         SharedTowerHead(in_channels=(8, 8), anchors_per_cell=(3, 4), num_columns=2, class_bias=torch.zeros(2))
+
+
+@pytest.mark.parametrize("bad", [{"channels": 0}, {"num_convs": -1}])
+def test_senseless_arguments_are_named(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        head(**bad)

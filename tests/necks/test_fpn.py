@@ -44,3 +44,9 @@ def test_norm_replaces_biases():
     neck = FPN(in_shapes=SHAPES, channels=32, norm="gn")
     assert neck.output["c3"][0].bias is None
     assert neck(features(64))["p7"].shape == (1, 32, 1, 1)
+
+
+@pytest.mark.parametrize("bad", [{"channels": 0}, {"extra_levels": -1}])
+def test_senseless_arguments_are_named(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        FPN(in_shapes=SHAPES, **bad)
