@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import types
 import typing
@@ -11,6 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 MISSING = inspect.Parameter.empty
 PLAIN = (int, float, bool, str, type(None))
+BARE = (list, tuple, dict, "list", "tuple", "dict")
+BARE_EXAMPLES = {"list": "list[float]", "tuple": "tuple[float, ...]", "dict": "dict[str, float]"}
 
 
 class TypeMismatch(ValueError):
@@ -38,7 +41,7 @@ class Argument:
 def own_parameters(cls: type) -> list[inspect.Parameter]:
     """Parameters of a class's constructor; none where it is inherited from torch or from `object`."""
     init = cls.__init__  # type: ignore[misc]
-    if init is object.__init__ or init.__module__.partition(".")[0] == "torch":
+    if init is object.__init__ or getattr(init, "__module__", "").partition(".")[0] == "torch":
         return []
     return list(inspect.signature(cls).parameters.values())
 
@@ -52,6 +55,9 @@ def signature_problem(cls: type) -> str | None:
             return f"argument {parameter.name!r} is positional; put `*` before the first argument"
         if parameter.annotation is MISSING:
             return f"argument {parameter.name!r} has no type annotation"
+        if parameter.annotation in BARE:
+            kind = getattr(parameter.annotation, "__name__", parameter.annotation)
+            return f"argument {parameter.name!r} is a bare {kind}; say what is in it, as in {BARE_EXAMPLES[kind]}"
     return None
 
 
@@ -64,7 +70,15 @@ def arguments_of(cls: type) -> dict[str, Argument]:
         hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
     except NameError as error:
         raise ValueError(f"{cls.__module__}.{cls.__qualname__}: an annotation can't be resolved: {error}") from error
-    return {p.name: Argument(p.name, hints.get(p.name, Any), p.default) for p in own_parameters(cls)}
+    made = {  # a dataclass shows its default_factory as a mark, not as a value
+        f.name: f.default_factory
+        for f in (dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ())
+        if f.default_factory is not dataclasses.MISSING
+    }
+    return {
+        p.name: Argument(p.name, hints.get(p.name, Any), made[p.name]() if p.name in made else p.default)
+        for p in own_parameters(cls)
+    }
 
 
 def is_plain(annotation: Any) -> bool:
@@ -145,9 +159,9 @@ def to_plain(value: Any) -> Any:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """`; did you mean x?` if something known is near `name`, else nothing."""
+    """`; did you mean x?` if something known is near `name`, else the full stop."""
     import difflib
 
     lower = {k.lower(): k for k in reversed(list(known))}
     close = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.6)
-    return f"; did you mean {lower[close[0]]}?" if close else ""
+    return f"; did you mean {lower[close[0]]}?" if close else "."

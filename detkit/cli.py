@@ -51,12 +51,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     suffix = f"_{prefix}" if prefix else ""
     getattr(module, f"add_arguments{suffix}")(parser)
     parsed = parser.parse_intermixed_args(args[1:]) if not _has_subparsers(parser) else parser.parse_args(args[1:])
+    run = getattr(module, f"run{suffix}")
     if os.environ.get("DETKIT_TRACEBACK"):
-        return int(getattr(module, f"run{suffix}")(parsed))
+        return int(run(parsed))
     try:
-        return int(getattr(module, f"run{suffix}")(parsed))
+        code = int(run(parsed))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # as in `detkit list | head`; no second error when Python closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in getattr(error, "errors", None) or [error]:
+            print(f"error: {line}", file=sys.stderr)
         return 2
 
 

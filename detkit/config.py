@@ -13,13 +13,16 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import os
+import re
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from detkit import registry
-from detkit.overlay import Tree, overlay, override, read_tree, show
+from detkit.overlay import Tree, first_line, overlay, override, read_tree, show
 from detkit.schema import ROOT, Options, Section
 from detkit.validate import Validator, build_options
 
@@ -35,12 +38,19 @@ class ConfigError(ValueError):
 class Config:
     """A complete, checked, read-only config. Sections and parts are reached as attributes."""
 
+    name: str
+    _values: dict[str, Any]
+    _origin: dict[str, str]
+
     def __init__(self, values: Mapping[str, Any], origin: Mapping[str, str], name: str) -> None:
         from omegaconf import OmegaConf
 
-        self._values, self._origin, self.name = dict(values), dict(origin), name
-        self._view = OmegaConf.create(dict(values))
-        OmegaConf.set_readonly(self._view, True)
+        view = OmegaConf.create(dict(values))
+        OmegaConf.set_readonly(view, True)
+        vars(self).update(_values=dict(values), _origin=dict(origin), _view=view, name=name)
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        raise AttributeError(f"{self.name}: a config is read-only; give {key}=... as an override to load_config")
 
     def __getattr__(self, key: str) -> Any:
         if key.startswith("_"):
@@ -50,7 +60,12 @@ class Config:
         return self._view[key]
 
     def __contains__(self, path: str) -> bool:
-        return _find(self._values, path) is not None
+        node: Any = self._values
+        for key in path.split("."):
+            if not isinstance(node, Mapping) or key not in node:
+                return False
+            node = node[key]
+        return True
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Config) and self._values == other._values
@@ -132,7 +147,7 @@ def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
             for entry, folder in dict.fromkeys(tree.imports)
         ]
     validator = Validator()
-    values = validator.complete(ROOT, _resolved(tree.values, name), "")
+    values = validator.complete(ROOT, _resolved(tree, name), "")
     origin = {**validator.origin, **tree.origin}
     if validator.errors:
         raise ConfigError([f"{_place(p, tree.origin, name)}: {p}: {text}" for p, text in validator.errors])
@@ -146,15 +161,17 @@ def _place(path: str, origin: Mapping[str, str], name: str) -> str:
     return origin.get(path, name)
 
 
-def _resolved(values: Mapping[str, Any], name: str) -> Any:
+def _resolved(tree: Tree, name: str) -> Any:
     """`${other.key}` replaced by what stands there."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     try:
-        return OmegaConf.to_container(OmegaConf.create(dict(values)), resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(OmegaConf.create(dict(tree.values)), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError([f"{name}: {str(error).splitlines()[0]}"]) from None
+        key = re.sub(r"\[(\d+)\]", r".\1", str(error.full_key or ""))
+        text = "`???` waits for a value" if isinstance(error, MissingMandatoryValue) else first_line(error)
+        raise ConfigError([f"{_place(key, tree.origin, name)}: {key}: {text}"]) from None
 
 
 def import_entry(entry: str, folder: Path, place: str) -> str:
@@ -165,23 +182,45 @@ def import_entry(entry: str, folder: Path, place: str) -> str:
     try:
         if not entry.endswith(".py"):
             importlib.import_module(entry)
-            registry.imported.append(entry)
+            registry.note_import(entry)
             return entry
         file = (folder / entry).resolve()
         if not file.is_file():
             raise FileNotFoundError(f"no file {show(file)}")
         _import_file(file)
-        registry.imported.append(show(file))
+        registry.note_import(show(file))
         return str(file)
-    except Exception as error:
-        raise ConfigError([f"{place}: imports: {entry!r}: {type(error).__name__}: {error}"]) from error
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {error}{_raised_at(error)}{_hint(entry, folder, error)}"
+        raise ConfigError([f"{place}: imports: {entry!r}: {text}"]) from error
+
+
+def _raised_at(error: BaseException) -> str:
+    """` (file.py:3)`: where imported code failed; nothing if it never ran. A SyntaxError says so itself."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    ours = (Path(__file__).parent, Path(importlib.__file__ or "").parent)
+    frames = [f for f in frames if not any(Path(f.filename).is_relative_to(folder) for folder in ours)]
+    return f" ({show(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+
+
+def _hint(entry: str, folder: Path, error: BaseException) -> str:
+    """The way out where a module is not installed: a bare file that is there, or installing its package."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None or not f"{entry}.".startswith(f"{error.name}."):
+        return ""
+    file = Path(*entry.split(".")).with_suffix(".py")
+    if (folder / file).is_file():
+        return f"; for the file write ./{file.as_posix()}"
+    return "; install its package, or name a file by its path, as in ./my_net.py"
 
 
 def _import_file(file: Path) -> None:
-    """Runs a bare file as a module, once a process; its siblings are not on the import path."""
-    module_name = f"detkit_import_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    if module_name in sys.modules:
+    """Runs a bare file as a module, once a process; its siblings are not on the import path.
+
+    A file that was imported by an ordinary import is not run again: that would make its classes twice.
+    """
+    if any(_file_of(module) == str(file) for module in list(sys.modules.values())):
         return
+    module_name = f"detkit_import_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, file)
     assert spec is not None
     assert spec.loader is not None
@@ -194,12 +233,10 @@ def _import_file(file: Path) -> None:
         raise
 
 
-def _find(values: Any, path: str) -> Any:
-    for key in path.split("."):
-        if not isinstance(values, Mapping) or key not in values:
-            return None
-        values = values[key]
-    return values
+def _file_of(module: Any) -> str | None:
+    """A module's absolute file, without waking modules that import themselves on attribute access."""
+    file = getattr(module, "__dict__", {}).get("__file__")
+    return os.path.realpath(file) if isinstance(file, str) else None
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -30,8 +30,11 @@ def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
         raise ValueError(f"{show(path)}: `_base_` goes round in a circle: {' -> '.join(map(show, [*chain, path]))}")
     values, lines = parse_file(path)
     bases = values.pop(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not _is_names(bases):
+        raise ValueError(f"{show(path)}:{lines.get(BASE_KEY, 1)}: `_base_` is a file or a list of files, not {bases!r}")
     result = Tree()
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         below = (path.parent / str(base)).resolve()
         if not below.is_file():
             raise FileNotFoundError(
@@ -40,26 +43,38 @@ def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
         overlay(result, read_tree(below, (*chain, path)))
     here = Tree(values, {key: f"{show(path)}:{line}" for key, line in lines.items() if key != BASE_KEY})
     entries = values.get("imports", [])
-    if isinstance(entries, list):
-        here.imports = [(str(entry), path.parent) for entry in entries]
+    if not _is_names(entries):
+        place = f"{show(path)}:{lines.get('imports', 1)}"
+        raise ValueError(f"{place}: imports: {entries!r} is not a list of modules and files, as in [./my_net.py]")
+    here.imports = [(entry, path.parent) for entry in entries]
     overlay(result, here)
     return result
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def parse_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """A YAML file -> its mapping, and the line of every path in it. Errors name file and line."""
     import yaml
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise FileNotFoundError(f"no config file {show(path)}{near}")
-    text = path.read_text(encoding="utf-8")
+        raise FileNotFoundError(f"no config file {show(path)}{near.rstrip('.')}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{show(path)}: not a text file in UTF-8: {error}") from None
     try:
         loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
         root = yaml.compose(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{show(path)}: not YAML: {error}") from None
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{show(path)}: {error.full_key}: {first_line(error)}") from None
     values = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(values, dict):
         raise ValueError(f"{show(path)}: a config is a mapping of keys, this is {type(values).__name__}")
@@ -93,7 +108,7 @@ def _overlay(under: dict[str, Any], over: Mapping[str, Any], path: str, below: T
         here = f"{path}.{key}" if path else str(key)
         old = under.get(key)
         mapping = isinstance(value, Mapping)
-        if isinstance(old, dict) and mapping and value.get("type", old.get("type")) == old.get("type"):
+        if isinstance(old, dict) and mapping and not _other_type(old, value):
             if here in above.origin:
                 below.origin[here] = above.origin[here]
             _overlay(old, value, here, below, above)
@@ -102,6 +117,11 @@ def _overlay(under: dict[str, Any], over: Mapping[str, Any], path: str, below: T
         under[key] = _copy(value)
         prefix = here + "."
         below.origin.update({k: o for k, o in above.origin.items() if k == here or k.startswith(prefix)})
+
+
+def _other_type(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether both say a type and not the same one; where one is silent, merging drops nothing unseen."""
+    return "type" in old and "type" in new and bool(old["type"] != new["type"])
 
 
 def _copy(value: Any) -> Any:
@@ -120,6 +140,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     """`a.b=1e-3` -> (["a", "b"], 0.001); the value is read as YAML."""
     import yaml
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
@@ -128,6 +149,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value}"]), resolve=False)
     except yaml.YAMLError as error:
         raise ValueError(f"override {text!r}: the value is not YAML: {error}") from None
+    except OmegaConfBaseException as error:
+        raise ValueError(f"override {text!r}: {first_line(error)}") from None
     assert isinstance(parsed, dict)
     return key.split("."), parsed["v"]
 
@@ -135,6 +158,10 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 def override(tree: Tree, text: str) -> None:
     """Applies one `key=value`. `x.type=Other` drops what x had been given for its old type."""
     keys, value = parse_override(text)
+    if keys[0] == "imports":
+        if len(keys) > 1 or not _is_names(value):
+            raise ValueError(f"override {text!r}: imports are given as a whole list, as in imports=[./my_net.py]")
+        tree.imports = [(entry, Path.cwd()) for entry in value]
     here: Any = tree.values
     for depth, key in enumerate(keys[:-1]):
         path = ".".join(keys[: depth + 1])
@@ -145,7 +172,8 @@ def override(tree: Tree, text: str) -> None:
                 here[key] = {}
             here = here[key]
     last, path = keys[-1], ".".join(keys)
-    if last == "type" and isinstance(here, dict) and here.get("type") != value:
+    if last == "type" and isinstance(here, dict) and _other_type(here, {"type": value}):
+        _keep_command_line(tree, ".".join(keys[:-1]), text)
         here.clear()
         forget(tree.origin, ".".join(keys[:-1]))
     if isinstance(here, list):
@@ -153,11 +181,18 @@ def override(tree: Tree, text: str) -> None:
     else:
         merged = Tree({last: value}, {path: f"command line ({text})"})
         if isinstance(value, dict):
+            if isinstance(here.get(last), dict) and _other_type(here[last], value):
+                _keep_command_line(tree, path, text)
             _mark(value, path, merged.origin, text)
         _overlay(here, merged.values, ".".join(keys[:-1]), tree, merged)
     tree.origin[path] = f"command line ({text})"
-    if keys == ["imports"] and isinstance(value, list):
-        tree.imports = [(str(entry), Path.cwd()) for entry in value]
+
+
+def _keep_command_line(tree: Tree, part: str, text: str) -> None:
+    """Raises ValueError if changing a part's type would drop what an earlier override gave it."""
+    for path, origin in tree.origin.items():
+        if path.startswith(part + ".") and path != f"{part}.type" and origin.startswith("command line"):
+            raise ValueError(f"override {text!r} would drop {path} of an earlier override; give the type first")
 
 
 def _mark(value: Mapping[str, Any], path: str, origin: dict[str, str], text: str) -> None:
@@ -171,6 +206,11 @@ def _index(values: list[Any], key: str, path: str, text: str) -> int:
     if not key.isdigit() or int(key) >= len(values):
         raise ValueError(f"override {text!r}: {path}: the list has {len(values)} entries, 0 to {len(values) - 1}")
     return int(key)
+
+
+def first_line(error: Exception) -> str:
+    """What an OmegaConf error says, without the lines of its own bookkeeping."""
+    return str(error).partition("\n")[0]
 
 
 def show(path: Path | str) -> str:

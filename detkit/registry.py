@@ -13,16 +13,14 @@ imported through `imports:` in the config or the entry-point group `detkit.plugi
 from __future__ import annotations
 
 import importlib
-import inspect
 import logging
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from detkit.arguments import Argument, TypeMismatch, arguments_of, convert, nearest, signature_problem
+from detkit.arguments import Argument, TypeMismatch, arguments_of, convert, nearest, signature_problem, type_name
+from detkit.source import Entry, entry_of, same_source
 
 C = TypeVar("C", bound=type)
 PLUGIN_GROUP = "detkit.plugins"
@@ -31,28 +29,19 @@ imported: list[str] = []
 _plugins_loaded: list[bool] = []
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A registered class and where it was written."""
-
-    cls: type
-    file: str
-    line: int
-
-    @property
-    def place(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
 class Registry:
     """One kind of part. `base`: "module:Class" every part derives from. `location`: package of the built-in ones.
 
     derived: arguments that detkit hands in at assembly, with a word on where they come from; a config
-    must not set them.
+    must not set them. light: a part is built in no time and holds no weights, so checking a config
+    builds one to let the constructor judge its values.
     """
 
-    def __init__(self, name: str, base: str, location: str, derived: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, base: str, location: str, derived: Mapping[str, str] | None = None, *, light: bool = False
+    ) -> None:
         self.name, self.base, self.location, self.derived = name, base, location, dict(derived or {})
+        self.light = light
         self._entries: dict[str, Entry] = {}
         self._loaded = False
 
@@ -77,7 +66,7 @@ class Registry:
 
     def add(self, cls: type, name: str) -> None:
         """See `register`."""
-        entry = _entry(cls)
+        entry = entry_of(cls)
         base = _resolve(self.base)
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise ValueError(
@@ -87,8 +76,10 @@ class Registry:
         problem = signature_problem(cls)
         if problem:
             raise ValueError(f"{entry.place}: {cls.__name__}.__init__ can't be a schema: {problem}")
+        if not cls.__module__.startswith("detkit."):
+            self.load()  # so that a name that clashes with a built-in part is the newcomer's error
         old = self._entries.get(name)
-        if old is not None and not _same_source(old, entry):
+        if old is not None and not same_source(old, entry):
             raise ValueError(
                 f"{self.name}: the name {name!r} is taken by {old.cls.__qualname__} at {old.place}; "
                 f"{cls.__qualname__} at {entry.place} needs another one, "
@@ -115,11 +106,16 @@ class Registry:
         """Imports the built-in parts, once."""
         if self._loaded:
             return
-        self._loaded = True
-        package = importlib.import_module(self.location)
-        for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
-            if not module.name.startswith("_"):
-                importlib.import_module(f"{self.location}.{module.name}")
+        self._loaded = True  # before the imports: parts that register may look names up
+        try:
+            package = importlib.import_module(self.location)
+            prefix = f"{self.location}."
+            for module in pkgutil.walk_packages(getattr(package, "__path__", []), prefix, onerror=_raise):
+                if not any(part.startswith("_") for part in module.name.removeprefix(prefix).split(".")):
+                    importlib.import_module(module.name)
+        except BaseException:
+            self._loaded = False
+            raise
 
     def names(self) -> list[str]:
         """Registered names, sorted."""
@@ -143,15 +139,24 @@ class Registry:
         return self.entry(name).cls
 
     def arguments(self, name: Any) -> dict[str, Argument]:
-        """Config keys of a part: its plain arguments that are not derived."""
-        found = arguments_of(self.get(name))
+        """Config keys of a part: its plain arguments that are not derived.
+
+        Raises ValueError for an unknown name and for a constructor whose arguments no config could give.
+        """
+        entry = self.entry(name)
+        found = arguments_of(entry.cls)
+        for key, argument in found.items():
+            if key not in self.derived:
+                _check_argument(argument, f"{entry.place}: {name}.__init__, argument {key!r}")
         return {k: a for k, a in found.items() if a.plain and k not in self.derived}
 
     def derived_arguments(self, name: Any) -> dict[str, str]:
         """Arguments of a part that a config must not set -> where they come from."""
         found = arguments_of(self.get(name))
         return {
-            k: self.derived.get(k, "detkit's assembly") for k, a in found.items() if k in self.derived or not a.plain
+            k: self.derived.get(k, f"its own default, as no config can hold a {type_name(a.annotation)}")
+            for k, a in found.items()
+            if k in self.derived or not a.plain
         }
 
     def build(self, node: Mapping[str, Any], **derived: Any) -> Any:
@@ -180,7 +185,6 @@ def load_plugins() -> None:
     """Imports every entry point of the group `detkit.plugins`, once; a broken one raises ImportError by name."""
     if _plugins_loaded:
         return
-    _plugins_loaded.append(True)
     from importlib.metadata import entry_points
 
     for point in entry_points(group=PLUGIN_GROUP):
@@ -191,8 +195,36 @@ def load_plugins() -> None:
                 f"plugin {point.name!r} ({point.value}) can't be imported: {type(error).__name__}: {error}. "
                 f"Mend or uninstall the package that brings it."
             ) from error
-        imported.append(f"{point.value} (plugin)")
+        note_import(f"{point.value} (plugin)")
         logging.getLogger("detkit").debug("plugin %s loaded", point.name)
+    _plugins_loaded.append(True)  # only now: after an error the next call tries again
+
+
+def note_import(entry: str) -> None:
+    """Remembers an import, to be shown when a name is not found."""
+    if entry not in imported:
+        imported.append(entry)
+
+
+def _raise(module: str) -> None:
+    """walk_packages would swallow a subpackage's ImportError."""
+    raise
+
+
+def _check_argument(argument: Argument, where: str) -> None:
+    """Raises ValueError if an argument is one that a config could neither set nor leave out."""
+    if not argument.plain:
+        if argument.required:
+            raise ValueError(
+                f"{where}, is a {type_name(argument.annotation)}: no config can hold that and detkit does not hand it "
+                f"in; give it a default or a plain type"
+            )
+        return
+    if not argument.required:
+        try:
+            convert(argument.default, argument.annotation)
+        except TypeMismatch as error:
+            raise ValueError(f"{where}: its default does not fit its annotation: {error}") from None
 
 
 def _plain_dict(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,23 +243,6 @@ def _resolve(path: str) -> type:
     return found
 
 
-def _entry(cls: type) -> Entry:
-    file = getattr(inspect.getmodule(cls), "__file__", None) or cls.__init__.__code__.co_filename  # type: ignore[misc]
-    try:
-        line = inspect.getsourcelines(cls)[1]
-    except (OSError, TypeError):
-        line = 0
-    return Entry(cls, str(file), line)
-
-
-def _same_source(old: Entry, new: Entry) -> bool:
-    """One class statement that ran twice: same module and qualified name, same file or both a notebook cell."""
-    same_name = (old.cls.__module__, old.cls.__qualname__) == (new.cls.__module__, new.cls.__qualname__)
-    if not same_name:
-        return False
-    return Path(old.file) == Path(new.file) or (not Path(old.file).exists() and not Path(new.file).exists())
-
-
 LEVELS = "the neck's levels"
 BACKBONES = Registry("backbones", "detkit.backbones.base:Backbone", "detkit.backbones")
 NECKS = Registry("necks", "detkit.necks.base:Neck", "detkit.necks", {"in_shapes": "the backbone's levels"})
@@ -243,16 +258,16 @@ HEADS = Registry(
         "class_bias": "the classification loss",
     },
 )
-ASSIGNERS = Registry("assigners", "detkit.assigners.base:Assigner", "detkit.assigners")
-CODERS = Registry("coders", "detkit.coders.base:BoxCoder", "detkit.coders")
-CLASS_LOSSES = Registry("class_losses", "detkit.losses.base:ClassificationLoss", "detkit.losses")
-BOX_LOSSES = Registry("box_losses", "detkit.losses.base:BoxLoss", "detkit.losses")
-NORMALIZERS = Registry("normalizers", "detkit.losses.base:Normalizer", "detkit.losses")
-NMS = Registry("nms", "detkit.detectors.nms:NMSBase", "detkit.detectors.nms")
+ASSIGNERS = Registry("assigners", "detkit.assigners.base:Assigner", "detkit.assigners", light=True)
+CODERS = Registry("coders", "detkit.coders.base:BoxCoder", "detkit.coders", light=True)
+CLASS_LOSSES = Registry("class_losses", "detkit.losses.base:ClassificationLoss", "detkit.losses", light=True)
+BOX_LOSSES = Registry("box_losses", "detkit.losses.base:BoxLoss", "detkit.losses", light=True)
+NORMALIZERS = Registry("normalizers", "detkit.losses.base:Normalizer", "detkit.losses", light=True)
+NMS = Registry("nms", "detkit.detectors.nms:NMSBase", "detkit.detectors.nms", light=True)
 DATASETS = Registry("datasets", "detkit.data.datasets.base:DetectionDataset", "detkit.data.datasets")
 TRANSFORMS = Registry("transforms", "detkit.data.transforms.base:Transform", "detkit.data.transforms")
-OPTIMIZERS = Registry("optimizers", "detkit.train.optim:OptimizerFactory", "detkit.train.optim")
-SCHEDULES = Registry("schedules", "detkit.train.schedule:Schedule", "detkit.train.schedule")
+OPTIMIZERS = Registry("optimizers", "detkit.train.optim:OptimizerFactory", "detkit.train.optim", light=True)
+SCHEDULES = Registry("schedules", "detkit.train.schedule:Schedule", "detkit.train.schedule", light=True)
 REGISTRIES: tuple[Registry, ...] = (
     BACKBONES, NECKS, ANCHORS, HEADS, ASSIGNERS, CODERS, CLASS_LOSSES, BOX_LOSSES, NORMALIZERS, NMS, DATASETS,
     TRANSFORMS, OPTIMIZERS, SCHEDULES,

@@ -112,6 +112,9 @@ class Validator:
         if name is None:
             self.error(join(path, "type"), f"missing, one of {', '.join(node.registry.names())}")
             return {}
+        if not isinstance(name, str):
+            self.error(join(path, "type"), f"{name!r} is no name; one of {', '.join(node.registry.names())}")
+            return {}
         try:
             known, derived = node.registry.arguments(name), node.registry.derived_arguments(name)
         except ValueError as error:
@@ -124,7 +127,14 @@ class Validator:
                 f"is derived: {name} gets it from {derived[key]}, so a config must not set it; remove the key",
             )
             del values[key]
-        return {"type": name, **self._arguments(values, known, path, name)}
+        before = len(self.errors)
+        done = {"type": name, **self._arguments(values, known, path, name)}
+        if node.registry.light and len(self.errors) == before:
+            try:
+                node.registry.build(done)
+            except ValueError as error:
+                self._judged(path, done, str(error).removeprefix(f"{name}: "))
+        return done
 
     def _parts(self, node: Parts, value: Any, path: str) -> Any:
         if value is MISSING:
@@ -152,15 +162,19 @@ class Validator:
         return done
 
     def _check_options(self, node: Options, values: Mapping[str, Any], path: str) -> None:
-        """Lets the dataclass judge its values; a complaint that begins with a field's name is put there."""
+        """Lets the dataclass judge its values."""
         try:
             build_options(node, values)
         except ValueError as error:
-            name, colon, text = str(error).removeprefix(f"{path}.").partition(": ")
-            if colon and name in values:
-                self.error(join(path, name), text)
-            else:
-                self.error(path, str(error))
+            self._judged(path, values, str(error).removeprefix(f"{path}."))
+
+    def _judged(self, path: str, values: Mapping[str, Any], complaint: str) -> None:
+        """Records what a constructor said; a complaint that begins with a key of its own is put there."""
+        name, colon, text = complaint.partition(": ")
+        if colon and name in values:
+            self.error(join(path, name), text)
+        else:
+            self.error(path, complaint)
 
     def _arguments(
         self, values: Mapping[str, Any], known: Mapping[str, Argument], path: str, name: str

@@ -47,6 +47,29 @@ def test_user_errors_are_one_line_and_exit_code_2(capsys, monkeypatch):
         main(["config", "show", "nothing.yaml"])
 
 
+def test_every_error_of_a_config_has_its_line(tmp_path, capsys):
+    (tmp_path / "wrong.yaml").write_text(f"_base_: {QUICK}\nbackbone: {{dept: 3}}\nneck: {{chanels: 3}}\n")
+    assert main(["config", "show", str(tmp_path / "wrong.yaml")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"error: {tmp_path / 'wrong.yaml'}:") for line in lines)
+
+
+def test_a_reader_that_leaves_early_gets_no_error():
+    command = f"{sys.executable} -m detkit list | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("detkit.config_cli.run_list", interrupted)
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_list_shows_names_origins_and_words(capsys):
     assert main(["list", "backbones"]) == 0
     text = capsys.readouterr().out

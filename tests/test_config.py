@@ -1,13 +1,17 @@
 """Every way in which a config can be wrong, and that each is named with its file, line, key and way out."""
 
+import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from detkit.config import Config, ConfigError, load_config
+from detkit.config import Config, load_config
 from detkit.registry import BACKBONES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +38,7 @@ def write(tmp_path):
 
 
 def error_of(path, *overrides):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ValueError) as caught:
         load_config(path, overrides)
     return str(caught.value)
 
@@ -73,7 +77,12 @@ def test_every_config_of_the_repository_is_right(path):
         ("pixels:\n  std: [0, 1, 1]", 3, ["pixels.std"]),
         ("imports: [nowhere_to_be_found]", 2, ["imports: 'nowhere_to_be_found': ModuleNotFoundError"]),
         ("imports: [./nowhere.py]", 2, ["imports: './nowhere.py'", "no file"]),
-        ("seed: ${nothing.here}", None, ["nothing.here"]),
+        ("imports: ./net.py", 2, ["imports: './net.py' is not a list of modules and files"]),
+        ("seed: ${nothing.here}", 2, ["seed: Interpolation key 'nothing.here' not found"]),
+        ("pixels:\n  mean:\n    - ???", 4, ["pixels.mean.0: `???` waits for a value"]),
+        ("backbone:\n  type: [ResNet]", 3, ["backbone.type: ['ResNet'] is no name; one of", "ResNet"]),
+        ("assigner:\n  positive: 0.3\n  negative: 0.5", None, ["assigner: ", "0.3", "0.5"]),
+        ("schedule:\n  type: Cosine\n  final_factor: 3", 4, ["schedule.final_factor: 3.0 is not between 0 and 1"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_place(write, text, line, parts):
@@ -102,6 +111,18 @@ def test_broken_yaml_names_the_line(write):
         load_config(write("seed: 1\nseed: 2"))
     with pytest.raises(ValueError, match="a config is a mapping"):
         load_config(write("- 1", base=None))
+    with pytest.raises(ValueError, match=r"mine.yaml: seed: no viable alternative"):
+        load_config(write("seed: ${"))
+    latin = write("")
+    latin.write_bytes(b"seed: 1 # \xe9\xff")
+    with pytest.raises(ValueError, match=r"mine.yaml: not a text file in UTF-8"):
+        load_config(latin)
+
+
+@pytest.mark.parametrize("base", ["", "3", "{a: 1}", "[1]"])
+def test_a_base_is_a_file_or_files(write, base):
+    with pytest.raises(ValueError, match=r"mine.yaml:1: `_base_` is a file or a list of files, not"):
+        load_config(write(f"_base_: {base}", base=None))
 
 
 def test_files_that_are_not_there(write, tmp_path):
@@ -147,6 +168,21 @@ def test_another_type_drops_the_arguments_of_the_old_one(write):
     assert whole.origin("losses.box.weight").startswith("command line")
 
 
+def test_a_part_that_leaves_its_default_type_unsaid_keeps_its_arguments(write):
+    below = yaml.safe_load(BASE.read_text())
+    below["coder"] = {"weights": [1, 2, 3, 4]}
+    write(yaml.safe_dump(below), name="below.yaml", base=None)
+    above = write("coder: {type: DeltaCoder}", name="above.yaml", base="below.yaml")
+    for config in (load_config(above), load_config(above.parent / "below.yaml", ["coder.type=DeltaCoder"])):
+        assert list(config.coder.weights) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("change", ["losses.box.type=GIoULoss", "losses.box={type: GIoULoss}"])
+def test_no_override_drops_an_earlier_one_unsaid(write, change):
+    with pytest.raises(ValueError, match=r"would drop losses.box.weight of an earlier override; give the type first"):
+        load_config(write(""), ["losses.box.weight=2", change])
+
+
 def test_overrides_are_read_as_yaml(write):
     text = "data:\n  train:\n    dataset: {type: ShapesDataset}\n    transforms:\n      - {type: RandomHorizontalFlip}"
     config = load_config(
@@ -163,7 +199,9 @@ def test_overrides_are_read_as_yaml(write):
 @pytest.mark.parametrize(
     ("override", "text"),
     [("seed", "not of the form key=value"), ("=3", "not of the form"), ("seed=[1", "not YAML"),
-     ("data.train.transforms.4.p=1", "stands where a list"), ("optimiser.lr=1", "did you mean optimizer")],
+     ("data.train.transforms.4.p=1", "stands where a list"), ("optimiser.lr=1", "did you mean optimizer"),
+     ("seed=${", "no viable alternative"), ("imports=./a.py", "given as a whole list"),
+     ("imports.0=./a.py", "given as a whole list")],
 )  # fmt: skip
 def test_senseless_overrides_are_named(write, override, text):
     with pytest.raises(ValueError, match=text):
@@ -189,6 +227,36 @@ def test_the_dump_loads_alone_to_the_same_config(write, tmp_path):
     assert yaml.safe_load(config.to_yaml())["backbone"]["width"] == 3
 
 
+TEXTS = st.one_of(
+    st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"], exclude_characters="$"), max_size=12),
+    st.sampled_from(
+        ["1e-3", "0E0", "null", "~", "true", "on", "1:30", "0x1f", "1_0", "2020-01-01", ".5", "- a", "# a"]
+    ),
+)
+NUMBERS = st.floats(min_value=1e-12, max_value=1e12)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    weights=st.none() | TEXTS.filter(lambda text: text != "???"),
+    features=st.none() | st.lists(st.sampled_from(["c2", "c3", "c4", "c5"]), min_size=1),
+    ratios=st.lists(NUMBERS, min_size=1, max_size=4),
+    seed=st.integers(0, 2**31 - 1),
+    box=st.sampled_from([{"type": "L1Loss"}, {"type": "GIoULoss", "weight": 3}, {"beta": 1e-7}]),
+)
+def test_whatever_a_config_holds_its_dump_loads_to_the_same(tmp_path, weights, features, ratios, seed, box):
+    over = {"_base_": str(BASE), "backbone": {"weights": weights, "out_features": features}, "seed": seed}
+    over |= {"anchors": {"aspect_ratios": ratios}, "losses": {"box": box}}
+    (tmp_path / "over.yaml").write_text(json.dumps(over))
+    config = load_config(tmp_path / "over.yaml")
+    assert config.backbone.weights == weights
+    assert list(config.anchors.aspect_ratios) == ratios
+    (tmp_path / "dump.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    again = load_config(tmp_path / "dump.yaml")
+    assert again.to_dict() == config.to_dict()
+    assert again.hash() == config.hash()
+
+
 PART = """
 from detkit.backbones.base import Backbone
 from detkit.registry import BACKBONES
@@ -206,8 +274,37 @@ def test_imports_take_bare_files_and_report_what_broke_in_them(write, tmp_path):
     (tmp_path / "part.py").write_text(PART)
     assert load_config(write("imports: [part.py]\nbackbone: {type: ImportedNet}")).backbone.width == 8
     assert BACKBONES.entry("ImportedNet").file == str(tmp_path / "part.py")
-    (tmp_path / "broken.py").write_text("1 / 0")
-    assert "imports: 'broken.py': ZeroDivisionError" in error_of(write("imports: [broken.py]"))
+    for source, text in {
+        "\n1 / 0": f"ZeroDivisionError: division by zero ({tmp_path / 'broken.py'}:2)",
+        "raise SystemExit(3)": f"SystemExit: 3 ({tmp_path / 'broken.py'}:1)",
+        "def f(:": "SyntaxError: ",
+    }.items():
+        (tmp_path / "broken.py").write_text(source)
+        assert f"mine.yaml:2: imports: 'broken.py': {text}" in error_of(write("imports: [broken.py]"))
+
+
+def test_a_module_that_is_not_installed_points_to_the_file(write, tmp_path):
+    assert "; install its package, or name a file" in error_of(write("imports: [my_parts.nets]"))
+    (tmp_path / "my_parts").mkdir()
+    (tmp_path / "my_parts/nets.py").write_text(PART)
+    assert "; for the file write ./my_parts/nets.py" in error_of(write("imports: [my_parts.nets]"))
+
+
+def test_a_file_that_was_imported_by_name_is_not_run_again(write, tmp_path, monkeypatch):
+    (tmp_path / "named_part.py").write_text(PART)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("named_part")
+    load_config(write("imports: [./named_part.py]\nbackbone: {type: ImportedNet}"))
+    assert BACKBONES.get("ImportedNet") is module.ImportedNet
+
+
+def test_overridden_imports_replace_those_of_the_file(write, tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    config = load_config(write("imports: [./one.py]"), ["imports=[./two.py]"])
+    assert list(config.imports) == [str(tmp_path / "two.py")]
+    assert list(load_config(write("imports: [./one.py]"), ["imports=[]"]).imports) == []
 
 
 def test_configs_are_frozen_and_say_what_they_lack(write):
@@ -216,12 +313,16 @@ def test_configs_are_frozen_and_say_what_they_lack(write):
     config = load_config(write("backbone: {depth: 18}"))
     with pytest.raises(ReadonlyConfigError):
         config.backbone.depth = 50
+    with pytest.raises(AttributeError, match=r"mine.yaml: a config is read-only; give seed="):
+        config.seed = 7
     with pytest.raises(ValueError, match=r"mine.yaml: data.train: missing"):
         config.require("data.train")
     with pytest.raises(AttributeError, match="no 'optimizer'"):
         _ = config.optimizer
     assert "optimizer" not in config
     assert "backbone.depth" in config
+    assert "backbone.weights" in config, "a value that is null is there"
+    assert config.backbone.weights is None
     assert config.options("postprocess").max_detections == 100
 
 

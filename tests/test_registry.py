@@ -1,12 +1,18 @@
+import dataclasses
 import importlib.metadata
+import importlib.util
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from detkit import registry as registry_module
 from detkit.backbones.base import Backbone
 from detkit.backbones.resnet import ResNet
-from detkit.registry import BACKBONES, HEADS, REGISTRIES, load_plugins
+from detkit.coders.base import BoxCoder
+from detkit.registry import BACKBONES, CODERS, HEADS, REGISTRIES, Registry, load_plugins
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +44,65 @@ def test_a_cell_that_runs_again_replaces_its_class():
     assert BACKBONES.arguments("CellNet")["width"].default == 2
 
 
+def test_a_cell_without_functions_of_its_own_registers_too():
+    cell = CELL.partition("    def __init__")[0] + '    """A net."""'
+    run_cell(cell, "1"), run_cell(cell, "2")
+    assert BACKBONES.get("CellNet").__doc__ == "A net."
+
+
+def load_file(path, name):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_file_that_runs_again_replaces_its_class_edited_or_not(tmp_path):
+    path = tmp_path / "cell_net.py"
+    path.write_text(CELL.format(width=1))
+    load_file(path, "first_name"), load_file(path, "second_name")
+    path.write_text("# a new line moves the class\n" + CELL.format(width=2))
+    load_file(path, "second_name")
+    assert BACKBONES.arguments("CellNet")["width"].default == 2
+    assert BACKBONES.entry("CellNet").place == f"{path}:6"
+
+
+def test_two_classes_of_one_name_in_one_file_are_an_error_that_names_both_lines(tmp_path):
+    path = tmp_path / "twice.py"
+    path.write_text(CELL.format(width=1) + CELL.format(width=2))
+    with pytest.raises(ValueError, match=r"taken by CellNet at .*twice.py:5; CellNet at .*twice.py:13 needs another"):
+        load_file(path, "twice")
+
+
+def test_a_name_of_a_built_in_part_is_the_newcomers_error_even_before_those_are_loaded(tmp_path):
+    (tmp_path / "early.py").write_text(CELL.format(width=1).replace("CellNet", "ResNet"))
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import early"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ValueError: backbones: the name 'ResNet' is taken by ResNet at" in done.stderr
+    assert f"ResNet at {tmp_path / 'early.py'}:5 needs another one" in done.stderr
+
+
+def test_a_room_that_failed_to_load_is_tried_again_and_never_half_known(tmp_path, monkeypatch):
+    room = tmp_path / "room_of_parts"
+    (room / "deep").mkdir(parents=True)
+    (room / "__init__.py").write_text("class Base: ...\n")
+    (room / "_private.py").write_text("1 / 0")
+    (room / "deep/__init__.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    parts = Registry("parts", "room_of_parts:Base", "room_of_parts")
+    monkeypatch.setattr(registry_module, "TEST_PARTS", parts, raising=False)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            parts.names()
+    (room / "deep/__init__.py").write_text("# mended, and no longer of the same length\n")
+    (room / "deep/part.py").write_text(
+        "from detkit.registry import TEST_PARTS\nfrom room_of_parts import Base\n"
+        "@TEST_PARTS.register('Deep')\nclass Deep(Base): ...\n"
+    )
+    importlib.invalidate_caches()
+    assert parts.names() == ["Deep"]
+
+
 def test_the_same_name_from_another_place_names_both():
     class ResNet(Backbone):
         def __init__(self, *, width: int = 1) -> None:
@@ -64,6 +129,7 @@ def net(init):
 def positional(self, width: int = 1) -> None: ...
 def unannotated(self, *, width=1) -> None: ...
 def starred(self, **rest: int) -> None: ...
+def bare(self, *, widths: list = (1,)) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -72,11 +138,41 @@ def starred(self, **rest: int) -> None: ...
         (positional, "'width' is positional"),
         (unannotated, "'width' has no type annotation"),
         (starred, r"takes \*rest"),
+        (bare, r"'widths' is a bare list; say what is in it, as in list\[float\]"),
     ],
 )
 def test_a_constructor_that_is_no_schema_is_refused(init, text):
     with pytest.raises(ValueError, match=text):
         BACKBONES.register()(net(init))
+
+
+def misfit(self, *, width: int = 0.5) -> None: ...
+def unfillable(self, *, shape: Path) -> None: ...
+def kept(self, *, width: int = 1, shape: Path = Path()) -> None: ...
+
+
+def test_arguments_that_no_config_could_give_are_named_with_their_place():
+    for init, text in (
+        (misfit, r"test_registry.py:\d+: Net.__init__, argument 'width': its default .*: 0.5 is not int"),
+        (unfillable, r"test_registry.py:\d+: Net.__init__, argument 'shape', is a Path: no config can hold that"),
+    ):
+        with BACKBONES.temporary():
+            BACKBONES.register()(net(init))
+            with pytest.raises(ValueError, match=text):
+                BACKBONES.arguments("Net")
+    BACKBONES.register()(net(kept))
+    assert set(BACKBONES.arguments("Net")) == {"width"}
+    assert BACKBONES.derived_arguments("Net") == {"shape": "its own default, as no config can hold a Path"}
+
+
+def test_a_dataclass_is_a_part_with_its_factories_as_defaults():
+    @dataclasses.dataclass(kw_only=True)
+    class Weights(BoxCoder):
+        values: list[float] = dataclasses.field(default_factory=lambda: [1.0, 2.0])
+
+    with CODERS.temporary():
+        CODERS.add(Weights, "Weights")
+        assert CODERS.arguments("Weights")["values"].default == [1.0, 2.0]
 
 
 def test_the_decorator_without_brackets_is_explained():
@@ -156,7 +252,8 @@ def test_a_broken_plugin_is_named(plugins):
         raise RuntimeError("no such thing")
 
     plugins(load)
-    with pytest.raises(
-        ImportError, match=r"plugin 'mine' \(my_package.parts\) can't be imported: RuntimeError: no such"
-    ):
-        load_plugins()
+    for _ in range(2):  # a second try must not pass as if the plugin were there
+        with pytest.raises(
+            ImportError, match=r"plugin 'mine' \(my_package.parts\) can't be imported: RuntimeError: no such"
+        ):
+            load_plugins()
