@@ -23,6 +23,13 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     return iou.nan_to_num_(0.0)
 
 
+def paired_iou(a: Tensor, b: Tensor) -> Tensor:
+    """(N, 4) and (N, 4) -> (N,) intersection over union row by row, 0 where both areas are 0."""
+    sides = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
+    shared = sides[:, 0] * sides[:, 1]
+    return (shared / (area(a) + area(b) - shared)).nan_to_num(0.0)
+
+
 def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
     """(N, 4) and (M, 4) -> (N, M) area of the intersection in square pixels."""
     lower = torch.maximum(a[:, None, :2], b[None, :, :2])

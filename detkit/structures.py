@@ -121,10 +121,13 @@ class Assignment:
     labels: (A,) int64: the class 0..K-1 of a positive, BACKGROUND or IGNORED.
     matched: (A,) int64: row of the ground-truth box of a positive; undefined (but a valid index
     whenever G > 0) elsewhere.
+    quality: (A,) float32 in [0, 1], the score that a positive is to reach, for class losses that take
+    soft targets; undefined elsewhere. None: the overlap of the predicted box with its object.
     """
 
     labels: Tensor
     matched: Tensor
+    quality: Tensor | None = None
 
 
 @dataclass

@@ -14,6 +14,7 @@ def test_iou_by_hand_and_of_nothing_with_nothing():
     a = torch.tensor([[0.0, 0, 2, 2], [1, 1, 1, 1]])
     b = torch.tensor([[1.0, 0, 3, 2], [1, 1, 1, 1]])
     torch.testing.assert_close(boxes.pairwise_iou(a, b), torch.tensor([[1 / 3, 0], [0, 0]]))
+    torch.testing.assert_close(boxes.paired_iou(a, b), torch.tensor([1 / 3, 0]))
 
 
 def test_clip_and_rescale_by_hand():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from detkit import boxes as box_ops
 from detkit.anchors.base import AnchorGenerator
 from detkit.assigners.base import Assigner
 from detkit.backbones.base import Backbone
@@ -15,7 +16,7 @@ from detkit.detectors.postprocess import PostprocessOptions, postprocess
 from detkit.heads.base import Head
 from detkit.losses.base import BoxLoss, ClassificationLoss, Normalizer
 from detkit.necks.base import Neck
-from detkit.structures import Detections, Losses, Predictions, Targets
+from detkit.structures import Assignment, Detections, Losses, Predictions, Targets
 
 ANCHOR_CACHE = 8
 """Input shapes whose anchors are remembered."""
@@ -71,8 +72,12 @@ class DenseDetector(nn.Module):
             first = torch.tensor([0, *(len(t.boxes) for t in targets[:-1])]).cumsum(0).to(labels.device)
             matched = torch.stack([a.matched for a in assigned])[image, row] + first[image]
             boxes = torch.cat([t.boxes for t in targets])[matched]
+            quality = None
+            if self.class_loss.uses_quality:
+                found = self.coder.decode(deltas[image, row].float(), pred.anchors[row])
+                quality = quality_of(assigned, image, row, box_ops.paired_iou(found, boxes))
         return Losses(
-            self.class_loss(pred.logits, labels),
+            self.class_loss(pred.logits, labels, quality),
             self.box_loss(pred.deltas[image, row], pred.anchors[row], boxes, self.coder),
             self.normalizer(labels),
         )
@@ -93,3 +98,11 @@ class DenseDetector(nn.Module):
             with torch.inference_mode(False), torch.no_grad():
                 self._anchor_cache[key] = self.anchors(shapes, image_shape, device)
         return self._anchor_cache[key]
+
+
+def quality_of(assigned: list[Assignment], image: Tensor, row: Tensor, overlap: Tensor) -> Tensor:
+    """(B, A) score that each positive (image, row) is to reach: what the assigner says, else `overlap` (P,)."""
+    given = [a.quality for a in assigned if a.quality is not None]
+    scores = torch.stack(given)[image, row] if len(given) == len(assigned) else overlap
+    shape = (len(assigned), len(assigned[0].labels))
+    return torch.zeros(shape, device=overlap.device).index_put_((image, row), scores.clamp(0, 1))

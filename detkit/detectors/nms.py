@@ -10,8 +10,11 @@ from detkit.registry import NMS
 class NMSBase(nn.Module):
     """The contract of a suppression part."""
 
-    def forward(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
-        """Boxes (N, 4), scores (N,), groups (N,) -> indices to keep, by descending score."""
+    def forward(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (N, 4), scores (N,), groups (N,) -> indices to keep (M,) and their scores (M,), descending.
+
+        The scores are new ones where the method lowers them instead of dropping boxes.
+        """
         raise NotImplementedError
 
 
@@ -28,9 +31,12 @@ class HardNMS(NMSBase):
             raise ValueError(f"iou_threshold: {iou_threshold} is not in [0, 1]")
         self.iou_threshold, self.class_agnostic = iou_threshold, class_agnostic
 
-    def forward(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """See `NMSBase.forward`."""
         from detkit.ops import batched_nms, nms
 
         if self.class_agnostic:
-            return nms(boxes, scores, self.iou_threshold)
-        return batched_nms(boxes, scores, groups, self.iou_threshold)
+            keep = nms(boxes, scores, self.iou_threshold)
+        else:
+            keep = batched_nms(boxes, scores, groups, self.iou_threshold)
+        return keep, scores[keep]

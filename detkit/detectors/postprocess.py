@@ -52,10 +52,13 @@ def postprocess(
         boxes, scores, labels = (torch.cat(column) for column in zip(*candidates, strict=True))
         inside = box_ops.clip(boxes, height, width)
         clip_late = options.clip == "after_nms"
-        keep = nms(boxes if clip_late else inside, scores, labels)[: options.max_detections]
+        keep, scores = nms(boxes if clip_late else inside, scores, labels)
+        keep, scores = keep[: options.max_detections], scores[: options.max_detections]
+        good = scores > options.score_threshold
         if clip_late:
-            keep = keep[(inside[keep, 2:] > inside[keep, :2]).all(dim=1)]
-        found.append(Detections(inside[keep], scores[keep], labels[keep]))
+            good &= (inside[keep, 2:] > inside[keep, :2]).all(dim=1)
+        keep, scores = keep[good], scores[good]
+        found.append(Detections(inside[keep], scores, labels[keep]))
     return found
 
 

@@ -8,7 +8,12 @@ from detkit.coders.base import BoxCoder
 
 
 class ClassificationLoss(nn.Module):
-    """Owns everything that belongs to it: columns, link, prior-bias initialisation, mining."""
+    """Owns everything that belongs to it: columns, link, prior-bias initialisation, mining.
+
+    uses_quality: it wants soft targets, so `forward` is handed `quality`.
+    """
+
+    uses_quality: bool = False
 
     def num_columns(self, num_classes: int) -> int:
         """Class columns C of the head for K classes."""
@@ -22,8 +27,12 @@ class ClassificationLoss(nn.Module):
         """(..., C) logits -> (..., K) scores in [0, 1]: the loss's own link."""
         raise NotImplementedError
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, A, C) and labels (B, A) (class, BACKGROUND or IGNORED) -> scalar sum."""
+    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
+        """Logits (B, A, C) and labels (B, A) (class, BACKGROUND or IGNORED) -> scalar sum.
+
+        quality: (B, A) float32 in [0, 1], the score that each positive is to reach, 0 elsewhere; None
+        unless `uses_quality`.
+        """
         raise NotImplementedError
 
 

@@ -47,7 +47,7 @@ class SigmoidFocalLoss(ClassificationLoss):
         """Sigmoid."""
         return logits.sigmoid()
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
         """See `ClassificationLoss.forward`."""
         return self.weight * sigmoid_focal_sum(logits, labels, self.alpha, self.gamma)
 

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from detkit.anchors.octave import OctaveAnchors
 from detkit.assigners.max_iou import MaxIoUAssigner
 from detkit.backbones.base import Backbone
+from detkit.boxes import pairwise_iou
 from detkit.coders.delta import DeltaCoder
 from detkit.detectors.build import probe
 from detkit.detectors.dense import DenseDetector
@@ -206,3 +209,30 @@ def test_the_body_knows_no_detector_by_name():
 def test_senseless_options_are_named(options, text):
     with pytest.raises(ValueError, match=text):
         PostprocessOptions(**options)
+
+
+def test_a_loss_with_soft_targets_is_told_the_overlap_or_what_the_assigner_says():
+    class Listening(SigmoidFocalLoss):
+        uses_quality = True
+
+        def forward(self, logits, labels, quality=None):
+            self.heard = labels, quality
+            return logits.sum() * 0
+
+    model, targets = detector(), [boxes_of(2), boxes_of(0)]
+    model.class_loss = Listening()
+    pred = model(*batch((64, 64), (64, 64)))
+    pred.deltas = torch.zeros_like(pred.deltas)
+    model.loss(pred, targets)
+    labels, quality = model.class_loss.heard
+    found = pairwise_iou(pred.anchors, targets[0].boxes).amax(1)
+    positive = labels[0] >= 0
+    assert positive.any()
+    assert not quality[1].any()
+    assert not quality[0][~positive].any()
+    torch.testing.assert_close(quality[0][positive], found[positive])
+
+    assign = model.assigner.forward
+    model.assigner.forward = lambda *a: replace(assign(*a), quality=torch.full((len(pred.anchors),), 0.25))
+    model.loss(pred, targets)
+    assert model.class_loss.heard[1][0][positive].unique().tolist() == [0.25]
