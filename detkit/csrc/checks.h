@@ -40,6 +40,18 @@ inline void check_groups(const Tensor& boxes, const std::optional<Tensor>& group
   STD_TORCH_CHECK(groups->device() == boxes.device(), "boxes and groups must be on one device");
 }
 
+inline void check_focal(const Tensor& logits, const Tensor& labels) {
+  const ScalarType type = logits.scalar_type();
+  STD_TORCH_CHECK(is_real(logits) || type == ScalarType::Half || type == ScalarType::BFloat16,
+                  "logits must be float16, bfloat16, float32 or float64");
+  STD_TORCH_CHECK(labels.scalar_type() == ScalarType::Long, "labels must be int64");
+  STD_TORCH_CHECK(logits.dim() == labels.dim() + 1, "labels must have one dimension less than logits");
+  for (int64_t i = 0; i < labels.dim(); ++i)
+    STD_TORCH_CHECK(logits.size(i) == labels.size(i), "labels must have the shape of logits but the last");
+  STD_TORCH_CHECK(logits.is_contiguous() && labels.is_contiguous(), "logits and labels must be contiguous");
+  STD_TORCH_CHECK(logits.device() == labels.device(), "logits and labels must be on one device");
+}
+
 // An uninitialised vector on the CPU. new_empty goes through the dispatcher, which takes longer than the
 // suppression of a hundred boxes.
 inline Tensor cpu_vector(int64_t size, int32_t dtype) {
@@ -48,6 +60,16 @@ inline Tensor cpu_vector(int64_t size, int32_t dtype) {
   TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(1, &size, &stride, dtype, aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
+}
+
+template <class T>
+Tensor cpu_scalar(double value, int32_t dtype) {
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(0, nullptr, nullptr, dtype, aoti_torch_device_type_cpu(), 0, &handle));
+  Tensor out(handle);
+  *out.mutable_data_ptr<T>() = static_cast<T>(value);
+  return out;
 }
 
 }  // namespace detkit

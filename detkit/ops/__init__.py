@@ -1,25 +1,25 @@
 """Native ops and their Python faces.
 
 nms, batched_nms: greedy suppression with torchvision's results. nms_mask: the same on sorted boxes, and of
-fixed size.
+fixed size. sigmoid_focal_sum: focal loss over integer labels.
 The functions are loaded on first use, so that `detkit doctor` can be asked without importing torch.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detkit.ops.hard_nms import batched_nms, nms, nms_mask
+    from detkit.ops.sigmoid_focal import sigmoid_focal_sum
 
-__all__ = ["batched_nms", "nms", "nms_mask"]
+__all__ = ["batched_nms", "nms", "nms_mask", "sigmoid_focal_sum"]
+_HOMES = {"batched_nms": "hard_nms", "nms": "hard_nms", "nms_mask": "hard_nms", "sigmoid_focal_sum": "sigmoid_focal"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'detkit.ops' has no attribute {name!r}")
-    from detkit.ops import hard_nms
-
-    for public in __all__:
-        globals()[public] = getattr(hard_nms, public)
-    return globals()[name]
+    globals()[name] = found = getattr(import_module(f"detkit.ops.{_HOMES[name]}"), name)
+    return found

@@ -13,7 +13,7 @@ import torch
 
 PACKAGE = Path(__file__).resolve().parent.parent
 REBUILD = "detkit doctor --build"
-OPS = ("nms", "nms_mask", "cpu_lanes")
+OPS = ("nms", "nms_mask", "sigmoid_focal", "sigmoid_focal_backward", "cpu_lanes")
 logger = logging.getLogger("detkit")
 _told: set[str] = set()
 
@@ -80,4 +80,4 @@ def fall_back(device: str) -> None:
         raise RuntimeError(f"{problem}, and DETKIT_REQUIRE_NATIVE=1 forbids the slow way. Build it: {REBUILD}")
     if device not in _told:
         _told.add(device)
-        logger.warning("%s. Ops run through torchvision, slower. Build it: %s", problem, REBUILD)
+        logger.warning("%s. Ops run through torchvision and plain PyTorch, slower. Build it: %s", problem, REBUILD)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detkit.ops import batched_nms, hard_nms, library, nms, nms_mask
+from detkit.ops import batched_nms, hard_nms, library, nms, nms_mask, sigmoid_focal, sigmoid_focal_sum
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +24,7 @@ def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = library.Native(False, False, "the library is gone", "the library is gone")
     monkeypatch.setattr(hard_nms, "_native_nms", None)
     monkeypatch.setattr(hard_nms, "native", gone)
+    monkeypatch.setattr(sigmoid_focal, "native", gone)
     monkeypatch.setattr(library, "native", gone)
     monkeypatch.setattr(library, "_told", set())
     monkeypatch.delenv("DETKIT_REQUIRE_NATIVE", raising=False)
@@ -54,8 +55,9 @@ def test_the_fall_back_gives_the_same_and_is_named_once(
         slow.append(nms(boxes.bfloat16(), scores, 0.5))
         slow.append(nms(boxes[:0], scores[:0], 0.5))
         slow.append(batched_nms(boxes[:0], scores[:0], groups[:0], 0.5))
+        slow.append(sigmoid_focal_sum(boxes, groups))
     assert [r.getMessage() for r in caplog.records] == [
-        "the library is gone. Ops run through torchvision, slower. Build it: detkit doctor --build"
+        "the library is gone. Ops run through torchvision and plain PyTorch, slower. Build it: detkit doctor --build"
     ]
     monkeypatch.undo()
     fast = [
@@ -66,6 +68,7 @@ def test_the_fall_back_gives_the_same_and_is_named_once(
     fast.append(nms(boxes.bfloat16(), scores, 0.5))
     fast.append(nms(boxes[:0], scores[:0], 0.5))
     fast.append(batched_nms(boxes[:0], scores[:0], groups[:0], 0.5))
+    torch.testing.assert_close(slow.pop(), sigmoid_focal_sum(boxes, groups), rtol=1e-5, atol=0)
     for got, wanted in zip(slow, fast, strict=True):
         assert got.dtype == wanted.dtype
         assert torch.equal(got, wanted)

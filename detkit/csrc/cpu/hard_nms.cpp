@@ -4,30 +4,12 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include <cstdlib>
-#include <string>
-
 #include "../checks.h"
+#include "capability.h"
 #include "sort.h"
 
 namespace detkit::cpu {
 namespace {
-
-// Lanes of the float build to use. DETKIT_CPU_CAPABILITY (default, avx2) asks for a lesser one than the CPU
-// has.
-int64_t float_lanes() {
-#ifdef DETKIT_HAS_X86
-  static const int64_t lanes = [] {
-    const char* set = std::getenv("DETKIT_CPU_CAPABILITY");
-    const std::string wanted = set ? set : "";
-    if (wanted == "default" || !__builtin_cpu_supports("avx2")) return 4;
-    return wanted == "avx2" || !__builtin_cpu_supports("avx512f") ? 8 : 16;
-  }();
-  return lanes;
-#else
-  return 4;
-#endif
-}
 
 void suppress(const float* boxes, const int32_t* rows, int64_t m, double threshold, uint8_t* keep) {
 #ifdef DETKIT_HAS_X86

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "capability.h"
+
 namespace detkit::cpu {
 
 // boxes: (n, 4) x1 y1 x2 y2. rows: m rows of boxes, best first (nullptr: 0 .. m-1). Sets keep[row] to 1 for
@@ -12,8 +14,7 @@ using Suppress = void(const T* boxes, const int32_t* rows, int64_t m, double iou
 
 Suppress<float> suppress_portable;
 Suppress<double> suppress_double;
-#if defined(__x86_64__)
-#define DETKIT_HAS_X86 1
+#ifdef DETKIT_HAS_X86
 Suppress<float> suppress_avx2;
 Suppress<float> suppress_avx512;
 #endif
