@@ -96,4 +96,8 @@ if native.cpu:
         found = torch.ops.detkit.sigmoid_focal_backward(grad, logits, labels, *ctx.weights)
         return found, None, None, None, None
 
+    def _twice(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        raise RuntimeError("sigmoid_focal_sum can be differentiated once only")
+
     torch.library.register_autograd("detkit::sigmoid_focal", _backward, setup_context=_setup)
+    torch.library.register_autograd("detkit::sigmoid_focal_backward", _twice)

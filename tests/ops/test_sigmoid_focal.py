@@ -135,7 +135,7 @@ def test_backward_twice_through_a_kept_graph_and_once_only_otherwise() -> None:
     first = torch.autograd.grad(total, x, retain_graph=True)[0]
     assert torch.equal(torch.autograd.grad(2 * total, x)[0], 2 * first)
     gradient = torch.autograd.grad(sigmoid_focal_sum(x, labels), x, create_graph=True)[0]
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="once only"):
         gradient.sum().backward()
 
 
