@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from detkit.coders.base import BoxCoder
@@ -16,13 +18,14 @@ class Assigner(nn.Module):
         anchors: Tensor,
         level_sizes: tuple[int, ...],
         targets: Targets,
-        logits: Tensor,
+        scores: Callable[[], Tensor],
         deltas: Tensor,
         coder: BoxCoder,
     ) -> Assignment:
         """Called under `no_grad` for one image.
 
-        anchors: (A, 4); level_sizes: anchors a level; logits (A, C), deltas (A, 4) and the coder are
-        for assigners that look at the image's predictions.
+        anchors: (A, 4); level_sizes: anchors a level. For assigners that look at what the image's
+        predictions are: `scores()` gives (A, K) in [0, 1] by the class loss's own link, at a cost that
+        only who calls it pays; deltas (A, 4) are for `coder.decode`.
         """
         raise NotImplementedError

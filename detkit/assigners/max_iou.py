@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
+from detkit.assigners.matching import in_ignore_region
 from detkit.coders.base import BoxCoder
 from detkit.registry import ASSIGNERS
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
@@ -31,7 +34,7 @@ class MaxIoUAssigner(Assigner):
         negative: float = 0.4,
         low_quality: bool = True,
         ignore_overlap: float = 0.5,
-        chunk_elements: int = 4_000_000,
+        chunk_elements: int = 2_000_000,
     ) -> None:
         super().__init__()
         if not 0 <= negative <= positive <= 1:
@@ -46,7 +49,7 @@ class MaxIoUAssigner(Assigner):
         anchors: Tensor,
         level_sizes: tuple[int, ...],
         targets: Targets,
-        logits: Tensor,
+        scores: Callable[[], Tensor],
         deltas: Tensor,
         coder: BoxCoder,
     ) -> Assignment:
@@ -59,8 +62,9 @@ class MaxIoUAssigner(Assigner):
             positive = positive | is_best
         if len(targets.boxes):
             labels = torch.where(positive, targets.labels[matched], labels)
-        if len(targets.ignore) and len(anchors):
-            labels = labels.masked_fill(self._in_ignore_region(anchors, targets.ignore), IGNORED)
+        if len(targets.ignore):
+            ignored = in_ignore_region(anchors, targets.ignore, self.ignore_overlap, self.chunk_elements)
+            labels = labels.masked_fill(ignored, IGNORED)
         return Assignment(labels, matched)
 
     def _match(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,11 +96,3 @@ class MaxIoUAssigner(Assigner):
             is_best[start : start + len(piece)] = (iou == reached[:, None]).any(dim=0)
             start += len(piece)
         return best_iou, matched, is_best
-
-    def _in_ignore_region(self, anchors: Tensor, regions: Tensor) -> Tensor:
-        """(A,) whether more than `ignore_overlap` of an anchor's area lies in one region."""
-        inside = [
-            (box_ops.pairwise_intersection(piece, regions).amax(dim=1) > self.ignore_overlap * box_ops.area(piece))
-            for piece in torch.split(anchors, max(1, self.chunk_elements // len(regions)))
-        ]
-        return torch.cat(inside)

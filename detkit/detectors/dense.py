@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -63,7 +65,7 @@ class DenseDetector(nn.Module):
         logits, deltas = pred.logits.detach(), pred.deltas.detach()
         with torch.no_grad():
             assigned = [
-                self.assigner(pred.anchors, pred.level_sizes, t, logits[i], deltas[i], self.coder)
+                self.assigner(pred.anchors, pred.level_sizes, t, partial(self._scores, logits[i]), deltas[i], self.coder)
                 for i, t in enumerate(targets)
             ]
             labels = torch.stack([a.labels for a in assigned])
@@ -81,6 +83,10 @@ class DenseDetector(nn.Module):
             self.box_loss(pred.deltas[image, row], pred.anchors[row], boxes, self.coder),
             self.normalizer(labels),
         )
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        scores: Tensor = self.class_loss.scores(logits.float())
+        return scores
 
     @torch.no_grad()
     def detect(self, pred: Predictions, sizes: Tensor) -> list[Detections]:

@@ -16,7 +16,7 @@ def assign(anchors, boxes, labels=None, ignore=EMPTY, **options):
         anchors,
         (len(anchors),),
         Targets(boxes, labels, torch.as_tensor(ignore).float()),
-        nothing,
+        lambda: nothing,
         nothing,
         DeltaCoder(),
     )

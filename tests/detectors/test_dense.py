@@ -137,7 +137,7 @@ def exact_predictions(model, targets, size):
     """Logits and deltas that say exactly what the targets say."""
     images = torch.zeros(1, 3, *size, dtype=torch.uint8)
     pred = model(images)
-    found = model.assigner(pred.anchors, pred.level_sizes, targets, pred.logits[0], pred.deltas[0], model.coder)
+    found = model.assigner(pred.anchors, pred.level_sizes, targets, pred.logits[0].sigmoid, pred.deltas[0], model.coder)
     logits, deltas = torch.full_like(pred.logits, -9.0), torch.zeros_like(pred.deltas)
     rows = (found.labels >= 0).nonzero()[:, 0]
     logits[0, rows, found.labels[rows]] = 3.0
