@@ -135,8 +135,9 @@ class Losses:
     """Sums over one micro-batch, not yet divided by the normaliser.
 
     classification, box: scalars with graph, weights included. normalizer: scalar without graph,
-    what this micro-batch adds to the divisor (the number of positives, as a rule). The trainer adds
-    it up over micro-batches and ranks and divides once, by at least one.
+    what this micro-batch adds to the normaliser's total (the number of positives, as a rule). The
+    trainer adds it up over micro-batches and ranks and divides once, by what `Normalizer.divisor` makes
+    of the total.
     """
 
     classification: Tensor

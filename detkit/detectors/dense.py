@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -65,7 +66,9 @@ class DenseDetector(nn.Module):
         logits, deltas = pred.logits.detach(), pred.deltas.detach()
         with torch.no_grad():
             assigned = [
-                self.assigner(pred.anchors, pred.level_sizes, t, partial(self._scores, logits[i]), deltas[i], self.coder)
+                self.assigner(
+                    pred.anchors, pred.level_sizes, t, partial(self._scores, logits[i]), deltas[i], self.coder
+                )
                 for i, t in enumerate(targets)
             ]
             labels = torch.stack([a.labels for a in assigned])
@@ -78,11 +81,48 @@ class DenseDetector(nn.Module):
             if self.class_loss.uses_quality:
                 found = self.coder.decode(deltas[image, row].float(), pred.anchors[row])
                 quality = quality_of(assigned, image, row, box_ops.paired_iou(found, boxes))
-        return Losses(
-            self.class_loss(pred.logits, labels, quality),
-            self.box_loss(pred.deltas[image, row], pred.anchors[row], boxes, self.coder),
-            self.normalizer(labels),
-        )
+            weights = self.normalizer.image_weights(labels)
+        positives = (pred.deltas[image, row], pred.anchors[row], boxes)
+        if weights is None:
+            sums = self._sums(pred.logits, labels, quality, positives)
+        else:
+            sums = self._weighted_sums(weights, pred.logits, labels, quality, positives)
+        return Losses(*sums, self.normalizer(labels))
+
+    def end_step(self, normalizer: Tensor, gathered: Sequence[Tensor]) -> Tensor:
+        """Once a step, with totals over micro-batches and ranks of the normaliser and of what `take_gathered`
+        gave: lets the parts update their running figures; returns what the gradients are divided by."""
+        with torch.no_grad():
+            for part, sums in zip((self.class_loss, self.box_loss), gathered, strict=True):
+                part.end_step(sums)
+            return self.normalizer.divisor(normalizer)
+
+    def take_gathered(self) -> list[Tensor]:
+        """What the losses of this process gathered in the step, see `Loss`."""
+        return [self.class_loss.take_gathered(), self.box_loss.take_gathered()]
+
+    def _sums(
+        self, logits: Tensor, labels: Tensor, quality: Tensor | None, positives: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        return self.class_loss(logits, labels, quality), self.box_loss(*positives, self.coder)
+
+    def _weighted_sums(
+        self,
+        weights: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        quality: Tensor | None,
+        positives: tuple[Tensor, Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """The same image by image, each times its weight."""
+        counts = (labels >= 0).sum(dim=1).tolist()
+        parts = zip(*(torch.split(column, counts) for column in positives), strict=True)
+        sums = [
+            torch.stack(self._sums(logits[i : i + 1], labels[i : i + 1], q, part))
+            for i, (part, q) in enumerate(zip(parts, per_image(quality, len(labels)), strict=True))
+        ]
+        classification, box = (weights[:, None] * torch.stack(sums)).sum(dim=0)
+        return classification, box
 
     def _scores(self, logits: Tensor) -> Tensor:
         scores: Tensor = self.class_loss.scores(logits.float())
@@ -112,3 +152,8 @@ def quality_of(assigned: list[Assignment], image: Tensor, row: Tensor, overlap: 
     scores = torch.stack(given)[image, row] if len(given) == len(assigned) else overlap
     shape = (len(assigned), len(assigned[0].labels))
     return torch.zeros(shape, device=overlap.device).index_put_((image, row), scores.clamp(0, 1))
+
+
+def per_image(quality: Tensor | None, images: int) -> Sequence[Tensor | None]:
+    """(B, A) -> B times (1, A); None -> B times None."""
+    return [None] * images if quality is None else torch.split(quality, 1)

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from detkit.coders.base import BoxCoder
 
 
-class ClassificationLoss(nn.Module):
+class Loss(nn.Module):
+    """What both losses may do: keep a running figure that changes once a step.
+
+    In every `forward`, while training, such a loss calls `gather` with sums over what it was given, be it
+    nothing: the ranks must agree on how many numbers there are to add. The trainer
+    adds them up over micro-batches and ranks and hands the totals to `end_step`, where the loss updates a
+    buffer. So the figure is the same on every rank, stands in the checkpoint, and does not depend on how
+    a batch is divided. Who writes a training loop of their own calls `DenseDetector.end_step` there.
+    """
+
+    _gathered: Tensor | None = None
+
+    def gather(self, sums: Tensor) -> None:
+        """Adds (S,) sums of a micro-batch, without graph, S always the same, to those of the step."""
+        sums = sums.detach().double()
+        self._gathered = sums if self._gathered is None else self._gathered + sums
+
+    def take_gathered(self) -> Tensor:
+        """(S,) float64, what this process gathered since the last call; empty if that is nothing."""
+        sums, self._gathered = self._gathered, None
+        return torch.zeros(0, dtype=torch.float64) if sums is None else sums
+
+    def end_step(self, gathered: Tensor) -> None:
+        """Called once a step under `no_grad` with (S,) totals over all micro-batches and ranks."""
+
+
+class ClassificationLoss(Loss):
     """Owns everything that belongs to it: columns, link, prior-bias initialisation, mining.
 
     uses_quality: it wants soft targets, so `forward` is handed `quality`.
@@ -36,7 +63,7 @@ class ClassificationLoss(nn.Module):
         raise NotImplementedError
 
 
-class BoxLoss(nn.Module):
+class BoxLoss(Loss):
     """Compares predicted with true boxes of positive anchors, in delta space or in box space."""
 
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
@@ -45,8 +72,24 @@ class BoxLoss(nn.Module):
 
 
 class Normalizer(nn.Module):
-    """Says what the summed losses are divided by."""
+    """Says what the summed losses are divided by.
+
+    meaning: that in words, for the header of a run.
+    """
+
+    meaning: str = ""
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Labels (B, A) of a micro-batch -> scalar, what it adds to the divisor."""
+        """Labels (B, A) of a micro-batch -> scalar, what it adds to the total of the step."""
         raise NotImplementedError
+
+    def divisor(self, total: Tensor) -> Tensor:
+        """Total over all micro-batches and ranks (float64 scalar) -> what gradients are divided by, above zero.
+
+        Called once a step under `no_grad`; a normaliser with a memory updates it here.
+        """
+        return total.clamp(min=1)
+
+    def image_weights(self, labels: Tensor) -> Tensor | None:
+        """Labels (B, A) of a micro-batch -> (B,) factors on the loss sums of each image; None for all 1."""
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from detkit.losses.base import Normalizer
@@ -12,6 +13,56 @@ from detkit.registry import NORMALIZERS
 class PositiveCount(Normalizer):
     """Positives of the whole batch: over every image, micro-batch and rank, at least one in all."""
 
+    meaning = "the positives of the whole batch"
+
     def forward(self, labels: Tensor) -> Tensor:
         """Labels (B, A) -> number of positives of this micro-batch."""
         return (labels >= 0).sum()
+
+
+@NORMALIZERS.register()
+class PerImagePositiveCount(Normalizer):
+    """Each image's losses by its own positives (at least one), then the mean over the images of the whole batch.
+
+    An image of one object then weighs as much as one of fifty. Losses that mine over a batch are handed
+    one image at a time.
+    """
+
+    meaning = "each image's own positives, then the number of images"
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Labels (B, A) -> number of images of this micro-batch."""
+        return labels.new_tensor(len(labels))
+
+    def image_weights(self, labels: Tensor) -> Tensor:
+        """Labels (B, A) -> (B,) one over the positives of each image."""
+        return 1 / (labels >= 0).sum(dim=1).clamp(min=1)
+
+
+@NORMALIZERS.register()
+class EmaPositiveCount(Normalizer):
+    """A moving average of the positives of the whole batch, at least one: steps with few objects weigh less.
+
+    It begins with the first step's count and keeps `momentum` of itself in every further step. It moves
+    once a step, from a sum over all micro-batches and ranks, and is part of the checkpoint.
+    """
+
+    meaning = "the moving average of the positives of the whole batch"
+    average: Tensor
+
+    def __init__(self, *, momentum: float = 0.9) -> None:
+        super().__init__()
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum: {momentum} is not in [0, 1)")
+        self.momentum = momentum
+        self.register_buffer("average", torch.tensor(-1.0))  # below zero: no step yet
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Labels (B, A) -> number of positives of this micro-batch."""
+        return (labels >= 0).sum()
+
+    def divisor(self, total: Tensor) -> Tensor:
+        """See `Normalizer.divisor`."""
+        new = total.to(self.average.dtype)
+        self.average.copy_(torch.where(self.average < 0, new, new.lerp(self.average, self.momentum)))
+        return self.average.clamp(min=1)

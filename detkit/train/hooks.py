@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class StepReport:
     """What a step did, on the host.
 
-    step: steps done, this one included. loss, classification, box: divided by `normalizer`, over all
-    micro-batches and processes. gradient_norm: before clipping. images: of all processes.
+    step: steps done, this one included. loss, classification, box: divided by `normalizer`, as the
+    gradient was, over all micro-batches and processes. gradient_norm: before clipping. images: of all processes.
     data_seconds: spent waiting for the loader. skipped: fp16 gradients overflowed
     and the weights stayed as they were.
     """

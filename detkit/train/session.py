@@ -15,6 +15,7 @@ from detkit.data.loader import build_eval_loader, build_train_loader
 from detkit.detectors.build import build_detector
 from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
+from detkit.losses.base import Normalizer
 from detkit.registry import CLASS_LOSSES, DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from detkit.structures import Batch, ClassMap, Detections
 from detkit.train.checkpoint import load_checkpoint
@@ -190,7 +191,7 @@ class Session:
             "batch": f"{total} images a step = {self.world_size} processes x {options.accumulate} "
             f"micro-batches x {each} images",
             "loss": f"{type(self.detector.class_loss).__name__} + {type(self.detector.box_loss).__name__}, "
-            f"divided by {type(self.detector.normalizer).__name__} of the whole batch",
+            f"divided by {describe(self.detector.normalizer)}",
             "length": f"{options.iterations} steps, {epochs:.1f} passes over the data",
             "train": self.train_set.summary(),
             "val": self.val_set.summary(),
@@ -222,6 +223,12 @@ class Session:
             trainer.step, trainer.train_seconds, content["images_per_second"], content["peak_memory_mb"],
             what_next(self.folder, self.options),
         )  # fmt: skip
+
+
+def describe(normalizer: Normalizer) -> str:
+    """Its name, and what it is in words if it says so."""
+    name = type(normalizer).__name__
+    return f"{name} ({normalizer.meaning})" if normalizer.meaning else name
 
 
 def set_up_torch(options: TrainOptions) -> torch.device:

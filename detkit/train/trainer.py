@@ -94,28 +94,30 @@ class Trainer:
         seed_everything(self.seed, self.step, self.rank)
         lr = self.set_learning_rate()
         own, micro, waited = self.accumulate_gradients()
-        total = torch.cat([own.sum(0), own.new_full((1,), float(self.stop is not None))])
+        gathered = [x.to(own) for x in self.detector.take_gathered()]
+        total = torch.cat([own.sum(0), own.new_full((1,), float(self.stop is not None)), *gathered])
         if self.world_size > 1:
             dist.all_reduce(total)
+        totals = torch.split(total[4:], [len(x) for x in gathered])
+        divisor = self.detector.end_step(total[2], totals).double()
         self.scaler.unscale_(self.optimizer)
-        factor = self.world_size / total[2].clamp(min=1)
-        norm = scale_and_clip(self.parameters, factor, self.options.clip_norm)
+        norm = scale_and_clip(self.parameters, self.world_size / divisor, self.options.clip_norm)
         # The one time in a step that the host waits for the device.
-        *sums, gradient_norm = torch.cat([total, own.view(-1), norm.view(1)]).tolist()
-        classification, box, normalizer, self._stops_asked = sums[:4]
+        *sums, gradient_norm = torch.cat([total[:4], divisor.view(1), own.view(-1), norm.view(1)]).tolist()
+        classification, box, _, self._stops_asked, divided_by = sums[:5]
         report = StepReport(
             step=self.step + 1,
-            loss=(classification + box) / max(normalizer, 1.0),
-            classification=classification / max(normalizer, 1.0),
-            box=box / max(normalizer, 1.0),
-            normalizer=normalizer,
+            loss=(classification + box) / divided_by,
+            classification=classification / divided_by,
+            box=box / divided_by,
+            normalizer=divided_by,
             gradient_norm=gradient_norm,
             lr=lr,
             images=sum(map(len, micro)) * self.world_size,
             data_seconds=waited,
             skipped=self.scaler.is_enabled() and not math.isfinite(gradient_norm),
         )
-        self.check_finite(report, micro, sums[4:])
+        self.check_finite(report, micro, sums[5:])
         if not report.skipped:
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -227,7 +229,7 @@ def describe_non_finite(report: StepReport, micro: list[Batch], own: list[float]
         bad = "" if math.isfinite(classification + box) else "  <- here"
         lines.append(
             f"  micro-batch {i + 1}: classification {classification:g} box {box:g} (sums), "
-            f"positives {normalizer:g}{bad}"
+            f"normaliser {normalizer:g}{bad}"
         )
         lines.append(f"    image ids {', '.join(map(str, batch.image_ids))}")
     bad_boxes = find_bad_boxes(micro)

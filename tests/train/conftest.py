@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -38,6 +38,12 @@ class TinyDetector(nn.Module):
             pred.deltas.float().abs().sum() * 0.1,
             counts.sum().long(),
         )
+
+    def take_gathered(self) -> list[Tensor]:
+        return []
+
+    def end_step(self, normalizer: Tensor, gathered: Sequence[Tensor]) -> Tensor:
+        return normalizer.clamp(min=1)
 
 
 def make_batch(position: int, images: int = 2) -> Batch:

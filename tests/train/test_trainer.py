@@ -104,7 +104,7 @@ def test_the_step_is_divided_by_at_least_one(make_trainer: MakeTrainer) -> None:
         yield from itertools.repeat(batch)
 
     report = make_trainer(batches=empty()).train_step()
-    assert report.normalizer == 0
+    assert report.normalizer == 1
     assert report.loss == pytest.approx(report.classification + report.box)
     assert report.loss > 0
 
@@ -179,6 +179,12 @@ class Breaking(nn.Module):
         factor = float("nan") if bad else 1.0
         return Losses(pred.logits.sum() * 2, pred.deltas.sum() * factor, torch.tensor(3))
 
+    def take_gathered(self) -> list[torch.Tensor]:
+        return []
+
+    def end_step(self, normalizer: torch.Tensor, gathered: object) -> torch.Tensor:
+        return normalizer.clamp(min=1)
+
 
 def breaking_batches(make_batch: Callable[[int], Batch]) -> Iterator[Batch]:
     for position in itertools.count():
@@ -205,7 +211,7 @@ def test_a_loss_that_is_not_finite_stops_with_everything_one_wants_to_know(make_
     assert trainer.detector.weight.item() == before
     text = str(caught.value)
     for word in (
-        "step 2", "micro-batch 1: classification", "box nan (sums), positives 3  <- here",
+        "step 2", "micro-batch 1: classification", "box nan (sums), normaliser 3  <- here",
         "image ids 200, 201", "learning rate 0.25", "gradient norm nan", "optimizer.lr",
         "runs/x/checkpoints/step_00000001.pt", "image 201 (201.png)",
     ):  # fmt: skip
