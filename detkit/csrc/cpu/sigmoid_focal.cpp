@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include "../checks.h"
@@ -26,7 +27,7 @@
 namespace detkit::cpu {
 namespace {
 
-constexpr int64_t kIgnored = -2;
+constexpr int64_t kBackground = -1, kIgnored = -2;
 constexpr int64_t kBlock = 32768;  // entries a thread takes at a time
 
 double focal_sum(const float* z, int n, float gamma) {
@@ -88,9 +89,18 @@ class Buffer {
 
   // Entries begin .. begin + n of the logits (rows of `columns`), n <= kFocalBuffer.
   void load(const T* logits, const int64_t* labels, int64_t columns, int64_t begin, int n) {
+    positives = padded_positives = 0;
+    if constexpr (std::is_same_v<T, A>) {  // most parts hold negatives alone, and need no copy
+      const int64_t last = (begin + n - 1) / columns;
+      bool copy = n % kFocalLanes != 0;
+      for (int64_t row = begin / columns; row <= last; ++row) copy |= labels[row] != kBackground;
+      negatives = logits + begin;
+      padded = n;
+      if (!copy) return;
+    }
+    negatives = z;
     for (int i = 0; i < n; ++i) z[i] = static_cast<A>(logits[begin + i]);
     padded = pad(z, n);
-    positives = 0;
     for (int64_t row = begin / columns; row * columns < begin + n; ++row) {
       if (labels[row] == kIgnored) {
         const int64_t from = std::max(row * columns - begin, int64_t(0));
@@ -107,11 +117,14 @@ class Buffer {
     padded_positives = pad(flipped, positives);
   }
 
-  A z[kFocalBuffer], flipped[kFocalBuffer];  // the negatives; minus the logits of the positives
-  int where[kFocalBuffer];
+  const A* negatives;                   // all entries, those that are none switched off
+  alignas(64) A flipped[kFocalBuffer];  // minus the logits of the positives
+  int where[kFocalBuffer];              // and their places
   int padded, positives, padded_positives;
 
  private:
+  alignas(64) A z[kFocalBuffer];
+
   static int pad(A* values, int n) {
     const int padded = (n + kFocalLanes - 1) / kFocalLanes * kFocalLanes;
     std::fill(values + n, values + padded, A(kFocalOff));
@@ -148,7 +161,7 @@ double total_of(const Tensor& logits, const Tensor& labels, const Focal& focal) 
   const int64_t step = std::max<int64_t>(1, kBlock / std::max<int64_t>(columns, 1));
   std::vector<double> sums(labels.numel() / step + 1, 0.0);
   over_blocks<T>(logits, labels, [&](const Buffer<T>& b, int64_t, int, int64_t block) {
-    sums[block] += focal.negative * focal_sum(b.z, b.padded, A(focal.gamma));
+    sums[block] += focal.negative * focal_sum(b.negatives, b.padded, A(focal.gamma));
     if (b.positives) sums[block] += focal.positive * focal_sum(b.flipped, b.padded_positives, A(focal.gamma));
   });
   return std::accumulate(sums.begin(), sums.end(), 0.0);
@@ -160,8 +173,13 @@ void gradient_of(const Tensor& logits, const Tensor& labels, const Focal& focal,
   T* place = out.mutable_data_ptr<T>();
   const A on_negative = A(grad * focal.negative), on_positive = A(-grad * focal.positive);
   over_blocks<T>(logits, labels, [&](const Buffer<T>& b, int64_t begin, int n, int64_t) {
-    A found[kFocalBuffer], own[kFocalBuffer];  // apart from z: the loops over aliases would not be vectors
-    focal_slope(b.z, b.padded, A(focal.gamma), on_negative, found);
+    alignas(64) A found[kFocalBuffer],
+        own[kFocalBuffer];  // apart from z: the loops over aliases would not be vectors
+    if constexpr (std::is_same_v<T, A>) {
+      if (b.negatives == logits.const_data_ptr<T>() + begin)
+        return focal_slope(b.negatives, n, A(focal.gamma), on_negative, place + begin);
+    }
+    focal_slope(b.negatives, b.padded, A(focal.gamma), on_negative, found);
     focal_slope(b.flipped, b.padded_positives, A(focal.gamma), on_positive, own);
     for (int i = 0; i < b.positives; ++i) found[b.where[i]] = own[i];
     for (int i = 0; i < n; ++i) place[begin + i] = static_cast<T>(found[i]);

@@ -15,6 +15,8 @@
 
 namespace {
 
+using detkit::cpu::kFocalLanes;
+
 // exp(-a) for a >= 0; 0 from 87 on, where the result would be denormal.
 inline float exp_negative(float a) {
   const float x = a < 87.0f ? -a : -87.0f;
@@ -84,10 +86,11 @@ inline FocalTerms focal_terms(float z, float gamma) {
 
 template <class Gamma>
 double sum_of(const float* z, int n, float gamma) {
-  float lanes[detkit::cpu::kFocalLanes] = {};
-  for (int i = 0; i < n; i += detkit::cpu::kFocalLanes) {
-    for (int j = 0; j < detkit::cpu::kFocalLanes; ++j) {
-      const FocalTerms t = focal_terms<Gamma>(z[i + j], gamma);
+  float lanes[kFocalLanes] = {};
+  // Pointers, not indices: under -fwrapv, which Python's flags bring, i + j would not become a vector.
+  for (const float* end = z + n; z != end; z += kFocalLanes) {
+    for (int j = 0; j < kFocalLanes; ++j) {
+      const FocalTerms t = focal_terms<Gamma>(z[j], gamma);
       lanes[j] += t.power * t.softplus;
     }
   }
@@ -98,11 +101,11 @@ double sum_of(const float* z, int n, float gamma) {
 
 template <class Gamma>
 void slope_of(const float* __restrict z, int n, float gamma, float scale, float* __restrict out) {
-  for (int i = 0; i < n; i += detkit::cpu::kFocalLanes) {
-    for (int j = 0; j < detkit::cpu::kFocalLanes; ++j) {
-      const FocalTerms t = focal_terms<Gamma>(z[i + j], gamma);
+  for (const float* end = z + n; z != end; z += kFocalLanes, out += kFocalLanes) {
+    for (int j = 0; j < kFocalLanes; ++j) {
+      const FocalTerms t = focal_terms<Gamma>(z[j], gamma);
       const float slope = t.power * DETKIT_MADD(gamma * t.complement, t.softplus, t.p);
-      out[i + j] = scale * (z[i + j] == z[i + j] ? slope : z[i + j]);
+      out[j] = scale * (z[j] == z[j] ? slope : z[j]);
     }
   }
 }
