@@ -24,9 +24,9 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(N, 4) and (N, 4) -> (N,) intersection over union row by row, 0 where both areas are 0."""
-    sides = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
-    shared = sides[:, 0] * sides[:, 1]
+    """(..., 4) and (..., 4), broadcastable -> (...) intersection over union one by one, 0 where both areas are 0."""
+    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    shared = sides[..., 0] * sides[..., 1]
     return (shared / (area(a) + area(b) - shared)).nan_to_num(0.0)
 
 
