@@ -1,0 +1,73 @@
+"""Wise-IoU: the IoU loss, weighted by distance and by how unusual a box is (2301.10051)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from detkit import boxes as box_ops
+from detkit.losses.iou import OverlapLoss, centres, hull_sides
+from detkit.registry import BOX_LOSSES
+
+
+@BOX_LOSSES.register()
+class WiseIoULoss(OverlapLoss):
+    """v1: R (1 - IoU) with R = exp(distance of the centres^2 / diagonal of the hull^2) (equations 7 and 8).
+
+    The diagonal is a constant to the gradient. v3 multiplies by r = b / (delta alpha^(b - delta)) (equations
+    14 and 15), a constant to the gradient too, with b = (1 - IoU) / (running mean of 1 - IoU): boxes that are
+    very good or very bad by the state of training count less. The mean starts at 1 and moves once a step
+    by `momentum` towards the mean over the positives of the whole batch, so neither accumulation nor the
+    number of processes changes it; it is part of the checkpoint. weight: factor on the sum.
+    """
+
+    mean: Tensor
+
+    def __init__(
+        self,
+        *,
+        version: Literal["v1", "v3"] = "v3",
+        alpha: float = 1.9,
+        delta: float = 3.0,
+        momentum: float = 0.01,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(weight=weight)
+        if alpha <= 1 or delta <= 0:
+            raise ValueError(f"alpha={alpha}, delta={delta}: want alpha > 1 and delta > 0")
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum: {momentum} is not in (0, 1]")
+        self.version, self.alpha, self.delta, self.momentum = version, alpha, delta, momentum
+        if version == "v3":
+            self.register_buffer("mean", torch.ones(()))
+
+    def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
+        """See `OverlapLoss.costs`."""
+        cost = 1 - box_ops.paired_iou(predicted, boxes)
+        wise = distance_factor(predicted, boxes) * cost
+        if self.version == "v1":
+            return wise
+        cost = cost.detach()
+        if self.training:
+            self.gather(torch.stack((cost.sum(), cost.new_tensor(len(cost)))))
+        return self.focus(cost) * wise
+
+    def focus(self, cost: Tensor) -> Tensor:
+        """1 - IoU (P,) -> the factor r of each."""
+        unusual = cost / self.mean.clamp(min=1e-6)
+        return unusual / (self.delta * self.alpha ** (unusual - self.delta))
+
+    def end_step(self, gathered: Tensor) -> None:
+        """Moves the mean; a step without positives leaves it."""
+        if self.version == "v3":
+            total, count = gathered.to(self.mean.dtype)
+            moved = self.mean.lerp(total / count.clamp(min=1), self.momentum)
+            self.mean.copy_(torch.where(count > 0, moved, self.mean))
+
+
+def distance_factor(predicted: Tensor, boxes: Tensor) -> Tensor:
+    """R of equation 8, 1 to e: (P, 4) and (P, 4) -> (P,)."""
+    diagonal = hull_sides(predicted, boxes).square().sum(dim=-1).detach()
+    return ((centres(predicted) - centres(boxes)).square().sum(dim=-1) / diagonal).exp()
