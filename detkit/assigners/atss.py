@@ -50,7 +50,7 @@ class ATSSAssigner(Assigner):
     ) -> Assignment:
         """See `Assigner.forward`; looks at anchors, levels and targets only."""
         claims = Claims(anchors)
-        if len(anchors):
+        if len(anchors) and len(targets.boxes):
             objects = torch.arange(len(targets.boxes), device=anchors.device)
             for rows in torch.split(objects, max(1, self.chunk_elements // max(level_sizes))):
                 self._claim(claims, anchors, level_sizes, targets.boxes, rows)

@@ -1,0 +1,48 @@
+"""No assigner may hold a whole anchor-by-object matrix: 100,000 x 2,000 floats are 800 MB, and it takes several."""
+
+import subprocess
+import sys
+
+import pytest
+
+from detkit.registry import ASSIGNERS
+
+SCRIPT = """
+import sys, torch
+from detkit.coders.delta import DeltaCoder
+from detkit.registry import ASSIGNERS
+from detkit.structures import Targets
+
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+
+def boxes(n):
+    corner = torch.rand(n, 2, generator=generator) * 1000
+    return torch.cat((corner, corner + 4 + torch.rand(n, 2, generator=generator) * 200), 1)
+
+def case(anchors, objects):
+    scores, deltas = torch.rand(anchors, 20, generator=generator), torch.randn(anchors, 4, generator=generator) * 0.2
+    labels = torch.randint(0, 20, (objects,), generator=generator)
+    sizes = (anchors * 3 // 4, anchors - anchors * 3 // 4)
+    return boxes(anchors), sizes, Targets(boxes(objects), labels, boxes(500)), lambda: scores, deltas, DeltaCoder()
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+assigner = ASSIGNERS.build({"type": sys.argv[1]})
+assigner(*case(100, 3))
+arguments = case(100_000, 2_000)
+before = peak()
+found = assigner(*arguments)
+assert (found.labels >= 0).any()
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
+@pytest.mark.parametrize("name", ASSIGNERS.names())
+def test_100000_anchors_and_2000_objects_take_less_than_200_mb(name):
+    found = subprocess.run([sys.executable, "-c", SCRIPT, name], capture_output=True, text=True, check=True)
+    assert float(found.stdout) < 200

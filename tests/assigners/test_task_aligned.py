@@ -1,0 +1,131 @@
+import pytest
+import torch
+
+from detkit.assigners.task_aligned import TaskAlignedAssigner
+from detkit.boxes import pairwise_iou
+from detkit.coders.delta import DeltaCoder
+from detkit.structures import BACKGROUND, IGNORED, Targets
+
+EMPTY = torch.zeros(0, 4)
+BOX = [0, 0, 10, 10]
+CODER = DeltaCoder()
+
+
+def assign(anchors, boxes, scores, labels=None, ignore=EMPTY, predicted=None, **options):
+    anchors, boxes = torch.as_tensor(anchors).float(), torch.as_tensor(boxes).float().reshape(-1, 4)
+    labels = torch.zeros(len(boxes), dtype=torch.int64) if labels is None else torch.tensor(labels)
+    predicted = anchors if predicted is None else torch.as_tensor(predicted).float()
+    scores = torch.as_tensor(scores).float()
+    targets = Targets(boxes, labels, torch.as_tensor(ignore).float())
+    return TaskAlignedAssigner(**options)(
+        anchors, (len(anchors),), targets, lambda: scores, CODER.encode(predicted, anchors), CODER
+    )
+
+
+def test_score_and_overlap_decide_by_hand():
+    # IoU 1, 0.5, 0.25 and scores 0.01, 0.8, 0.9: s u = 0.01, 0.4, 0.225 and s u^6 = 0.01, 0.0125, 0.00022.
+    anchors = [[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 5, 5]]
+    scores = [[0.01], [0.8], [0.9]]
+    options = {"topk": 1, "centre_inside": False}
+    assert assign(anchors, [BOX], scores, **options).labels.tolist() == [BACKGROUND, 0, BACKGROUND]
+    assert assign(anchors, [BOX], scores, alpha=0.0, **options).labels.tolist() == [0, BACKGROUND, BACKGROUND]
+    two = assign(anchors, [BOX], scores, beta=1.0, topk=2, centre_inside=False)
+    assert two.labels.tolist() == [BACKGROUND, 0, 0]
+    # The best aligned gets the greatest IoU of the two, the other in proportion.
+    torch.testing.assert_close(two.quality[1:], torch.tensor([0.5, 0.5 * 0.225 / 0.4]))
+
+
+def test_the_prediction_counts_and_not_the_anchor():
+    anchors = [[0, 0, 8, 8], [1, 1, 9, 9]]
+    found = assign(anchors, [BOX], [[0.5], [0.5]], predicted=[BOX, [0, 0, 5, 5]], topk=1)
+    assert found.labels.tolist() == [0, BACKGROUND]
+    assert found.quality[0] == pytest.approx(1)
+
+
+def test_the_score_is_that_of_the_objects_class():
+    anchors, scores = [BOX, BOX], [[0.9, 0.1, 0.1], [0.1, 0.1, 0.9]]
+    assert assign(anchors, [BOX], scores, labels=[2], topk=1).labels.tolist() == [BACKGROUND, 2]
+    assert assign(anchors, [BOX], scores, labels=[0], topk=1).labels.tolist() == [0, BACKGROUND]
+
+
+def test_the_centre_must_lie_inside_unless_told_otherwise():
+    anchors = [[0, 0, 10, 30]]
+    assert assign(anchors, [BOX], [[0.5]], predicted=[BOX]).labels.tolist() == [BACKGROUND]
+    assert assign(anchors, [BOX], [[0.5]], predicted=[BOX], centre_inside=False).labels.tolist() == [0]
+
+
+def test_ties_go_to_the_lower_index_and_conflicts_to_the_best_aligned():
+    assert assign([BOX] * 3, [BOX], [[0.5]] * 3, topk=2).labels.tolist() == [0, 0, BACKGROUND]
+    assert assign([BOX], [BOX, BOX], [[0.5, 0.5]], labels=[1, 0]).labels.tolist() == [1]
+    found = assign([BOX], [BOX, [0, 0, 10, 12]], [[0.1, 0.9]], labels=[0, 1])
+    assert (found.labels.tolist(), found.matched.tolist()) == ([1], [1])
+
+
+def test_a_prediction_that_misses_is_never_taken():
+    found = assign([BOX, BOX], [BOX], [[0.9], [0.0]], predicted=[[50, 50, 60, 60], [0, 0, 10, 9]])
+    assert found.labels.tolist() == [BACKGROUND, 0]
+
+
+def test_nothing_there_ignore_regions_and_broken_predictions():
+    assert assign([BOX], EMPTY, [[0.5]]).labels.tolist() == [BACKGROUND]
+    assert assign(EMPTY, [BOX], torch.zeros(0, 1)).labels.shape == (0,)
+    # The ignored one would have been the best and its IoU the greatest.
+    found = assign([BOX, [0, 0, 10, 8]], [BOX], [[0.9], [0.5]], ignore=[BOX], ignore_overlap=0.9)
+    assert found.labels.tolist() == [IGNORED, IGNORED]
+    found = assign([BOX, [0, 0, 10, 8]], [BOX], [[0.9], [0.5]], ignore=[[0, 8, 10, 10]], ignore_overlap=0.1)
+    assert found.labels.tolist() == [IGNORED, 0]
+    assert found.quality[1] == pytest.approx(0.8)
+    nan = float("nan")
+    found = assign([BOX, BOX], [BOX], [[nan], [0.5]], predicted=[BOX, [nan] * 4])
+    assert found.labels.tolist() == [BACKGROUND, BACKGROUND]
+
+
+def scene(seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def boxes(n):
+        corner = torch.randint(0, 90, (n, 2), generator=generator).float()
+        return torch.cat((corner, corner + torch.randint(4, 40, (n, 2), generator=generator)), 1)
+
+    scores = torch.rand(240, 3, generator=generator)
+    return boxes(240), boxes(25), scores, torch.randint(0, 3, (25,), generator=generator).tolist(), boxes(240)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("centre_inside", [True, False])
+def test_equals_plain_loops_for_any_chunk(seed, centre_inside):
+    anchors, boxes, scores, labels, predicted = scene(seed)
+    u = pairwise_iou(CODER.decode(CODER.encode(predicted, anchors), anchors), boxes)
+    t = scores[:, labels] * u**6
+    centre = (anchors[:, :2] + anchors[:, 2:]) / 2
+    owner: list[tuple[float, int]] = [(0.0, -1)] * len(anchors)
+    for g, box in enumerate(boxes):
+        inside = ((centre > box[:2]) & (centre < box[2:])).all(1) | (not centre_inside)
+        best = sorted(range(len(anchors)), key=lambda a: (-float(t[a, g] * inside[a]), a))[:6]
+        for a in best:
+            if inside[a] and t[a, g] > owner[a][0]:
+                owner[a] = (t[a, g].item(), g)
+    expected = [g for _, g in owner]
+    assert sum(g >= 0 for g in expected) > 25
+    results = [
+        assign(anchors, boxes, scores, labels, predicted=predicted, topk=6,
+               centre_inside=centre_inside, chunk_elements=elements)
+        for elements in (1, 500, 1_000_000)
+    ]  # fmt: skip
+    for found in results:
+        positive = found.labels >= 0
+        assert [int(m) if p else -1 for p, m in zip(positive, found.matched, strict=True)] == expected
+        assert torch.equal(found.quality, results[0].quality)
+        for g in set(expected) - {-1}:
+            mine = torch.tensor([e == g for e in expected])
+            assert found.labels[mine].tolist() == [labels[g]] * int(mine.sum())
+            torch.testing.assert_close(found.quality[mine], t[mine, g] / t[mine, g].max() * u[mine, g].max())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("topk", 0), ("chunk_elements", 0), ("ignore_overlap", 2.0), ("alpha", -1.0), ("beta", 0.0)],
+)
+def test_senseless_arguments_are_named(key, value):
+    with pytest.raises(ValueError, match=key):
+        TaskAlignedAssigner(**{key: value})
