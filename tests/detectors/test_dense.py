@@ -16,7 +16,7 @@ from detkit.detectors.postprocess import PostprocessOptions
 from detkit.heads.shared_tower import SharedTowerHead
 from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.l1 import SmoothL1Loss
-from detkit.losses.normalizers import PositiveCount
+from detkit.losses.normalizers import PerImagePositiveCount, PositiveCount
 from detkit.necks.fpn import FPN
 from detkit.structures import FeatureShape, Predictions, Targets
 
@@ -236,3 +236,51 @@ def test_a_loss_with_soft_targets_is_told_the_overlap_or_what_the_assigner_says(
     model.assigner.forward = lambda *a: replace(assign(*a), quality=torch.full((len(pred.anchors),), 0.25))
     model.loss(pred, targets)
     assert model.class_loss.heard[1][0][positive].unique().tolist() == [0.25]
+
+
+def test_an_assigner_is_handed_scores_by_the_losss_own_link_when_it_asks():
+    class Half(SigmoidFocalLoss):
+        def scores(self, logits):
+            return logits.softmax(-1) / 2
+
+    model, heard = detector(), []
+    model.class_loss, assign = Half(), model.assigner.forward
+    model.assigner.forward = lambda *a: heard.append(a[3]()) or assign(*a)
+    pred = model(*batch((64, 64), (64, 64)))
+    model.loss(pred, [boxes_of(2), boxes_of(0)])
+    torch.testing.assert_close(torch.stack(heard), pred.logits.softmax(-1) / 2)
+    assert not heard[0].requires_grad
+
+
+def test_losses_of_each_image_by_its_own_positives_are_what_single_images_give():
+    model = detector()
+    images, sizes = batch((64, 64), (64, 64), (64, 64))
+    targets = [boxes_of(1), boxes_of(3), boxes_of(0)]
+    alone = [model.loss(model(images[i : i + 1], sizes[i : i + 1]), targets[i : i + 1]) for i in range(3)]
+    model.normalizer = PerImagePositiveCount()
+    together = model.loss(model(images, sizes), targets)
+    assert together.normalizer == 3
+    divisors = [part.normalizer.clamp(min=1) for part in alone]
+    assert len(set(map(int, divisors))) == 3
+    for term in ("classification", "box"):
+        expected = sum(getattr(part, term) / n for part, n in zip(alone, divisors, strict=True))
+        torch.testing.assert_close(getattr(together, term), expected)
+    together.mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_image_weights_reach_losses_with_soft_targets_too():
+    class Listening(SigmoidFocalLoss):
+        uses_quality = True
+
+        def forward(self, logits, labels, quality=None):
+            heard.append(quality)
+            return logits.sum() * 0
+
+    heard, model, targets = [], detector(), [boxes_of(2), boxes_of(1)]
+    model.class_loss = Listening()
+    pred = model(*batch((64, 64), (64, 64)))
+    model.loss(pred, targets)
+    model.normalizer = PerImagePositiveCount()
+    model.loss(pred, targets)
+    assert torch.equal(heard[0], torch.cat(heard[1:]))

@@ -1,15 +1,43 @@
+"""What every box loss owes, and L1 and smooth L1 by hand."""
+
 import pytest
 import torch
 
+from detkit.coders.base import BoxCoder
 from detkit.coders.delta import DeltaCoder
-from detkit.losses.iou import GIoULoss
 from detkit.losses.l1 import L1Loss, SmoothL1Loss
-from detkit.losses.normalizers import PositiveCount
-from detkit.structures import BACKGROUND, IGNORED
+from detkit.registry import BOX_LOSSES
 
 CODER = DeltaCoder()
 ANCHOR = torch.tensor([[0.0, 0, 10, 10]])
-LOSSES = [L1Loss(), SmoothL1Loss(), SmoothL1Loss(beta=0.0), GIoULoss()]
+DELTA_SPACE = [{"type": "L1Loss"}, {"type": "SmoothL1Loss"}, {"type": "SmoothL1Loss", "beta": 0.0},
+               {"type": "BalancedL1Loss"}, {"type": "BalancedL1Loss", "beta": 0.2}]  # fmt: skip
+BOX_SPACE = [{"type": "IoULoss"}, {"type": "IoULoss", "form": "log"}, {"type": "GIoULoss"}, {"type": "DIoULoss"},
+             {"type": "CIoULoss"}, {"type": "EIoULoss"}, {"type": "SIoULoss"}, {"type": "WiseIoULoss", "version": "v1"},
+             {"type": "WiseIoULoss"}]  # fmt: skip
+SAID = [node["type"] for node in DELTA_SPACE + BOX_SPACE]
+ALL = [*DELTA_SPACE, *BOX_SPACE, *({"type": name} for name in BOX_LOSSES.names() if name not in SAID)]
+WEIGHS_BY_A_CONSTANT = {"CIoULoss", "WiseIoULoss"}
+"""Their gradient is on purpose not that of their value; tests of their own look at it."""
+
+
+def name(node):
+    return "-".join(map(str, node.values()))
+
+
+@pytest.fixture(params=ALL, ids=name)
+def loss(request):
+    return BOX_LOSSES.build(request.param)
+
+
+class Raw(BoxCoder):
+    """Deltas are boxes."""
+
+    def encode(self, boxes, anchors):
+        return boxes
+
+    def decode(self, deltas, anchors):
+        return deltas
 
 
 def test_l1_and_smooth_l1_by_hand():
@@ -20,14 +48,7 @@ def test_l1_and_smooth_l1_by_hand():
     assert SmoothL1Loss(beta=0.1)(deltas, ANCHOR, box, CODER).item() == pytest.approx(expected)
 
 
-def test_giou_by_hand():
-    # Predicted = anchor; the object lies beside it: IoU 0, hull 30 x 10, of which 10 x 10 is in neither.
-    box = torch.tensor([[20.0, 0, 30, 10]])
-    assert GIoULoss()(torch.zeros(1, 4), ANCHOR, box, CODER).item() == pytest.approx(1 + 1 / 3)
-
-
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda part: type(part).__name__)
-def test_identities(loss):
+def test_exact_costs_nothing_and_sums_add_up(loss):
     box = torch.tensor([[2.0, 1, 9, 14]])
     exact = CODER.encode(box, ANCHOR)
     assert loss(exact, ANCHOR, box, CODER).item() == pytest.approx(0, abs=1e-6)
@@ -36,6 +57,16 @@ def test_identities(loss):
     many = loss(off.repeat(3, 1), ANCHOR.repeat(3, 1), box.repeat(3, 1), CODER)
     torch.testing.assert_close(many, 3 * one)
     assert one > 0
+
+
+def test_weight_scales_the_sum(loss):
+    box, off = torch.tensor([[2.0, 1, 9, 14]]), torch.tensor([[0.3, -0.2, 0.1, 0.4]])
+    before = loss(off, ANCHOR, box, CODER)
+    loss.weight = 3 * loss.weight
+    torch.testing.assert_close(loss(off, ANCHOR, box, CODER), 3 * before)
+
+
+def test_nothing_is_zero_with_a_graph(loss):
     empty = torch.zeros(0, 4, requires_grad=True)
     total = loss(empty, torch.zeros(0, 4), torch.zeros(0, 4), CODER)
     total.backward()
@@ -43,14 +74,71 @@ def test_identities(loss):
     assert empty.grad is not None
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda part: type(part).__name__)
-def test_gradcheck(loss):
+def test_half_precision_is_computed_in_float32(loss):
+    box, off = torch.tensor([[2.0, 1, 9, 14]]), torch.tensor([[0.3, -0.2, 0.1, 0.4]]).bfloat16().requires_grad_()
+    total = loss(off, ANCHOR, box, CODER)
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total, loss(off.detach().float(), ANCHOR, box, CODER))
+    total.backward()
+    assert off.grad.dtype == torch.bfloat16
+
+
+# The factor r of Wise-IoU v3 makes ordinary boxes weigh more than very bad ones.
+@pytest.mark.parametrize("node", [n for n in ALL if n != {"type": "WiseIoULoss"}], ids=name)
+def test_better_boxes_cost_less(node):
+    loss = BOX_LOSSES.build(node)
+    # From half a side away to the place, growing to the right size.
+    box = torch.tensor([[2.0, 1, 9, 14]])
+    way = CODER.encode(box, ANCHOR) + torch.linspace(1, 0, 11)[:, None] * torch.tensor([0.2, -0.25, 0.3, -0.4])
+    costs = [loss(step[None], ANCHOR, box, CODER).item() for step in way]
+    assert costs == sorted(costs, reverse=True)
+
+
+@pytest.mark.parametrize("node", [n for n in ALL if n["type"] not in WEIGHS_BY_A_CONSTANT], ids=name)
+def test_gradcheck(node):
+    loss = BOX_LOSSES.build(node)
     generator = torch.Generator().manual_seed(0)
-    deltas = (torch.randn(4, 4, generator=generator, dtype=torch.float64) * 0.3).requires_grad_()
-    anchors = ANCHOR.double().repeat(4, 1)
-    boxes = anchors + torch.tensor([1.0, 2, 4, 5]).double()
-    assert torch.autograd.gradcheck(lambda x: loss(x, anchors, boxes, CODER), (deltas,))
+    deltas = (torch.randn(6, 4, generator=generator, dtype=torch.float64) * 0.3).requires_grad_()
+    anchors = ANCHOR.double().repeat(6, 1)
+    # The last one lies beside its anchor.
+    shift = torch.tensor([[1.0, 2, 4, 5]] * 5 + [[25, 17, 30, 21]]).double()
+    assert torch.autograd.gradcheck(lambda x: loss(x, anchors, anchors + shift, CODER), (deltas,))
 
 
-def test_positives_are_counted_and_nothing_else():
-    assert PositiveCount()(torch.tensor([[0, BACKGROUND, 4], [IGNORED, IGNORED, 2]])).item() == 3
+@pytest.mark.parametrize("node", BOX_SPACE, ids=name)
+def test_box_losses_know_no_scale_and_no_place(node):
+    loss = BOX_LOSSES.build(node)
+    generator = torch.Generator().manual_seed(0)
+    deltas = torch.randn(6, 4, generator=generator) * 0.4
+    anchors = ANCHOR.repeat(6, 1) + torch.arange(6.0)[:, None]
+    boxes = anchors + torch.tensor([1.0, 2, 4, 5])
+    expected = loss(deltas, anchors, boxes, CODER)
+    torch.testing.assert_close(loss(deltas, anchors * 7, boxes * 7, CODER), expected)
+    torch.testing.assert_close(loss(deltas, anchors + 300, boxes + 300, CODER), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("node", BOX_SPACE, ids=name)
+def test_either_box_may_be_the_predicted_one(node):
+    loss = BOX_LOSSES.build(node)
+    a = torch.tensor([[0.0, 0, 10, 10], [0, 0, 5, 20], [40, 40, 60, 50]])
+    b = torch.tensor([[3.0, 1, 12, 30], [0, 4, 5, 9], [0, 0, 10, 30]])
+    torch.testing.assert_close(loss(a, a, b, Raw()), loss(b, a, a, Raw()))
+
+
+@pytest.mark.parametrize("node", BOX_SPACE, ids=name)
+@pytest.mark.parametrize(
+    "box",
+    [
+        [5, 5, 5, 5], [5, 5, 5, 15], [5, 5, 15, 5], [9, 9, 1, 1], [9, 0, 1, 10], [1e5, 1e5, 1e5, 1e5],
+        [-1e8, -1e8, 1e8, 1e8], [-1e30, 0, 1e30, 1e-30], [3e38, 3e38, 3e38, 3e38],
+        [float("-inf"), 0, float("inf"), 1], [0, 0, 10, 10], [0, 0, 1e-20, 1e-20],
+    ],
+)  # fmt: skip
+def test_whatever_is_predicted_value_and_gradient_are_finite(node, box):
+    loss = BOX_LOSSES.build(node)
+    predicted = torch.tensor([box], dtype=torch.float32, requires_grad=True)
+    total = loss(predicted, ANCHOR, ANCHOR, Raw())
+    total.backward()
+    assert total.isfinite()
+    assert predicted.grad.isfinite().all()
+    assert 0 <= total.item() < 20
