@@ -12,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detkit.config import Config, load_config
+from detkit.overlay import parse_file
 from detkit.registry import BACKBONES
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "configs/base/retinanet.yaml"
-CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+FRAGMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs/losses").glob("*.yaml"))
+CONFIGS = sorted({path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")} - set(FRAGMENTS))
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,17 @@ def error_of(path, *overrides):
 @pytest.mark.parametrize("path", CONFIGS)
 def test_every_config_of_the_repository_is_right(path):
     load_config(ROOT / path)
+
+
+@pytest.mark.parametrize("base", ["base/retinanet.yaml", "quickstart/shapes.yaml"])
+@pytest.mark.parametrize("fragment", FRAGMENTS)
+def test_every_fragment_goes_over_a_config(tmp_path, fragment, base):
+    path = tmp_path / "both.yaml"
+    path.write_text(f"_base_: [{ROOT / 'configs' / base}, {ROOT / fragment}]\n")
+    config, (values, _) = load_config(path), parse_file(ROOT / fragment)
+    for slot, part in values["losses"].items():
+        assert part.items() <= dict(config.losses[slot]).items()
+        assert fragment in config.origin(f"losses.{slot}.type")
 
 
 @pytest.mark.parametrize(
@@ -259,6 +272,7 @@ def test_whatever_a_config_holds_its_dump_loads_to_the_same(tmp_path, weights, f
 
 PART = """
 from detkit.backbones.base import Backbone
+from detkit.overlay import parse_file
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
 
