@@ -14,6 +14,7 @@ from torch import Tensor
 
 from detkit.interop.files import Converted
 from detkit.interop.torchvision import convert_torchvision
+from detkit.losses.normalizers import PerImagePositiveCount
 from detkit.structures import Targets
 
 NAMES = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2")
@@ -133,7 +134,9 @@ def torchvision_losses(model: Any, images: list[Tensor], targets: list[Targets])
 
 
 @torch.no_grad()
-def test_losses_are_equal_for_an_image_and_related_as_documented_for_a_batch(pair: Any) -> None:
+def test_losses_are_equal_for_an_image_and_related_as_documented_for_a_batch(
+    pair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, converted = pair
     sizes = [(128, 160), (150, 99), (64, 170)]
     images, targets = pixels(sizes), targets_for(sizes)
@@ -157,13 +160,16 @@ def test_losses_are_equal_for_an_image_and_related_as_documented_for_a_batch(pai
     for whole, image in zip(wholes, images, strict=True):
         whole[:, : image.shape[1], : image.shape[2]] = image
     theirs = torchvision_losses(model, wholes, targets)
-    ours = converted.detector.loss(
-        converted.detector(torch.stack(wholes), torch.tensor([[height, width]] * 3)), targets
-    )
+    pred = converted.detector(torch.stack(wholes), torch.tensor([[height, width]] * 3))
+    ours = converted.detector.loss(pred, targets)
+    monkeypatch.setitem(converted.detector._modules, "normalizer", PerImagePositiveCount())
+    per_image = converted.detector.loss(pred, targets)
+    assert per_image.normalizer == 3
     for term in ("classification", "box"):
         sums = [getattr(one, term) for one in alone]
         mean_of_ratios = sum(s / max(1, n) for s, n in zip(sums, counts, strict=True)) / len(sums)
         torch.testing.assert_close(theirs[term], mean_of_ratios, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(getattr(per_image, term) / 3, theirs[term], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(getattr(ours, term), sum(sums), rtol=1e-4, atol=1e-6)
     assert int(ours.normalizer) == sum(counts)
 
