@@ -37,10 +37,12 @@ class Loss(nn.Module):
 class ClassificationLoss(Loss):
     """Owns everything that belongs to it: columns, link, prior-bias initialisation, mining.
 
-    uses_quality: it wants soft targets, so `forward` is handed `quality`.
+    uses_quality: it wants soft targets, so `forward` is handed `quality`. batch_wise: the sum over a
+    batch is not that over its images, as the loss looks at them together; say so in its docstring.
     """
 
     uses_quality: bool = False
+    batch_wise: bool = False
 
     def num_columns(self, num_classes: int) -> int:
         """Class columns C of the head for K classes."""
