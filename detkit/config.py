@@ -128,13 +128,18 @@ class Config:
         return _finish(tree, overrides, name)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Sequence[str | Path] = ()) -> Config:
     """Reads a config file with its bases, applies `key=value` overrides, checks and completes it.
+
+    overlays: files laid over it in turn before the overrides; they may be fragments, as configs/losses/ has.
 
     Raises FileNotFoundError for a file that isn't there and ConfigError for everything that is wrong,
     each with the file and line, the key and the nearest match.
     """
-    return _finish(read_tree(Path(path)), overrides, show(path))
+    tree = read_tree(Path(path))
+    for above in overlays:
+        overlay(tree, read_tree(Path(above)))
+    return _finish(tree, overrides, show(path))
 
 
 def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:

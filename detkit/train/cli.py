@@ -14,7 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("config", help="config file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optimizer.lr=1e-3")
-    parser.add_argument("--output", metavar="DIR", help="run folder; default: runs/<name of the config file>")
+    parser.add_argument(
+        "--overlay",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a file laid over the config, as one of configs/losses; may be given more than once",
+    )
+    parser.add_argument("--output", metavar="DIR", help="run folder; default: runs/<name of config and overlays>")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on with the run in the run folder, exactly")
     start.add_argument("--init-from", metavar="CKPT", help="start a new run from these weights alone")
@@ -27,10 +34,14 @@ def run(args: argparse.Namespace) -> int:
 
     if args.resume and args.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite deletes it: choose one")
-    config = load_config(args.config, args.overrides)
+    config = load_config(args.config, args.overrides, overlays=args.overlay)
     for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
         config.require(path)
-    folder = Path(args.output) if args.output else Path("runs") / Path(args.config).stem
+    folder = (
+        Path(args.output)
+        if args.output
+        else Path("runs") / "-".join(Path(f).stem for f in [args.config, *args.overlay])
+    )
     from detkit.train.session import train
 
     return train(config, folder, resume=args.resume, init_from=args.init_from, overwrite=args.overwrite)
