@@ -1,6 +1,6 @@
 """Random cases of detkit.ops.nms and batched_nms against torchvision: `python tools/fuzz_nms.py`.
 
-Compares indices and order. torchvision's nms is called group by group for the batched cases, because its own
+Compares indices and order (with the plain PyTorch reference where torchvision does not load). torchvision's nms is called group by group for the batched cases, because its own
 batched_nms shifts coordinates and leaves the order of equal scores open. Stops at the first difference and
 saves it; `--replay FILE` runs that case again.
 """
@@ -13,9 +13,14 @@ import time
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms as torchvision_nms
 
 from detkit.ops import batched_nms, nms
+from detkit.ops.hard_nms import reference_mask
+
+try:
+    from torchvision.ops import nms as torchvision_nms
+except (ImportError, RuntimeError):  # there are torch releases that no torchvision loads under
+    torchvision_nms = None
 
 SIZES = (0, 1, 2, 3, 8, 9, 31, 63, 64, 65, 100, 200)
 LARGE = (700, 1000, 3000)
@@ -88,15 +93,22 @@ def threshold_of(boxes: Tensor, g: torch.Generator) -> float:
     return THRESHOLDS[int(torch.randint(len(THRESHOLDS), (1,), generator=g))]
 
 
+def plain_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """torchvision's nms in plain PyTorch."""
+    order = scores.sort(stable=True, descending=True).indices
+    return order[reference_mask(boxes[order], None, threshold)]
+
+
 def expected(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> Tensor:
     """torchvision's answer, by descending score, then index."""
+    suppress = torchvision_nms or plain_nms
     order = scores.sort(stable=True, descending=True).indices
     ranks = torch.empty_like(order)
     ranks[order] = torch.arange(len(order))
     keep = []
     for group in [None] if groups is None else groups.unique().tolist():
         own = torch.arange(len(boxes)) if group is None else (groups == group).nonzero()[:, 0]
-        keep.append(own[torchvision_nms(boxes[own], -ranks[own].to(boxes.dtype), threshold)])
+        keep.append(own[suppress(boxes[own], -ranks[own].to(boxes.dtype), threshold)])
     found = torch.cat(keep) if keep else order
     return found[ranks[found].argsort()]
 

@@ -34,6 +34,7 @@ ARCHITECTURES = "8.0;9.0+PTX"
 INFO_FILE = "_build_info.json"
 NO_TORCH = (
     "torch>=2.10 must be installed first: pip install torch; then pip install --no-build-isolation . "
+    "or, in the activated environment, python -m build. "
     "(DETKIT_NATIVE=0 pip install . installs detkit without its compiled ops.)"
 )
 
@@ -41,21 +42,30 @@ NO_TORCH = (
 def find_torch() -> str | None:
     """The folder that torch is installed in, made importable; None where there is no torch.
 
-    pip builds in isolation: it hides the environment's packages behind PYTHONPATH. `python -I` ignores that
-    variable, so the same interpreter still finds the torch that detkit will run with.
+    pip and `python -m build` build in isolation. pip hides the environment's packages behind PYTHONPATH, which
+    `python -I` ignores, so the same interpreter still finds the torch that detkit will run with. `build` makes
+    an environment of its own: the one that it was started from is known if it is activated.
     """
     if importlib.util.find_spec("torch") is not None:
         import torch
 
         return str(Path(torch.__file__).parent.parent)
-    code = "import importlib.util as u; s = u.find_spec('torch'); print(s.origin if s else '')"
-    found = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
-    origin = found.stdout.strip()
-    if found.returncode or not origin:
-        return None
-    site = str(Path(origin).parent.parent)
-    sys.path.append(site)  # last, so that the build's own setuptools stays in front
-    return site
+    pythons = [sys.executable]
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        folder = os.path.join(os.environ.get(name, ""), "Scripts" if os.name == "nt" else "bin")
+        if os.environ.get(name) and (python := shutil.which("python", path=folder)):
+            pythons.append(python)
+    code = (
+        "import importlib.util as u, sys; s = u.find_spec('torch'); print(sys.version_info[:2], s.origin if s else '')"
+    )
+    for python in pythons:
+        found = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True).stdout.strip()
+        version, _, origin = found.partition(") ")
+        if origin and version + ")" == str(sys.version_info[:2]):  # another Python's torch can't be imported here
+            site = str(Path(origin).parent.parent)
+            sys.path.append(site)  # last, so that the build's own setuptools stays in front
+            return site
+    return None
 
 
 def find_cuda() -> str | None:

@@ -52,6 +52,16 @@ def _load(name: str) -> str | None:
     return None
 
 
+def _other_cuda(built: str | None, running: str) -> str | None:
+    """A sentence where the library would bring a second CUDA runtime of another major version; else None.
+
+    It would load wherever that runtime is installed, and fail at the first kernel under an older driver.
+    """
+    if built is None or built.split(".")[0] == running.split(".")[0]:
+        return None
+    return f"_C_cuda was built for CUDA {built}, torch {torch.__version__} runs CUDA {running}"
+
+
 def _load_all() -> Native:
     problem = _load("_C")
     if problem is None:
@@ -62,7 +72,7 @@ def _load_all() -> Native:
         return Native(False, False, problem, problem)
     if torch.version.cuda is None:
         return Native(True, False, None, f"torch {torch.__version__} has no CUDA")
-    cuda_problem = _load("_C_cuda")
+    cuda_problem = _other_cuda(build_info().get("torch_cuda"), torch.version.cuda) or _load("_C_cuda")
     return Native(True, cuda_problem is None, None, cuda_problem)
 
 

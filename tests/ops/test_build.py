@@ -14,13 +14,15 @@ import pytest
 from detkit.ops import build
 
 ROOT = Path(__file__).resolve().parents[2]
-CSRC = ROOT / "detkit" / "csrc"
+PACKAGE = Path(build.__file__).resolve().parents[1]  # the installed one has its sources too
+CSRC = PACKAGE / "csrc"
 SOURCES = sorted(p for p in CSRC.rglob("*") if p.suffix in (".cpp", ".h", ".cu"))
 
 
 def test_there_are_sources() -> None:
     assert {p.suffix for p in SOURCES} == {".cpp", ".h", ".cu"}
-    assert set(build.native_sources(str(ROOT), "*", "*/*")) >= {str(p.relative_to(ROOT)) for p in SOURCES}
+    found = set(build.native_sources(str(PACKAGE.parent), "*", "*/*"))
+    assert found >= {str(p.relative_to(PACKAGE.parent)) for p in SOURCES}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
@@ -43,6 +45,7 @@ def test_the_flags_hold_the_abi_and_the_rounding() -> None:
     assert "--fmad=false" in build.NVCC_FLAGS
 
 
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="setup.py is in a source tree only")
 def test_metadata_is_read_without_torch() -> None:
     code = (
         "import sys; sys.argv = ['setup.py', '--version'];"
@@ -56,7 +59,7 @@ def test_metadata_is_read_without_torch() -> None:
 def test_no_torch_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "find_torch", lambda: None)
     with pytest.raises(SystemExit, match=r"^torch>=2\.10 must be installed first: pip install torch; then "):
-        build.extensions(str(ROOT))
+        build.extensions(str(PACKAGE.parent))
 
 
 def test_torch_is_found_behind_the_isolation_of_pip(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +69,24 @@ def test_torch_is_found_behind_the_isolation_of_pip(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert build.find_torch() == str(Path(torch.__file__).parent.parent)
     assert sys.path[-1] == build.find_torch()
+
+
+def test_torch_is_found_from_an_environment_of_the_build_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    bare = tmp_path / "bare"
+    bare.write_text("#!/bin/sh\n")  # a Python that knows no torch
+    bare.chmod(0o755)
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(build.sys, "executable", str(bare))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("CONDA_PREFIX", raising=False)
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    assert build.find_torch() is None
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+    assert build.find_torch() == str(Path(torch.__file__).parent.parent)
+    monkeypatch.setattr(build.sys, "version_info", (2, 7))
+    assert build.find_torch() is None
 
 
 def fake_toolkit(folder: Path, release: str = "13.0") -> Path:
@@ -143,7 +164,7 @@ def test_builds_in_place_and_says_when_it_does_not_compile(tmp_path: Path) -> No
     shutil.copytree(CSRC, package / "csrc")
     code = f"import pathlib; from detkit.ops.build import *; build_in_place(pathlib.Path({str(package)!r}))"
     command = [sys.executable, "-c", code]
-    env = {**os.environ, "DETKIT_CUDA": "0", "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "DETKIT_CUDA": "0", "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (package / "_C.abi3.so").exists()

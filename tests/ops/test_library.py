@@ -106,6 +106,21 @@ def test_a_binary_older_than_the_package_is_not_used(monkeypatch: pytest.MonkeyP
     assert library._load_all().cpu_problem == ("the native library is older than this detkit: it lacks op_of_tomorrow")
 
 
+def test_another_major_version_of_cuda_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(library, "_load", lambda name: loaded.append(name))
+    monkeypatch.setattr(library.torch.version, "cuda", "12.8")
+    monkeypatch.setattr(library, "build_info", lambda: {"torch_cuda": "13.0"})
+    found = library._load_all()
+    assert found.cpu
+    assert not found.cuda
+    assert "_C_cuda was built for CUDA 13.0, torch " in (found.cuda_problem or "")
+    assert loaded == ["_C"]
+    for built in ({"torch_cuda": "12.1"}, {}):
+        monkeypatch.setattr(library, "build_info", lambda built=built: built)
+        assert library._load_all().cuda
+
+
 def test_a_broken_build_record_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "_build_info.json").write_text("{")
     assert library.build_info(tmp_path) == {}
