@@ -1,8 +1,8 @@
 """Random cases of detkit.ops.nms and batched_nms against torchvision: `python tools/fuzz_nms.py`.
 
-Compares indices and order (with the plain PyTorch reference where torchvision does not load). torchvision's nms is called group by group for the batched cases, because its own
-batched_nms shifts coordinates and leaves the order of equal scores open. Stops at the first difference and
-saves it; `--replay FILE` runs that case again.
+Compares indices and order; where torchvision does not load, with the plain PyTorch reference. torchvision's
+nms is called group by group for the batched cases, because its own batched_nms shifts coordinates and leaves
+the order of equal scores open. Stops at the first difference and saves it; `--replay FILE` runs that case again.
 """
 
 from __future__ import annotations
@@ -144,13 +144,14 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0, help="first case")
     parser.add_argument("--large-every", type=int, default=100, help="one case in so many has many boxes")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--replay", metavar="FILE", help="run one saved case")
     args = parser.parse_args()
     if args.replay:
         saved = torch.load(args.replay, weights_only=True)
         print("same" if same(*saved) else "DIFFERENT")
         return 0
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     lanes = torch.ops.detkit.cpu_lanes()
     start = time.perf_counter()
     for seed in range(args.seed, args.seed + args.cases):
