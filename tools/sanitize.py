@@ -68,6 +68,7 @@ SANITIZERS = {
     "thread": Sanitizer(
         flags=(
             "-fsanitize=thread",
+            "-DDETKIT_SERIAL_BELOW=2",
             "-Dtorch_parallel_for=sanitizer_parallel_for",
             "-Dtorch_get_thread_idx=sanitizer_get_thread_idx",
         ),

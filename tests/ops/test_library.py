@@ -100,6 +100,21 @@ def test_what_is_wrong_with_a_binary_is_said(
     assert found.cuda_problem == found.cpu_problem
 
 
+def test_a_binary_that_is_cut_short_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader would take the process down with it (a bus error), `detkit doctor` included."""
+    whole = next(library.PACKAGE.glob("_C.*so")).read_bytes()
+    monkeypatch.setattr(library, "PACKAGE", tmp_path)
+    target = tmp_path / "_C.abi3.so"
+    target.write_bytes(whole)
+    assert not library.cut_short(target)
+    for size in (5, 63):
+        target.write_bytes(whole[:size])
+        assert "does not load under torch" in (library._load("_C") or "") or library.cut_short(target)
+    for size in (64, 500, 40_000, len(whole) // 2, len(whole) - 1):
+        target.write_bytes(whole[:size])
+        assert library._load("_C") == f"_C.abi3.so is cut short: {size} bytes are not the whole of it"
+
+
 def test_a_binary_older_than_the_package_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "OPS", ("nms", "op_of_tomorrow"))
     monkeypatch.setattr(library, "_load", lambda name: None)

@@ -8,6 +8,11 @@
 #include "capability.h"
 #include "sort.h"
 
+// Under half a millisecond: a busy machine starts threads slower. tools/sanitize.py wants threads at any size.
+#ifndef DETKIT_SERIAL_BELOW
+#define DETKIT_SERIAL_BELOW 20000
+#endif
+
 namespace detkit::cpu {
 namespace {
 
@@ -34,7 +39,7 @@ void suppress_groups(const T* boxes, const int64_t* groups, const int32_t* order
       suppress(boxes, rows.get() + starts[g], starts[g + 1] - starts[g], threshold, keep);
   };
   const int64_t count = int64_t(starts.size()) - 1;
-  if (n < 20000) return work(0, count);  // under half a millisecond: a busy machine starts threads slower
+  if (n < DETKIT_SERIAL_BELOW) return work(0, count);
   torch::stable::parallel_for(0, count, std::max<int64_t>(1, count * 4096 / n), work);
 }
 
