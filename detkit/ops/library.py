@@ -52,7 +52,7 @@ def cut_short(path: Path) -> bool:
             return True
         programs, sections = struct.unpack_from("<QQ", head, 32)
         length, count, section_length, section_count = struct.unpack_from("<HHHH", head, 54)
-        ends = [programs + length * count, sections + section_length * section_count]
+        ends: list[int] = [programs + length * count, sections + section_length * section_count]
         file.seek(programs)
         table = file.read(length * count)
     for start in range(0, len(table) - length + 1, length):

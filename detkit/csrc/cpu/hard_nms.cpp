@@ -8,7 +8,7 @@
 #include "capability.h"
 #include "sort.h"
 
-// Under half a millisecond: a busy machine starts threads slower. tools/sanitize.py wants threads at any size.
+// Under half a millisecond: a busy machine starts threads slower. tools/sanitize.py sets it to have threads.
 #ifndef DETKIT_SERIAL_BELOW
 #define DETKIT_SERIAL_BELOW 20000
 #endif
