@@ -276,10 +276,11 @@ def build_in_place(package: Path) -> None:
             ) from None
         finally:
             os.chdir(before)
-        if len(built) == 1:
-            for old in package.glob("_C_cuda.*"):
+        made = Path(temporary, "lib", "detkit")
+        for old in package.glob("_C_cuda.*"):
+            if not (made / old.name).exists():  # left out, or it did not compile: an older one does not fit `_C`
                 old.unlink()
-        for path in Path(temporary, "lib", "detkit").iterdir():
+        for path in made.iterdir():
             fresh = package / f".{path.name}.new"
             shutil.copy2(path, fresh)
             os.replace(fresh, package / path.name)  # a running process keeps the library that it has open

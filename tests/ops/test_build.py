@@ -165,9 +165,12 @@ def test_builds_in_place_and_says_when_it_does_not_compile(tmp_path: Path) -> No
     code = f"import pathlib; from detkit.ops.build import *; build_in_place(pathlib.Path({str(package)!r}))"
     command = [sys.executable, "-c", code]
     env = {**os.environ, "DETKIT_CUDA": "0", "PYTHONPATH": str(PACKAGE.parent)}
+    old = package / "_C_cuda.abi3.so"
+    old.touch()
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (package / "_C.abi3.so").exists()
+    assert not old.exists()
     assert (package / "_build_info.json").exists()
     (package / "csrc" / "ops.cpp").write_text("no C++")
     done = subprocess.run(command, env=env, capture_output=True, text=True)
