@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from detkit.backbones.base import Backbone
-from detkit.files import local_path
+from detkit.backbones.pretrained import fit_channels, read_weights
 from detkit.norms import FrozenBatchNorm2d, NormName, norm_layer
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
@@ -105,13 +104,13 @@ class ResNet(Backbone):
                     "frozen_bn" if self.frozen_norm else f"freeze_at={self.freeze_at}",
                 )
             return
-        state = _read_weights(self.weights, self.depth)
+        state = read_weights(self.weights, f"resnet{self.depth}")
         renamed = {
             (key if key.startswith("layer") else f"stem.{key}"): value
             for key, value in state.items()
             if not key.startswith(("fc.", *(f"layer{i}." for i in range(self.last + 1, 5))))
         }
-        renamed["stem.conv1.weight"] = _fit_channels(renamed["stem.conv1.weight"], self.in_channels)
+        renamed["stem.conv1.weight"] = fit_channels(renamed["stem.conv1.weight"], self.in_channels)
         missing, unexpected = self.load_state_dict(renamed, strict=False)
         missing = [key for key in missing if not key.endswith("num_batches_tracked")]
         unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
@@ -130,30 +129,3 @@ class ResNet(Backbone):
             if name in self.out_shapes:
                 features[name] = x
         return features
-
-
-def _read_weights(source: str, depth: int) -> dict[str, Tensor]:
-    from pathlib import Path
-
-    path = local_path(source)
-    if Path(path).is_file():
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(f"resnet{depth}")
-    names = [member.name for member in known]
-    if source not in names:
-        raise ValueError(
-            f"backbone.weights: {source!r} is neither a file nor torchvision weights of ResNet-{depth} "
-            f"({', '.join(names)})"
-        )
-    fetched: dict[str, Tensor] = known[source].get_state_dict(progress=True, check_hash=True)
-    return fetched
-
-
-def _fit_channels(weight: Tensor, channels: int) -> Tensor:
-    """Stem weights (O, 3, k, k) for another number of image channels, keeping the response's scale."""
-    if weight.shape[1] == channels:
-        return weight
-    return weight.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1) * (weight.shape[1] / channels)

@@ -38,7 +38,7 @@ def test_weights_of_another_depth_or_name_are_refused(tmp_path):
     net = ResNet(depth=18, weights=str(tmp_path / "r50.pth"))
     with pytest.raises((ValueError, RuntimeError), match=r"size mismatch|ResNet-18"):
         net.load_pretrained()
-    with pytest.raises(ValueError, match="neither a file nor torchvision weights of ResNet-18"):
+    with pytest.raises(ValueError, match="neither a file nor torchvision weights of resnet18"):
         ResNet(depth=18, weights="nothing.pth").load_pretrained()
 
 
