@@ -1,0 +1,81 @@
+"""SSD's matching of default boxes (1512.02325, section 2.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from detkit import boxes as box_ops
+from detkit.assigners.base import Assigner
+from detkit.coders.base import BoxCoder
+from detkit.registry import ASSIGNERS
+from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+
+
+@ASSIGNERS.register()
+class SSDAssigner(Assigner):
+    """Every object's best anchor is positive, and every anchor with IoU > `positive`; the rest is background.
+
+    An object's best anchor (of equal ones the first) goes to that object even if it overlaps another one
+    more; if it is the best of several objects, the last of them gets it, as in torchvision. An object that
+    no anchor overlaps stays without. ignore_overlap: an anchor with more than this share of its area in an
+    ignore region (crowd, difficult) is neither positive nor negative. chunk_elements: the anchor-by-object
+    matrix is worked on in pieces of at most so many entries; the result does not depend on it.
+    """
+
+    def __init__(self, *, positive: float = 0.5, ignore_overlap: float = 0.5, chunk_elements: int = 2_000_000) -> None:
+        super().__init__()
+        if not 0 <= positive <= 1:
+            raise ValueError(f"positive: {positive} is not in [0, 1]")
+        if chunk_elements < 1:
+            raise ValueError(f"chunk_elements: {chunk_elements} must be positive")
+        self.positive, self.ignore_overlap, self.chunk_elements = positive, ignore_overlap, chunk_elements
+
+    def forward(
+        self,
+        anchors: Tensor,
+        level_sizes: tuple[int, ...],
+        targets: Targets,
+        logits: Tensor,
+        deltas: Tensor,
+        coder: BoxCoder,
+    ) -> Assignment:
+        """See `Assigner.forward`; looks at anchors and targets only."""
+        labels = torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
+        matched = torch.zeros_like(labels)
+        if len(anchors) and len(targets.boxes):
+            overlap, matched, forced = self._match(anchors, targets.boxes)
+            matched = torch.where(forced >= 0, forced, matched)
+            positive = (overlap > self.positive) | (forced >= 0)
+            labels = torch.where(positive, targets.labels[matched], labels)
+        if len(anchors) and len(targets.ignore):
+            labels = labels.masked_fill(self._in_ignore_region(anchors, targets.ignore), IGNORED)
+        return Assignment(labels, matched)
+
+    def _match(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Per anchor: highest IoU (A,), the object it is with (A,), and the object it is the best of, or -1."""
+        overlap, matched = [], []
+        reached = anchors.new_zeros(len(boxes))
+        best = torch.zeros(len(boxes), dtype=torch.int64, device=anchors.device)
+        start = 0
+        for piece in torch.split(anchors, max(1, self.chunk_elements // len(boxes))):
+            iou = box_ops.pairwise_iou(boxes, piece)
+            highest = iou.max(dim=0)
+            overlap.append(highest.values)
+            matched.append(highest.indices)
+            here = iou.max(dim=1)
+            best = torch.where(here.values > reached, here.indices + start, best)
+            reached = torch.maximum(reached, here.values)
+            start += len(piece)
+        # Not by index, which lets chance decide on a GPU when two objects want one anchor.
+        objects = torch.where(reached > 0, torch.arange(len(boxes), device=anchors.device), -1)
+        forced = torch.full((len(anchors),), -1, device=anchors.device).scatter_reduce(0, best, objects, "amax")
+        return torch.cat(overlap), torch.cat(matched), forced
+
+    def _in_ignore_region(self, anchors: Tensor, regions: Tensor) -> Tensor:
+        """(A,) whether more than `ignore_overlap` of an anchor's area lies in one region."""
+        inside = [
+            (box_ops.pairwise_intersection(piece, regions).amax(dim=1) > self.ignore_overlap * box_ops.area(piece))
+            for piece in torch.split(anchors, max(1, self.chunk_elements // len(regions)))
+        ]
+        return torch.cat(inside)

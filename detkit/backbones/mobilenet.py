@@ -1,0 +1,89 @@
+"""MobileNetV3-Large (1905.02244) out of torchvision's modules, with the levels that SSDlite looks at."""
+
+from __future__ import annotations
+
+import logging
+
+from torch import Tensor, nn
+
+from detkit.backbones.base import Backbone
+from detkit.backbones.pretrained import fit_channels, read_weights
+from detkit.depthwise import mobile_norm
+from detkit.norms import NormName
+from detkit.registry import BACKBONES
+from detkit.structures import FeatureShape
+
+SPLIT = 13
+"""The block that goes from stride 16 to 32; its expansion is the last map of stride 16."""
+
+
+@BACKBONES.register()
+class MobileNetV3(Backbone):
+    """MobileNetV3-Large; puts out c4, the expansion layer of the 13th block, and c5, the last map.
+
+    reduced_tail: half the channels from c4 on, as the paper has it for detection (section 6.3); weights
+    for classification are of the full model. norm: of every block, with MobileNet's epsilon of 0.001.
+    in_channels: image channels. weights: file or web address of a torchvision mobilenet_v3_large state
+    dict, or the name of torchvision weights (`IMAGENET1K_V2`), loaded when training starts from scratch.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduced_tail: bool = True,
+        norm: NormName = "bn",
+        in_channels: int = 3,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        from torchvision.models import mobilenet_v3_large
+
+        if in_channels < 1:
+            raise ValueError(f"in_channels: {in_channels} must be positive")
+        if weights is not None and reduced_tail:
+            raise ValueError("weights: published ones are for reduced_tail: false")
+        self.in_channels, self.norm, self.weights = in_channels, norm, weights
+        self.features = mobilenet_v3_large(reduced_tail=reduced_tail, norm_layer=mobile_norm(norm)).features
+        if in_channels != 3:
+            stem = nn.Conv2d(in_channels, self.features[0][0].out_channels, 3, stride=2, padding=1, bias=False)
+            nn.init.kaiming_normal_(stem.weight, mode="fan_out")
+            self.features[0][0] = stem
+        expansion = self.features[SPLIT].block[0]
+        self.out_shapes = {
+            "c4": FeatureShape(expansion.out_channels, 16),
+            "c5": FeatureShape(self.features[-1].out_channels, 32),
+        }
+
+    def load_pretrained(self) -> None:
+        """Loads `weights`, if any; warns when frozen norms are left at random values."""
+        if self.weights is None:
+            if self.norm == "frozen_bn":
+                logging.getLogger("detkit").warning(
+                    "MobileNetV3: frozen_bn with random weights: nothing will adapt them. Give backbone.weights "
+                    "and backbone.reduced_tail=false, or set backbone.norm=bn."
+                )
+            return
+        state = read_weights(self.weights, "mobilenet_v3_large")
+        own = {key: value for key, value in state.items() if key.startswith("features.")}
+        stem = "features.0.0.weight"
+        if stem in own:
+            own[stem] = fit_channels(own[stem], self.in_channels)
+        missing, unexpected = self.load_state_dict(own, strict=False)
+        missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+        unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
+        if missing or unexpected:
+            raise ValueError(
+                f"backbone.weights: {self.weights} is not a mobilenet_v3_large of torchvision: "
+                f"{len(missing)} tensors missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}"
+            )
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, in_channels, H, W) float -> c4 (B, 672, H / 16, W / 16) and c5 (B, 480 or 960, H / 32, W / 32)."""
+        split = self.features[SPLIT].block
+        c4 = split[0](self.features[:SPLIT](images))
+        x = c4
+        for layer in list(split)[1:]:
+            x = layer(x)
+        for layer in list(self.features)[SPLIT + 1 :]:
+            x = layer(x)
+        return {"c4": c4, "c5": x}

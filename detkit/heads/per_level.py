@@ -1,0 +1,57 @@
+"""SSD's head: a convolution of its own for every level (1512.02325, section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from detkit.depthwise import depthwise, init_mobile, init_xavier
+from detkit.heads.base import Head
+from detkit.heads.shared_tower import per_anchor
+from detkit.norms import NormName
+from detkit.registry import HEADS
+
+
+@HEADS.register()
+class PerLevelHead(Head):
+    """Two 3x3 convolutions a level, one for classes and one for boxes; nothing is shared.
+
+    So levels may differ in channels and in anchors a cell. lite: each is a depthwise 3x3 convolution with
+    ReLU6 and a 1x1 convolution (1801.04381, section 6.2). norm: of the depthwise convolutions.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: tuple[int, ...],
+        anchors_per_cell: tuple[int, ...],
+        num_columns: int,
+        class_bias: Tensor,
+        lite: bool = False,
+        norm: NormName | None = None,
+    ) -> None:
+        super().__init__()
+        if norm is not None and not lite:
+            raise ValueError(f"norm: {norm} has no place without lite: true, where no convolution is between")
+        self.num_columns = num_columns
+
+        def predictors(columns: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.Sequential(depthwise(channels, 1, 1, norm), nn.Conv2d(channels, count * columns, 1))
+                if lite
+                else nn.Conv2d(channels, count * columns, 3, padding=1)
+                for channels, count in zip(in_channels, anchors_per_cell, strict=True)
+            )
+
+        self.class_out, self.box_out = predictors(num_columns), predictors(4)
+        (init_mobile if lite else init_xavier)(self)
+        for level, count in zip(self.class_out, anchors_per_cell, strict=True):
+            last = level[-1] if lite else level  # type: ignore[index]
+            last.bias.data.copy_(class_bias.repeat(count))  # type: ignore[operator]
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """See `Head.forward`."""
+        logits = [per_anchor(f(x), self.num_columns) for f, x in zip(self.class_out, features, strict=True)]
+        deltas = [per_anchor(f(x), 4) for f, x in zip(self.box_out, features, strict=True)]
+        return logits, deltas
