@@ -8,6 +8,7 @@ from pathlib import Path
 EPILOG = """examples:
   detkit convert torchvision retinanet_resnet50_fpn_v2 --output retinanet_v2.pt
   detkit convert torchvision my_state_dict.pth --classes cat,dog --output mine.pt
+  detkit convert torchvision ssd300_vgg16 --output ssd300.pt
   detkit convert detectron2 model_final_bfca0b.pkl --output retinanet_d2.pt
 """
 
@@ -18,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("toolkit", choices=("torchvision", "detectron2"), help="where the weights are from")
     parser.add_argument(
         "source",
-        help="a .pth/.pt state dict or a zoo .pkl; for torchvision also retinanet_resnet50_fpn or "
-        "retinanet_resnet50_fpn_v2, which torchvision downloads",
+        help="a .pth/.pt state dict or a zoo .pkl; for torchvision also retinanet_resnet50_fpn, "
+        "retinanet_resnet50_fpn_v2, ssd300_vgg16 or ssdlite320_mobilenet_v3_large, which torchvision downloads",
     )
     parser.add_argument("--output", required=True, metavar="OUT.pt", help="the checkpoint to write")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What detkit's tensors are called in other toolkits' RetinaNet files."""
+"""What detkit's tensors are called in other toolkits' files."""
 
 from __future__ import annotations
 
@@ -33,6 +33,35 @@ _TORCHVISION = (
     (r"^head\.class_out\.", "head.classification_head.cls_logits."),
     (r"^head\.box_out\.", "head.regression_head.bbox_reg."),
 )
+_TORCHVISION_SSD = (
+    (r"^backbone\.scale$", "backbone.scale_weight"),
+    # torchvision cuts VGG's layers in two after the 23rd and counts the rest from the pooling on.
+    (r"^backbone\.features\.(2[3-9])\.", lambda m: f"backbone.extra.0.{int(m[1]) - 23}."),
+    (r"^backbone\.top\.(\d)\.", lambda m: f"backbone.extra.0.7.{int(m[1]) + 1}."),
+    (r"^neck\.extra\.(\d)\.", lambda m: f"backbone.extra.{int(m[1]) + 1}."),
+    (r"^head\.class_out\.", "head.classification_head.module_list."),
+    (r"^head\.box_out\.", "head.regression_head.module_list."),
+)
+_TORCHVISION_SSDLITE = (
+    # The 13th block is cut in two after its expansion, where the first level is taken.
+    (r"^backbone\.features\.(\d|1[0-2])\.", r"backbone.features.0.\1."),
+    (r"^backbone\.features\.13\.block\.0\.", "backbone.features.0.13."),
+    (r"^backbone\.features\.13\.block\.", "backbone.features.1.0."),
+    (r"^backbone\.features\.(1[4-6])\.", lambda m: f"backbone.features.1.{int(m[1]) - 13}."),
+    (r"^neck\.extra\.", "backbone.extra."),
+    (r"^head\.class_out\.", "head.classification_head.module_list."),
+    (r"^head\.box_out\.", "head.regression_head.module_list."),
+)
+
+
+def torchvision_ssd_name(name: str) -> str:
+    """The name in a torchvision ssd300_vgg16 of detkit's tensor `name`."""
+    return _rewrite(name, _TORCHVISION_SSD)
+
+
+def torchvision_ssdlite_name(name: str) -> str:
+    """The name in a torchvision ssdlite320_mobilenet_v3_large of detkit's tensor `name`."""
+    return _rewrite(name, _TORCHVISION_SSDLITE)
 
 
 def detectron2_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""RetinaNet weights of torchvision: `retinanet_resnet50_fpn`, `_v2`, and models built like them."""
+"""Weights of torchvision: `retinanet_resnet50_fpn`, `_v2`, the two SSDs, and models built like them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from detkit.interop.files import (
     sha256,
 )
 from detkit.interop.names import modern_torchvision_name, torchvision_name
+from detkit.interop.torchvision_ssd import SSD_MODELS, convert_ssd, is_ssd
 
-MODELS = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2")
+MODELS = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", *SSD_MODELS)
 NORM_EPS = 1e-5
 """What detkit's normalisation layers add to a variance."""
 _CLASS_OUT = "head.classification_head.cls_logits."
@@ -34,14 +35,19 @@ def convert_torchvision(
     keep_all_columns: bool = False,
     norm_eps: float | None = None,
 ) -> Converted:
-    """A RetinaNet from a state dict file, or by name, as `retinanet_resnet50_fpn`, from torchvision's store.
+    """A detector from a state dict file, or by name, as `retinanet_resnet50_fpn`, from torchvision's store.
 
     classes: names of all columns or of all but the first, or category id (= column) -> name; None
     takes 91 columns for COCO's and keeps the 80 with a class. norm_eps: what the backbone's frozen
     norms added to the variance; None means 0 for torchvision's published v1 weights and 1e-5 for all
-    others. A model fine-tuned from the published v1 weights has 0 too, which its file does not tell.
+    others. A model fine-tuned from the published v1 weights has 0 too, which its file does not tell. An
+    SSD has no frozen norms.
     """
     state, published = _read(str(source))
+    if is_ssd(state):
+        if norm_eps is not None:
+            raise ValueError(f"norm_eps (--norm-eps): {source} is an SSD; it is for a RetinaNet's frozen norms")
+        return convert_ssd(str(source), state, classes, keep_all_columns)
     state = {modern_torchvision_name(name): tensor for name, tensor in state.items()}
     columns = count_class_columns(str(source), state, f"{_CLASS_OUT}weight", _BOX_OUT)
     depth = count_blocks(str(source), state, "backbone.body.layer3.{}.conv1.weight")
