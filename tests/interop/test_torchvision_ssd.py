@@ -102,8 +102,11 @@ def test_raw_outputs_anchors_and_detections_are_equal(pair: Any) -> None:
 
 
 def targets(side: int) -> list[Targets]:
-    """Boxes of several sizes, one of them too small for any anchor's threshold; the second image is empty."""
-    boxes = torch.tensor([[8.0, 10.0, 64.0, 90.0], [30.0, 5.0, 250.0, 261.0], [200.0, 204.0, 207.0, 209.0]])
+    """Boxes of several sizes, one of them too thin for any anchor to reach 0.5; the second image is empty.
+
+    No box has two anchors that are its best, between which rounding would decide.
+    """
+    boxes = torch.tensor([[8.0, 10.0, 64.0, 90.0], [30.0, 5.0, 250.0, 261.0], [204.0, 89.0, 295.0, 102.0]])
     return [
         Targets(boxes * side / 300, torch.tensor([1, 4, 2])),
         Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),
