@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
+from detkit.assigners.matching import in_ignore_region
 from detkit.coders.base import BoxCoder
 from detkit.registry import ASSIGNERS
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
@@ -36,7 +39,7 @@ class SSDAssigner(Assigner):
         anchors: Tensor,
         level_sizes: tuple[int, ...],
         targets: Targets,
-        logits: Tensor,
+        scores: Callable[[], Tensor],
         deltas: Tensor,
         coder: BoxCoder,
     ) -> Assignment:
@@ -48,8 +51,9 @@ class SSDAssigner(Assigner):
             matched = torch.where(forced >= 0, forced, matched)
             positive = (overlap > self.positive) | (forced >= 0)
             labels = torch.where(positive, targets.labels[matched], labels)
-        if len(anchors) and len(targets.ignore):
-            labels = labels.masked_fill(self._in_ignore_region(anchors, targets.ignore), IGNORED)
+        if len(targets.ignore):
+            ignored = in_ignore_region(anchors, targets.ignore, self.ignore_overlap, self.chunk_elements)
+            labels = labels.masked_fill(ignored, IGNORED)
         return Assignment(labels, matched)
 
     def _match(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,11 +75,3 @@ class SSDAssigner(Assigner):
         objects = torch.where(reached > 0, torch.arange(len(boxes), device=anchors.device), -1)
         forced = torch.full((len(anchors),), -1, device=anchors.device).scatter_reduce(0, best, objects, "amax")
         return torch.cat(overlap), torch.cat(matched), forced
-
-    def _in_ignore_region(self, anchors: Tensor, regions: Tensor) -> Tensor:
-        """(A,) whether more than `ignore_overlap` of an anchor's area lies in one region."""
-        inside = [
-            (box_ops.pairwise_intersection(piece, regions).amax(dim=1) > self.ignore_overlap * box_ops.area(piece))
-            for piece in torch.split(anchors, max(1, self.chunk_elements // len(regions)))
-        ]
-        return torch.cat(inside)
