@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -44,3 +45,36 @@ def test_a_box_outside_is_dropped_when_cut_after_suppression_but_uses_up_its_pla
     torch.testing.assert_close(late, torch.tensor([0.9]))
     early = detect(boxes, [0.95, 0.9, 0.8], PostprocessOptions())
     assert early.boxes[0].tolist() == [100, 10, 100, 50]
+
+
+def two_classes(scores: list[list[float]], options: PostprocessOptions) -> Detections:
+    """Boxes far from each other on two levels, with (first class, second class) scores."""
+    count = len(scores)
+    anchors = torch.arange(count)[:, None] * 10.0 + torch.tensor([0.0, 0.0, 5.0, 5.0])
+    pred = Predictions(torch.tensor(scores).logit()[None], torch.zeros(1, count, 4), anchors, (2, count - 2))
+    (found,) = postprocess(pred, torch.tensor([[100, 100]]), options, SigmoidFocalLoss(), DeltaCoder(), HardNMS())
+    return found
+
+
+SCORES = [[0.9, 0.2], [0.8, 0.3], [0.7, 0.1], [0.6, 0.04]]
+
+
+def test_the_best_of_each_class_are_taken_over_all_levels() -> None:
+    found = two_classes(SCORES, PostprocessOptions(topk_per_level=None, topk_per_class=2))
+    expected = [(0.9, 0, 0.0), (0.8, 0, 10.0), (0.3, 1, 10.0), (0.2, 1, 0.0)]
+    for i, (score, label, left) in enumerate(expected):
+        assert found.scores[i].item() == pytest.approx(score)
+        assert (int(found.labels[i]), found.boxes[i, 0].item()) == (label, left)
+    assert len(found) == 4
+    # More than there are takes all above the threshold, which the last of the second class is not.
+    assert len(two_classes(SCORES, PostprocessOptions(topk_per_level=None, topk_per_class=100))) == 7
+    # By level, the two best of the first are both of the first class.
+    assert two_classes(SCORES, PostprocessOptions(topk_per_level=2)).labels.tolist() == [0, 0, 0, 0]
+
+
+def test_one_of_the_two_numbers_is_null() -> None:
+    for level, per_class in ((1000, 400), (None, None)):
+        with pytest.raises(ValueError, match="null for the other"):
+            PostprocessOptions(topk_per_level=level, topk_per_class=per_class)
+    with pytest.raises(ValueError, match="topk_per_class: 0"):
+        PostprocessOptions(topk_per_level=None, topk_per_class=0)
