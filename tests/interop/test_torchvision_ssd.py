@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -179,3 +180,21 @@ def test_what_does_not_fit_is_said(pair: Any, tmp_path: Path) -> None:
     torch.save(state, path)
     with pytest.raises(ValueError, match=f"1 missing: {gone}"):
         convert_torchvision(path)
+
+
+def test_by_name_and_through_the_command_line(tmp_path: Path, capsys: Any) -> None:
+    import numpy as np
+    from torchvision.models._api import WeightsEnum
+
+    from detkit.cli import main
+    from detkit.detectors.predictor import Predictor
+
+    name, output = "ssdlite320_mobilenet_v3_large", tmp_path / "lite.pt"
+    model = random_model(name, 91)
+    with mock.patch.object(WeightsEnum, "get_state_dict", return_value=model.state_dict()):
+        assert main(["convert", "torchvision", name, "--keep-columns", "--output", str(output)]) == 0
+    assert "90 classes, from ssdlite320_mobilenet_v3_large" in capsys.readouterr().out
+    image = pixels(320, 1)
+    (found,) = Predictor.from_checkpoint(output, device="cpu")(np.asarray(image[0].permute(1, 2, 0)))
+    with torch.no_grad():
+        same_detections(found, model(floats(image))[0], tuple(range(1, 91)))
