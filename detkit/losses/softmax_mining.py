@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detkit.losses.base import ClassificationLoss
 from detkit.losses.mining import hard_negatives
+from detkit.losses.sigmoid import check_not_negative, check_shapes, widened
 from detkit.registry import CLASS_LOSSES
 
 
@@ -25,8 +26,7 @@ class SoftmaxMiningLoss(ClassificationLoss):
 
     def __init__(self, *, ratio: float = 3.0, floor: int = 10, prior: float = 0.25, weight: float = 1.0) -> None:
         super().__init__()
-        if ratio < 0 or floor < 0:
-            raise ValueError(f"ratio={ratio}, floor={floor}: neither may be negative")
+        check_not_negative(ratio=ratio, floor=floor, weight=weight)
         if not 0 < prior < 1:
             raise ValueError(f"prior: {prior} is not a probability between 0 and 1")
         self.ratio, self.floor, self.prior, self.weight = ratio, floor, prior, weight
@@ -47,9 +47,8 @@ class SoftmaxMiningLoss(ClassificationLoss):
 
     def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
         """See `ClassificationLoss.forward`."""
-        if labels.shape != logits.shape[:-1]:
-            raise ValueError(f"labels {tuple(labels.shape)} do not fit logits {tuple(logits.shape)}")
-        wide = logits if logits.dtype == torch.float64 else logits.float()
+        check_shapes(logits, labels)
+        wide = widened(logits)
         positive = labels >= 0
         target = torch.where(positive, labels, logits.shape[-1] - 1)
         costs = wide.logsumexp(dim=-1) - wide.gather(-1, target[..., None])[..., 0]

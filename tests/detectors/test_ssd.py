@@ -104,9 +104,10 @@ def torch_settings() -> Iterator[None]:
 def test_a_run_from_yaml_learns(tmp_path: Path) -> None:
     tiny = [
         "backbone.width=0.0625", "neck.channels=[16,16]", "train.iterations=16", "schedule.warmup_iterations=3",
-        "data.train.dataset.num_images=8", "data.train.dataset.size=64", "data.val.dataset.size=64", "data.val.dataset.num_images=4", "data.loader.batch_size=4",
-        "data.loader.num_workers=0", "train.eval_every=0", "train.checkpoint_every=0", "train.threads=1",
-        "train.device=cpu", "train.tensorboard=false", "train.log_every=1",
+        "data.train.dataset.num_images=8", "data.val.dataset.num_images=4", "data.train.dataset.size=64",
+        "data.val.dataset.size=64", "data.loader.batch_size=4", "data.loader.num_workers=0", "train.eval_every=0",
+        "train.checkpoint_every=0", "train.threads=1", "train.device=cpu", "train.tensorboard=false",
+        "train.log_every=1",
     ]  # fmt: skip
     run = tmp_path / "run"
     assert main(["train", str(CONFIGS / "ssd/ssd_shapes.yaml"), *tiny, "--output", str(run)]) == 0
