@@ -40,6 +40,7 @@ bench: $(STAMP)
 	$(BIN)/python tools/bench_infer.py
 	$(BIN)/python tools/bench_eval.py
 	$(BIN)/python tools/bench_nms.py
+	$(BIN)/python tools/bench_loss.py
 
 clean:
 	rm -rf build dist *.egg-info detkit/_C*.so detkit/_build_info.json
