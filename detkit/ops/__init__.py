@@ -1,7 +1,7 @@
 """Native ops and their Python faces.
 
 nms, batched_nms: greedy suppression with torchvision's results. nms_mask: the same on sorted boxes, and of
-fixed size. sigmoid_focal_sum: focal loss over integer labels.
+fixed size. nms_padded: a fixed number of indices. sigmoid_focal_sum: focal loss over integer labels.
 The functions are loaded on first use, so that `detkit doctor` can be asked without importing torch.
 """
 
@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detkit.ops.hard_nms import batched_nms, nms, nms_mask
+    from detkit.ops.padded_nms import nms_padded
     from detkit.ops.sigmoid_focal import sigmoid_focal_sum
 
-__all__ = ["batched_nms", "nms", "nms_mask", "sigmoid_focal_sum"]
-_HOMES = {"batched_nms": "hard_nms", "nms": "hard_nms", "nms_mask": "hard_nms", "sigmoid_focal_sum": "sigmoid_focal"}
+__all__ = ["batched_nms", "nms", "nms_mask", "nms_padded", "sigmoid_focal_sum"]
+_HOMES = {
+    "batched_nms": "hard_nms",
+    "nms": "hard_nms",
+    "nms_mask": "hard_nms",
+    "nms_padded": "padded_nms",
+    "sigmoid_focal_sum": "sigmoid_focal",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -36,7 +36,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
 
 def nms_mask(boxes: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:
     """bool (N,): which boxes stay, for boxes that are sorted, the best first. Same length always, no sync."""
-    boxes, groups = _prepared(boxes, groups)
+    boxes, groups = prepared(boxes, groups)
     if native.cpu if boxes.is_cpu else native.cuda and boxes.is_cuda:
         mask: Tensor = torch.ops.detkit.nms_mask.default(boxes, groups, float(iou_threshold))
         return mask
@@ -62,18 +62,23 @@ def reference_mask(boxes: Tensor, groups: Tensor | None, iou_threshold: float) -
 
 
 def _nms(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:
-    boxes, groups = _prepared(boxes, groups)
+    boxes, groups = prepared(boxes, groups)
+    check_scores(boxes, scores)
+    if _native_nms is not None and (boxes.is_cpu or (native.cuda and boxes.is_cuda)):
+        keep: Tensor = _native_nms(boxes, _real(scores), groups, float(iou_threshold))
+        return keep
+    fall_back(boxes.device.type)
+    return _through_torchvision(boxes, scores, groups, float(iou_threshold))
+
+
+def check_scores(boxes: Tensor, scores: Tensor) -> None:
+    """ValueError unless `scores` is floating (N,) beside boxes (N, 4), on their device."""
     if scores.shape != boxes.shape[:1]:
         raise ValueError(f"scores: shape {tuple(scores.shape)} does not fit {len(boxes)} boxes; (N,) is needed")
     if not scores.is_floating_point():
         raise ValueError(f"scores: {scores.dtype} is not a floating dtype")
     if not (scores.is_cpu and boxes.is_cpu) and scores.device != boxes.device:
         raise ValueError(f"scores are on {scores.device}, boxes on {boxes.device}")
-    if _native_nms is not None and (boxes.is_cpu or (native.cuda and boxes.is_cuda)):
-        keep: Tensor = _native_nms(boxes, _real(scores), groups, float(iou_threshold))
-        return keep
-    fall_back(boxes.device.type)
-    return _through_torchvision(boxes, scores, groups, float(iou_threshold))
 
 
 def _real(x: Tensor) -> Tensor:
@@ -83,7 +88,7 @@ def _real(x: Tensor) -> Tensor:
     return x if x.is_contiguous() else x.contiguous()
 
 
-def _prepared(boxes: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def prepared(boxes: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Checked, contiguous, in the dtypes of the kernels."""
     shape = boxes.shape
     if len(shape) != 2 or shape[1] != 4:
