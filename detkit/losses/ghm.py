@@ -47,8 +47,7 @@ class GHMCLoss(SigmoidLoss):
         with torch.no_grad():
             errors = signed_errors(logits, labels)
             places = bins_of(errors, labels, self.bins)
-            counts = [(places == i).sum() for i in range(self.bins)]
-            found = torch.stack([*counts, (labels >= 0).sum()]).double()
+            found = torch.cat([count(places, self.bins), (labels >= 0).sum()[None]]).double()
             if self.training:
                 self.gather(found)
             weights = self._weights(found).to(errors)
@@ -90,3 +89,10 @@ def bins_of(errors: Tensor, labels: Tensor, bins: int) -> Tensor:
     """(B, A, C) errors -> uint8, the bin of their size, UNUSED where the anchor is ignored."""
     places = (errors.abs() * bins).floor_().clamp_(max=bins - 1).to(torch.uint8)
     return places.masked_fill_((labels == IGNORED)[..., None], UNUSED)
+
+
+def count(places: Tensor, bins: int) -> Tensor:
+    """(bins,) how many entries lie in each bin. On a GPU bincount would wait for the host, so bins are counted."""
+    if places.is_cpu:
+        return places.flatten().bincount(minlength=bins)[:bins]
+    return torch.stack([(places == i).count_nonzero() for i in range(bins)])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from detkit.losses.bce import BCELoss
-from detkit.losses.ghm import GHMCLoss, bins_of, signed_errors
+from detkit.losses.ghm import GHMCLoss, bins_of, count, signed_errors
 from detkit.structures import BACKGROUND
 
 
@@ -107,3 +107,9 @@ def test_a_certain_positive_is_still_a_positive():
 def test_senseless_arguments_are_named(argument, value):
     with pytest.raises(ValueError, match=argument):
         GHMCLoss(**{argument: value})
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_bins_are_counted_without_the_unused(device):
+    places = torch.tensor([[0, 2, 2, 255]], dtype=torch.uint8, device=device)
+    assert count(places, 3).tolist() == [1, 0, 2]
