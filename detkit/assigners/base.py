@@ -11,7 +11,14 @@ from detkit.structures import Assignment, Targets
 
 
 class Assigner(nn.Module):
-    """Decides, for every anchor of an image, which object it is to predict."""
+    """Decides, for every anchor of an image, which object it is to predict.
+
+    positive_iou: IoU with an object from which on an anchor is positive, None where no such number exists.
+    forces_best: whether an object's best anchor is positive below it, too. `detkit anchors check` reads both.
+    """
+
+    positive_iou: float | None = None
+    forces_best: bool = False
 
     def forward(
         self,

@@ -43,6 +43,7 @@ class MaxIoUAssigner(Assigner):
             raise ValueError(f"chunk_elements: {chunk_elements} must be positive")
         self.positive, self.negative, self.low_quality = positive, negative, low_quality
         self.ignore_overlap, self.chunk_elements = ignore_overlap, chunk_elements
+        self.positive_iou, self.forces_best = positive, low_quality
 
     def forward(
         self,

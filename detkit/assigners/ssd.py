@@ -33,6 +33,7 @@ class SSDAssigner(Assigner):
         if chunk_elements < 1:
             raise ValueError(f"chunk_elements: {chunk_elements} must be positive")
         self.positive, self.ignore_overlap, self.chunk_elements = positive, ignore_overlap, chunk_elements
+        self.positive_iou, self.forces_best = positive, True
 
     def forward(
         self,
