@@ -18,7 +18,12 @@ SMALLEST_SIDE = 1.0
 
 class Transform:
     """Changes an image and its boxes alike. All randomness must come from torch's, numpy's or Python's global
-    generator, which the loader seeds for every sample."""
+    generator, which the loader seeds for every sample.
+
+    moves_boxes: False for one that only changes colours, which `detkit anchors` can leave out.
+    """
+
+    moves_boxes: bool = True
 
     def __call__(self, image: Any, boxes: Any, labels: Tensor) -> tuple[Any, Any, Tensor]:
         """PIL RGB image, `tv_tensors.BoundingBoxes` (N, 4) and labels (N,) (-1: ignore region), in and out.

@@ -13,6 +13,8 @@ class ColorJitter(V2Transform):
     The hue's circle has length 1: 0.5 reaches every hue.
     """
 
+    moves_boxes = False
+
     def __init__(
         self, *, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
     ) -> None:
@@ -24,6 +26,8 @@ class ColorJitter(V2Transform):
 @TRANSFORMS.register()
 class RandomPhotometricDistort(V2Transform):
     """SSD's colour distortion (1512.02325, section 2.2): each kind of change with probability p."""
+
+    moves_boxes = False
 
     def __init__(
         self,
