@@ -1,0 +1,127 @@
+"""What the adapters of foreign networks share: strides by probe, norms and image channels exchanged, padding."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detkit.backbones.pretrained import fit_channels
+from detkit.norms import NormName, norm_layer
+
+PROBE = (64, 96)
+"""Height and width of the image that strides are read off: two sides, to tell (C, H, W) from (H, W, C)."""
+ODD = (75, 101)
+"""A second one, divisible by nothing, for what becomes of sizes that don't fit the strides."""
+DEFAULT_LEVELS = ("c3", "c4", "c5")
+
+
+class Map(NamedTuple):
+    """A feature map of the probe: its channels, its stride, and whether the channels come last."""
+
+    channels: int
+    stride: int
+    channels_last: bool
+
+
+def read_map(shape: tuple[int, ...]) -> Map | None:
+    """What the probe's output of `shape` is: None unless a map whose stride is a power of two on both sides."""
+    if len(shape) != 4:
+        return None
+    for channels, rows, columns in ((1, 2, 3), (3, 1, 2)):
+        stride = PROBE[0] // max(1, shape[rows])
+        power = stride > 0 and stride & (stride - 1) == 0
+        if power and (shape[rows] * stride, shape[columns] * stride) == PROBE:
+            return Map(shape[channels], stride, channels == 3)
+    return None
+
+
+def level_name(stride: int) -> str:
+    """c3 for stride 8, and so on."""
+    return f"c{stride.bit_length() - 1}"
+
+
+def choose_levels(model: str, found: dict[str, Map], out_features: list[str] | None) -> dict[str, Map]:
+    """The levels that are asked for, finest first; c3 to c5 (those there are) by default.
+
+    Raises ValueError that lists what `model` has.
+    """
+    wanted = [n for n in DEFAULT_LEVELS if n in found] if out_features is None else out_features
+    missing = [n for n in wanted if n not in found]
+    if missing or not wanted:
+        has = ", ".join(f"{n} (stride {m.stride}, {m.channels} channels)" for n, m in found.items())
+        raise ValueError(f"out_features: {missing or list(wanted)}; {model} has {has or 'no feature maps'}")
+    return {n: m for n, m in found.items() if n in wanted}
+
+
+def replace_norms(model: str, module: nn.Module, norm: NormName | None) -> None:
+    """Puts the layer that `norm` names where batch normalisation is, with its epsilon and values; None, nothing.
+
+    Raises ValueError if there is none to replace.
+    """
+    if norm is None:
+        return
+    places = [
+        (parent, name, child)
+        for parent in list(module.modules())
+        for name, child in parent.named_children()
+        if isinstance(child, nn.BatchNorm2d)
+    ]
+    if not places:
+        raise ValueError(f"norm: {norm}: {model} has no batch normalisation to replace; leave norm out")
+    for parent, name, old in places:
+        if norm != "bn":
+            setattr(parent, name, _replacement(old, norm))
+
+
+def _replacement(old: nn.BatchNorm2d, norm: NormName) -> nn.Module:
+    new = norm_layer(norm)(old.num_features)
+    for key in ("eps", "momentum") if norm != "gn" else ():
+        if hasattr(new, key):
+            setattr(new, key, getattr(old, key))
+    new.load_state_dict({k: v for k, v in old.state_dict().items() if k in new.state_dict()})
+    # timm's batch normalisation may hold the activation that follows it.
+    following = [part for key in ("drop", "act") if (part := getattr(old, key, None)) is not None]
+    return nn.Sequential(new, *following) if following else new
+
+
+def set_in_channels(module: nn.Module, channels: int, *, average: bool) -> None:
+    """Makes the first convolution take `channels` instead of 3; average: of its weights, else new random ones."""
+    first = next(m for m in module.modules() if isinstance(m, nn.Conv2d))
+    if first.in_channels == channels:
+        return
+    weight = nn.Parameter(fit_channels(first.weight.detach(), channels).clone())
+    if not average:
+        nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+    first.in_channels, first.weight = channels, weight
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Zeros right and below up to a multiple, for networks that would cut off what is left over."""
+    height, width = images.shape[-2:]
+    down, right = -height % multiple, -width % multiple
+    return F.pad(images, (0, right, 0, down)) if down or right else images
+
+
+def finish_level(level: Tensor, found: Map, size: tuple[int, int]) -> Tensor:
+    """A map of a padded image -> (B, C, ceil(H / stride), ceil(W / stride)) for an image of `size` (H, W)."""
+    level = level.permute(0, 3, 1, 2) if found.channels_last else level
+    return level[..., : -(-size[0] // found.stride), : -(-size[1] // found.stride)]
+
+
+def warn_of_frozen_random(model: str, norm: NormName | None, freeze_at: int) -> None:
+    """Says that frozen norms or stages are left at random values."""
+    if norm == "frozen_bn" or freeze_at:
+        logging.getLogger("detkit").warning(
+            "%s: %s with random weights: nothing will adapt them. Give backbone.weights, or set "
+            "backbone.norm=gn (or bn) and backbone.freeze_at=0.",
+            model, "frozen_bn" if norm == "frozen_bn" else f"freeze_at={freeze_at}",
+        )  # fmt: skip
+
+
+def check_freeze_at(freeze_at: int) -> None:
+    """Raises ValueError unless 0 to 5."""
+    if not 0 <= freeze_at <= 5:
+        raise ValueError(f"freeze_at: {freeze_at} is not between 0 (train all) and 5 (train nothing)")

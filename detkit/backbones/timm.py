@@ -1,0 +1,166 @@
+"""Any network of timm that offers `features_only` as a backbone; needs the extra `detkit[timm]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detkit.arguments import nearest
+from detkit.backbones.adapt import (
+    ODD,
+    PROBE,
+    Map,
+    check_freeze_at,
+    choose_levels,
+    finish_level,
+    level_name,
+    pad_to_multiple,
+    read_map,
+    replace_norms,
+    warn_of_frozen_random,
+)
+from detkit.backbones.base import Backbone
+from detkit.files import local_path
+from detkit.norms import NormName
+from detkit.registry import BACKBONES
+from detkit.structures import FeatureShape
+
+
+@BACKBONES.register()
+class TimmBackbone(Backbone):
+    """A network of timm (`name: resnet18.a1_in1k`) through `timm.create_model(features_only=True)`.
+
+    Level c3 is timm's last feature of stride 8, c4 and c5 the same for 16 and 32; a plain vision
+    transformer has c4 alone. out_features, norm, freeze_at, in_channels: as in `TorchvisionBackbone`.
+    weights: `default` for those that timm names for the model, or a file or web address; loaded when
+    training starts from scratch. options: further arguments of `create_model`, e.g.
+    {strict_img_size: false} for a Swin that is to take images of any size.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        out_features: list[str] | None = None,
+        norm: NormName | None = None,
+        freeze_at: int = 0,
+        in_channels: int = 3,
+        weights: str | None = None,
+        options: dict[str, bool | int | float | str] = {},  # noqa: B006  (only read)
+    ) -> None:
+        super().__init__()
+        check_freeze_at(freeze_at)
+        self.name, self.weights, self.norm, self.freeze_at = name, weights, norm, freeze_at
+        self.in_channels, self.options = in_channels, dict(options)
+        with torch.device("meta"):  # shapes alone, without weights
+            sketch = self._create()
+            levels = self._read_levels(sketch)
+        found = {level_name(m.stride): m for _, m in levels}  # the last of each stride
+        self.maps = choose_levels(name, found, out_features)
+        self.out_shapes = {n: FeatureShape(m.channels, m.stride) for n, m in self.maps.items()}
+        index = {level_name(m.stride): i for i, m in levels}
+        self.indices = [index[n] for n in self.maps]
+        strides = [m.stride for _, m in levels]
+        self.multiple = 1 if _keeps_odd_sizes(sketch, in_channels, strides) else max(strides)
+        self.body = self._create(out_indices=self.indices)
+        replace_norms(name, self.body, norm)
+        low = [position for position, stride in enumerate(strides) if stride <= 2**freeze_at]
+        self.frozen = self._freeze(sketch, low) if freeze_at else []
+
+    def _create(self, **more: Any) -> Any:
+        timm = _import_timm()
+        base = self.name.partition(".")[0]
+        if not timm.is_model(base):
+            raise ValueError(f"name: {self.name!r} is no model of timm{nearest(base, timm.list_models())}")
+        try:
+            return timm.create_model(self.name, features_only=True, in_chans=self.in_channels, **self.options, **more)
+        except (RuntimeError, TypeError, AssertionError) as error:
+            raise ValueError(f"name: timm can't make features of {self.name}: {error}") from error
+
+    def _read_levels(self, sketch: Any) -> list[tuple[int, Map]]:
+        """(timm's index, map) of all features it offers."""
+        try:
+            features = sketch.eval()(torch.zeros(1, self.in_channels, *PROBE))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ValueError(
+                f"name: timm's {self.name} does not take an image of {PROBE[0]}x{PROBE[1]} pixels ({error}); "
+                f"what helps may be an argument under `options`, such as strict_img_size or dynamic_img_size"
+            ) from error
+        maps = [read_map(tuple(f.shape)) for f in features]
+        if None in maps:
+            raise ValueError(
+                f"name: timm's {self.name} puts out maps of no whole stride: {[f.shape for f in features]}"
+            )
+        return [(i, m) for i, m in zip(sketch.feature_info.out_indices, maps, strict=True) if m is not None]
+
+    def _freeze(self, sketch: Any, positions: list[int]) -> list[nn.Module]:
+        """Stops training what the features at `positions` are made of; gives the modules that are wholly frozen.
+
+        How a network of timm is laid out differs from one to the next, so a gradient through the sketch
+        tells which parameters stand before a feature.
+        """
+        if not positions:
+            raise ValueError(f"freeze_at: {self.freeze_at}: {self.name} has no level of stride {2**self.freeze_at}")
+        with torch.device("meta"):
+            replace_norms(self.name, sketch, self.norm)
+            features = sketch.eval()(torch.zeros(1, self.in_channels, *PROBE))
+        names, parameters = zip(*sketch.named_parameters(), strict=True)
+        reached = torch.autograd.grad(sum(features[i].sum() for i in positions), parameters, allow_unused=True)
+        early = {name for name, gradient in zip(names, reached, strict=True) if gradient is not None}
+        for name, parameter in self.body.named_parameters():
+            parameter.requires_grad_(name not in early)
+        return [
+            m for m in self.body.modules() if list(m.parameters()) and not any(p.requires_grad for p in m.parameters())
+        ]
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """Training mode for all but what is frozen, whose batch statistics must stay still."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+    def load_pretrained(self) -> None:
+        """Loads `weights`, if any; warns when frozen norms or stages are left at random values."""
+        if self.weights is None:
+            warn_of_frozen_random(self.name, self.norm, self.freeze_at)
+            return
+        more: dict[str, Any] = {}
+        if self.weights.lower() != "default":
+            path = local_path(self.weights)
+            if not Path(path).is_file():
+                raise ValueError(f"backbone.weights: {self.weights!r} is neither a file nor `default`")
+            more["pretrained_cfg_overlay"] = {"file": path}
+        try:
+            body = self._create(out_indices=self.indices, pretrained=True, **more)
+        except OSError as error:
+            raise OSError(f"backbone.weights: timm can't fetch the weights of {self.name}: {error}") from error
+        replace_norms(self.name, body, self.norm)
+        self.body.load_state_dict(body.state_dict())
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
+        size = (images.shape[-2], images.shape[-1])
+        levels = self.body(pad_to_multiple(images, self.multiple))
+        return {n: finish_level(x, m, size) for (n, m), x in zip(self.maps.items(), levels, strict=True)}
+
+
+def _import_timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError("TimmBackbone needs timm; install it with: pip install 'detkit[timm]'") from error
+    return timm
+
+
+def _keeps_odd_sizes(sketch: Any, channels: int, strides: list[int]) -> bool:
+    """Whether every feature has ceil(side / stride) cells without padding the image."""
+    try:
+        features = sketch(torch.zeros(1, channels, *ODD, device="meta"))
+    except (RuntimeError, AssertionError, ValueError):  # from inside a network that wants its sizes divisible
+        return False
+    want = [tuple(-(-side // stride) for side in ODD) for stride in strides]
+    return all(tuple(f.shape[-2:]) == w or tuple(f.shape[1:3]) == w for f, w in zip(features, want, strict=True))

@@ -1,0 +1,81 @@
+import sys
+
+import pytest
+import torch
+
+from detkit.backbones.timm import TimmBackbone
+
+MODELS = [
+    ("resnet18", {}), ("mobilenetv3_small_050", {}), ("convnext_atto", {}), ("regnetx_002", {}), ("vgg11_bn", {}),
+    ("swin_tiny_patch4_window7_224", {"strict_img_size": False}),
+]  # fmt: skip
+
+
+def test_without_timm_the_error_is_the_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match=r"pip install 'detkit\[timm\]'"):
+        TimmBackbone(name="resnet18")
+
+
+@pytest.fixture
+def timm():
+    return pytest.importorskip("timm", reason="timm is not installed: pip install 'detkit[timm]'")
+
+
+@pytest.mark.parametrize(("name", "options"), MODELS)
+def test_declared_shapes_are_real_and_every_parameter_learns(timm, name, options):
+    net = TimmBackbone(name=name, options=options)
+    assert [s.stride for s in net.out_shapes.values()] == [8, 16, 32]
+    for size in ((64, 64), (75, 101)):
+        features = net(torch.randn(2, 3, *size))
+        for level, shape in net.out_shapes.items():
+            assert features[level].shape == (2, shape.channels, *(-(-side // shape.stride) for side in size))
+    sum(f.square().sum() for f in features.values()).backward()
+    assert [n for n, p in net.named_parameters() if p.grad is None] == []
+
+
+def test_computes_what_timm_computes_from_a_file(timm, tmp_path):
+    theirs = timm.create_model("resnet18").eval()
+    torch.save(theirs.state_dict(), tmp_path / "r.pth")
+    x = torch.randn(1, 3, 64, 64)
+    for norm in (None, "frozen_bn"):
+        net = TimmBackbone(name="resnet18", norm=norm, weights=str(tmp_path / "r.pth")).eval()
+        net.load_pretrained()
+        with torch.no_grad():
+            torch.testing.assert_close(net(x)["c5"], theirs.forward_features(x), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="neither a file"):
+        TimmBackbone(name="resnet18", weights="nothing.pth").load_pretrained()
+
+
+@pytest.mark.parametrize("norm", [None, "frozen_bn", "gn"])
+def test_frozen_stages_have_no_gradient_and_keep_their_statistics(timm, norm):
+    net = TimmBackbone(name="resnet18", freeze_at=2, norm=norm).train()
+    state = {n: b.clone() for n, b in net.body.named_buffers() if n.startswith(("bn1", "layer1"))}
+    sum(f.sum() for f in net(torch.randn(2, 3, 64, 64)).values()).backward()
+    frozen = {n for n, p in net.body.named_parameters() if p.grad is None}
+    assert frozen == {n for n, _ in net.body.named_parameters() if n.startswith(("conv1", "bn1", "layer1"))}
+    assert all(torch.equal(b, state[n]) for n, b in net.body.named_buffers() if n in state)
+
+
+def test_norms_with_an_activation_inside_keep_it(timm):
+    torch.manual_seed(0)
+    plain = TimmBackbone(name="mobilenetv3_small_050").eval()
+    torch.manual_seed(0)
+    frozen = TimmBackbone(name="mobilenetv3_small_050", norm="frozen_bn").eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x)["c5"], frozen(x)["c5"], rtol=1e-3, atol=1e-4)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in frozen.modules())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [({"name": "resnet19"}, "no model of timm; did you mean resnet"),
+     ({"name": "mixer_s16_224"}, "does not take an image of 64x96|can't make features"),
+     ({"name": "resnet18", "out_features": ["c9"]}, "out_features"),
+     ({"name": "resnet18", "freeze_at": 6}, "freeze_at"),
+     ({"name": "convnext_atto", "norm": "gn"}, "no batch normalisation")],
+)  # fmt: skip
+def test_what_can_not_serve_says_why(timm, arguments, text):
+    with pytest.raises(ValueError, match=text):
+        TimmBackbone(**arguments)

@@ -1,0 +1,143 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision import models
+
+from detkit.backbones.torchvision import TorchvisionBackbone
+from detkit.config import load_config
+from detkit.detectors.build import build_detector
+from detkit.norms import FrozenBatchNorm2d
+from detkit.structures import Targets
+
+RETINANET = Path(__file__).parents[2] / "configs/base/retinanet.yaml"
+SMALL = ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "regnet_y_400mf", "efficientnet_b0", "densenet121"]
+LARGE = ["convnext_tiny", "swin_t", "vgg11"]
+
+
+@pytest.mark.parametrize("name", SMALL + LARGE)
+def test_declared_shapes_are_real_and_every_parameter_learns(name):
+    net = TorchvisionBackbone(name=name)
+    assert [s.stride for s in net.out_shapes.values()] == [8, 16, 32]
+    for size in ((64, 64), (75, 101)):
+        features = net(torch.randn(2, 3, *size))
+        assert list(features) == ["c3", "c4", "c5"]
+        for level, shape in net.out_shapes.items():
+            assert features[level].shape == (2, shape.channels, *(-(-side // shape.stride) for side in size))
+    sum(f.square().sum() for f in features.values()).backward()
+    assert [n for n, p in net.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("mobilenet_v3_small", "features"), ("swin_t", "permute")])
+def test_computes_what_the_network_computes(name, blocks):
+    torch.manual_seed(0)
+    theirs = models.get_model(name, weights=None).eval()
+    torch.manual_seed(0)
+    ours = TorchvisionBackbone(name=name).eval()
+    x, seen = torch.randn(1, 3, 64, 96), []
+    theirs.get_submodule(blocks).register_forward_hook(lambda _, __, out: seen.append(out.clone()))
+    with torch.no_grad():
+        theirs(x)
+        torch.testing.assert_close(ours(x)["c5"], seen[0], rtol=0, atol=0)
+
+
+def test_blocks_behind_the_last_level_are_left_out():
+    short = TorchvisionBackbone(name="resnet18", out_features=["c2", "c3"])
+    assert {n: s.stride for n, s in short.out_shapes.items()} == {"c2": 4, "c3": 8}
+    assert not any("layer3" in n for n, _ in short.named_parameters())
+    with pytest.raises(ValueError, match=r"out_features: \['c6'\]; resnet18 has c1 \(stride 2, 64 channels\)"):
+        TorchvisionBackbone(name="resnet18", out_features=["c6"])
+
+
+def test_norms_are_replaced_with_their_epsilon():
+    frozen = TorchvisionBackbone(name="mobilenet_v3_small", norm="frozen_bn")
+    norms = [m for m in frozen.modules() if isinstance(m, FrozenBatchNorm2d)]
+    assert {m.eps for m in norms} == {0.001}
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in frozen.modules())
+    assert any(isinstance(m, torch.nn.GroupNorm) for m in TorchvisionBackbone(name="resnet18", norm="gn").modules())
+    with pytest.raises(ValueError, match="norm: bn: convnext_tiny has no batch normalisation"):
+        TorchvisionBackbone(name="convnext_tiny", norm="bn")
+
+
+def test_frozen_blocks_have_no_gradient_and_keep_their_statistics():
+    net = TorchvisionBackbone(name="resnet18", freeze_at=2).train()
+    norm = net.stages["c2"].layer1_0.bn1
+    before = norm.running_mean.clone()
+    sum(f.sum() for f in net(torch.randn(2, 3, 64, 64)).values()).backward()
+    assert torch.equal(before, norm.running_mean)
+    frozen = {n for n, p in net.named_parameters() if p.grad is None}
+    assert frozen == {n for n, _ in net.named_parameters() if n.startswith(("stages.c1.", "stages.c2."))}
+    assert {n.split(".")[2] for n in frozen} == {"conv1", "bn1", "layer1_0", "layer1_1"}
+    with pytest.raises(ValueError, match="freeze_at: 1: swin_t has no block"):
+        TorchvisionBackbone(name="swin_t", freeze_at=1)
+
+
+def test_weights_of_a_file_give_the_same_features(tmp_path, caplog):
+    theirs = models.mobilenet_v3_small(weights=None)
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+    torch.save(theirs.state_dict(), tmp_path / "m.pth")
+    plain, frozen = (
+        TorchvisionBackbone(name="mobilenet_v3_small", norm=n, weights=str(tmp_path / "m.pth")).eval()
+        for n in (None, "frozen_bn")
+    )
+    plain.load_pretrained(), frozen.load_pretrained()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        want = theirs.eval().features(x)
+        torch.testing.assert_close(plain(x)["c5"], want)
+        torch.testing.assert_close(frozen(x)["c5"], want, rtol=1e-3, atol=1e-3)
+    again = TorchvisionBackbone(name="mobilenet_v3_small").eval()
+    again.load_state_dict(plain.state_dict())
+    assert torch.equal(again(x)["c5"], plain(x)["c5"])
+    for bad, text in ((str(tmp_path / "m.pth"), "no state dict of torchvision's resnet18"),
+                      ("IMAGENET", "neither a file nor torchvision weights of resnet18")):  # fmt: skip
+        with pytest.raises(ValueError, match=text):
+            TorchvisionBackbone(name="resnet18", weights=bad).load_pretrained()
+    with caplog.at_level(logging.WARNING, logger="detkit"):
+        TorchvisionBackbone(name="resnet18", norm="frozen_bn").load_pretrained()
+    assert "random weights" in caplog.text
+
+
+def test_weights_that_can_not_be_fetched_name_their_address(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def refuse(*_args, **_more):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    with pytest.raises(OSError, match=r"https://\S*resnet18\S* can't be fetched: no route to host"):
+        TorchvisionBackbone(name="resnet18", weights="default").load_pretrained()
+
+
+def test_other_numbers_of_channels_keep_the_response(tmp_path):
+    torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "r18.pth")
+    nets = [TorchvisionBackbone(name="resnet18", in_channels=c, weights=str(tmp_path / "r18.pth")) for c in (3, 4)]
+    for net in nets:
+        net.eval().load_pretrained()
+    grey = torch.randn(1, 1, 64, 64)
+    rgb, four = (net(grey.expand(1, c, 64, 64))["c5"] for net, c in zip(nets, (3, 4), strict=True))
+    torch.testing.assert_close(rgb, four, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("mobilenet_v3_larg", "did you mean mobilenet_v3_large"), ("fasterrcnn_resnet50_fpn", "no classification network"),
+     ("squeezenet1_1", "no chain of blocks"), ("vit_b_32", "does not take an image of 64x96")],
+)  # fmt: skip
+def test_what_can_not_serve_says_why(name, text):
+    with pytest.raises(ValueError, match=text):
+        TorchvisionBackbone(name=name)
+
+
+def test_one_training_step_of_a_retinanet():
+    overrides = ["backbone.type=TorchvisionBackbone", "backbone.name=mobilenet_v3_large", "neck.channels=32"]
+    detector = build_detector(load_config(RETINANET, [*overrides, "head.num_convs=1"]), 2)
+    pred = detector(torch.randint(0, 256, (2, 3, 64, 75), dtype=torch.uint8), torch.tensor([[64, 75], [60, 70]]))
+    targets = [Targets(torch.tensor([[3.0, 4, 40, 50]]), torch.tensor([1])) for _ in range(2)]
+    loss = detector.loss(pred, targets).mean()
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert [n for n, p in detector.named_parameters() if p.grad is None] == []
