@@ -1,0 +1,120 @@
+"""Weighted bidirectional feature pyramid of EfficientDet (1911.09070, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detkit.necks.base import Neck
+from detkit.norms import NormName, norm_layer
+from detkit.registry import NECKS
+from detkit.structures import FeatureShape
+
+EPSILON = 1e-4
+"""Of the fast normalised fusion (section 3.3)."""
+
+
+class Fusion(nn.Module):
+    """Fast normalised fusion of equal maps (section 3.3), SiLU, depthwise separable 3x3 convolution, norm.
+
+    O = sum_i w_i / (epsilon + sum_j w_j) * I_i with w_i >= 0 by a ReLU; all weights begin at 1.
+    """
+
+    def __init__(self, inputs: int, channels: int, norm: NormName) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(inputs))
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm = norm_layer(norm)(channels)
+
+    def shares(self) -> Tensor:
+        """(inputs,) of each map; they sum to almost one."""
+        weight = F.relu(self.weight)
+        return weight / (weight.sum() + EPSILON)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps (B, C, H, W) of one size -> one of the same."""
+        shares = self.shares()
+        mixed = torch.stack([share * x for share, x in zip(shares, maps, strict=True)]).sum(dim=0)
+        out: Tensor = self.norm(self.pointwise(self.depthwise(F.silu(mixed))))
+        return out
+
+
+class Layer(nn.Module):
+    """One pass down and one pass up over L levels (section 3.2, figure 2d)."""
+
+    def __init__(self, levels: int, channels: int, norm: NormName) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(Fusion(2, channels, norm) for _ in range(levels - 1))
+        # The top one has no node of the way down, so it is made of two maps, the others of three.
+        self.up = nn.ModuleList(Fusion(3 if i < levels - 2 else 2, channels, norm) for i in range(levels - 1))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """L maps, finest first -> L maps of the same sizes."""
+        middle = [maps[-1]]
+        for fuse, here in zip(reversed(self.down), reversed(maps[:-1]), strict=True):
+            grown = F.interpolate(middle[0], size=here.shape[-2:], mode="nearest")
+            middle.insert(0, fuse([here, grown]))
+        out = [middle[0]]
+        for i, fuse in enumerate(self.up, start=1):
+            parts = [maps[i], halve(out[-1])] if i == len(maps) - 1 else [maps[i], middle[i], halve(out[-1])]
+            out.append(fuse(parts))
+        return out
+
+
+@NECKS.register()
+class BiFPN(Neck):
+    """`layers` rounds of top-down and bottom-up fusion with learnt, normalised weights.
+
+    Each input level goes through a 1x1 convolution and a norm to `channels`; `extra_levels` more are made
+    by 3x3 max pooling with stride 2, the first one of the last backbone level through a 1x1 convolution of
+    its own. norm: after every convolution (bn in the paper). Channels and layers for EfficientDet D0, D1,
+    D2, D3, ...: 64 and 3, 88 and 4, 112 and 5, 160 and 6. Convolutions begin as Kaiming normal (fan out),
+    fusion weights at 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_shapes: dict[str, FeatureShape],
+        channels: int = 64,
+        layers: int = 3,
+        extra_levels: int = 2,
+        norm: NormName = "bn",
+    ) -> None:
+        super().__init__()
+        if channels < 1 or layers < 1 or extra_levels < 0:
+            raise ValueError(f"channels={channels}, layers={layers}, extra_levels={extra_levels}: want 1, 1 and 0")
+        self.top = list(in_shapes)[-1]
+        shapes = list(in_shapes.values())
+        strides = [s.stride for s in shapes] + [shapes[-1].stride * 2 ** (i + 1) for i in range(extra_levels)]
+        if len(strides) < 2:
+            raise ValueError(f"extra_levels: {extra_levels}: one level alone leaves nothing to fuse")
+
+        def lateral(in_channels: int) -> nn.Module:
+            return nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), norm_layer(norm)(channels))
+
+        self.lateral = nn.ModuleDict({n: lateral(s.channels) for n, s in in_shapes.items()})
+        self.extra = nn.ModuleList([lateral(shapes[-1].channels)] if extra_levels else [])
+        self.layers = nn.ModuleList(Layer(len(strides), channels, norm) for _ in range(layers))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.out_shapes = {f"p{s.bit_length() - 1}": FeatureShape(channels, s) for s in strides}
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Backbone levels -> p levels, finest first."""
+        maps = [layer(features[n]) for n, layer in self.lateral.items()]
+        for i in range(len(self.out_shapes) - len(maps)):
+            maps.append(halve(self.extra[0](features[self.top]) if i == 0 else maps[-1]))
+        for layer in self.layers:
+            maps = layer(maps)
+        return dict(zip(self.out_shapes, maps, strict=True))
+
+
+def halve(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2)) by 3x3 max pooling."""
+    return F.max_pool2d(x, 3, stride=2, padding=1)
