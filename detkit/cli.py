@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "list": ("detkit.config_cli:list", "registered parts: name, origin, one line"),
     "config": ("detkit.config_cli:config", "show a config with its origins, or check configs"),
     "data": ("detkit.data.cli", "make or look at data sets"),
+    "anchors": ("detkit.anchors.cli", "how well anchors fit the training boxes; anchors that fit"),
     "convert": ("detkit.interop.cli", "weights of torchvision or Detectron2 to a checkpoint"),
     "doctor": ("detkit.ops.doctor", "what is installed, what was built against what"),
 }

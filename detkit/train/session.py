@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from detkit.anchors.reach import warn_of_misfits
 from detkit.config import Config
 from detkit.data.datasets.base import check_same_classes
 from detkit.data.loader import build_eval_loader, build_train_loader
@@ -133,6 +134,10 @@ class Session:
             write_json(self.folder / ENVIRONMENT, self.environment)
             log.info("%s", self.header())
             warn_of_slow_precision(self.options, self.device)
+            warn_of_misfits(
+                self.detector, self.train_set, self.transforms("train"), self.loader_options,
+                seed=self.config.seed, config=self.config.name,
+            )  # fmt: skip
         try:
             with stop_on_signals(self.trainer) as received:
                 self.trainer.run()

@@ -1,0 +1,169 @@
+"""The verb `detkit anchors`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from detkit.anchors.base import AnchorGenerator
+    from detkit.anchors.reach import Reach, Sample
+
+IMAGES = 2000
+SIZES = (("small, below 32^2 px on disk", 0, 32**2), ("medium", 32**2, 96**2), ("large, from 96^2 px", 96**2, 1e12))
+"""COCO's, by annotated area."""
+SHAPES = (
+    ("very tall, from 3:1", 3, 1e12), ("tall", 1.5, 3), ("square, 2:3 to 3:2", 1 / 1.5, 1.5), ("wide", 1 / 3, 1 / 1.5),
+    ("very wide, below 1:3", 0, 1 / 3),
+)  # fmt: skip
+"""By height over width, as the network sees it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    check = verbs.add_parser("check", help="share of training objects that have an anchor of the positive IoU")
+    fit = verbs.add_parser("fit", help="anchors by k-means on IoU, as YAML to paste into the config")
+    for verb in (check, fit):
+        verb.add_argument("config", help="config file")
+        verb.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for detkit train")
+        verb.add_argument("--images", type=int, default=IMAGES, metavar="N",
+                          help=f"images to look at (default {IMAGES}; 0: all)")  # fmt: skip
+        verb.add_argument("--iou", type=float, help="IoU that counts as reached; default: the assigner's")
+    check.add_argument("--json", metavar="FILE", help="write the figures here, too")
+    fit.add_argument("--per-cell", type=int, metavar="N", help="anchors a cell; default: as many as now")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what the sub-verb says."""
+    from detkit.anchors.reach import measure
+
+    if args.images < 0:
+        raise ValueError(f"--images: {args.images} is negative")
+    generator, strides, positive, forces, samples, total = read(args)
+    reach = measure(generator, strides, samples)
+    if not len(reach.iou):
+        raise ValueError(f"no objects in {reach.images} training images: nothing to hold anchors against")
+    if args.verb == "fit":
+        return print_fit(args, generator, strides, positive, samples, reach)
+    report = to_json(reach, strides, positive, forces)
+    print(format_table(report, reach.images, total))
+    if args.json:
+        path = Path(args.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"images": reach.images, "of_images": total, **report}, indent=1) + "\n")
+    return 0
+
+
+def read(args: argparse.Namespace) -> tuple[AnchorGenerator, list[int], float, bool, list[Sample], int]:
+    """Anchors, strides, IoU that counts, whether best anchors are forced, objects, images in the split."""
+    from detkit.anchors.reach import read_samples
+    from detkit.config import load_config
+    from detkit.registry import ANCHORS, ASSIGNERS, BACKBONES, DATASETS, NECKS, TRANSFORMS
+
+    config = load_config(args.config, args.overrides)
+    assigner = ASSIGNERS.build(config.assigner)
+    positive = assigner.positive_iou if args.iou is None else args.iou
+    if positive is None:
+        raise ValueError(f"{type(assigner).__name__} has no IoU from which an anchor is positive; give one with --iou")
+    if not 0 < positive <= 1:
+        raise ValueError(f"--iou: {positive} is not in (0, 1]")
+    neck = NECKS.build(config.neck, in_shapes=BACKBONES.build(config.backbone).out_shapes)
+    strides = [shape.stride for shape in neck.out_shapes.values()]
+    dataset = DATASETS.build(config.require("data.train.dataset"))
+    transforms = [TRANSFORMS.build(node) for node in config.require("data.train.transforms")]
+    samples = list(
+        read_samples(
+            dataset, transforms, config.options("data.loader"), seed=config.seed, limit=args.images or None,
+            read_images=True,
+        )
+    )  # fmt: skip
+    return (
+        ANCHORS.build(config.anchors, strides=tuple(strides)),
+        strides,
+        positive,
+        assigner.forces_best,
+        samples,
+        len(dataset),
+    )
+
+
+def to_json(reach: Reach, strides: list[int], positive: float, forces: bool) -> dict[str, Any]:
+    """All figures, group by group; a group without objects has null shares."""
+    sides = reach.boxes[:, 2:] - reach.boxes[:, :2]
+    ratio = sides[:, 1] / sides[:, 0]
+
+    def figures(mask: Tensor) -> dict[str, Any]:
+        iou = reach.iou[mask]
+        count, reached, overlapped = len(iou), int((iou >= positive).sum()), int((iou > 0).sum())
+        return {
+            "objects": count,
+            "reached": reached / count if count else None,
+            "mean_best_iou": float(iou.mean()) if count else None,
+            "forced": overlapped - reached if forces else 0,
+            "lost": count - overlapped if forces else count - reached,
+        }
+
+    return {
+        "positive_iou": positive,
+        "all": figures(reach.iou >= 0),
+        "size": {name: figures((reach.area >= low) & (reach.area < high)) for name, low, high in SIZES},
+        "shape": {name: figures((ratio >= low) & (ratio < high)) for name, low, high in SHAPES},
+        "level": {f"stride {s}": figures(reach.level == i) for i, s in enumerate(strides)},
+    }
+
+
+def format_table(report: dict[str, Any], images: int, total: int) -> str:
+    """The figures of `to_json` as a table with its legend."""
+    rows = [("all objects", report["all"])]
+    titles = {"size": "by size", "shape": "by height : width", "level": "by level of the best anchor"}
+    for key, title in titles.items():
+        rows.append((title, None))
+        rows += [(f"  {name}", figures) for name, figures in report[key].items()]
+    lines = [
+        f"training objects of {images} of {total} images, as the network sees them",
+        f"{'':32} {'objects':>8} {'reached':>8} {'mean IoU':>9} {'forced':>8} {'lost':>8}",
+    ]
+    for name, f in rows:
+        if f is None:
+            lines.append(name)
+        elif not f["objects"]:
+            lines.append(f"{name:32} {0:8d} {'-':>8} {'-':>9} {'-':>8} {'-':>8}")
+        else:
+            lines.append(
+                f"{name:32} {f['objects']:8d} {100 * f['reached']:6.1f} % {f['mean_best_iou']:9.3f} "
+                f"{f['forced']:8d} {f['lost']:8d}"
+            )
+    lines.append(
+        f"reached: the best anchor has an IoU of at least {report['positive_iou']:g}; forced: below that, but learnt "
+        "by the assigner's rule that an object's best anchor is positive; lost: no anchor learns it"
+    )
+    return "\n".join(lines)
+
+
+def print_fit(
+    args: argparse.Namespace,
+    generator: AnchorGenerator,
+    strides: list[int],
+    positive: float,
+    samples: list[Sample],
+    before: Reach,
+) -> int:
+    """Fits, and prints YAML with the reach before and after as comments."""
+    from detkit.anchors.fit import fit, to_yaml
+
+    per_cell = max(generator.per_cell) if args.per_cell is None else args.per_cell
+    if per_cell < 1:
+        raise ValueError(f"--per-cell: {per_cell} is less than 1")
+    sizes, after = fit(samples, strides, per_cell, positive)
+    for name, count, reach in (("before", max(generator.per_cell), before), ("after", per_cell, after)):
+        print(
+            f"# {name + ':':7} {100 * reach.share(positive):.1f} % of {len(reach.iou)} objects in {reach.images} "
+            f"images reached at IoU {positive:g}, mean best IoU {float(reach.iou.mean()):.3f}, {count} anchors a cell"
+        )
+    print(to_yaml(sizes, strides))
+    return 0

@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from detkit.anchors.explicit import ExplicitAnchors
+from detkit.registry import ANCHORS
+
+CPU = torch.device("cpu")
+
+
+def test_by_hand_in_the_middle_of_the_cell():
+    anchors = ExplicitAnchors(strides=(8, 16), sizes=[[(4, 2), (8, 8)], [(20, 10)]])
+    assert anchors.per_cell == (2, 1)
+    fine, coarse = anchors([(1, 2), (1, 1)], (8, 16), CPU)
+    assert fine.tolist() == [[2, 3, 6, 5], [0, 0, 8, 8], [10, 3, 14, 5], [8, 0, 16, 8]]
+    assert coarse.tolist() == [[-2, 3, 18, 13]]
+
+
+def test_one_list_serves_every_level_and_yaml_gives_lists():
+    anchors = ANCHORS.build({"type": "ExplicitAnchors", "sizes": [[4, 2]], "offset": 0.0}, strides=(8, 16))
+    fine, coarse = anchors([(1, 1), (1, 1)], (8, 8), CPU)
+    assert fine.tolist() == coarse.tolist() == [[-2, -1, 2, 1]]
+    nested = ANCHORS.build({"type": "ExplicitAnchors", "sizes": [[[4, 2]], [[6, 2], [8, 1.5]]]}, strides=(8, 16))
+    assert nested.per_cell == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [([], "positive"), ([[(1, 1)]], "1 lists for 2 levels"), ([(0, 1)], "positive"), ([[(1, 1)], []], "stride 16")],
+)
+def test_senseless_sizes_are_named(sizes, text):
+    with pytest.raises(ValueError, match=f"sizes.*{text}"):
+        ExplicitAnchors(strides=(8, 16), sizes=sizes)
