@@ -1,6 +1,8 @@
-"""Random cases of detkit.ops.nms and batched_nms against torchvision: `python tools/fuzz_nms.py`.
+"""Random cases of detkit's suppression ops: `python tools/fuzz_nms.py`.
 
-Compares indices and order; where torchvision does not load, with the plain PyTorch reference. torchvision's
+nms and batched_nms against torchvision, nms_padded against those, soft_nms and diou_nms against plain PyTorch.
+
+Compares indices, order and scores; where torchvision does not load, with the plain PyTorch reference. torchvision's
 nms is called group by group for the batched cases, because its own batched_nms shifts coordinates and leaves
 the order of equal scores open. Stops at the first difference and saves it; `--replay FILE` runs that case again.
 """
@@ -14,7 +16,7 @@ import time
 import torch
 from torch import Tensor
 
-from detkit.ops import batched_nms, nms
+from detkit.ops import batched_nms, diou, diou_nms, nms, nms_padded, soft, soft_nms
 from detkit.ops.hard_nms import reference_mask
 
 try:
@@ -139,27 +141,74 @@ def same(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float)
     return torch.equal(got, expected(boxes, scores, groups, threshold))
 
 
+def same_padded(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float, size: int) -> bool:
+    """Whether the padded op gives the first of the same indices, then -1."""
+    wanted = expected(boxes, scores, groups, threshold)[:size]
+    indices, count = nms_padded(boxes, scores, threshold, size, groups)
+    filled = torch.cat([wanted, wanted.new_full((size - len(wanted),), -1)])
+    return int(count) == len(wanted) and torch.equal(indices, filled)
+
+
+def same_soft(
+    boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float, method: str, floor: float
+) -> bool:
+    """Whether soft-NMS gives the reference's boxes and scores; in the very same order where no exp is rounded."""
+    options = {"iou_threshold": threshold, "sigma": 0.5, "min_score": floor}
+    keep, lowered = soft_nms(boxes, scores, groups, method=method, **options)
+    rows, wanted = soft.reference(boxes, scores, groups, method == "gaussian", **options)
+    if method == "linear":
+        return torch.equal(keep, rows) and torch.equal(lowered, wanted)
+    if not torch.equal(keep.sort().values, rows.sort().values):
+        return False
+    return torch.allclose(lowered[keep.argsort()], wanted[rows.argsort()], rtol=1e-6, atol=0)
+
+
+def same_diou(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> bool:
+    """Whether DIoU-NMS gives the reference's indices in the same order."""
+    wanted = diou.reference(boxes, scores, groups, threshold)
+    return torch.equal(diou_nms(boxes, scores, threshold, groups), wanted)
+
+
+def difference(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float, variants: bool) -> str | None:
+    """The op that differs, if one does."""
+    drawn = boxes, scores, groups, threshold
+    if not same(*drawn):
+        return "nms" if groups is None else "batched_nms"
+    if variants and not same_padded(*drawn, size=7):
+        return "nms_padded"
+    for method in ("linear", "gaussian") if variants else ():
+        if not same_soft(*drawn, method=method, floor=0.01):
+            return f"soft_nms, {method}"
+    return "diou_nms" if variants and not same_diou(*drawn) else None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0, help="first case")
     parser.add_argument("--large-every", type=int, default=100, help="one case in so many has many boxes")
+    parser.add_argument(
+        "--variants-every", type=int, default=20, help="one case in so many goes to the slow references"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--replay", metavar="FILE", help="run one saved case")
     args = parser.parse_args()
     if args.replay:
         saved = torch.load(args.replay, weights_only=True)
-        print("same" if same(*saved) else "DIFFERENT")
-        return 0
+        found = difference(*saved, variants=True)
+        print(f"DIFFERENT: {found}" if found else "same")
+        return int(bool(found))
     torch.set_num_threads(args.threads)
     lanes = torch.ops.detkit.cpu_lanes()
     start = time.perf_counter()
     for seed in range(args.seed, args.seed + args.cases):
-        drawn = case(seed, large=seed % args.large_every == args.large_every - 1)
-        if not same(*drawn):
+        large = seed % args.large_every == args.large_every - 1
+        drawn = case(seed, large)
+        found = difference(*drawn, variants=not large and seed % args.variants_every == 0)
+        if found:
             path = f"nms_case_{seed}.pt"
             torch.save(drawn, path)
-            print(f"DIFFERENT: case {seed}, n {len(drawn[0])}, threshold {drawn[3]!r}, saved to {path}")
+            print(f"DIFFERENT: {found}, case {seed}, n {len(drawn[0])}, threshold {drawn[3]!r}, saved to {path}")
             return 1
         if (seed + 1) % 50_000 == 0:
             print(f"{seed + 1 - args.seed} cases, {time.perf_counter() - start:.0f} s", flush=True)

@@ -1,7 +1,8 @@
 """Native ops and their Python faces.
 
 nms, batched_nms: greedy suppression with torchvision's results. nms_mask: the same on sorted boxes, and of
-fixed size. nms_padded: a fixed number of indices. sigmoid_focal_sum: focal loss over integer labels.
+fixed size. nms_padded: a fixed number of indices. soft_nms, diou_nms, matrix_nms: its relatives.
+sigmoid_focal_sum: focal loss over integer labels.
 The functions are loaded on first use, so that `detkit doctor` can be asked without importing torch.
 """
 
@@ -11,17 +12,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detkit.ops.diou import diou_nms
     from detkit.ops.hard_nms import batched_nms, nms, nms_mask
+    from detkit.ops.matrix import matrix_nms
     from detkit.ops.padded_nms import nms_padded
     from detkit.ops.sigmoid_focal import sigmoid_focal_sum
+    from detkit.ops.soft import soft_nms
 
-__all__ = ["batched_nms", "nms", "nms_mask", "nms_padded", "sigmoid_focal_sum"]
+__all__ = [
+    "batched_nms",
+    "diou_nms",
+    "matrix_nms",
+    "nms",
+    "nms_mask",
+    "nms_padded",
+    "sigmoid_focal_sum",
+    "soft_nms",
+]
 _HOMES = {
     "batched_nms": "hard_nms",
+    "diou_nms": "diou",
+    "matrix_nms": "matrix",
     "nms": "hard_nms",
     "nms_mask": "hard_nms",
     "nms_padded": "padded_nms",
     "sigmoid_focal_sum": "sigmoid_focal",
+    "soft_nms": "soft",
 }
 
 

@@ -65,7 +65,7 @@ def _nms(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: fl
     boxes, groups = prepared(boxes, groups)
     check_scores(boxes, scores)
     if _native_nms is not None and (boxes.is_cpu or (native.cuda and boxes.is_cuda)):
-        keep: Tensor = _native_nms(boxes, _real(scores), groups, float(iou_threshold))
+        keep: Tensor = _native_nms(boxes, real(scores), groups, float(iou_threshold))
         return keep
     fall_back(boxes.device.type)
     return _through_torchvision(boxes, scores, groups, float(iou_threshold))
@@ -81,7 +81,7 @@ def check_scores(boxes: Tensor, scores: Tensor) -> None:
         raise ValueError(f"scores are on {scores.device}, boxes on {boxes.device}")
 
 
-def _real(x: Tensor) -> Tensor:
+def real(x: Tensor) -> Tensor:
     """Contiguous, float32 or float64."""
     if x.dtype is not torch.float32 and x.dtype is not torch.float64:
         x = x.float()
@@ -103,7 +103,7 @@ def prepared(boxes: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor | Non
         if groups.device != boxes.device:
             raise ValueError(f"groups are on {groups.device}, boxes on {boxes.device}")
         groups = groups.long().contiguous()
-    return _real(boxes), groups
+    return real(boxes), groups
 
 
 def _sorted_nms(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:

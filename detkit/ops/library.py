@@ -14,7 +14,7 @@ import torch
 
 PACKAGE = Path(__file__).resolve().parent.parent
 REBUILD = "detkit doctor --build"
-OPS = ("nms", "nms_mask", "sigmoid_focal", "sigmoid_focal_backward", "cpu_lanes")
+OPS = ("nms", "nms_mask", "soft_nms", "diou_nms", "sigmoid_focal", "sigmoid_focal_backward", "cpu_lanes")
 logger = logging.getLogger("detkit")
 _told: set[str] = set()
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detkit.detectors.nms import HardNMS
+from detkit.coders.delta import DeltaCoder
+from detkit.detectors.nms import DIoUNMS, HardNMS, MatrixNMS, NMSBase, SoftNMS
+from detkit.detectors.postprocess import PostprocessOptions, postprocess
+from detkit.losses.focal import SigmoidFocalLoss
 from detkit.registry import NMS
+from detkit.structures import Predictions
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 11], [30, 30, 40, 40]])
 SCORES = torch.tensor([0.5, 0.9, 0.7])
@@ -32,3 +36,36 @@ def test_threshold_is_checked() -> None:
 
 def test_it_is_registered() -> None:
     assert NMS.get("HardNMS") is HardNMS
+
+
+@pytest.mark.parametrize("part", [HardNMS(), SoftNMS(), SoftNMS(method="linear"), DIoUNMS(), MatrixNMS()])
+def test_every_part_says_scores_in_order_and_keeps_groups_apart(part: NMSBase) -> None:
+    keep, scores = part(BOXES, SCORES, torch.tensor([0, 0, 0]))
+    assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+    assert (scores <= SCORES[keep]).all()
+    assert keep[0] == 1
+    twin = (scores[keep == 0] < 0.2).all()  # dropped, or next to nothing
+    assert twin
+    keep, scores = part(BOXES, SCORES, torch.tensor([0, 1, 2]))
+    assert keep.tolist() == [1, 2, 0]
+    assert torch.equal(scores, SCORES[keep])
+
+
+@pytest.mark.parametrize("name", ["SoftNMS", "DIoUNMS", "MatrixNMS"])
+def test_a_config_names_them_and_lowered_scores_reach_the_detections(name: str) -> None:
+    node = {"type": name, "class_agnostic": True}
+    logits = torch.logit(SCORES)[:, None].expand(3, 1)[None]
+    pred = Predictions(logits, torch.zeros(1, 3, 4), BOXES, (3,))
+    (found,) = postprocess(
+        pred, torch.tensor([[50, 50]]), PostprocessOptions(), SigmoidFocalLoss(), DeltaCoder(), NMS.build(node)
+    )
+    assert found.scores.tolist()[:2] == pytest.approx([0.9, 0.7])
+    assert len(found) == 2 or found.scores[2] < 0.2
+    assert (found.scores > 0.05).all()
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"sigma: 0\.0 must be greater than 0"):
+        SoftNMS(sigma=0.0)
+    with pytest.raises(ValueError, match=r"min_score: 2 is not in \[0, 1\]"):
+        SoftNMS(min_score=2)

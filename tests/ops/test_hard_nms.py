@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
+import fuzz_nms as fuzz
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,18 +19,6 @@ from detkit.ops import batched_nms, nms, nms_mask
 from detkit.ops.hard_nms import reference_mask
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load_fuzz() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fuzz_nms", ROOT / "tools" / "fuzz_nms.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fuzz = load_fuzz()
 
 
 def random_boxes(n: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import fuzz_nms as fuzz
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detkit.ops import batched_nms, nms, nms_padded
-from tests.ops.test_hard_nms import SQUARES, fuzz, random_boxes
+
+SQUARES = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [40, 40, 50, 50]])
+
+
+def random_boxes(n: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return fuzz.boxes_of("cluster", n, g).to(dtype), torch.rand(n, generator=g)
 
 
 def test_hand_drawn_boxes() -> None:
