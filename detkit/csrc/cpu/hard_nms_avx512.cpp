@@ -55,9 +55,13 @@ struct Avx512 {
   static bool test_all(const Lanes* list, int64_t n, const Box<float>& b, const Threshold<float>& t) {
     const __m512 x1 = _mm512_set1_ps(b.x1), y1 = _mm512_set1_ps(b.y1);
     const __m512 x2 = _mm512_set1_ps(b.x2), y2 = _mm512_set1_ps(b.y2), scaled = _mm512_set1_ps(b.scaled);
-    for (int64_t i = 0; i < n; ++i)
-      if (may_hit(list[i], x1, y1, x2, y2, scaled) && hit(list[i], b, t)) return true;
-    return false;
+    int64_t i = 0;
+    for (; i + 2 <= n; i += 2) {  // two blocks a branch
+      const __mmask16 first = may_hit(list[i], x1, y1, x2, y2, scaled);
+      const __mmask16 second = may_hit(list[i + 1], x1, y1, x2, y2, scaled);
+      if ((first | second) && (hit(list[i], b, t) || hit(list[i + 1], b, t))) return true;
+    }
+    return i < n && may_hit(list[i], x1, y1, x2, y2, scaled) && hit(list[i], b, t);
   }
 };
 

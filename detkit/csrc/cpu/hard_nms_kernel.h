@@ -235,11 +235,11 @@ void suppress_sorted(const typename V::scalar* boxes, const int32_t* rows, int64
   if (threshold < 0) return suppress_plain(boxes, rows, m, threshold, keep);
 
   static thread_local Grid<T, Near::width> grid;
+  static thread_local std::vector<Block<T, W>> list;  // kept: many small groups come one after the other
   const Threshold<T> t(threshold);
   const bool grid_fits = t.value >= 0.25;
   bool use_grid = false;
-  std::vector<Block<T, W>> list;
-  list.reserve(size_t(std::min(m, linear_limit)) / W + 1);
+  list.clear();
   int64_t kept = 0;
   for (int64_t p = 0; p < m; ++p) {
     const int32_t row = rows ? rows[p] : int32_t(p);
@@ -273,6 +273,7 @@ void suppress_sorted(const typename V::scalar* boxes, const int32_t* rows, int64
     }
   }
   if (use_grid) grid.release();
+  if (int64_t(list.size()) * W > 2 * linear_limit) std::vector<Block<T, W>>().swap(list);
 }
 
 }  // namespace
