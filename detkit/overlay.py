@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
         raise ValueError(f"{show(path)}:{lines.get(BASE_KEY, 1)}: `_base_` is a file or a list of files, not {bases!r}")
     result = Tree()
     for base in bases:
-        below = (path.parent / str(base)).resolve()
+        below = _base_file(base, path.parent)
         if not below.is_file():
             raise FileNotFoundError(
                 f"{show(path)}:{lines.get(BASE_KEY, 1)}: `_base_: {base}` is no file ({show(below)})"
@@ -49,6 +50,15 @@ def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
     here.imports = [(entry, path.parent) for entry in entries]
     overlay(result, here)
     return result
+
+
+def _base_file(base: str, folder: Path) -> Path:
+    """The file of a `_base_` entry: a path beside the config, or `package:path` inside an installed package."""
+    package, colon, inside = base.partition(":")
+    spec = importlib.util.find_spec(package) if colon and package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        return (folder / base).resolve()
+    return Path(next(iter(spec.submodule_search_locations)), inside).resolve()
 
 
 def _is_names(value: Any) -> bool:

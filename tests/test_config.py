@@ -346,3 +346,13 @@ def test_checking_needs_no_torchvision_and_no_weights(write):
         "assert 'torchvision' not in sys.modules and 'matplotlib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(write("backbone: {depth: 18}"))], check=True)
+
+
+def test_a_base_inside_an_installed_package(tmp_path):
+    (tmp_path / "own.yaml").write_text("_base_: detkit:scaffold/base.yaml\nneck: {channels: 32}\n")
+    config = load_config(tmp_path / "own.yaml")
+    assert (config.neck.channels, config.backbone.depth) == (32, 18)
+    for base in ("detkit:scaffold/none.yaml", "no_such_package:base.yaml"):
+        (tmp_path / "own.yaml").write_text(f"_base_: {base}\n")
+        with pytest.raises(FileNotFoundError, match=f"own.yaml:1: `_base_: {base}` is no file"):
+            load_config(tmp_path / "own.yaml")

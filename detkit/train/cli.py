@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a file laid over the config, as one of configs/losses; may be given more than once",
     )
-    parser.add_argument("--output", metavar="DIR", help="run folder; default: runs/<name of config and overlays>")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="run folder; default: runs/<name of config and overlays>, for a config.yaml of its folder",
+    )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on with the run in the run folder, exactly")
     start.add_argument("--init-from", metavar="CKPT", help="start a new run from these weights alone")
@@ -37,11 +41,13 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides, overlays=args.overlay)
     for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
         config.require(path)
-    folder = (
-        Path(args.output)
-        if args.output
-        else Path("runs") / "-".join(Path(f).stem for f in [args.config, *args.overlay])
-    )
+    name = "-".join(run_name(Path(file)) for file in [args.config, *args.overlay])
+    folder = Path(args.output) if args.output else Path("runs") / name
     from detkit.train.session import train
 
     return train(config, folder, resume=args.resume, init_from=args.init_from, overwrite=args.overwrite)
+
+
+def run_name(config: Path) -> str:
+    """`a/shapes.yaml` -> shapes; `projects/my_net/config.yaml` -> my_net, as every project has a config.yaml."""
+    return config.stem if config.stem != "config" else config.resolve().parent.name
