@@ -176,9 +176,17 @@ class Registry:
         if missing:
             raise ValueError(f"{name}: missing argument {', '.join(missing)}")
         try:
-            return cls(**values, **wanted)
+            part = cls(**values, **wanted)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+        except AttributeError as error:
+            if "before Module.__init__()" not in str(error):
+                raise
+            part = None
+        if part is None or (hasattr(cls, "register_buffer") and "_buffers" not in vars(part)):
+            place = self.entry(name).place
+            raise ValueError(f"{place}: {cls.__name__}.__init__ must call super().__init__() before anything else")
+        return part
 
 
 def load_plugins() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
+from typing import Any
+
 import torch
 
 from detkit.config import Config
 from detkit.detectors.dense import DenseDetector
+from detkit.overlay import show
 from detkit.registry import (
     ANCHORS,
     ASSIGNERS,
@@ -30,8 +35,8 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
     """
     pixels = config.options("pixels")
     backbone = BACKBONES.build(config.backbone)
-    neck = NECKS.build(config.neck, in_shapes=backbone.out_shapes)
-    levels: dict[str, FeatureShape] = neck.out_shapes
+    neck = NECKS.build(config.neck, in_shapes=levels_of("backbone", backbone))
+    levels = levels_of("neck", neck)
     anchors = ANCHORS.build(config.anchors, strides=tuple(s.stride for s in levels.values()))
     class_loss = CLASS_LOSSES.build(config.losses.classification)
     head = HEADS.build(
@@ -59,6 +64,19 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
     return detector
 
 
+def levels_of(slot: str, part: Any) -> dict[str, FeatureShape]:
+    """A backbone's or neck's `out_shapes`; ValueError that says what to write where there are none."""
+    name = type(part).__name__
+    shapes = getattr(part, "out_shapes", None)
+    if isinstance(shapes, dict) and shapes and all(isinstance(s, FeatureShape) for s in shapes.values()):
+        return shapes
+    what = "is not set" if shapes is None else f"is {shapes!r}"
+    raise ValueError(
+        f"{slot}: {name}.out_shapes {what}: its constructor has to say which levels come out, finest first, as in "
+        f'self.out_shapes = {{"c3": FeatureShape(channels=128, stride=8), ...}}'
+    )
+
+
 @torch.no_grad()
 def probe(detector: DenseDetector) -> None:
     """Runs a 64-pixel image through backbone and neck and holds every level against its declaration."""
@@ -68,10 +86,12 @@ def probe(detector: DenseDetector) -> None:
     image = torch.zeros(1, channels, PROBE_SIDE, PROBE_SIDE)
     try:
         features = detector.backbone(image)
+    except NotImplementedError:
+        raise ValueError(f"backbone: {type(detector.backbone).__name__} has no forward of its own") from None
     except RuntimeError as error:
-        name = type(detector.backbone).__name__
         raise ValueError(
-            f"{name} can't take an image of {channels} channels (pixels.mean has {channels} values): {error}"
+            f"backbone: {type(detector.backbone).__name__} can't take an image of {channels} channels (pixels.mean has "
+            f"{channels} values), {tuple(image.shape)}: {error}{_failed_at(detector.backbone, error)}"
         ) from error
     _compare("backbone", type(detector.backbone).__name__, detector.backbone.out_shapes, features)
     pyramid = detector.neck(features)
@@ -83,9 +103,14 @@ def _compare(
     slot: str,
     name: str,
     declared: dict[str, FeatureShape],
-    features: dict[str, torch.Tensor],
+    features: Any,
     per_cell: tuple[int, ...] = (),
 ) -> None:
+    if not isinstance(features, dict) or not all(isinstance(f, torch.Tensor) for f in features.values()):
+        raise ValueError(
+            f"{slot}: {name}.forward gives a {type(features).__name__}, not a dict of feature maps by level name, as "
+            f"in return {{{', '.join(f'{level!r}: ...' for level in declared)}}}"
+        )
     rows, wrong = [], list(declared) != list(features)
     for i, level in enumerate(dict.fromkeys([*declared, *features])):
         shape, feature = declared.get(level), features.get(level)
@@ -103,3 +128,10 @@ def _compare(
             f"{slot}: {name}.out_shapes is not what {name} puts out for a {PROBE_SIDE}x{PROBE_SIDE} image:\n"
             + "\n".join([head, *rows])
         )
+
+
+def _failed_at(part: torch.nn.Module, error: Exception) -> str:
+    """` (file:line)` of the last line of the part's own file that ran before the error; nothing if none did."""
+    own = getattr(sys.modules.get(type(part).__module__), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
+    return f" ({show(str(own))}:{lines[-1]})" if lines else ""

@@ -32,7 +32,10 @@ def normalize(images: Tensor, sizes: Tensor | None, options: PixelOptions) -> Te
     sizes: (B, 2) height and width of each image inside its padding, on the host; None: no padding.
     """
     if images.shape[1] != len(options.mean):
-        raise ValueError(f"images have {images.shape[1]} channels, pixels.mean has {len(options.mean)} values")
+        raise ValueError(
+            f"images have {images.shape[1]} channels, pixels.mean has {len(options.mean)} values: give pixels.mean and "
+            f"pixels.std one value a channel, and build the backbone for as many (data sets give 3, RGB)"
+        )
     x = images.flip(1) if options.order == "bgr" else images
     mean = images.new_tensor(options.mean, dtype=torch.float32).view(1, -1, 1, 1)
     std = images.new_tensor(options.std, dtype=mean.dtype).view(1, -1, 1, 1)
