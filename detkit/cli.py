@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("detkit.train.cli", "train a detector from a config"),
     "eval": ("detkit.evaluate.cli", "COCO metrics of a run or checkpoint"),
     "predict": ("detkit.detectors.predict_cli", "detect in files, folders and globs"),
+    "new": ("detkit.scaffold.cli", "a project of your own: part, config, README and test"),
     "list": ("detkit.config_cli:list", "registered parts: name, origin, one line"),
     "config": ("detkit.config_cli:config", "show a config with its origins, or check configs"),
     "data": ("detkit.data.cli", "make or look at data sets"),
@@ -28,6 +29,7 @@ EXAMPLES = """examples:
   detkit eval runs/first
   detkit predict runs/first photos/ --score 0.5
   detkit config show configs/quickstart/shapes.yaml --origin
+  detkit new backbone my_net
 
 `detkit VERB --help` says more."""
 

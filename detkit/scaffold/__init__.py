@@ -1,0 +1,1 @@
+"""What `detkit new` writes: a working template for every kind of part, in a folder each."""

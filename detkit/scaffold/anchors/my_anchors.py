@@ -1,0 +1,42 @@
+"""An anchor generator: boxes of fixed shapes over every cell of every level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from detkit.anchors.base import AnchorGenerator
+from detkit.anchors.grid import centred_boxes, lay_over_grid
+from detkit.registry import ANCHORS
+
+
+@ANCHORS.register()
+class MyAnchors(AnchorGenerator):
+    """Squares in the middle of every cell, `scales` times the level's stride wide."""
+
+    # `strides` are those of the neck's levels and are handed in; the others are the keys of the config.
+    def __init__(self, *, strides: tuple[int, ...], scales: tuple[float, ...] = (2.0, 2.5, 3.2)) -> None:
+        super().__init__()
+        if not scales or min(scales) <= 0:
+            raise ValueError(f"scales: {list(scales)} must be a list of positive numbers")
+        self.strides = strides
+
+        # Change from here: the shapes of each level, as widths and heights in pixels.
+        self.shapes = []
+        for stride in strides:
+            sides = torch.tensor(scales) * stride
+            self.shapes.append(centred_boxes(sides, sides))
+
+        # Anchors a cell, level by level: the head puts out so many boxes.
+        self.per_cell = tuple(len(shapes) for shapes in self.shapes)
+
+    def forward(
+        self, level_shapes: Sequence[tuple[int, int]], image_shape: tuple[int, int], device: torch.device
+    ) -> list[Tensor]:
+        """Feature (H, W) of each level -> per level (H * W * per_cell, 4) xyxy pixels, row by row of cells."""
+        return [
+            lay_over_grid(shapes, level, (stride, stride), 0.5, device)
+            for shapes, level, stride in zip(self.shapes, level_shapes, self.strides, strict=True)
+        ]

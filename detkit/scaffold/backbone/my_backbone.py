@@ -1,0 +1,50 @@
+"""A backbone: images in, feature maps of several strides out."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from detkit.backbones.base import Backbone
+from detkit.norms import NormName, norm_layer
+from detkit.registry import BACKBONES
+from detkit.structures import FeatureShape
+
+
+@BACKBONES.register()
+class MyBackbone(Backbone):
+    """3x3 convolutions, twice as wide at every halving; puts out c3 and c4 (strides 8 and 16).
+
+    width: channels of the first convolution. blocks: convolutions after each that halves the map.
+    """
+
+    # The arguments are the keys of the config: after the *, each with a type and, if it can have one, a default.
+    def __init__(self, *, width: int = 16, blocks: int = 1, norm: NormName = "bn") -> None:
+        super().__init__()
+        # A ValueError that begins with the key is shown with the config's file and line.
+        if width < 1 or blocks < 0:
+            raise ValueError(f"width: {width} must be at least 1, and blocks ({blocks}) at least 0")
+
+        # Change from here: your own layers.
+        def layer(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+            convolution = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+            return nn.Sequential(convolution, norm_layer(norm)(out_channels), nn.ReLU(inplace=True))
+
+        self.stages = nn.ModuleList()
+        channels = 3
+        for i in range(4):  # strides 2, 4, 8, 16
+            wider = width * 2**i
+            self.stages.append(
+                nn.Sequential(layer(channels, wider, 2), *(layer(wider, wider, 1) for _ in range(blocks)))
+            )
+            channels = wider
+
+        # What the neck is built for: name -> channels and stride, finest first. It is held against a real image.
+        self.out_shapes = {"c3": FeatureShape(width * 4, 8), "c4": FeatureShape(width * 8, 16)}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) float -> c3 (B, 4 width, H / 8, W / 8) and c4 (B, 8 width, H / 16, W / 16), rounded up."""
+        maps = []
+        for stage in self.stages:
+            images = stage(images)
+            maps.append(images)
+        return {"c3": maps[2], "c4": maps[3]}  # the names of out_shapes, in its order

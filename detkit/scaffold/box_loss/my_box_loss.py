@@ -1,0 +1,34 @@
+"""A box loss: what a wrong box costs."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from detkit.coders.base import BoxCoder
+from detkit.losses.base import BoxLoss
+from detkit.registry import BOX_LOSSES
+
+
+@BOX_LOSSES.register()
+class MyBoxLoss(BoxLoss):
+    """How far the four edges are from where they belong, in sides of the anchor; quadratic below `beta`.
+
+    weight: factor on the sum.
+    """
+
+    # The arguments are the keys of the config.
+    def __init__(self, *, beta: float = 0.1, weight: float = 2.0) -> None:
+        super().__init__()
+        if beta <= 0:
+            raise ValueError(f"beta: {beta} must be positive")
+        self.beta, self.weight = beta, weight
+
+    def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
+        """Predicted deltas, anchors and true boxes of the P positives, each (P, 4) -> the sum, a scalar."""
+        # A sum, never a mean: detkit divides once, by the objects of the whole batch. P can be 0.
+        predicted = coder.decode(deltas.to(anchors.dtype), anchors)  # xyxy pixels; or compare deltas with coder.encode
+
+        # Change from here: the cost of every box.
+        sides = (anchors[:, 2:] - anchors[:, :2]).repeat(1, 2)
+        return self.weight * F.smooth_l1_loss(predicted / sides, boxes / sides, reduction="sum", beta=self.beta)

@@ -1,0 +1,62 @@
+"""A head: for every anchor of every level, class logits and box deltas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from detkit.heads.base import Head
+from detkit.heads.shared_tower import per_anchor
+from detkit.norms import NormName, norm_layer
+from detkit.registry import HEADS
+
+
+@HEADS.register()
+class MyHead(Head):
+    """One tower of 3x3 convolutions for classes and boxes alike, the same for every level.
+
+    num_convs: convolutions of the tower.
+    """
+
+    # The first four are handed in (levels, anchors, classes, loss); the others are the keys of the config.
+    def __init__(
+        self,
+        *,
+        in_channels: tuple[int, ...],
+        anchors_per_cell: tuple[int, ...],
+        num_columns: int,
+        class_bias: Tensor,
+        num_convs: int = 2,
+        norm: NormName = "gn",
+    ) -> None:
+        super().__init__()
+        if num_convs < 0:
+            raise ValueError(f"num_convs: {num_convs} must be at least 0")
+        if len(set(in_channels)) != 1 or len(set(anchors_per_cell)) != 1:
+            raise ValueError(
+                f"one tower for all levels, but channels {in_channels} or anchors {anchors_per_cell} differ"
+            )
+        channels, anchors = in_channels[0], anchors_per_cell[0]
+        self.num_columns = num_columns
+
+        # Change from here: your own layers.
+        layers: list[nn.Module] = []
+        for _ in range(num_convs):
+            layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm_layer(norm)(channels), nn.ReLU()]
+        self.tower = nn.Sequential(*layers)
+        self.class_out = nn.Conv2d(channels, anchors * num_columns, 3, padding=1)
+        self.box_out = nn.Conv2d(channels, anchors * 4, 3, padding=1)
+
+        # Small outputs, and the bias that the loss asks for: otherwise the first steps are lost on the background.
+        for layer in (self.class_out, self.box_out):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.class_out.bias.data.copy_(class_bias.repeat(anchors))  # type: ignore[union-attr]
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Per level (B, channels, H, W) -> per level logits (B, H * W * a, C) and deltas (B, H * W * a, 4)."""
+        towers = [self.tower(x) for x in features]
+        logits = [per_anchor(self.class_out(x), self.num_columns) for x in towers]
+        deltas = [per_anchor(self.box_out(x), 4) for x in towers]
+        return logits, deltas
