@@ -28,7 +28,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'detkit/csrc/*.cpp' 'detkit/csrc/*.h' 'detkit/csrc/*.cu' 'detkit/csrc/**/*.cpp' 'detkit/csrc/**/*.h' 'detkit/csrc/**/*.cu' | sort -u)
-	$(BIN)/detkit config check $$(git ls-files 'configs/*.yaml' 'configs/**/*.yaml' ':!configs/losses' | sort -u)
+	$(BIN)/detkit config check $$(git ls-files 'configs/*.yaml' 'configs/**/*.yaml' 'projects/*/*.yaml' ':!configs/losses' | sort -u)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
