@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("detkit.data.cli", "make or look at data sets"),
     "anchors": ("detkit.anchors.cli", "how well anchors fit the training boxes; anchors that fit"),
     "convert": ("detkit.interop.cli", "weights of torchvision or Detectron2 to a checkpoint"),
+    "check-part": ("detkit.testing.cli", "does a registered part keep its contract?"),
     "doctor": ("detkit.ops.doctor", "what is installed, what was built against what"),
 }
 EXAMPLES = """examples:
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     """The text of `detkit --help`."""
-    verbs = "\n".join(f"  {verb:8} {line}" for verb, (_, line) in VERBS.items())
+    verbs = "\n".join(f"  {verb:10} {line}" for verb, (_, line) in VERBS.items())
     return f"usage: detkit VERB ...\n\ndetkit {__version__}: dense object detection\n\nverbs:\n{verbs}\n\n{EXAMPLES}"
 
 

@@ -1,0 +1,138 @@
+"""Contracts of data sets and transforms."""
+
+from __future__ import annotations
+
+import pickle
+import random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detkit.data.transforms.base import apply
+from detkit.structures import Targets
+from detkit.testing.modules import add_copy_check
+from detkit.testing.report import Contract, Subject, expect
+
+SAMPLES = 20
+check_dataset = Contract("dataset")
+check_transform = Contract("transform")
+
+
+def _some(s: Subject) -> range:
+    return range(min(SAMPLES, len(s.part)))
+
+
+@check_dataset.check("boxes outside the image train the detector on nothing and make its loss jump.")
+def boxes_lie_inside_the_image(s: Subject) -> None:
+    for i in range(len(s.part)):
+        height, width = s.part.records.sizes[i].tolist()
+        b = np.asarray(s.part.records.annotation(i).boxes).reshape(-1, 4)
+        expect(np.isfinite(b).all(), f"image {i} has a box that is not finite")
+        expect((b[:, 2:] > b[:, :2]).all(), f"image {i} has a box without width or height")
+        limits = np.array([width, height]) if height > 0 else np.inf
+        inside = (b[:, :2] >= 0).all() and (b[:, 2:] <= limits + 1e-3).all()
+        expect(inside, f"image {i} ({width}x{height}) has a box outside: {b.tolist()}")
+
+
+@check_dataset.check("a label without a class crashes the loss on the GPU without a message.")
+def labels_are_in_range(s: Subject) -> None:
+    classes = len(s.part.classes)
+    for i in range(len(s.part)):
+        labels = np.asarray(s.part.records.annotation(i).labels)
+        ok = ((labels >= 0) & (labels < classes)).all()
+        expect(ok, f"image {i} has labels {sorted(set(labels.tolist()))} of {classes} classes (want 0..{classes - 1})")
+
+
+@check_dataset.check("results are matched to the ground truth by image id.")
+def image_ids_are_unique(s: Subject) -> None:
+    ids = s.part.records.image_ids.tolist()
+    expect(len(ids) == len(s.part), f"{len(ids)} ids for {len(s.part)} images")
+    expect(len(set(ids)) == len(ids), f"{len(ids) - len(set(ids))} images share an id with another")
+
+
+@check_dataset.check("resume and comparison need the same image for the same index.")
+def same_record_twice(s: Subject) -> None:
+    for i in _some(s):
+        same = np.array_equal(np.asarray(s.part.load_image(i)), np.asarray(s.part.load_image(i)))
+        expect(same, f"image {i} differs when it is read again")
+
+
+@check_dataset.check("boxes are in pixels of the upright RGB image.")
+def images_are_rgb_of_the_stated_size(s: Subject) -> None:
+    for i in _some(s):
+        image = s.part.load_image(i)
+        expect(image.mode == "RGB", f"image {i} has mode {image.mode}, not RGB")
+        height, width = s.part.records.sizes[i].tolist()
+        expect(height <= 0 or (image.height, image.width) == (height, width),
+               f"image {i} is {image.width}x{image.height}, its record says {width}x{height}")  # fmt: skip
+
+
+@check_dataset.check("worker processes get a pickled copy.")
+def a_pickled_copy_is_the_same(s: Subject) -> None:
+    if "<locals>" in type(s.part).__qualname__:
+        return
+    other = pickle.loads(pickle.dumps(s.part))
+    expect(other.content_hash() == s.part.content_hash(), "the copy has another content hash")
+    same = np.array_equal(np.asarray(other.load_image(0)), np.asarray(s.part.load_image(0)))
+    expect(same, "the copy gives another first image")
+
+
+def _transformed(s: Subject, seed: int, boxes: Tensor) -> tuple[Tensor, Targets]:
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    labels = torch.arange(len(boxes)) % 3
+    ignore = torch.zeros(len(boxes), dtype=torch.bool)
+    return apply([s.part], Image.fromarray(pixels), boxes, labels, ignore)
+
+
+BOXES = torch.tensor([[10.0, 10.0, 60.0, 50.0], [70.0, 20.0, 120.0, 90.0], [5.0, 60.0, 40.0, 95.0]])
+
+
+def _with_states_kept(run: object, s: Subject) -> None:
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        run(s)  # type: ignore[operator]
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@check_transform.check("an augmentation is a function of (seed, epoch, image), or runs can't be repeated.")
+def same_seed_same_result(s: Subject) -> None:
+    def run(s: Subject) -> None:
+        for seed in range(8):
+            (a, ta), (b, tb) = _transformed(s, seed, BOXES), _transformed(s, seed, BOXES)
+            same = a.shape == b.shape and torch.equal(a, b) and torch.equal(ta.boxes, tb.boxes)
+            expect(same, f"seed {seed} gives two results: it draws from a generator of its own")
+
+    _with_states_kept(run, s)
+
+
+@check_transform.check("a box outside the image, or under another label, trains the detector on nonsense.")
+def boxes_stay_valid(s: Subject) -> None:
+    def run(s: Subject) -> None:
+        for seed in range(8):
+            image, targets = _transformed(s, seed, BOXES)
+            expect(image.dtype == torch.uint8 and image.shape[0] == 3, f"image is {image.dtype} {tuple(image.shape)}")
+            expect(len(targets.boxes) == len(targets.labels), "boxes and labels differ in number")
+            expect(set(targets.labels.tolist()) <= {0, 1, 2}, f"labels {targets.labels.tolist()} of 0, 1, 2")
+
+    _with_states_kept(run, s)
+
+
+@check_transform.check("images without objects are common.")
+def takes_images_without_boxes(s: Subject) -> None:
+    def run(s: Subject) -> None:
+        for seed in range(4):
+            _, targets = _transformed(s, seed, torch.zeros(0, 4))
+            expect(len(targets.boxes) == 0, f"{len(targets.boxes)} boxes where there were none")
+
+    _with_states_kept(run, s)
+
+
+add_copy_check(check_transform)

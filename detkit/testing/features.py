@@ -1,0 +1,200 @@
+"""Contracts of backbones, necks, anchor generators and heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detkit.structures import FeatureShape
+from detkit.testing.modules import add_copy_check, add_module_checks, expect_same
+from detkit.testing.report import Contract, Subject, expect
+
+SIZES = ((64, 64), (65, 97), (96, 160))
+RESNET = {f"c{i}": FeatureShape(16 * 2**i, 2**i) for i in (2, 3, 4, 5)}
+IN_SHAPES: tuple[dict[str, Any], ...] = (
+    {"in_shapes": {k: RESNET[k] for k in ("c3", "c4", "c5")}},
+    {"in_shapes": RESNET},
+    {"in_shapes": {"conv4_3": FeatureShape(512, 8), "conv7": FeatureShape(1024, 16)}},
+    {"in_shapes": {"p3": FeatureShape(64, 16), "p4": FeatureShape(128, 32)}},
+)
+STRIDES: tuple[dict[str, Any], ...] = tuple(
+    {"strides": s} for s in ((8, 16, 32, 64, 128), (8, 16, 32, 64, 100, 300), (8, 16, 32), (4, 8, 16, 32), (16,))
+)
+LEVELS = ((8, 8), (4, 4), (2, 2))
+COLUMNS = 3
+HEADS: tuple[dict[str, Any], ...] = tuple(
+    {
+        "in_channels": channels,
+        "anchors_per_cell": per_cell,
+        "num_columns": COLUMNS,
+        "class_bias": torch.tensor([-2.0, -3.0, -4.0]),
+    }
+    for channels in ((64, 64, 64), (64, 96, 128))
+    for per_cell in ((3, 3, 3), (1, 1, 1), (4, 6, 4))
+)
+
+check_backbone = Contract("backbone")
+check_neck = Contract("neck", IN_SHAPES)
+check_anchor_generator = Contract("anchor generator", STRIDES)
+check_head = Contract("head", HEADS)
+
+
+def _images(s: Subject, size: tuple[int, int]) -> Tensor:
+    return torch.randn(2, getattr(s.part, "in_channels", 3), *size)
+
+
+def _features(s: Subject, size: tuple[int, int]) -> dict[str, Tensor]:
+    shapes: dict[str, FeatureShape] = s.derived["in_shapes"]
+    return {k: torch.randn(2, f.channels, -(-size[0] // f.stride), -(-size[1] // f.stride)) for k, f in shapes.items()}
+
+
+def _levels(s: Subject, size: tuple[int, int]) -> list[Tensor]:
+    return [torch.randn(2, c, *shape) for c, shape in zip(s.derived["in_channels"], LEVELS, strict=False)]
+
+
+def _declared_levels(s: Subject) -> None:
+    shapes = s.part.out_shapes
+    expect(isinstance(shapes, dict) and shapes, f"out_shapes is {shapes!r}, not a dict with levels")
+    for name, shape in shapes.items():
+        expect(isinstance(shape, FeatureShape), f"out_shapes[{name!r}] is a {type(shape).__name__}, not a FeatureShape")
+    strides = [f.stride for f in shapes.values()]
+    expect(strides == sorted(strides), f"strides {strides} do not go from the finest level to the coarsest")
+
+
+def _real_levels(s: Subject, inputs: Any) -> None:
+    for size in SIZES:
+        with torch.no_grad():
+            features = s.part.eval()(inputs(s, size))
+        declared = s.part.out_shapes
+        expect(list(features) == list(declared), f"declares levels {list(declared)}, puts out {list(features)}")
+        for name, shape in declared.items():
+            have = tuple(features[name].shape[1:])
+            want = (shape.channels, -(-size[0] // shape.stride), -(-size[1] // shape.stride))
+            expect(
+                have == want,
+                f"level {name} of a {size[0]}x{size[1]} image is {have}, by its declaration {want} "
+                f"(channels, height, width; stride {shape.stride})",
+            )
+
+
+@check_backbone.check("neck, anchors and head are sized by the declaration.")
+def declares_its_levels(s: Subject) -> None:
+    _declared_levels(s)
+
+
+@check_backbone.check("anchors would lie beside what the features see, at image sizes nobody tried.")
+def strides_and_channels_are_as_declared(s: Subject) -> None:
+    _real_levels(s, _images)
+
+
+@check_neck.check("anchors and head are sized by the declaration.")
+def declares_levels(s: Subject) -> None:
+    _declared_levels(s)
+
+
+@check_neck.check("anchors would lie beside what the features see, at image sizes nobody tried.")
+def levels_are_as_declared(s: Subject) -> None:
+    _real_levels(s, _features)
+
+
+@check_neck.check("what the backbone gave may be used by another part too.")
+def inputs_stay_as_they_are(s: Subject) -> None:
+    features = _features(s, SIZES[0])
+    before = {k: v.clone() for k, v in features.items()}
+    s.part(features)
+    expect(list(features) == list(before), f"the given dict now has levels {list(features)}")
+    expect_same(features, before, "the given features after and before the forward")
+
+
+@check_head.check("predictions would not stand beside their anchors.")
+def one_row_for_every_anchor(s: Subject) -> None:
+    logits, deltas = s.part(_levels(s, SIZES[0]))
+    for i, ((h, w), a) in enumerate(zip(LEVELS, s.derived["anchors_per_cell"], strict=True)):
+        for what, tensor, columns in (("logits", logits[i], COLUMNS), ("deltas", deltas[i], 4)):
+            want = (2, h * w * a, columns)
+            expect(tuple(tensor.shape) == want, f"{what} of level {i} are {tuple(tensor.shape)}, want {want}")
+
+
+@check_head.check("a prediction would be trained against an anchor elsewhere in the image.")
+def rows_run_over_cells_row_by_row(s: Subject) -> None:
+    s.part.eval()
+    features = [f.requires_grad_() for f in _levels(s, SIZES[0])]
+    for which in (0, 1):
+        h, w = LEVELS[0]
+        a = s.derived["anchors_per_cell"][0]
+        for y, x in ((0, w - 1), (h - 1, 0)):
+            row = s.part(features)[which][0][0, (y * w + x) * a]
+            gradient = torch.autograd.grad((row * torch.randn_like(row)).sum(), features[0])[0][0].abs().sum(dim=0)
+            top = divmod(int(gradient.argmax()), w)
+            near = abs(top[0] - y) <= h // 2 - 1 and abs(top[1] - x) <= w // 2 - 1
+            expect(near, f"{('logits', 'deltas')[which]} of cell {(y, x)} look at cell {top} most")
+
+
+@check_head.check("thousands of background anchors would drown the first steps in a huge loss.")
+def starts_at_the_bias_of_the_loss(s: Subject) -> None:
+    s.part.eval()
+    with torch.no_grad():
+        logits, _ = s.part([torch.zeros_like(f) for f in _levels(s, SIZES[0])])
+    seen = torch.cat(logits, dim=1)
+    gap = float((seen.mean(dim=(0, 1)) - s.derived["class_bias"]).abs().max())
+    expect(gap < 0.5, f"mean logits at the start are {[round(v, 2) for v in seen.mean(dim=(0, 1)).tolist()]}, "
+           f"the loss asked for {s.derived['class_bias'].tolist()}")  # fmt: skip
+
+
+def _anchors(s: Subject, image: tuple[int, int]) -> tuple[list[tuple[int, int]], list[Tensor]]:
+    shapes = [(-(-image[0] // t), -(-image[1] // t)) for t in s.derived["strides"]]
+    return shapes, s.part(shapes, image, torch.device("cpu"))
+
+
+@check_anchor_generator.check("the head makes as many predictions as per_cell says.")
+def count_is_as_declared(s: Subject) -> None:
+    expect(len(s.part.per_cell) == len(s.derived["strides"]),
+           f"per_cell {s.part.per_cell} for {len(s.derived['strides'])} levels")  # fmt: skip
+    for image in ((256, 384), (257, 383), (64, 64)):
+        shapes, levels = _anchors(s, image)
+        for i, (h, w) in enumerate(shapes):
+            want = (h * w * s.part.per_cell[i], 4)
+            expect(
+                tuple(levels[i].shape) == want, f"level {i} ({h}x{w} cells) has {tuple(levels[i].shape)}, want {want}"
+            )
+
+
+@check_anchor_generator.check("box coding divides by an anchor's sides and is exact to a pixel in float32 only.")
+def boxes_are_valid(s: Subject) -> None:
+    for i, level in enumerate(_anchors(s, (256, 384))[1]):
+        expect(level.dtype == torch.float32, f"level {i} is {level.dtype}, not float32")
+        expect(level.isfinite().all(), f"level {i} has values that are not finite")
+        expect((level[:, 2:] > level[:, :2]).all(), f"level {i} has boxes without width or height")
+
+
+@check_anchor_generator.check("every prediction would be trained against an anchor elsewhere in the image.")
+def anchors_stand_on_their_cells(s: Subject) -> None:
+    image = (384, 640)
+    shapes, levels = _anchors(s, image)
+    for i, ((h, w), stride) in enumerate(zip(shapes, s.derived["strides"], strict=True)):
+        if image[0] % stride or image[1] % stride:
+            continue
+        boxes = levels[i].reshape(h, w, s.part.per_cell[i], 4)
+        limits = boxes.new_tensor([image[1], image[0]])
+        inside = ((boxes[..., :2] > 0) & (boxes[..., 2:] < limits)).all(dim=-1)  # others may be clipped
+        y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
+        cells = torch.stack((x, y), dim=-1)[:, :, None] * stride
+        off = ((boxes[..., :2] + boxes[..., 2:]) / 2 - cells).abs().amax(dim=-1)
+        off = torch.where(inside, off, 0.0)
+        expect(float(off.max()) <= stride / 2 + 1,
+               f"level {i} (stride {stride}) has an anchor {float(off.max()):.1f} px off its cell's middle")  # fmt: skip
+
+
+@check_anchor_generator.check("anchors are kept for a shape and used again.")
+def same_shape_same_anchors(s: Subject) -> None:
+    before = torch.get_rng_state()
+    expect_same(_anchors(s, (96, 160))[1], _anchors(s, (96, 160))[1], "two calls")
+    expect(torch.equal(before, torch.get_rng_state()), "the state of torch's global generator moved")
+
+
+add_module_checks(check_backbone, _images)
+add_module_checks(check_neck, _features)
+add_module_checks(check_head, _levels)
+add_copy_check(check_anchor_generator)

@@ -1,0 +1,272 @@
+"""Contracts of class losses, box losses and normalisers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from detkit.coders.delta import DeltaCoder
+from detkit.structures import BACKGROUND, IGNORED
+from detkit.testing.modules import add_copy_check
+from detkit.testing.report import Contract, Subject, expect
+
+CLASSES, IMAGES, ANCHORS = 3, 3, 60
+
+check_class_loss = Contract("class loss")
+check_box_loss = Contract("box loss")
+check_normalizer = Contract("normalizer")
+
+
+def _labels() -> Tensor:
+    """(IMAGES, ANCHORS): five positives in the first image, three in the second, none in the last."""
+    labels = torch.full((IMAGES, ANCHORS), BACKGROUND)
+    labels[0, :5] = torch.tensor([0, 1, 2, 0, 1])
+    labels[1, 10:13] = torch.tensor([2, 1, 0])
+    labels[:, 20:24] = IGNORED
+    return labels
+
+
+def _logits(s: Subject, scale: float = 1.0, images: int = IMAGES) -> Tensor:
+    columns = s.part.num_columns(CLASSES)
+    return (torch.randn(images, ANCHORS, columns) * scale).requires_grad_()
+
+
+def _quality(s: Subject, labels: Tensor) -> Tensor | None:
+    return torch.where(labels >= 0, 0.7, 0.0) if s.part.uses_quality else None
+
+
+def _class_sum(s: Subject, logits: Tensor, labels: Tensor) -> Tensor:
+    total: Tensor = s.part(logits, labels, _quality(s, labels))
+    expect(total.shape == (), f"the sum has shape {tuple(total.shape)}, not that of a scalar")
+    return total
+
+
+def _gradient(total: Tensor, of: Tensor) -> Tensor:
+    expect(total.requires_grad, "the sum has no graph, so that backward() fails")
+    gradient = torch.autograd.grad(total, of, allow_unused=True)[0]
+    if gradient is None:
+        expect(False, "the sum does not depend on the predictions")
+    assert gradient is not None
+    return gradient
+
+
+@check_class_loss.check("the head is built with num_columns class columns and that bias.")
+def columns_and_bias_agree(s: Subject) -> None:
+    for classes in (1, CLASSES, 80):
+        columns = s.part.num_columns(classes)
+        expect(isinstance(columns, int) and columns >= 1, f"num_columns({classes}) is {columns!r}")
+        bias = s.part.initial_bias(classes)
+        expect(tuple(bias.shape) == (columns,), f"initial_bias({classes}) is {tuple(bias.shape)}, want ({columns},)")
+        expect(bias.isfinite().all(), f"initial_bias({classes}) is not finite: {bias.tolist()[:4]}")
+
+
+@check_class_loss.check("detections are thresholded and ranked by these numbers.")
+def scores_are_probabilities(s: Subject) -> None:
+    for scale in (1.0, 1e4):
+        scores = s.part.scores(_logits(s, scale).detach())
+        want = (IMAGES, ANCHORS, CLASSES)
+        expect(tuple(scores.shape) == want, f"scores are {tuple(scores.shape)}, want {want}")
+        expect(((scores >= 0) & (scores <= 1)).all(), f"scores outside [0, 1] for logits of size {scale:g}")
+
+
+@check_class_loss.check("the label k must be scored in column k of the scores.")
+def scores_follow_the_loss(s: Subject) -> None:
+    for k in range(CLASSES):
+        labels = torch.full((1, ANCHORS), k)
+        logits = torch.zeros(1, ANCHORS, s.part.num_columns(CLASSES), requires_grad=True)
+        gradient = _gradient(_class_sum(s, logits, labels), logits)
+        gain = s.part.scores((logits - gradient / gradient.abs().max().clamp(min=1e-12)).detach()) - s.part.scores(
+            logits
+        )
+        best = int(gain.mean(dim=(0, 1)).argmax())
+        expect(best == k, f"learning label {k} raises the score of class {best} most")
+
+
+@check_class_loss.check("thousands of background anchors would drown the first steps in a huge loss.")
+def starts_at_its_prior(s: Subject) -> None:
+    scores = s.part.scores(s.part.initial_bias(CLASSES)[None])[0]
+    top, total = float(scores.max()), float(scores.sum())
+    expect(0 < top <= 0.5, f"the score of a class at the start is {top:.3g}, want at most 0.5")
+    prior = getattr(s.part, "prior", None)
+    if isinstance(prior, float):
+        close = abs(top - prior) <= 1e-4 or abs(total - prior) <= 1e-4
+        expect(close, f"prior is {prior:g}, a class starts at {top:.4g}, all of them at {total:.4g}")
+
+
+@check_class_loss.check("a batch without objects is common and must neither crash nor be wasted.")
+def learns_from_an_empty_batch(s: Subject) -> None:
+    logits, labels = _logits(s), torch.full((IMAGES, ANCHORS), BACKGROUND)
+    total = _class_sum(s, logits, labels)
+    gradient = _gradient(total, logits)
+    expect(total.isfinite() and gradient.isfinite().all(), f"the sum without a positive is {float(total)}")
+    expect(gradient.abs().sum() > 0, "no gradient without a positive: an image without objects teaches nothing")
+
+
+@check_class_loss.check("an image that is ignored altogether would crash the step or hang the other ranks.")
+def ignored_alone_give_zero_with_a_graph(s: Subject) -> None:
+    logits = _logits(s)
+    total = _class_sum(s, logits, torch.full((IMAGES, ANCHORS), IGNORED))
+    gradient = _gradient(total, logits)
+    expect(float(total) == 0, f"the sum over ignored anchors is {float(total):.4g}, want 0")
+    expect((gradient == 0).all(), "ignored anchors get a gradient")
+
+
+@check_class_loss.check("objects in ignore regions would be taught as background.")
+def ignored_anchors_get_no_gradient(s: Subject) -> None:
+    logits, labels = _logits(s), _labels()
+    gradient = _gradient(_class_sum(s, logits, labels), logits)
+    expect((gradient[labels == IGNORED] == 0).all(), "the gradient of an ignored anchor is not 0")
+    expect(gradient[labels >= 0].abs().sum() > 0, "positives get no gradient")
+
+
+@check_class_loss.check("one bad logit would end the run in NaN.")
+def finite_at_extreme_logits(s: Subject) -> None:
+    labels = _labels()
+    for scale in (30.0, 1e4):
+        logits = _logits(s, scale)
+        total = _class_sum(s, logits, labels)
+        expect(total.isfinite(), f"the sum is {float(total)} for logits of size {scale:g}")
+        expect(_gradient(total, logits).isfinite().all(), f"the gradient is not finite for logits of size {scale:g}")
+
+
+@check_class_loss.check("training would make the detector worse.")
+def right_costs_less_than_wrong(s: Subject) -> None:
+    labels = _labels().masked_fill(_labels() == IGNORED, BACKGROUND)
+    logits = torch.zeros(IMAGES, ANCHORS, s.part.num_columns(CLASSES), requires_grad=True)
+    gradient = _gradient(_class_sum(s, logits, labels), logits)
+    step = 4 * gradient.sign()
+    right, wrong = (float(_class_sum(s, (logits + k * step).detach(), labels)) for k in (-1, 1))
+    expect(0 <= right < wrong, f"the sum is {right:.4g} after learning and {wrong:.4g} after its opposite")
+
+
+@check_class_loss.check("N ranks or micro-batches would train another model than one.")
+def sum_adds_up_over_images(s: Subject) -> None:
+    if s.part.batch_wise:
+        return
+    logits, labels = _logits(s), _labels()
+    whole = _class_sum(s, logits, labels)
+    parts = [_class_sum(s, logits[i : i + 1], labels[i : i + 1]) for i in range(IMAGES)]
+    gap = abs(float(whole - torch.stack(parts).sum()))
+    expect(gap <= 1e-4 * max(1.0, abs(float(whole))),
+           f"the batch gives {float(whole):.6g}, its images {[round(float(p), 4) for p in parts]} "
+           f"(set batch_wise = True if that is meant)")  # fmt: skip
+
+
+@check_class_loss.check("training with --amp would end in NaN.")
+def finite_in_bfloat16(s: Subject) -> None:
+    logits = _logits(s).detach().bfloat16().requires_grad_()
+    total = _class_sum(s, logits, _labels())
+    expect(total.isfinite() and _gradient(total, logits).isfinite().all(), "sum or gradient is not finite in bfloat16")
+
+
+@check_class_loss.check("labels are used again, by the box loss and the normaliser.")
+def inputs_are_left_alone(s: Subject) -> None:
+    logits, labels = _logits(s), _labels()
+    before = logits.detach().clone()
+    _class_sum(s, logits, labels)
+    expect(torch.equal(labels, _labels()) and torch.equal(logits, before), "forward wrote into labels or logits")
+
+
+@check_class_loss.check("big images have 100k anchors and the loss must fit beside the network.")
+def takes_100k_anchors(s: Subject) -> None:
+    labels = torch.full((1, 100_000), BACKGROUND)
+    labels[0, ::5000] = 1
+    logits = torch.randn(1, 100_000, s.part.num_columns(CLASSES))
+    expect(_class_sum(s, logits, labels).isfinite(), "the sum over 100k anchors is not finite")
+
+
+def _positives(count: int = 12) -> tuple[Tensor, Tensor]:
+    """Anchors and true boxes that overlap them, (P, 4) each."""
+    corner = torch.rand(count, 2) * 100
+    anchors = torch.cat((corner, corner + 20 + 40 * torch.rand(count, 2)), dim=1)
+    return anchors, anchors + torch.rand(count, 4) * 6 - 3
+
+
+def _box_sum(s: Subject, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+    total: Tensor = s.part(deltas, anchors, boxes, DeltaCoder())
+    expect(total.shape == (), f"the sum has shape {tuple(total.shape)}, not that of a scalar")
+    return total
+
+
+@check_box_loss.check("the loss would pull predictions away from the truth.")
+def perfect_boxes_cost_nothing(s: Subject) -> None:
+    anchors, boxes = _positives()
+    perfect = DeltaCoder().encode(boxes, anchors)
+    best = float(_box_sum(s, perfect, anchors, boxes))
+    expect(abs(best) <= 1e-3 * len(boxes), f"{len(boxes)} perfect boxes cost {best:.4g}, want 0")
+    for offset in (0.05, -0.2):
+        worse = float(_box_sum(s, perfect + offset, anchors, boxes))
+        expect(worse > max(best, 0), f"deltas off by {offset} cost {worse:.4g}, perfect ones {best:.4g}")
+
+
+@check_box_loss.check("a step along the gradient must bring boxes nearer.")
+def gradient_points_to_the_truth(s: Subject) -> None:
+    anchors, boxes = _positives()
+    perfect = DeltaCoder().encode(boxes, anchors)
+    deltas = (perfect + 0.1 * torch.randn_like(perfect)).requires_grad_()
+    total = _box_sum(s, deltas, anchors, boxes)
+    gradient = _gradient(total, deltas)
+    expect((gradient.abs().sum(dim=1) > 0).all(), "a positive gets no gradient")
+    after = float(_box_sum(s, (deltas - 0.01 * gradient / gradient.norm()).detach(), anchors, boxes))
+    expect(
+        after < float(total), f"a small step against the gradient takes the sum from {float(total):.5g} to {after:.5g}"
+    )
+
+
+@check_box_loss.check("a batch without objects is common: it must not crash the step or hang the other ranks.")
+def empty_gives_zero_with_a_graph(s: Subject) -> None:
+    deltas = torch.zeros(0, 4, requires_grad=True)
+    total = _box_sum(s, deltas, torch.zeros(0, 4), torch.zeros(0, 4))
+    expect(float(total) == 0, f"the sum over no box is {float(total)}")
+    _gradient(total, deltas)
+
+
+@check_box_loss.check("N ranks or micro-batches would train another model than one.")
+def sum_adds_up_over_boxes(s: Subject) -> None:
+    anchors, boxes = _positives()
+    deltas = 0.2 * torch.randn(len(boxes), 4)
+    whole = float(_box_sum(s, deltas, anchors, boxes))
+    parts = [float(_box_sum(s, deltas[r], anchors[r], boxes[r])) for r in (slice(0, 5), slice(5, None))]
+    expect(abs(whole - sum(parts)) <= 1e-4 * max(1.0, whole), f"12 boxes give {whole:.6g}, 5 and 7 of them {parts}")
+
+
+@check_box_loss.check("one wild prediction would end the run in NaN.")
+def finite_at_extreme_deltas(s: Subject) -> None:
+    anchors, boxes = _positives()
+    for scale in (10.0, 1e3):
+        deltas = (scale * torch.randn(len(boxes), 4)).requires_grad_()
+        total = _box_sum(s, deltas, anchors, boxes)
+        expect(total.isfinite(), f"the sum is {float(total)} for deltas of size {scale:g}")
+        expect(_gradient(total, deltas).isfinite().all(), f"the gradient is not finite for deltas of size {scale:g}")
+
+
+@check_normalizer.check("N ranks or micro-batches would divide by something else than one.")
+def counts_add_up_over_images(s: Subject) -> None:
+    labels = _labels()
+    whole = float(s.part(labels))
+    parts = [float(s.part(labels[i : i + 1])) for i in range(IMAGES)]
+    expect(abs(whole - sum(parts)) < 1e-4, f"the batch counts {whole:g}, its images {parts}")
+
+
+@check_normalizer.check("a step without objects would divide by zero.")
+def divisor_is_above_zero(s: Subject) -> None:
+    for total in (0.0, 5.0, 0.0):
+        divisor = s.part.divisor(torch.tensor(total, dtype=torch.float64))
+        expect(divisor.isfinite() and divisor > 0, f"divisor({total:g}) is {float(divisor)}")
+
+
+@check_normalizer.check("an image without objects would weigh infinitely much.")
+def image_weights_are_finite(s: Subject) -> None:
+    weights = s.part.image_weights(_labels())
+    if weights is not None:
+        expect(tuple(weights.shape) == (IMAGES,), f"image_weights is {tuple(weights.shape)}, want ({IMAGES},)")
+        expect((weights.isfinite() & (weights >= 0)).all(), f"image_weights is {weights.tolist()}")
+
+
+@check_normalizer.check("the header of a run says what its losses are divided by.")
+def says_what_it_divides_by(s: Subject) -> None:
+    expect(bool(s.part.meaning), "meaning is empty")
+
+
+for _contract in (check_class_loss, check_box_loss, check_normalizer):
+    add_copy_check(_contract)

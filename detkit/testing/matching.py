@@ -1,0 +1,231 @@
+"""Contracts of assigners, coders and suppression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from detkit.anchors.octave import OctaveAnchors
+from detkit.coders.delta import DeltaCoder
+from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from detkit.testing.modules import add_copy_check, tensors
+from detkit.testing.report import Contract, Subject, expect
+
+SIDE, CLASSES = 256, 3
+LIMIT = 200 * 2**20
+
+check_assigner = Contract("assigner")
+check_coder = Contract("coder")
+check_nms = Contract("nms")
+
+
+def _anchors(side: int = SIDE) -> tuple[Tensor, tuple[int, ...]]:
+    strides = (8, 16, 32, 64, 128)
+    shapes = [(side // t, side // t) for t in strides]
+    levels = OctaveAnchors(strides=strides)(shapes, (side, side), torch.device("cpu"))
+    return torch.cat(levels), tuple(map(len, levels))
+
+
+def _boxes(count: int, side: int = SIDE) -> Tensor:
+    corner = torch.rand(count, 2) * side * 0.7
+    return torch.cat((corner, corner + side * (0.08 + 0.2 * torch.rand(count, 2))), dim=1)
+
+
+def _targets(count: int = 5, ignore: Tensor | None = None) -> Targets:
+    return Targets(_boxes(count), torch.arange(count) % CLASSES, torch.zeros(0, 4) if ignore is None else ignore)
+
+
+def _assign(s: Subject, targets: Targets, anchors: Tensor | None = None, sizes: tuple[int, ...] = ()) -> Assignment:
+    if anchors is None:
+        anchors, sizes = _anchors()
+    generator = torch.Generator().manual_seed(3)
+    scores = torch.rand(len(anchors), CLASSES, generator=generator)
+    deltas = 0.1 * torch.randn(len(anchors), 4, generator=generator)
+    with torch.no_grad():
+        found: Assignment = s.part(anchors, sizes, targets, lambda: scores, deltas, DeltaCoder())
+    for what in ("labels", "matched"):
+        tensor = getattr(found, what)
+        expect(tensor.dtype == torch.int64, f"{what} is {tensor.dtype}, not int64")
+        expect(tuple(tensor.shape) == (len(anchors),), f"{what} is {tuple(tensor.shape)}, want ({len(anchors)},)")
+    return found
+
+
+@check_assigner.check("a wrong label trains the wrong class, or crashes the loss on the GPU without a message.")
+def labels_are_those_of_the_matched_boxes(s: Subject) -> None:
+    targets = _targets()
+    found = _assign(s, targets)
+    positive = found.labels >= 0
+    other = found.labels[~positive]
+    expect(((other == BACKGROUND) | (other == IGNORED)).all(), f"labels below 0 are {other.unique().tolist()}")
+    expect(((found.matched >= 0) & (found.matched < 5)).all(), "matched has rows that no box has (5 boxes)")
+    want = targets.labels[found.matched[positive]]
+    expect(torch.equal(found.labels[positive], want), "the label of a positive is not that of its matched box")
+
+
+@check_assigner.check(
+    "an object without a positive anchor is never learnt; a positive far from its box learns nonsense."
+)
+def positives_overlap_their_boxes(s: Subject) -> None:
+    targets, (anchors, _) = _targets(), _anchors()
+    found = _assign(s, targets)
+    positive = found.labels >= 0
+    expect(positive.any(), "five boxes of usual sizes, and no positive")
+    expect((found.labels == BACKGROUND).any(), "five small boxes, and no background")
+    boxes, mine = targets.boxes[found.matched[positive]], anchors[positive]
+    apart = (torch.maximum(boxes[:, :2], mine[:, :2]) >= torch.minimum(boxes[:, 2:], mine[:, 2:])).any(dim=1)
+    expect(not apart.any(), f"{int(apart.sum())} of {len(mine)} positives do not touch their box")
+
+
+@check_assigner.check("an image without objects must train as background, not crash.")
+def no_box_gives_no_positive(s: Subject) -> None:
+    found = _assign(s, _targets(0))
+    expect(
+        (found.labels == BACKGROUND).all(), f"labels without a box are {found.labels.unique().tolist()}, want -1 only"
+    )
+
+
+@check_assigner.check("objects in a crowd would be taught as background.")
+def ignore_regions_are_no_background(s: Subject) -> None:
+    anchors, _ = _anchors()
+    region = torch.tensor([[0.0, 0.0, SIDE, SIDE]])
+    inside = ((anchors[:, :2] >= 0) & (anchors[:, 2:] <= SIDE)).all(dim=1)
+    found = _assign(s, _targets(0, region))
+    wrong = int((found.labels[inside] != IGNORED).sum())
+    expect(wrong == 0, f"{wrong} of {int(inside.sum())} anchors inside an ignore region are not ignored")
+
+
+@check_assigner.check("the order in which an annotator drew boxes must not change what is learnt.")
+def order_of_boxes_does_not_matter(s: Subject) -> None:
+    targets = _targets()
+    order = torch.tensor([3, 0, 4, 1, 2])
+    first = _assign(s, targets)
+    second = _assign(s, Targets(targets.boxes[order], targets.labels[order]))
+    positive = first.labels >= 0
+    expect(torch.equal(first.labels, second.labels), "labels change with the order of the boxes")
+    same = torch.equal(order[second.matched[positive]], first.matched[positive])
+    expect(same, "other boxes are matched when their order changes")
+
+
+@check_assigner.check("an invalid quality makes the class loss train towards nonsense.")
+def quality_is_a_score(s: Subject) -> None:
+    found = _assign(s, _targets())
+    if found.quality is not None:
+        q = found.quality[found.labels >= 0]
+        expect(((q >= 0) & (q <= 1)).all(), "quality of a positive is outside [0, 1]")
+
+
+@check_assigner.check("the same image must give the same targets, in every run.")
+def assigns_the_same_twice(s: Subject) -> None:
+    targets = _targets()
+    before = torch.get_rng_state()
+    a, b = _assign(s, targets), _assign(s, targets)
+    expect(torch.equal(a.labels, b.labels) and torch.equal(a.matched, b.matched), "two calls differ")
+    expect(torch.equal(before, torch.get_rng_state()), "the state of torch's global generator moved")
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the bytes of the largest tensor that any operation makes."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for t in tensors(out if isinstance(out, (tuple, list)) else [out]) if _has_tensors(out) else []:
+            self.bytes = max(self.bytes, t.untyped_storage().nbytes())
+        return out
+
+
+def _has_tensors(out: Any) -> bool:
+    return isinstance(out, Tensor) or (isinstance(out, (tuple, list)) and all(isinstance(t, Tensor) for t in out))
+
+
+@check_assigner.check("a crowded image would end a run on a big machine for lack of memory.")
+def makes_no_anchors_by_boxes_matrix(s: Subject) -> None:
+    anchors, sizes = _anchors(640)
+    targets = _targets(1000)
+    with _Largest() as seen:
+        _assign(s, targets, anchors, sizes)
+    seen_mb, limit_mb = seen.bytes / 2**20, LIMIT / 2**20
+    expect(
+        seen.bytes < LIMIT,
+        f"a tensor of {seen_mb:.0f} MB for {len(anchors)} anchors and 1000 boxes; {limit_mb:.0f} is the limit",
+    )
+
+
+@check_coder.check("boxes would be learnt in one place and drawn in another.")
+def decode_undoes_encode(s: Subject) -> None:
+    anchors, boxes = _boxes(50), _boxes(50)
+    deltas = s.part.encode(boxes, anchors)
+    expect(tuple(deltas.shape) == (50, 4), f"encode gives {tuple(deltas.shape)}, want (50, 4)")
+    gap = float((s.part.decode(deltas, anchors) - boxes).abs().max())
+    expect(gap < 0.01, f"decode(encode(box)) is up to {gap:.3g} px beside the box")
+
+
+@check_coder.check("detection decodes whole batches at once.")
+def decode_takes_batches(s: Subject) -> None:
+    anchors, deltas = _boxes(6), 0.1 * torch.randn(2, 6, 4)
+    both = s.part.decode(deltas, anchors)
+    expect(tuple(both.shape) == (2, 6, 4), f"decode of (2, 6, 4) gives {tuple(both.shape)}")
+    expect(torch.allclose(both[1], s.part.decode(deltas[1], anchors)), "a batch decodes otherwise than its images")
+
+
+@check_coder.check("one wild prediction would give infinite boxes and losses.")
+def decode_is_finite(s: Subject) -> None:
+    deltas = (100 * torch.randn(40, 4)).requires_grad_()
+    boxes = s.part.decode(deltas, _boxes(40))
+    expect(boxes.isfinite().all(), "decode of deltas of size 100 is not finite")
+    boxes.sum().backward()
+    expect(deltas.grad is not None and deltas.grad.isfinite().all(), "its gradient is not finite")
+
+
+@check_coder.check("images without objects have nothing to encode.")
+def takes_no_boxes(s: Subject) -> None:
+    nothing = torch.zeros(0, 4)
+    for what in ("encode", "decode"):
+        shape = tuple(getattr(s.part, what)(nothing, nothing).shape)
+        expect(shape == (0, 4), f"{what} of no box gives {shape}, want (0, 4)")
+
+
+def _suppress(s: Subject, boxes: Tensor, scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    keep, found = s.part(boxes, scores, groups)
+    expect(keep.dtype == torch.int64, f"indices are {keep.dtype}, not int64")
+    expect(keep.shape == found.shape, f"{tuple(keep.shape)} indices but {tuple(found.shape)} scores")
+    expect(len(keep.unique()) == len(keep), "a box is kept twice")
+    expect((found[1:] <= found[:-1]).all(), "scores are not descending")
+    expect((found <= scores[keep] + 1e-6).all() and (found >= 0).all(), "a score is above what it was, or below 0")
+    return keep, found
+
+
+@check_nms.check("detections are cut to the best max_detections: order and scores must agree.")
+def keeps_in_order_of_scores(s: Subject) -> None:
+    _suppress(s, _boxes(100), torch.rand(100), torch.arange(100) % 3)
+
+
+@check_nms.check("every object would be drawn twice.")
+def duplicates_go_or_sink(s: Subject) -> None:
+    boxes = _boxes(1).repeat(2, 1)
+    keep, found = _suppress(s, boxes, torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.int64))
+    expect(len(keep) and int(keep[0]) == 0 and float(found[0]) > 0.89, "the better of two equal boxes does not stay")
+    expect(len(keep) == 1 or float(found[1]) < 0.79, "the worse of two equal boxes stays with its score")
+
+
+@check_nms.check("objects side by side would be lost.")
+def boxes_apart_stay(s: Subject) -> None:
+    corner = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
+    scores = torch.tensor([0.5, 0.9, 0.7])
+    keep, found = _suppress(s, torch.cat((corner, corner + 30), dim=1), scores, torch.zeros(3, dtype=torch.int64))
+    expect(keep.tolist() == [1, 2, 0], f"three boxes that do not overlap: kept {keep.tolist()}, want [1, 2, 0]")
+    expect(torch.allclose(found, scores[keep]), "scores of boxes that do not overlap change")
+
+
+@check_nms.check("an image in which nothing is found must not crash.")
+def takes_nothing(s: Subject) -> None:
+    keep, _ = _suppress(s, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    expect(len(keep) == 0, f"{len(keep)} boxes kept of none")
+
+
+for _contract in (check_assigner, check_coder, check_nms):
+    add_copy_check(_contract)

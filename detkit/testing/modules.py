@@ -1,0 +1,163 @@
+"""Checks that every module with weights shares: backbone, neck, head."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detkit.testing.report import Contract, Subject, expect
+
+Inputs = Callable[[Subject, tuple[int, int]], Any]
+"""(subject, image (H, W)) -> the one argument of the module's forward."""
+SIDE = (64, 64)
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """Every tensor in nested dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        return [value]
+    items = list(value.values()) if isinstance(value, dict) else list(value)
+    return [t for item in items for t in tensors(item)]
+
+
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same nest with every tensor changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {k: mapped(v, change) for k, v in value.items()}
+    return [mapped(v, change) for v in value]
+
+
+def expect_same(a: Any, b: Any, what: str, tolerance: float = 0.0) -> None:
+    """Every tensor of `a` is that of `b` up to `tolerance`, relative to the largest value."""
+    left, right = tensors(a), tensors(b)
+    expect(len(left) == len(right), f"{what}: {len(left)} and {len(right)} tensors")
+    for i, (x, y) in enumerate(zip(left, right, strict=True)):
+        expect(x.shape == y.shape, f"{what}: output {i} has shapes {tuple(x.shape)} and {tuple(y.shape)}")
+        gap = float((x.double() - y.double()).abs().max()) if x.numel() else 0.0
+        allowed = tolerance * max(1.0, float(y.abs().max())) if y.numel() else 0.0
+        expect(gap <= allowed, f"{what}: output {i} differs by up to {gap:.3g}")
+
+
+def add_module_checks(contract: Contract, inputs: Inputs) -> None:
+    """Adds to `contract` what holds for all modules with weights."""
+
+    def evaluated(s: Subject, value: Any) -> Any:
+        with torch.no_grad():
+            return s.part.eval()(value)
+
+    @contract.check("a parameter without gradient stops DDP with an error, or is never trained.")
+    def gradients_reach_every_parameter(s: Subject) -> None:
+        trained = {n: p for n, p in s.part.named_parameters() if p.requires_grad}
+        if not trained:
+            return
+        outputs = tensors(s.part(inputs(s, SIDE)))
+        torch.stack([(o * torch.randn_like(o)).sum() for o in outputs]).sum().backward()  # type: ignore[no-untyped-call]
+        lost = [n for n, p in trained.items() if p.grad is None]
+        expect(not lost, f"no gradient reaches {', '.join(lost[:4])}" + (" and more" if len(lost) > 4 else ""))
+        bad = [n for n, p in trained.items() if p.grad is not None and not p.grad.isfinite().all()]
+        expect(not bad, f"the gradient of {', '.join(bad[:4])} is not finite")
+
+    @contract.check("evaluation would give another figure each time.")
+    def eval_is_deterministic(s: Subject) -> None:
+        value = inputs(s, SIDE)
+        expect_same(evaluated(s, value), evaluated(s, value), "the same input twice in eval mode")
+
+    @contract.check("drawing numbers outside training shifts every random choice after it, so resumed runs differ.")
+    def eval_draws_no_random_numbers(s: Subject) -> None:
+        value = inputs(s, SIDE)
+        before = torch.get_rng_state()
+        evaluated(s, value)
+        expect(torch.equal(before, torch.get_rng_state()), "the state of torch's global generator moved in eval mode")
+
+    @contract.check("two runs with one seed could not be compared.")
+    def same_seed_same_weights(s: Subject) -> None:
+        built = []
+        for _ in range(2):
+            torch.manual_seed(1)
+            built.append(s.build().state_dict())
+        for name, value in built[0].items():
+            expect(torch.equal(value, built[1][name]), f"{name} differs between two parts built with seed 1")
+
+    @contract.check("an image must not depend on the others that happen to be detected with it.")
+    def eval_looks_at_each_image_alone(s: Subject) -> None:
+        value = inputs(s, SIDE)
+        both = evaluated(s, value)
+        alone = evaluated(s, mapped(value, lambda t: t[:1]))
+        expect_same(mapped(both, lambda t: t[:1]), alone, "an image alone and in a batch of two", 1e-3)
+
+    @contract.check("model.eval() and model.train() must reach every layer, and a forward must not undo them.")
+    def forward_keeps_the_mode(s: Subject) -> None:
+        for training in (True, False):
+            s.part.train(training)
+            modes = [m.training for m in s.part.modules()]
+            s.part(inputs(s, SIDE))
+            expect(s.part.training is training, f"train({training}) leaves training={s.part.training}")
+            expect([m.training for m in s.part.modules()] == modes, f"forward in training={training} changed a mode")
+
+    @contract.check("the fast memory layout on GPUs would change what the network says.")
+    def channels_last_gives_the_same(s: Subject) -> None:
+        value = inputs(s, SIDE)
+        last = mapped(value, lambda t: t.contiguous(memory_format=torch.channels_last))
+        expect_same(evaluated(s, last), evaluated(s, value), "channels_last against contiguous", 1e-3)
+
+    @contract.check("training with --amp would end in NaN or in an error of types.")
+    def autocast_is_finite(s: Subject) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = tensors(s.part(inputs(s, SIDE)))
+        for i, o in enumerate(outputs):
+            expect(o.isfinite().all(), f"output {i} is not finite under bfloat16 autocast")
+
+    @contract.check("torch.compile would fall back to slow code or fail.")
+    def compiles_to_one_graph(s: Subject) -> None:
+        value = inputs(s, SIDE)
+        want = evaluated(s, value)
+        torch._dynamo.reset()
+        try:
+            with torch.no_grad():
+                found = torch.compile(s.part, backend="eager", fullgraph=True)(value)
+        finally:
+            torch._dynamo.reset()
+        expect_same(found, want, "compiled against not compiled", 1e-4)
+
+    @contract.check("the finished detector could not be exported.")
+    def exports(s: Subject) -> None:
+        value = inputs(s, SIDE)
+        want = evaluated(s, value)
+        with torch.no_grad():
+            program = torch.export.export(s.part, (value,), strict=False)
+            expect_same(program.module()(value), want, "exported against not exported", 1e-4)
+
+    @contract.check("a checkpoint would not bring back what was trained.")
+    def state_dict_round_trip(s: Subject) -> None:
+        value = inputs(s, SIDE)
+        s.part(value)  # so that running figures differ from those of a new part
+        file = io.BytesIO()
+        torch.save(s.part.state_dict(), file)
+        file.seek(0)
+        torch.manual_seed(99)
+        other = s.build()
+        other.load_state_dict(torch.load(file, weights_only=True))
+        with torch.no_grad():
+            expect_same(other.eval()(value), evaluated(s, value), "a part with the loaded state against the first")
+
+    add_copy_check(contract)
+
+
+def add_copy_check(contract: Contract) -> None:
+    """deepcopy and pickle, of any part."""
+
+    @contract.check("the EMA copies the model and workers pickle what they are given.")
+    def copies_and_pickles(s: Subject) -> None:
+        if isinstance(s.part, nn.Module):
+            s.part.zero_grad(set_to_none=True)
+        copy.deepcopy(s.part)
+        if "<locals>" not in type(s.part).__qualname__:  # a class of a function can't be pickled, whatever it holds
+            pickle.loads(pickle.dumps(s.part))

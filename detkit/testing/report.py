@@ -1,0 +1,170 @@
+"""What a contract is made of: small named checks, a part that they share, and a report of what they saw."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+SEED = 7
+"""Of every check, so that what was seen once is seen again."""
+
+
+class ContractError(AssertionError):
+    """A part that is not what its slot promises; the text says what is broken, what was seen and why it matters."""
+
+
+class Broken(Exception):
+    """Raised inside a check: its text says what was seen."""
+
+
+def expect(holds: Any, seen: str) -> None:
+    """Raises `Broken(seen)` unless `holds`."""
+    if not bool(holds):
+        raise Broken(seen)
+
+
+class Subject:
+    """The part under test, built once and brought back to its first state before every check.
+
+    candidates: sets of derived arguments, the first that the factory does not refuse with ValueError is used.
+    """
+
+    def __init__(self, factory: Callable[..., Any], candidates: Sequence[Mapping[str, Any]] = ({},)) -> None:
+        self.factory, self.candidates = factory, candidates
+        self.derived: Mapping[str, Any] = {}
+        self._part: Any = None
+        self._first: Any = None
+
+    def build(self) -> Any:
+        """A new part."""
+        if self._part is not None:
+            return self.factory(**self.derived)
+        first: ValueError | None = None
+        for derived in self.candidates:
+            try:
+                part = self.factory(**derived)
+            except ValueError as error:
+                first = first or error
+                continue
+            self.derived = derived
+            return part
+        assert first is not None, "a subject needs a candidate"
+        raise first
+
+    @property
+    def part(self) -> Any:
+        """The part that the checks share; in training mode when a check begins."""
+        if self._part is None:
+            torch.manual_seed(SEED)
+            self._part = self.build()
+            if isinstance(self._part, nn.Module):
+                self._first = copy.deepcopy(self._part)
+        return self._part
+
+    def reset(self) -> None:
+        """Undoes what a check did to the part."""
+        if isinstance(self.part, nn.Module):
+            self._part = copy.deepcopy(self._first).train()
+        torch.manual_seed(SEED)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule: its name, why it matters to a user, and the function that raises when it is broken."""
+
+    name: str
+    why: str
+    run: Callable[[Subject], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one check ended. seen: empty if it passed."""
+
+    check: Check
+    seen: str
+
+    @property
+    def ok(self) -> bool:
+        return not self.seen
+
+
+@dataclass
+class Report:
+    """Results of a part, in the order of its contract."""
+
+    part: str
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Result]:
+        return [r for r in self.results if not r.ok]
+
+    def __str__(self) -> str:
+        """A table: a line for each check, two more for one that failed."""
+        width = max((len(r.check.name) for r in self.results), default=0)
+        lines = []
+        for r in self.results:
+            lines.append(f"  {r.check.name:{width}}  {'ok' if r.ok else 'FAILED'}")
+            if not r.ok:
+                lines += [f"      seen: {r.seen}", f"      why it matters: {r.check.why}"]
+        return "\n".join([f"{self.part}: {len(self.failed)} of {len(self.results)} checks failed", *lines])
+
+
+class Contract:
+    """The checks of one slot."""
+
+    def __init__(self, slot: str, candidates: Sequence[Mapping[str, Any]] = ({},)) -> None:
+        self.slot, self.candidates = slot, candidates
+        self.checks: list[Check] = []
+
+    def check(self, why: str) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
+        """Decorator that adds a check, named like the function."""
+
+        def add(run: Callable[[Subject], None]) -> Callable[[Subject], None]:
+            self.checks.append(Check(run.__name__, why, run))
+            return run
+
+        return add
+
+    def subject(self, factory: Callable[..., Any]) -> Subject:
+        """A part for `run_one`; nothing is built yet."""
+        return Subject(factory, self.candidates)
+
+    def run_one(self, subject: Subject, check: Check) -> Result:
+        """Runs one check; whatever it raises is what was seen. The global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            try:
+                subject.reset()
+                check.run(subject)
+            except Broken as error:
+                return Result(check, str(error))
+            except Exception as error:
+                return Result(check, f"{type(error).__name__}: {_first_line(error)}")
+        return Result(check, "")
+
+    def __call__(self, factory: Callable[..., Any], *, check_all: bool = False) -> Report:
+        """Runs the checks: raises ContractError at the first that fails, or reports on all with `check_all`."""
+        subject = self.subject(factory)
+        report = Report(f"{self.slot} {getattr(factory, '__name__', 'part')}")
+        for check in self.checks:
+            result = self.run_one(subject, check)
+            report.results.append(result)
+            if not result.ok and not check_all:
+                raise ContractError(describe(self.slot, result))
+        return report
+
+
+def describe(slot: str, result: Result) -> str:
+    """A failure in words."""
+    return f"{slot}: {result.check.name} is broken. Seen: {result.seen}. Why it matters: {result.check.why}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else "no message"

@@ -1,0 +1,39 @@
+"""Arguments for parts that have no defaults, by registry and name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from detkit.data.datasets.shapes import ShapesDataset
+
+EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
+    "backbones": {"ResNet": {"depth": 18}},  # the same code as 50, in less time
+    "datasets": {"ShapesDataset": {"num_images": 24}},
+    "transforms": {
+        "RandomCrop": {"size": [64, 64]},
+        "Resize": {"size": [80, 80]},
+        "ScaleJitter": {"size": [96, 96]},
+    },
+}
+
+XML = """<annotation><filename>a.jpg</filename><size><width>60</width><height>40</height><depth>3</depth></size>
+<object><name>cat</name><bndbox><xmin>5</xmin><ymin>6</ymin><xmax>30</xmax><ymax>35</ymax></bndbox></object>
+</annotation>"""
+
+
+def files_for(name: str, folder: Path) -> dict[str, Any]:
+    """Arguments of a data set that reads files, which are written into `folder`."""
+    if name == "CocoDataset":
+        ShapesDataset(num_images=4).write_coco(folder / "images", folder / "a.json")
+        return {"annotations": str(folder / "a.json"), "images": str(folder / "images")}
+    if name == "VocDataset":
+        from PIL import Image
+
+        for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (folder / part).mkdir(parents=True)
+        (folder / "Annotations/a.xml").write_text(XML)
+        (folder / "ImageSets/Main/train.txt").write_text("a\n")
+        Image.new("RGB", (60, 40)).save(folder / "JPEGImages/a.jpg")
+        return {"root": str(folder), "split": "train"}
+    return {}
