@@ -51,7 +51,7 @@ def centreness(distances: Tensor) -> Tensor:
 class PointCoder(BoxCoder):
     """The four distances from the point to the box's edges, in strides.
 
-    Distances below 0, which no point inside its box has, decode as 0: a box never turns inside out.
+    A point outside its box has negative distances. `PointHead` predicts none, so no box turns inside out.
     """
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class PointCoder(BoxCoder):
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
         """See `BoxCoder.decode`."""
         points, strides = points_and_strides(anchors)
-        distances = deltas.clamp(min=0) * strides
+        distances = deltas * strides
         return torch.cat((points - distances[..., :2], points + distances[..., 2:]), dim=-1)
 
 

@@ -16,12 +16,18 @@ from detkit.config import Config, load_config
 from detkit.detectors.build import build_detector
 from detkit.registry import BACKBONES, NECKS
 from detkit.structures import FeatureShape
+from detkit.testing import check_backbone, check_neck
 from detkit.train.session import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")
 RESNET = load_config(FOLDER / "../../configs/quickstart/shapes.yaml")
 SMALL = {"type": "RepVGG", "widths": [4, 8, 8, 16, 16], "depths": [1, 2, 2, 1]}
+
+
+def test_contracts() -> None:
+    check_backbone(lambda: BACKBONES.build(SMALL))
+    check_neck(NECKS.get("LightPAN"))
 
 
 def trained(**settings: Any) -> Any:

@@ -8,10 +8,15 @@ import torch
 
 from detkit.config import load_config
 from detkit.registry import ANCHORS
+from detkit.testing import check_anchor_generator
 from detkit.train.session import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_anchors.py, and so registers its class
+
+
+def test_contract() -> None:
+    check_anchor_generator(ANCHORS.get("MyAnchors"))  # ContractError says what is broken, and why it matters
 
 
 def test_anchors_lie_over_their_cells() -> None:

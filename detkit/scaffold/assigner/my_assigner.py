@@ -41,13 +41,17 @@ class MyAssigner(Assigner):
         boxes = targets.boxes
         labels = torch.full((len(anchors),), BACKGROUND, device=anchors.device)
         matched = torch.zeros_like(labels)
-        if len(boxes):  # an image without objects teaches background alone
-            # Change from here: which anchors are positive, and for which object.
-            iou = box_ops.pairwise_iou(boxes, anchors)  # (G, A)
-            best, rows = iou.topk(min(self.count, len(anchors)), dim=1)
-            wanted = torch.zeros_like(iou).scatter_(1, rows, best)  # the IoU where wanted, 0 elsewhere
-            strongest, matched = wanted.max(dim=0)
-            labels = torch.where(strongest > 0, targets.labels[matched], labels)
+        strongest = anchors.new_zeros(len(anchors))  # overlap with the object that has the anchor so far
+        # One object after the other: a matrix of all anchors by all objects would fill the memory in a crowd.
+        for i in range(len(boxes)):
+            # Change from here: which anchors object i wants.
+            iou = box_ops.pairwise_iou(boxes[i : i + 1], anchors)[0]
+            best, rows = iou.topk(min(self.count, len(anchors)))
+            wanted = torch.zeros_like(iou).scatter_(0, rows, best)  # the IoU where wanted, 0 elsewhere
+            stronger = wanted > strongest
+            strongest = torch.where(stronger, wanted, strongest)
+            labels = torch.where(stronger, targets.labels[i], labels)
+            matched = torch.where(stronger, i, matched)
         if len(targets.ignore):  # nothing is learnt in ignore regions (crowds), but for the objects in them
             shared = box_ops.pairwise_intersection(anchors, targets.ignore).amax(dim=1)
             inside = shared > 0.5 * box_ops.area(anchors)

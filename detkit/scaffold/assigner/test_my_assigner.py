@@ -10,10 +10,16 @@ from detkit.coders.delta import DeltaCoder
 from detkit.config import load_config
 from detkit.registry import ASSIGNERS
 from detkit.structures import BACKGROUND, IGNORED, Targets
+from detkit.testing import check_assigner
 from detkit.train.session import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_assigner.py, and so registers its class
+
+
+def test_contract() -> None:
+    check_assigner(ASSIGNERS.get("MyAssigner"))  # ContractError says what is broken, and why it matters
+
 
 ANCHORS = torch.tensor([[0.0, 0, 8, 8], [8, 0, 16, 8], [40, 40, 48, 48], [80, 80, 88, 88]])
 

@@ -8,10 +8,15 @@ import torch
 
 from detkit.config import load_config
 from detkit.registry import BACKBONES
+from detkit.testing import check_backbone
 from detkit.train.session import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_backbone.py, and so registers its class
+
+
+def test_contract() -> None:
+    check_backbone(BACKBONES.get("MyBackbone"))  # ContractError says what is broken, and why it matters
 
 
 def test_levels_are_as_declared() -> None:

@@ -9,10 +9,15 @@ import torch
 from detkit.coders.delta import DeltaCoder
 from detkit.config import load_config
 from detkit.registry import BOX_LOSSES
+from detkit.testing import check_box_loss
 from detkit.train.session import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_box_loss.py, and so registers its class
+
+
+def test_contract() -> None:
+    check_box_loss(BOX_LOSSES.get("MyBoxLoss"))  # ContractError says what is broken, and why it matters
 
 
 def test_a_perfect_box_costs_nothing_and_one_that_is_off_more() -> None:

@@ -8,10 +8,15 @@ import numpy as np
 
 from detkit.config import load_config
 from detkit.registry import DATASETS
+from detkit.testing import check_dataset
 from detkit.train.session import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_dataset.py, and so registers its class
+
+
+def test_contract() -> None:
+    check_dataset(DATASETS.get("MyDataset"))  # ContractError says what is broken, and why it matters
 
 
 def test_boxes_lie_where_the_objects_are() -> None:

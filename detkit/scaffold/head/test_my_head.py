@@ -8,10 +8,15 @@ import torch
 
 from detkit.config import load_config
 from detkit.registry import HEADS
+from detkit.testing import check_head
 from detkit.train.session import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_head.py, and so registers its class
+
+
+def test_contract() -> None:
+    check_head(HEADS.get("MyHead"))  # ContractError says what is broken, and why it matters
 
 
 def test_an_output_for_every_anchor_and_the_bias_that_the_loss_asks_for() -> None:

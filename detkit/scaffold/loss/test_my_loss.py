@@ -9,10 +9,15 @@ import torch
 from detkit.config import load_config
 from detkit.registry import CLASS_LOSSES
 from detkit.structures import BACKGROUND, IGNORED
+from detkit.testing import check_class_loss
 from detkit.train.session import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_loss.py, and so registers its class
+
+
+def test_contract() -> None:
+    check_class_loss(CLASS_LOSSES.get("MyLoss"))  # ContractError says what is broken, and why it matters
 
 
 def test_what_is_right_costs_less_than_what_is_wrong_and_what_is_ignored_nothing() -> None:

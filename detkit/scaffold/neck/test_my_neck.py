@@ -9,10 +9,15 @@ import torch
 from detkit.config import load_config
 from detkit.registry import NECKS
 from detkit.structures import FeatureShape
+from detkit.testing import check_neck
 from detkit.train.session import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_neck.py, and so registers its class
+
+
+def test_contract() -> None:
+    check_neck(NECKS.get("MyNeck"))  # ContractError says what is broken, and why it matters
 
 
 def test_levels_are_as_declared() -> None:
