@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         return registry.build(node, **derived)
 
     factory.__name__ = args.part
+    contract.subject(factory).build()  # a slip in the arguments is no broken check
     report = contract(factory, check_all=True)
     print(report)
     return 1 if report.failed else 0

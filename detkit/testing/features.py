@@ -183,8 +183,8 @@ def anchors_stand_on_their_cells(s: Subject) -> None:
         cells = torch.stack((x, y), dim=-1)[:, :, None] * stride
         off = ((boxes[..., :2] + boxes[..., 2:]) / 2 - cells).abs().amax(dim=-1)
         off = torch.where(inside, off, 0.0)
-        expect(float(off.max()) <= stride / 2 + 1,
-               f"level {i} (stride {stride}) has an anchor {float(off.max()):.1f} px off its cell's middle")  # fmt: skip
+        most = float(off.max())
+        expect(most <= stride / 2 + 1, f"level {i} (stride {stride}) has an anchor {most:.1f} px off its cell's middle")
 
 
 @check_anchor_generator.check("anchors are kept for a shape and used again.")

@@ -122,7 +122,8 @@ def add_module_checks(contract: Contract, inputs: Inputs) -> None:
         torch._dynamo.reset()
         try:
             with torch.no_grad():
-                found = torch.compile(s.part, backend="eager", fullgraph=True)(value)
+                compiled: Any = torch.compile(s.part, backend="eager", fullgraph=True)
+                found = compiled(value)
         finally:
             torch._dynamo.reset()
         expect_same(found, want, "compiled against not compiled", 1e-4)

@@ -8,12 +8,19 @@ from typing import Any
 from detkit.data.datasets.shapes import ShapesDataset
 
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
-    "backbones": {"ResNet": {"depth": 18}},  # the same code as 50, in less time
+    "anchors": {"ExplicitAnchors": {"sizes": [[16.0, 16.0], [32.0, 24.0]]}},
+    "backbones": {
+        "ResNet": {"depth": 18},  # the same code as 50, in less time
+        "TimmBackbone": {"name": "resnet10t"},
+        "TorchvisionBackbone": {"name": "mobilenet_v3_small"},
+        "VGG": {"width": 0.125},
+    },
     "datasets": {"ShapesDataset": {"num_images": 24}},
     "transforms": {
-        "RandomCrop": {"size": [64, 64]},
-        "Resize": {"size": [80, 80]},
-        "ScaleJitter": {"size": [96, 96]},
+        "RandomCrop": {"height": 64, "width": 64},
+        "Resize": {"height": 80, "width": 80},
+        "ResizeShortestEdge": {"short": [80]},
+        "ScaleJitter": {"height": 96, "width": 96},
     },
 }
 

@@ -15,7 +15,8 @@ from detkit.testing import CONTRACTS, Check
 from detkit.testing.report import Subject, describe
 
 _spec = importlib.util.spec_from_file_location("contract_examples", Path(__file__).with_name("examples.py"))
-assert _spec and _spec.loader
+assert _spec is not None
+assert _spec.loader is not None
 examples = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(examples)
 
