@@ -28,7 +28,8 @@ def soft_nms(
     where IoU > iou_threshold ("linear", equation 1) or by exp(-IoU^2 / sigma) ("gaussian", equation 3); and
     so on. Ordered by the new scores, descending, then by index. Computed in float64 on the CPU, wherever the
     boxes are, since every step waits for the one before. A box with a coordinate that is not finite overlaps
-    nothing; a NaN score is not above `min_score`. Not differentiable. Raises ValueError on wrong shapes, dtypes or devices.
+    nothing; a NaN score is not above `min_score`. Not differentiable.
+    Raises ValueError on wrong shapes, dtypes or devices.
     """
     if method not in ("linear", "gaussian"):
         raise ValueError(f"method: {method!r} is neither 'linear' nor 'gaussian'")
