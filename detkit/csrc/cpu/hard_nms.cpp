@@ -28,6 +28,19 @@ void suppress(const double* boxes, const int32_t* rows, int64_t m, double thresh
   suppress_double(boxes, rows, m, threshold, keep);
 }
 
+constexpr int64_t kGatherFrom = 20000;  // boxes: from here on they don't fit the nearest caches
+
+// The same with the group's boxes brought together first: the scan would wait for each where it lies, while a
+// copy has many on their way at once.
+template <class T>
+void suppress_gathered(const T* boxes, const int32_t* rows, int64_t m, double threshold, uint8_t* keep) {
+  std::vector<T> together(size_t(4 * m));
+  std::vector<uint8_t> stays(size_t(m), 0);
+  for (int64_t i = 0; i < m; ++i) std::copy_n(boxes + 4 * int64_t(rows[i]), 4, together.data() + 4 * i);
+  suppress(together.data(), nullptr, m, threshold, stays.data());
+  for (int64_t i = 0; i < m; ++i) keep[rows[i]] = stays[size_t(i)];
+}
+
 // order: rows by descending score; keep: a flag for each row. Threads take whole groups.
 template <class T>
 void suppress_groups(const T* boxes, const int64_t* groups, const int32_t* order, int64_t n, double threshold,
@@ -35,8 +48,14 @@ void suppress_groups(const T* boxes, const int64_t* groups, const int32_t* order
   std::unique_ptr<int32_t[]> rows(new int32_t[n]);
   const std::vector<int64_t> starts = split_by_group(groups, order, n, rows.get());
   const auto work = [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g)
-      suppress(boxes, rows.get() + starts[g], starts[g + 1] - starts[g], threshold, keep);
+    for (int64_t g = begin; g < end; ++g) {
+      const int32_t* members = rows.get() + starts[g];
+      const int64_t m = starts[g + 1] - starts[g];
+      if (n < kGatherFrom)
+        suppress(boxes, members, m, threshold, keep);
+      else
+        suppress_gathered(boxes, members, m, threshold, keep);
+    }
   };
   const int64_t count = int64_t(starts.size()) - 1;
   if (n < DETKIT_SERIAL_BELOW) return work(0, count);
