@@ -8,7 +8,8 @@ STABLE_TORCH_LIBRARY(detkit, m) {
   m.def("nms_mask(Tensor boxes, Tensor? groups, float iou_threshold) -> Tensor");
   // Soft suppression: indices and lowered scores, by descending lowered score, then index.
   m.def(
-      "soft_nms(Tensor boxes, Tensor scores, Tensor? groups, bool gaussian, float iou_threshold, float sigma, "
+      "soft_nms(Tensor boxes, Tensor scores, Tensor? groups, bool gaussian, float iou_threshold, float "
+      "sigma, "
       "float min_score) -> (Tensor, Tensor)");
   // As nms, by IoU less the distance of the centres.
   m.def("diou_nms(Tensor boxes, Tensor scores, Tensor? groups, float threshold) -> Tensor");
