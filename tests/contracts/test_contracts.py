@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from functools import lru_cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -28,10 +28,14 @@ CASES = [
 ]
 
 
+_folders: list[TemporaryDirectory[str]] = []  # removed when Python ends: the parts below live as long
+
+
 def arguments(registry: str, name: str) -> dict[str, Any]:
     given = examples.EXAMPLES.get(registry, {}).get(name)
     if given is None and registry == "datasets":
-        return examples.files_for(name, Path(mkdtemp(prefix="detkit-contracts-")))
+        _folders.append(TemporaryDirectory(prefix="detkit-contracts-"))
+        return examples.files_for(name, Path(_folders[-1].name))
     return given or {}
 
 
