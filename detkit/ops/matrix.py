@@ -33,7 +33,7 @@ def matrix_nms(
     """
     if kernel not in ("linear", "gaussian"):
         raise ValueError(f"kernel: {kernel!r} is neither 'linear' nor 'gaussian'")
-    if sigma <= 0:
+    if not sigma > 0:
         raise ValueError(f"sigma: {sigma} must be greater than 0")
     boxes, groups = prepared(boxes, groups)
     check_scores(boxes, scores)

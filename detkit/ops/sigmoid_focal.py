@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from detkit.ops.library import fall_back, native
 
 IGNORED = -2
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def sigmoid_focal_sum(logits: Tensor, labels: Tensor, alpha: float | None = 0.25, gamma: float = 2.0) -> Tensor:
@@ -27,7 +28,11 @@ def sigmoid_focal_sum(logits: Tensor, labels: Tensor, alpha: float | None = 0.25
     Raises ValueError on wrong shapes, dtypes or devices and, on a CPU, on a label that is no class; a GPU
     is not waited for, and returns NaN for that.
     """
-    _check(logits, labels, gamma)
+    _check(logits, labels)
+    if not gamma >= 0:
+        raise ValueError(f"gamma: {gamma} is not a number from 0 on")
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: {alpha} is not in [0, 1]")
     positive, negative = (1.0, 1.0) if alpha is None else (float(alpha), 1.0 - alpha)
     if native.cpu if logits.is_cpu else native.cuda and logits.is_cuda:
         try:
@@ -55,17 +60,15 @@ def reference(logits: Tensor, labels: Tensor, positive: float, negative: float, 
     return negative * f(x.index_put(own, nothing)).sum() + positive * f(-x[own]).sum()
 
 
-def _check(logits: Tensor, labels: Tensor, gamma: float) -> None:
-    if not logits.is_floating_point():
-        raise ValueError(f"logits: {logits.dtype} is not a floating dtype")
+def _check(logits: Tensor, labels: Tensor) -> None:
+    if logits.dtype not in DTYPES:
+        raise ValueError(f"logits: {logits.dtype} is not one of float16, bfloat16, float32 and float64")
     if labels.dtype != torch.int64:
         raise ValueError(f"labels: {labels.dtype}; torch.int64 is needed")
     if logits.dim() == 0 or labels.shape != logits.shape[:-1]:
         raise ValueError(f"labels {tuple(labels.shape)} do not fit logits {tuple(logits.shape)}")
     if labels.device != logits.device:
         raise ValueError(f"labels are on {labels.device}, logits on {logits.device}")
-    if gamma < 0:
-        raise ValueError(f"gamma: {gamma} is negative")
 
 
 def _label_error(labels: Tensor, columns: int) -> ValueError | None:

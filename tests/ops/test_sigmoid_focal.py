@@ -153,9 +153,12 @@ def test_strides_don_t_matter() -> None:
         ({"labels": torch.tensor([0, -3])}, "labels: -3 is not a class"),
         ({"labels": torch.tensor([0])}, r"labels \(1,\) do not fit logits \(2, 3\)"),
         ({"labels": torch.tensor([0, 1], dtype=torch.int32)}, "labels: torch.int32; torch.int64 is needed"),
-        ({"logits": torch.zeros(2, 3, dtype=torch.int64)}, "logits: torch.int64 is not a floating dtype"),
+        ({"logits": torch.zeros(2, 3, dtype=torch.int64)}, "logits: torch.int64 is not one of float16"),
+        ({"logits": torch.zeros(2, 3).to(torch.float8_e4m3fn)}, "logits: torch.float8_e4m3fn is not one of"),
         ({"labels": torch.zeros(2, dtype=torch.int64, device="meta")}, "labels are on meta, logits on cpu"),
-        ({"gamma": -1.0}, "gamma: -1.0 is negative"),
+        ({"gamma": -1.0}, r"gamma: -1\.0 is not a number from 0 on"),
+        ({"gamma": math.nan}, "gamma: nan is not"),
+        ({"alpha": 2.0}, r"alpha: 2\.0 is not in \[0, 1\]"),
     ],
 )
 def test_wrong_input_is_named(change: dict[str, object], message: str) -> None:

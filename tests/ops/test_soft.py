@@ -85,8 +85,9 @@ def test_wrong_options_are_named() -> None:
     with pytest.raises(ValueError, match="kernel: 'square'"):
         matrix_nms(BOXES, scores, kernel="square")  # type: ignore[arg-type]
     for function in (soft_nms, matrix_nms):
-        with pytest.raises(ValueError, match="sigma: 0"):
-            function(BOXES, scores, sigma=0.0)
+        for sigma in (0.0, math.nan):
+            with pytest.raises(ValueError, match=f"sigma: {sigma}"):
+                function(BOXES, scores, sigma=sigma)
 
 
 def test_opcheck_and_one_graph() -> None:
