@@ -1,0 +1,29 @@
+"""The report of a loss bench in four forms: results.json, report.html, report.md, table.tex."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from detkit.compare.report.html import to_html
+from detkit.compare.report.latex import to_latex
+from detkit.compare.report.markdown import to_markdown
+from detkit.compare.report.words import finite
+from detkit.train.run_folder import write_json
+
+JSON, HTML, MARKDOWN, LATEX = "results.json", "report.html", "report.md", "table.tex"
+
+
+def write_reports(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Writes all four files into `folder`, each in place all at once; gives back their paths.
+
+    results: see docs/compare.md for the keys. Numbers that are not finite become null.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    clean = finite(results)
+    write_json(folder / JSON, clean)
+    for name, write in ((HTML, to_html), (MARKDOWN, to_markdown), (LATEX, to_latex)):
+        temporary = folder / f"{name}.tmp"
+        temporary.write_text(write(clean), encoding="utf-8")
+        temporary.replace(folder / name)
+    return [folder / name for name in (JSON, HTML, MARKDOWN, LATEX)]

@@ -1,0 +1,67 @@
+"""The table of variants for a paper (packages booktabs and, for the minus signs, any maths)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detkit.compare.report.words import against, metrics_of, name_of, points, probability, unfinished
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+def to_latex(results: dict[str, Any]) -> str:
+    """A tabular in a table float; a difference that was shown is bold."""
+    metrics = metrics_of(results)
+    heads = ["Variant", *metrics.values(), r"$\Delta$AP", r"95\,\% interval", "$p$"]
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{escape(caption(results))}}}",
+        r"  \begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
+        r"    \toprule",
+        "    " + " & ".join(heads) + r" \\",
+        r"    \midrule",
+        *(f"    {row(variant, results['baseline'], list(metrics))}" for variant in results["variants"]),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def caption(results: dict[str, Any]) -> str:
+    """What the table shows."""
+    return (
+        f"{results['title']}: mean and standard deviation over {len(results['seeds'])} seeds; paired differences to "
+        f"{results['baseline']} with bootstrap intervals over images and seeds; p after Holm."
+    )
+
+
+def row(variant: dict[str, Any], baseline: str, metrics: list[str]) -> str:
+    """One line of the table."""
+    summary, versus = variant.get("summary") or {}, against(variant)
+    cells = [escape(name_of(variant))]
+    for metric in metrics:
+        found = summary.get(metric, {})
+        deviation = found.get("std")
+        spread = rf" {{\small $\pm$ {points(deviation)}}}" if metric == "ap" and deviation is not None else ""
+        cells.append(points(found.get("mean")) + spread)
+    if versus is None or versus.get("difference") is None:
+        state = "" if variant["name"] == baseline else escape(unfinished(variant) or "withheld")
+        return " & ".join([*cells, state, "", ""]) + r" \\"
+    difference = f"${100 * versus['difference']:+.1f}$"
+    if versus["verdict"] in ("better", "worse"):
+        difference = rf"\textbf{{{difference}}}"
+    ends = [versus.get(key) for key in ("low", "high")]
+    interval = "" if None in ends else "$[" + ", ".join(f"{100 * end:+.1f}" for end in ends if end is not None) + "]$"
+    p = probability(versus.get("p_holm")).replace("<", "$<$")
+    return " & ".join([*cells, difference, interval, p]) + r" \\"
+
+
+def escape(text: str) -> str:
+    """Text in which no character has a meaning to LaTeX."""
+    return "".join(SPECIAL.get(sign, sign) for sign in str(text))

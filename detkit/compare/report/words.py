@@ -1,0 +1,148 @@
+"""What the reports say in words, and how they write figures. AP is given in points, 0 to 100."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from statistics import median
+from typing import Any
+
+METRICS = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "AP small",
+    "ap_medium": "AP medium",
+    "ap_large": "AP large",
+}
+
+METHOD = (
+    "Every variant is trained once per seed. For one seed all variants start from the same weights and see the same "
+    "images in the same order under the same augmentation, which is checked by hash (see the fairness table), so "
+    "variants are compared in pairs.",
+    "AP is COCO's average precision (IoU 0.50 to 0.95, 101 recall points). Intervals come from a bootstrap over "
+    "images and seeds in which both members of a pair get the same images; p-values from a permutation test of the "
+    "paired differences, corrected by Holm's method over all variants. AP alone decides the verdict, the other "
+    "metrics describe.",
+    "The cumulative loss is figure 4 of the RetinaNet paper (arXiv 1708.02002): anchors sorted by their loss, "
+    "foreground and background apart. Easy background is every background anchor whose highest class score is below "
+    "{easy}. Error kinds follow TIDE (arXiv 2008.08115). ECE is the expected calibration error: the mean gap between "
+    "a detection's score and the share of such detections that are right at IoU 0.5.",
+    "No difference shown does not mean equal: the smallest difference that this budget would have shown is given "
+    "with it.",
+)
+
+
+def finite(value: Any) -> Any:
+    """The same plain data with null for every number that is not finite."""
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def points(value: float | None, digits: int = 1) -> str:
+    """0.3612 -> 36.1"""
+    return "n/a" if value is None else f"{100 * value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """0.012 -> +1.2"""
+    return "n/a" if value is None else f"{100 * value:+.{digits}f}".replace("-", "\u2212")
+
+
+def probability(value: float | None) -> str:
+    """0.00041 -> < 0.001"""
+    return "n/a" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def name_of(variant: dict[str, Any]) -> str:
+    """What a reader calls the variant."""
+    return str(variant.get("label") or variant["name"])
+
+
+def against(variant: dict[str, Any], metric: str = "ap") -> dict[str, Any] | None:
+    """The comparison with the baseline, None for the baseline itself or where the verdict is withheld."""
+    versus = variant.get("versus_baseline") or {}
+    found: dict[str, Any] | None = versus.get(metric)
+    return found
+
+
+def unfinished(variant: dict[str, Any]) -> str:
+    """`1 diverged, 2 missing`; empty if every run finished."""
+    counts = Counter(cell["status"] for cell in variant["cells"] if cell["status"] != "finished")
+    return ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+
+
+def cost(variant: dict[str, Any], key: str) -> float | None:
+    """Median over seeds of a figure of cost."""
+    found = [cell["cost"][key] for cell in variant["cells"] if (cell.get("cost") or {}).get(key) is not None]
+    return median(found) if found else None
+
+
+def metrics_of(results: dict[str, Any]) -> dict[str, str]:
+    """The COCO metrics that any variant has a figure for -> their names."""
+    return {
+        key: name
+        for key, name in METRICS.items()
+        if any((v.get("summary") or {}).get(key, {}).get("mean") is not None for v in results["variants"])
+    }
+
+
+def conclusions(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """(kind, sentence) for the top of a report; kind is withheld, better, worse, diverged or even."""
+    found = [("withheld", f"No verdict: {reason}") for reason in results.get("withheld", [])]
+    for variant in results["variants"]:
+        if variant["name"] != results["baseline"]:
+            sentence = conclusion(variant, results["baseline"])
+            if sentence is not None:
+                found.append(sentence)
+    return found
+
+
+def conclusion(variant: dict[str, Any], baseline: str) -> tuple[str, str] | None:
+    """The verdict on one variant in a sentence."""
+    name, versus = name_of(variant), against(variant)
+    if versus is None:
+        left = unfinished(variant)
+        return ("diverged" if "diverged" in left else "withheld", f"{name}: {left}") if left else None
+    verdict = versus["verdict"]
+    interval = f"95 % interval {signed(versus.get('low'))} to {signed(versus.get('high'))}"
+    if verdict in ("better", "worse"):
+        return verdict, (
+            f"{name} is {verdict} than {baseline}: AP {signed(versus['difference'])} points ({interval}, "
+            f"p {probability(versus.get('p_holm'))} after Holm)"
+        )
+    if verdict != "no difference shown":
+        return "diverged", f"{name}: {verdict}"
+    smallest = versus.get("smallest_detectable")
+    could = f"; this budget would have shown {points(smallest)} points" if smallest is not None else ""
+    return "even", f"{name}: no difference to {baseline} shown: AP {signed(versus['difference'])} ({interval}){could}"
+
+
+def method(results: dict[str, Any]) -> list[str]:
+    """Paragraphs on how it was measured."""
+    easy = next((v["diagnosis"]["easy_below"] for v in results["variants"] if v.get("diagnosis")), 0.1)
+    said = results.get("method") or []
+    return [text.format(easy=f"{easy:g}") for text in METHOD] + list(said)
+
+
+def about(results: dict[str, Any]) -> str:
+    """Machine, versions, data and command as plain lines."""
+    data = results["data"]
+    lines = {
+        "command": results.get("command", ""),
+        "created": results.get("created", ""),
+        "code": results.get("code", ""),
+        "machine": ", ".join(f"{k} {v}" for k, v in (results.get("machine") or {}).items()),
+        "versions": ", ".join(f"{k} {v}" for k, v in (results.get("versions") or {}).items()),
+        "train": data.get("train", ""),
+        "val": data.get("val", ""),
+        "data hash": data.get("hash", ""),
+        "seeds": ", ".join(map(str, results["seeds"])),
+        "iterations": results.get("iterations", ""),
+    }
+    return "\n".join(f"{name:10} {text}" for name, text in lines.items())
