@@ -131,6 +131,22 @@ class Assignment:
 
 
 @dataclass
+class Match:
+    """The assignments of a batch, put together for the losses.
+
+    labels: (B, A) int64 as in `Assignment`. image, row: (P,) where its P positives are. boxes: (P, 4) the
+    true box of each, xyxy pixels. quality: (B, A) float32 as in `Assignment`, 0 where no positive is; None
+    unless the class loss uses it.
+    """
+
+    labels: Tensor
+    image: Tensor
+    row: Tensor
+    boxes: Tensor
+    quality: Tensor | None
+
+
+@dataclass
 class Losses:
     """Sums over one micro-batch, not yet divided by the normaliser.
 

@@ -19,7 +19,7 @@ from detkit.detectors.postprocess import PostprocessOptions, postprocess
 from detkit.heads.base import Head
 from detkit.losses.base import BoxLoss, ClassificationLoss, Normalizer
 from detkit.necks.base import Neck
-from detkit.structures import Assignment, Detections, Losses, Predictions, Targets
+from detkit.structures import Assignment, Detections, Losses, Match, Predictions, Targets
 
 ANCHOR_CACHE = 8
 """Input shapes whose anchors are remembered."""
@@ -63,31 +63,34 @@ class DenseDetector(nn.Module):
 
     def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
         """Sums of the loss terms over the batch, with what they are to be divided by."""
-        logits, deltas = pred.logits.detach(), pred.deltas.detach()
-        with torch.no_grad():
-            assigned = [
-                self.assigner(
-                    pred.anchors, pred.level_sizes, t, partial(self._scores, logits[i]), deltas[i], self.coder
-                )
-                for i, t in enumerate(targets)
-            ]
-            labels = torch.stack([a.labels for a in assigned])
-            image, row = (labels >= 0).nonzero(as_tuple=True)
-            # Boxes of all images in one list; `first` is where each image's begin.
-            first = torch.tensor([0, *(len(t.boxes) for t in targets[:-1])]).cumsum(0).to(labels.device)
-            matched = torch.stack([a.matched for a in assigned])[image, row] + first[image]
-            boxes = torch.cat([t.boxes for t in targets])[matched]
-            quality = None
-            if self.class_loss.uses_quality:
-                found = self.coder.decode(deltas[image, row].float(), pred.anchors[row])
-                quality = quality_of(assigned, image, row, box_ops.paired_iou(found, boxes))
-            weights = self.normalizer.image_weights(labels)
-        positives = (pred.deltas[image, row], pred.anchors[row], boxes)
+        match = self.match(pred, targets)
+        weights = self.normalizer.image_weights(match.labels)
+        positives = (pred.deltas[match.image, match.row], pred.anchors[match.row], match.boxes)
         if weights is None:
-            sums = self._sums(pred.logits, labels, quality, positives)
+            sums = self._sums(pred.logits, match.labels, match.quality, positives)
         else:
-            sums = self._weighted_sums(weights, pred.logits, labels, quality, positives)
-        return Losses(*sums, self.normalizer(labels))
+            sums = self._weighted_sums(weights, pred.logits, match.labels, match.quality, positives)
+        return Losses(*sums, self.normalizer(match.labels))
+
+    @torch.no_grad()
+    def match(self, pred: Predictions, targets: list[Targets]) -> Match:
+        """What every anchor of the batch is to learn."""
+        logits, deltas = pred.logits.detach(), pred.deltas.detach()
+        assigned = [
+            self.assigner(pred.anchors, pred.level_sizes, t, partial(self._scores, logits[i]), deltas[i], self.coder)
+            for i, t in enumerate(targets)
+        ]
+        labels = torch.stack([a.labels for a in assigned])
+        image, row = (labels >= 0).nonzero(as_tuple=True)
+        # Boxes of all images in one list; `first` is where each image's begin.
+        first = torch.tensor([0, *(len(t.boxes) for t in targets[:-1])]).cumsum(0).to(labels.device)
+        matched = torch.stack([a.matched for a in assigned])[image, row] + first[image]
+        boxes = torch.cat([t.boxes for t in targets])[matched]
+        quality = None
+        if self.class_loss.uses_quality:
+            found = self.coder.decode(deltas[image, row].float(), pred.anchors[row])
+            quality = quality_of(assigned, image, row, box_ops.paired_iou(found, boxes))
+        return Match(labels, image, row, boxes, quality)
 
     def end_step(self, normalizer: Tensor, gathered: Sequence[Tensor]) -> Tensor:
         """Once a step, with totals over micro-batches and ranks of the normaliser and of what `take_gathered`
