@@ -1,0 +1,250 @@
+"""What a loss makes of the imbalance between foreground and background, on a trained detector.
+
+All figures come from validation images. Letters as in ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detkit.compare.errors import CORRECT, IGNORED, Judged, cost_of_errors, count_errors, judge
+from detkit.detectors.dense import DenseDetector
+from detkit.evaluate.coco import GroundTruth, Shard
+from detkit.structures import BACKGROUND, Batch
+
+EASY_BELOW = 0.1
+"""A background anchor is easy if its highest class score is below this."""
+HARDEST, SAMPLED = 256, 256
+"""Background anchors of an image whose loss is computed: those of the largest gradient, and of the rest."""
+SCORE_EDGES = np.linspace(0, 1, 21)
+IOU_EDGES = np.linspace(0.5, 1, 21)
+FRACTIONS = np.linspace(0, 1, 101)
+
+
+def diagnose(
+    detector: DenseDetector, loader: Iterable[Batch], truth: GroundTruth, found: Shard, *, images: int = 32
+) -> dict[str, Any]:
+    """Everything about one trained detector, as plain data for results.json.
+
+    loader: batches with targets; the first `images` images are looked at anchor by anchor. found: the
+    detector's detections on all images of `truth`. docs/compare.md says what each key means.
+    """
+    anchors = look_at_anchors(detector, loader, images)
+    judged = judge(truth, found)
+    return {
+        "easy_below": EASY_BELOW,
+        **anchors,
+        "calibration": calibration(judged),
+        "box_quality": box_quality(judged),
+        "errors": {"counts": count_errors(judged), "dap": cost_of_errors(judged)},
+    }
+
+
+class _Anchors:
+    """What is gathered about anchors of one side, image by image."""
+
+    def __init__(self) -> None:
+        self.loss: list[Tensor] = []
+        self.weight: list[Tensor] = []
+        self.easy: list[Tensor] = []
+        self.gradient = self.easy_gradient = 0.0
+        self.histogram = np.zeros(len(SCORE_EDGES) - 1)
+        self.count = 0
+
+    def add(self, loss: Tensor, weight: Tensor, easy: Tensor) -> None:
+        """Sampled anchors (S,): their loss, how many anchors each stands for, and whether it is easy."""
+        self.loss.append(loss)
+        self.weight.append(weight)
+        self.easy.append(easy)
+
+    def total(self, *, easy: bool) -> float:
+        """Sum of the loss of the easy or of the other anchors."""
+        loss, weight, chosen = torch.cat(self.loss), torch.cat(self.weight), torch.cat(self.easy)
+        return float((loss * weight)[chosen == easy].sum())
+
+    def cumulative(self) -> dict[str, list[float]] | None:
+        """Share of the loss that the cheapest fraction of anchors holds; None without anchors or loss."""
+        loss = torch.cat(self.loss).double().numpy() if self.loss else np.zeros(0)
+        weight = torch.cat(self.weight).double().numpy() if self.weight else np.zeros(0)
+        if not (loss * weight).sum() > 0:
+            return None
+        order = np.argsort(loss, kind="stable")
+        held, below = np.cumsum((loss * weight)[order]), np.cumsum(weight[order])
+        share = np.interp(FRACTIONS, np.concatenate(([0], below / below[-1])), np.concatenate(([0], held / held[-1])))
+        return {"fraction": _rounded(FRACTIONS), "loss": _rounded(share)}
+
+
+def look_at_anchors(detector: DenseDetector, loader: Iterable[Batch], images: int) -> dict[str, Any]:
+    """The part of `diagnose` that needs the network.
+
+    The loss of an anchor is what the class loss gives for it alone, with the gradient telling which
+    anchors a mining loss leaves out. That holds for any class loss, also one of a plugin, but takes a call an
+    anchor: it is done for all foreground anchors, for the background anchors of largest gradient, and for
+    a random sample of the rest, each of which then stands for several. `closure` is the sum of that over
+    the true sum of the loss: 1 but for the sampling, where a loss is a sum over anchors.
+    """
+    sides = {"foreground": _Anchors(), "background": _Anchors()}
+    per_level, summed, seen, count = np.zeros(len(detector.neck.out_shapes)), 0.0, 0, 0
+    generator = torch.Generator().manual_seed(0)
+    was_training = detector.training
+    detector.eval()
+    try:
+        for logits, labels, quality, level_sizes in _per_image(detector, loader, images):
+            summed += _one_image(detector, logits, labels, quality, sides, generator)
+            per_level += [float((part >= 0).sum()) for part in torch.split(labels[0], list(level_sizes))]
+            seen, count = seen + 1, count + labels.numel()
+    finally:
+        detector.train(was_training)
+    if not seen:
+        raise ValueError("diagnosis: the loader gave no image")
+    fore, back = sides["foreground"], sides["background"]
+    parts = (_part(fore, None), _part(back, False), _part(back, True))
+    explained = sum(loss for loss, _ in parts)
+    return {
+        "num_images": seen,
+        "num_anchors": count,
+        "closure": explained / summed if summed > 0 else None,
+        "cumulative": {name: side.cumulative() for name, side in sides.items()},
+        "share": {"loss": _shares([loss for loss, _ in parts]), "gradient": _shares([size for _, size in parts])},
+        "scores": {"edges": _rounded(SCORE_EDGES)}
+        | {name: _rounded(side.histogram / max(side.histogram.sum(), 1)) for name, side in sides.items()},
+        "positives_per_level": [
+            {"level": name, "per_image": round(n / seen, 4)}
+            for name, n in zip(detector.neck.out_shapes, per_level.tolist(), strict=True)
+        ],
+    }
+
+
+def _per_image(
+    detector: DenseDetector, loader: Iterable[Batch], images: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None, tuple[int, ...]]]:
+    """Logits (1, A, C), labels (1, A), quality (1, A) or None, anchors a level: of the first images."""
+    device, left = next(detector.parameters()).device, images
+    for batch in loader:
+        batch = batch.to(device)
+        with torch.no_grad():
+            pred = detector(batch.images, batch.sizes)
+            match = detector.match(pred, batch.targets)
+        for i in range(min(len(batch), left)):
+            quality = None if match.quality is None else match.quality[i : i + 1]
+            yield pred.logits[i : i + 1].float(), match.labels[i : i + 1], quality, pred.level_sizes
+        left -= len(batch)
+        if left <= 0:
+            return
+
+
+def _one_image(
+    detector: DenseDetector, logits: Tensor, labels: Tensor, quality: Tensor | None, sides: dict[str, _Anchors],
+    generator: torch.Generator,
+) -> float:  # fmt: skip
+    """Adds one image to both sides; returns its loss."""
+    loss = detector.class_loss
+    with torch.enable_grad():
+        asked = logits.detach().requires_grad_()
+        total = loss(asked, labels, quality)
+        (gradient,) = torch.autograd.grad(total, asked)
+    size = gradient[0].abs().sum(dim=-1).double().cpu()
+    scores = loss.scores(logits[0]).cpu()
+    given = labels[0].cpu()
+    highest = scores.amax(dim=-1)
+    for name, rows in (("foreground", given >= 0), ("background", given == BACKGROUND)):
+        side = sides[name]
+        index = rows.nonzero()[:, 0]
+        shown = scores[index, given[index]] if name == "foreground" else highest[index]
+        side.histogram += np.histogram(shown.clamp(0, 1).numpy(), SCORE_EDGES)[0]
+        easy = highest < EASY_BELOW
+        side.count += len(index)
+        side.gradient += float(size[index].sum())
+        side.easy_gradient += float(size[index][easy[index]].sum())
+        chosen, weight = _sample(index, size, name == "foreground", generator)
+        each = torch.tensor([_alone(detector, logits, labels, quality, int(a)) if size[a] > 0 else 0.0 for a in chosen])
+        side.add(each.double(), weight, easy[chosen])
+    return float(total.detach())
+
+
+def _alone(detector: DenseDetector, logits: Tensor, labels: Tensor, quality: Tensor | None, anchor: int) -> float:
+    """The class loss of a single anchor."""
+    one = slice(anchor, anchor + 1)
+    with torch.no_grad():
+        return float(detector.class_loss(logits[:, one], labels[:, one], None if quality is None else quality[:, one]))
+
+
+def _sample(index: Tensor, size: Tensor, whole: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Anchors whose loss is computed, and how many each stands for."""
+    if whole or len(index) <= HARDEST + SAMPLED:
+        return index, torch.ones(len(index), dtype=torch.float64)
+    order = index[size[index].argsort(descending=True, stable=True)]
+    rest = order[HARDEST:]
+    drawn = rest[torch.randperm(len(rest), generator=generator)[:SAMPLED]]
+    weight = torch.cat((torch.ones(HARDEST), torch.full((SAMPLED,), len(rest) / SAMPLED))).double()
+    return torch.cat((order[:HARDEST], drawn)), weight
+
+
+def _part(side: _Anchors, easy: bool | None) -> tuple[float, float]:
+    """(loss, gradient) of a side's easy anchors, of its others, or of both (None)."""
+    if easy is None:
+        return side.total(easy=True) + side.total(easy=False), side.gradient
+    return side.total(easy=easy), side.easy_gradient if easy else side.gradient - side.easy_gradient
+
+
+def _shares(parts: list[float]) -> dict[str, float] | None:
+    whole = sum(parts)
+    names = ("foreground", "hard_background", "easy_background")
+    return {name: part / whole for name, part in zip(names, parts, strict=True)} if whole > 0 else None
+
+
+def calibration(judged: Judged) -> dict[str, Any]:
+    """Share of detections that are right (IoU 0.5) against their score, and the expected calibration error.
+
+    The error is the mean gap between score and share over the bins, weighted by their detections
+    (1706.04599, equation 3). Bins without detections are null.
+    """
+    used = judged.kind != IGNORED
+    scores, right = judged.scores[used], judged.kind[used] == CORRECT
+    count = np.histogram(scores, SCORE_EDGES)[0]
+    confidence = np.histogram(scores, SCORE_EDGES, weights=scores)[0]
+    correct = np.histogram(scores, SCORE_EDGES, weights=right.astype(np.float64))[0]
+    gap = float(np.abs(confidence - correct).sum() / count.sum()) if count.sum() else None
+    return {
+        "ece": gap,
+        "edges": _rounded(SCORE_EDGES),
+        "confidence": [c / n if n else None for c, n in zip(confidence.tolist(), count.tolist(), strict=True)],
+        "precision": [c / n if n else None for c, n in zip(correct.tolist(), count.tolist(), strict=True)],
+        "count": count.tolist(),
+    }
+
+
+def box_quality(judged: Judged) -> dict[str, Any]:
+    """How well correct detections fit: IoU from 0.5 on, in fractions, and the mean."""
+    iou = judged.iou[judged.kind == CORRECT]
+    found = np.histogram(iou.clip(0.5, 1.0), IOU_EDGES)[0]
+    mean = float(iou.mean()) if len(iou) else None
+    return {"edges": _rounded(IOU_EDGES), "fraction": _rounded(found / max(len(iou), 1)), "mean": mean}
+
+
+def merge(diagnoses: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The mean over seeds, figure by figure; null where no seed has one. None without any diagnosis."""
+    merged: dict[str, Any] | None = _mean(diagnoses) if diagnoses else None
+    return merged
+
+
+def _mean(values: list[Any]) -> Any:
+    values = [v for v in values if v is not None]
+    if not values:
+        return None
+    first = values[0]
+    if isinstance(first, dict):
+        return {key: _mean([v[key] for v in values]) for key in first}
+    if isinstance(first, list):
+        return [_mean(list(column)) for column in zip(*values, strict=True)]
+    return sum(values) / len(values) if isinstance(first, (int, float)) else first
+
+
+def _rounded(values: NDArray[Any]) -> list[float]:
+    return [round(float(v), 6) for v in values]
