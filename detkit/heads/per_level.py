@@ -44,8 +44,12 @@ class PerLevelHead(Head):
                 for channels, count in zip(in_channels, anchors_per_cell, strict=True)
             )
 
-        self.class_out, self.box_out = predictors(num_columns), predictors(4)
-        (init_mobile if lite else init_xavier)(self)
+        init = init_mobile if lite else init_xavier
+        self.box_out = predictors(4)
+        init(self.box_out)
+        # Last, so that no other weight depends on how many columns the loss has: losses then start alike.
+        self.class_out = predictors(num_columns)
+        init(self.class_out)
         for level, count in zip(self.class_out, anchors_per_cell, strict=True):
             last = level[-1] if lite else level  # type: ignore[index]
             last.bias.data.copy_(class_bias.repeat(count))  # type: ignore[operator]

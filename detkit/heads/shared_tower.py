@@ -51,13 +51,11 @@ class SharedTowerHead(Head):
 
         self.class_tower, self.box_tower = tower(), tower()
         last = width if num_convs else in_channels[0]
-        self.class_out = nn.Conv2d(last, anchors_per_cell[0] * num_columns, 3, padding=1)
         self.box_out = nn.Conv2d(last, anchors_per_cell[0] * 4, 3, padding=1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.apply(_init)
+        # Last, so that no other weight depends on how many columns the loss has: losses then start alike.
+        self.class_out = nn.Conv2d(last, anchors_per_cell[0] * num_columns, 3, padding=1)
+        _init(self.class_out)
         self.class_out.bias.data.copy_(class_bias.repeat(anchors_per_cell[0]))  # type: ignore[union-attr]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -65,6 +63,13 @@ class SharedTowerHead(Head):
         logits = [per_anchor(self.class_out(self.class_tower(x)), self.num_columns) for x in features]
         deltas = [per_anchor(self.box_out(self.box_tower(x)), 4) for x in features]
         return logits, deltas
+
+
+def _init(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.01)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def per_anchor(x: Tensor, columns: int) -> Tensor:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from detkit.heads.per_level import PerLevelHead
 from detkit.heads.shared_tower import SharedTowerHead, per_anchor
 
 
@@ -44,3 +45,16 @@ def test_levels_that_differ_are_refused():
 def test_senseless_arguments_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         head(**bad)
+
+
+@pytest.mark.parametrize("part", [SharedTowerHead, PerLevelHead])
+def test_only_the_class_outputs_depend_on_the_number_of_columns(part):
+    def start(columns):
+        torch.manual_seed(0)
+        handed_in = {"in_channels": (8, 8), "anchors_per_cell": (3, 3), "num_columns": columns}
+        return dict(part(class_bias=torch.zeros(columns), **handed_in).named_parameters())
+
+    seven, eight = start(7), start(8)
+    others = [name for name in seven if "class_out" not in name]
+    assert len(others) >= 4
+    assert all(torch.equal(seven[name], eight[name]) for name in others)

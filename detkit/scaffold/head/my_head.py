@@ -45,13 +45,13 @@ class MyHead(Head):
         for _ in range(num_convs):
             layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm_layer(norm)(channels), nn.ReLU()]
         self.tower = nn.Sequential(*layers)
-        self.class_out = nn.Conv2d(channels, anchors * num_columns, 3, padding=1)
-        self.box_out = nn.Conv2d(channels, anchors * 4, 3, padding=1)
 
-        # Small outputs, and the bias that the loss asks for: otherwise the first steps are lost on the background.
-        for layer in (self.class_out, self.box_out):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        # Small outputs, and the bias that the loss asks for: otherwise the first steps are lost on the background. The
+        # classes come last: the other weights then start alike under any loss.
+        self.box_out = nn.Conv2d(channels, anchors * 4, 3, padding=1)
+        _small(self.box_out)
+        self.class_out = nn.Conv2d(channels, anchors * num_columns, 3, padding=1)
+        _small(self.class_out)
         self.class_out.bias.data.copy_(class_bias.repeat(anchors))  # type: ignore[union-attr]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -60,3 +60,8 @@ class MyHead(Head):
         logits = [per_anchor(self.class_out(x), self.num_columns) for x in towers]
         deltas = [per_anchor(self.box_out(x), 4) for x in towers]
         return logits, deltas
+
+
+def _small(layer: nn.Conv2d) -> None:
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
