@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("detkit.train.cli", "train a detector from a config"),
     "eval": ("detkit.evaluate.cli", "COCO metrics of a run or checkpoint"),
     "predict": ("detkit.detectors.predict_cli", "detect in files, folders and globs"),
+    "compare": ("detkit.compare.cli", "which loss is better, and how sure are we? variants x seeds, with statistics"),
     "new": ("detkit.scaffold.cli", "a project of your own: part, config, README and test"),
     "list": ("detkit.config_cli:list", "registered parts: name, origin, one line"),
     "config": ("detkit.config_cli:config", "show a config with its origins, or check configs"),
@@ -29,6 +30,7 @@ EXAMPLES = """examples:
   detkit train configs/quickstart/shapes.yaml backbone.depth=34 optimizer.lr=1e-3
   detkit eval runs/first
   detkit predict runs/first photos/ --score 0.5
+  detkit compare configs/quickstart/shapes.yaml configs/losses/focal.yaml configs/losses/bce.yaml
   detkit config show configs/quickstart/shapes.yaml --origin
   detkit new backbone my_net
 

@@ -1,0 +1,1 @@
+"""The loss bench: which variant is better, and how sure are we?"""

@@ -138,7 +138,7 @@ class CocoEvaluator:
 
     def compute(self) -> CocoResult:
         """The figures over all images of the ground truth, each of which must have been added once."""
-        found = self._sorted()
+        found = self.sorted()
         precision, recall = run_engine(self.truth, found, len(self.classes), self.options)
         num_objects = _count_objects(self.truth, self.classes, self.options)
         return CocoResult(
@@ -166,7 +166,7 @@ class CocoEvaluator:
         if wrong.any():
             raise ValueError(f"boxes or scores are not finite in image {_some(np.unique(owner[wrong]))}")
 
-    def _sorted(self) -> Shard:
+    def sorted(self) -> Shard:
         """The shards as one, by ascending image id; the order within an image is kept."""
         all_ = self.shard()
         ids, counts = np.unique(all_.image_ids, return_counts=True)

@@ -34,7 +34,7 @@ def run_engine(
     # Both libraries print; what is worth saying is in the result.
     with contextlib.redirect_stdout(io.StringIO()), _no_collection():
         size = len(found.image_ids), num_classes
-        gt, dt = _Annotations(_truth_dicts(truth, found), *size), _Annotations(_found_dicts(found), *size)
+        gt, dt = Annotations(truth_dicts(truth, found), *size), Annotations(found_dicts(found), *size)
         run = eval_class(gt, dt, iouType="bbox")
         run.params.maxDets = list(options.max_detections)
         run.params.areaRng = area_ranges(options)
@@ -74,7 +74,7 @@ def _load(engine: str) -> Any:
     return COCOeval_faster
 
 
-class _Annotations:
+class Annotations:
     """What the engines ask of a COCO object: all images, classes and annotations, without its indices."""
 
     def __init__(self, annotations: list[dict[str, Any]], num_images: int, num_classes: int) -> None:
@@ -94,7 +94,7 @@ class _Annotations:
         return self.annotations
 
 
-def _truth_dicts(truth: GroundTruth, found: Shard) -> list[dict[str, Any]]:
+def truth_dicts(truth: GroundTruth, found: Shard) -> list[dict[str, Any]]:
     position = np.searchsorted(found.image_ids, truth.image_ids)
     images = np.repeat(position, np.diff(truth.offsets))
     # An id of 0 would mean "unmatched" to both engines, so they start at 1.
@@ -108,7 +108,7 @@ def _truth_dicts(truth: GroundTruth, found: Shard) -> list[dict[str, Any]]:
     ]
 
 
-def _found_dicts(found: Shard) -> list[dict[str, Any]]:
+def found_dicts(found: Shard) -> list[dict[str, Any]]:
     images = np.repeat(np.arange(len(found.image_ids)), found.counts)
     boxes = found.boxes.astype(np.float64)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

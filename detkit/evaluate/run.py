@@ -34,13 +34,30 @@ def evaluate(
     the same as one process would. The detector is in eval mode meanwhile and left as it was found.
     `CocoResult.seconds` splits this rank's time into data, network, postprocess and metrics.
     """
+    clock = _Clock(next(detector.parameters()).device)
+    evaluator = collect(detector, dataset, loader, options, progress=progress, clock=clock)
+    result = compute_everywhere(evaluator)
+    clock.lap("metrics")
+    return replace(result, seconds=clock.seconds)
+
+
+def collect(
+    detector: nn.Module,
+    dataset: DetectionDataset,
+    loader: Iterable[Batch],
+    options: EvaluatorOptions | None = None,
+    *,
+    progress: bool = True,
+    clock: _Clock | None = None,
+) -> CocoEvaluator:
+    """The first half of `evaluate`: an evaluator that holds what the detector finds in this rank's images."""
     evaluator = CocoEvaluator(dataset.classes, ground_truth_from(dataset), options)
     device = next(detector.parameters()).device
-    seconds = dict.fromkeys(("data", "network", "postprocess", "metrics"), 0.0)
+    clock = clock or _Clock(device)
     was_training = detector.training
     detector.eval()
     try:
-        clock = _Clock(device, seconds)
+        clock.start()
         for batch in _with_progress(loader, progress):
             clock.lap("data")
             with torch.inference_mode():
@@ -53,9 +70,7 @@ def evaluate(
             clock.lap("metrics")
     finally:
         detector.train(was_training)
-    result = compute_everywhere(evaluator)
-    clock.lap("metrics")
-    return replace(result, seconds=seconds)
+    return evaluator
 
 
 def self_test(
@@ -130,8 +145,12 @@ def check_classes(checkpoint: ClassMap, dataset: ClassMap) -> None:
 class _Clock:
     """Adds the time since the last lap to a part; on a GPU only after it has finished its work."""
 
-    def __init__(self, device: torch.device, seconds: dict[str, float]) -> None:
-        self.device, self.seconds = device, seconds
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = dict.fromkeys(("data", "network", "postprocess", "metrics"), 0.0)
+        self.start()
+
+    def start(self) -> None:
         self.last = time.perf_counter()
 
     def lap(self, part: str) -> None:

@@ -48,6 +48,7 @@ const COLUMNS = [
   ["against baseline", (v) => versus(v, "ap") && versus(v, "ap").difference, (v) => difference(v)],
   ["p", (v) => versus(v, "ap") && versus(v, "ap").p, (v) => (versus(v, "ap") ? short(versus(v, "ap").p) : "")],
   ["p, Holm", (v) => versus(v, "ap") && versus(v, "ap").p_holm, (v) => (versus(v, "ap") ? short(versus(v, "ap").p_holm) : "")],
+  ["p, permutation", (v) => versus(v, "ap") && versus(v, "ap").p_permutation, (v) => (versus(v, "ap") ? short(versus(v, "ap").p_permutation) : "")],
   ["verdict", (v) => (versus(v, "ap") ? versus(v, "ap").verdict : ""), (v) => verdict(v)],
   ...METRICS.slice(1).map(([key, name]) => [name, (v) => summary(v, key).mean, (v) => points(summary(v, key).mean)]),
   ["seconds a step", (v) => cost(v, "seconds_per_step"), (v) => short(cost(v, "seconds_per_step"))],

@@ -1,0 +1,111 @@
+"""AP on resampled images: every resample gives each image a weight, how often it was drawn.
+
+A resample in which an image was drawn twice is one with two such images, so the figures are those that the
+evaluator gives for it; only where detections of different images have the very same score may their order
+differ. Letters: R resamples, N images, D detections of a class, P right ones at a threshold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detkit.compare.matches import THRESHOLDS, ClassMatches, Matches
+from detkit.evaluate.coco import AREAS
+
+RECALLS = np.linspace(0.0, 1.0, 101)
+CHUNK = 1 << 24
+"""Numbers in the largest temporary."""
+
+
+def resample(num_images: int, resamples: int, seed: int = 0) -> NDArray[np.int32]:
+    """(R, N) weights of R resamples of N images with replacement."""
+    random = np.random.default_rng(seed)
+    drawn = random.integers(0, num_images, (resamples, num_images))
+    weights = np.zeros((resamples, num_images), np.int32)
+    np.add.at(weights, (np.arange(resamples)[:, None], drawn), 1)
+    return weights
+
+
+def average_precision(
+    matches: Matches, weights: NDArray[np.int32], class_names: tuple[str, ...]
+) -> dict[str, NDArray[np.float64]]:
+    """Metric name -> (R,) values, NaN where a resample has no object to measure against.
+
+    ap, ap50, ap75, ap_small, ap_medium, ap_large as in `CocoResult.metrics`, and per_class:<name>.
+    """
+    if weights.shape[1] != matches.num_images:
+        raise ValueError(f"weights of {weights.shape[1]} images, matches of {matches.num_images}")
+    drawn = torch.from_numpy(np.ascontiguousarray(weights))
+    # (areas, classes, T, R); NaN: no object of the class in the area.
+    values = np.stack(
+        [np.stack([_class_ap(part[a], drawn) for part in matches.parts]) for a in range(len(AREAS))]
+    )  # fmt: skip
+    found = {
+        "ap": _mean(values[0].transpose(2, 0, 1)),
+        "ap50": _mean(values[0][:, :1].transpose(2, 0, 1)),
+        "ap75": _mean(values[0][:, 5:6].transpose(2, 0, 1)),
+    }
+    found |= {f"ap_{area}": _mean(values[a].transpose(2, 0, 1)) for a, area in enumerate(AREAS) if a}
+    found |= {f"per_class:{name}": values[0][k].mean(axis=0) for k, name in enumerate(class_names)}
+    return found
+
+
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(R, ...) -> (R,), NaN left out; NaN where all is."""
+    flat = values.reshape(len(values), -1)
+    there = ~np.isnan(flat)
+    count = there.sum(axis=1)
+    total = np.where(there, flat, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _class_ap(part: ClassMatches, weights: Tensor) -> NDArray[np.float64]:
+    """(T, R) AP of one class in one area range."""
+    resamples = len(weights)
+    found = np.full((len(THRESHOLDS), resamples), np.nan)
+    per = max(1, CHUNK // max(len(part.image), 1))
+    image, base = torch.from_numpy(part.image).long(), torch.from_numpy(part.base)
+    has_object = torch.from_numpy(np.flatnonzero(part.objects))
+    objects = torch.from_numpy(part.objects)[has_object].to(torch.int32)
+    for start in range(0, resamples, per):
+        w = weights[start : start + per]
+        total = (w[:, has_object] * objects).sum(dim=1)  # (r,)
+        # Detections that count up to and with each one, where none is matched: the same at every threshold.
+        counted = (w[:, image] * base).cumsum(dim=1, dtype=torch.int32) if any(len(r) for r in part.rows) else None
+        for t in range(len(THRESHOLDS)):
+            ap = _threshold_ap(part, t, w, image, counted, total)
+            found[t, start : start + per] = torch.where(total > 0, ap, torch.nan).numpy()
+    return found
+
+
+def _threshold_ap(
+    part: ClassMatches, t: int, w: Tensor, image: Tensor, counted: Tensor | None, total: Tensor
+) -> Tensor:
+    """(r,) AP at one threshold. Precision is looked at where a detection is right: nowhere else can it peak."""
+    rows, right = torch.from_numpy(part.rows[t]), torch.from_numpy(part.right[t])
+    if counted is None or not bool(right.any()):
+        return torch.zeros(len(w), dtype=torch.float64)
+    own = w[:, image[rows]]
+    hits = right.nonzero()[:, 0]
+    tp = own[:, hits].cumsum(dim=1, dtype=torch.int32)
+    change = torch.from_numpy(part.change[t]).to(torch.int32)
+    all_ = counted[:, rows]
+    if bool(change.any()):
+        all_ = all_ + (own * change).cumsum(dim=1, dtype=torch.int32)
+    precision = tp / (all_[:, hits].double() + np.spacing(1))
+    envelope = precision.flip(1).cummax(dim=1).values.flip(1)
+    at = torch.searchsorted(tp, _least_hits(total))
+    envelope = torch.cat((envelope, envelope.new_zeros(len(w), 1)), dim=1)
+    return envelope.gather(1, at).mean(dim=1)
+
+
+def _least_hits(total: Tensor) -> Tensor:
+    """(r,) objects -> (r, 101) the fewest right detections whose recall reaches each of the 101 recalls."""
+    count = total.numpy().astype(np.float64)[:, None].clip(min=1)
+    least = np.ceil(RECALLS * count)
+    least = np.where((least - 1) / count >= RECALLS, least - 1, least)
+    least = np.where(least / count < RECALLS, least + 1, least)
+    return torch.from_numpy(least.astype(np.int32))

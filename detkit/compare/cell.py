@@ -1,0 +1,214 @@
+"""One run of a bench, in a process of its own: `python -m detkit.compare.cell CONFIG --seed S --output DIR`.
+
+Trains as `detkit train` does, and notes what the bench needs: in start.json what the run began with
+(hashes of weights and images, the first gradients), in detections.npz what the detector finds, in
+matches.npz which of it is right, in diagnosis.json where its loss comes from, and last in cell.json that all
+of it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import logging
+import sys
+import time
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detkit.compare.diagnosis import diagnose
+from detkit.compare.matches import match, save_matches
+from detkit.config import Config, load_config
+from detkit.data.loader import LoaderOptions, build_train_loader
+from detkit.data.random import at_position
+from detkit.evaluate.run import collect
+from detkit.structures import Batch
+from detkit.train.checkpoint import saved_steps
+from detkit.train.metrics import run_log
+from detkit.train.random import seed_everything
+from detkit.train.run_folder import METRICS, RESULT, prepare_folder, write_json
+from detkit.train.session import DIVERGED, Session
+from detkit.train.trainer import NonFiniteLossError
+
+log = logging.getLogger("detkit")
+
+START, CELL = "start.json", "cell.json"
+DETECTIONS, MATCHES, DIAGNOSIS = "detections.npz", "matches.npz", "diagnosis.json"
+HASHED_BATCHES = 2
+FINISHED, DIVERGED_RUN = "finished", "diverged"
+
+
+def run_cell(config: Config, folder: Path) -> int:
+    """Trains, or goes on with a training that was cut off; gives back the exit code."""
+    resume = bool(saved_steps(folder)) and (folder / START).exists()
+    prepare_folder(folder, resume=resume, overwrite=not resume)
+    with run_log(folder):
+        session = Session(config, folder, resume=resume, init_weights=None)
+        if not resume:
+            write_json(folder / START, beginning(session))
+        try:
+            code = session.run()
+        except NonFiniteLossError as error:
+            log.error("%s", error)
+            write_json(folder / CELL, {"status": DIVERGED_RUN, "error": str(error)})
+            return DIVERGED
+        if code == 0:
+            finish(session)
+    return code
+
+
+def finish(session: Session) -> None:
+    """Detections, diagnosis and, last of all, cell.json."""
+    folder, detector = session.folder, session.trainer.model
+    options = session.config.options("evaluator")
+    evaluator = collect(detector, session.val_set, session.val_loader, options, progress=False)
+    found = evaluator.sorted()
+    np.savez_compressed(folder / DETECTIONS, **found._asdict())
+    save_matches(folder / MATCHES, match(evaluator.truth, found, len(session.classes), options))
+    write_json(folder / DIAGNOSIS, diagnose(detector, session.val_loader, evaluator.truth, found))
+    result = json.loads((folder / RESULT).read_text())
+    cost = {
+        "seconds_per_step": seconds_per_step(folder / METRICS),
+        "peak_memory_mb": result["peak_memory_mb"],
+        "train_seconds": result["train_seconds"],
+    }
+    write_json(folder / CELL, {"status": FINISHED, "error": None, "cost": cost})
+
+
+def seconds_per_step(metrics: Path) -> float | None:
+    """Median over the steps of a run, the first tenth left out; None without two of them."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    at = [(line["step"], line["train_seconds"]) for line in lines if "eval" not in line]
+    taken = [b[1] - a[1] for a, b in pairwise(at) if b[0] == a[0] + 1 and b[1] >= a[1]]
+    taken = taken[len(taken) // 10 :]
+    return float(np.median(taken)) if taken else None
+
+
+# ---- what a run begins with
+
+
+def beginning(session: Session) -> dict[str, Any]:
+    """Hashes of initial weights, order, first batches and data; the first gradients. Changes nothing."""
+    config, detector = session.config, session.detector
+    batches = first_batches(session)
+    return {
+        "seed": config.seed,
+        "weights": {name: [list(p.shape), digest(p)] for name, p in detector.named_parameters()},
+        "order": order_hash(session),
+        "images": digest(*(x for batch in batches for x in tensors_of(batch))),
+        "data": [session.train_set.records.content_hash(), session.val_set.records.content_hash()],
+        "step0": first_step(session, batches[0]),
+        "train": session.train_set.summary(),
+        "val": session.val_set.summary(),
+    }
+
+
+def first_batches(session: Session) -> list[Batch]:
+    """The first batches of the run, made a second time and in this process."""
+    options: LoaderOptions = session.loader_options
+    own = LoaderOptions(
+        batch_size=options.batch_size, num_workers=0, size_divisor=options.size_divisor, pad_to=options.pad_to
+    )
+    loader = build_train_loader(
+        session.train_set, session.transforms("train"), own, seed=session.config.seed,
+        micro_batches=session.options.accumulate,
+    )  # fmt: skip
+    return list(islice(loader, HASHED_BATCHES))
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """Everything in a batch that a network or loss could see."""
+    return [batch.images, batch.sizes, *(x for t in batch.targets for x in (t.boxes, t.labels))]
+
+
+def order_hash(session: Session) -> str:
+    """Of every position of the whole training."""
+    count = session.options.iterations * session.loader_options.batch_size
+    length = len(session.train_set)
+    order = np.array([at_position(session.config.seed, i, length) for i in range(count)], dtype=np.int64)
+    return hashlib.sha256(order.tobytes()).hexdigest()[:12]
+
+
+def digest(*tensors: Tensor) -> str:
+    """Twelve hex digits of the tensors' bytes."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+    return found.hexdigest()[:12]
+
+
+def first_step(session: Session, batch: Batch) -> dict[str, Any]:
+    """Gradient norms of both losses on backbone and neck, which they share, and the mean score of a class.
+
+    On a copy, in training mode, each loss divided as in training.
+    """
+    seed_everything(session.config.seed, 0, 0)
+    detector = copy.deepcopy(session.detector).train()
+    batch = batch.to(session.device)
+    pred = detector(batch.images, batch.sizes)
+    losses = detector.loss(pred, batch.targets)
+    divisor = detector.end_step(losses.normalizer.double(), [x.double() for x in detector.take_gathered()])
+    shared = [p for part in (detector.backbone, detector.neck) for p in part.parameters() if p.requires_grad]
+    norms = {}
+    for name, loss in (("class", losses.classification), ("box", losses.box)):
+        found = torch.autograd.grad(loss / divisor, shared, retain_graph=True, allow_unused=True)
+        norms[name] = float(nn.utils.get_total_norm([g for g in found if g is not None]))
+    scores = detector.class_loss.scores(pred.logits.detach().float())
+    return {
+        "grad_norm_class": norms["class"],
+        "grad_norm_box": norms["box"],
+        "ratio": norms["box"] / norms["class"] if norms["class"] else None,
+        "foreground_probability": float(scores.mean()),
+    }
+
+
+# ---- how long a run will take
+
+
+def measure(config: Config, folder: Path, steps: int = 6) -> dict[str, float]:
+    """Seconds of a training step (the first two left out) and of an evaluation, for the estimate of a bench."""
+    folder.mkdir(parents=True, exist_ok=True)
+    session = Session(config, folder, resume=False, init_weights=None)
+    taken = []
+    for _ in range(steps):
+        started = time.perf_counter()
+        session.trainer.train_step()
+        taken.append(time.perf_counter() - started)
+    detector = session.trainer.model.eval()
+    started, seen = time.perf_counter(), 0
+    for batch in islice(session.val_loader, 2):
+        with torch.inference_mode():
+            detector.detect(detector(batch.images.to(session.device), batch.sizes), batch.sizes)
+        seen += len(batch)
+    each = (time.perf_counter() - started) / max(seen, 1)
+    return {"step": float(np.median(taken[2:])), "evaluation": each * len(session.val_set)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The process of a cell."""
+    parser = argparse.ArgumentParser(prog="detkit.compare.cell")
+    parser.add_argument("config")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--measure", action="store_true", help="time a few steps and print JSON")
+    args = parser.parse_args(argv)
+    config = load_config(args.config, [f"seed={args.seed}"])
+    if args.measure:
+        print(json.dumps(measure(config, args.output)))
+        return 0
+    try:
+        return run_cell(config, args.output)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Were the variants of a bench given the same? Compares what each run noted at its start (start.json)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from detkit.compare.plan import Plan
+from detkit.train.resume import flatten
+
+Starts = Mapping[str, Mapping[int, dict[str, Any]]]
+"""Variant -> seed -> start.json."""
+
+SHARED = {
+    "order": ("order of images", "over the whole training"),
+    "images": ("images and augmentation", "every pixel and box of the first batches"),
+    "data": ("data", "annotations of both splits"),
+}
+SECTIONS = (
+    "backbone", "neck", "anchors", "head", "assigner", "coder", "losses.classification", "losses.box",
+    "losses.normalizer", "optimizer", "schedule", "train", "data", "evaluator",
+)  # fmt: skip
+
+
+def fairness(plan: Plan, starts: Starts) -> dict[str, Any]:
+    """The "fairness" of results.json: checks, what differs, what is equal, normalisers, flags."""
+    configs = {v.name: v.config.to_dict() for v in plan.variants}
+    differing = differs(configs)
+    keys = [entry["key"] for entry in differing]
+    equal = [s for s in SECTIONS if not any(key == s or key.startswith(f"{s}.") for key in keys)]
+    normalizers = {name: values["losses"]["normalizer"]["type"] for name, values in configs.items()}
+    return {
+        "checks": [check_seeds(plan, starts), *check_weights(plan, starts), *check_shared(plan, starts)],
+        "differs": differing,
+        "normalizers": normalizers,
+        "equal": equal,
+        "flags": list(flags(keys, normalizers)),
+    }
+
+
+def check_seeds(plan: Plan, starts: Starts) -> dict[str, Any]:
+    """Every run started from the seed that it stands under."""
+    wrong = [
+        f"{name}, seed {seed}: ran with {start['seed']}"
+        for name, runs in starts.items()
+        for seed, start in runs.items()
+        if start["seed"] != seed
+    ]
+    return {"name": "seeds", "ok": not wrong, "detail": "; ".join(wrong) or "every run has the seed it stands under"}
+
+
+def check_weights(plan: Plan, starts: Starts) -> Iterator[dict[str, Any]]:
+    """Every parameter that variants share by name and shape began equal; the others are named."""
+    wrong, others, count = [], set(), 0
+    for seed, (first, runs) in _by_seed(plan, starts).items():
+        reference = runs[first]["weights"]
+        for name, start in runs.items():
+            for parameter, (shape, hashed) in start["weights"].items():
+                if parameter not in reference or reference[parameter][0] != shape:
+                    others.add(parameter)
+                elif reference[parameter][1] != hashed and not _owned_by_loss(parameter):
+                    wrong.append(f"{name}, seed {seed}: {parameter}")
+                elif reference[parameter][1] != hashed:
+                    others.add(parameter)
+                else:
+                    count += 1
+    detail = "; ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+    if not wrong:
+        detail = f"{count} hashes equal; the loss itself sets {', '.join(sorted(others)) or 'none'}"
+    yield {"name": "initial weights", "ok": not wrong, "detail": detail}
+
+
+def _owned_by_loss(parameter: str) -> bool:
+    """The bias of the class outputs, which a class loss sets (its prior), and what lies in the losses themselves."""
+    return parameter.startswith(("class_loss.", "box_loss.", "normalizer.")) or (
+        "class_out" in parameter and parameter.endswith("bias")
+    )
+
+
+def check_shared(plan: Plan, starts: Starts) -> Iterator[dict[str, Any]]:
+    """Data, order and augmentation: one hash for all variants of a seed."""
+    for key, (name, what) in SHARED.items():
+        wrong = [
+            f"{variant}, seed {seed}: {start[key]} where {first} has {runs[first][key]}"
+            for seed, (first, runs) in _by_seed(plan, starts).items()
+            for variant, start in runs.items()
+            if start[key] != runs[first][key]
+        ]
+        yield {"name": name, "ok": not wrong, "detail": "; ".join(wrong) or f"equal: {what}"}
+
+
+def _by_seed(plan: Plan, starts: Starts) -> dict[int, tuple[str, dict[str, dict[str, Any]]]]:
+    """Seed -> (the variant that the others are held against, variant -> start); the baseline if it has run."""
+    found = {}
+    for seed in plan.seeds:
+        runs = {v.name: starts[v.name][seed] for v in plan.variants if seed in starts.get(v.name, {})}
+        if runs:
+            found[seed] = (plan.baseline if plan.baseline in runs else next(iter(runs)), runs)
+    return found
+
+
+def differs(configs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Keys that do not have one value in all variants; a variant without the key is left out of `values`."""
+    flat = {name: flatten(values) for name, values in configs.items()}
+    keys = sorted({key for values in flat.values() for key in values})
+    found = []
+    for key in keys:
+        values = {name: flat[name][key] for name in flat if key in flat[name]}
+        if len(values) < len(flat) or len({json.dumps(v, sort_keys=True) for v in values.values()}) > 1:
+            found.append({"key": key, "values": values})
+    return found
+
+
+def flags(keys: list[str], normalizers: Mapping[str, str]) -> Iterator[str]:
+    """Sentences on differences that a reader has to know of."""
+    if len(set(normalizers.values())) > 1:
+        listed = ", ".join(f"{name}: {kind}" for name, kind in normalizers.items())
+        yield f"The normalisers differ ({listed}): losses are then of another size, and so is the learning rate."
+    elif any(key.startswith("losses.normalizer") for key in keys):
+        yield "The settings of the normaliser differ."
+    for section, what in (("assigner", "matchers"), ("head", "heads"), ("schedule", "schedules")):
+        if any(key == section or key.startswith(f"{section}.") for key in keys):
+            yield f"The {what} differ: not the loss alone is compared."
+    for section in ("data", "train", "optimizer", "backbone", "neck", "anchors"):
+        if any(key.startswith(f"{section}.") for key in keys):
+            yield f"Settings of {section} differ: not the loss alone is compared."

@@ -1,0 +1,133 @@
+"""A whole bench: plan, runs, results, reports. It may be cut off anywhere and started again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from detkit.compare.cell import CELL
+from detkit.compare.launchers import CONSOLE, Job, launch_local, python
+from detkit.compare.plan import Cell, Plan, save_plan, variant_file
+
+log = logging.getLogger("detkit")
+
+Launcher = Callable[..., None]
+
+
+def run_bench(plan: Plan, folder: Path, *, jobs: int, command: str, launcher: Launcher = launch_local) -> int:
+    """Runs what isn't done, then writes the reports; 0 if every run finished or diverged, else 1."""
+    from detkit.compare.collect import collect_results
+    from detkit.compare.report import write_reports
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_plan(plan, folder, command)
+    cells = list(plan.cells(folder))
+    todo = [cell for cell in cells if state(cell) is None]
+    log.info("%d variants x %d seeds = %d runs, %d of them done: %s", len(plan.variants), len(plan.seeds), len(cells),
+             len(cells) - len(todo), folder)  # fmt: skip
+    progress = Progress(len(cells), len(cells) - len(todo))
+    try:
+        launcher(
+            [job_of(cell, folder) for cell in todo], at_once=jobs, finished=progress.finished, started=progress.started
+        )
+    except KeyboardInterrupt:
+        log.warning("stopped; what is done is kept, the same command goes on with it")
+        raise
+    results = collect_results(folder)
+    for path in write_reports(results, folder):
+        log.info("%s", path)
+    from detkit.compare.report.words import conclusions
+
+    for _, sentence in conclusions(results):
+        log.info("%s", sentence)
+    return 0 if results["complete"] else 1
+
+
+def state(cell: Cell) -> str | None:
+    """`finished` or `diverged`; None if the run is still to be made or made again."""
+    path = cell.folder / CELL
+    return str(json.loads(path.read_text())["status"]) if path.exists() else None
+
+
+def job_of(cell: Cell, folder: Path) -> Job:
+    """The process that makes a run."""
+    arguments = (str(variant_file(folder, cell.variant)), "--seed", str(cell.seed), "--output", str(cell.folder))
+    return Job(cell.name, python("detkit.compare.cell", *arguments), cell.folder)
+
+
+class Progress:
+    """A line for every run that starts and ends, with the time that is left."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.done, self.ran = total, done, 0
+        self.began = time.monotonic()
+
+    def started(self, job: Job) -> None:
+        """Says which run begins."""
+        log.info("%s: started (%s)", job.name, job.folder / CONSOLE)
+
+    def finished(self, job: Job, code: int) -> None:
+        """Says how it ended."""
+        self.done, self.ran = self.done + 1, self.ran + 1
+        left = (time.monotonic() - self.began) / self.ran * (self.total - self.done)
+        end = {0: "finished", 3: "diverged"}.get(code)
+        if end is None:
+            log.error("%s: failed with exit code %d:\n%s", job.name, code, last_words(job.folder))
+        log.info("%s: %s, %d of %d done, %s left", job.name, end or "failed", self.done, self.total, duration(left))
+
+
+def last_words(folder: Path, lines: int = 12) -> str:
+    """The end of what a run printed."""
+    path = folder / CONSOLE
+    if not path.is_file():
+        return ""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def describe(plan: Plan, folder: Path, *, jobs: int) -> str:
+    """What --dry-run prints: variants, runs, and the time they will take by a few measured steps of each."""
+    lines = [f"{plan.title}; baseline {plan.baseline}; seeds {', '.join(map(str, plan.seeds))}; in {folder}"]
+    total = 0.0
+    todo = [cell for cell in plan.cells(folder) if state(cell) is None]
+    with tempfile.TemporaryDirectory() as scratch:
+        for variant in plan.variants:
+            own = [cell for cell in todo if cell.variant == variant.name]
+            file = Path(scratch) / f"{variant.name}.yaml"
+            file.write_text(variant.config.to_yaml())
+            seconds = measured(file, Path(scratch) / variant.name, plan.seeds[0])
+            options = variant.config.options("train")
+            evaluations = 2 + (options.iterations - 1) // options.eval_every if options.eval_every else 2
+            each = options.iterations * seconds["step"] + evaluations * seconds["evaluation"]
+            total += each * len(own)
+            lines.append(
+                f"  {variant.name}: {len(own)} of {len(plan.seeds)} runs to do, {options.iterations} steps of "
+                f"{seconds['step']:.3g} s and {evaluations} evaluations of {seconds['evaluation']:.2g} s: "
+                f"about {duration(each)} each"
+            )
+    lines.append(f"{len(todo)} runs, about {duration(total / jobs)} with --jobs {jobs} (measured one at a time)")
+    return "\n".join(lines)
+
+
+def measured(config: Path, folder: Path, seed: int) -> dict[str, float]:
+    """Seconds of a step and an evaluation, from a process of its own. Raises ValueError with its last words."""
+    arguments: Sequence[str] = python(
+        "detkit.compare.cell", str(config), "--seed", str(seed), "--output", str(folder), "--measure"
+    )
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ValueError(f"{config.stem} does not run:\n" + "\n".join(done.stderr.splitlines()[-12:]))
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
