@@ -149,7 +149,7 @@ function stackedBars(figure, rows, kinds, options) {
   });
   let x = 4, y = 26 * rows.length + 24;
   for (const kind of kinds) {
-    const width = 22 + 6.6 * kind.name.length;
+    const width = 28 + 7.2 * kind.name.length;
     if (x + width > WIDTH) { x = 4; y += 18; }
     svg("rect", { x, y: y - 10, width: 12, height: 12, fill: kind.color }, root);
     svg("text", { x: x + 16, y }, root, kind.name);

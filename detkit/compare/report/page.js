@@ -170,12 +170,13 @@ function drawDiagnosis() {
     lineChart(figure(room, `Cumulative loss of ${side} anchors`, "anchors sorted from cheapest to dearest; the more bent, the more of the loss a few hard ones hold"),
       series, { title: `Cumulative loss, ${side}`, xLabel: `fraction of ${side} anchors`, yLabel: "share of loss", x: [0, 1], y: [0, 1], diagonal: true });
   }
+  const easy = shown().find((v) => v.diagnosis).diagnosis.easy_below;
   for (const what of ["loss", "gradient"]) {
     const rows = having("share").filter((v) => v.diagnosis.share[what]).map((v) => {
       const s = v.diagnosis.share[what];
       return { name: v.label || v.name, color: v.color, parts: [s.foreground, s.hard_background, s.easy_background] };
     });
-    if (rows.length) stackedBars(figure(room, `Where the ${what} comes from`, "per cent; easy background is what scores below the line that the method names"), rows, PARTS, { title: `Shares of ${what}`, percent: true, most: 1 });
+    if (rows.length) stackedBars(figure(room, `Where the ${what} comes from`, `per cent; easy background scores below ${easy} in every class`), rows, PARTS, { title: `Shares of ${what}`, percent: true, most: 1 });
   }
   for (const side of ["foreground", "background"]) {
     lineChart(figure(room, `Scores of ${side} anchors`, side === "foreground" ? "of their own class" : "the highest of all classes"),

@@ -21,10 +21,10 @@ METHOD = (
     "images in the same order under the same augmentation, which is checked by hash (see the fairness table), so "
     "variants are compared in pairs.",
     "AP is COCO's average precision (IoU 0.50 to 0.95, 101 recall points). An interval holds both sources of chance: "
-    "the training, by the spread of the paired differences over seeds (Student's t, as there are few), and the images, by a "
-    "bootstrap in which both members of a pair get the same images. Its p-value is corrected by Holm's method over the "
-    "variants and decides the verdict, on AP; the other metrics describe. The exact permutation test over seeds is given "
-    "beside it; with three seeds it can't go below 0.25.",
+    "the training, by the spread of the paired differences over seeds (Student's t, as there are few), and the "
+    "images, by a bootstrap in which both members of a pair get the same images. Its p-value is corrected by Holm's "
+    "method over the variants and decides the verdict, on AP; the other metrics describe. The exact permutation test "
+    "over seeds is given beside it; with three seeds it can't go below 0.25.",
     "The cumulative loss is figure 4 of the RetinaNet paper (arXiv 1708.02002): anchors sorted by their loss, "
     "foreground and background apart. Easy background is every background anchor whose highest class score is below "
     "{easy}. Error kinds follow TIDE (arXiv 2008.08115). ECE is the expected calibration error: the mean gap between "
