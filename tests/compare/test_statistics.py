@@ -1,0 +1,146 @@
+"""Identities by hand, and simulated benches in which the truth is known."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from simulate import Skill, make_images, train
+
+from detkit.compare.matches import match
+from detkit.compare.statistics import (
+    Spread,
+    analyse,
+    difference,
+    holm,
+    permutation_p,
+    verdict,
+)
+from detkit.evaluate.options import EvaluatorOptions
+
+CLASSES = ("a", "b")
+OPTIONS = EvaluatorOptions()
+LUCK = 0.04
+"""Of one training: gives about 0.7 points of AP between seeds, as on the data set that is made on the spot."""
+
+
+def bench(random, skills, *, seeds=3, images=60, resamples=150):
+    """analyse() of a simulated bench: variant name -> skill, the first is the baseline."""
+    truth = make_images(random, images)
+    found = {
+        name: {s: match(truth, train(random, truth, skill, LUCK), 2, OPTIONS) for s in range(seeds)}
+        for name, skill in skills.items()
+    }
+    states = {name: dict.fromkeys(runs, "finished") for name, runs in found.items()}
+    return analyse(found, states, CLASSES, baseline=next(iter(skills)), resamples=resamples)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+    with_nan = holm([0.01, math.nan])
+    assert with_nan[0] == 0.01
+    assert math.isnan(with_nan[1])
+
+
+def test_permutation_by_hand():
+    assert permutation_p(np.array([1.0, 2.0, 3.0])) == 0.25  # of 8 signs only all or none reach the mean
+    assert permutation_p(np.array([1.0, -1.0])) == 1.0
+    assert permutation_p(np.ones(5)) == 2 / 32
+    assert permutation_p(np.ones(20)) < 0.01
+
+
+def test_an_interval_with_one_source_of_chance_is_that_of_students_t():
+    seeds_alone = Spread(0.25, 0.0, seeds=4, images=99)
+    assert seeds_alone.half(0.05) == pytest.approx(2.7764 * 0.5, rel=1e-4)
+    images_alone = Spread(0.0, 0.25, seeds=2, images=10**9)
+    assert images_alone.half(0.05) == pytest.approx(1.95996 * 0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("mean", [0.1, 0.7, 2.0, 9.0])
+def test_p_is_the_level_at_which_the_interval_touches_zero(mean):
+    spread = Spread(0.1, 0.2, seeds=2, images=50)
+    p = spread.p(mean)
+    assert spread.half(p) == pytest.approx(mean, rel=1e-6)
+    assert spread.p(-mean) == p
+
+
+def test_no_difference_at_all_is_certain():
+    found = difference(np.zeros((3, 101)), 50)
+    assert (found.low, found.high, found.p) == (0, 0, 1)
+
+
+def test_one_seed_gives_no_interval_and_no_verdict():
+    found = difference(np.random.default_rng(0).normal(0.2, 0.01, (1, 101)), 50)
+    assert found.difference > 0.15
+    assert math.isnan(found.low)
+    assert verdict(found.difference, found.p) == "no difference shown"
+
+
+def test_verdicts():
+    assert [verdict(d, p) for d, p in ((1, 0.01), (-1, 0.01), (1, 0.05), (1, math.nan))] == [
+        "better", "worse", "no difference shown", "no difference shown",
+    ]  # fmt: skip
+
+
+def test_a_missing_run_withholds_the_verdict_and_a_diverged_one_is_a_result():
+    random = np.random.default_rng(0)
+    truth = make_images(random, 20)
+    run = {s: match(truth, train(random, truth, Skill(), LUCK), 2, OPTIONS) for s in range(2)}
+    states = {
+        "base": {0: "finished", 1: "finished"}, "hole": {0: "finished", 1: "missing"},
+        "gone": {0: "finished", 1: "diverged"}, "good": {0: "finished", 1: "finished"},
+    }  # fmt: skip
+    matches = {"base": run, "hole": {0: run[0]}, "gone": {0: run[0]}, "good": run}
+    found = analyse(matches, states, CLASSES, baseline="base", resamples=20)
+    assert found["hole"]["versus_baseline"] is None
+    assert found["hole"]["summary"]["ap"]["values"][1] is None
+    assert found["gone"]["versus_baseline"]["ap"]["verdict"] == "diverged"
+    assert found["good"]["versus_baseline"]["ap"]["verdict"] == "no difference shown"
+    json.dumps(found, allow_nan=False)
+    states["base"][1] = "failed"
+    found = analyse(matches, states, CLASSES, baseline="base", resamples=20)
+    assert found["good"]["versus_baseline"] is None
+    assert analyse({v: {} for v in states}, states, CLASSES, baseline="base")["good"]["versus_baseline"] is None
+
+
+def test_the_same_seed_of_the_statistics_gives_the_same_report():
+    skills = {"a": Skill(), "b": Skill(recall=0.78)}
+    first, second = (bench(np.random.default_rng(1), skills, images=20, resamples=30) for _ in range(2))
+    assert first == second
+
+
+def test_a_better_fit_of_boxes_is_found():
+    found = bench(np.random.default_rng(0), {"a": Skill(), "b": Skill(jitter=0.06)}, images=40)
+    versus = found["b"]["versus_baseline"]
+    assert versus["ap"]["verdict"] == "better"
+    assert versus["ap"]["low"] < versus["ap"]["difference"] < versus["ap"]["high"]
+    assert versus["ap"]["difference"] == pytest.approx(np.mean(versus["ap"]["seeds_differences"]))
+
+
+def shown(skills, *, benches, **options):
+    """How often a difference between the two was shown, and the mean difference."""
+    results = [bench(np.random.default_rng(i), skills, **options)["b"]["versus_baseline"]["ap"] for i in range(benches)]
+    kinds = [r["verdict"] for r in results]
+    return kinds.count("better"), kinds.count("worse"), float(np.mean([r["difference"] for r in results]))
+
+
+def test_the_same_loss_twice_is_rarely_told_apart():
+    better, worse, _ = shown({"a": Skill(), "b": Skill()}, benches=12, images=30, resamples=100)
+    assert better + worse <= 2
+
+
+@pytest.mark.slow
+def test_of_100_benches_of_the_same_loss_at_least_95_show_nothing():
+    better, worse, mean = shown({"a": Skill(), "b": Skill()}, benches=100)
+    print(f"\nsame loss: {better} better, {worse} worse of 100; mean difference {100 * mean:+.2f} points")
+    assert better + worse <= 5
+
+
+@pytest.mark.slow
+def test_two_points_less_are_found():
+    better, worse, mean = shown({"a": Skill(), "b": Skill(jitter=0.105)}, benches=40, images=200)
+    print(f"\nworse by {-100 * mean:.2f} points: found in {worse} of 40 benches of 3 seeds, 200 images")
+    assert better == 0
+    assert worse >= 32
