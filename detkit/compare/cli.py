@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", metavar="NAME", help="default: the first; `config`: the config itself")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/compare-<name of the config>")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; default 1")
+    parser.add_argument("--launcher", choices=("local", "ray"), default="local",
+                        help="processes of this machine, or a Ray cluster (pip install 'detkit[ray]')")  # fmt: skip
     parser.add_argument("--title", help="headline of the report")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, and the time it will take")
 
@@ -37,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     if args.config == "report":
         return report(args)
+    from detkit.compare.launchers import LAUNCHERS
     from detkit.compare.plan import make_plan
     from detkit.compare.run import describe, run_bench
 
@@ -52,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(describe(plan, folder, jobs=args.jobs))
         return 0
-    return run_bench(plan, folder, jobs=args.jobs, command=shlex.join(["detkit", *sys.argv[1:]]))
+    command = shlex.join(["detkit", *sys.argv[1:]])
+    return run_bench(plan, folder, jobs=args.jobs, command=command, launcher=LAUNCHERS[args.launcher])
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -1,7 +1,13 @@
-"""Starts the runs of a bench: in processes of this machine, each with its share of threads or a GPU."""
+"""Starts the runs of a bench: in processes of this machine, or on the machines of a Ray cluster.
+
+Each run is a process of its own with its share of the threads, or a GPU. It ends when the process that
+started it does, however that ended: else a bench that was killed and started again would have two
+processes at work in one folder.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 CONSOLE = "console.txt"
 GRACE_SECONDS = 60.0
@@ -72,17 +79,8 @@ class _Processes:
     def run(self, job: Job) -> int:
         """Exit code of a job's process."""
         device = self._devices.get()
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
-        if device is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = device
-        job.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with (job.folder / CONSOLE).open("ab") as console:
-                # A session of its own: Ctrl-C reaches this process alone, which then ends the others in order.
-                process = subprocess.Popen(
-                    job.arguments, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
-                    env=environment, start_new_session=True,
-                )  # fmt: skip
+            with start(job.arguments, job.folder, self.threads, device) as process:
                 with self._lock:
                     self._running.add(process)
                 code = process.wait()
@@ -106,6 +104,28 @@ class _Processes:
                 process.kill()
 
 
+def start(arguments: Sequence[str], folder: Path, threads: int, device: str | None) -> subprocess.Popen[bytes]:
+    """The process of a run. Ctrl-C does not reach it: who started it ends it in order."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    if device is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = device
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / CONSOLE).open("ab") as console:
+        return subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT, env=environment,
+            start_new_session=True, preexec_fn=_end_with_parent if _libc else None,
+        )  # fmt: skip
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def visible_gpus() -> list[str]:
     """What CUDA_VISIBLE_DEVICES can be set to, one of each GPU that may be used; empty without any."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -119,3 +139,78 @@ def visible_gpus() -> list[str]:
 def python(module: str, *arguments: str) -> tuple[str, ...]:
     """The command line of a module of detkit in this Python."""
     return (sys.executable, "-m", module, *arguments)
+
+
+# ---- a Ray cluster
+
+
+def launch_ray(jobs: Sequence[Job], *, at_once: int, finished: Finished, started: Callable[[Job], None]) -> None:
+    """The same on the cluster of RAY_ADDRESS or `ray start`, or on a Ray of its own on this machine.
+
+    The folders must be on a disk that all machines share. A run whose machine dies is made again on
+    another, where it resumes from its last checkpoint.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(f"--launcher ray needs Ray ({error}): pip install 'detkit[ray]'") from error
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+    share = share_of(ray.cluster_resources(), at_once)  # type: ignore[no-untyped-call]
+    make: Any = ray.remote(_make).options(**share, max_retries=MACHINE_DEATHS)
+    waiting = list(jobs)
+    running: dict[Any, Job] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop(0)
+                started(job)
+                folder = str(job.folder.resolve())
+                running[make.remote(job.arguments[1:], folder, os.getcwd(), os.environ.get("PYTHONPATH"), share)] = job
+            done, _ = ray.wait(list(running), timeout=1.0)
+            for reference in done:
+                finished(running.pop(reference), _exit_code(ray, reference))
+    finally:
+        for reference in running:
+            ray.cancel(reference)
+        if running:
+            ray.wait(list(running), num_returns=len(running), timeout=GRACE_SECONDS)
+        if ours:
+            ray.shutdown()
+
+
+MACHINE_DEATHS = 3
+
+
+def share_of(resources: dict[str, float], at_once: int) -> dict[str, float]:
+    """What one of `at_once` runs asks Ray for: a GPU where there are any, and its part of all cores."""
+    cores = max(1, int(resources.get("CPU", 1)) // at_once)
+    return {"num_cpus": cores, "num_gpus": 1} if resources.get("GPU", 0) >= 1 else {"num_cpus": cores}
+
+
+def _exit_code(ray: Any, reference: Any) -> int:
+    """Of a run; 1 if Ray gave it up, as when machine after machine died."""
+    try:
+        return int(ray.get(reference))
+    except ray.exceptions.RayError as error:
+        print(f"ray: {error}", file=sys.stderr)
+        return 1
+
+
+def _make(arguments: Sequence[str], folder: str, here: str, path: str | None, share: dict[str, float]) -> int:
+    """On a machine of the cluster: one run. Ray has set CUDA_VISIBLE_DEVICES already."""
+    if path is not None:
+        os.environ["PYTHONPATH"] = path
+    if os.path.isdir(here):
+        os.chdir(here)
+    process = start((sys.executable, *arguments), Path(folder), int(share["num_cpus"]), None)
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:  # the task was cancelled
+            process.send_signal(signal.SIGTERM)
+            process.wait(GRACE_SECONDS)
+
+
+LAUNCHERS = {"local": launch_local, "ray": launch_ray}
