@@ -149,24 +149,19 @@ class TimeLimit(Hook):
 
 
 @contextlib.contextmanager
-def stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
-    """Meanwhile, SIGINT and SIGTERM end the run after the step in progress; a second one ends it at once.
-
-    Yields a list that gets the signal's number.
-    """
-    received: list[int] = []
+def stop_on_signals(trainer: Trainer) -> Iterator[None]:
+    """Meanwhile, SIGINT and SIGTERM end the run after the step in progress; a second one ends it at once."""
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(number: int, _: Any) -> None:
-        received.append(number)
-        trainer.stop, trainer.interrupted = signal.Signals(number).name, True
+        trainer.stop, trainer.interrupted, trainer.signal = signal.Signals(number).name, True, number
         for s, handler in before.items():
             signal.signal(s, handler)
 
     for s in before:
         signal.signal(s, on_signal)
     try:
-        yield received
+        yield
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)

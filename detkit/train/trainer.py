@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,9 +38,10 @@ class Trainer:
     """Trains a detector; `run()` is the loop, `train_step()` a turn of it.
 
     batches: endless, M = options.accumulate to a step. step: steps done. stop: set by a hook or a signal
-    to a reason; the loop ends after the step in progress. interrupted: that reason was a signal, so
-    what comes after training is left out. last_checkpoint: the last from which training went on well,
-    named when the run fails. model: what is evaluated and predicted with.
+    to a reason; the loop ends after the step in progress. interrupted: that reason was a signal, to this
+    process or to another one, so what comes after training is left out. signal: its number.
+    last_checkpoint: the last from which training went on well, named when the run fails. model: what is
+    evaluated and predicted with.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Trainer:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.step, self.train_seconds, self.images_seen = 0, 0.0, 0
         self.stop: str | None = None
-        self.interrupted = False
+        self.interrupted, self.signal = False, 0
         self.last_checkpoint: Path | None = None
         self._skipped_in_a_row, self._stops_asked = 0, 0.0
 
@@ -81,6 +83,7 @@ class Trainer:
             report = self.train_step()
             for hook in self.hooks:
                 hook.after_step(self, report)
+        self.agree_on_stop()
         for hook in self.hooks:
             hook.after_train(self)
 
@@ -164,6 +167,16 @@ class Trainer:
     def stopping(self) -> bool:
         """Whether to end now; with several processes, once a step has carried the news to all of them."""
         return self._stops_asked > 0 if self.world_size > 1 else self.stop is not None
+
+    def agree_on_stop(self) -> None:
+        """A signal that one process got interrupts all of them, lest the others wait for it in an evaluation."""
+        if self.world_size == 1 or not self._stops_asked:
+            return
+        number = torch.tensor(self.signal, device=self.device)
+        dist.all_reduce(number, op=dist.ReduceOp.MAX)
+        if number > 0:
+            self.signal, self.interrupted = int(number), True
+            self.stop = self.stop or f"{signal.Signals(self.signal).name} to another process"
 
     def set_learning_rate(self) -> float:
         """Sets every group's rate for the coming step; gives back that of the first group."""
