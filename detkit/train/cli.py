@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-EPILOG = """exit codes: 0 finished; 2 wrong input; 3 the loss became infinite or NaN; 130 and 143 after SIGINT
-and SIGTERM, with a checkpoint of the last step on disk"""
+if TYPE_CHECKING:
+    from detkit.config import Config
+    from detkit.distributed.group import Meeting
+
+EPILOG = """exit codes: 0 finished; 1 crashed; 2 wrong input; 3 the loss became infinite or NaN; 4 a process or machine
+is missing; 130 and 143 after SIGINT and SIGTERM, with a checkpoint of the last step on disk"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +36,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--resume", action="store_true", help="go on with the run in the run folder, exactly")
     start.add_argument("--init-from", metavar="CKPT", help="start a new run from these weights alone")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the run folder")
+    add_launch_arguments(parser)
+
+
+def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags for several processes; see docs/distributed.md."""
+    group = parser.add_argument_group("several processes (docs/distributed.md)")
+    group.add_argument("--procs", type=int, metavar="N", help="train with N processes on this machine")
+    group.add_argument("--nodes", metavar="M", help="machines, or MIN:MAX to go on with fewer; needs --rdzv")
+    group.add_argument("--node-rank", type=int, metavar="R", help="number of this machine, from 0, for messages")
+    group.add_argument("--rdzv", metavar="HOST:PORT", help="where the machines meet: one of them, and a free port")
+    group.add_argument("--max-restarts", type=int, metavar="N", help="restarts after a failure (default 3)")
+    group.add_argument("--local-addr", metavar="A", help="this machine's address, where it can't be found out")
+    group.add_argument(
+        "--check",
+        action="store_true",
+        help="train nothing: compare code, config and data of all ranks, try the network",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains, evaluates and leaves everything in the run folder; gives back the exit code."""
+    from detkit.distributed.environment import find_place, launches_under
+
+    place = find_place(os.environ)
+    if args.procs is not None or args.nodes is not None:
+        return start(args, launches_under(place, parse_nodes(args.nodes or "1")[1]).node_rank)
+    for flag in ("node_rank", "rdzv", "max_restarts", "local_addr"):
+        if getattr(args, flag) is not None:
+            raise ValueError(f"--{flag.replace('_', '-')} is for runs of several processes: give --procs or --nodes")
+    if place.is_worker:
+        from detkit.distributed.failure import run_worker
+
+        return run_worker(place, lambda meeting: work(args, meeting))
+    from detkit.distributed.group import Meeting
+
+    return work(args, Meeting(place))
+
+
+def start(args: argparse.Namespace, node_rank: int) -> int:
+    """Checks what can be checked without a model, then runs this same command in several processes."""
+    from detkit.distributed.launch import LaunchOptions, launch
+
+    config, _ = read(args)
+    least, most = parse_nodes(args.nodes or "1")
+    options = config.options("train")
+    given = {k: v for k, v in (("procs", args.procs), ("max_restarts", args.max_restarts)) if v is not None}
+    return launch(
+        worker_words(args),
+        LaunchOptions(
+            min_nodes=least,
+            max_nodes=most,
+            node_rank=args.node_rank if args.node_rank is not None else node_rank,
+            rdzv=args.rdzv,
+            local_addr=args.local_addr,
+            threads=options.threads,
+            on_gpu=uses_gpu(options.device),
+            check=args.check,
+            **given,
+        ),
+    )
+
+
+def read(args: argparse.Namespace) -> tuple[Config, Path]:
+    """The config, checked, and the run folder."""
     from detkit.config import load_config
 
     if args.resume and args.overwrite:
@@ -42,10 +108,44 @@ def run(args: argparse.Namespace) -> int:
     for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
         config.require(path)
     name = "-".join(run_name(Path(file)) for file in [args.config, *args.overlay])
-    folder = Path(args.output) if args.output else Path("runs") / name
-    from detkit.train.session import train
+    return config, Path(args.output) if args.output else Path("runs") / name
 
-    return train(config, folder, resume=args.resume, init_from=args.init_from, overwrite=args.overwrite)
+
+def work(args: argparse.Namespace, meeting: Meeting) -> int:
+    """The training itself, in each of its processes."""
+    config, folder = read(args)
+    from detkit.train.session import check, train
+
+    if args.check:
+        return check(config, meeting)
+    return train(
+        config, folder, resume=args.resume, init_from=args.init_from, overwrite=args.overwrite, meeting=meeting
+    )
+
+
+def worker_words(args: argparse.Namespace) -> list[str]:
+    """The words of this command without those that launch."""
+    words = ["train", args.config, *args.overrides]
+    for file in args.overlay:
+        words += ["--overlay", file]
+    for flag, value in (("--output", args.output), ("--init-from", args.init_from)):
+        words += [flag, value] if value is not None else []
+    return words + [f"--{flag}" for flag in ("resume", "overwrite", "check") if getattr(args, flag)]
+
+
+def parse_nodes(text: str) -> tuple[int, int]:
+    """`2` -> (2, 2), `1:4` -> (1, 4)."""
+    least, _, most = text.partition(":")
+    if not least.isdecimal() or not (most or least).isdecimal():
+        raise ValueError(f"--nodes {text}: want a number of machines, or MIN:MAX")
+    return int(least), int(most or least)
+
+
+def uses_gpu(device: str) -> bool:
+    """Whether `train.device` means GPUs on this machine."""
+    import torch
+
+    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
 
 
 def run_name(config: Path) -> str:

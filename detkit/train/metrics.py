@@ -194,12 +194,17 @@ class ConsoleHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def run_log(folder: Path) -> Iterator[None]:
-    """Meanwhile, what detkit logs goes to the console and, with the time, to the run's log file."""
-    console, file = ConsoleHandler(), logging.FileHandler(folder / LOG, encoding="utf-8")
+def run_log(folder: Path, rank: int = 0) -> Iterator[None]:
+    """Meanwhile, what detkit logs goes to the console and, with the time, to the run's log file.
+
+    Ranks other than 0 have a file each, log.rank1.txt and so on, and no console.
+    """
+    name = LOG if rank == 0 else f"{Path(LOG).stem}.rank{rank}{Path(LOG).suffix}"
+    file = logging.FileHandler(folder / name, encoding="utf-8")
+    handlers: list[logging.Handler] = [file] if rank else [ConsoleHandler(), file]
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     others, level, propagate = log.handlers[:], log.level, log.propagate
-    log.handlers, log.propagate = [console, file], False
+    log.handlers, log.propagate = handlers, False
     log.setLevel(logging.INFO)
     logging.captureWarnings(True)
     python_warnings = logging.getLogger("py.warnings")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,19 @@ import torch
 
 from detkit.anchors.reach import warn_of_misfits
 from detkit.config import Config
-from detkit.data.datasets.base import check_same_classes
+from detkit.data.datasets.base import DetectionDataset, check_same_classes
 from detkit.data.loader import build_eval_loader, build_train_loader
 from detkit.detectors.build import build_detector
+from detkit.distributed.environment import Place
+from detkit.distributed.group import Meeting, device_of, process_group
+from detkit.distributed.launch import usable_cores
+from detkit.distributed.preflight import check_data, preflight
 from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
 from detkit.losses.base import Normalizer
 from detkit.registry import CLASS_LOSSES, DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from detkit.structures import Batch, ClassMap, Detections
-from detkit.train.checkpoint import load_checkpoint
+from detkit.train.checkpoint import load_checkpoint, saved_steps
 from detkit.train.metrics import Recorder, run_log
 from detkit.train.options import TrainOptions
 from detkit.train.random import seed_everything, set_deterministic
@@ -48,34 +54,81 @@ DIVERGED = 3
 
 
 def train(config: Config, folder: Path, *, resume: bool = False, init_from: str | None = None,
-          overwrite: bool = False) -> int:  # fmt: skip
-    """Runs a whole training in `folder`; returns the exit code of `detkit train`."""
+          overwrite: bool = False, meeting: Meeting | None = None) -> int:  # fmt: skip
+    """Runs a whole training in `folder`; returns the exit code of `detkit train`.
+
+    meeting: the processes of the run, of which this is one; alone without it.
+    """
+    meeting = meeting or Meeting(Place())
     if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
-    prepare_folder(folder, resume=resume, overwrite=overwrite)
-    with run_log(folder):
-        try:
-            return Session(config, folder, resume=resume, init_weights=init_from).run()
-        except NonFiniteLossError as error:
-            log.error("%s", error)
-            return DIVERGED
-        except (ValueError, OSError) as error:
-            log.error("%s", error, extra={"only_file": True})
-            raise
+    device = set_up_torch(config.options("train"), meeting.place)
+    with process_group(meeting, device) as backend:
+        lines = preflight(meeting, config, device, backend)
+        resume, overwrite = after_restart(meeting, folder, resume=resume, overwrite=overwrite)
+        meeting.first(lambda: prepare_folder(folder, resume=resume, overwrite=overwrite))
+        meeting.mark_started()
+        folder.mkdir(parents=True, exist_ok=True)  # the disk may be another machine's own
+        with run_log(folder, meeting.place.rank):
+            try:
+                session = Session(
+                    config, folder, resume=resume, init_weights=None if resume else init_from, meeting=meeting,
+                    device=device,
+                )  # fmt: skip
+                session.network = lines
+                return session.run()
+            except NonFiniteLossError as error:
+                log.error("%s", error)
+                return DIVERGED
+            except (ValueError, OSError) as error:
+                log.error("%s", error, extra={"only_file": True})
+                raise
+
+
+def after_restart(meeting: Meeting, folder: Path, *, resume: bool, overwrite: bool) -> tuple[bool, bool]:
+    """`resume` and `overwrite` for this start: after a failure the run goes on, and deletes no checkpoint.
+
+    A restart before the first checkpoint begins anew, over what little the run has written itself.
+    """
+    if not meeting.was_started():
+        return resume, overwrite
+    there = bool(saved_steps(folder))
+    return resume or there, not (resume or there)
+
+
+def check(config: Config, meeting: Meeting) -> int:
+    """`--check`: everything that is looked at before a model is built, and nothing else."""
+    device = set_up_torch(config.options("train"), meeting.place)
+    with process_group(meeting, device) as backend:
+        lines = preflight(meeting, config, device, backend)
+        lines |= check_data(meeting, *build_data_sets(config))
+        if meeting.place.rank == 0:
+            lines["ready"] = f"{meeting.place.world_size} processes"
+            print(format_lines(lines), flush=True)
+    return 0
+
+
+def build_data_sets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
+    """Those of training and validation."""
+    train_set: DetectionDataset = DATASETS.build(config.require("data.train.dataset"))
+    val_set: DetectionDataset = DATASETS.build(config.require("data.val.dataset"))
+    check_same_classes(train_set, val_set)
+    return train_set, val_set
 
 
 class Session:
     """What a run is made of, built in order of dependence."""
 
-    def __init__(self, config: Config, folder: Path, *, resume: bool, init_weights: str | None) -> None:
+    def __init__(self, config: Config, folder: Path, *, resume: bool, init_weights: str | None, meeting: Meeting,
+                 device: torch.device) -> None:  # fmt: skip
         self.config, self.folder = config, folder
         self.options: TrainOptions = config.options("train")
         self.loader_options = config.options("data.loader")
         self.rank, self.world_size = rank_and_world_size()
-        self.device = set_up_torch(self.options)
-        self.train_set = DATASETS.build(config.require("data.train.dataset"))
-        self.val_set = DATASETS.build(config.require("data.val.dataset"))
-        check_same_classes(self.train_set, self.val_set)
+        self.device = device
+        self.train_set, self.val_set = build_data_sets(config)
+        self.network: dict[str, str] = {}
+        self.same_data = check_data(meeting, self.train_set, self.val_set)
         self.classes: ClassMap = self.train_set.classes
         saved = find_resumable(folder, config, self.classes) if resume else None
 
@@ -139,17 +192,17 @@ class Session:
                 seed=self.config.seed, config=self.config.name,
             )  # fmt: skip
         try:
-            with stop_on_signals(self.trainer) as received:
+            with stop_on_signals(self.trainer):
                 self.trainer.run()
         finally:
             if self.recorder is not None:
                 self.recorder.close()
-        if received:
+        if self.trainer.interrupted:
             log.warning(
                 "%s: stopped after step %d of %d; %s is written, go on with --resume",
                 self.trainer.stop, self.trainer.step, self.options.iterations, self.trainer.last_checkpoint,
             )  # fmt: skip
-            return 128 + received[0]
+            return 128 + self.trainer.signal
         if self.trainer.stop is not None:
             log.info("%s", self.trainer.stop)
         if self.rank == 0:
@@ -200,8 +253,10 @@ class Session:
             "length": f"{options.iterations} steps, {epochs:.1f} passes over the data",
             "train": self.train_set.summary(),
             "val": self.val_set.summary(),
+            **self.network,
+            **self.same_data,
         }
-        return "\n".join(f"{name:8} {text}" for name, text in lines.items())
+        return format_lines(lines)
 
     def finish(self) -> None:
         """Table, curves, pictures, result.json, and what to do next."""
@@ -230,21 +285,30 @@ class Session:
         )  # fmt: skip
 
 
+def format_lines(lines: Mapping[str, str]) -> str:
+    """Names and what is to be said of them, one a line."""
+    return "\n".join(f"{name:8} {text}" for name, text in lines.items())
+
+
 def describe(normalizer: Normalizer) -> str:
     """Its name, and what it is in words if it says so."""
     name = type(normalizer).__name__
     return f"{name} ({normalizer.meaning})" if normalizer.meaning else name
 
 
-def set_up_torch(options: TrainOptions) -> torch.device:
-    """Threads, determinism, device."""
+def set_up_torch(options: TrainOptions, place: Place | None = None) -> torch.device:
+    """Threads, determinism, and the device of this process."""
+    place = place or Place()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    elif place.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
+        # srun may have bound the process to cores of its own already; usable_cores then counts just these.
+        bound = usable_cores() < (os.cpu_count() or 1)
+        torch.set_num_threads(max(1, usable_cores() // (1 if bound else place.local_world_size)))
     set_deterministic(options.deterministic, compiling=options.compile)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("train.device: cuda, but torch sees no GPU; use train.device=cpu or auto")
-    on_gpu = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if on_gpu else "cpu")
+    return device_of(place, options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available()))
 
 
 def warn_of_slow_precision(options: TrainOptions, device: torch.device) -> None:

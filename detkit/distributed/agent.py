@@ -1,0 +1,76 @@
+"""Torchelastic's agent, with three things told to it: what is final, how long to wait, what to say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import uuid
+from typing import Any
+
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+
+from detkit.distributed.environment import ROUND, STORE
+from detkit.distributed.failure import FINAL, STOPPED, root_cause
+
+STOP_SECONDS = 120
+"""What a worker has for its last step and its checkpoint before it is killed."""
+AGAIN_SECONDS = 300.0
+"""The same crash within this time of a restart is one that no restart heals."""
+
+
+class Agent(LocalElasticAgent):
+    """Starts the workers of this machine again after a failure, unless the failure is final.
+
+    folder: for the files in which workers leave what they died of. store: host:port of the rendezvous;
+    None for the one that this process keeps. started: whether workers run or ran.
+    """
+
+    def __init__(self, spec: WorkerSpec, folder: str, *, store: str | None) -> None:
+        super().__init__(spec, DefaultLogsSpecs(log_dir=folder))
+        self.started = False
+        self._store_address = store
+        self._started_at, self._last = 0.0, ""
+
+    def tell(self, result: RunResult) -> int:
+        """Prints what ended the run, once and last; gives back its exit code."""
+        note, here = root_cause(result.failures)
+        if note.code not in STOPPED and note.text:
+            print(note.told() if here else f"error: stopped, for {note.short()}", file=sys.stderr, flush=True)
+        return note.code
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        """Tells the workers where to meet, and what tells them from workers started before."""
+        store: Any = worker_group.store
+        # The store is new for every rendezvous; the first agent's word is everyone's.
+        os.environ[ROUND] = store.compare_set("detkit/round", "", uuid.uuid4().hex).decode()
+        while hasattr(store, "underlying_store"):
+            store = store.underlying_store
+        os.environ[STORE] = self._store_address or f"{store.host}:{store.port}"
+        self.started, self._started_at = True, time.monotonic()
+        pids: dict[int, Any] = super()._start_workers(worker_group)
+        return pids
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        """The agent's own; where the failure is final, no restart is left."""
+        result: RunResult = super()._monitor_workers(worker_group)
+        if result.state != WorkerState.FAILED:
+            return result
+        note, _ = root_cause(result.failures)
+        again = bool(note.trace) and note.trace == self._last and time.monotonic() - self._started_at < AGAIN_SECONDS
+        self._last = note.trace if note.kind == "crash" else ""
+        if note.code in FINAL or again:
+            self._remaining_restarts = 0
+        elif self._remaining_restarts > 0:
+            count, of = worker_group.spec.max_restarts - self._remaining_restarts + 1, worker_group.spec.max_restarts
+            print(f"warning: {note.short()}; restart {count} of {of}", file=sys.stderr, flush=True)
+        return result
+
+    def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM) -> None:
+        """The agent's own, after the workers had the time to end their step and write a checkpoint."""
+        if self._pcontext is not None:
+            self._pcontext.close(death_sig, timeout=STOP_SECONDS)
+        super()._shutdown(death_sig)

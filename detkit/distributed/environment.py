@@ -1,0 +1,246 @@
+"""Where this process stands among those of its run, read from what its launcher put into the environment."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Launcher = Literal["alone", "detkit", "torchrun", "slurm", "mpi"]
+
+STORE, ROUND, PARENT = "DETKIT_STORE", "DETKIT_ROUND", "DETKIT_PARENT"
+"""Set by `detkit train --procs` for its workers: host:port of the rendezvous, the round of it, its pid."""
+
+PORTS = range(15000, 30000)
+"""Below the range that systems hand out by themselves."""
+
+MPI_VARIABLES = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+)
+"""Rank, size, and both on this machine: of Open MPI, and of MPICH, Intel MPI and srun."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One process among `world_size`.
+
+    rank, world_size: over all machines. local_rank, local_world_size: on this machine. node_rank: which
+    machine. launcher: who started the process. store: host:port at which the processes meet. hosts_store:
+    whether this process opens that port. round: equal in all processes that were started together.
+    run_id: equal over restarts. restarts: how often the launcher started the run again.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    node_rank: int = 0
+    launcher: Launcher = "alone"
+    store: str = ""
+    hosts_store: bool = False
+    round: str = "0"
+    run_id: str = "detkit"
+    restarts: int = 0
+    parent: int | None = None
+
+    @property
+    def is_worker(self) -> bool:
+        """Started by a launcher as one of the processes of a run."""
+        return self.launcher != "alone"
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.world_size}, started by {NAMES[self.launcher]}"
+
+
+NAMES: dict[Launcher, str] = {
+    "alone": "hand",
+    "detkit": "detkit train --procs",
+    "torchrun": "torchrun",
+    "slurm": "srun",
+    "mpi": "mpirun",
+}
+
+
+def find_place(environ: Mapping[str, str]) -> Place:
+    """The place that torchrun (or our own agent), mpirun or srun gave this process; else alone.
+
+    The innermost launcher counts: torchrun under srun is torchrun. Raises ValueError where variables
+    are missing, impossible, or contradict each other.
+    """
+    from_slurm, from_mpi = slurm_place(environ), mpi_place(environ)
+    if "RANK" in environ or "WORLD_SIZE" in environ:
+        place = torchrun_place(environ)
+        if "TORCHELASTIC_RUN_ID" not in environ:
+            for other in (from_slurm, from_mpi):
+                refuse_difference(place, "RANK and WORLD_SIZE", other)
+    elif from_mpi is not None:
+        # mpirun brings OMPI_ variables of its own under srun; PMI_ ones may be srun's and must agree with it.
+        if "OMPI_COMM_WORLD_RANK" not in environ:
+            refuse_difference(from_mpi, "PMI_RANK and PMI_SIZE", from_slurm)
+        place = from_slurm if from_slurm and same_rank(from_slurm, from_mpi) else from_mpi
+    else:
+        place = from_slurm or Place()
+    check_range(place)
+    return place
+
+
+def torchrun_place(environ: Mapping[str, str]) -> Place:
+    """RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (and LOCAL_RANK, LOCAL_WORLD_SIZE), as torchrun sets them."""
+    needed = ["RANK", "WORLD_SIZE"] + ([] if STORE in environ else ["MASTER_ADDR", "MASTER_PORT"])
+    missing = [name for name in needed if name not in environ]
+    if missing:
+        there = ", ".join(n for n in needed if n in environ)
+        raise ValueError(
+            f"the environment has {there} but not {', '.join(missing)}: a launcher sets them all. "
+            f"Unset {there} to train in one process, or start by torchrun or `detkit train --procs`"
+        )
+    rank, world_size = number(environ, "RANK"), number(environ, "WORLD_SIZE")
+    restarts = number(environ, "TORCHELASTIC_RESTART_COUNT", 0)
+    if "LOCAL_RANK" not in environ and world_size > 1:
+        raise ValueError("the environment has RANK but not LOCAL_RANK, without which no device can be chosen: set it")
+    mine = STORE in environ
+    served = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return Place(
+        rank=rank,
+        world_size=world_size,
+        local_rank=number(environ, "LOCAL_RANK", 0),
+        local_world_size=number(environ, "LOCAL_WORLD_SIZE", world_size),
+        node_rank=number(environ, "GROUP_RANK", 0),
+        launcher="detkit" if mine else "torchrun",
+        store=environ[STORE] if mine else f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}",
+        hosts_store=not mine and not served and rank == 0,
+        round=environ.get(ROUND, str(restarts)),
+        run_id=environ.get("TORCHELASTIC_RUN_ID", "detkit"),
+        restarts=restarts,
+        parent=number(environ, PARENT) if PARENT in environ else None,
+    )
+
+
+def slurm_place(environ: Mapping[str, str]) -> Place | None:
+    """The place of a task of a job step (`srun`) of more than one task.
+
+    A batch script has SLURM_NTASKS too, but is one process: only a step's own variables count.
+    """
+    if "SLURM_STEP_ID" not in environ or number(environ, "SLURM_STEP_NUM_TASKS", 1) == 1:
+        return None
+    rank, nodes = number(environ, "SLURM_PROCID"), number(environ, "SLURM_STEP_NUM_NODES", 1)
+    node_rank = number(environ, "SLURM_NODEID", 0)
+    world_size = number(environ, "SLURM_STEP_NUM_TASKS")
+    on_nodes = tasks_per_node(environ.get("SLURM_STEP_TASKS_PER_NODE", ""), world_size, nodes)
+    listed = environ.get("SLURM_STEP_NODELIST", "")
+    host = environ.get("MASTER_ADDR") or ("127.0.0.1" if nodes == 1 else first_host(listed))
+    job = f"{environ.get('SLURM_JOB_ID', '')}.{environ['SLURM_STEP_ID']}"
+    reserved = re.match(r"\d+", environ.get("SLURM_STEP_RESV_PORTS", ""))
+    port = environ.get("MASTER_PORT") or (reserved[0] if reserved else port_of(job))
+    restarts = number(environ, "SLURM_RESTART_COUNT", 0)
+    return Place(
+        rank=rank,
+        world_size=world_size,
+        local_rank=number(environ, "SLURM_LOCALID"),
+        local_world_size=on_nodes[node_rank] if node_rank < len(on_nodes) else world_size,
+        node_rank=node_rank,
+        launcher="slurm",
+        store=f"{host}:{port}",
+        hosts_store=rank == 0,
+        round=str(restarts),
+        run_id=f"slurm-{job}",
+    )
+
+
+def mpi_place(environ: Mapping[str, str]) -> Place | None:
+    """The place of a process of `mpirun -n N` (Open MPI, MPICH, Intel MPI), N > 1."""
+    for names in MPI_VARIABLES:
+        if names[0] in environ and number(environ, names[1], 1) > 1:
+            break
+    else:
+        return None
+    rank, size, local_rank, local_size = names
+    world_size = number(environ, size)
+    local = number(environ, local_size, world_size)
+    host = environ.get("MASTER_ADDR") or ("127.0.0.1" if local == world_size else "")
+    job = environ.get("PMIX_NAMESPACE") or environ.get("OMPI_MCA_ess_base_jobid") or environ.get("PMI_ID", "")
+    return Place(
+        rank=number(environ, rank),
+        world_size=world_size,
+        local_rank=number(environ, local_rank, number(environ, rank) % local),
+        local_world_size=local,
+        node_rank=number(environ, rank) // local,
+        launcher="mpi",
+        store=f"{host}:{environ.get('MASTER_PORT') or port_of(job)}",
+        hosts_store=number(environ, rank) == 0,
+        run_id=f"mpi-{job}",
+    )
+
+
+def check_range(place: Place) -> None:
+    """Raises ValueError for a rank that can't be, or a meeting point that isn't there."""
+    for name, rank, size in (
+        ("rank", place.rank, place.world_size),
+        ("local rank", place.local_rank, place.local_world_size),
+    ):
+        if not 0 <= rank < size:
+            raise ValueError(f"{NAMES[place.launcher]} says {name} {rank} of {size}: ranks go from 0 to size - 1")
+    if place.is_worker and place.store.startswith(":"):
+        raise ValueError(
+            f"{NAMES[place.launcher]} started processes on several machines, but nothing says where they meet: "
+            "give all of them MASTER_ADDR, the address of the machine of rank 0 (mpirun -x MASTER_ADDR)"
+        )
+
+
+def refuse_difference(place: Place, names: str, other: Place | None) -> None:
+    """Raises ValueError if two launchers claim the process and don't agree."""
+    if other is not None and not same_rank(place, other):
+        raise ValueError(
+            f"two launchers contradict each other: {names} say rank {place.rank} of {place.world_size}, "
+            f"{NAMES[other.launcher]} says rank {other.rank} of {other.world_size}; unset the variables of one"
+        )
+
+
+def same_rank(a: Place, b: Place) -> bool:
+    """Whether both say the same rank of the same number."""
+    return (a.rank, a.world_size) == (b.rank, b.world_size)
+
+
+def launches_under(place: Place, nodes: int) -> Place:
+    """The place of a process that is to be a launcher itself (--procs, --nodes): alone, or refused."""
+    if not place.is_worker:
+        return place
+    one_each = place.launcher in ("slurm", "mpi") and place.local_world_size == 1 and place.world_size == nodes
+    if not one_each:
+        raise ValueError(
+            f"this process is {place}: --procs and --nodes would start processes inside of it. Leave them out; "
+            "or have one process started on each machine, with --nodes set to the number of machines"
+        )
+    return replace(Place(), node_rank=place.rank)
+
+
+def number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """A variable as a whole number >= 0."""
+    text = environ.get(name)
+    if text is None or text == "":
+        if default is None:
+            raise ValueError(f"the environment variable {name} is missing, which a launcher sets with its others")
+        return default
+    if not text.isdecimal():
+        raise ValueError(f"the environment variable {name} is {text!r}, not a whole number")
+    return int(text)
+
+
+def port_of(job: str) -> int:
+    """A port that all processes of a job know without a word and that other jobs hardly have."""
+    return PORTS[int.from_bytes(hashlib.sha256(job.encode()).digest()[:4], "little") % len(PORTS)]
+
+
+def first_host(listed: str) -> str:
+    """`gpu[03-05,9],cpu1` -> gpu03."""
+    match = re.match(r"([^\[,]+)(?:\[(\w+))?([^,\[\]]*)", re.sub(r"\[(\w+)[^\]]*\]", r"[\1", listed, count=1))
+    return f"{match[1]}{match[2] or ''}{match[3]}" if match else ""
+
+
+def tasks_per_node(text: str, world_size: int, nodes: int) -> list[int]:
+    """`4(x2),3` -> [4, 4, 3]; an even share if nothing is said."""
+    found = [(int(count), int(times or 1)) for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text)]
+    return [count for count, times in found for _ in range(times)] or [-(-world_size // nodes)] * nodes

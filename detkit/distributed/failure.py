@@ -1,0 +1,146 @@
+"""What ended a process, told once: by the rank that failed first, with its host, and not by its victims."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from detkit.distributed.environment import Place
+
+if TYPE_CHECKING:
+    from detkit.distributed.group import Meeting
+
+CRASHED, WRONG_INPUT, DIVERGED, MISSING = 1, 2, 3, 4
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+FINAL = frozenset({WRONG_INPUT, DIVERGED, *STOPPED})
+"""Exit codes after which another try would end the same way."""
+
+Kind = Literal["user", "crash", "network", "missing"]
+
+
+class MissingRankError(RuntimeError):
+    """Processes of the run that didn't come or can't be reached."""
+
+
+class PeerFailedError(RuntimeError):
+    """Another rank failed while this one waited for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """A failure. text: for a user. trace: the traceback, of a crash."""
+
+    rank: int
+    host: str
+    code: int
+    kind: Kind
+    text: str
+    trace: str = ""
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    def told(self) -> str:
+        """What a person reads: a user's error as in one process, a crash with its traceback."""
+        if self.kind == "user":
+            return "\n".join(f"error: {line}" for line in self.text.splitlines())
+        return f"{self.trace.rstrip()}\nerror: rank {self.rank} on {self.host}: {self.text}".lstrip("\n")
+
+    def short(self) -> str:
+        """In a line."""
+        return f"rank {self.rank} on {self.host}: {self.text.splitlines()[0] if self.text else 'no message'}"
+
+
+def describe(error: BaseException, place: Place) -> Note:
+    """An exception of this process as a note."""
+    lines = getattr(error, "errors", None) or [str(error)]
+    text, trace, host = "\n".join(map(str, lines)), "", socket.gethostname()
+    if isinstance(error, MissingRankError):
+        code, kind = MISSING, "missing"
+    elif isinstance(error, (ValueError, OSError, ImportError)) and not is_network(error):
+        code, kind = WRONG_INPUT, "user"
+    else:
+        code, kind = CRASHED, "network" if is_network(error) else "crash"
+        text = "".join(traceback.format_exception_only(type(error), error)).strip()
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return Note(rank=place.rank, host=host, code=code, kind=kind, text=text, trace=trace)  # type: ignore[arg-type]
+
+
+def is_network(error: BaseException) -> bool:
+    """Whether an exception only says that another process has gone."""
+    import torch.distributed as dist
+
+    if isinstance(error, (PeerFailedError, dist.DistError)):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "ProcessGroup"))
+
+
+def run_worker(place: Place, work: Callable[[Meeting], int]) -> int:
+    """Runs a worker's whole life; gives back its exit code, and sees to it that a failure is told once."""
+    from detkit.distributed.group import Meeting
+
+    meeting = Meeting(place)
+    try:
+        meeting.join()
+        return work(meeting)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as error:
+        first = meeting.post(describe(error, place))
+        own = first.rank == place.rank
+        if place.launcher == "detkit" or (place.launcher == "torchrun" and own and first.kind != "user"):
+            # Our parent tells it; torchrun prints the traceback that it finds in the file, last.
+            write_error_file(first, own=own)
+        if own and (place.launcher != "detkit" and not (place.launcher == "torchrun" and first.trace)):
+            print(first.told(), file=sys.stderr, flush=True)
+        return first.code
+
+
+def write_error_file(note: Note, *, own: bool) -> None:
+    """The file by which torchelastic's agent learns what a worker died of, with the note added."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return
+    extra = {"py_callstack": note.trace or note.text, "timestamp": str(int(time.time()))}
+    message = {"message": note.text, "extraInfo": extra, "errorCode": note.code}
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"message": message, "detkit": {"note": asdict(note), "own": own}}, file)
+
+
+def root_cause(failures: Mapping[int, Any]) -> tuple[Note, bool]:
+    """The failure that the others came from, and whether it happened on this machine.
+
+    failures: torchelastic's ProcessFailure by global rank. A rank's own error that isn't a broken
+    connection comes first, then a rank killed by a signal, then what a rank heard from another one.
+    """
+    told: list[tuple[Note, bool]] = []
+    for failure in failures.values():
+        extra = failure.error_file_data.get("detkit")
+        if extra:
+            told.append((Note(**extra["note"]), bool(extra["own"])))
+    own = [note for note, mine in told if mine]
+    for note in own:
+        if note.kind != "network":
+            return note, True
+    host = socket.gethostname()
+    for rank, failure in failures.items():
+        if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM:
+            name = failure.signal_name()
+            why = " (killed: out of memory, or by somebody)" if name == "SIGKILL" else ""
+            text = f"process {failure.pid} died of {name}{why}"
+            return Note(rank=rank, host=host, code=128 - failure.exitcode, kind="crash", text=text), True
+    if told:
+        return (own[0], True) if own else told[0]
+    rank, failure = max(failures.items(), key=lambda item: item[1].exitcode)
+    code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    text = f"process {failure.pid} ended with exit code {failure.exitcode}"
+    return Note(rank=rank, host=host, code=code, kind="crash", text=text), True

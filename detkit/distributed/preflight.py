@@ -1,0 +1,117 @@
+"""What is checked before a model is built: the same code, config and data on every rank, devices, the network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from detkit.config import Config
+from detkit.distributed.environment import NAMES
+from detkit.distributed.group import COLLECTIVE_TIMEOUT, Meeting
+
+if TYPE_CHECKING:
+    from detkit.data.datasets.base import DetectionDataset
+
+LARGE = 2**24
+"""Numbers of the large all-reduce: 64 MB."""
+ADVICE = {
+    "code": "bring the same version of detkit, and of the files that the config imports, to every machine",
+    "config": "start every rank with the same config file and the same key=value words",
+    "torch": "install the same torch everywhere",
+    "device": "choose one by train.device=cpu or cuda",
+    "training data": "the annotation files differ: copy the data set again",
+    "validation data": "the annotation files differ: copy the data set again",
+}
+
+
+def preflight(meeting: Meeting, config: Config, device: torch.device, backend: str) -> dict[str, str]:
+    """Compares all ranks and measures their connection; what it saw, in lines, or ValueError that names who differs."""
+    place = meeting.place
+    if not place.is_worker:
+        return {}
+    facts = {"code": code_hash(config), "config": config.hash(), "torch": torch.__version__, "device": device.type}
+    compare(meeting, "facts", facts)
+    small, large = all_reduce_seconds(1, device), all_reduce_seconds(LARGE, device)
+    megabytes = 4 * LARGE / 2**20
+    hosts: dict[str, list[str]] = defaultdict(list)
+    for rank, host in enumerate(meeting.hosts):
+        hosts[host].append(str(rank))
+    lines = {
+        "ranks": f"{place.world_size} by {NAMES[place.launcher]}; "
+        + "; ".join(f"{host}: {', '.join(ranks)}" for host, ranks in hosts.items()),
+        "network": f"{backend}, all-reduce of 4 bytes {1e3 * small:.2f} ms, of {megabytes:.0f} MB {1e3 * large:.0f} ms "
+        f"({megabytes / 1024 / large:.2f} GB/s)",
+        "same": f"code {facts['code']}, config {facts['config']}, torch {facts['torch']}, device {facts['device']}",
+    }
+    if device.type == "cuda":
+        lines["gpus"] = ", ".join(meeting.gather("gpu", torch.cuda.get_device_name(device)))
+    return lines
+
+
+def check_data(meeting: Meeting, train_set: DetectionDataset, val_set: DetectionDataset) -> dict[str, str]:
+    """Raises ValueError that names the rank whose data sets differ from rank 0's; else a line of their hashes."""
+    if not meeting.place.is_worker:
+        return {}
+    hashes = {"training data": train_set.content_hash(), "validation data": val_set.content_hash()}
+    compare(meeting, "data", hashes, COLLECTIVE_TIMEOUT.total_seconds(), "reads its data sets")
+    return {"data": ", ".join(f"{name} {value}" for name, value in hashes.items()) + ", the same on all ranks"}
+
+
+def compare(meeting: Meeting, name: str, facts: dict[str, Any], *wait: Any) -> dict[str, Any]:
+    """Rank 0's facts, once everyone has the same ones."""
+    found = meeting.gather(name, facts, *wait)
+    lines = []
+    for key, wanted in found[0].items():
+        for rank, other in enumerate(found):
+            if other[key] != wanted:
+                lines.append(
+                    f"{key}: {other[key]} on rank {rank} ({meeting.hosts[rank]}), {wanted} on rank 0 "
+                    f"({meeting.hosts[0]}); {ADVICE[key]}"
+                )
+                break
+    if lines:
+        raise ValueError("\n".join(lines))
+    first: dict[str, Any] = found[0]
+    return first
+
+
+def all_reduce_seconds(count: int, device: torch.device, repeats: int = 3) -> float:
+    """Seconds that summing `count` float32 numbers over all ranks takes; the best of some."""
+    values = torch.ones(count, device=device)
+    dist.all_reduce(values)  # the first one sets the connections up
+    best = float("inf")
+    for _ in range(repeats):
+        wait_for(device)
+        started = time.perf_counter()
+        dist.all_reduce(values)
+        wait_for(device)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def code_hash(config: Config) -> str:
+    """Twelve hex digits of detkit's Python files and of the files that the config imports."""
+    import detkit
+
+    package = Path(detkit.__file__).parent
+    files = [(str(p.relative_to(package)), p) for p in sorted(package.rglob("*.py"))]
+    imports = config.to_dict().get("imports") or []
+    files += [(os.path.basename(str(i)), Path(str(i))) for i in imports if Path(str(i)).is_file()]
+    digest = hashlib.sha256(platform.python_version().rpartition(".")[0].encode())
+    for name, path in files:
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
