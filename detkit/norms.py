@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 NormName = Literal["frozen_bn", "bn", "sync_bn", "gn"]
@@ -52,6 +53,43 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{len(self.weight)}, eps={self.eps}"
 
 
+class SyncBatchNorm2d(nn.SyncBatchNorm):
+    """Batch normalisation over the images of all processes; in one process it is nn.BatchNorm2d.
+
+    torch's own does it on a GPU; on a CPU sums and squares are added up by a collective that gradients go through.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, num_features, H, W) -> the same shape."""
+        alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+        if alone or x.is_cuda or not self.training:
+            normalised: Tensor = super().forward(x)
+            return normalised
+        from torch.distributed.nn.functional import all_reduce
+
+        count = x.numel() / x.shape[1]
+        own = torch.cat([x.double().sum((0, 2, 3)), x.double().square().sum((0, 2, 3)), x.new_tensor([count]).double()])
+        total: Tensor = all_reduce(own)  # type: ignore[no-untyped-call]
+        number = total[-1]
+        mean, square = (total[:-1] / number).chunk(2)
+        variance = square - mean.square()
+        self._keep(mean.detach(), (variance * number / (number - 1)).detach())
+        shape = (1, -1, 1, 1)
+        scale = (variance + self.eps).rsqrt().to(x.dtype) * self.weight
+        shift = self.bias - mean.to(x.dtype) * scale
+        return torch.addcmul(shift.view(shape), x, scale.view(shape))
+
+    def _keep(self, mean: Tensor, variance: Tensor) -> None:
+        """Moves the running statistics."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean), momentum)
+        self.running_var.lerp_(variance.to(self.running_var), momentum)
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group normalisation (1803.08494) with 32 groups, or fewer where they would not divide the channels.
 
@@ -66,7 +104,7 @@ def norm_layer(name: NormName) -> Callable[[int], nn.Module]:
     layers: dict[str, Callable[[int], nn.Module]] = {
         "frozen_bn": FrozenBatchNorm2d,
         "bn": nn.BatchNorm2d,
-        "sync_bn": nn.SyncBatchNorm,
+        "sync_bn": SyncBatchNorm2d,
         "gn": group_norm,
     }
     return layers[name]

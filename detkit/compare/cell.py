@@ -28,13 +28,15 @@ from detkit.compare.matches import match, save_matches
 from detkit.config import Config, load_config
 from detkit.data.loader import LoaderOptions, build_train_loader
 from detkit.data.random import at_position
+from detkit.distributed.environment import Place
+from detkit.distributed.group import Meeting
 from detkit.evaluate.run import collect
 from detkit.structures import Batch
 from detkit.train.checkpoint import saved_steps
 from detkit.train.metrics import run_log
 from detkit.train.random import seed_everything
 from detkit.train.run_folder import METRICS, RESULT, prepare_folder, write_json
-from detkit.train.session import DIVERGED, Session
+from detkit.train.session import DIVERGED, Session, set_up_torch
 from detkit.train.trainer import NonFiniteLossError
 
 log = logging.getLogger("detkit")
@@ -50,7 +52,7 @@ def run_cell(config: Config, folder: Path) -> int:
     resume = bool(saved_steps(folder)) and (folder / START).exists()
     prepare_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
-        session = Session(config, folder, resume=resume, init_weights=None)
+        session = make_session(config, folder, resume=resume)
         if not resume:
             write_json(folder / START, beginning(session))
         try:
@@ -62,6 +64,12 @@ def run_cell(config: Config, folder: Path) -> int:
         if code == 0:
             finish(session)
     return code
+
+
+def make_session(config: Config, folder: Path, *, resume: bool) -> Session:
+    """The training of a cell: one process."""
+    device = set_up_torch(config.options("train"))
+    return Session(config, folder, resume=resume, init_weights=None, meeting=Meeting(Place()), device=device)
 
 
 def finish(session: Session) -> None:
@@ -175,7 +183,7 @@ def first_step(session: Session, batch: Batch) -> dict[str, Any]:
 def measure(config: Config, folder: Path, steps: int = 6) -> dict[str, float]:
     """Seconds of a training step (the first two left out) and of an evaluation, for the estimate of a bench."""
     folder.mkdir(parents=True, exist_ok=True)
-    session = Session(config, folder, resume=False, init_weights=None)
+    session = make_session(config, folder, resume=False)
     taken = []
     for _ in range(steps):
         started = time.perf_counter()

@@ -37,6 +37,10 @@ class TrainOptions:
     deterministic: bool = True
     max_minutes: float | None = None
     tensorboard: bool = True
+    pad_together: bool = True
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    lr_batch_size: int | None = None
+    gradient_compression: Literal["none", "bf16"] = "none"
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -53,5 +57,19 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"train.{name}: {value} is not positive; null switches it off")
+        if (self.lr_scaling == "none") != (self.lr_batch_size is None):
+            raise ValueError(
+                f"train.lr_scaling: {self.lr_scaling} with train.lr_batch_size {self.lr_batch_size}: a rule needs the "
+                "batch size that optimizer.lr is meant for, and that size needs a rule"
+            )
+        if self.lr_batch_size is not None and self.lr_batch_size < 1:
+            raise ValueError(f"train.lr_batch_size: {self.lr_batch_size} is less than 1")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"train.ema_decay: {self.ema_decay} is not between 0 and 1; null switches it off")
+
+    def lr_factor(self, batch_size: int) -> float:
+        """What `optimizer.lr` is multiplied by for steps of `batch_size` images."""
+        if self.lr_batch_size is None:
+            return 1.0
+        ratio = batch_size / self.lr_batch_size
+        return ratio if self.lr_scaling == "linear" else ratio**0.5

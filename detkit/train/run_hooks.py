@@ -13,6 +13,7 @@ from detkit.structures import ClassMap
 from detkit.train.checkpoint import BEST, FOLDER, Checkpoint, remove_old, save_checkpoint, step_path
 from detkit.train.hooks import Hook, StepReport
 from detkit.train.metrics import Recorder
+from detkit.train.parallel import share_buffers
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
@@ -44,6 +45,7 @@ class Evaluation(Hook):
 
     def run(self, trainer: Trainer) -> None:
         """Evaluates now."""
+        share_buffers(trainer.model)
         self.result, self.step = self.evaluate(trainer.model), trainer.step
         if self.recorder is not None:
             self.recorder.evaluation(self.step, self.result)

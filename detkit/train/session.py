@@ -28,6 +28,7 @@ from detkit.structures import Batch, ClassMap, Detections
 from detkit.train.checkpoint import load_checkpoint, saved_steps
 from detkit.train.metrics import Recorder, run_log
 from detkit.train.options import TrainOptions
+from detkit.train.parallel import has_own_statistics
 from detkit.train.random import seed_everything, set_deterministic
 from detkit.train.resume import find_resumable
 from detkit.train.run_folder import (
@@ -162,10 +163,12 @@ class Session:
         self.evaluation = Evaluation(self.evaluate, self.recorder)
         self.checkpoints = Checkpoints(folder, config.to_dict(), self.classes, self.evaluation)
         writers = [self.recorder] if self.recorder else []
+        optimizer = OPTIMIZERS.build(config.optimizer).build(self.detector)
+        scale_learning_rate(optimizer, self.options.lr_factor(self.loader_options.batch_size))
         self.trainer = Trainer(
             self.detector,
             iter(batches),
-            OPTIMIZERS.build(config.optimizer).build(self.detector),
+            optimizer,
             SCHEDULES.build(config.schedule),
             self.options,
             seed=config.seed,
@@ -187,6 +190,8 @@ class Session:
             write_json(self.folder / ENVIRONMENT, self.environment)
             log.info("%s", self.header())
             warn_of_slow_precision(self.options, self.device)
+            parts = self.options.accumulate * self.world_size
+            warn_of_the_split(self.detector, parts, self.loader_options.batch_size // parts)
             warn_of_misfits(
                 self.detector, self.train_set, self.transforms("train"), self.loader_options,
                 seed=self.config.seed, config=self.config.name,
@@ -250,6 +255,7 @@ class Session:
             f"micro-batches x {each} images",
             "loss": f"{type(self.detector.class_loss).__name__} + {type(self.detector.box_loss).__name__}, "
             f"divided by {describe(self.detector.normalizer)}",
+            "lr": self.describe_learning_rate(),
             "length": f"{options.iterations} steps, {epochs:.1f} passes over the data",
             "train": self.train_set.summary(),
             "val": self.val_set.summary(),
@@ -257,6 +263,17 @@ class Session:
             **self.same_data,
         }
         return format_lines(lines)
+
+    def describe_learning_rate(self) -> str:
+        """The first group's highest rate, and what it comes from."""
+        options, total = self.options, self.loader_options.batch_size
+        rate = self.trainer.optimizer.param_groups[0]["initial_lr"]
+        if options.lr_batch_size is None:
+            return f"{rate:g}, whatever the batch size (train.lr_scaling: none)"
+        factor = options.lr_factor(total)
+        root = "the root of " if options.lr_scaling == "sqrt" else ""
+        rule = f"{root}{total}/{options.lr_batch_size} (train.lr_scaling: {options.lr_scaling})"
+        return f"{rate:g} = {rate / factor:g} x {rule}"
 
     def finish(self) -> None:
         """Table, curves, pictures, result.json, and what to do next."""
@@ -282,6 +299,30 @@ class Session:
             "trained %d steps in %.0f s, %.1f images/s, peak memory %.0f MB\n\n%s",
             trainer.step, trainer.train_seconds, content["images_per_second"], content["peak_memory_mb"],
             what_next(self.folder, self.options),
+        )  # fmt: skip
+
+
+def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiplies the rates that the schedule starts from."""
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
+        group["initial_lr"] *= factor
+
+
+def warn_of_the_split(detector: Any, parts: int, images: int) -> None:
+    """Says what makes a step depend on how many processes and micro-batches it is divided into."""
+    if parts == 1:
+        return
+    if detector.class_loss.batch_wise:
+        log.warning(
+            "%s looks at the images of a micro-batch together: the result depends on how a step is divided",
+            type(detector.class_loss).__name__,
+        )
+    if has_own_statistics(detector):
+        log.warning(
+            "norm: bn normalises over the %d images of one micro-batch of one process: the result depends on how a "
+            "step is divided%s; sync_bn, gn and frozen_bn do not",
+            images, ", and is poor over few images" if images < 8 else "",
         )  # fmt: skip
 
 

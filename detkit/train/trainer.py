@@ -20,6 +20,7 @@ from detkit.structures import Batch, Losses, Predictions
 from detkit.train.ema import Ema
 from detkit.train.hooks import Hook, StepReport
 from detkit.train.options import TrainOptions
+from detkit.train.parallel import check_gradients, largest_image, pad_to, wrap_forward
 from detkit.train.random import seed_everything
 from detkit.train.schedule import Schedule
 
@@ -77,6 +78,8 @@ class Trainer:
 
     def run(self) -> None:
         """Steps until `options.iterations` are done or a stop was asked for."""
+        if self.world_size > 1:
+            check_gradients(self.detector, self.device)
         for hook in self.hooks:
             hook.before_train(self)
         while self.step < self.options.iterations and not self.stopping():
@@ -139,23 +142,28 @@ class Trainer:
         spent waiting for them.
         """
         self.detector.train()
-        terms, micro, waited = [], [], 0.0
-        for i in range(self.options.accumulate):
-            asked = time.perf_counter()
-            batch = next(self.batches)
-            waited += time.perf_counter() - asked
+        asked = time.perf_counter()
+        micro = [next(self.batches) for _ in range(self.options.accumulate)]
+        waited = time.perf_counter() - asked
+        size = None
+        if self.options.pad_together and self.world_size * len(micro) > 1:
+            size = largest_image(micro, self.device, self.world_size)
+        terms = []
+        for i, batch in enumerate(micro):
             with self.gradients_shared(i == self.options.accumulate - 1):
-                losses = self.losses(batch)
+                losses = self.losses(batch, size)
                 self.scaler.scale(losses.total()).backward()  # type: ignore[no-untyped-call]
             parts = (losses.classification, losses.box, losses.normalizer)
             terms.append(torch.stack([x.detach().double() for x in parts]))
-            micro.append(batch)
         return torch.stack(terms), micro, waited
 
-    def losses(self, batch: Batch) -> Losses:
-        """Forward pass and loss of a micro-batch; only the network runs in the lower precision."""
+    def losses(self, batch: Batch, size: tuple[int, int] | None = None) -> Losses:
+        """Forward pass and loss of a micro-batch; only the network runs in the lower precision.
+
+        size: (height, width) that the images are padded to.
+        """
         batch = batch.to(self.device)
-        images = batch.images
+        images = batch.images if size is None else pad_to(batch.images, size)
         if self.options.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         precision = self.options.precision
@@ -215,16 +223,6 @@ def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | 
         factor = factor * (clip_norm / (norm + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
     return norm
-
-
-def wrap_forward(detector: Any, options: TrainOptions, world_size: int) -> Any:
-    """What is called for the forward pass: the detector itself, compiled or shared between processes."""
-    forward = detector
-    if options.compile:
-        forward = torch.compile(forward)
-    if world_size > 1:
-        forward = nn.parallel.DistributedDataParallel(forward)
-    return forward
 
 
 def rank_and_world_size() -> tuple[int, int]:

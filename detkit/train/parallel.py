@@ -1,0 +1,103 @@
+"""What several processes need besides the loop: the wrapped forward pass, buffers alike, a check of gradients."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detkit.structures import Batch, Targets
+from detkit.train.options import TrainOptions
+
+CHECK_SIDE = 64
+"""Pixels of the images of `check_gradients`."""
+
+
+def wrap_forward(detector: Any, options: TrainOptions, world_size: int) -> Any:
+    """What is called for the forward pass: the detector itself, compiled, or shared between processes.
+
+    Every parameter takes part in every step (`check_gradients`), so nothing is searched for unused ones.
+    Buffers are sent around only where a step changes them.
+    """
+    forward = detector
+    if options.compile:
+        forward = torch.compile(forward)
+    if world_size == 1:
+        return forward
+    forward = nn.parallel.DistributedDataParallel(
+        forward,
+        gradient_as_bucket_view=True,
+        # Not static_graph: it looks for tensors in what forward returns, finds none in a dataclass, and then
+        # leaves out the exchange of the first step without a word.
+        broadcast_buffers=has_own_statistics(detector),
+    )
+    if options.gradient_compression == "bf16":
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+        forward.register_comm_hook(None, bf16_compress_hook)
+    return forward
+
+
+def has_own_statistics(model: nn.Module) -> bool:
+    """Whether a layer keeps running statistics of this process's images alone."""
+    return any(
+        isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, nn.SyncBatchNorm) for m in model.modules()
+    )
+
+
+@torch.no_grad()
+def share_buffers(model: nn.Module) -> None:
+    """Gives every process rank 0's buffers, so that all evaluate the model that rank 0 writes to disk."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def largest_image(micro: Sequence[Batch], device: torch.device, world_size: int) -> tuple[int, int]:
+    """Height and width of the largest batch of a step, over its micro-batches and all processes."""
+    sides = torch.tensor([max(b.images.shape[-2] for b in micro), max(b.images.shape[-1] for b in micro)])
+    if world_size > 1:
+        sides = sides.to(device)
+        dist.all_reduce(sides, op=dist.ReduceOp.MAX)
+    height, width = sides.tolist()
+    return int(height), int(width)
+
+
+def pad_to(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) -> (B, C, *size), zeros right and below."""
+    height, width = size[0] - images.shape[-2], size[1] - images.shape[-1]
+    return F.pad(images, (0, width, 0, height)) if height or width else images
+
+
+def check_gradients(detector: Any, device: torch.device) -> None:
+    """Raises ValueError with the names of trainable parameters that an image gives no gradient.
+
+    Processes exchange the gradient of every parameter, so one that is missing on one of them stops all.
+    Looked at is an image without objects and one that an object fills; of a copy, which draws no number.
+    """
+    model = copy.deepcopy(detector).train()
+    side = float(CHECK_SIDE)
+    boxes = {"without objects": torch.zeros(0, 4), "with an object": torch.tensor([[0.0, 0.0, side, side]])}
+    names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for what, there in boxes.items():
+            # Two images: batch normalisation has nothing to normalise over a single cell.
+            images = torch.zeros(2, len(model.pixels.mean), CHECK_SIDE, CHECK_SIDE, dtype=torch.uint8, device=device)
+            sizes = torch.full((2, 2), CHECK_SIDE)
+            labels = torch.zeros(len(there), dtype=torch.int64)
+            target = Targets(there, labels).to(device)
+            losses = model.loss(model(images, sizes), [target, target])
+            found = torch.autograd.grad(losses.total(), parameters, allow_unused=True)
+            missing = [name for name, gradient in zip(names, found, strict=True) if gradient is None]
+            if missing:
+                more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+                raise ValueError(
+                    f"images {what} give no gradient to {', '.join(missing[:10])}{more}. With several processes "
+                    "every parameter must take part in every step: use it in forward (times zero at least), or "
+                    "switch it off by requires_grad_(False)"
+                )

@@ -1,0 +1,61 @@
+"""A worker of test_split: trains a tiny detector under torchrun's variables, and rank 0 writes what came out."""
+
+import json
+import os
+import sys
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from detkit.config import load_config
+from detkit.data.loader import build_train_loader
+from detkit.detectors.build import build_detector
+from detkit.registry import DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
+from detkit.train.hooks import Hook
+from detkit.train.random import seed_everything, set_deterministic
+from detkit.train.trainer import Trainer, rank_and_world_size
+
+
+class Steps(Hook):
+    """Losses of all steps, and the gradient of the first."""
+
+    def __init__(self):
+        self.losses, self.first = [], None
+
+    def after_step(self, trainer, report):
+        self.losses.append([report.loss, report.classification, report.box, report.normalizer, report.gradient_norm])
+        if self.first is None:
+            self.first = {n: p.detach().clone() for n, p in trainer.detector.named_parameters()}
+
+
+def main():
+    torch.set_num_threads(1)
+    set_deterministic(True)
+    config = load_config(sys.argv[1], sys.argv[3:])
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    rank, world_size = rank_and_world_size()
+    dataset = DATASETS.build(config.require("data.train.dataset"))
+    seed_everything(0)
+    detector = build_detector(config, len(dataset.classes))
+    options = config.options("train")
+    batches = build_train_loader(
+        dataset, [TRANSFORMS.build(t) for t in config.require("data.train.transforms")], config.options("data.loader"),
+        seed=0, rank=rank, world_size=world_size, micro_batches=options.accumulate,
+    )  # fmt: skip
+    steps = Steps()
+    trainer = Trainer(
+        detector, iter(batches), OPTIMIZERS.build(config.optimizer).build(detector), SCHEDULES.build(config.schedule),
+        options, hooks=[steps],
+    )  # fmt: skip
+    trainer.run()
+    if rank == 0:
+        state = {"first": steps.first, "last": detector.state_dict(), "losses": torch.tensor(steps.losses)}
+        torch.save(state, sys.argv[2])
+        print(json.dumps(steps.losses[0]))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+main()
