@@ -16,11 +16,12 @@ from detkit.registry import BOX_LOSSES
 class WiseIoULoss(OverlapLoss):
     """v1: R (1 - IoU) with R = exp(distance of the centres^2 / diagonal of the hull^2) (equations 7 and 8).
 
-    The diagonal is a constant to the gradient. v3 multiplies by r = b / (delta alpha^(b - delta)) (equations
-    14 and 15), a constant to the gradient too, with b = (1 - IoU) / (running mean of 1 - IoU): boxes that are
-    very good or very bad by the state of training count less. The mean starts at 1 and moves once a step
-    by `momentum` towards the mean over the positives of the whole batch, so neither accumulation nor the
-    number of processes changes it; it is part of the checkpoint. weight: factor on the sum.
+    The diagonal is a constant to the gradient. v2 and v3 multiply by a factor r of b = (1 - IoU) / (running mean
+    of 1 - IoU), a constant to the gradient too. v2: r = b^gamma, so bad boxes count more. v3: r = b / (delta
+    alpha^(b - delta)) (equations 14 and 15): boxes that are very good or very bad by the state of training
+    count less. The mean starts at 1 and moves once a step by `momentum` towards the mean over the positives
+    of the whole batch, so neither accumulation nor the number of processes changes it; it is part of the
+    checkpoint. weight: factor on the sum.
     """
 
     mean: Tensor
@@ -28,7 +29,8 @@ class WiseIoULoss(OverlapLoss):
     def __init__(
         self,
         *,
-        version: Literal["v1", "v3"] = "v3",
+        version: Literal["v1", "v2", "v3"] = "v3",
+        gamma: float = 0.5,
         alpha: float = 1.9,
         delta: float = 3.0,
         momentum: float = 0.01,
@@ -37,10 +39,12 @@ class WiseIoULoss(OverlapLoss):
         super().__init__(weight=weight)
         if alpha <= 1 or delta <= 0:
             raise ValueError(f"alpha={alpha}, delta={delta}: want alpha > 1 and delta > 0")
+        if gamma <= 0:
+            raise ValueError(f"gamma: {gamma} is not positive")
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum: {momentum} is not in (0, 1]")
-        self.version, self.alpha, self.delta, self.momentum = version, alpha, delta, momentum
-        if version == "v3":
+        self.version, self.gamma, self.alpha, self.delta, self.momentum = version, gamma, alpha, delta, momentum
+        if version != "v1":
             self.register_buffer("mean", torch.ones(()))
 
     def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
@@ -57,11 +61,13 @@ class WiseIoULoss(OverlapLoss):
     def focus(self, cost: Tensor) -> Tensor:
         """1 - IoU (P,) -> the factor r of each."""
         unusual = cost / self.mean.clamp(min=1e-6)
+        if self.version == "v2":
+            return unusual.pow(self.gamma)
         return unusual / (self.delta * self.alpha ** (unusual - self.delta))
 
     def end_step(self, gathered: Tensor) -> None:
         """Moves the mean; a step without positives leaves it."""
-        if self.version == "v3":
+        if self.version != "v1":
             total, count = gathered.to(self.mean.dtype)
             moved = self.mean.lerp(total / count.clamp(min=1), self.momentum)
             self.mean.copy_(torch.where(count > 0, moved, self.mean))

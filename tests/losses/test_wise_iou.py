@@ -25,6 +25,8 @@ def test_by_hand():
     v1 = WiseIoULoss(version="v1")(zero, ANCHOR, LONGER, CODER)
     assert v1.item() == pytest.approx(R * 0.5, rel=1e-6)
     # The mean is 1 at the start, so the box is half as bad as the mean: b = 0.5.
+    v2 = WiseIoULoss(version="v2")(zero, ANCHOR, LONGER, CODER)
+    assert v2.item() == pytest.approx(R * 0.5 * 0.5**0.5, rel=1e-6)
     v3 = WiseIoULoss()(zero, ANCHOR, LONGER, CODER)
     assert v3.item() == pytest.approx(R * 0.5 * 0.5 / (3 * 1.9 ** (0.5 - 3)), rel=1e-6)
 
@@ -37,12 +39,12 @@ def test_v1_is_r_times_the_iou_loss_and_r_is_between_1_and_e():
     assert (factor <= math.e).all()
 
 
-@pytest.mark.parametrize("version", ["v1", "v3"])
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
 def test_the_hull_and_the_focus_are_constants_to_the_gradient(version):
     a, b = boxes()
     loss, x = WiseIoULoss(version=version).double(), a.clone().requires_grad_()
     hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).square().sum(1)
-    constant = loss.focus(IoULoss().costs(a, b)) if version == "v3" else 1.0
+    constant = 1.0 if version == "v1" else loss.focus(IoULoss().costs(a, b))
     way = ((x[:, :2] + x[:, 2:] - b[:, :2] - b[:, 2:]) / 2).square().sum(1)
     expected = (constant * (way / hull).exp() * IoULoss().costs(x, b)).sum()
     found = loss.costs(x, b).sum()
@@ -61,16 +63,23 @@ def test_the_factor_is_greatest_in_the_middle():
     assert loss.focus(torch.tensor([0.0, 1.0])).tolist() == [0, 0]
 
 
-def test_the_mean_moves_once_a_step_however_the_batch_is_divided():
+def test_v2_grows_with_the_outlier_degree_and_is_v1_at_the_mean():
+    loss = WiseIoULoss(version="v2", gamma=2.0)
+    loss.mean.fill_(0.25)
+    torch.testing.assert_close(loss.focus(torch.tensor([0.0, 0.125, 0.25, 0.5])), torch.tensor([0.0, 0.25, 1.0, 4.0]))
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_the_mean_moves_once_a_step_however_the_batch_is_divided(version):
     a, b = (x.float() for x in boxes(8))
     cost = 1 - (1 - IoULoss().costs(a, b)).mean().item()
     for parts in (1, 2, 4):
-        loss = WiseIoULoss(momentum=0.1)
+        loss = WiseIoULoss(version=version, momentum=0.1)
         before = [loss.costs(*pair).sum() for pair in zip(a.chunk(parts), b.chunk(parts), strict=True)]
         assert loss.mean == 1
         loss.end_step(loss.take_gathered())
         assert loss.mean.item() == pytest.approx(0.9 + 0.1 * cost, rel=1e-6)
-        assert sum(before).item() == pytest.approx(WiseIoULoss().costs(a, b).sum().item(), rel=1e-5)
+        assert sum(before).item() == pytest.approx(WiseIoULoss(version=version).costs(a, b).sum().item(), rel=1e-5)
     assert loss.take_gathered().shape == (0,)
 
 
@@ -89,7 +98,7 @@ def test_the_mean_stays_without_positives_and_outside_training():
     assert not WiseIoULoss(version="v1").state_dict()
 
 
-@pytest.mark.parametrize(("key", "value"), [("alpha", 1.0), ("delta", 0.0), ("momentum", 0.0)])
+@pytest.mark.parametrize(("key", "value"), [("alpha", 1.0), ("delta", 0.0), ("gamma", 0.0), ("momentum", 0.0)])
 def test_senseless_arguments_are_named(key, value):
     with pytest.raises(ValueError, match=key):
         WiseIoULoss(**{key: value})
