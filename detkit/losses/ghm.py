@@ -1,4 +1,4 @@
-"""Gradient harmonising mechanism for classification, GHM-C (1811.05181, equations 3 to 12)."""
+"""Gradient harmonising mechanism for classification, GHM-C (1811.05181, equations 9 to 12)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class GHMCLoss(SigmoidLoss):
 
     The size of an entry's gradient is g = |p - t|, its range is cut into `bins`, and an entry costs
     P / (bins R) of its cross-entropy: R entries are in its bin, and P are the positives of a step. Divided by
-    the positives, as losses are, that is equation 9.
+    the positives, as losses are, that is equation 11. Empty bins count in `bins` too.
 
     R and P are moving averages over past steps (equation 12, `momentum` is its alpha) that change
     once a step, from sums over all ranks, and stand in the checkpoint. Before the first step, and where a bin has

@@ -14,8 +14,8 @@ class PolyFocalLoss(SigmoidLoss):
     """Focal loss plus epsilon (1 - p_t)^(gamma + 1), both weighted by alpha_t.
 
     epsilon: added to the first coefficient of the loss as a polynomial in 1 - p_t; at least -1, where that
-    term vanishes, as the paper chose for RetinaNet; 0 gives focal loss. alpha, gamma, prior, weight: as in
-    `SigmoidFocalLoss`.
+    term vanishes: the paper's choice for detection on COCO, made there on cross-entropy (Mask R-CNN). 0 gives
+    focal loss. alpha, gamma, prior, weight: as in `SigmoidFocalLoss`.
     """
 
     def __init__(
