@@ -1,0 +1,103 @@
+"""What several processes need, looked at in one; tests/distributed does it with real ones."""
+
+import pytest
+import torch
+from torch import nn
+
+from detkit.config import load_config
+from detkit.detectors.build import build_detector
+from detkit.norms import SyncBatchNorm2d
+from detkit.structures import Batch, Targets
+from detkit.train.options import TrainOptions
+from detkit.train.parallel import check_gradients, has_own_statistics, largest_image, pad_to
+
+CPU = torch.device("cpu")
+
+
+def detector(*overrides):
+    torch.manual_seed(0)
+    small = ["neck.channels=16", "head.num_convs=1"]
+    return build_detector(load_config("configs/quickstart/shapes.yaml", [*small, *overrides]), 3)
+
+
+def batch(height, width, images=2):
+    return Batch(
+        images=torch.zeros(images, 3, height, width, dtype=torch.uint8),
+        sizes=torch.tensor([[height, width]] * images),
+        targets=[Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))] * images,
+        original_sizes=torch.tensor([[height, width]] * images),
+        image_ids=list(range(images)),
+        paths=[""] * images,
+    )
+
+
+def test_the_largest_side_of_all_micro_batches_counts():
+    assert largest_image([batch(32, 96), batch(64, 32)], CPU, 1) == (64, 96)
+
+
+def test_padding_is_zero_and_right_and_below():
+    images = torch.full((1, 3, 2, 3), 7, dtype=torch.uint8)
+    padded = pad_to(images, (4, 5))
+    assert padded.shape == (1, 3, 4, 5)
+    assert (padded[..., :2, :3] == 7).all()
+    assert padded.sum() == 7 * 18
+    assert pad_to(images, (2, 3)) is images
+
+
+def test_a_detector_whose_parameters_all_learn_passes_and_is_left_alone():
+    model = detector()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    check_gradients(model, CPU)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_parameter_without_gradient_is_named_with_the_way_out():
+    model = detector()
+    model.neck.forgotten = nn.Parameter(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"without objects give no gradient to neck\.forgotten\..*requires_grad_"):
+        check_gradients(model, CPU)
+    model.neck.forgotten.requires_grad_(False)
+    check_gradients(model, CPU)
+
+
+def test_a_loss_that_forgets_the_empty_image_is_found(monkeypatch):
+    model = detector()
+    inner = model.box_loss.forward
+
+    def forgetful(deltas, *rest):
+        return inner(deltas, *rest) if len(deltas) else torch.zeros(())
+
+    monkeypatch.setattr(model.box_loss, "forward", forgetful)
+    with pytest.raises(ValueError, match=r"images without objects give no gradient to .*head\.box_out"):
+        check_gradients(model, CPU)
+
+
+@pytest.mark.parametrize(("norm", "own"), [("bn", True), ("sync_bn", False), ("gn", False), ("frozen_bn", False)])
+def test_only_plain_batch_norm_has_statistics_of_its_own(norm, own):
+    assert has_own_statistics(detector(f"backbone.norm={norm}", f"neck.norm={norm}", "head.norm=gn")) is own
+
+
+def test_sync_bn_alone_is_batch_norm():
+    torch.manual_seed(0)
+    x = torch.randn(4, 6, 5, 7)
+    one, other = SyncBatchNorm2d(6), nn.BatchNorm2d(6)
+    torch.testing.assert_close(one(x), other(x))
+    torch.testing.assert_close(one.running_var, other.running_var)
+    torch.testing.assert_close(one.eval()(x), other.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("rule", "batch_size", "factor"), [("none", 64, 1.0), ("linear", 64, 4.0), ("sqrt", 64, 2.0), ("linear", 8, 0.5)]
+)
+def test_learning_rate_rules(rule, batch_size, factor):
+    options = TrainOptions(iterations=1, lr_scaling=rule, lr_batch_size=None if rule == "none" else 16)
+    assert options.lr_factor(batch_size) == factor
+
+
+@pytest.mark.parametrize("settings", [{"lr_scaling": "linear"}, {"lr_batch_size": 16}])
+def test_a_rule_needs_its_batch_size_and_the_other_way_round(settings):
+    with pytest.raises(ValueError, match="a rule needs the batch size"):
+        TrainOptions(iterations=1, **settings)
