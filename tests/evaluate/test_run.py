@@ -115,12 +115,12 @@ class TestClasses:
             check_classes(self.mine, ClassMap(("dog", "cat"), (1, 2)))
 
 
-def _rank(rank: int, folder: str, fail: bool, answers: Any) -> None:
-    """One of two processes with half of the images each (rank 1 evaluates a wrong part if `fail`)."""
+def _rank(rank: int, world_size: int, images: int, folder: str, fail: bool, answers: Any) -> None:
+    """One of several processes with a part of the images each (all evaluate the first part if `fail`)."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    dataset = ShapesDataset(num_images=7, split="val")
-    oracle = Oracle(make_loader(dataset, rank=0 if fail else rank, world_size=2), shift=0.2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
+    dataset = ShapesDataset(num_images=images, split="val")
+    oracle = Oracle(make_loader(dataset, rank=0 if fail else rank, world_size=world_size), shift=0.2)
     try:
         answers.put((rank, evaluate(oracle, dataset, oracle, progress=False)))
     except ValueError as error:
@@ -128,34 +128,40 @@ def _rank(rank: int, folder: str, fail: bool, answers: Any) -> None:
     torch.distributed.destroy_process_group()
 
 
-def two_processes(folder: Path, fail: bool) -> dict[int, Any]:
+def several_processes(folder: Path, world_size: int, images: int, fail: bool) -> dict[int, Any]:
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
-    workers = [context.Process(target=_rank, args=(r, str(folder), fail, answers)) for r in range(2)]
+    workers = [
+        context.Process(target=_rank, args=(r, world_size, images, str(folder), fail, answers))
+        for r in range(world_size)
+    ]
     for worker in workers:
         worker.start()
-    got = dict(answers.get(timeout=60) for _ in workers)
+    got = dict(answers.get(timeout=120) for _ in workers)
     for worker in workers:
         worker.join(timeout=60)
         assert worker.exitcode == 0
     return got
 
 
-@pytest.mark.parametrize("fail", [False, True])
-def test_two_processes_give_what_one_gives(tmp_path: Path, fail: bool) -> None:
-    got = two_processes(tmp_path, fail)
-    if fail:
-        assert "added twice" in got[0]
-        assert got[1] == got[0]
-        return
-    dataset = ShapesDataset(num_images=7, split="val")
+def test_an_image_that_two_processes_bring_is_refused_by_both(tmp_path: Path) -> None:
+    got = several_processes(tmp_path, 2, 7, fail=True)
+    assert "added twice" in got[0]
+    assert got[1] == got[0]
+
+
+@pytest.mark.parametrize(("world_size", "images"), [(2, 7), (3, 2)], ids=["uneven", "more than images"])
+def test_several_processes_give_what_one_gives(tmp_path: Path, world_size: int, images: int) -> None:
+    got = several_processes(tmp_path, world_size, images, fail=False)
+    dataset = ShapesDataset(num_images=images, split="val")
     oracle = Oracle(make_loader(dataset), shift=0.2)
     alone = evaluate(oracle, dataset, oracle, progress=False)
 
     def figures(result: CocoResult) -> Any:
         return result.metrics, result.per_class, result.num_images, result.num_detections
 
-    assert figures(got[0]) == figures(got[1]) == figures(alone)
+    assert len(got) == world_size
+    assert all(figures(result) == figures(alone) for result in got.values())
 
 
 def test_without_processes_nothing_is_gathered(dataset: ShapesDataset) -> None:
