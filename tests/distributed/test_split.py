@@ -52,7 +52,7 @@ def far(a, b):
 
 
 def divided(tmp_path, norm, steps, splits, *more):
-    base = [f"train.iterations={steps}", f"backbone.norm={norm}", *(more or ["optimizer.lr=0.0005"])]
+    base = [f"train.iterations={steps}", f"backbone.norm={norm}", *more]
     whole = start(tmp_path, 1, [*base, "train.accumulate=1"])
     return whole, [start(tmp_path, n, [*base, f"train.accumulate={m}"]) for n, m in splits]
 
@@ -69,7 +69,8 @@ def test_two_processes_take_the_same_first_step(tmp_path, norm):
 @pytest.mark.parametrize("norm", ["gn", "frozen_bn", "sync_bn"])
 def test_every_split_trains_the_same_model(tmp_path, norm):
     splits = [(2, 1), (4, 1), (2, 2), (1, 4)] if norm != "sync_bn" else [(2, 1), (4, 1)]
-    whole, others = divided(tmp_path, norm, 50, splits)
+    # Not AdamW: it divides by the gradient's own size, and so makes much of the last digit of a small one.
+    whole, others = divided(tmp_path, norm, 50, splits, "optimizer={type: SGD, lr: 0.005}")
     for (processes, micro), other in zip(splits, others, strict=True):
         first = (whole["losses"][0] - other["losses"][0]).abs() / whole["losses"][0].abs()
         assert first.max() < 1e-6, (processes, micro)
