@@ -8,10 +8,12 @@ import shlex
 import sys
 from pathlib import Path
 
+MAY_DIFFER = ("data", "code", "config")
 EPILOG = """examples:
   detkit compare configs/quickstart/shapes.yaml configs/losses/focal.yaml configs/losses/bce.yaml --seeds 3
   detkit compare configs/quickstart/shapes.yaml --grid losses.classification.gamma=0,1,2 --baseline config
   detkit compare report runs/compare-shapes
+  detkit compare report runs/first runs/second --output runs/both
 
 It may be stopped anywhere: the same command goes on. exit codes: 0 every run finished or diverged; 1 some run
 failed (the reports say which, and withhold the verdict); 2 wrong input; 130 after Ctrl-C"""
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--launcher", choices=("local", "ray"), default="local",
                         help="processes of this machine, or a Ray cluster (pip install 'detkit[ray]')")  # fmt: skip
     parser.add_argument("--title", help="headline of the report")
+    parser.add_argument("--allow", default="", metavar="data,code,config", help="with report: what may differ")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, and the time it will take")
 
 
@@ -73,13 +76,18 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Writes the reports of a bench again from its runs."""
+    """Writes the reports of a bench again from its runs, or those of several benches together."""
     from detkit.compare.collect import collect_results
     from detkit.compare.report import write_reports
 
-    if len(args.variants) != 1:
-        raise ValueError("detkit compare report takes the folder of a bench")
-    folder = Path(args.variants[0])
-    for path in write_reports(collect_results(folder), args.output or folder):
+    folders = [Path(text) for text in args.variants]
+    allow = [word.strip() for word in args.allow.split(",") if word.strip()]
+    if unknown := [word for word in allow if word not in MAY_DIFFER]:
+        raise ValueError(f"--allow: {', '.join(unknown)} is none of {', '.join(MAY_DIFFER)}")
+    if not folders:
+        raise ValueError("detkit compare report takes the folder of a bench, or several")
+    if len(folders) > 1 and args.output is None:
+        raise ValueError("--output: where should the report of several benches go?")
+    for path in write_reports(collect_results(folders, allow=allow), args.output or folders[0]):
         print(path)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,35 +21,39 @@ from detkit.compare.matches import load_matches
 from detkit.compare.plan import Cell, Plan, Variant, cell_folder, read_plan, saved
 from detkit.compare.run import last_words
 from detkit.compare.statistics import analyse
+from detkit.config import Config
 from detkit.evaluate.coco import GroundTruth, Shard, ground_truth_from
 from detkit.registry import DATASETS
-from detkit.train.run_folder import METRICS, RESULT, environment
+from detkit.train.resume import differences
+from detkit.train.run_folder import ENVIRONMENT, METRICS, RESULT, environment
 
+TUNING = "tuning.json"
 CURVE_POINTS = 100
 SAMPLES, SAMPLE_SIDE, SAMPLE_THRESHOLD = 6, 320, 0.3
 METRIC_KEYS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
-def collect_results(folder: Path) -> dict[str, Any]:
-    """Everything the reports show, of the bench in `folder`."""
-    plan = read_plan(folder)
+def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything the reports show, of the bench in a folder or of several together.
+
+    allow: what may differ between the folders: data, code, config. Else ValueError says what does.
+    """
+    plan, where = merged([read_plan(folder) for folder in folders], folders, allow)
     dataset = DATASETS.build(plan.base.require("data.val.dataset"))
     truth = ground_truth_from(dataset)
-    cells = {
-        v.name: {s: read_cell(Cell(v.name, s, cell_folder(folder, v.name, s))) for s in plan.seeds}
-        for v in plan.variants
-    }
-    shards = {
-        name: {s: read_shard(cell_folder(folder, name, s)) for s, cell in runs.items() if cell["status"] == FINISHED}
+    cells = {v.name: {s: read_cell(where[v.name, s]) for s in plan.seeds} for v in plan.variants}
+    check_alike(cells, folders, allow)
+    finished = {
+        name: {s: where[name, s].folder for s, cell in runs.items() if cell["status"] == FINISHED}
         for name, runs in cells.items()
     }
+    shards = {name: {s: read_shard(run) for s, run in runs.items()} for name, runs in finished.items()}
+    matched = {name: {s: load_matches(run / MATCHES) for s, run in runs.items()} for name, runs in finished.items()}
     starts = {name: {s: cell["start"] for s, cell in runs.items() if cell["start"]} for name, runs in cells.items()}
-    matched = {
-        name: {s: load_matches(cell_folder(folder, name, s) / MATCHES) for s in runs} for name, runs in shards.items()
-    }
     states = {name: {s: cell["status"] for s, cell in runs.items()} for name, runs in cells.items()}
     figures = analyse(matched, states, dataset.classes.names, baseline=plan.baseline)
-    fair = fairness(plan, starts)
+    code = {name: {s: cell["code"] for s, cell in runs.items() if cell["code"]} for name, runs in cells.items()}
+    fair = fairness(plan, starts, code)
     first = next((start for runs in starts.values() for start in runs.values()), None)
     found = environment()
     return {
@@ -63,7 +68,7 @@ def collect_results(folder: Path) -> dict[str, Any]:
         "withheld": withheld(plan, cells, fair),
         "machine": found["machine"],
         "versions": found["versions"],
-        "code": found["git"],
+        "code": ", ".join(sorted({c for runs in code.values() for c in runs.values()})) or found["git"],
         "data": {
             "hash": "/".join(first["data"]) if first else None,
             "train": first["train"] if first else None,
@@ -72,14 +77,88 @@ def collect_results(folder: Path) -> dict[str, Any]:
             "num_val_images": len(dataset),
         },
         "config": plan.base.to_yaml(),
-        "command": saved(folder)["command"],
+        "command": "; ".join(saved(folder)["command"] for folder in folders),
         "iterations": plan.base.require("train.iterations"),
         "fairness": fair,
-        "variants": [variant_result(v, cells[v.name], figures[v.name], folder) for v in plan.variants],
+        "variants": [variant_result(v, cells[v.name], figures[v.name], finished[v.name]) for v in plan.variants],
         "samples": samples(plan, dataset, truth, shards),
         "sample_threshold": SAMPLE_THRESHOLD,
-        "tuning": tuning(folder),
+        "tuning": next((found for folder in folders if (found := _json(folder / TUNING))), None),
     }
+
+
+def merged(
+    plans: Sequence[Plan], folders: Sequence[Path], allow: Sequence[str]
+) -> tuple[Plan, dict[tuple[str, int], Cell]]:
+    """One plan of several, and where each of its runs lies.
+
+    The first gives title and baseline. A variant that is in two must be the same in both, and gets the
+    seeds of both; with `config` allowed, one that differs is called NAME@FOLDER.
+    """
+    variants: dict[str, Variant] = {}
+    where: dict[tuple[str, int], Cell] = {}
+    for plan, folder in zip(plans, folders, strict=True):
+        if "config" not in allow:
+            check_bases(plans[0], plan, folders[0], folder)
+        for variant in plan.variants:
+            name = variant.name
+            if name in variants and variants[name].config.hash() != variant.config.hash():
+                if "config" not in allow:
+                    changed = describe_differences(variants[name].config, variant.config)
+                    raise ValueError(f"{folder}: {name} has another config than before:\n{changed}\n{ALLOWED}")
+                name = f"{name}@{folder.name}"
+            variants.setdefault(name, Variant(name, variant.config))
+            for seed in plan.seeds:
+                where.setdefault((name, seed), Cell(name, seed, cell_folder(folder, variant.name, seed)))
+    seeds = tuple(sorted({seed for plan in plans for seed in plan.seeds}))
+    for name in variants:
+        for seed in seeds:
+            where.setdefault((name, seed), Cell(name, seed, cell_folder(folders[0], name, seed)))
+    first = plans[0]
+    return Plan(first.title, tuple(variants.values()), first.baseline, seeds, first.base), where
+
+
+ALLOWED = "--allow config shows them together all the same."
+
+
+def check_bases(one: Plan, other: Plan, first: Path, folder: Path) -> None:
+    """Raises ValueError unless both benches lay their variants over the same config."""
+    if one.base.hash() != other.base.hash():
+        changed = describe_differences(one.base, other.base)
+        raise ValueError(f"{folder}: another config than that of {first}:\n{changed}\n{ALLOWED}")
+
+
+def describe_differences(one: Config, other: Config) -> str:
+    """A line for every key."""
+    found = differences(one.to_dict(), other.to_dict())
+    return "\n".join(f"  {key}: {a!r} and {b!r}" for key, (a, b) in sorted(found.items()))
+
+
+def check_alike(cells: dict[str, dict[int, dict[str, Any]]], folders: Sequence[Path], allow: Sequence[str]) -> None:
+    """Raises ValueError if several benches ran on different data or with different code."""
+    if len(folders) == 1:
+        return  # the fairness table shows it
+    alike("data", runs_by(cells, lambda cell: "/".join(cell["start"]["data"]) if cell["start"] else None), allow)
+    alike("code", runs_by(cells, lambda cell: cell["code"]), allow)
+
+
+def runs_by(
+    cells: dict[str, dict[int, dict[str, Any]]], get: Callable[[dict[str, Any]], str | None]
+) -> dict[str, list[str]]:
+    """Value -> the runs that have it."""
+    found: dict[str, list[str]] = {}
+    for name, runs in cells.items():
+        for seed, cell in runs.items():
+            if (value := get(cell)) is not None:
+                found.setdefault(value, []).append(f"{name}, seed {seed}")
+    return found
+
+
+def alike(what: str, found: dict[str, list[str]], allow: Sequence[str]) -> None:
+    """Raises ValueError if there is more than one value and that is not allowed."""
+    if len(found) > 1 and what not in allow:
+        lines = "\n".join(f"  {value}: {', '.join(runs)}" for value, runs in found.items())
+        raise ValueError(f"the runs differ in their {what}:\n{lines}\n--allow {what} shows them together all the same.")
 
 
 def withheld(plan: Plan, cells: dict[str, dict[int, dict[str, Any]]], fair: dict[str, Any]) -> list[str]:
@@ -118,6 +197,7 @@ def read_cell(cell: Cell) -> dict[str, Any]:
         "cost": (done or {}).get("cost") or {},
         "step0": start["step0"] if start else None,
         "start": start,
+        "code": (_json(folder / ENVIRONMENT) or {}).get("git"),
     }
 
 
@@ -153,21 +233,21 @@ def read_shard(folder: Path) -> Shard:
         return Shard(*(arrays[name] for name in Shard._fields))
 
 
-def variant_result(variant: Variant, cells: dict[int, Any], figures: dict[str, Any], folder: Path) -> dict[str, Any]:
+def variant_result(
+    variant: Variant, cells: dict[int, Any], figures: dict[str, Any], finished: dict[int, Path]
+) -> dict[str, Any]:
     """A variant's part of results.json."""
     losses = variant.config.to_dict()["losses"]
-    diagnoses = [
-        _json(cell_folder(folder, variant.name, seed) / DIAGNOSIS)
-        for seed, cell in cells.items()
-        if cell["status"] == FINISHED
-    ]
+    diagnoses = [_json(folder / DIAGNOSIS) for folder in finished.values()]
     return {
         "name": variant.name,
         "label": variant.name,
         "class_loss": losses["classification"]["type"],
         "box_loss": losses["box"]["type"],
         "normalizer": losses["normalizer"]["type"],
-        "cells": [{key: value for key, value in cell.items() if key != "start"} for cell in cells.values()],
+        "cells": [
+            {key: value for key, value in cell.items() if key not in ("start", "code")} for cell in cells.values()
+        ],
         "summary": figures["summary"],
         "versus_baseline": figures["versus_baseline"],
         "diagnosis": merge([d for d in diagnoses if d is not None]),
@@ -226,11 +306,6 @@ def sample(i: int, dataset: Any, truth: GroundTruth, shards: dict[str, Shard]) -
         ],
         "detections": {name: detections(shard) for name, shard in shards.items()},
     }
-
-
-def tuning(folder: Path) -> Any:
-    """What `--tune` found, if it was asked for."""
-    return _json(folder / "tuning.json")
 
 
 def _json(path: Path) -> Any:

@@ -23,15 +23,23 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def fairness(plan: Plan, starts: Starts) -> dict[str, Any]:
-    """The "fairness" of results.json: checks, what differs, what is equal, normalisers, flags."""
+def fairness(plan: Plan, starts: Starts, code: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
+    """The "fairness" of results.json: checks, what differs, what is equal, normalisers, flags.
+
+    code: variant -> seed -> source revision.
+    """
     configs = {v.name: v.config.to_dict() for v in plan.variants}
     differing = differs(configs)
     keys = [entry["key"] for entry in differing]
     equal = [s for s in SECTIONS if not any(key == s or key.startswith(f"{s}.") for key in keys)]
     normalizers = {name: values["losses"]["normalizer"]["type"] for name, values in configs.items()}
     return {
-        "checks": [check_seeds(plan, starts), *check_weights(plan, starts), *check_shared(plan, starts)],
+        "checks": [
+            check_seeds(plan, starts),
+            *check_weights(plan, starts),
+            *check_shared(plan, starts),
+            check_code(code),
+        ],
         "differs": differing,
         "normalizers": normalizers,
         "equal": equal,
@@ -88,6 +96,21 @@ def check_shared(plan: Plan, starts: Starts) -> Iterator[dict[str, Any]]:
             if start[key] != runs[first][key]
         ]
         yield {"name": name, "ok": not wrong, "detail": "; ".join(wrong) or f"equal: {what}"}
+
+
+def check_code(code: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
+    """One revision of detkit made all runs. What was changed without a commit can't be told apart."""
+    found: dict[str, list[str]] = {}
+    for name, runs in code.items():
+        for seed, revision in runs.items():
+            found.setdefault(revision, []).append(f"{name}, seed {seed}")
+    if len(found) > 1:
+        most = max(found, key=lambda revision: len(found[revision]))
+        others = "; ".join(f"{rev}: {', '.join(runs)}" for rev, runs in found.items() if rev != most)
+        return {"name": "code", "ok": False, "detail": f"{others}; all else {most}"}
+    revision = next(iter(found), "no revision known")
+    changed = " (with changes that were not committed)" if revision.endswith("+changes") else ""
+    return {"name": "code", "ok": True, "detail": f"{revision}{changed}"}
 
 
 def _by_seed(plan: Plan, starts: Starts) -> dict[int, tuple[str, dict[str, dict[str, Any]]]]:

@@ -38,7 +38,7 @@ def run_bench(plan: Plan, folder: Path, *, jobs: int, command: str, launcher: La
     except KeyboardInterrupt:
         log.warning("stopped; what is done is kept, the same command goes on with it")
         raise
-    results = collect_results(folder)
+    results = collect_results([folder])
     for path in write_reports(results, folder):
         log.info("%s", path)
     from detkit.compare.report.words import conclusions

@@ -1,0 +1,221 @@
+"""A bench end to end, on runs that are really made (two steps) and on runs that are made up."""
+
+import json
+
+import numpy as np
+import pytest
+from simulate import Skill, train
+
+from detkit.cli import main
+from detkit.compare import collect
+from detkit.compare.cell import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START, run_cell
+from detkit.compare.collect import collect_results
+from detkit.compare.launchers import CONSOLE
+from detkit.compare.matches import match, save_matches
+from detkit.compare.plan import make_plan, save_plan
+from detkit.compare.report import write_reports
+from detkit.config import load_config
+from detkit.data.datasets.shapes import ShapesDataset
+from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
+from detkit.evaluate.report import to_json
+from detkit.train.run_folder import ENVIRONMENT, METRICS, RESULT
+
+CONFIG = "configs/quickstart/shapes.yaml"
+FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
+SHORT = [
+    "data.val.dataset.num_images=12", "data.train.dataset.num_images=8", "data.val.dataset.size=96",
+    "data.train.dataset.size=96", "train.iterations=2", "train.eval_every=0", "data.loader.num_workers=0",
+    "data.loader.batch_size=2", "neck.channels=16", "head.num_convs=1", "train.tensorboard=false",
+]  # fmt: skip
+WEIGHTS = {"head.class_out.bias": [[9], "x"], "backbone.stem.weight": [[3], "a"]}
+
+
+def made_up(folder, *, variants=(FOCAL, BCE), seeds=(0, 1, 2), overrides=(), skill=None, code="1234"):
+    """A bench whose runs were never made: each with a start, a result, detections and matches."""
+    plan = make_plan(CONFIG, list(variants), seeds=seeds, overrides=[*SHORT, *overrides])
+    save_plan(plan, folder, "detkit compare ...")
+    dataset = ShapesDataset(num_images=12, size=96, split="val")
+    truth, classes = ground_truth_from(dataset), len(dataset.classes)
+    for cell in plan.cells(folder):
+        random = np.random.default_rng([cell.seed, len(cell.variant)])
+        found = train(random, truth, (skill or {}).get(cell.variant, Skill()), 0.02, classes)
+        evaluator = CocoEvaluator(dataset.classes, truth)
+        evaluator.merge([found])
+        cell.folder.mkdir(parents=True)
+        start = {"seed": cell.seed, "weights": WEIGHTS, "order": f"o{cell.seed}", "images": f"i{cell.seed}",
+                 "data": ["d1", "d2"], "step0": {"ratio": 1.0}, "train": "t", "val": "v"}  # fmt: skip
+        done = {"status": "finished", "error": None, "cost": {"seconds_per_step": 0.1, "peak_memory_mb": 500.0}}
+        line = {"step": 1, "loss": 1.0, "loss_classification": 0.5, "loss_box": 0.5}
+        files = {
+            START: start,
+            RESULT: to_json(evaluator.compute()),
+            ENVIRONMENT: {"git": code},
+            CELL: done,
+            METRICS: line,
+        }
+        for name, content in files.items():
+            (cell.folder / name).write_text(json.dumps(content) + "\n")
+        np.savez(cell.folder / DETECTIONS, **found._asdict())
+        save_matches(cell.folder / MATCHES, match(truth, found, classes, plan.base.options("evaluator")))
+    return folder
+
+
+def verdicts(results):
+    return {v["name"]: (v["versus_baseline"] or {}).get("ap", {}).get("verdict") for v in results["variants"]}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return made_up(tmp_path_factory.mktemp("bench"), skill={"bce": Skill(recall=0.2)})
+
+
+def change(folder, name, **what):
+    path = folder / name
+    content = json.loads(path.read_text()) | what
+    path.write_text(json.dumps(content))
+
+
+def copied(bench, tmp_path):
+    import shutil
+
+    return shutil.copytree(bench, tmp_path / "copy")
+
+
+def test_results_hold_what_the_reports_need(bench, tmp_path):
+    results = collect_results([bench])
+    assert verdicts(results) == {"focal": None, "bce": "worse"}
+    assert results["complete"]
+    assert results["withheld"] == []
+    assert len(results["samples"]) == collect.SAMPLES
+    first = results["variants"][0]
+    assert first["summary"]["ap"]["mean"] == pytest.approx(np.mean([c["metrics"]["ap"] for c in first["cells"]]))
+    names = [path.name for path in write_reports(results, tmp_path)]
+    assert names == ["results.json", "report.html", "report.md", "table.tex"]
+
+
+def test_a_run_that_is_missing_withholds_and_is_named(bench, tmp_path):
+    folder = copied(bench, tmp_path)
+    (folder / "cells/bce/seed_1" / CELL).unlink()
+    results = collect_results([folder])
+    assert verdicts(results)["bce"] is None
+    assert results["withheld"] == ["bce: seed 1 is missing"]
+    (folder / "cells/bce/seed_1" / CONSOLE).write_text("Traceback\nKeyError: 'x'\n")
+    results = collect_results([folder])
+    assert results["withheld"] == ["bce: seed 1 has failed"]
+    assert "KeyError" in results["variants"][1]["cells"][1]["error"]
+    assert not results["complete"]
+
+
+def test_a_diverged_run_is_a_result(bench, tmp_path):
+    folder = copied(bench, tmp_path)
+    change(folder / "cells/bce/seed_2", CELL, status="diverged", error="the loss is not finite at step 3")
+    results = collect_results([folder])
+    assert verdicts(results)["bce"] == "diverged"
+    assert results["complete"]
+
+
+@pytest.mark.parametrize(
+    ("what", "check"),
+    [
+        ({"seed": 5}, "seeds"),
+        ({"order": "other"}, "order of images"),
+        ({"images": "other"}, "images and augmentation"),
+        ({"data": ["d1", "other"]}, "data"),
+        ({"weights": WEIGHTS | {"backbone.stem.weight": [[3], "b"]}}, "initial weights"),
+    ],
+)
+def test_what_was_not_equal_is_shown_and_said_at_the_top(bench, tmp_path, what, check):
+    folder = copied(bench, tmp_path)
+    change(folder / "cells/bce/seed_1", START, **what)
+    results = collect_results([folder])
+    failed = [c for c in results["fairness"]["checks"] if not c["ok"]]
+    assert [c["name"] for c in failed] == [check]
+    assert "bce, seed 1" in failed[0]["detail"]
+    assert results["withheld"][0].startswith(f"not fair: {check}")
+
+
+def test_the_bias_that_a_loss_sets_may_differ(bench, tmp_path):
+    folder = copied(bench, tmp_path)
+    change(folder / "cells/bce/seed_1", START, weights=WEIGHTS | {"head.class_out.bias": [[9], "y"]})
+    (check,) = [c for c in collect_results([folder])["fairness"]["checks"] if c["name"] == "initial weights"]
+    assert check["ok"]
+    assert "head.class_out.bias" in check["detail"]
+
+
+def test_another_normaliser_is_flagged(tmp_path):
+    other = tmp_path / "per_image.yaml"
+    other.write_text("losses: {normalizer: {type: PerImagePositiveCount}}\n")
+    folder = made_up(tmp_path / "bench", variants=[FOCAL, other], seeds=[0])
+    fair = collect_results([folder])["fairness"]
+    assert any("normalisers differ" in flag for flag in fair["flags"])
+    assert "losses.normalizer" not in fair["equal"]
+    assert {"backbone", "data", "assigner"} < set(fair["equal"])
+
+
+def test_other_settings_than_the_loss_are_flagged(tmp_path):
+    other = tmp_path / "atss.yaml"
+    other.write_text("assigner: {type: ATSSAssigner}\n")
+    fair = collect_results([made_up(tmp_path / "bench", variants=[FOCAL, other], seeds=[0])])["fairness"]
+    assert any("matchers differ" in flag for flag in fair["flags"])
+    assert "assigner.type" in [entry["key"] for entry in fair["differs"]]
+
+
+class TestSeveralBenches:
+    def test_more_seeds_and_more_variants_are_put_together(self, tmp_path):
+        first = made_up(tmp_path / "a", seeds=[0, 1])
+        second = made_up(tmp_path / "b", seeds=[2])
+        third = made_up(tmp_path / "c", variants=["configs/losses/ghm.yaml", BCE], seeds=[0, 1, 2])
+        results = collect_results([first, second, third])
+        assert results["seeds"] == [0, 1, 2]
+        assert [v["name"] for v in results["variants"]] == ["focal", "bce", "ghm"]
+        assert results["complete"]
+        assert main(["compare", "report", str(first), str(second), "--output", str(tmp_path / "all")]) == 0
+        assert (tmp_path / "all/report.html").exists()
+
+    def test_a_hole_is_shown_as_one(self, tmp_path):
+        first = made_up(tmp_path / "a", seeds=[0, 1])
+        second = made_up(tmp_path / "b", variants=[FOCAL, "configs/losses/ghm.yaml"], seeds=[0])
+        assert collect_results([first, second])["withheld"] == ["ghm: seed 1 is missing"]
+
+    @pytest.mark.parametrize("what", ["code", "config", "data"])
+    def test_what_differs_is_refused_unless_it_is_allowed(self, tmp_path, what, capsys):
+        first = made_up(tmp_path / "a", seeds=[0])
+        second = made_up(
+            tmp_path / "b", seeds=[1], code="5678" if what == "code" else "1234",
+            overrides=["optimizer.lr=0.5"] if what == "config" else [],
+        )  # fmt: skip
+        if what == "data":
+            for variant in ("focal", "bce"):
+                change(second / f"cells/{variant}/seed_1", START, data=["d1", "new"])
+        words = ["compare", "report", str(first), str(second), "--output", str(tmp_path / "all")]
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert f"--allow {what}" in said
+        assert {"code": "5678: focal, seed 1", "config": "optimizer.lr: ", "data": "d1/new: focal, seed 1"}[
+            what
+        ] in said
+        assert main([*words, "--allow", what]) == 0
+
+    def test_a_word_that_cannot_be_allowed(self, tmp_path, capsys):
+        assert main(["compare", "report", str(tmp_path), "--allow", "everything"]) == 2
+        assert "everything is none of data, code, config" in capsys.readouterr().err
+
+
+def test_real_runs_start_alike_and_another_seed_is_caught(tmp_path):
+    plan = make_plan(CONFIG, [FOCAL, "configs/losses/softmax_mining.yaml"], seeds=[0], overrides=SHORT)
+    save_plan(plan, tmp_path, "")
+    for cell in plan.cells(tmp_path):
+        assert run_cell(load_config(tmp_path / f"variants/{cell.variant}.yaml", ["seed=0"]), cell.folder) == 0
+    results = collect_results([tmp_path])
+    assert all(check["ok"] for check in results["fairness"]["checks"]), results["fairness"]["checks"]
+    assert results["variants"][1]["diagnosis"]["num_images"] == 12
+    step0 = [v["cells"][0]["step0"] for v in results["variants"]]
+    assert step0[0]["grad_norm_box"] == pytest.approx(step0[1]["grad_norm_box"], rel=1e-4)
+    assert step0[0]["foreground_probability"] == pytest.approx(0.01, abs=0.002)
+    # A bug is planted: the second variant is trained with another seed.
+    cell = list(plan.cells(tmp_path))[1]
+    (cell.folder / START).unlink()
+    assert run_cell(load_config(tmp_path / f"variants/{cell.variant}.yaml", ["seed=1"]), cell.folder) == 0
+    failed = [check["name"] for check in collect_results([tmp_path])["fairness"]["checks"] if not check["ok"]]
+    assert failed == ["seeds", "initial weights", "order of images", "images and augmentation"]
+    assert not (cell.folder / DIAGNOSIS).read_text().startswith("null")

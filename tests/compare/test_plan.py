@@ -1,0 +1,127 @@
+"""Variants out of files and grids, and a plan that may grow but not change."""
+
+import json
+
+import pytest
+import yaml
+
+from detkit.compare.plan import check_variants, make_plan, parse_grid, read_plan, save_plan, variant_file, variant_name
+
+CONFIG = "configs/quickstart/shapes.yaml"
+FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
+
+
+def names(*args, **options):
+    plan = make_plan(*args, **options)
+    return [v.name for v in plan.variants], plan.baseline
+
+
+def test_a_file_is_a_variant_and_the_first_the_baseline():
+    assert names(CONFIG, [FOCAL, BCE]) == (["focal", "bce"], "focal")
+    assert names(CONFIG, [FOCAL, BCE], baseline="bce") == (["focal", "bce"], "bce")
+    assert names(CONFIG, [FOCAL, BCE], baseline="config") == (["config", "focal", "bce"], "config")
+
+
+def test_a_single_variant_is_compared_with_the_config_itself():
+    assert names(CONFIG, [BCE]) == (["config", "bce"], "config")
+
+
+def test_grids_multiply_with_each_other_and_with_files():
+    plan = make_plan(CONFIG, [], grids=["losses.classification.gamma=0.5,2", "optimizer.lr=0.001,0.002"])
+    assert [v.name for v in plan.variants] == [
+        "gamma0.5-lr0.001",
+        "gamma0.5-lr0.002",
+        "gamma2-lr0.001",
+        "gamma2-lr0.002",
+    ]
+    assert plan.variants[1].config.require("losses.classification.gamma") == 0.5
+    assert plan.variants[1].config.require("optimizer.lr") == 0.002
+    files, _ = names(CONFIG, [FOCAL, BCE], grids=["optimizer.lr=0.001,0.002"])
+    assert files == ["focal-lr0.001", "focal-lr0.002", "bce-lr0.001", "bce-lr0.002"]
+
+
+def test_values_with_commas_inside_brackets_stay_whole():
+    assert parse_grid("losses.box={type: L1Loss, weight: 2},{type: GIoULoss}") == [
+        ("losses.box", "{type: L1Loss, weight: 2}"), ("losses.box", "{type: GIoULoss}"),
+    ]  # fmt: skip
+    assert parse_grid("data.loader.pad_to=[64,64],[96,96]")[1] == ("data.loader.pad_to", "[96,96]")
+    assert variant_name(None, [("losses.box", "{type: GIoULoss}")]) == "box_type_GIoULoss_"
+
+
+def test_overrides_hold_for_all():
+    plan = make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=7"])
+    assert {v.config.require("train.iterations") for v in (*plan.variants, plan.variants[0])} == {7}
+    assert plan.base.require("train.iterations") == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"files": []}, "nothing to compare"),
+        ({"files": [FOCAL, FOCAL]}, "two variants are called focal"),
+        ({"files": [FOCAL, BCE], "baseline": "foacl"}, "'foacl' is none of the variants focal, bce"),
+        ({"files": [FOCAL, BCE], "seeds": [1, 1]}, "different numbers"),
+        ({"files": [FOCAL, BCE], "overrides": ["seed=3"]}, "given by --seeds"),
+        ({"files": [], "grids": ["gamma"]}, "'gamma' is not key=value"),
+        ({"files": [], "grids": ["losses.classification.gamma=1,1"]}, "a value twice"),
+        ({"files": [], "grids": ["losses.classification.gama=1,2"]}, "gamma"),
+        ({"files": ["configs/losses/nothing.yaml", BCE]}, "no config file"),
+    ],
+)
+def test_what_is_wrong_is_said(options, message):
+    files = options.pop("files")
+    with pytest.raises((ValueError, OSError), match=message):
+        make_plan(CONFIG, files, **options)
+
+
+def test_seeds_come_first_so_that_a_bench_cut_short_compares_all(tmp_path):
+    plan = make_plan(CONFIG, [FOCAL, BCE], seeds=[0, 5])
+    assert [cell.name for cell in plan.cells(tmp_path)] == [
+        "focal, seed 0",
+        "bce, seed 0",
+        "focal, seed 5",
+        "bce, seed 5",
+    ]
+
+
+def test_a_plan_is_read_back_and_its_configs_stand_alone(tmp_path):
+    plan = make_plan(CONFIG, [FOCAL, BCE], seeds=[3], title="T")
+    save_plan(plan, tmp_path, "detkit compare")
+    back = read_plan(tmp_path)
+    assert (back.title, back.baseline, back.seeds) == ("T", "focal", (3,))
+    assert [v.config.hash() for v in back.variants] == [v.config.hash() for v in plan.variants]
+    assert yaml.safe_load(variant_file(tmp_path, "bce").read_text())["losses"]["classification"]["type"] == "BCELoss"
+
+
+def test_a_plan_may_grow(tmp_path):
+    save_plan(make_plan(CONFIG, [FOCAL, BCE], seeds=[0]), tmp_path, "")
+    save_plan(make_plan(CONFIG, [FOCAL, BCE, "configs/losses/ghm.yaml"], seeds=[0, 1]), tmp_path, "")
+    assert len(read_plan(tmp_path).variants) == 3
+
+
+def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp_path):
+    save_plan(make_plan(CONFIG, [FOCAL, BCE], seeds=[0]), tmp_path, "")
+    before = (tmp_path / "plan.json").read_text()
+    with pytest.raises(ValueError, match=r"(?s)focal has another config.*train\.iterations: 1500 in the bench, 9 now"):
+        save_plan(make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9"]), tmp_path, "")
+    assert (tmp_path / "plan.json").read_text() == before
+    # Left out for a while, then there again: its runs are still those of its old config.
+    save_plan(make_plan(CONFIG, [BCE, "configs/losses/ghm.yaml"], seeds=[0]), tmp_path, "")
+    with pytest.raises(ValueError, match="focal has another config"):
+        save_plan(make_plan(CONFIG, [FOCAL], overrides=["losses.classification.prior=0.2"]), tmp_path, "")
+
+
+def test_a_folder_without_a_bench_and_a_broken_plan(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no bench"):
+        read_plan(tmp_path)
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(ValueError, match=r"plan\.json"):
+        read_plan(tmp_path)
+    (tmp_path / "plan.json").write_text(json.dumps({"schema": 99}))
+    with pytest.raises(ValueError, match="schema 99"):
+        read_plan(tmp_path)
+
+
+def test_one_variant_is_no_comparison():
+    with pytest.raises(ValueError, match="nothing to compare"):
+        check_variants([])
