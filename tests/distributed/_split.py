@@ -32,6 +32,8 @@ class Steps(Hook):
 def main():
     torch.set_num_threads(1)
     set_deterministic(True)
+    if "IN_DOUBLE" in os.environ:
+        torch.set_default_dtype(torch.float64)
     config = load_config(sys.argv[1], sys.argv[3:])
     if "RANK" in os.environ:
         dist.init_process_group("gloo", timeout=timedelta(seconds=60))
@@ -39,6 +41,8 @@ def main():
     dataset = DATASETS.build(config.require("data.train.dataset"))
     seed_everything(0)
     detector = build_detector(config, len(dataset.classes))
+    if "IN_DOUBLE" in os.environ:
+        detector.backbone.register_forward_pre_hook(lambda _, arguments: (arguments[0].double(),))
     options = config.options("train")
     batches = build_train_loader(
         dataset, [TRANSFORMS.build(t) for t in config.require("data.train.transforms")], config.options("data.loader"),
