@@ -38,7 +38,7 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; user errors print one line and give exit code 2."""
+    """Runs the command; user errors print one line and give exit code 2, or their own."""
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(overview())
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         for line in getattr(error, "errors", None) or [error]:
             print(f"error: {line}", file=sys.stderr)
-        return 2
+        return int(getattr(error, "exit_code", 2))
 
 
 def overview() -> str:

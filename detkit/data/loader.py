@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.random import at_position, seeded
 from detkit.data.transforms.base import Transform, apply
+from detkit.data.worker import WorkerTable, explain_death, set_up_worker
 from detkit.structures import Batch, Targets
 
 
@@ -70,6 +68,11 @@ class Samples(Dataset[Sample]):
 
     def __init__(self, dataset: DetectionDataset, transforms: Sequence[Transform], seed: int) -> None:
         self.dataset, self.transforms, self.seed = dataset, list(transforms), seed
+        self.table: WorkerTable | None = None
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Sample | Failure]:
+        """The samples of a batch; a worker notes down which it is at."""
+        return [self[key] for key in (self.table.noting(keys) if self.table else keys)]
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:  # type: ignore[override]
         """The sample, or why there is none, with the image's id and file."""
@@ -177,12 +180,14 @@ class Loader:
 
     def __init__(self, samples: Samples, batches: Any, options: LoaderOptions) -> None:
         self._batches = batches
+        if options.num_workers:
+            samples.table = WorkerTable(samples.dataset.records, options.num_workers, options.batch_size)
         self._inner: DataLoader[Any] = DataLoader(
             samples,
             batch_sampler=batches,
             num_workers=options.num_workers,
             collate_fn=_Collate(options.size_divisor, options.pad_to),
-            worker_init_fn=_set_up_worker,
+            worker_init_fn=set_up_worker,
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available(),
         )
@@ -191,11 +196,15 @@ class Loader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches; raises an error that names the image of which a sample could not be made."""
-        for batch in self._inner:
-            if isinstance(batch, Failure):
-                raise batch.error()
-            yield batch
+        """Batches; raises an error that names the image of which a sample could not be made, or the images
+        that a worker was at when it died."""
+        try:
+            for batch in self._inner:
+                if isinstance(batch, Failure):
+                    raise batch.error()
+                yield batch
+        except RuntimeError as error:
+            raise explain_death(error) or error from error
 
 
 class _Collate:
@@ -240,19 +249,3 @@ def collate_images(
     for slot, image in zip(batch, images, strict=True):
         slot[:, : image.shape[1], : image.shape[2]] = image
     return batch, sizes
-
-
-def _set_up_worker(worker: int) -> None:
-    """One thread each. Signals to the whole process group (Ctrl-C, timeout, a scheduler) are the training
-    process's to answer: a worker that died of them would turn its orderly stop into a crash."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_parent_says, daemon=True).start()
-
-
-def _end_when_parent_says() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)

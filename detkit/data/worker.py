@@ -1,0 +1,121 @@
+"""Loader processes: how they are set up, and what each has in hand in case it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import re
+import signal
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import get_worker_info
+
+from detkit.data.datasets.records import Records, some
+
+PROCESS, PLACE, LENGTH, FIRST = range(4)
+"""Columns of a `WorkerTable`: process id, images of its batch that it has made, images of the batch, their indices."""
+
+ERROR_STREAM = 2
+
+
+class WorkerDiedError(ChildProcessError):
+    """A loader process ended without a word: killed, out of memory, or crashed in native code."""
+
+    exit_code = 6
+
+
+class WorkerTable:
+    """What every loader process is at, in memory that they share with the training process.
+
+    records: of the data set, to name images by. batch_size: images that a batch has at most.
+    """
+
+    def __init__(self, records: Records, workers: int, batch_size: int) -> None:
+        self.records = records
+        self._rows = torch.full((workers, FIRST + batch_size), -1, dtype=torch.int64)
+        self._rows.share_memory_()  # type: ignore[no-untyped-call]
+        _TABLES.add(self)
+
+    def noting(self, keys: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """The (epoch, index) keys of a batch, one by one, each noted down before it is given."""
+        info = get_worker_info()
+        if info is None:
+            yield from keys
+            return
+        row = self._rows[info.id].numpy()
+        row[PROCESS], row[PLACE], row[LENGTH] = os.getpid(), 0, len(keys)
+        row[FIRST : FIRST + len(keys)] = [index for _, index in keys]
+        for place, key in enumerate(keys):
+            row[PLACE] = place
+            yield key
+        row[PLACE] = len(keys)
+
+    def processes(self) -> dict[int, int]:
+        """Process id -> number of the worker, of those that have begun a batch."""
+        return {int(row[PROCESS]): worker for worker, row in enumerate(self._rows) if row[PROCESS] >= 0}
+
+    def in_hand(self, worker: int) -> str:
+        """The images that a worker was at, in words."""
+        row: list[int] = self._rows[worker].tolist()
+        names = [self._name(index) for index in row[FIRST : FIRST + row[LENGTH]]]
+        if row[PLACE] < len(names):
+            return f"while it made image {names[row[PLACE]]}, number {row[PLACE] + 1} of its batch of {some(names)}"
+        return f"after it had made its batch of {some(names)}"
+
+    def _name(self, index: int) -> str:
+        return f"{int(self.records.image_ids[index])} ({self.records.path(index)})"
+
+
+_TABLES: weakref.WeakSet[WorkerTable] = weakref.WeakSet()
+
+
+def worker_processes() -> list[int]:
+    """Process ids of the loader workers of this process that have begun a batch; some may have ended."""
+    return sorted({process for table in _TABLES for process in table.processes()})
+
+
+def explain_death(error: BaseException) -> WorkerDiedError | None:
+    """What torch's "DataLoader worker (pid 7) is killed" means, with the worker's images; None for other errors.
+
+    torch raises it from a signal handler as well, so it may come from anywhere in the training process.
+    """
+    found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))
+    dead = [int(text) for text in found[1].split(",")] if found else []
+    lines = [
+        f"loader worker {worker} (process {process}) died {table.in_hand(worker)}"
+        for table in list(_TABLES)
+        for process, worker in table.processes().items()
+        if process in dead
+    ]
+    if not lines:
+        return None
+    return WorkerDiedError(
+        "\n".join(lines) + f"\n{str(error).strip()}\nThe system kills a process when memory runs out (`dmesg` "
+        "tells): try fewer data.loader.num_workers, or look at the image. data.loader.num_workers=0 loads in the "
+        "training process and shows a crash where it happens."
+    )
+
+
+def set_up_worker(worker: int) -> None:
+    """One thread each. Signals to the whole process group (Ctrl-C, timeout, a scheduler) are the training
+    process's to answer: a worker that died of them would turn its orderly stop into a crash. SIGUSR1 prints
+    where the worker is."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_parent_says, daemon=True).start()
+    if hasattr(faulthandler, "register"):
+        # Without an error stream there are no stacks, which is no reason to load nothing.
+        with contextlib.suppress(OSError):
+            faulthandler.register(signal.SIGUSR1, file=ERROR_STREAM, all_threads=True)
+
+
+def _end_when_parent_says() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -1,0 +1,117 @@
+"""Loader processes that die, and how much memory they take."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detkit.data.datasets.shapes import ShapesDataset
+from detkit.data.loader import LoaderOptions, build_eval_loader, build_train_loader
+from detkit.data.transforms.base import Transform
+from detkit.data.worker import WorkerDiedError, explain_death, worker_processes
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kills forked loader processes")
+
+
+class KillAt(Transform):
+    """Kills its process at the image that is number `place` of those this process makes, from 0."""
+
+    def __init__(self, place: int, number: int) -> None:
+        self.place, self.number, self.made = place, number, 0
+
+    def __call__(self, image: Any, boxes: Any, labels: Any) -> Any:
+        if self.made == self.place:
+            os.kill(os.getpid(), self.number)
+        self.made += 1
+        return image, boxes, labels
+
+
+@pytest.fixture(scope="module")
+def dataset() -> ShapesDataset:
+    return ShapesDataset(num_images=12, size=64)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_worker_that_dies_names_the_image_it_was_at(dataset: ShapesDataset, number: int) -> None:
+    loader = build_eval_loader(dataset, [KillAt(4, number)], LoaderOptions(batch_size=3, num_workers=1))
+    with pytest.raises(WorkerDiedError) as caught:
+        list(loader)
+    text = str(caught.value)
+    assert "while it made image 5 (train_000005.png), number 2 of its batch of 4 (train_000004.png), 5 (" in text
+    assert "loader worker 0" in text
+    assert "memory" in text
+
+
+def test_a_worker_killed_from_outside_names_its_last_batch(dataset: ShapesDataset) -> None:
+    before = set(worker_processes())
+    loader = iter(build_train_loader(dataset, [], LoaderOptions(batch_size=2, num_workers=2), seed=0))
+    ids = next(iter(loader)).image_ids
+    time.sleep(0.5)
+    process = (set(worker_processes()) - before).pop()
+
+    def kill_and_go_on() -> None:
+        os.kill(process, signal.SIGKILL)
+        time.sleep(1)
+        list(itertools.islice(loader, 50))
+
+    # torch raises it here or there: from its signal handler or in the loader.
+    with pytest.raises((WorkerDiedError, RuntimeError)) as caught:
+        kill_and_go_on()
+    died = caught.value if isinstance(caught.value, WorkerDiedError) else explain_death(caught.value)
+    assert died is not None
+    assert f"(process {process}) died after it had made its batch of " in str(died)
+    assert len(ids) == 2
+
+
+def test_other_errors_are_left_alone() -> None:
+    assert explain_death(RuntimeError("shapes don't fit")) is None
+    assert explain_death(RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")) is None
+
+
+def test_a_worker_shows_where_it_is() -> None:
+    """SIGUSR1 prints the stacks of a worker that sleeps in its data set, and doesn't disturb it."""
+    program = """
+import time, torch
+from detkit.data.datasets.shapes import ShapesDataset
+from detkit.data.loader import LoaderOptions, build_eval_loader
+from detkit.data.worker import worker_processes
+import os, signal, threading
+class Sleeps(ShapesDataset):
+    def load_image(self, index):
+        time.sleep(2 if index == 3 else 0)
+        return super().load_image(index)
+def ask():
+    time.sleep(1)
+    for process in worker_processes():
+        os.kill(process, signal.SIGUSR1)
+loader = iter(build_eval_loader(Sleeps(num_images=4, size=64), [], LoaderOptions(batch_size=1, num_workers=1)))
+print(len(next(loader)))
+threading.Thread(target=ask).start()
+print(len(list(loader)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert "in load_image" in done.stderr
+    assert done.stdout.split() == ["1", "3"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_memory_of_workers_stays_flat_over_epochs(tmp_path: Path) -> None:
+    from bench_loader import measure
+
+    rows = measure(tmp_path, images=100_000, workers=4, epochs=3, steps=500)
+    started, *later = rows
+    assert max(started["own_mib"]) < 300
+    assert max(started["pss_mib"]) < 300
+    first = later[0]
+    for row in later[1:]:
+        for name in ("own_mib", "pss_mib"):
+            assert max(b - a for a, b in zip(first[name], row[name], strict=True)) < 5
