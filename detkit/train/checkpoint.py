@@ -6,10 +6,12 @@ A file is what `torch.save` writes, followed by a line with the SHA-256 of every
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import re
+import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +33,12 @@ TRAILER_LENGTH = len(b"\ndetkit-sha256 \n") + 64
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged or not to be used here."""
+
+
+class DiskFullError(OSError):
+    """Something of a run could not be written for want of space."""
+
+    exit_code = 5
 
 
 @dataclass(kw_only=True)
@@ -67,7 +75,9 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
     content |= {"format": FORMAT, "classes": asdict(checkpoint.classes), "version": _version()}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        torch.save(content, temporary)
+        # torch.save forgets why a write failed if it opens the file itself.
+        with temporary.open("wb") as file:
+            torch.save(content, file)
         with temporary.open("rb+") as file:
             digest = _digest(file)
             file.seek(0, os.SEEK_END)
@@ -76,6 +86,11 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        if (full := as_full_disk(error, path, size_of(content))) is None:
+            raise
+        raise full from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -154,6 +169,49 @@ def remove_old(run: Path, keep: int) -> None:
     """Deletes all but the `keep` newest, and what a killed writer left behind."""
     for path in [*saved_steps(run)[keep:], *(run / FOLDER).glob("*.tmp")]:
         path.unlink(missing_ok=True)
+
+
+def lack_of_space(error: BaseException | None) -> OSError | None:
+    """The error that says that a disk, a quota or a file is full, be it `error` or what caused it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def as_full_disk(error: BaseException, path: Path, needed: int | None = None) -> DiskFullError | None:
+    """An error that a full disk caused, in words; None for others. path: the file, or the run folder."""
+    if isinstance(error, DiskFullError) or (full := lack_of_space(error)) is None:
+        return error if isinstance(error, DiskFullError) else None
+    folder = path if path.is_dir() else path.parent
+    size = f" ({needed / 2**20:.1f} MiB)" if needed else ""
+    return DiskFullError(
+        f"{path}{size} can't be written: {os.strerror(full.errno or 0)}. Free on that file system: "
+        f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB\n"
+        f"last good checkpoint: {last_good(folder) or 'none yet'}\n"
+        "Make room (train.keep_last says how many checkpoints are kept), then go on with --resume"
+    )
+
+
+def last_good(folder: Path) -> Path | None:
+    """The newest checkpoint of a run folder, or of its folder of checkpoints, that is intact."""
+    for path in saved_steps(folder):
+        try:
+            verify(path)
+        except (CheckpointError, OSError):
+            continue
+        return path
+    return None
+
+
+def size_of(content: Any) -> int:
+    """Bytes of the tensors in nested dicts and lists."""
+    if isinstance(content, Tensor):
+        return content.numel() * content.element_size()
+    if isinstance(content, dict):
+        content = list(content.values())
+    return sum(map(size_of, content)) if isinstance(content, (list, tuple)) else 0
 
 
 def _digest(file: Any, size: int | None = None) -> Any:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +16,8 @@ from detkit.train import checkpoint as module
 from detkit.train.checkpoint import (
     Checkpoint,
     CheckpointError,
+    DiskFullError,
+    last_good,
     load_checkpoint,
     read_checkpoint,
     remove_old,
@@ -134,3 +140,67 @@ def test_old_ones_and_leftovers_go(tmp_path: Path) -> None:
     remove_old(tmp_path, keep=2)
     assert [p.name for p in saved_steps(tmp_path)] == ["step_00000015.pt", "step_00000010.pt"]
     assert not list((tmp_path / "checkpoints").glob("*.tmp"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB of its own; needs the right to mount."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if not sys.platform.startswith("linux") or os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
+        pytest.skip("no right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_on_a_full_disk_it_says_so_and_the_last_one_stays_good(small_disk: Path) -> None:
+    good = save_checkpoint(step_path(small_disk, 3), make(3))
+    big = replace(make(4), model={"a": torch.zeros(700_000)})
+    with pytest.raises(DiskFullError) as caught:
+        save_checkpoint(step_path(small_disk, 4), big)
+    text = str(caught.value)
+    assert caught.value.exit_code == 5
+    assert f"{step_path(small_disk, 4)} (2.7 MiB) can't be written" in text
+    assert "No space left on device. Free on that file system: 2.0 MiB" in text
+    assert f"last good checkpoint: {good}" in text
+    assert "--resume" in text
+    assert load_checkpoint(small_disk, prefer="newest").step == 3
+    assert [p.name for p in good.parent.iterdir()] == [good.name], "the half-written file is gone"
+
+
+def test_a_limit_on_the_size_of_files_is_a_full_disk_too(tmp_path: Path) -> None:
+    """The same without rights: the system refuses the write in the middle of the file."""
+    program = f"""
+import resource, signal, torch
+from pathlib import Path
+from detkit.structures import ClassMap
+from detkit.train.checkpoint import Checkpoint, DiskFullError, save_checkpoint, step_path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+run = Path({str(tmp_path)!r})
+def save(step, numbers):
+    model = {{"a": torch.zeros(numbers)}}
+    save_checkpoint(
+        step_path(run, step), Checkpoint(step=step, seed=0, model=model, config={{}}, classes=ClassMap(("a",), (1,)))
+    )
+save(1, 1000)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    save(2, 100_000)
+except DiskFullError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert f"{step_path(tmp_path, 2)} (0.4 MiB) can't be written: File too large" in done.stdout
+    assert f"last good checkpoint: {step_path(tmp_path, 1)}" in done.stdout
+    assert load_checkpoint(tmp_path).step == 1
+
+
+def test_the_last_good_one_is_intact(tmp_path: Path) -> None:
+    assert last_good(tmp_path) is None
+    for step in (5, 10):
+        save_checkpoint(step_path(tmp_path, step), make(step))
+    newest = step_path(tmp_path, 10)
+    assert last_good(tmp_path) == newest
+    newest.write_bytes(newest.read_bytes()[:-50])
+    assert last_good(tmp_path) == step_path(tmp_path, 5)
