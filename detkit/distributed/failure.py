@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,9 +18,9 @@ from detkit.distributed.environment import Place
 if TYPE_CHECKING:
     from detkit.distributed.group import Meeting
 
-CRASHED, WRONG_INPUT, DIVERGED, MISSING = 1, 2, 3, 4
+CRASHED, WRONG_INPUT, DIVERGED, MISSING, DISK_FULL, HUNG = 1, 2, 3, 4, 5, 7
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-FINAL = frozenset({WRONG_INPUT, DIVERGED, *STOPPED})
+FINAL = frozenset({WRONG_INPUT, DIVERGED, DISK_FULL, *STOPPED})
 """Exit codes after which another try would end the same way."""
 
 Kind = Literal["user", "crash", "network", "missing"]
@@ -67,12 +67,20 @@ def describe(error: BaseException, place: Place) -> Note:
     if isinstance(error, MissingRankError):
         code, kind = MISSING, "missing"
     elif isinstance(error, (ValueError, OSError, ImportError)) and not is_network(error):
-        code, kind = WRONG_INPUT, "user"
+        code, kind = getattr(error, "exit_code", WRONG_INPUT), "user"
     else:
         code, kind = CRASHED, "network" if is_network(error) else "crash"
         text = "".join(traceback.format_exception_only(type(error), error)).strip()
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return Note(rank=place.rank, host=host, code=code, kind=kind, text=text, trace=trace)  # type: ignore[arg-type]
+
+
+def hung(meeting: Meeting, guilty: Sequence[int], text: str) -> None:
+    """Leaves word that ranks hang, for the other processes and the agent; in place of those that can't."""
+    host = meeting.hosts[guilty[0]] if guilty else socket.gethostname()
+    note = Note(rank=guilty[0], host=host, code=HUNG, kind="crash", text=text)
+    first = meeting.post(note)
+    write_error_file(first, own=meeting.place.rank in guilty)
 
 
 def is_network(error: BaseException) -> bool:

@@ -183,6 +183,23 @@ def process_group(meeting: Meeting, device: torch.device) -> Iterator[str]:
             dist.destroy_process_group()
 
 
+def from_first_rank(action: Callable[[], T]) -> T:
+    """Runs on rank 0 alone; every rank gets what it gives back, or raises what it raises."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return action()
+    outcome: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = action()
+        except (ValueError, OSError) as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    result: T = outcome[0]
+    return result
+
+
 def device_of(place: Place, on_gpu: bool) -> torch.device:
     """The device of a rank: its GPU by local rank, or the CPU. Raises ValueError where GPUs are too few."""
     if not on_gpu:

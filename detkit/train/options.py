@@ -18,7 +18,8 @@ class TrainOptions:
     besides the best. log_every: steps between plain log lines. threads: CPU threads, null for torch's
     choice. deterministic: the same run twice on the same machine gives the same weights. max_minutes:
     training time after which the run ends early, with everything that comes at the end. tensorboard:
-    write event files into the run folder.
+    write event files into the run folder. hang_timeout: seconds without progress after which a process
+    counts as hung, prints where it is and ends; null for never.
     """
 
     iterations: int
@@ -41,6 +42,7 @@ class TrainOptions:
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"
     lr_batch_size: int | None = None
     gradient_compression: Literal["none", "bf16"] = "none"
+    hang_timeout: float | None = 300.0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -53,7 +55,7 @@ class TrainOptions:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"train.{name}: {getattr(self, name)} is less than {least}")
-        for name in ("clip_norm", "threads", "max_minutes"):
+        for name in ("clip_norm", "threads", "max_minutes", "hang_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"train.{name}: {value} is not positive; null switches it off")

@@ -19,6 +19,7 @@ FREE = frozenset(
         "train.log_every",
         "train.max_minutes",
         "train.tensorboard",
+        "train.hang_timeout",
         "data.loader.num_workers",
     }
 )

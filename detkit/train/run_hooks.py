@@ -45,6 +45,7 @@ class Evaluation(Hook):
 
     def run(self, trainer: Trainer) -> None:
         """Evaluates now."""
+        trainer.pulse.enter("evaluation", trainer.step)
         share_buffers(trainer.model)
         self.result, self.step = self.evaluate(trainer.model), trainer.step
         if self.recorder is not None:
@@ -89,6 +90,7 @@ class Checkpoints(Hook):
 
     def save(self, trainer: Trainer) -> None:
         """Writes now, on the first process alone."""
+        trainer.pulse.enter("checkpoint", trainer.step)
         if trainer.rank == 0:
             checkpoint = self.capture(trainer)
             checkpoint.optimizer = trainer.optimizer.state_dict()

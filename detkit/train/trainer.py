@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from detkit.distributed.pulse import Pulse
 from detkit.structures import Batch, Losses, Predictions
 from detkit.train.ema import Ema
 from detkit.train.hooks import Hook, StepReport
@@ -41,8 +42,8 @@ class Trainer:
     batches: endless, M = options.accumulate to a step. step: steps done. stop: set by a hook or a signal
     to a reason; the loop ends after the step in progress. interrupted: that reason was a signal, to this
     process or to another one, so what comes after training is left out. signal: its number.
-    last_checkpoint: the last from which training went on well, named when the run fails. model: what is
-    evaluated and predicted with.
+    last_checkpoint: the last from which training went on well, named when the run fails. pulse: where the
+    loop is, for the watchdog. model: what is evaluated and predicted with.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Trainer:
         self.scaler = GradScaler(self.device.type, init_scale=2.0**12, enabled=options.precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.step, self.train_seconds, self.images_seen = 0, 0.0, 0
+        self.pulse = Pulse()
         self.stop: str | None = None
         self.interrupted, self.signal = False, 0
         self.last_checkpoint: Path | None = None
@@ -102,6 +104,7 @@ class Trainer:
         own, micro, waited = self.accumulate_gradients()
         gathered = [x.to(own) for x in self.detector.take_gathered()]
         total = torch.cat([own.sum(0), own.new_full((1,), float(self.stop is not None)), *gathered])
+        self.pulse.enter("all-reduce", self.step + 1)
         if self.world_size > 1:
             dist.all_reduce(total)
         totals = torch.split(total[4:], [len(x) for x in gathered])
@@ -142,16 +145,20 @@ class Trainer:
         spent waiting for them.
         """
         self.detector.train()
+        self.pulse.enter("data", self.step + 1)
         asked = time.perf_counter()
         micro = [next(self.batches) for _ in range(self.options.accumulate)]
         waited = time.perf_counter() - asked
         size = None
         if self.options.pad_together and self.world_size * len(micro) > 1:
+            self.pulse.enter("all-reduce", self.step + 1)
             size = largest_image(micro, self.device, self.world_size)
         terms = []
         for i, batch in enumerate(micro):
             with self.gradients_shared(i == self.options.accumulate - 1):
+                self.pulse.enter("forward", self.step + 1)
                 losses = self.losses(batch, size)
+                self.pulse.enter("backward", self.step + 1)
                 self.scaler.scale(losses.total()).backward()  # type: ignore[no-untyped-call]
             parts = (losses.classification, losses.box, losses.normalizer)
             terms.append(torch.stack([x.detach().double() for x in parts]))

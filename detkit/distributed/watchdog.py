@@ -1,0 +1,239 @@
+"""Finds the rank that hangs, says where, prints stacks, and ends the job so that it can be started again.
+
+torchelastic has timers (`torch.distributed.elastic.timer`), which kill a process that missed its time, but know
+neither step nor phase and print no stack; `monitored_barrier` names the ranks that are late at a barrier, which a
+rank that waits in a gradient exchange never reaches. So every process has a thread that watches its own `Pulse` and
+tells it to the others through the group's store. When one makes no progress for `train.hang_timeout` seconds, all
+wait for it; the one that has entered the fewest phases, or is not heard of any more, is to blame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from detkit.distributed.failure import HUNG
+from detkit.distributed.pulse import Pulse
+
+log = logging.getLogger("detkit")
+
+ERROR_STREAM = 2
+NAMED = 8
+PATIENCE = 4.0
+"""Seconds that those who wait give to the one that hangs, to speak first."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a rank tells of itself. number: goes up as long as the process runs at all."""
+
+    rank: int
+    host: str
+    process: int
+    number: int
+    step: int
+    phase: str
+    entered: int
+
+    def text(self) -> str:
+        """For a message."""
+        return f"rank {self.rank} on {self.host} (process {self.process}): step {self.step}, {self.phase}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Who is to blame, whether they are beyond saying so themselves, and why in words."""
+
+    guilty: tuple[int, ...]
+    silent: bool
+    text: str
+
+
+def find_hung(before: Mapping[int, Beat], now: Mapping[int, Beat], world_size: int, seconds: float) -> Finding:
+    """Compares what the ranks told some time ago and now.
+
+    A rank whose number stands still is stopped, or its host is lost; a rank that never told anything counts
+    as one. If all are alive, those furthest behind hold up the rest.
+    """
+    silent = [r for r in range(world_size) if r not in now or (r in before and before[r].number == now[r].number)]
+    if silent:
+        reason = "gives no sign of life: stopped, out of memory, or its host or network is gone"
+        guilty = silent
+    else:
+        least = min(beat.entered for beat in now.values())
+        guilty = [rank for rank, beat in sorted(now.items()) if beat.entered == least]
+        reason = "hangs" if len(guilty) < world_size or world_size == 1 else "waits, as all do: the exchange hangs"
+    lines = [f"no progress for {seconds:.0f} s (train.hang_timeout)"]
+    for rank in [*guilty, *sorted(set(now) - set(guilty))][:NAMED]:
+        where = now[rank].text() if rank in now else f"rank {rank}, never heard of"
+        lines.append(f"  {where}  <- {reason}" if rank in guilty else f"  {where}, waits")
+    if world_size > NAMED:
+        lines.append(f"  and {world_size - NAMED} ranks more")
+    return Finding(tuple(guilty), bool(silent), "\n".join(lines))
+
+
+class Watchdog:
+    """Watches a process from a thread of its own, from entering the context to leaving it.
+
+    timeout: seconds without a beat that count as a hang, None for no watching. store: of the process group, None
+    alone. log_file: gets message and stacks besides the error stream. workers: gives the process ids of loader
+    workers, whose stacks are printed too. tell: gets the finding before the end. end: what ends the process,
+    with `HUNG`, whose exit code all who waited have.
+    """
+
+    def __init__(
+        self,
+        pulse: Pulse,
+        timeout: float | None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        store: Any = None,
+        log_file: Path | None = None,
+        workers: Callable[[], Sequence[int]] = list,
+        tell: Callable[[Finding], None] = lambda _: None,
+        end: Callable[[int], None] = os._exit,
+    ) -> None:
+        self.pulse, self.timeout, self.rank, self.world_size = pulse, timeout, rank, world_size
+        self.log_file, self.workers, self.tell, self.end = log_file, workers, tell, end
+        self._store = store
+        self._interval = min(timeout / 8, 5.0) if timeout else 0.0
+        self._number = 0
+        self._quit = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Watchdog:
+        if self.timeout:
+            self._thread = threading.Thread(target=self._watch, name="detkit watchdog", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._quit.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        if self._backstop:
+            faulthandler.cancel_dump_traceback_later()
+
+    @property
+    def _backstop(self) -> bool:
+        return bool(self.timeout) and self.world_size > 1
+
+    def _watch(self) -> None:
+        assert self.timeout is not None
+        # A connection of its own: the loop may be waiting in the group's.
+        store = self._store.clone() if self._store is not None else None
+        idle, seen, last = 0.0, self.pulse.beats, time.monotonic()
+        before: dict[int, Beat] = {}
+        while not self._quit.is_set():
+            if self._backstop:
+                # Native code that never lets Python run stops this thread too; that timer needs no Python.
+                faulthandler.dump_traceback_later(self.timeout + 4 * self._interval, exit=True, file=ERROR_STREAM)
+            store = self._tell(store)
+            self._quit.wait(self._interval)
+            now = time.monotonic()
+            # A process that was stopped, or a machine that slept, has not hung meanwhile.
+            idle, last = idle + min(now - last, 2 * self._interval), now
+            if self.pulse.beats != seen:
+                idle, seen, before = 0.0, self.pulse.beats, {}
+            elif idle >= self.timeout / 2 and not before:
+                before = self._ask(store)
+            elif idle >= self.timeout:
+                self._tell(store)
+                self._report(find_hung(before, self._ask(store), self.world_size, idle))
+                return
+
+    def _own(self) -> Beat:
+        p = self.pulse
+        return Beat(self.rank, socket.gethostname(), os.getpid(), self._number, p.step, p.phase, p.entered)
+
+    def _tell(self, store: Any) -> Any:
+        """Gives back the store, or None if it is gone, with which one watches on for oneself."""
+        self._number += 1
+        if store is not None:
+            try:
+                store.set(f"detkit/beat/{self.rank}", json.dumps(asdict(self._own())))
+            except RuntimeError:
+                # Whoever held the store has died. The group or the agent says so; here is nothing to add.
+                return None
+        return store
+
+    def _ask(self, store: Any) -> dict[int, Beat]:
+        """What every rank told last; those that told nothing are missing, and all whom the network keeps away."""
+        beats: dict[int, Beat] = {}
+
+        def read() -> None:
+            with contextlib.suppress(RuntimeError):
+                for rank in set(range(self.world_size)) - {self.rank}:
+                    if store.check([f"detkit/beat/{rank}"]):
+                        beats[rank] = Beat(**json.loads(store.get(f"detkit/beat/{rank}")))
+
+        if store is not None:
+            # Where a cable is cut the store never answers: this thread must not wait for it for ever.
+            reader = threading.Thread(target=read, name="detkit watchdog reads", daemon=True)
+            reader.start()
+            reader.join(self._interval + 1)
+        return {**beats, self.rank: self._own()}
+
+    def _report(self, finding: Finding) -> None:
+        """Says it, prints stacks, ends the process."""
+        faulthandler.cancel_dump_traceback_later()
+        mine = self.rank in finding.guilty
+        if not mine:
+            time.sleep(PATIENCE)
+        # The one to blame speaks; where it can't, the first of the others.
+        others = set(range(self.world_size)) - set(finding.guilty)
+        speaks = mine or (finding.silent and self.rank == min(others))
+        if self._quit.is_set():
+            return
+        with contextlib.ExitStack() as stack:
+            outputs: list[Any] = [ERROR_STREAM] if speaks else []
+            if self.log_file is not None:
+                outputs.append(stack.enter_context(self.log_file.open("ab", buffering=0)).fileno())
+            for output in outputs:
+                _write(output, f"error: {finding.text}\nstacks of rank {self.rank}:\n")
+                faulthandler.dump_traceback(file=output, all_threads=True)
+            if mine:
+                self._end_workers()
+            for output in outputs:
+                _write(output, f"rank {self.rank} ends with exit code {HUNG}; go on with --resume\n")
+        with contextlib.suppress(Exception):  # whatever happens, the process ends
+            self.tell(finding)
+        self.end(HUNG)
+
+    def _end_workers(self) -> None:
+        """Has loader workers print where they are, then kills them: their parent can't any more."""
+        for number in (signal.SIGUSR1, signal.SIGKILL) if sys.platform != "win32" else ():
+            for process in self.workers():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
+            time.sleep(0.5)
+
+
+def _write(output: int, text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(output, text.encode())
+
+
+def group_store() -> Any:
+    """The store of the default process group, apart from its other keys; None without one."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"detkit/watchdog/{attempt}", _get_default_store())
