@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from detkit.distributed.group import Meeting
 
 EPILOG = """exit codes: 0 finished; 1 crashed; 2 wrong input; 3 the loss became infinite or NaN; 4 a process or machine
-is missing; 130 and 143 after SIGINT and SIGTERM, with a checkpoint of the last step on disk"""
+is missing; 5 the disk is full; 6 a loader worker died; 7 a process hung; 130 and 143 after SIGINT and SIGTERM, with a
+checkpoint of the last step on disk"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--resume", action="store_true", help="go on with the run in the run folder, exactly")
     start.add_argument("--init-from", metavar="CKPT", help="start a new run from these weights alone")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the run folder")
+    parser.add_argument(
+        "--profile",
+        metavar="STEPS",
+        type=int,
+        nargs="?",
+        const=5,
+        help="write a trace of so many steps (5) after warm-up into the run folder and print the costliest operations",
+    )
     add_launch_arguments(parser)
 
 
@@ -119,8 +128,9 @@ def work(args: argparse.Namespace, meeting: Meeting) -> int:
     if args.check:
         return check(config, meeting)
     return train(
-        config, folder, resume=args.resume, init_from=args.init_from, overwrite=args.overwrite, meeting=meeting
-    )
+        config, folder, resume=args.resume, init_from=args.init_from, overwrite=args.overwrite, meeting=meeting,
+        profile=args.profile,
+    )  # fmt: skip
 
 
 def worker_words(args: argparse.Namespace) -> list[str]:
@@ -130,6 +140,7 @@ def worker_words(args: argparse.Namespace) -> list[str]:
         words += ["--overlay", file]
     for flag, value in (("--output", args.output), ("--init-from", args.init_from)):
         words += [flag, value] if value is not None else []
+    words += ["--profile", str(args.profile)] if args.profile is not None else []
     return words + [f"--{flag}" for flag in ("resume", "overwrite", "check") if getattr(args, flag)]
 
 

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from detkit.train.checkpoint import lack_of_space
 from detkit.train.hooks import Hook, StepReport
-from detkit.train.run_folder import LOG, METRICS, TENSORBOARD
+from detkit.train.run_folder import LOG, METRICS, TENSORBOARD, peak_memory_mb
+from detkit.train.speed import SpeedWindow
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
@@ -71,13 +73,12 @@ class Recorder(Hook):
         self._bar: Any = None
         self._board: Any = None
         self._file: MetricsFile | None = None
-        self._window: list[StepReport] = []
-        self._window_start = 0.0
+        self._window = SpeedWindow()
 
     def before_train(self, trainer: Trainer) -> None:
         """Opens the files at the trainer's step."""
         self._file = MetricsFile(self.folder / METRICS, trainer.step)
-        self._window_start = trainer.train_seconds
+        self._window = SpeedWindow(trainer.train_seconds)
         if trainer.options.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -96,6 +97,7 @@ class Recorder(Hook):
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """One line into the file; bar or log line."""
         assert self._file is not None
+        seconds = self._window.add(report, trainer.train_seconds)
         self._file.write(
             {
                 "step": report.step,
@@ -106,14 +108,15 @@ class Recorder(Hook):
                 "gradient_norm": report.gradient_norm,
                 "normalizer": report.normalizer,
                 "images": report.images,
-                "data_seconds": round(report.data_seconds, 4),
+                "seconds": round(seconds, 5),
+                "data_seconds": round(report.data_seconds, 5),
                 "train_seconds": round(trainer.train_seconds, 3),
+                "peak_memory_mb": peak_memory_mb(trainer.device),
                 **({"skipped": True} if report.skipped else {}),
             }
         )
-        self._window.append(report)
         if self._bar is not None:
-            speed = report.images * len(self._window) / max(trainer.train_seconds - self._window_start, 1e-9)
+            speed = self._window.speed().images_per_second
             self._bar.set_postfix_str(
                 f"loss {report.loss:.3f} (class {report.classification:.3f}, box {report.box:.3f}), "
                 f"lr {report.lr:.2e}, {speed:.1f} images/s",
@@ -150,21 +153,18 @@ class Recorder(Hook):
 
     def _flush(self, trainer: Trainer) -> None:
         """The means since the last line, into the log and TensorBoard."""
-        window, seconds = self._window, trainer.train_seconds - self._window_start
-        self._window, self._window_start = [], trainer.train_seconds
-        n, last = len(window), window[-1]
+        window, speed = self._window.reports, self._window.speed()
+        n, last, seconds = len(window), window[-1], sum(self._window.seconds)
+        self._window.clear()
         loss, classification, box = (
             sum(getattr(r, name) for r in window) / n for name in ("loss", "classification", "box")
         )
-        speed = sum(r.images for r in window) / max(seconds, 1e-9)
-        waiting = sum(r.data_seconds for r in window) / max(seconds, 1e-9)
         left = (trainer.options.iterations - last.step) * seconds / n
         line = (
             f"step {last.step}/{trainer.options.iterations}  loss {loss:.4f}  class {classification:.4f}  "
-            f"box {box:.4f}  lr {last.lr:.3g}  norm {last.gradient_norm:.2f}  {speed:.1f} images/s  "
-            f"ETA {int(left) // 60}:{int(left) % 60:02d}"
+            f"box {box:.4f}  lr {last.lr:.3g}  norm {last.gradient_norm:.2f}  {speed.text()}  "
+            f"peak memory {peak_memory_mb(trainer.device):.0f} MB  ETA {int(left) // 60}:{int(left) % 60:02d}"
         )
-        line += f"  waiting for data {waiting:.0%}" if waiting > 0.3 else ""
         skipped = sum(r.skipped for r in window)
         line += f"  fp16 steps skipped {skipped}" if skipped else ""
         # The bar shows all this already, so on a terminal the line goes to the file alone.
@@ -172,7 +172,8 @@ class Recorder(Hook):
         if self._board is not None:
             values = {
                 "loss/total": loss, "loss/classification": classification, "loss/box": box, "lr": last.lr,
-                "gradient_norm": last.gradient_norm, "images_per_second": speed,
+                "gradient_norm": last.gradient_norm, "images_per_second": speed.images_per_second,
+                "data_share": speed.data_share, "step_seconds/p50": speed.p50, "step_seconds/p95": speed.p95,
             }  # fmt: skip
             for name, value in values.items():
                 self._board.add_scalar(name, value, last.step)
@@ -193,18 +194,30 @@ class ConsoleHandler(logging.Handler):
         sys.stdout.flush()
 
 
+def log_path(folder: Path, rank: int) -> Path:
+    """The log file of a rank."""
+    return folder / (LOG if rank == 0 else f"log_rank{rank}.txt")
+
+
+class LogFile(logging.FileHandler):
+    """A log file whose disk may fill up: training goes on, and its own writing tells what is the matter."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leaves out a line that there is no room for; see `logging.Handler.handleError`."""
+        if lack_of_space(sys.exc_info()[1]) is None:
+            super().handleError(record)
+
+
 @contextlib.contextmanager
 def run_log(folder: Path, rank: int = 0) -> Iterator[None]:
     """Meanwhile, what detkit logs goes to the console and, with the time, to the run's log file.
 
-    Ranks other than 0 have a file each, log.rank1.txt and so on, and no console.
+    Ranks other than 0 have a file of their own, log_rank<rank>.txt, and no console.
     """
-    name = LOG if rank == 0 else f"{Path(LOG).stem}.rank{rank}{Path(LOG).suffix}"
-    file = logging.FileHandler(folder / name, encoding="utf-8")
-    handlers: list[logging.Handler] = [file] if rank else [ConsoleHandler(), file]
+    file = LogFile(log_path(folder, rank), encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     others, level, propagate = log.handlers[:], log.level, log.propagate
-    log.handlers, log.propagate = handlers, False
+    log.handlers, log.propagate = [file, *([ConsoleHandler()] if rank == 0 else [])], False
     log.setLevel(logging.INFO)
     logging.captureWarnings(True)
     python_warnings = logging.getLogger("py.warnings")

@@ -22,6 +22,7 @@ CONFIG, ENVIRONMENT, METRICS, LOG, RESULT = (
 CURVES, PREDICTIONS, TENSORBOARD = "curves.png", "predictions.png", "tensorboard"
 EVIDENCE = (METRICS, RESULT, "checkpoints")
 RUN_FILES = (CONFIG, ENVIRONMENT, METRICS, LOG, RESULT, CURVES, PREDICTIONS, TENSORBOARD, "checkpoints")
+PER_RANK = ("log_rank*.txt", "profile_rank*.json")
 
 
 def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -33,7 +34,8 @@ def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
             f"replace it by --overwrite, or choose another folder by --output"
         )
     if not resume:
-        for path in (folder / name for name in RUN_FILES):
+        per_rank = [path for pattern in PER_RANK for path in folder.glob(pattern)]
+        for path in [*(folder / name for name in RUN_FILES), *per_rank]:
             if path.is_dir():
                 shutil.rmtree(path)
             else:

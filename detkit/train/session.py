@@ -15,20 +15,24 @@ from detkit.anchors.reach import warn_of_misfits
 from detkit.config import Config
 from detkit.data.datasets.base import DetectionDataset, check_same_classes
 from detkit.data.loader import build_eval_loader, build_train_loader
+from detkit.data.worker import explain_death, worker_processes
 from detkit.detectors.build import build_detector
 from detkit.distributed.environment import Place
-from detkit.distributed.group import Meeting, device_of, process_group
+from detkit.distributed.failure import hung
+from detkit.distributed.group import Meeting, device_of, from_first_rank, process_group
 from detkit.distributed.launch import usable_cores
 from detkit.distributed.preflight import check_data, preflight
+from detkit.distributed.watchdog import Watchdog, group_store
 from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
 from detkit.losses.base import Normalizer
 from detkit.registry import CLASS_LOSSES, DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from detkit.structures import Batch, ClassMap, Detections
-from detkit.train.checkpoint import load_checkpoint, saved_steps
-from detkit.train.metrics import Recorder, run_log
+from detkit.train.checkpoint import as_full_disk, load_checkpoint, saved_steps
+from detkit.train.metrics import Recorder, log_path, run_log
 from detkit.train.options import TrainOptions
 from detkit.train.parallel import has_own_statistics
+from detkit.train.profile import Profile
 from detkit.train.random import seed_everything, set_deterministic
 from detkit.train.resume import find_resumable
 from detkit.train.run_folder import (
@@ -45,6 +49,7 @@ from detkit.train.run_folder import (
     write_json,
 )
 from detkit.train.run_hooks import Checkpoints, Evaluation, TimeLimit, stop_on_signals
+from detkit.train.speed import RankLog, speed_of_run
 from detkit.train.trainer import NonFiniteLossError, Trainer, rank_and_world_size
 from detkit.train.weights import format_rows, init_from
 
@@ -55,10 +60,12 @@ DIVERGED = 3
 
 
 def train(config: Config, folder: Path, *, resume: bool = False, init_from: str | None = None,
-          overwrite: bool = False, meeting: Meeting | None = None) -> int:  # fmt: skip
+          overwrite: bool = False, meeting: Meeting | None = None,
+          profile: int | None = None) -> int:  # fmt: skip
     """Runs a whole training in `folder`; returns the exit code of `detkit train`.
 
-    meeting: the processes of the run, of which this is one; alone without it.
+    meeting: the processes of the run, of which this is one; alone without it. profile: steps to record
+    a trace of.
     """
     meeting = meeting or Meeting(Place())
     if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
@@ -74,16 +81,19 @@ def train(config: Config, folder: Path, *, resume: bool = False, init_from: str 
             try:
                 session = Session(
                     config, folder, resume=resume, init_weights=None if resume else init_from, meeting=meeting,
-                    device=device,
+                    device=device, profile=profile,
                 )  # fmt: skip
                 session.network = lines
                 return session.run()
             except NonFiniteLossError as error:
                 log.error("%s", error)
                 return DIVERGED
-            except (ValueError, OSError) as error:
-                log.error("%s", error, extra={"only_file": True})
-                raise
+            except (ValueError, OSError, RuntimeError) as error:
+                known = explain_death(error) or as_full_disk(error, folder)
+                log.error("%s", known or error, extra={"only_file": True})
+                if known is None:
+                    raise
+                raise known from error
 
 
 def after_restart(meeting: Meeting, folder: Path, *, resume: bool, overwrite: bool) -> tuple[bool, bool]:
@@ -93,7 +103,7 @@ def after_restart(meeting: Meeting, folder: Path, *, resume: bool, overwrite: bo
     """
     if not meeting.was_started():
         return resume, overwrite
-    there = bool(saved_steps(folder))
+    there = meeting.gather("checkpoints", bool(saved_steps(folder)))[0]
     return resume or there, not (resume or there)
 
 
@@ -121,8 +131,8 @@ class Session:
     """What a run is made of, built in order of dependence."""
 
     def __init__(self, config: Config, folder: Path, *, resume: bool, init_weights: str | None, meeting: Meeting,
-                 device: torch.device) -> None:  # fmt: skip
-        self.config, self.folder = config, folder
+                 device: torch.device, profile: int | None = None) -> None:  # fmt: skip
+        self.config, self.folder, self.meeting = config, folder, meeting
         self.options: TrainOptions = config.options("train")
         self.loader_options = config.options("data.loader")
         self.rank, self.world_size = rank_and_world_size()
@@ -131,7 +141,7 @@ class Session:
         self.network: dict[str, str] = {}
         self.same_data = check_data(meeting, self.train_set, self.val_set)
         self.classes: ClassMap = self.train_set.classes
-        saved = find_resumable(folder, config, self.classes) if resume else None
+        saved = from_first_rank(lambda: find_resumable(folder, config, self.classes)) if resume else None
 
         seed_everything(config.seed)
         self.detector = build_detector(config, len(self.classes))
@@ -162,7 +172,7 @@ class Session:
         self.recorder = Recorder(folder) if self.rank == 0 else None
         self.evaluation = Evaluation(self.evaluate, self.recorder)
         self.checkpoints = Checkpoints(folder, config.to_dict(), self.classes, self.evaluation)
-        writers = [self.recorder] if self.recorder else []
+        tracer = [Profile(folder, profile)] if profile is not None else []
         optimizer = OPTIMIZERS.build(config.optimizer).build(self.detector)
         scale_learning_rate(optimizer, self.options.lr_factor(self.loader_options.batch_size))
         self.trainer = Trainer(
@@ -173,7 +183,7 @@ class Session:
             self.options,
             seed=config.seed,
             device=self.device,
-            hooks=[*writers, TimeLimit(), self.evaluation, self.checkpoints],
+            hooks=[*tracer, self.recorder or RankLog(), TimeLimit(), self.evaluation, self.checkpoints],
         )
         self.environment = environment()
         if saved is not None:
@@ -182,7 +192,7 @@ class Session:
 
     def run(self) -> int:
         """Trains, then evaluates, draws and writes the result."""
-        if self.trainer.step >= self.options.iterations and (self.folder / RESULT).exists():
+        if self.trainer.step >= self.options.iterations and from_first_rank((self.folder / RESULT).exists):
             log.info("%s is finished: nothing to resume", self.folder)
             return 0
         if self.rank == 0:
@@ -197,7 +207,7 @@ class Session:
                 seed=self.config.seed, config=self.config.name,
             )  # fmt: skip
         try:
-            with stop_on_signals(self.trainer):
+            with stop_on_signals(self.trainer), self.watchdog():
                 self.trainer.run()
         finally:
             if self.recorder is not None:
@@ -223,10 +233,18 @@ class Session:
         return evaluate(
             model,
             self.val_set,
-            self.val_loader,
+            self.trainer.pulse.through(self.val_loader),
             self.config.options("evaluator"),
             progress=sys.stderr.isatty(),
         )
+
+    def watchdog(self) -> Watchdog:
+        """What ends the run if this process, or one that it waits for, hangs."""
+        return Watchdog(
+            self.trainer.pulse, self.options.hang_timeout, rank=self.rank, world_size=self.world_size,
+            store=group_store(), log_file=log_path(self.folder, self.rank), workers=worker_processes,
+            tell=lambda finding: hung(self.meeting, finding.guilty, finding.text),
+        )  # fmt: skip
 
     def load_weights(self, source: str) -> None:
         """`--init-from`: what fits, with a table of the rest."""
@@ -285,19 +303,22 @@ class Session:
         plot_curves(self.folder / METRICS, self.folder / CURVES, title=self.folder.name)
         rows = predicted_rows(trainer.model, self.val_loader, self.device)
         picture_grid(rows, self.classes, self.folder / PREDICTIONS, title=self.folder.name)
-        content = {
+        content: dict[str, Any] = {
             **to_json(result),
             "step": trainer.step,
             "best_ap": self.checkpoints.best_ap,
             "train_seconds": round(trainer.train_seconds, 2),
             "images_per_second": round(trainer.images_seen / max(trainer.train_seconds, 1e-9), 3),
             "peak_memory_mb": peak_memory_mb(self.device),
+            **speed_of_run(self.folder / METRICS),
             **self.environment,
         }
         write_json(self.folder / RESULT, content)
         log.info(
-            "trained %d steps in %.0f s, %.1f images/s, peak memory %.0f MB\n\n%s",
-            trainer.step, trainer.train_seconds, content["images_per_second"], content["peak_memory_mb"],
+            "trained %d steps in %.0f s, %.1f images/s, a step in %.3g s (95 %% in %.3g s), waiting for data %.0f %%, "
+            "peak memory %.0f MB\n\n%s",
+            trainer.step, trainer.train_seconds, content["images_per_second"], content["step_seconds"]["p50"],
+            content["step_seconds"]["p95"], 100 * content["data_share"], content["peak_memory_mb"],
             what_next(self.folder, self.options),
         )  # fmt: skip
 

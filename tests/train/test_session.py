@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -81,6 +82,89 @@ def test_leaves_everything_in_the_run_folder(finished: Path) -> None:
         "what to try next",
     ):
         assert word in log
+
+
+def test_says_how_fast_it_was(finished: Path) -> None:
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    rows = [r for r in lines if "loss" in r]
+    assert all(0 <= r["data_seconds"] < r["seconds"] and r["peak_memory_mb"] > 10 for r in rows)
+    assert sum(r["seconds"] for r in rows) == pytest.approx(rows[-1]["train_seconds"], abs=0.01)
+    result = json.loads((finished / "result.json").read_text())
+    times = sorted(r["seconds"] for r in rows[3:])
+    assert result["step_seconds"] == {"p50": times[4], "p95": times[8]}
+    assert 0 < result["data_share"] < 1
+    log = (finished / "log.txt").read_text()
+    assert re.search(r"step 12/12 .* images/s  step [\d.]+ s \(p95 [\d.]+\)  waiting for data \d+%  peak memory", log)
+
+
+@pytest.mark.slow
+def test_a_profile_is_a_trace_of_some_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", "train.iterations=8", "train.checkpoint_every=0", "--profile", "2") == 0
+    trace = json.loads((tmp_path / "run" / "profile_rank0.json").read_text())
+    names = [event.get("name", "") for event in trace["traceEvents"]]
+    assert len([name for name in names if name.startswith("ProfilerStep#")]) >= 2
+    assert "aten::convolution" in names
+    out = capsys.readouterr().out
+    assert "profile of 2 steps" in out
+    assert "Self CPU %" in out
+    assert (tmp_path / "run" / "result.json").exists(), "the run goes on to its end"
+
+
+@pytest.mark.slow
+def test_a_run_shorter_than_the_warm_up_leaves_no_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", "train.iterations=2", "--profile") == 0
+    assert "--profile: the run ended within its first 5 steps" in capsys.readouterr().err
+    assert train(tmp_path / "none", "--profile", "0") == 2
+
+
+def test_a_loader_worker_that_dies_ends_the_run_with_its_images(tmp_path: Path) -> None:
+    plugin = tmp_path / "deadly.py"
+    plugin.write_text(
+        "import os, signal\n"
+        "from torch.utils.data import get_worker_info\n"
+        "from detkit.data.transforms.base import Transform\n"
+        "from detkit.registry import TRANSFORMS\n"
+        "@TRANSFORMS.register()\n"
+        "class Deadly(Transform):\n"
+        "    made = 0\n"
+        "    def __call__(self, image, boxes, labels):\n"
+        "        Deadly.made += get_worker_info() is not None\n"
+        "        if Deadly.made == 10:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return image, boxes, labels\n"
+    )
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(f"imports: [{plugin}]\ndata: {{train: {{transforms: [{{type: Deadly}}]}}}}\n")
+    command = [sys.executable, "-m", "detkit", "train", CONFIG, *TINY, "data.loader.num_workers=1"]
+    command += ["--overlay", str(overlay)]
+    done = subprocess.run([*command, "--output", str(tmp_path / "run")], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 6, done.stderr
+    assert "error: loader worker 0 (process" in done.stderr
+    assert "died while it made image" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "died while it made image" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts a small file system")
+def test_a_full_disk_ends_the_run_and_it_goes_on_from_the_last_good_checkpoint(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=280m", "tmpfs", str(small)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
+        pytest.skip("no right to mount a small file system")
+    try:
+        command = [sys.executable, "-m", "detkit", "train", CONFIG, *TINY, "--output", str(small / "run")]
+        more = ["train.checkpoint_every=2", "train.keep_last=9", "train.iterations=40"]
+        done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=200)
+        assert done.returncode == 5, done.stderr
+        assert "No space left on device. Free on that file system:" in done.stderr
+        assert "Traceback" not in done.stderr
+        good = load_checkpoint(small / "run", prefer="newest")
+        assert good.step >= 2
+        assert f"last good checkpoint: {good.path}" in done.stderr
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_killed_at_a_random_step_and_resumed_it_ends_with_the_same_bits(finished: Path, tmp_path: Path) -> None:

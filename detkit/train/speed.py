@@ -1,0 +1,117 @@
+"""How fast steps are and where the time goes: for log lines, metrics.jsonl and result.json."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detkit.train.hooks import Hook, StepReport
+from detkit.train.run_folder import peak_memory_mb
+
+if TYPE_CHECKING:
+    from detkit.train.trainer import Trainer
+
+log = logging.getLogger("detkit")
+
+WARM_UP = 3
+"""First steps of a process, which build plans and caches, are no part of a run's percentiles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Of a number of steps: images a second over all processes, this process's share of time spent waiting for
+    data, median and 95th percentile of the seconds of a step."""
+
+    images_per_second: float
+    data_share: float
+    p50: float
+    p95: float
+
+    def text(self) -> str:
+        """For a log line."""
+        return (
+            f"{self.images_per_second:.1f} images/s  step {self.p50:.3g} s (p95 {self.p95:.3g})  "
+            f"waiting for data {self.data_share:.0%}"
+        )
+
+
+def measure(seconds: Sequence[float], waited: Sequence[float], images: Sequence[int]) -> Speed:
+    """One entry a step in each: its seconds, those of them spent waiting, its images."""
+    total = max(sum(seconds), 1e-9)
+    return Speed(
+        images_per_second=sum(images) / total,
+        data_share=min(sum(waited) / total, 1.0),
+        p50=percentile(seconds, 50),
+        p95=percentile(seconds, 95),
+    )
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that `percent` of all don't exceed; 0 of none."""
+    import numpy as np
+
+    return float(np.percentile(values, percent, method="inverted_cdf")) if len(values) else 0.0
+
+
+def speed_of_run(metrics: Path) -> dict[str, Any]:
+    """Figures of a whole run from its metrics.jsonl, resumed or not; warm-up left out where there are more steps."""
+    rows = [row for row in map(json.loads, metrics.read_text().splitlines()) if "seconds" in row]
+    rows = rows[WARM_UP:] or rows
+    speed = measure(
+        [row["seconds"] for row in rows], [row["data_seconds"] for row in rows], [row["images"] for row in rows]
+    )
+    return {
+        "data_share": round(speed.data_share, 4),
+        "step_seconds": {"p50": round(speed.p50, 5), "p95": round(speed.p95, 5)},
+    }
+
+
+class SpeedWindow:
+    """Collects steps until it is asked what they were like."""
+
+    def __init__(self, train_seconds: float = 0.0) -> None:
+        self.reports: list[StepReport] = []
+        self.seconds: list[float] = []
+        self._before = train_seconds
+
+    def add(self, report: StepReport, train_seconds: float) -> float:
+        """Takes a step in; gives back its seconds. train_seconds: of the trainer, after the step."""
+        seconds, self._before = train_seconds - self._before, train_seconds
+        self.reports.append(report)
+        self.seconds.append(seconds)
+        return seconds
+
+    def speed(self) -> Speed:
+        """Of the steps taken in since `clear`."""
+        reports = self.reports
+        return measure(self.seconds, [r.data_seconds for r in reports], [r.images for r in reports])
+
+    def clear(self) -> None:
+        """Forgets the steps."""
+        self.reports, self.seconds = [], []
+
+
+class RankLog(Hook):
+    """Speed and memory of a process other than the first, in its own log file."""
+
+    def __init__(self) -> None:
+        self._window = SpeedWindow()
+
+    def before_train(self, trainer: Trainer) -> None:
+        """The clock may have run before, in a run that is resumed."""
+        self._window = SpeedWindow(trainer.train_seconds)
+
+    def after_step(self, trainer: Trainer, report: StepReport) -> None:
+        """A line every `train.log_every` steps."""
+        self._window.add(report, trainer.train_seconds)
+        if report.step % trainer.options.log_every == 0 or report.step == trainer.options.iterations:
+            memory = peak_memory_mb(trainer.device)
+            log.info(
+                "step %d/%d  %s  peak memory %.0f MB", report.step, trainer.options.iterations,
+                self._window.speed().text(), memory,
+            )  # fmt: skip
+            self._window.clear()
