@@ -61,12 +61,13 @@ class Finding:
     text: str
 
 
-def find_hung(before: Mapping[int, Beat], now: Mapping[int, Beat], world_size: int, seconds: float) -> Finding:
-    """Compares what the ranks told some time ago and now.
+def find_hung(before: Mapping[int, Beat], now: Mapping[int, Beat], hosts: Sequence[str], seconds: float) -> Finding:
+    """Compares what the ranks told some time ago and now. hosts: of all ranks.
 
     A rank whose number stands still is stopped, or its host is lost; a rank that never told anything counts
     as one. If all are alive, those furthest behind hold up the rest.
     """
+    world_size = len(hosts)
     silent = [r for r in range(world_size) if r not in now or (r in before and before[r].number == now[r].number)]
     if silent:
         reason = "gives no sign of life: stopped, out of memory, or its host or network is gone"
@@ -77,7 +78,7 @@ def find_hung(before: Mapping[int, Beat], now: Mapping[int, Beat], world_size: i
         reason = "hangs" if len(guilty) < world_size or world_size == 1 else "waits, as all do: the exchange hangs"
     lines = [f"no progress for {seconds:.0f} s (train.hang_timeout)"]
     for rank in [*guilty, *sorted(set(now) - set(guilty))][:NAMED]:
-        where = now[rank].text() if rank in now else f"rank {rank}, never heard of"
+        where = now[rank].text() if rank in now else f"rank {rank} on {hosts[rank]}"
         lines.append(f"  {where}  <- {reason}" if rank in guilty else f"  {where}, waits")
     if world_size > NAMED:
         lines.append(f"  and {world_size - NAMED} ranks more")
@@ -87,10 +88,10 @@ def find_hung(before: Mapping[int, Beat], now: Mapping[int, Beat], world_size: i
 class Watchdog:
     """Watches a process from a thread of its own, from entering the context to leaving it.
 
-    timeout: seconds without a beat that count as a hang, None for no watching. store: of the process group, None
-    alone. log_file: gets message and stacks besides the error stream. workers: gives the process ids of loader
-    workers, whose stacks are printed too. tell: gets the finding before the end. end: what ends the process,
-    with `HUNG`, whose exit code all who waited have.
+    timeout: seconds without a beat that count as a hang, None for no watching. hosts: of all ranks, one each.
+    store: of the process group, None alone. log_file: gets message and stacks besides the error stream. workers:
+    gives the process ids of loader workers, whose stacks are printed too. tell: gets the finding before the end.
+    end: what ends the process, with `HUNG`, whose exit code all who waited have.
     """
 
     def __init__(
@@ -99,17 +100,19 @@ class Watchdog:
         timeout: float | None,
         *,
         rank: int = 0,
-        world_size: int = 1,
+        hosts: Sequence[str] = ("localhost",),
         store: Any = None,
         log_file: Path | None = None,
         workers: Callable[[], Sequence[int]] = list,
         tell: Callable[[Finding], None] = lambda _: None,
         end: Callable[[int], None] = os._exit,
     ) -> None:
-        self.pulse, self.timeout, self.rank, self.world_size = pulse, timeout, rank, world_size
+        self.pulse, self.timeout, self.rank, self.hosts = pulse, timeout, rank, hosts
+        self.world_size = len(hosts)
         self.log_file, self.workers, self.tell, self.end = log_file, workers, tell, end
         self._store = store
         self._interval = min(timeout / 8, 5.0) if timeout else 0.0
+        self._mine: Any = None
         self._number = 0
         self._quit = threading.Event()
         self._thread: threading.Thread | None = None
@@ -134,14 +137,14 @@ class Watchdog:
     def _watch(self) -> None:
         assert self.timeout is not None
         # A connection of its own: the loop may be waiting in the group's.
-        store = self._store.clone() if self._store is not None else None
+        self._mine = self._store.clone() if self._store is not None else None
         idle, seen, last = 0.0, self.pulse.beats, time.monotonic()
         before: dict[int, Beat] = {}
         while not self._quit.is_set():
             if self._backstop:
                 # Native code that never lets Python run stops this thread too; that timer needs no Python.
-                faulthandler.dump_traceback_later(self.timeout + 4 * self._interval, exit=True, file=ERROR_STREAM)
-            store = self._tell(store)
+                faulthandler.dump_traceback_later(2 * self.timeout + 10, exit=True, file=ERROR_STREAM)
+            self._tell()
             self._quit.wait(self._interval)
             now = time.monotonic()
             # A process that was stopped, or a machine that slept, has not hung meanwhile.
@@ -149,43 +152,53 @@ class Watchdog:
             if self.pulse.beats != seen:
                 idle, seen, before = 0.0, self.pulse.beats, {}
             elif idle >= self.timeout / 2 and not before:
-                before = self._ask(store)
+                before = self._ask()
             elif idle >= self.timeout:
-                self._tell(store)
-                self._report(find_hung(before, self._ask(store), self.world_size, idle))
+                self._tell()
+                self._report(find_hung(before, self._ask(), self.hosts, idle))
                 return
 
     def _own(self) -> Beat:
         p = self.pulse
         return Beat(self.rank, socket.gethostname(), os.getpid(), self._number, p.step, p.phase, p.entered)
 
-    def _tell(self, store: Any) -> Any:
-        """Gives back the store, or None if it is gone, with which one watches on for oneself."""
+    def _tell(self) -> None:
+        """Leaves word of this process."""
         self._number += 1
-        if store is not None:
-            try:
-                store.set(f"detkit/beat/{self.rank}", json.dumps(asdict(self._own())))
-            except RuntimeError:
-                # Whoever held the store has died. The group or the agent says so; here is nothing to add.
-                return None
-        return store
+        text = json.dumps(asdict(self._own()))
+        self._in_time(lambda store: store.set(f"detkit/beat/{self.rank}", text))
 
-    def _ask(self, store: Any) -> dict[int, Beat]:
+    def _ask(self) -> dict[int, Beat]:
         """What every rank told last; those that told nothing are missing, and all whom the network keeps away."""
         beats: dict[int, Beat] = {}
 
-        def read() -> None:
-            with contextlib.suppress(RuntimeError):
-                for rank in set(range(self.world_size)) - {self.rank}:
-                    if store.check([f"detkit/beat/{rank}"]):
-                        beats[rank] = Beat(**json.loads(store.get(f"detkit/beat/{rank}")))
+        def read(store: Any) -> None:
+            for rank in set(range(self.world_size)) - {self.rank}:
+                if store.check([f"detkit/beat/{rank}"]):
+                    beats[rank] = Beat(**json.loads(store.get(f"detkit/beat/{rank}")))
 
-        if store is not None:
-            # Where a cable is cut the store never answers: this thread must not wait for it for ever.
-            reader = threading.Thread(target=read, name="detkit watchdog reads", daemon=True)
-            reader.start()
-            reader.join(self._interval + 1)
+        self._in_time(read)
         return {**beats, self.rank: self._own()}
+
+    def _in_time(self, work: Callable[[Any], None]) -> None:
+        """Does something with the store. Where it is gone, or a cut cable keeps its answer away, one watches on
+        for oneself."""
+        if self._mine is None:
+            return
+        store, gone = self._mine, threading.Event()
+
+        def run() -> None:
+            try:
+                work(store)
+            except RuntimeError:
+                # Whoever held the store has died. The group or the agent says so; here is nothing to add.
+                gone.set()
+
+        thread = threading.Thread(target=run, name="detkit watchdog's store", daemon=True)
+        thread.start()
+        thread.join(max(2 * self._interval, 2.0))
+        if thread.is_alive() or gone.is_set():
+            self._mine = None
 
     def _report(self, finding: Finding) -> None:
         """Says it, prints stacks, ends the process."""

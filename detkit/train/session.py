@@ -241,7 +241,7 @@ class Session:
     def watchdog(self) -> Watchdog:
         """What ends the run if this process, or one that it waits for, hangs."""
         return Watchdog(
-            self.trainer.pulse, self.options.hang_timeout, rank=self.rank, world_size=self.world_size,
+            self.trainer.pulse, self.options.hang_timeout, rank=self.rank, hosts=self.meeting.hosts,
             store=group_store(), log_file=log_path(self.folder, self.rank), workers=worker_processes,
             tell=lambda finding: hung(self.meeting, finding.guilty, finding.text),
         )  # fmt: skip

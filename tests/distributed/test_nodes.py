@@ -158,7 +158,9 @@ def test_a_cut_cable_is_told_on_both_sides_and_the_resumed_run_is_the_undisturbe
     assert all(process.returncode not in (0, None) for process in processes)
     assert time.monotonic() - started < 240
     assert "rank 1 on host1" in errors[0]
-    assert "rank 0" in errors[1]
+    assert "rank 0 on host0  <- gives no sign of life" in errors[1]
+    assert "can't be reached from host1 any more" in errors[1]
+    assert "--resume" in errors[1]
     for error in errors:
         assert "no progress for 6 s (train.hang_timeout)" in error
         assert "stacks of rank" in error

@@ -21,10 +21,14 @@ def beat(rank: int, number: int, entered: int, phase: str = "backward", step: in
     return Beat(rank, f"host{rank}", 100 + rank, number, step, phase, entered)
 
 
+def hosts(number: int) -> list[str]:
+    return [f"host{rank}" for rank in range(number)]
+
+
 def test_the_one_furthest_behind_is_to_blame() -> None:
     before = {0: beat(0, 1, 9), 1: beat(1, 1, 7, "data"), 2: beat(2, 1, 9)}
     now = {0: beat(0, 2, 9), 1: beat(1, 2, 7, "data"), 2: beat(2, 2, 9)}
-    found = find_hung(before, now, 3, 30)
+    found = find_hung(before, now, hosts(3), 30)
     assert found.guilty == (1,)
     assert found.text.splitlines()[0] == "no progress for 30 s (train.hang_timeout)"
     assert found.text.splitlines()[1] == "  rank 1 on host1 (process 101): step 7, data  <- hangs"
@@ -34,20 +38,20 @@ def test_the_one_furthest_behind_is_to_blame() -> None:
 def test_one_that_is_stopped_is_to_blame_wherever_it_was() -> None:
     before = {0: beat(0, 1, 9), 1: beat(1, 5, 9)}
     now = {0: beat(0, 2, 9), 1: beat(1, 5, 9)}
-    found = find_hung(before, now, 2, 30)
+    found = find_hung(before, now, hosts(2), 30)
     assert found.guilty == (1,)
     assert "rank 1 on host1 (process 101): step 7, backward  <- gives no sign of life" in found.text
 
 
 def test_one_that_was_never_heard_of_is_named() -> None:
-    found = find_hung({0: beat(0, 1, 2)}, {0: beat(0, 2, 2)}, 2, 30)
+    found = find_hung({0: beat(0, 1, 2)}, {0: beat(0, 2, 2)}, hosts(2), 30)
     assert found.guilty == (1,)
-    assert "rank 1, never heard of" in found.text
+    assert "rank 1 on host1  <- gives no sign of life" in found.text
 
 
 def test_if_all_wait_in_the_same_place_all_are_named() -> None:
     before = {r: beat(r, 1, 4, "all-reduce") for r in range(2)}
-    found = find_hung(before, {r: beat(r, 2, 4, "all-reduce") for r in range(2)}, 2, 30)
+    found = find_hung(before, {r: beat(r, 2, 4, "all-reduce") for r in range(2)}, hosts(2), 30)
     assert found.guilty == (0, 1)
     assert "the exchange hangs" in found.text
 
@@ -55,7 +59,7 @@ def test_if_all_wait_in_the_same_place_all_are_named() -> None:
 def test_many_ranks_make_a_short_message() -> None:
     before = {r: beat(r, 1, 9 - (r == 50)) for r in range(64)}
     now = {r: beat(r, 2, 9 - (r == 50)) for r in range(64)}
-    lines = find_hung(before, now, 64, 30).text.splitlines()
+    lines = find_hung(before, now, hosts(64), 30).text.splitlines()
     assert "rank 50" in lines[1]
     assert lines[-1] == "  and 56 ranks more"
 
@@ -68,7 +72,7 @@ def watch(folder: Path, timeout: float, ranks: int) -> tuple[list[Watchdog], lis
         return lambda code: ended.append((rank, code))
 
     dogs = [
-        Watchdog(Pulse(), timeout, rank=rank, world_size=ranks, store=store, log_file=folder / f"{rank}.txt",
+        Watchdog(Pulse(), timeout, rank=rank, hosts=hosts(ranks), store=store, log_file=folder / f"{rank}.txt",
                  end=end_of(rank))
         for rank in range(ranks)
     ]  # fmt: skip
@@ -171,7 +175,7 @@ def test_code_that_never_lets_python_run_is_found_by_the_backstop() -> None:
     """A long computation in C that holds the interpreter's lock: the timer of faulthandler needs no lock."""
     program = """
 from detkit.distributed.watchdog import Pulse, Watchdog
-with Watchdog(Pulse(), 0.5, world_size=2):
+with Watchdog(Pulse(), 0.5, hosts=('a', 'b')):
     pow(7, 10**9)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
