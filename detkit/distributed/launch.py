@@ -11,6 +11,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from detkit.distributed.failure import MISSING
 
 JOIN_SECONDS, CHECK_SECONDS = 900, 60
 """How long machines wait for each other, to train and for `--check`."""
+LOST_SECONDS = 60.0
+"""Without an answer from the meeting point, after which a machine gives up."""
 TELL_SECONDS = 10.0
 """After which the first word comes about a machine that isn't there."""
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -103,7 +106,7 @@ def run_agent(arguments: Sequence[str], options: LaunchOptions, address: str | N
                 local_addr=address,
             )
             agent = Agent(spec, folder, store=options.rdzv)
-            with waiting_told(options, agent):
+            with waiting_told(options, agent), meeting_point_watched(options):
                 result = agent.run()
         except SignalException as error:
             # The rendezvous stays open: the other machines may go on without this one.
@@ -123,7 +126,8 @@ def rendezvous(options: LaunchOptions, address: str | None) -> Any:
     from torch.distributed.elastic.rendezvous import RendezvousParameters
     from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
-    settings: dict[str, Any] = {"join_timeout": CHECK_SECONDS if options.check else JOIN_SECONDS}
+    # read_timeout: of each of the several questions that a machine asks before it gives up a lost meeting point.
+    settings: dict[str, Any] = {"join_timeout": CHECK_SECONDS if options.check else JOIN_SECONDS, "read_timeout": 20}
     if options.rdzv and options.node_rank is not None:
         settings["is_host"] = is_own_address(options.rdzv.rpartition(":")[0], address, options.node_rank)
     several = options.max_nodes > 1
@@ -178,6 +182,39 @@ def waiting_told(options: LaunchOptions, agent: Any) -> Iterator[None]:
 
     thread = threading.Thread(target=tell, daemon=True, name="waiting-told")
     thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+@contextlib.contextmanager
+def meeting_point_watched(options: LaunchOptions) -> Iterator[None]:
+    """Meanwhile, ends this process when the meeting point, once reached, can't be reached for a minute.
+
+    A machine that dies or a cable that is cut says nothing to the connection that the agent has, in which
+    torch would wait for as long as the system tries: a quarter of an hour.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        host, _, port = (options.rdzv or "").rpartition(":")
+        reached: float | None = None
+        while not over.wait(LOST_SECONDS / 12):
+            try:
+                socket.create_connection((host, int(port)), timeout=LOST_SECONDS / 6).close()
+                reached = time.monotonic()
+            except OSError as error:
+                if reached is not None and time.monotonic() - reached > LOST_SECONDS and not over.is_set():
+                    print(
+                        f"error: --rdzv {options.rdzv} can't be reached from {socket.gethostname()} any more: {error}. "
+                        "Start all machines again, with --resume",
+                        file=sys.stderr, flush=True,
+                    )  # fmt: skip
+                    os._exit(MISSING)  # the workers follow
+
+    if options.max_nodes > 1:
+        threading.Thread(target=watch, daemon=True, name="meeting-point").start()
     try:
         yield
     finally:
