@@ -239,6 +239,8 @@ def _mean(values: list[Any]) -> Any:
     if not values:
         return None
     first = values[0]
+    if all(value == first for value in values):
+        return first
     if isinstance(first, dict):
         return {key: _mean([v[key] for v in values]) for key in first}
     if isinstance(first, list):

@@ -143,12 +143,12 @@ function drawCurves() {
   room.replaceChildren();
   const curve = (key) => (v) => band(v, (c) => [(c.curve && c.curve.step) || [], (c.curve && c.curve[key]) || []]);
   const evals = (key) => (v) => band(v, (c) => [(c.evals || []).map((e) => e.step), (c.evals || []).map((e) => (isNumber(e[key]) ? 100 * e[key] : null))]);
-  const add = (title, note, series, yLabel, dots) =>
-    lineChart(figure(room, title, note), shown().map(series), { title, xLabel: "step", yLabel, dots });
-  add("AP on the validation images", "mean over seeds, band from lowest to highest", evals("ap"), "AP, points", true);
-  add("AP50", "mean over seeds", evals("ap50"), "AP50, points", true);
-  add("Box loss", "comparable where the box loss is the same", curve("loss_box"), "loss", false);
-  add("Classification loss", "each loss in its own units: compare shapes, not heights", curve("loss_classification"), "loss", false);
+  const add = (title, note, series, yLabel, options) =>
+    lineChart(figure(room, title, note), shown().map(series), { title, xLabel: "step", yLabel, ...options });
+  add("AP on the validation images", "mean over seeds, band from lowest to highest", evals("ap"), "AP, points", { dots: true });
+  add("AP50", "mean over seeds", evals("ap50"), "AP50, points", { dots: true });
+  add("Box loss", "comparable where the box loss is the same", curve("loss_box"), "loss");
+  add("Classification loss", "each loss in its own units: compare shapes, not heights", curve("loss_classification"), "loss, log scale", { log: true });
 }
 
 // ---- diagnosis

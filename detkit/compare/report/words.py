@@ -111,12 +111,12 @@ def conclusion(variant: dict[str, Any], baseline: str) -> tuple[str, str] | None
         left = unfinished(variant)
         return ("diverged" if "diverged" in left else "withheld", f"{name}: {left}") if left else None
     verdict = versus["verdict"]
-    interval = f"95 % interval {signed(versus.get('low'))} to {signed(versus.get('high'))}"
+    interval = (
+        f"95 % interval {signed(versus.get('low'))} to {signed(versus.get('high'))}, "
+        f"p {probability(versus.get('p_holm'))} after Holm"
+    )
     if verdict in ("better", "worse"):
-        return verdict, (
-            f"{name} is {verdict} than {baseline}: AP {signed(versus['difference'])} points ({interval}, "
-            f"p {probability(versus.get('p_holm'))} after Holm)"
-        )
+        return verdict, f"{name} is {verdict} than {baseline}: AP {signed(versus['difference'])} points ({interval})"
     if verdict != "no difference shown":
         return "diverged", f"{name}: {verdict}"
     smallest = versus.get("smallest_detectable")
