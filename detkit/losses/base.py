@@ -52,6 +52,15 @@ class ClassificationLoss(Loss):
         """(C,) the head's class bias at the start."""
         raise NotImplementedError
 
+    def start_score(self, num_classes: int) -> float | None:
+        """The highest score of a class where the logits are `initial_bias`; None if a loss states none.
+
+        The attribute `prior`, if there is one. Override this where the link spreads the prior over the classes
+        or its scores hold something else besides.
+        """
+        prior: float | None = getattr(self, "prior", None)
+        return prior
+
     def scores(self, logits: Tensor) -> Tensor:
         """(..., C) logits -> (..., K) scores in [0, 1]: the loss's own link."""
         raise NotImplementedError

@@ -41,6 +41,10 @@ class SoftmaxMiningLoss(ClassificationLoss):
         bias[-1] = math.log(num_classes * (1 - self.prior) / self.prior)
         return bias
 
+    def start_score(self, num_classes: int) -> float:
+        """The K classes share `prior`."""
+        return self.prior / num_classes
+
     def scores(self, logits: Tensor) -> Tensor:
         """Softmax, without the background's share."""
         return logits.softmax(dim=-1)[..., :-1]

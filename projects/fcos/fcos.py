@@ -170,6 +170,10 @@ class CenternessFocalLoss(ClassificationLoss):
         bias[-1] = 0.0
         return bias
 
+    def start_score(self, num_classes: int) -> float:
+        """The centre-ness is in the scores and starts at one half."""
+        return math.sqrt(self.prior * 0.5)
+
     def scores(self, logits: Tensor) -> Tensor:
         """(..., K + 1) -> (..., K) square root of class probability times centre-ness."""
         return (logits[..., :-1].sigmoid() * logits[..., -1:].sigmoid()).sqrt()
