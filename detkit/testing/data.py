@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from detkit.data.transforms.base import apply
 from detkit.structures import Targets
 from detkit.testing.modules import add_copy_check
-from detkit.testing.report import Contract, Subject, expect
+from detkit.testing.report import Contract, Subject, expect, must_not_raise
 
 SAMPLES = 20
 check_dataset = Contract("dataset")
@@ -72,16 +73,18 @@ def images_are_rgb_of_the_stated_size(s: Subject) -> None:
 def a_pickled_copy_is_the_same(s: Subject) -> None:
     if "<locals>" in type(s.part).__qualname__:
         return
-    other = pickle.loads(pickle.dumps(s.part))
+    with must_not_raise("pickling it"):
+        other = pickle.loads(pickle.dumps(s.part))
     expect(other.content_hash() == s.part.content_hash(), "the copy has another content hash")
     same = np.array_equal(np.asarray(other.load_image(0)), np.asarray(s.part.load_image(0)))
     expect(same, "the copy gives another first image")
 
 
-def _transformed(s: Subject, seed: int, boxes: Tensor) -> tuple[Tensor, Targets]:
+def _transformed(s: Subject, seed: int, boxes: Tensor, pixels: Any = None) -> tuple[Tensor, Targets]:
     from PIL import Image
 
-    pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    if pixels is None:
+        pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
@@ -90,6 +93,8 @@ def _transformed(s: Subject, seed: int, boxes: Tensor) -> tuple[Tensor, Targets]
     return apply([s.part], Image.fromarray(pixels), boxes, labels, ignore)
 
 
+SLACK = 2.0
+"""Pixels that a box may be off its object: edges are blurred where an image is resized."""
 BOXES = torch.tensor([[10.0, 10.0, 60.0, 50.0], [70.0, 20.0, 120.0, 90.0], [5.0, 60.0, 40.0, 95.0]])
 
 
@@ -113,14 +118,62 @@ def same_seed_same_result(s: Subject) -> None:
     _with_states_kept(run, s)
 
 
+def _picture(k: int | None = None) -> Any:
+    """Dark, with a bright object where box k is."""
+    pixels = np.full((96, 128, 3), 30, dtype=np.uint8)
+    if k is not None:
+        x1, y1, x2, y2 = BOXES[k].int().tolist()
+        pixels[y1:y2, x1:x2] = 200
+    return pixels
+
+
+def _object(blank: Tensor, image: Tensor) -> Tensor | None:
+    """(4,) box around the pixels in which two images differ most, None if they differ alike everywhere.
+
+    A change of contrast moves the background too, but less.
+    """
+    gap = (image.float() - blank.float()).abs().amax(dim=0)
+    low, high = gap.min(), gap.max()
+    if high - low < 8:
+        return None
+    y, x = (gap > (low + high) / 2).nonzero(as_tuple=True)
+    return torch.stack((x.min(), y.min(), x.max() + 1, y.max() + 1)).float()
+
+
+def _expect_box(blank: Tensor, image: Tensor, boxes: Tensor, label: int) -> list[bool]:
+    """Holds the boxes of a label against where its object is drawn; -> whether a box is no larger than it.
+
+    An object may be cut by the image's edge and hidden in part, as by random erasing; a box may not miss it.
+    """
+    expect(len(boxes) <= 1, f"{len(boxes)} boxes have label {label}, which one had")
+    seen = _object(blank, image)
+    if seen is None:
+        return []
+    at = [round(v) for v in seen.tolist()]
+    limits = seen.new_tensor([image.shape[2], image.shape[1]])
+    if not len(boxes):
+        whole = (seen[:2] > 0).all() and (seen[2:] < limits).all() and (seen[2:] - seen[:2] > 4).all()
+        expect(not whole, f"the object of label {label} is seen at {at}, but its box is gone (outside or inside out)")
+        return []
+    beyond = torch.cat((boxes[0, :2] - seen[:2], seen[2:] - boxes[0, 2:]))
+    where = [round(v, 1) for v in boxes[0].tolist()]
+    expect(beyond.max() <= SLACK, f"the object of label {label} is seen at {at}, its box is {where}")
+    return [bool(beyond.min() >= -SLACK)]
+
+
 @check_transform.check("a box outside the image, or under another label, trains the detector on nonsense.")
 def boxes_stay_valid(s: Subject) -> None:
     def run(s: Subject) -> None:
+        fits: list[bool] = []
         for seed in range(8):
-            image, targets = _transformed(s, seed, BOXES)
-            expect(image.dtype == torch.uint8 and image.shape[0] == 3, f"image is {image.dtype} {tuple(image.shape)}")
-            expect(len(targets.boxes) == len(targets.labels), "boxes and labels differ in number")
+            blank, targets = _transformed(s, seed, BOXES, _picture())
+            expect(blank.dtype == torch.uint8 and blank.shape[0] == 3, f"image is {blank.dtype} {tuple(blank.shape)}")
             expect(set(targets.labels.tolist()) <= {0, 1, 2}, f"labels {targets.labels.tolist()} of 0, 1, 2")
+            for k in range(len(BOXES)):
+                image, targets = _transformed(s, seed, BOXES, _picture(k))
+                if image.shape == blank.shape:
+                    fits += _expect_box(blank, image, targets.boxes[targets.labels == k], k)
+        expect(2 * sum(fits) >= len(fits), f"{len(fits) - sum(fits)} of {len(fits)} boxes are larger than their object")
 
     _with_states_kept(run, s)
 
@@ -129,7 +182,8 @@ def boxes_stay_valid(s: Subject) -> None:
 def takes_images_without_boxes(s: Subject) -> None:
     def run(s: Subject) -> None:
         for seed in range(4):
-            _, targets = _transformed(s, seed, torch.zeros(0, 4))
+            with must_not_raise("an image without boxes"):
+                _, targets = _transformed(s, seed, torch.zeros(0, 4))
             expect(len(targets.boxes) == 0, f"{len(targets.boxes)} boxes where there were none")
 
     _with_states_kept(run, s)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from detkit.structures import FeatureShape
-from detkit.testing.modules import add_copy_check, add_module_checks, expect_same
-from detkit.testing.report import Contract, Subject, expect
+from detkit.testing.modules import Inputs, add_copy_check, add_module_checks, expect_same, tensors
+from detkit.testing.report import Contract, Subject, expect, must_not_raise
 
 SIZES = ((64, 64), (65, 97), (96, 160))
 RESNET = {f"c{i}": FeatureShape(16 * 2**i, 2**i) for i in (2, 3, 4, 5)}
@@ -23,6 +23,8 @@ STRIDES: tuple[dict[str, Any], ...] = tuple(
     {"strides": s} for s in ((8, 16, 32, 64, 128), (8, 16, 32, 64, 100, 300), (8, 16, 32), (4, 8, 16, 32), (16,))
 )
 LEVELS = ((8, 8), (4, 4), (2, 2))
+OTHER_LEVELS: tuple[tuple[tuple[int, int], ...], ...] = (((8, 8),), ((16, 16), (8, 8), (4, 4), (2, 2), (1, 1)))
+"""Of one level, and of the five that an FPN has."""
 COLUMNS = 3
 HEADS: tuple[dict[str, Any], ...] = tuple(
     {
@@ -108,13 +110,45 @@ def inputs_stay_as_they_are(s: Subject) -> None:
     expect_same(features, before, "the given features after and before the forward")
 
 
+def _expect_rows(found: Any, levels: Any, per_cell: tuple[int, ...], of: str = "") -> None:
+    for what, levelwise, columns in (("logits", found[0], COLUMNS), ("deltas", found[1], 4)):
+        expect(len(levelwise) == len(levels), f"{what} of {len(levelwise)} levels, want {len(levels)}")
+        for i, ((h, w), a) in enumerate(zip(levels, per_cell, strict=True)):
+            have, want = tuple(levelwise[i].shape), (2, h * w * a, columns)
+            expect(have == want, f"{what} of level {i}{of} are {have}, want {want}")
+
+
 @check_head.check("predictions would not stand beside their anchors.")
 def one_row_for_every_anchor(s: Subject) -> None:
-    logits, deltas = s.part(_levels(s, SIZES[0]))
-    for i, ((h, w), a) in enumerate(zip(LEVELS, s.derived["anchors_per_cell"], strict=True)):
-        for what, tensor, columns in (("logits", logits[i], COLUMNS), ("deltas", deltas[i], 4)):
-            want = (2, h * w * a, columns)
-            expect(tuple(tensor.shape) == want, f"{what} of level {i} are {tuple(tensor.shape)}, want {want}")
+    _expect_rows(s.part(_levels(s, SIZES[0])), LEVELS, s.derived["anchors_per_cell"])
+
+
+def _expect_bias(logits: Tensor, level: int, bias: Tensor, of: str = "") -> None:
+    seen = logits.mean(dim=(0, 1))
+    near = (seen - bias).abs().max() < 0.5
+    expect(near, f"mean logits of level {level}{of} at the start are {[round(v, 2) for v in seen.tolist()]}, "
+           f"the loss asked for {bias.tolist()}")  # fmt: skip
+
+
+@check_head.check("the config chooses the neck, and so the number of levels.")
+def takes_other_numbers_of_levels(s: Subject) -> None:
+    for levels in OTHER_LEVELS:
+        count = len(levels)
+        channels, per_cell = (
+            (*s.derived[k], *s.derived[k][-1:] * count)[:count] for k in ("in_channels", "anchors_per_cell")
+        )
+        try:
+            head = s.factory(**{**s.derived, "in_channels": channels, "anchors_per_cell": per_cell})
+        except ValueError:
+            continue  # refused with a reason, when the detector is built
+        with must_not_raise(f"a forward over {count} level(s)"):
+            found = head([torch.zeros(2, c, *shape) for c, shape in zip(channels, levels, strict=True)])
+        _expect_rows(found, levels, per_cell, f" of {count}")
+        for i, level in enumerate(found[0]):
+            _expect_bias(level.detach(), i, s.derived["class_bias"], f" of {count}")
+        torch.stack([o.sum() for o in tensors(found)]).sum().backward()  # type: ignore[no-untyped-call]
+        lost = [n for n, p in head.named_parameters() if p.requires_grad and p.grad is None]
+        expect(not lost, f"with {count} level(s) no gradient reaches {', '.join(lost[:4])}")
 
 
 @check_head.check("a prediction would be trained against an anchor elsewhere in the image.")
@@ -137,10 +171,8 @@ def starts_at_the_bias_of_the_loss(s: Subject) -> None:
     s.part.eval()
     with torch.no_grad():
         logits, _ = s.part([torch.zeros_like(f) for f in _levels(s, SIZES[0])])
-    seen = torch.cat(logits, dim=1)
-    gap = float((seen.mean(dim=(0, 1)) - s.derived["class_bias"]).abs().max())
-    expect(gap < 0.5, f"mean logits at the start are {[round(v, 2) for v in seen.mean(dim=(0, 1)).tolist()]}, "
-           f"the loss asked for {s.derived['class_bias'].tolist()}")  # fmt: skip
+    for i, level in enumerate(logits):
+        _expect_bias(level, i, s.derived["class_bias"])
 
 
 def _anchors(s: Subject, image: tuple[int, int]) -> tuple[list[tuple[int, int]], list[Tensor]]:
@@ -193,6 +225,9 @@ def same_shape_same_anchors(s: Subject) -> None:
     expect_same(_anchors(s, (96, 160))[1], _anchors(s, (96, 160))[1], "two calls")
     expect(torch.equal(before, torch.get_rng_state()), "the state of torch's global generator moved")
 
+
+INPUTS: dict[str, Inputs] = {"backbones": _images, "necks": _features, "heads": _levels}
+"""Name of a registry -> what its modules are called with."""
 
 add_module_checks(check_backbone, _images)
 add_module_checks(check_neck, _features)

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED
-from detkit.testing.modules import add_copy_check
-from detkit.testing.report import Broken, Contract, Subject, expect
+from detkit.testing.modules import Largest, add_copy_check
+from detkit.testing.report import Broken, Contract, Subject, expect, must_not_raise
 
 CLASSES, IMAGES, ANCHORS = 3, 3, 60
+TIMES = 32
+"""The largest tensor of a class loss over its logits, at most."""
 
 check_class_loss = Contract("class loss")
 check_box_loss = Contract("box loss")
@@ -95,7 +97,8 @@ def starts_at_its_prior(s: Subject) -> None:
 @check_class_loss.check("a batch without objects is common and must neither crash nor be wasted.")
 def learns_from_an_empty_batch(s: Subject) -> None:
     logits, labels = _logits(s), torch.full((IMAGES, ANCHORS), BACKGROUND)
-    total = _class_sum(s, logits, labels)
+    with must_not_raise("a batch without a positive"):
+        total = _class_sum(s, logits, labels)
     gradient = _gradient(total, logits)
     expect(total.isfinite() and gradient.isfinite().all(), f"the sum without a positive is {float(total.detach())}")
     expect(gradient.abs().sum() > 0, "no gradient without a positive: an image without objects teaches nothing")
@@ -154,7 +157,8 @@ def sum_adds_up_over_images(s: Subject) -> None:
 @check_class_loss.check("training with --amp would end in NaN.")
 def finite_in_bfloat16(s: Subject) -> None:
     logits = _logits(s).detach().bfloat16().requires_grad_()
-    total = _class_sum(s, logits, _labels())
+    with must_not_raise("the sum over bfloat16 logits"):
+        total = _class_sum(s, logits, _labels())
     expect(total.isfinite() and _gradient(total, logits).isfinite().all(), "sum or gradient is not finite in bfloat16")
 
 
@@ -170,8 +174,13 @@ def inputs_are_left_alone(s: Subject) -> None:
 def takes_100k_anchors(s: Subject) -> None:
     labels = torch.full((1, 100_000), BACKGROUND)
     labels[0, ::5000] = 1
-    logits = torch.randn(1, 100_000, s.part.num_columns(CLASSES))
-    expect(_class_sum(s, logits, labels).isfinite(), "the sum over 100k anchors is not finite")
+    logits = torch.randn(1, 100_000, s.part.num_columns(CLASSES), requires_grad=True)
+    with must_not_raise("the sum over 100k anchors"), Largest() as seen:  # type: ignore[no-untyped-call]
+        total = _class_sum(s, logits, labels)
+        gradient = _gradient(total, logits)
+    expect(total.isfinite() and gradient.isfinite().all(), "sum or gradient over 100k anchors is not finite")
+    times = seen.bytes / logits.untyped_storage().nbytes()
+    expect(times <= TIMES, f"a tensor {times:.0f} times as large as the logits of 100k anchors; {TIMES} is the limit")
 
 
 def _positives(count: int = 12) -> tuple[Tensor, Tensor]:
@@ -216,7 +225,8 @@ def gradient_points_to_the_truth(s: Subject) -> None:
 @check_box_loss.check("a batch without objects is common: it must not crash the step or hang the other ranks.")
 def empty_gives_zero_with_a_graph(s: Subject) -> None:
     deltas = torch.zeros(0, 4, requires_grad=True)
-    total = _box_sum(s, deltas, torch.zeros(0, 4), torch.zeros(0, 4))
+    with must_not_raise("the sum over no box"):
+        total = _box_sum(s, deltas, torch.zeros(0, 4), torch.zeros(0, 4))
     expect(float(total.detach()) == 0, f"the sum over no box is {float(total.detach())}")
     _gradient(total, deltas)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from detkit.anchors.octave import OctaveAnchors
 from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
-from detkit.testing.modules import add_copy_check, tensors
-from detkit.testing.report import Contract, Subject, expect
+from detkit.testing.modules import Largest, add_copy_check
+from detkit.testing.report import Contract, Subject, expect, must_not_raise
 
 SIDE, CLASSES = 256, 3
 LIMIT = 200 * 2**20
@@ -83,7 +80,8 @@ def positives_overlap_their_boxes(s: Subject) -> None:
 
 @check_assigner.check("an image without objects must train as background, not crash.")
 def no_box_gives_no_positive(s: Subject) -> None:
-    found = _assign(s, _targets(0))
+    with must_not_raise("assigning an image without boxes"):
+        found = _assign(s, _targets(0))
     expect(
         (found.labels == BACKGROUND).all(),
         f"labels without a box are {sorted(set(found.labels.tolist()))}, want -1 only",
@@ -129,27 +127,11 @@ def assigns_the_same_twice(s: Subject) -> None:
     expect(torch.equal(before, torch.get_rng_state()), "the state of torch's global generator moved")
 
 
-class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers the bytes of the largest tensor that any operation makes."""
-
-    bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for t in tensors(out if isinstance(out, (tuple, list)) else [out]) if _has_tensors(out) else []:
-            self.bytes = max(self.bytes, t.untyped_storage().nbytes())
-        return out
-
-
-def _has_tensors(out: Any) -> bool:
-    return isinstance(out, Tensor) or (isinstance(out, (tuple, list)) and all(isinstance(t, Tensor) for t in out))
-
-
 @check_assigner.check("a crowded image would end a run on a big machine for lack of memory.")
 def makes_no_anchors_by_boxes_matrix(s: Subject) -> None:
     anchors, sizes = _anchors(640)
     targets = _targets(CROWD)
-    with _Largest() as seen:  # type: ignore[no-untyped-call]
+    with Largest() as seen:  # type: ignore[no-untyped-call]
         _assign(s, targets, anchors, sizes)
     seen_mb, limit_mb = seen.bytes / 2**20, LIMIT / 2**20
     expect(
@@ -170,7 +152,8 @@ def decode_undoes_encode(s: Subject) -> None:
 @check_coder.check("detection decodes whole batches at once.")
 def decode_takes_batches(s: Subject) -> None:
     anchors, deltas = _boxes(6), 0.1 * torch.randn(2, 6, 4)
-    both = s.part.decode(deltas, anchors)
+    with must_not_raise("decode of (2, 6, 4) deltas and (6, 4) anchors"):
+        both = s.part.decode(deltas, anchors)
     expect(tuple(both.shape) == (2, 6, 4), f"decode of (2, 6, 4) gives {tuple(both.shape)}")
     expect(torch.allclose(both[1], s.part.decode(deltas[1], anchors)), "a batch decodes otherwise than its images")
 
@@ -188,7 +171,8 @@ def decode_is_finite(s: Subject) -> None:
 def takes_no_boxes(s: Subject) -> None:
     nothing = torch.zeros(0, 4)
     for what in ("encode", "decode"):
-        shape = tuple(getattr(s.part, what)(nothing, nothing).shape)
+        with must_not_raise(f"{what} of no box"):
+            shape = tuple(getattr(s.part, what)(nothing, nothing).shape)
         expect(shape == (0, 4), f"{what} of no box gives {shape}, want (0, 4)")
 
 
@@ -226,7 +210,8 @@ def boxes_apart_stay(s: Subject) -> None:
 
 @check_nms.check("an image in which nothing is found must not crash.")
 def takes_nothing(s: Subject) -> None:
-    keep, _ = _suppress(s, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    with must_not_raise("suppression of no box"):
+        keep, _ = _suppress(s, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     expect(len(keep) == 0, f"{len(keep)} boxes kept of none")
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from detkit.testing.report import Contract, Subject, expect
+from detkit.testing.report import Contract, Subject, expect, must_not_raise
 
 Inputs = Callable[[Subject, tuple[int, int]], Any]
 """(subject, image (H, W)) -> the one argument of the module's forward."""
@@ -33,6 +34,19 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, dict):
         return {k: mapped(v, change) for k, v in value.items()}
     return [mapped(v, change) for v in value]
+
+
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers the bytes of the largest tensor that any operation makes."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for t in [out] if isinstance(out, Tensor) else out if isinstance(out, (tuple, list)) else []:
+            if isinstance(t, Tensor):
+                self.bytes = max(self.bytes, t.untyped_storage().nbytes())
+        return out
 
 
 def expect_same(a: Any, b: Any, what: str, tolerance: float = 0.0) -> None:
@@ -106,11 +120,13 @@ def add_module_checks(contract: Contract, inputs: Inputs) -> None:
     def channels_last_gives_the_same(s: Subject) -> None:
         value = inputs(s, SIDE)
         last = mapped(value, lambda t: t.contiguous(memory_format=torch.channels_last))
-        expect_same(evaluated(s, last), evaluated(s, value), "channels_last against contiguous", 1e-3)
+        with must_not_raise("a forward in channels_last"):
+            found = evaluated(s, last)
+        expect_same(found, evaluated(s, value), "channels_last against contiguous", 1e-3)
 
     @contract.check("training with --amp would end in NaN or in an error of types.")
     def autocast_is_finite(s: Subject) -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with must_not_raise("a forward under bfloat16 autocast"), torch.autocast("cpu", dtype=torch.bfloat16):
             outputs = tensors(s.part(inputs(s, SIDE)))
         for i, o in enumerate(outputs):
             expect(o.isfinite().all(), f"output {i} is not finite under bfloat16 autocast")
@@ -121,7 +137,7 @@ def add_module_checks(contract: Contract, inputs: Inputs) -> None:
         want = evaluated(s, value)
         torch._dynamo.reset()
         try:
-            with torch.no_grad():
+            with must_not_raise("torch.compile(fullgraph=True)"), torch.no_grad():
                 compiled: Any = torch.compile(s.part, backend="eager", fullgraph=True)
                 found = compiled(value)
         finally:
@@ -132,9 +148,9 @@ def add_module_checks(contract: Contract, inputs: Inputs) -> None:
     def exports(s: Subject) -> None:
         value = inputs(s, SIDE)
         want = evaluated(s, value)
-        with torch.no_grad():
-            program = torch.export.export(s.part, (value,), strict=False)
-            expect_same(program.module()(value), want, "exported against not exported", 1e-4)
+        with must_not_raise("torch.export"), torch.no_grad():
+            found = torch.export.export(s.part, (value,), strict=False).module()(value)
+        expect_same(found, want, "exported against not exported", 1e-4)
 
     @contract.check("a checkpoint would not bring back what was trained.")
     def state_dict_round_trip(s: Subject) -> None:
@@ -145,7 +161,8 @@ def add_module_checks(contract: Contract, inputs: Inputs) -> None:
         file.seek(0)
         torch.manual_seed(99)
         other = s.build()
-        other.load_state_dict(torch.load(file, weights_only=True))
+        with must_not_raise("loading the saved state into a new part"):
+            other.load_state_dict(torch.load(file, weights_only=True))
         with torch.no_grad():
             expect_same(other.eval()(value), evaluated(s, value), "a part with the loaded state against the first")
 
@@ -159,6 +176,12 @@ def add_copy_check(contract: Contract) -> None:
     def copies_and_pickles(s: Subject) -> None:
         if isinstance(s.part, nn.Module):
             s.part.zero_grad(set_to_none=True)
-        copy.deepcopy(s.part)
+        with must_not_raise("copying it"):
+            other = copy.deepcopy(s.part)
+        if isinstance(s.part, nn.Module):
+            own = {t.data_ptr() for t in s.part.state_dict().values() if t.numel()}
+            shared = [n for n, t in other.state_dict().items() if t.data_ptr() in own]
+            expect(not shared, f"a copy shares {', '.join(shared[:4])} with the first: both change together")
         if "<locals>" not in type(s.part).__qualname__:  # a class of a function can't be pickled, whatever it holds
-            pickle.loads(pickle.dumps(s.part))
+            with must_not_raise("pickling it"):
+                pickle.loads(pickle.dumps(s.part))

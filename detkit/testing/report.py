@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,17 @@ def expect(holds: Any, seen: str) -> None:
     """Raises `Broken(seen)` unless `holds`."""
     if not bool(holds):
         raise Broken(seen)
+
+
+@contextmanager
+def must_not_raise(doing: str) -> Iterator[None]:
+    """Turns what is raised inside into `Broken`, for checks that ask whether something works at all."""
+    try:
+        yield
+    except Broken:
+        raise
+    except Exception as error:
+        raise Broken(f"{doing} raises {type(error).__name__}: {_first_line(error)}") from error
 
 
 class Subject:
@@ -63,13 +75,14 @@ class Subject:
             torch.manual_seed(SEED)
             self._part = self.build()
             if isinstance(self._part, nn.Module):
-                self._first = copy.deepcopy(self._part)
+                self._first = _copied(self._part)
         return self._part
 
     def reset(self) -> None:
         """Undoes what a check did to the part."""
         if isinstance(self.part, nn.Module):
-            self._part = copy.deepcopy(self._first).train()
+            torch.manual_seed(SEED)
+            self._part = (self.build() if self._first is None else copy.deepcopy(self._first)).train()
         torch.manual_seed(SEED)
 
 
@@ -84,10 +97,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """How one check ended. seen: empty if it passed."""
+    """How one check ended. seen: empty if it passed. stray: it ended in an exception that it did not ask about."""
 
     check: Check
     seen: str
+    stray: bool = False
 
     @property
     def ok(self) -> bool:
@@ -145,7 +159,7 @@ class Contract:
             except Broken as error:
                 return Result(check, str(error))
             except Exception as error:
-                return Result(check, f"{type(error).__name__}: {_first_line(error)}")
+                return Result(check, f"{type(error).__name__}: {_first_line(error)}", stray=True)
         return Result(check, "")
 
     def __call__(self, factory: Callable[..., Any], *, check_all: bool = False) -> Report:
@@ -165,6 +179,16 @@ def describe(slot: str, result: Result) -> str:
     return f"{slot}: {result.check.name} is broken. Seen: {result.seen}. Why it matters: {result.check.why}"
 
 
+def _copied(part: nn.Module) -> nn.Module | None:
+    """A copy; None if the part can't be copied, which `copies_and_pickles` says and no other check should."""
+    try:
+        return copy.deepcopy(part)
+    except Exception:
+        return None
+
+
 def _first_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):  # a headline only, as that of load_state_dict
+        return f"{lines[0]} {lines[1].strip()}"
     return lines[0] if lines else "no message"
