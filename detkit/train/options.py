@@ -19,7 +19,12 @@ class TrainOptions:
     choice. deterministic: the same run twice on the same machine gives the same weights. max_minutes:
     training time after which the run ends early, with everything that comes at the end. tensorboard:
     write event files into the run folder. hang_timeout: seconds without progress after which a process
-    counts as hung, prints where it is and ends; null for never.
+    counts as hung, prints where it is and ends; null for never. pad_together: give all images of a step one
+    size, over micro-batches and processes, as one batch would. lr_scaling, lr_batch_size: `optimizer.lr` is
+    meant for steps of lr_batch_size images, and multiplied by the ratio of the batch size to it, or by its
+    root. gradient_compression: bf16 halves what processes send each other, and rounds. parallel: ddp keeps
+    the whole model in every process, fsdp divides parameters and optimizer state among them, for a model
+    that is too large.
     """
 
     iterations: int
@@ -43,6 +48,7 @@ class TrainOptions:
     lr_batch_size: int | None = None
     gradient_compression: Literal["none", "bf16"] = "none"
     hang_timeout: float | None = 300.0
+    parallel: Literal["ddp", "fsdp"] = "ddp"
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -66,6 +72,9 @@ class TrainOptions:
             )
         if self.lr_batch_size is not None and self.lr_batch_size < 1:
             raise ValueError(f"train.lr_batch_size: {self.lr_batch_size} is less than 1")
+        if self.parallel == "fsdp" and (self.precision == "fp16" or self.compile):
+            other = "train.compile" if self.compile else "train.precision: fp16"
+            raise ValueError(f"train.parallel: fsdp does not go with {other}; use ddp, or bf16 without compile")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"train.ema_decay: {self.ema_decay} is not between 0 and 1; null switches it off")
 

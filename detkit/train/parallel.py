@@ -19,7 +19,7 @@ CHECK_SIDE = 64
 
 
 def wrap_forward(detector: Any, options: TrainOptions, world_size: int) -> Any:
-    """What is called for the forward pass: the detector itself, compiled, or shared between processes.
+    """What is called for the forward pass: the detector itself, compiled, or wrapped in DDP.
 
     Every parameter takes part in every step (`check_gradients`), so nothing is searched for unused ones.
     Buffers are sent around only where a step changes them.
@@ -27,7 +27,7 @@ def wrap_forward(detector: Any, options: TrainOptions, world_size: int) -> Any:
     forward = detector
     if options.compile:
         forward = torch.compile(forward)
-    if world_size == 1:
+    if world_size == 1 or options.parallel == "fsdp":
         return forward
     forward = nn.parallel.DistributedDataParallel(
         forward,

@@ -20,6 +20,7 @@ FREE = frozenset(
         "train.max_minutes",
         "train.tensorboard",
         "train.hang_timeout",
+        "train.parallel",
         "data.loader.num_workers",
     }
 )

@@ -14,6 +14,7 @@ from detkit.train.checkpoint import BEST, FOLDER, Checkpoint, remove_old, save_c
 from detkit.train.hooks import Hook, StepReport
 from detkit.train.metrics import Recorder
 from detkit.train.parallel import share_buffers
+from detkit.train.sharded import gathered, load_whole, load_whole_optimizer, whole
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
@@ -47,7 +48,8 @@ class Evaluation(Hook):
         """Evaluates now."""
         trainer.pulse.enter("evaluation", trainer.step)
         share_buffers(trainer.model)
-        self.result, self.step = self.evaluate(trainer.model), trainer.step
+        with gathered(trainer.model):
+            self.result, self.step = self.evaluate(trainer.model), trainer.step
         if self.recorder is not None:
             self.recorder.evaluation(self.step, self.result)
         m = self.result.metrics
@@ -89,12 +91,13 @@ class Checkpoints(Hook):
         trainer.last_checkpoint = self._written
 
     def save(self, trainer: Trainer) -> None:
-        """Writes now, on the first process alone."""
+        """Writes now, on the first process alone; the others lend it their parts of a divided model."""
         trainer.pulse.enter("checkpoint", trainer.step)
-        if trainer.rank == 0:
+        if trainer.rank == 0 or trainer.sharded:
             checkpoint = self.capture(trainer)
-            checkpoint.optimizer = trainer.optimizer.state_dict()
+            checkpoint.optimizer = whole(trainer.optimizer.state_dict())
             checkpoint.scaler = trainer.scaler.state_dict()
+        if trainer.rank == 0:
             self._written = save_checkpoint(step_path(self.folder, trainer.step), checkpoint)
             remove_old(self.folder, trainer.options.keep_last)
         self._saved = trainer.step
@@ -106,8 +109,9 @@ class Checkpoints(Hook):
         ap = self.evaluation.result.ap
         if ap is not None and (self.best_ap is None or ap > self.best_ap):
             self.best_ap = ap
-            if trainer.rank == 0:
-                save_checkpoint(self.folder / FOLDER / BEST, self.capture(trainer))
+            checkpoint = self.capture(trainer) if trainer.rank == 0 or trainer.sharded else None
+            if trainer.rank == 0 and checkpoint is not None:
+                save_checkpoint(self.folder / FOLDER / BEST, checkpoint)
 
     def capture(self, trainer: Trainer) -> Checkpoint:
         """Weights and counters as they are now."""
@@ -116,8 +120,8 @@ class Checkpoints(Hook):
         return Checkpoint(
             step=trainer.step,
             seed=trainer.seed,
-            model=trainer.detector.state_dict(),
-            ema=trainer.ema.module.state_dict() if trainer.ema else None,
+            model=whole(trainer.detector.state_dict()),
+            ema=whole(trainer.ema.module.state_dict()) if trainer.ema else None,
             config=self.config,
             classes=self.classes,
             train_seconds=trainer.train_seconds,
@@ -130,11 +134,11 @@ class Checkpoints(Hook):
         """Puts the trainer where the checkpoint was; its loader must start at the same step."""
         if checkpoint.optimizer is None or checkpoint.scaler is None:
             raise ValueError(f"{checkpoint.path} holds weights only: use it with --init-from")
-        trainer.detector.load_state_dict(checkpoint.model)
-        trainer.optimizer.load_state_dict(checkpoint.optimizer)
+        load_whole(trainer.detector, checkpoint.model)
+        load_whole_optimizer(trainer.optimizer, checkpoint.optimizer)
         trainer.scaler.load_state_dict(checkpoint.scaler)
         if trainer.ema and checkpoint.ema is not None:
-            trainer.ema.module.load_state_dict(checkpoint.ema)
+            load_whole(trainer.ema.module, checkpoint.ema)
             trainer.ema.updates = checkpoint.step
         trainer.step, trainer.train_seconds = checkpoint.step, checkpoint.train_seconds
         trainer.images_seen, self._written = checkpoint.images_seen, checkpoint.path

@@ -49,6 +49,7 @@ from detkit.train.run_folder import (
     write_json,
 )
 from detkit.train.run_hooks import Checkpoints, Evaluation, TimeLimit, stop_on_signals
+from detkit.train.sharded import gathered
 from detkit.train.speed import RankLog, speed_of_run
 from detkit.train.trainer import NonFiniteLossError, Trainer, rank_and_world_size
 from detkit.train.weights import format_rows, init_from
@@ -220,8 +221,9 @@ class Session:
             return 128 + self.trainer.signal
         if self.trainer.stop is not None:
             log.info("%s", self.trainer.stop)
-        if self.rank == 0:
-            self.finish()
+        with gathered(self.trainer.model):
+            if self.rank == 0:
+                self.finish()
         return 0
 
     def transforms(self, split: str) -> list[Any]:
@@ -270,7 +272,7 @@ class Session:
             + (", deterministic" if options.deterministic else ""),
             "model": f"{count / 1e6:.2f} M parameters, {learnt / 1e6:.2f} M of them learnt",
             "batch": f"{total} images a step = {self.world_size} processes x {options.accumulate} "
-            f"micro-batches x {each} images",
+            f"micro-batches x {each} images" + (f", {options.parallel}" if self.world_size > 1 else ""),
             "loss": f"{type(self.detector.class_loss).__name__} + {type(self.detector.box_loss).__name__}, "
             f"divided by {describe(self.detector.normalizer)}",
             "lr": self.describe_learning_rate(),

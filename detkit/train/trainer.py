@@ -24,6 +24,7 @@ from detkit.train.options import TrainOptions
 from detkit.train.parallel import check_gradients, largest_image, pad_to, wrap_forward
 from detkit.train.random import seed_everything
 from detkit.train.schedule import Schedule
+from detkit.train.sharded import local, shard
 
 log = logging.getLogger("detkit")
 
@@ -62,6 +63,11 @@ class Trainer:
         self.options, self.seed, self.device, self.hooks = options, seed, torch.device(device), hooks
         self.rank, self.world_size = rank_and_world_size()
         self.ema = Ema(detector, options.ema_decay) if options.ema_decay else None
+        self.sharded = options.parallel == "fsdp" and self.world_size > 1
+        if self.world_size > 1:
+            check_gradients(detector, self.device)
+        if self.sharded:
+            shard(detector, self.ema.module if self.ema else None, optimizer, options, self.device)
         self.forward = wrap_forward(detector, options, self.world_size)
         # Sums make larger gradients than means, so the scale starts lower than torch's 2^16.
         self.scaler = GradScaler(self.device.type, init_scale=2.0**12, enabled=options.precision == "fp16")
@@ -80,8 +86,6 @@ class Trainer:
 
     def run(self) -> None:
         """Steps until `options.iterations` are done or a stop was asked for."""
-        if self.world_size > 1:
-            check_gradients(self.detector, self.device)
         for hook in self.hooks:
             hook.before_train(self)
         while self.step < self.options.iterations and not self.stopping():
@@ -110,7 +114,7 @@ class Trainer:
         totals = torch.split(total[4:], [len(x) for x in gathered])
         divisor = self.detector.end_step(total[2], totals).double()
         self.scaler.unscale_(self.optimizer)
-        norm = scale_and_clip(self.parameters, self.world_size / divisor, self.options.clip_norm)
+        norm = scale_and_clip(self.parameters, self.world_size / divisor, self.options.clip_norm, self.sharded)
         # The one time in a step that the host waits for the device.
         *sums, gradient_norm = torch.cat([total[:4], divisor.view(1), own.view(-1), norm.view(1)]).tolist()
         classification, box, _, self._stops_asked, divided_by = sums[:5]
@@ -203,7 +207,9 @@ class Trainer:
 
     def gradients_shared(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Lets processes exchange gradients in the last micro-batch of a step only."""
-        if self.world_size == 1 or last:
+        if self.sharded:
+            self.forward.set_requires_gradient_sync(last)
+        if self.world_size == 1 or last or self.sharded:
             return contextlib.nullcontext()
         context: contextlib.AbstractContextManager[None] = self.forward.no_sync()
         return context
@@ -217,15 +223,21 @@ class Trainer:
         raise NonFiniteLossError(describe_non_finite(report, micro, own, self.last_checkpoint))
 
 
-def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | None) -> Tensor:
+def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | None, sharded: bool = False) -> Tensor:
     """Multiplies all gradients in place by `factor` and, beyond `clip_norm`, by clip_norm / norm.
 
-    Returns the gradient norm after scaling and before clipping, a double scalar on the device.
+    sharded: each process has a part of every gradient, and the norm is that of the whole. Returns the norm
+    after scaling and before clipping, a double scalar on the device.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = [local(p.grad) for p in parameters if p.grad is not None]
     if not gradients:
         return factor.new_zeros(())
-    norm = nn.utils.get_total_norm(gradients).double() * factor
+    norm = nn.utils.get_total_norm(gradients).double()
+    if sharded:
+        squares = norm.square()
+        dist.all_reduce(squares)
+        norm = squares.sqrt()
+    norm = norm * factor
     if clip_norm is not None:
         factor = factor * (clip_norm / (norm + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
