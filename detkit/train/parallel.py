@@ -61,10 +61,15 @@ def share_buffers(model: nn.Module) -> None:
 def largest_image(micro: Sequence[Batch], device: torch.device, world_size: int) -> tuple[int, int]:
     """Height and width of the largest batch of a step, over its micro-batches and all processes."""
     sides = torch.tensor([max(b.images.shape[-2] for b in micro), max(b.images.shape[-1] for b in micro)])
-    if world_size > 1:
+    if world_size == 1:
+        height, width = sides.tolist()
+        return int(height), int(width)
+    # A stream of its own, so that the host waits for the other processes only, not for what is left of the
+    # step before on this device.
+    with torch.cuda.stream(torch.cuda.Stream(device) if device.type == "cuda" else None):  # type: ignore[no-untyped-call]
         sides = sides.to(device)
         dist.all_reduce(sides, op=dist.ReduceOp.MAX)
-    height, width = sides.tolist()
+        height, width = sides.tolist()
     return int(height), int(width)
 
 
@@ -74,17 +79,19 @@ def pad_to(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.pad(images, (0, width, 0, height)) if height or width else images
 
 
-def check_gradients(detector: Any, device: torch.device) -> None:
+def check_gradients(detector: Any, device: torch.device) -> bool:
     """Raises ValueError with the names of trainable parameters that an image gives no gradient.
 
     Processes exchange the gradient of every parameter, so one that is missing on one of them stops all.
-    Looked at is an image without objects and one that an object fills; of a copy, which draws no number.
+    Looked at is an image without objects and one that an object fills, of a copy. Returns whether the copy
+    drew random numbers, as dropout does; the generators are left as they were.
     """
     model = copy.deepcopy(detector).train()
     side = float(CHECK_SIDE)
     boxes = {"without objects": torch.zeros(0, 4), "with an object": torch.tensor([[0.0, 0.0, side, side]])}
     names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        before = generator_state(device)
         for what, there in boxes.items():
             # Two images: batch normalisation has nothing to normalise over a single cell.
             images = torch.zeros(2, len(model.pixels.mean), CHECK_SIDE, CHECK_SIDE, dtype=torch.uint8, device=device)
@@ -101,3 +108,9 @@ def check_gradients(detector: Any, device: torch.device) -> None:
                     "every parameter must take part in every step: use it in forward (times zero at least), or "
                     "switch it off by requires_grad_(False)"
                 )
+        return not torch.equal(before, generator_state(device))
+
+
+def generator_state(device: torch.device) -> Tensor:
+    """The state of the generator that a device draws from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()

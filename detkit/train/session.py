@@ -203,6 +203,11 @@ class Session:
             warn_of_slow_precision(self.options, self.device)
             parts = self.options.accumulate * self.world_size
             warn_of_the_split(self.detector, parts, self.loader_options.batch_size // parts)
+            if self.trainer.draws_numbers:
+                log.warning(
+                    "the network draws random numbers while it trains (dropout, stochastic depth): another number "
+                    "of processes draws others"
+                )
             warn_of_misfits(
                 self.detector, self.train_set, self.transforms("train"), self.loader_options,
                 seed=self.config.seed, config=self.config.name,

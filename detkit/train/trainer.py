@@ -64,8 +64,7 @@ class Trainer:
         self.rank, self.world_size = rank_and_world_size()
         self.ema = Ema(detector, options.ema_decay) if options.ema_decay else None
         self.sharded = options.parallel == "fsdp" and self.world_size > 1
-        if self.world_size > 1:
-            check_gradients(detector, self.device)
+        self.draws_numbers = self.world_size > 1 and check_gradients(detector, self.device)
         if self.sharded:
             shard(detector, self.ema.module if self.ema else None, optimizer, options, self.device)
         self.forward = wrap_forward(detector, options, self.world_size)

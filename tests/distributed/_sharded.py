@@ -1,5 +1,6 @@
 """A worker of test_sharded: trains, saves, resumes and calls a divided detector; also the same in one process."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -44,11 +45,12 @@ def build(config, folder, resume=None):
 
 def state_of(trainer):
     """Everything that goes on into the next step, as one process has it."""
-    return {
+    state = {
         "model": whole(trainer.detector.state_dict()),
         "ema": whole(trainer.ema.module.state_dict()),
         "optimizer": whole(trainer.optimizer.state_dict())["state"],
     }
+    return copy.deepcopy(state)
 
 
 def train(config, folder, resume=None):

@@ -1,6 +1,7 @@
 """`train.parallel: fsdp`: the model of one process, in parts; the same checkpoint. Two real processes, gloo."""
 
 import importlib.util
+import os
 import socket
 import subprocess
 import sys
@@ -37,12 +38,8 @@ def start(folder, overrides, processes=2):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {
-        "WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
+    meeting = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environ = {**os.environ, **meeting, "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
             [sys.executable, str(WORKER), str(folder), *overrides], cwd=ROOT,

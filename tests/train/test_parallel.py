@@ -48,7 +48,7 @@ def test_a_detector_whose_parameters_all_learn_passes_and_is_left_alone():
     model = detector()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    check_gradients(model, CPU)
+    assert not check_gradients(model, CPU)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
     assert all(p.grad is None for p in model.parameters())
@@ -61,6 +61,14 @@ def test_a_parameter_without_gradient_is_named_with_the_way_out():
         check_gradients(model, CPU)
     model.neck.forgotten.requires_grad_(False)
     check_gradients(model, CPU)
+
+
+def test_dropout_is_noticed():
+    model = detector()
+    model.neck.register_forward_hook(lambda _, __, out: {k: nn.functional.dropout(v, 0.1) for k, v in out.items()})
+    state = torch.get_rng_state()
+    assert check_gradients(model, CPU)
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_a_loss_that_forgets_the_empty_image_is_found(monkeypatch):
