@@ -26,11 +26,13 @@ from torch import Tensor, nn
 from detkit.compare.diagnosis import diagnose
 from detkit.compare.matches import match, save_matches
 from detkit.config import Config, load_config
+from detkit.data.datasets.base import DetectionDataset, Subset
 from detkit.data.loader import LoaderOptions, build_train_loader
 from detkit.data.random import at_position
 from detkit.distributed.environment import Place
 from detkit.distributed.group import Meeting
 from detkit.evaluate.run import collect
+from detkit.registry import DATASETS
 from detkit.structures import Batch
 from detkit.train.checkpoint import saved_steps
 from detkit.train.metrics import run_log
@@ -66,10 +68,37 @@ def run_cell(config: Config, folder: Path) -> int:
     return code
 
 
-def make_session(config: Config, folder: Path, *, resume: bool) -> Session:
-    """The training of a cell: one process."""
+def make_session(config: Config, folder: Path, *, resume: bool, held_out: bool = False) -> Session:
+    """The training of a cell: one process. held_out: on a part of the training data, validated on the rest."""
     device = set_up_torch(config.options("train"))
-    return Session(config, folder, resume=resume, init_weights=None, meeting=Meeting(Place()), device=device)
+    data_sets = hold_out(DATASETS.build(config.require("data.train.dataset"))) if held_out else None
+    return Session(
+        config, folder, resume=resume, init_weights=None, meeting=Meeting(Place()), device=device, data_sets=data_sets
+    )
+
+
+def hold_out(dataset: DetectionDataset) -> tuple[DetectionDataset, DetectionDataset]:
+    """Four fifths of a data set and the last fifth, by a fixed shuffle."""
+    order = np.random.default_rng(0).permutation(len(dataset)).tolist()
+    cut = len(order) - max(1, len(order) // HELD_OUT)
+    kept, held = sorted(order[:cut]), sorted(order[cut:])
+    return Subset(dataset, kept, f"{dataset.name}, kept"), Subset(dataset, held, f"{dataset.name}, held out")
+
+
+HELD_OUT = 5
+
+
+def run_trial(config: Config, folder: Path) -> int:
+    """A short run for tuning: an ordinary training on the held-out split, without what a cell notes."""
+    resume = bool(saved_steps(folder))
+    prepare_folder(folder, resume=resume, overwrite=not resume)
+    with run_log(folder):
+        try:
+            return make_session(config, folder, resume=resume, held_out=True).run()
+        except NonFiniteLossError as error:
+            log.error("%s", error)
+            write_json(folder / CELL, {"status": DIVERGED_RUN, "error": str(error)})
+            return DIVERGED
 
 
 def finish(session: Session) -> None:
@@ -206,13 +235,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--measure", action="store_true", help="time a few steps and print JSON")
-    args = parser.parse_args(argv)
-    config = load_config(args.config, [f"seed={args.seed}"])
+    parser.add_argument(
+        "--trial", action="store_true", help="train on a part of the training data, validate on the rest"
+    )
+    args, overrides = parser.parse_known_args(argv)
+    config = load_config(args.config, [f"seed={args.seed}", *overrides])
     if args.measure:
         print(json.dumps(measure(config, args.output)))
         return 0
     try:
-        return run_cell(config, args.output)
+        return run_trial(config, args.output) if args.trial else run_cell(config, args.output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

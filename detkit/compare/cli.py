@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 MAY_DIFFER = ("data", "code", "config")
+TUNABLE = ("weight", "lr")
 EPILOG = """examples:
   detkit compare configs/quickstart/shapes.yaml configs/losses/focal.yaml configs/losses/bce.yaml --seeds 3
   detkit compare configs/quickstart/shapes.yaml --grid losses.classification.gamma=0,1,2 --baseline config
@@ -32,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; default 1")
     parser.add_argument("--launcher", choices=("local", "ray"), default="local",
                         help="processes of this machine, or a Ray cluster (pip install 'detkit[ray]')")  # fmt: skip
+    parser.add_argument("--tune", default="", metavar="weight,lr",
+                        help="each variant first chooses these for itself, on held-out training data")  # fmt: skip
     parser.add_argument("--title", help="headline of the report")
     parser.add_argument("--allow", default="", metavar="data,code,config", help="with report: what may differ")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, and the time it will take")
@@ -59,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
         print(describe(plan, folder, jobs=args.jobs))
         return 0
     command = shlex.join(["detkit", *sys.argv[1:]])
-    return run_bench(plan, folder, jobs=args.jobs, command=command, launcher=LAUNCHERS[args.launcher])
+    return run_bench(plan, folder, jobs=args.jobs, command=command, launcher=LAUNCHERS[args.launcher],
+                     tune=words_of("--tune", args.tune, TUNABLE))  # fmt: skip
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -75,15 +79,21 @@ def parse_seeds(text: str) -> list[int]:
     return list(range(numbers[0]))
 
 
+def words_of(option: str, text: str, known: tuple[str, ...]) -> list[str]:
+    """`a,b` -> [a, b]; ValueError for a word that isn't known."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if unknown := [word for word in words if word not in known]:
+        raise ValueError(f"{option}: {', '.join(unknown)} is none of {', '.join(known)}")
+    return words
+
+
 def report(args: argparse.Namespace) -> int:
     """Writes the reports of a bench again from its runs, or those of several benches together."""
     from detkit.compare.collect import collect_results
     from detkit.compare.report import write_reports
 
     folders = [Path(text) for text in args.variants]
-    allow = [word.strip() for word in args.allow.split(",") if word.strip()]
-    if unknown := [word for word in allow if word not in MAY_DIFFER]:
-        raise ValueError(f"--allow: {', '.join(unknown)} is none of {', '.join(MAY_DIFFER)}")
+    allow = words_of("--allow", args.allow, MAY_DIFFER)
     if not folders:
         raise ValueError("detkit compare report takes the folder of a bench, or several")
     if len(folders) > 1 and args.output is None:

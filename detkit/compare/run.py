@@ -19,12 +19,19 @@ log = logging.getLogger("detkit")
 Launcher = Callable[..., None]
 
 
-def run_bench(plan: Plan, folder: Path, *, jobs: int, command: str, launcher: Launcher = launch_local) -> int:
-    """Runs what isn't done, then writes the reports; 0 if every run finished or diverged, else 1."""
+def run_bench(
+    plan: Plan, folder: Path, *, jobs: int, command: str, launcher: Launcher = launch_local, tune: Sequence[str] = ()
+) -> int:
+    """Runs what isn't done, then writes the reports; 0 if every run finished or diverged, else 1.
+
+    tune: of `weight` and `lr`, what each variant first chooses for itself, see `detkit.compare.tune`.
+    """
     from detkit.compare.collect import collect_results
     from detkit.compare.report import write_reports
+    from detkit.compare.tune import tuned
 
     folder.mkdir(parents=True, exist_ok=True)
+    plan = tuned(plan, folder, tune, jobs=jobs, launcher=launcher)
     save_plan(plan, folder, command)
     cells = list(plan.cells(folder))
     todo = [cell for cell in cells if state(cell) is None]

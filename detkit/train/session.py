@@ -132,13 +132,14 @@ class Session:
     """What a run is made of, built in order of dependence."""
 
     def __init__(self, config: Config, folder: Path, *, resume: bool, init_weights: str | None, meeting: Meeting,
-                 device: torch.device, profile: int | None = None) -> None:  # fmt: skip
+                 device: torch.device, profile: int | None = None,
+                 data_sets: tuple[DetectionDataset, DetectionDataset] | None = None) -> None:  # fmt: skip
         self.config, self.folder, self.meeting = config, folder, meeting
         self.options: TrainOptions = config.options("train")
         self.loader_options = config.options("data.loader")
         self.rank, self.world_size = rank_and_world_size()
         self.device = device
-        self.train_set, self.val_set = build_data_sets(config)
+        self.train_set, self.val_set = data_sets or build_data_sets(config)
         self.network: dict[str, str] = {}
         self.same_data = check_data(meeting, self.train_set, self.val_set)
         self.classes: ClassMap = self.train_set.classes

@@ -98,13 +98,33 @@ def _image_of_box(records: Records) -> list[int]:
     return found
 
 
+class Subset(DetectionDataset):
+    """Some images of another data set, in the order of `indices`."""
+
+    def __init__(self, dataset: DetectionDataset, indices: Sequence[int], name: str) -> None:
+        self.whole, self.indices = dataset, list(indices)
+        self.name, self.classes, self.problems = name, dataset.classes, Problems()
+        if not self.indices:
+            raise ValueError(f"{name}: no image of the {len(dataset)} is in it")
+        self.records = chosen_records(dataset.records, self.indices, name)
+
+    def load_image(self, index: int) -> Image:
+        """See `DetectionDataset.load_image`."""
+        return self.whole.load_image(self.indices[index])
+
+
 def without_empty(records: Records, name: str) -> Records:
     """The images with at least one object; an error if none has."""
     kept = _image_of_box(records)
     if not kept:
         raise ValueError(f"{name}: keep_empty: false removed all {len(records)} images, for none has a usable box")
+    return chosen_records(records, kept, name)
+
+
+def chosen_records(records: Records, indices: Sequence[int], name: str) -> Records:
+    """The annotations of some images."""
     builder = RecordsBuilder(name, "error")
-    for i in kept:
+    for i in indices:
         a = records.annotation(i)
         height, width = records.sizes[i].tolist()
         builder.add(
