@@ -129,7 +129,10 @@ def rendezvous(options: LaunchOptions, address: str | None) -> Any:
     # read_timeout: of each of the several questions that a machine asks before it gives up a lost meeting point.
     settings: dict[str, Any] = {"join_timeout": CHECK_SECONDS if options.check else JOIN_SECONDS, "read_timeout": 20}
     if options.rdzv and options.node_rank is not None:
-        settings["is_host"] = is_own_address(options.rdzv.rpartition(":")[0], address, options.node_rank)
+        host, _, port = options.rdzv.rpartition(":")
+        own = is_own_address(host, address, options.node_rank)
+        # Two "machines" on one, as in a try at home: machine 0 keeps the meeting point.
+        settings["is_host"] = own and (options.node_rank == 0 or not answers_soon(host, int(port)))
     several = options.max_nodes > 1
     return get_rendezvous_handler(
         RendezvousParameters(
@@ -142,6 +145,21 @@ def rendezvous(options: LaunchOptions, address: str | None) -> Any:
             **settings,
         )
     )
+
+
+def answers_soon(host: str, port: int) -> bool:
+    """Whether something listens there within some seconds."""
+    deadline = time.monotonic() + NEIGHBOUR_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((host, port), timeout=1.0).close()
+            return True
+        except OSError:
+            time.sleep(0.2)
+    return False
+
+
+NEIGHBOUR_SECONDS = 15.0
 
 
 def is_own_address(host: str, address: str | None, node_rank: int) -> bool:
