@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from detkit.norms import FrozenBatchNorm2d, NormName, norm_layer
+from detkit.norms import FrozenBatchNorm2d, NormName, SyncBatchNorm2d, norm_layer
 
 EPS, MOMENTUM = 1e-3, 0.03
 """Of batch normalisation: epsilon as in every MobileNetV3, momentum as torchvision's SSDlite was trained with."""
@@ -18,7 +18,7 @@ def mobile_norm(name: NormName) -> Callable[[int], nn.Module]:
     layers: dict[str, Callable[[int], nn.Module]] = {
         "frozen_bn": partial(FrozenBatchNorm2d, eps=EPS),
         "bn": partial(nn.BatchNorm2d, eps=EPS, momentum=MOMENTUM),
-        "sync_bn": partial(nn.SyncBatchNorm, eps=EPS, momentum=MOMENTUM),
+        "sync_bn": partial(SyncBatchNorm2d, eps=EPS, momentum=MOMENTUM),
     }
     return layers.get(name) or norm_layer(name)
 

@@ -53,18 +53,23 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{len(self.weight)}, eps={self.eps}"
 
 
-class SyncBatchNorm2d(nn.SyncBatchNorm):
+class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over the images of all processes; in one process it is nn.BatchNorm2d.
 
     torch's own does it on a GPU; on a CPU sums and squares are added up by a collective that gradients go through.
+    It is no nn.SyncBatchNorm, as DistributedDataParallel refuses those on a CPU.
     """
+
+    process_group = None
+    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, num_features, H, W) -> the same shape."""
         alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-        if alone or x.is_cuda or not self.training:
-            normalised: Tensor = super().forward(x)
-            return normalised
+        if alone or not self.training:
+            return super().forward(x)
+        if x.is_cuda:
+            return nn.SyncBatchNorm.forward(self, x)  # type: ignore[arg-type]
         from torch.distributed.nn.functional import all_reduce
 
         count = x.numel() / x.shape[1]
@@ -74,10 +79,11 @@ class SyncBatchNorm2d(nn.SyncBatchNorm):
         mean, square = (total[:-1] / number).chunk(2)
         variance = square - mean.square()
         self._keep(mean.detach(), (variance * number / (number - 1)).detach())
-        shape = (1, -1, 1, 1)
-        scale = (variance + self.eps).rsqrt().to(x.dtype) * self.weight
-        shift = self.bias - mean.to(x.dtype) * scale
-        return torch.addcmul(shift.view(shape), x, scale.view(shape))
+        scale = (variance + self.eps).rsqrt() * self.weight
+        shift = self.bias - mean * scale
+        exact = torch.promote_types(x.dtype, self.weight.dtype)
+        scale, shift = (v.to(exact).view(1, -1, 1, 1) for v in (scale, shift))
+        return torch.addcmul(shift, x.to(exact), scale).to(x.dtype)
 
     def _keep(self, mean: Tensor, variance: Tensor) -> None:
         """Moves the running statistics."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from detkit.norms import FrozenBatchNorm2d, group_norm, norm_layer
+from detkit.norms import FrozenBatchNorm2d, SyncBatchNorm2d, group_norm, norm_layer
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -33,5 +33,5 @@ def test_frozen_is_batch_norm_in_evaluation_gradient_included(memory_format):
 def test_every_word_gives_a_layer_and_groups_have_two_channels():
     for name in ("frozen_bn", "bn", "gn"):
         assert norm_layer(name)(32)(torch.randn(2, 32, 3, 3)).shape == (2, 32, 3, 3)
-    assert isinstance(norm_layer("sync_bn")(8), nn.SyncBatchNorm)
+    assert isinstance(norm_layer("sync_bn")(8), SyncBatchNorm2d)
     assert [group_norm(c).num_groups for c in (256, 64, 32, 96, 6, 3)] == [32, 32, 16, 16, 1, 1]

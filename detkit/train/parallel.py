@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detkit.norms import SyncBatchNorm2d
 from detkit.structures import Batch, Targets
 from detkit.train.options import TrainOptions
 
@@ -46,7 +47,8 @@ def wrap_forward(detector: Any, options: TrainOptions, world_size: int) -> Any:
 def has_own_statistics(model: nn.Module) -> bool:
     """Whether a layer keeps running statistics of this process's images alone."""
     return any(
-        isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, nn.SyncBatchNorm) for m in model.modules()
+        isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, (nn.SyncBatchNorm, SyncBatchNorm2d))
+        for m in model.modules()
     )
 
 
