@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,10 @@ from detkit.norms import SyncBatchNorm2d
 from detkit.structures import Batch, Targets
 from detkit.train.options import TrainOptions
 
+log = logging.getLogger("detkit")
+
+FEW_IMAGES = 4
+"""Batch normalisation over fewer is poor."""
 CHECK_SIDE = 64
 """Pixels of the images of `check_gradients`."""
 
@@ -116,3 +121,28 @@ def check_gradients(detector: Any, device: torch.device) -> bool:
 def generator_state(device: torch.device) -> Tensor:
     """The state of the generator that a device draws from."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def warn_of_the_split(detector: Any, parts: int, images: int, draws_numbers: bool = False) -> None:
+    """Says what makes a step depend on how many processes and micro-batches it is divided into.
+
+    parts: micro-batches of all processes together. images: how many there are in one.
+    """
+    if parts > 1 and detector.class_loss.batch_wise:
+        log.warning(
+            "%s looks at the images of a micro-batch together: the result depends on how a step is divided",
+            type(detector.class_loss).__name__,
+        )
+    few = images < FEW_IMAGES
+    if has_own_statistics(detector) and (parts > 1 or few):
+        depends = "; the result depends on how a step is divided" if parts > 1 else ""
+        log.warning(
+            "norm: bn normalises over the %d images of one micro-batch of one process%s%s; sync_bn is over those of "
+            "all processes, gn and frozen_bn are over each image",
+            images, ", which are few" if few else "", depends,
+        )  # fmt: skip
+    if draws_numbers:
+        log.warning(
+            "the network draws random numbers while it trains (dropout, stochastic depth): another number of processes "
+            "draws others"
+        )

@@ -31,7 +31,7 @@ from detkit.structures import Batch, ClassMap, Detections
 from detkit.train.checkpoint import as_full_disk, load_checkpoint, saved_steps
 from detkit.train.metrics import Recorder, log_path, run_log
 from detkit.train.options import TrainOptions
-from detkit.train.parallel import has_own_statistics
+from detkit.train.parallel import warn_of_the_split
 from detkit.train.profile import Profile
 from detkit.train.random import seed_everything, set_deterministic
 from detkit.train.resume import find_resumable
@@ -203,12 +203,8 @@ class Session:
             log.info("%s", self.header())
             warn_of_slow_precision(self.options, self.device)
             parts = self.options.accumulate * self.world_size
-            warn_of_the_split(self.detector, parts, self.loader_options.batch_size // parts)
-            if self.trainer.draws_numbers:
-                log.warning(
-                    "the network draws random numbers while it trains (dropout, stochastic depth): another number "
-                    "of processes draws others"
-                )
+            images = self.loader_options.batch_size // parts
+            warn_of_the_split(self.detector, parts, images, draws_numbers=self.trainer.draws_numbers)
             warn_of_misfits(
                 self.detector, self.train_set, self.transforms("train"), self.loader_options,
                 seed=self.config.seed, config=self.config.name,
@@ -336,23 +332,6 @@ def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None
     for group in optimizer.param_groups:
         group["lr"] *= factor
         group["initial_lr"] *= factor
-
-
-def warn_of_the_split(detector: Any, parts: int, images: int) -> None:
-    """Says what makes a step depend on how many processes and micro-batches it is divided into."""
-    if parts == 1:
-        return
-    if detector.class_loss.batch_wise:
-        log.warning(
-            "%s looks at the images of a micro-batch together: the result depends on how a step is divided",
-            type(detector.class_loss).__name__,
-        )
-    if has_own_statistics(detector):
-        log.warning(
-            "norm: bn normalises over the %d images of one micro-batch of one process: the result depends on how a "
-            "step is divided%s; sync_bn, gn and frozen_bn do not",
-            images, ", and is poor over few images" if images < 8 else "",
-        )  # fmt: skip
 
 
 def format_lines(lines: Mapping[str, str]) -> str:

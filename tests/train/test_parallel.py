@@ -9,7 +9,7 @@ from detkit.detectors.build import build_detector
 from detkit.norms import SyncBatchNorm2d
 from detkit.structures import Batch, Targets
 from detkit.train.options import TrainOptions
-from detkit.train.parallel import check_gradients, has_own_statistics, largest_image, pad_to
+from detkit.train.parallel import check_gradients, has_own_statistics, largest_image, pad_to, warn_of_the_split
 
 CPU = torch.device("cpu")
 
@@ -81,6 +81,29 @@ def test_a_loss_that_forgets_the_empty_image_is_found(monkeypatch):
     monkeypatch.setattr(model.box_loss, "forward", forgetful)
     with pytest.raises(ValueError, match=r"images without objects give no gradient to .*head\.box_out"):
         check_gradients(model, CPU)
+
+
+def said(caplog, model, *arguments):
+    caplog.clear()
+    warn_of_the_split(model, *arguments)
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_what_depends_on_the_split_is_said(caplog):
+    plain = detector("backbone.norm=gn", "neck.norm=gn")
+    with_bn = detector("backbone.norm=bn", "neck.norm=gn")
+    mining = detector("backbone.norm=gn", "neck.norm=gn", "losses.classification={type: GHMCLoss}")
+    (bn,) = said(caplog, with_bn, 4, 2)
+    assert "over the 2 images of one micro-batch of one process, which are few; the result depends" in bn
+    (few,) = said(caplog, with_bn, 1, 2)
+    assert "which are few; sync_bn" in few
+    assert said(caplog, with_bn, 1, 8) == []
+    (mined,) = said(caplog, mining, 2, 4)
+    assert "GHMCLoss looks at the images of a micro-batch together" in mined
+    assert said(caplog, mining, 1, 8) == []
+    (drawn,) = said(caplog, plain, 2, 4, True)
+    assert "another number of processes draws others" in drawn
+    assert said(caplog, plain, 8, 1) == []
 
 
 @pytest.mark.parametrize(("norm", "own"), [("bn", True), ("sync_bn", False), ("gn", False), ("frozen_bn", False)])
