@@ -94,8 +94,8 @@ def check_gradients(detector: Any, device: torch.device) -> bool:
     drew random numbers, as dropout does; the generators are left as they were.
     """
     model = copy.deepcopy(detector).train()
-    side = float(CHECK_SIDE)
-    boxes = {"without objects": torch.zeros(0, 4), "with an object": torch.tensor([[0.0, 0.0, side, side]])}
+    whole = torch.tensor([[0, 0, CHECK_SIDE, CHECK_SIDE]], dtype=torch.float32)
+    boxes = {"without objects": whole[:0], "with an object": whole}
     names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         before = generator_state(device)
