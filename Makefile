@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/detkit train configs/quickstart/shapes.yaml --output runs/quickstart --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .
