@@ -21,14 +21,14 @@ from detkit.evaluate.options import EvaluatorOptions
 CLASSES = ("a", "b")
 OPTIONS = EvaluatorOptions()
 LUCK = 0.04
-"""Of one training: gives about 0.7 points of AP between seeds, as on the data set that is made on the spot."""
+"""Of one training: some 1.2 points of AP from seed to seed, as after 600 steps on the shapes. COCO: a quarter of it."""
 
 
-def bench(random, skills, *, seeds=3, images=60, resamples=150):
+def bench(random, skills, *, seeds=3, images=60, resamples=150, luck=LUCK):
     """analyse() of a simulated bench: variant name -> skill, the first is the baseline."""
     truth = make_images(random, images)
     found = {
-        name: {s: match(truth, train(random, truth, skill, LUCK), 2, OPTIONS) for s in range(seeds)}
+        name: {s: match(truth, train(random, truth, skill, luck), 2, OPTIONS) for s in range(seeds)}
         for name, skill in skills.items()
     }
     states = {name: dict.fromkeys(runs, "finished") for name, runs in found.items()}
@@ -140,7 +140,7 @@ def test_of_100_benches_of_the_same_loss_at_least_95_show_nothing():
 
 @pytest.mark.slow
 def test_two_points_less_are_found():
-    better, worse, mean = shown({"a": Skill(), "b": Skill(jitter=0.105)}, benches=40, images=200)
+    better, worse, mean = shown({"a": Skill(), "b": Skill(jitter=0.105)}, benches=40, images=200, luck=LUCK / 4)
     print(f"\nworse by {-100 * mean:.2f} points: found in {worse} of 40 benches of 3 seeds, 200 images")
     assert better == 0
     assert worse >= 32
