@@ -20,8 +20,10 @@ from detkit.evaluate.options import EvaluatorOptions
 
 CLASSES = ("a", "b")
 OPTIONS = EvaluatorOptions()
-LUCK = 0.04
-"""Of one training: some 1.2 points of AP from seed to seed, as after 600 steps on the shapes. COCO: a quarter of it."""
+LUCK = 0.3
+"""Of one training: about one point of AP from seed to seed, as after 600 steps on the shapes."""
+STEADY = 0.1
+"""0.4 points from seed to seed, as on COCO."""
 
 
 def bench(random, skills, *, seeds=3, images=60, resamples=150, luck=LUCK):
@@ -140,7 +142,8 @@ def test_of_100_benches_of_the_same_loss_at_least_95_show_nothing():
 
 @pytest.mark.slow
 def test_two_points_less_are_found():
-    better, worse, mean = shown({"a": Skill(), "b": Skill(jitter=0.105)}, benches=40, images=200, luck=LUCK / 4)
-    print(f"\nworse by {-100 * mean:.2f} points: found in {worse} of 40 benches of 3 seeds, 200 images")
+    worse_by_two = {"a": Skill(), "b": Skill(jitter=0.1057)}
+    better, worse, mean = shown(worse_by_two, benches=20, images=400, luck=STEADY)
+    print(f"\nworse by {-100 * mean:.2f} points: found in {worse} of 20 benches of 3 seeds, 400 images")
     assert better == 0
-    assert worse >= 32
+    assert worse >= 16
