@@ -28,6 +28,7 @@ def made_up(random: np.random.Generator, images: int, detections: int, objects: 
     return ClassMatches(
         image=random.integers(0, images, detections).astype(np.int32),
         base=np.ones(detections, bool),
+        twin=np.zeros(detections, bool),
         rows=rows,
         right=tuple(np.ones(len(r), bool) for r in rows),
         change=tuple(np.zeros(len(r), np.int8) for r in rows),

@@ -1,11 +1,13 @@
 """AP on resampled images: every resample gives each image a weight, how often it was drawn.
 
-A resample in which an image was drawn twice is one with two such images, so the figures are those that the
-evaluator gives for it; only where detections of different images have the very same score may their order
-differ. Letters: R resamples, N images, D detections of a class, P right ones at a threshold.
+A resample in which an image was drawn twice is one with two such images, next to each other, and the figures
+are those that the evaluator gives for it, equal scores or not. A class without an object in the resample has
+no AP and is left out of the mean, as in the evaluator. Letters: R resamples, N images, D detections of a class.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -66,19 +68,63 @@ def _class_ap(part: ClassMatches, weights: Tensor) -> NDArray[np.float64]:
     """(T, R) AP of one class in one area range."""
     resamples = len(weights)
     found = np.full((len(THRESHOLDS), resamples), np.nan)
-    per = max(1, CHUNK // max(len(part.image), 1))
-    image, base = torch.from_numpy(part.image).long(), torch.from_numpy(part.base)
     has_object = torch.from_numpy(np.flatnonzero(part.objects))
     objects = torch.from_numpy(part.objects)[has_object].to(torch.int32)
+    part, copies = _write_out(part, weights)
+    image, base = torch.from_numpy(part.image).long(), torch.from_numpy(part.base)
+    per = max(1, CHUNK // max(len(image), 1))
     for start in range(0, resamples, per):
         w = weights[start : start + per]
         total = (w[:, has_object] * objects).sum(dim=1)  # (r,)
+        if copies.shape[1]:
+            w = torch.cat((w, (w[:, copies[0]] > copies[1]).to(w.dtype)), dim=1)
         # Detections that count up to and with each one, where none is matched: the same at every threshold.
         counted = (w[:, image] * base).cumsum(dim=1, dtype=torch.int32) if any(len(r) for r in part.rows) else None
         for t in range(len(THRESHOLDS)):
             ap = _threshold_ap(part, t, w, image, counted, total)
             found[t, start : start + per] = torch.where(total > 0, ap, torch.nan).numpy()
     return found
+
+
+def _write_out(part: ClassMatches, weights: Tensor) -> tuple[ClassMatches, Tensor]:
+    """Detections of one image with the same score, written once for every time the image was drawn.
+
+    Of an image drawn twice, with a right and a wrong detection of the same score, the evaluator meets right,
+    wrong, right, wrong; a weight of two on each would be right, right, wrong, wrong. Returns the part, in which
+    such detections belong to images from N on, and (2, C): the image of each of those, and its copy c, which
+    is there if the image was drawn more than c times.
+    """
+    starts = np.flatnonzero(~part.twin)
+    sizes = np.diff(starts, append=len(part.twin))
+    right = np.zeros(len(part.twin), bool)
+    for rows, good in zip(part.rows, part.right, strict=True):
+        right[rows[good]] = True
+    chosen = (sizes > 1) & (np.add.reduceat(right, starts) > 0 if len(starts) else False)
+    if not chosen.any() or not len(weights):
+        return part, torch.zeros((2, 0), dtype=torch.int64)
+    drawn = weights.amax(dim=0).numpy()[part.image[starts]]
+    times = np.where(chosen, np.maximum(drawn, 1), 1)
+    group = np.repeat(np.arange(len(starts)), sizes * times)
+    within = np.arange(len(group)) - np.repeat(np.cumsum(sizes * times) - sizes * times, sizes * times)
+    source = starts[group] + within % sizes[group]
+    pairs = np.stack((part.image[source], within // sizes[group])).astype(np.int64)
+    copies, column = np.unique(pairs[:, chosen[group]], axis=1, return_inverse=True)
+    image = pairs[0].copy()
+    image[chosen[group]] = weights.shape[1] + column.reshape(-1)
+    kept = []
+    for rows in part.rows:
+        place = np.full(len(part.twin), -1)
+        place[rows] = np.arange(len(rows))
+        kept.append(place[source])
+    return replace(
+        part,
+        image=image,
+        base=part.base[source],
+        twin=part.twin[source],
+        rows=tuple(np.flatnonzero(k >= 0) for k in kept),
+        right=tuple(part.right[t][k[k >= 0]] for t, k in enumerate(kept)),
+        change=tuple(part.change[t][k[k >= 0]] for t, k in enumerate(kept)),
+    ), torch.from_numpy(copies)
 
 
 def _threshold_ap(

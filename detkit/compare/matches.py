@@ -27,6 +27,7 @@ class ClassMatches:
     """One class in one area range. Detections by falling score, of equal scores by image.
 
     image: (D,) number of the image, by ascending image id. base: (D,) bool, counts where it is unmatched.
+    twin: (D,) bool, is of the same image and has the same score as the one before it.
     rows: per threshold, ascending numbers of detections that are right, or whose counting differs from
     `base`; right: per threshold, for those rows, whether it is right; change: per threshold, what is
     added to `base` there: -1, 0 or 1. objects: (N,) objects of each image that count.
@@ -34,6 +35,7 @@ class ClassMatches:
 
     image: NDArray[np.int32]
     base: NDArray[np.bool_]
+    twin: NDArray[np.bool_]
     rows: tuple[NDArray[np.int64], ...]
     right: tuple[NDArray[np.bool_], ...]
     change: tuple[NDArray[np.int8], ...]
@@ -71,10 +73,11 @@ def _join(images: NDArray[Any]) -> ClassMatches:
         none = tuple(np.zeros(0, np.int64) for _ in THRESHOLDS)
         empty = tuple(np.zeros(0, bool) for _ in THRESHOLDS)
         change = tuple(np.zeros(0, np.int8) for _ in THRESHOLDS)
-        return ClassMatches(np.zeros(0, np.int32), np.zeros(0, bool), none, empty, change, objects)
+        return ClassMatches(np.zeros(0, np.int32), np.zeros(0, bool), np.zeros(0, bool), none, empty, change, objects)
     scores = np.concatenate([e["dtScores"] for _, e in there])
     order = np.argsort(-scores, kind="mergesort")
     image = np.repeat([i for i, _ in there], [len(e["dtScores"]) for _, e in there]).astype(np.int32)[order]
+    twin = np.concatenate(([False], (np.diff(scores[order]) == 0) & (np.diff(image) == 0)))
     matched = np.concatenate([e["dtMatches"] for _, e in there], axis=1).astype(bool)[:, order]
     ignored = np.concatenate([e["dtIgnore"] for _, e in there], axis=1).astype(bool)[:, order]
     # An unmatched detection is ignored for its area alone, at whichever threshold it is unmatched.
@@ -84,6 +87,7 @@ def _join(images: NDArray[Any]) -> ClassMatches:
     return ClassMatches(
         image,
         base,
+        twin,
         rows,
         tuple(right[t][r] for t, r in enumerate(rows)),
         tuple(change[t][r] for t, r in enumerate(rows)),
@@ -97,7 +101,7 @@ def save_matches(path: Path, matches: Matches) -> None:
     for k, areas in enumerate(matches.parts):
         for a, part in enumerate(areas):
             lengths = np.array([len(r) for r in part.rows])
-            for name in ("image", "base", "objects"):
+            for name in ("image", "base", "twin", "objects"):
                 arrays[f"{k}/{a}/{name}"] = getattr(part, name)
             for name in ("rows", "right", "change"):
                 arrays[f"{k}/{a}/{name}"] = np.concatenate(getattr(part, name))
@@ -113,10 +117,10 @@ def load_matches(path: Path) -> Matches:
     num_classes = 1 + max((int(name.partition("/")[0]) for name in content if "/" in name), default=-1)
 
     def part(k: int, a: int) -> ClassMatches:
-        get = {n: content[f"{k}/{a}/{n}"] for n in ("image", "base", "objects", "rows", "right", "change", "lengths")}
-        cuts = np.cumsum(get["lengths"])[:-1]
-        split = {name: tuple(np.split(get[name], cuts)) for name in ("rows", "right", "change")}
-        return ClassMatches(get["image"], get["base"], split["rows"], split["right"], split["change"], get["objects"])
+        flat = {name: content[f"{k}/{a}/{name}"] for name in ("image", "base", "twin", "objects")}
+        cuts = np.cumsum(content[f"{k}/{a}/lengths"])[:-1]
+        split = {name: tuple(np.split(content[f"{k}/{a}/{name}"], cuts)) for name in ("rows", "right", "change")}
+        return ClassMatches(**flat, rows=split["rows"], right=split["right"], change=split["change"])
 
     parts = tuple(tuple(part(k, a) for a in range(len(AREAS))) for k in range(num_classes))
     return Matches(parts, int(content["num_images"]))

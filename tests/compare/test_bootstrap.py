@@ -1,5 +1,7 @@
 """AP on resampled images is what the evaluator says of those images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from simulate import Skill, make_images, train
@@ -34,16 +36,16 @@ def repeated(truth, found, weights):
     return there, Shard(ids, found.counts[chosen], boxes, scores, labels)
 
 
-def evaluated(truth, found):
-    evaluator = CocoEvaluator(CLASSES, truth, OPTIONS)
+def evaluated(truth, found, options):
+    evaluator = CocoEvaluator(CLASSES, truth, options)
     evaluator.merge([found])
     return evaluator.compute()
 
 
-def compare(truth, found, weights):
-    values = average_precision(match(truth, found, 3, OPTIONS), weights, CLASSES.names)
+def compare(truth, found, weights, options=OPTIONS):
+    values = average_precision(match(truth, found, 3, options), weights, CLASSES.names)
     for i, drawn in enumerate(weights):
-        result = evaluated(*repeated(truth, found, drawn))
+        result = evaluated(*repeated(truth, found, drawn), options)
         wanted = {name: result.metrics[name] for name in METRICS}
         wanted |= {f"per_class:{name}": result.per_class[name]["ap"] for name in CLASSES.names}
         for name, value in wanted.items():
@@ -69,14 +71,27 @@ def test_more_detections_than_count_of_one_class():
     compare(truth, found, resample(4, 3, 1))
 
 
-def test_of_equal_scores_in_an_image_order_counts_as_in_the_evaluator():
-    random = np.random.default_rng(3)
+@pytest.mark.parametrize("engine", ["pycocotools", "faster"])
+@pytest.mark.parametrize("steps", [1, 4, 16])
+def test_equal_scores_within_and_between_images(steps, engine):
+    random = np.random.default_rng(steps)
     truth = make_images(random, 9)
-    found = train(random, truth, Skill(), luck=0.0)
-    # Equal within each image, different between images: the order inside an image is part of the definition.
-    scores = np.repeat(random.permutation(9) / 10 + 0.05, found.counts).astype(np.float32)
-    tied = found._replace(scores=scores)
-    compare(truth, tied, np.ones((1, 9), np.int32))
+    found = train(random, truth, Skill(wrong=6.0), luck=0.0)
+    found = found._replace(scores=(np.round(found.scores * steps) / steps).astype(np.float32))
+    weights = np.concatenate((np.ones((1, 9), np.int32), resample(9, 4, steps)))
+    assert weights.max() > 2
+    compare(truth, found, weights, replace(OPTIONS, engine=engine))
+
+
+def test_an_image_drawn_twice_with_equal_scores_by_hand():
+    one = np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32)
+    truth = GroundTruth(
+        np.array([1]), np.array([0, 1]), one[:1], np.zeros(1, int), np.zeros(1, bool), np.array([100.0])
+    )
+    found = Shard(np.array([1]), np.array([2]), one, np.full(2, 0.5, np.float32), np.zeros(2, int))
+    values = average_precision(match(truth, found, 1, OPTIONS), np.array([[1], [2]], np.int32), ("a",))
+    # Twice: right, wrong, right, wrong. Precision is 1 up to recall 1/2 (51 of 101 recalls), 2/3 beyond.
+    assert values["ap"] == pytest.approx([1.0, (51 + 50 * 2 / 3) / 101])
 
 
 @pytest.mark.parametrize("empty", ["objects", "detections", "both"])
@@ -117,7 +132,9 @@ def test_matches_survive_the_disk(tmp_path):
 def test_chunks_make_no_difference(monkeypatch):
     random = np.random.default_rng(0)
     truth = make_images(random, 10)
-    kept, weights = match(truth, train(random, truth, Skill(), luck=0.0), 3, OPTIONS), resample(10, 20)
+    found = train(random, truth, Skill(), luck=0.0)
+    found = found._replace(scores=np.round(found.scores * 4).astype(np.float32) / 4)
+    kept, weights = match(truth, found, 3, OPTIONS), resample(10, 20)
     whole = average_precision(kept, weights, CLASSES.names)
     monkeypatch.setattr("detkit.compare.bootstrap.CHUNK", 64)
     assert np.array_equal(whole["ap"], average_precision(kept, weights, CLASSES.names)["ap"])
