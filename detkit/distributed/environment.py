@@ -236,8 +236,8 @@ def port_of(job: str) -> int:
 
 def first_host(listed: str) -> str:
     """`gpu[03-05,9],cpu1` -> gpu03."""
-    match = re.match(r"([^\[,]+)(?:\[(\w+))?([^,\[\]]*)", re.sub(r"\[(\w+)[^\]]*\]", r"[\1", listed, count=1))
-    return f"{match[1]}{match[2] or ''}{match[3]}" if match else ""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", listed)
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first[0]) if first else ""
 
 
 def tasks_per_node(text: str, world_size: int, nodes: int) -> list[int]:

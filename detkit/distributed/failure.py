@@ -52,7 +52,7 @@ class Note:
     def told(self) -> str:
         """What a person reads: a user's error as in one process, a crash with its traceback."""
         if self.kind == "user":
-            return "\n".join(f"error: {line}" for line in self.text.splitlines())
+            return self.trace + "\n".join(f"error: {line}" for line in self.text.splitlines())
         return f"{self.trace.rstrip()}\nerror: rank {self.rank} on {self.host}: {self.text}".lstrip("\n")
 
     def short(self) -> str:
@@ -68,6 +68,8 @@ def describe(error: BaseException, place: Place) -> Note:
         code, kind = MISSING, "missing"
     elif isinstance(error, (ValueError, OSError, ImportError)) and not is_network(error):
         code, kind = getattr(error, "exit_code", WRONG_INPUT), "user"
+        if os.environ.get("DETKIT_TRACEBACK"):
+            trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     else:
         code, kind = CRASHED, "network" if is_network(error) else "crash"
         text = "".join(traceback.format_exception_only(type(error), error)).strip()
@@ -105,23 +107,26 @@ def run_worker(place: Place, work: Callable[[Meeting], int]) -> int:
     except Exception as error:
         first = meeting.post(describe(error, place))
         own = first.rank == place.rank
-        if place.launcher == "detkit" or (place.launcher == "torchrun" and own and first.kind != "user"):
-            # Our parent tells it; torchrun prints the traceback that it finds in the file, last.
-            write_error_file(first, own=own)
-        if own and (place.launcher != "detkit" and not (place.launcher == "torchrun" and first.trace)):
+        # Who started us tells it: our own parent, or torchrun, which prints what it finds in the files, last.
+        told = (place.launcher == "detkit" or (own and place.launcher == "torchrun")) and write_error_file(
+            first, own=own
+        )
+        if own and not told:
             print(first.told(), file=sys.stderr, flush=True)
+        meeting.leave()
         return first.code
 
 
-def write_error_file(note: Note, *, own: bool) -> None:
-    """The file by which torchelastic's agent learns what a worker died of, with the note added."""
+def write_error_file(note: Note, *, own: bool) -> bool:
+    """The file by which torchelastic's agent learns what a worker died of, with the note added; False without agent."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not path:
-        return
-    extra = {"py_callstack": note.trace or note.text, "timestamp": str(int(time.time()))}
+        return False
+    extra = {"py_callstack": note.trace or note.told(), "timestamp": str(int(time.time()))}
     message = {"message": note.text, "extraInfo": extra, "errorCode": note.code}
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"message": message, "detkit": {"note": asdict(note), "own": own}}, file)
+    return True
 
 
 def root_cause(failures: Mapping[int, Any]) -> tuple[Note, bool]:

@@ -24,6 +24,7 @@ log = logging.getLogger("detkit")
 
 JOIN_SECONDS = 60.0
 """After which a rank that isn't there is named and the run ends."""
+LEAVE_SECONDS = 10.0
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """What rank 0 may do while the others wait for it."""
 TCPStore: Any = dist.TCPStore  # type: ignore[attr-defined]
@@ -38,7 +39,7 @@ class Meeting:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.hosts = [socket.gethostname()] * place.world_size
+        self.hosts = [socket.gethostname() if rank == place.rank else "" for rank in range(place.world_size)]
         self._store: Any = None
         self._run: Any = None
         self._posted: Note | None = None
@@ -49,19 +50,14 @@ class Meeting:
         place = self.place
         if not place.is_worker:
             return
-        host, _, port = place.store.rpartition(":")
-        try:
-            base = TCPStore(
-                host, int(port), None, place.hosts_store, timedelta(seconds=seconds), wait_for_workers=False
-            )
-        except (dist.DistError, RuntimeError) as error:
-            raise MissingRankError(self._no_store(seconds, error)) from error
+        deadline = time.monotonic() + seconds
+        base = self._connect(seconds)
         self._run = PrefixStore(f"detkit/{place.run_id}", base)
         self._store = PrefixStore(f"round/{place.round}", self._run)
         if place.parent is not None:
             follow_parent(place.parent)
         facts = {"host": socket.gethostname(), "world_size": place.world_size, "launcher": NAMES[place.launcher]}
-        found = self.gather("here", facts, seconds)
+        found = self.gather("here", facts, max(deadline - time.monotonic(), min(seconds, 10.0)))
         self.hosts = [f["host"] for f in found]
         for rank, other in enumerate(found):
             if other["world_size"] != place.world_size:
@@ -101,10 +97,7 @@ class Meeting:
 
     def names(self, ranks: list[int]) -> str:
         """`rank 2 on node b, rank 3`: hosts where they are known."""
-        known = self._store is not None
-        return ", ".join(
-            f"rank {rank}" + (f" on {self.hosts[rank]}" if known and self.place.rank != rank else "") for rank in ranks
-        )
+        return ", ".join(f"rank {rank}" + (f" on {self.hosts[rank]}" if self.hosts[rank] else "") for rank in ranks)
 
     def post(self, note: Note) -> Note:
         """Leaves word of this process's failure; gives back the note of the run's first one."""
@@ -138,16 +131,52 @@ class Meeting:
             note = Note(**json.loads(self._store.get(FAILURE)))
             raise PeerFailedError(note.short())
 
-    def _no_store(self, seconds: float, error: Exception) -> str:
-        place, host = self.place, socket.gethostname()
-        if place.hosts_store:
-            taken = "EADDRINUSE" in str(error) or "in use" in str(error)
-            help_ = "another program has that port: set MASTER_PORT to a free one" if taken else str(error)
-            return f"rank 0 on {host} can't listen at {place.store}: {help_}"
-        return (
-            f"rank {place.rank} on {host} can't reach rank 0 at {place.store} within {seconds:.0f} s. Is rank 0 "
-            "started, is that its address as seen from here, does a firewall close the port?"
-        )
+    def leave(self, seconds: float = LEAVE_SECONDS) -> None:
+        """After a failure: the process that keeps the store stays until the others have read whose it was."""
+        if self._store is None:
+            return
+        try:
+            gone, deadline = self._store.add("gone", 1), time.monotonic() + seconds
+            while self.place.hosts_store and gone < self.place.world_size and time.monotonic() < deadline:
+                time.sleep(0.05)
+                gone = self._store.add("gone", 0)
+        except (dist.DistError, RuntimeError):
+            return  # its keeper has gone, and nobody waits
+
+    def _connect(self, seconds: float) -> Any:
+        """The store of all rounds, kept by this process or reached within `seconds`."""
+        place, here = self.place, socket.gethostname()
+        host, _, port = place.store.rpartition(":")
+        reason: Exception | None = None if place.hosts_store else reach(host, int(port), seconds)
+        if reason is None:
+            try:
+                wait = timedelta(seconds=max(seconds, 1.0))
+                return TCPStore(host, int(port), None, place.hosts_store, wait, wait_for_workers=False)
+            except (dist.DistError, RuntimeError) as error:
+                reason = error
+        if not place.hosts_store:
+            raise MissingRankError(
+                f"can't reach rank 0 at {place.store} within {seconds:.0f} s ({reason}). Is rank 0 started, is that "
+                "its address as seen from here, does a firewall close the port?"
+            ) from None
+        if "EADDRINUSE" in str(reason) or "in use" in str(reason):
+            raise MissingRankError(
+                f"another program on {here} has port {port}: set MASTER_PORT, on every rank, to a free one"
+            ) from None
+        raise MissingRankError(f"rank 0 can't listen at {place.store}: {reason}") from None
+
+
+def reach(host: str, port: int, seconds: float) -> OSError | None:
+    """Waits until something listens there; after `seconds`, what stood in the way."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=max(1.0, min(5.0, seconds))).close()
+            return None
+        except OSError as error:
+            if time.monotonic() > deadline:
+                return error
+            time.sleep(0.1)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,10 +147,10 @@ def worker_words(args: argparse.Namespace) -> list[str]:
 
 def parse_nodes(text: str) -> tuple[int, int]:
     """`2` -> (2, 2), `1:4` -> (1, 4)."""
-    least, _, most = text.partition(":")
-    if not least.isdecimal() or not (most or least).isdecimal():
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    if match is None:
         raise ValueError(f"--nodes {text}: want a number of machines, or MIN:MAX")
-    return int(least), int(most or least)
+    return int(match[1]), int(match[2] or match[1])
 
 
 def uses_gpu(device: str) -> bool:

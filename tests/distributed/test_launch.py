@@ -1,0 +1,205 @@
+"""`detkit train --procs` and its like, as a user runs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from detkit.cli import main
+from detkit.distributed.launch import LaunchOptions, check_devices, interface_of, own_address, usable_cores
+from detkit.train.cli import add_arguments, parse_nodes, worker_words
+
+if TYPE_CHECKING:
+    from conftest import Tiny
+else:
+    Tiny = Any
+
+SLURM = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0"}
+MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+ROOT = Path(__file__).parents[2]
+QUICKSTART, TRAIN_NET = ROOT / "configs/quickstart/shapes.yaml", ROOT / "tools/train_net.py"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"procs": 0}, "--procs 0"),
+        ({"max_nodes": 2}, "--nodes 2 needs --rdzv HOST:PORT"),
+        ({"min_nodes": 3, "max_nodes": 2, "rdzv": "a:1"}, "--nodes 3:2"),
+        ({"max_nodes": 2, "rdzv": "node0"}, "--rdzv node0: want HOST:PORT"),
+        ({"max_nodes": 2, "rdzv": "node0:0"}, "--rdzv node0:0: want HOST:PORT"),
+        ({"max_nodes": 2, "rdzv": "node0:9", "node_rank": 2}, "--node-rank 2: 2 machines are numbered from 0"),
+        ({"max_restarts": -1}, "--max-restarts -1"),
+    ],
+)
+def test_launch_options_that_can_t_be(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        LaunchOptions(**options)
+
+
+def test_nodes() -> None:
+    assert parse_nodes("2") == (2, 2)
+    assert parse_nodes("1:4") == (1, 4)
+    for text in ("two", "1:", ":", "1:x", "-1"):
+        with pytest.raises(ValueError, match="MIN:MAX"):
+            parse_nodes(text)
+
+
+def test_workers_get_the_command_without_what_launches() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = ["c.yaml", "a=$b", "--overlay", "o.yaml", "--output", "r", "--overwrite", "--procs", "2", "--nodes", "2",
+             "--rdzv", "h:1", "--node-rank", "1", "--max-restarts", "0", "--local-addr", "h", "--check"]  # fmt: skip
+    mine = worker_words(parser.parse_intermixed_args(words))
+    assert mine == ["train", "c.yaml", "a=$b", "--overlay", "o.yaml", "--output", "r", "--overwrite", "--check"]
+    # Every flag of the verb is either passed on or one that launches: a new one can't be forgotten here.
+    flags = {action.dest for action in parser._actions} - {"help", "config", "overrides"}
+    launching = {"procs", "nodes", "node_rank", "rdzv", "max_restarts", "local_addr"}
+    source = Path(sys.modules["detkit.train.cli"].__file__ or "").read_text().partition("def worker_words")[2]
+    assert all(re.search(rf"\b{flag}\b", source.partition("\n\n\n")[0]) for flag in flags - launching)
+
+
+def test_more_processes_than_cores_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    cores = usable_cores()
+    check_devices(LaunchOptions(procs=cores))
+    assert capsys.readouterr().err == ""
+    check_devices(LaunchOptions(procs=cores + 1))
+    assert f"--procs {cores + 1} on {cores} CPU cores" in capsys.readouterr().err
+    check_devices(LaunchOptions(procs=cores, threads=2))
+    assert "of 2 threads" in capsys.readouterr().err
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    check_devices(LaunchOptions(procs=1, on_gpu=True))
+    with pytest.raises(ValueError, match="--procs 2: this machine has 1 GPU,"):
+        check_devices(LaunchOptions(procs=2, on_gpu=True))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
+def test_addresses_and_interfaces() -> None:
+    assert interface_of("127.0.0.1") == "lo"
+    assert interface_of("192.0.2.1") is None
+    assert own_address(LaunchOptions()) == "127.0.0.1"
+    assert own_address(LaunchOptions(max_nodes=2, rdzv="127.0.0.1:29400")) == "127.0.0.1"
+    assert own_address(LaunchOptions(max_nodes=2, rdzv="h:1", local_addr="10.0.0.9")) == "10.0.0.9"
+    with pytest.raises(ValueError, match=r"--rdzv no\.such\.host\.invalid:1"):
+        own_address(LaunchOptions(max_nodes=2, rdzv="no.such.host.invalid:1"))
+
+
+def test_check_looks_at_everything_and_trains_nothing(tiny: Tiny) -> None:
+    out, error = tiny.finish(tiny.start("checked", "--procs", "2", "--check"))
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert lines["ranks"].startswith("2 by detkit train --procs; ")
+    assert re.match(r"gloo, all-reduce of 4 bytes \d+\.\d\d ms, of 64 MB \d+ ms \(\d+\.\d\d GB/s\)", lines["network"])
+    assert "the same on all ranks" in lines["data"]
+    assert lines["ready"] == "2 processes"
+    assert error == ""
+    assert not (tiny.folder / "checked").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--procs", "2", "optimizer.lrr=1"], "optimizer.lrr: unknown key"),
+        (["--nodes", "2"], "--nodes 2 needs --rdzv"),
+        (["--max-restarts", "2"], "--max-restarts is for runs of several processes"),
+        (["--procs", "2", "--resume", "--overwrite"], "choose one"),
+    ],
+)
+def test_what_is_wrong_never_comes_to_a_worker(
+    more: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("detkit.distributed.launch.run_agent", lambda *_: pytest.fail("workers were started"))
+    assert main(["train", str(QUICKSTART), "--output", str(tmp_path / "run"), *more]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
+
+
+def in_slurm(tiny: Tiny, run: str, *more: str, last: tuple[str, ...] = ()) -> list[subprocess.Popen[str]]:
+    """Two tasks as srun starts them; `last`: words that only the second one gets."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    return [
+        tiny.start(run, *more, *(last if r else ()), **SLURM, MASTER_PORT=port, SLURM_PROCID=str(r),
+                   SLURM_LOCALID=str(r))
+        for r in range(2)
+    ]  # fmt: skip
+
+
+def test_a_rank_with_another_config_is_named_once(tiny: Tiny) -> None:
+    processes = in_slurm(tiny, "differs", last=("optimizer.lr=0.5",))
+    errors = [tiny.finish(process, code=2)[1] for process in processes]
+    assert re.fullmatch(r"error: config: \w+ on rank 1 \(.+\), \w+ on rank 0 \(.+\); start every rank with .+\n",
+                        "".join(errors))  # fmt: skip
+    assert not (tiny.folder / "differs").exists()
+
+
+def test_what_every_rank_refuses_is_said_once_and_not_tried_again(tiny: Tiny) -> None:
+    _, error = tiny.finish(tiny.start("uneven", "--procs", "2", "data.loader.batch_size=3"), code=2)
+    assert error == "error: data.loader.batch_size: 3 images can't be split evenly over 2 processes x 1 micro-batches\n"
+
+
+@pytest.mark.slow
+def test_every_launcher_gives_the_same_run(tiny: Tiny, whole: str) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(TRAIN_NET), *tiny.command("torchrun")[4:]],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    outputs = [tiny.finish(process)[0] for process in in_slurm(tiny, "slurm")]
+    assert outputs[1] == "", "only rank 0 speaks"
+    mpi = [
+        tiny.start("mpi", **MPI, OMPI_COMM_WORLD_RANK=str(r), OMPI_COMM_WORLD_LOCAL_RANK=str(r),
+                   PMIX_NAMESPACE=f"test-{os.getpid()}")
+        for r in range(2)
+    ]  # fmt: skip
+    for process in mpi:
+        tiny.finish(process)
+    for run in ("torchrun", "slurm", "mpi"):
+        tiny.assert_same(whole, run)
+
+
+@pytest.mark.slow
+def test_two_jobs_on_one_machine_do_not_meet(tiny: Tiny, whole: str) -> None:
+    jobs = {run: tiny.start(run, "--procs", "2") for run in ("job1", "job2")}
+    for run, process in jobs.items():
+        tiny.finish(process)
+        tiny.assert_same(whole, run)
+
+
+@pytest.mark.slow
+def test_a_crash_of_one_rank_is_told_once_and_last(tiny: Tiny) -> None:
+    crash = tiny.folder / "crash.py"
+    crash.write_text(
+        "import os\nfrom detkit.data.datasets.shapes import ShapesDataset\nfrom detkit.registry import DATASETS\n"
+        "@DATASETS.register()\nclass Crash(ShapesDataset):\n"
+        "    def load_image(self, index):\n"
+        "        if os.environ['RANK'] == '1' and index > 8:\n            raise IndexError('not on my watch')\n"
+        "        return super().load_image(index)\n"
+    )
+    config = tiny.folder / "crash.yaml"
+    config.write_text(
+        f"_base_: {tiny.folder}/tiny.yaml\nimports: [{tiny.folder}/tiny.py, {crash}]\n"
+        "backbone: {type: TinyNet}\ndata:\n  train:\n    dataset: {type: Crash, num_images: 24, size: 64}\n"
+    )
+    words = tiny.command("crash", "--procs", "2", "--max-restarts", "0")
+    words[4] = str(config)
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("not on my watch") >= 1
+    assert done.stderr.count("Traceback (most recent call last)") == 1
+    last = done.stderr.rstrip().splitlines()[-1]
+    assert last.startswith("error: rank 1 on ")
+    assert "not on my watch" in done.stderr.rpartition("Traceback")[2]
