@@ -78,6 +78,7 @@ def run(command):
     assert main(words[1:]) == 0, command
 
 
+@pytest.mark.timeout(900)
 def test_every_word_of_the_readme_works(folder):
     ran = []
     for language, text in BLOCK.findall((ROOT / "README.md").read_text()):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 MAY_DIFFER = ("data", "code", "config")
@@ -42,9 +44,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the bench, or writes the report of one anew."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
-    if args.config == "report":
-        return report(args)
+    with on_stdout():
+        return report(args) if args.config == "report" else bench(args)
+
+
+@contextlib.contextmanager
+def on_stdout() -> Iterator[None]:
+    """Meanwhile, what detkit logs goes to stdout."""
+    log, handler = logging.getLogger("detkit"), logging.StreamHandler(sys.stdout)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Plans, and runs what isn't done."""
     from detkit.compare.launchers import LAUNCHERS
     from detkit.compare.plan import make_plan
     from detkit.compare.run import describe, run_bench

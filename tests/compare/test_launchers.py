@@ -60,7 +60,8 @@ def test_no_jobs_at_a_time_is_refused():
 
 
 BENCH = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent that ignores it hands that down
 from pathlib import Path
 from detkit.compare.launchers import Job, launch_local
 wait = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (print('in order'), sys.exit(143))); print('up', flush=True); time.sleep(60)"
