@@ -9,14 +9,17 @@ S seeds
 
 A is estimated from S numbers, so a percentile of resampled seeds would be far too narrow for S = 3 (it can't
 leave their range). The interval is mean +- sqrt(t(S - 1)^2 A + t(N - 1)^2 B), each part with its own quantile of
-Student's t (the MOVER of Zou and Donner, 2008, for a sum). By simulation it is never too narrow: 2 to 5 %
-of false alarms for S = 2 to 5 and any A against B, where Satterthwaite's degrees of freedom give up to 13 %. The
-p-value is the level at which the interval touches zero. B comes from a bootstrap (Efron, 1979) in which variant
-and baseline are given the same images.
+Student's t (the MOVER of Zou and Donner, 2008, for a sum). What one training happens to do on one image is in
+both A and B, so the interval is too wide rather than too narrow: by simulation, for S = 2 to 10, it errs in 5 % where
+A is the luck of trainings alone or B that of images alone, in 0.4 % where all luck is of one training on one image,
+and in between elsewhere; Satterthwaite's degrees of freedom give up to 13 %. The p-value is the level at which the
+interval touches zero. B comes from a bootstrap (Efron, 1979) in which variant and baseline are given the same images.
 
 The permutation test exchanges variant and baseline in any subset of the seeds: exact, but with S seeds it
-can't give less than 2^(1 - S), which is 0.25 for three. It is reported; the verdict goes by the interval's p
-with Holm's correction (1979) over the variants. Letters: S seeds, R resamples, N images.
+can't give less than 2^(1 - S), which is 0.25 for three. Exchanging them image by image would give smaller ones and
+is wrong: a training's luck is shared by all its images, so the same loss would be told apart (see
+EXPERIMENTS.md). It is reported; the verdict goes by the interval's p with Holm's correction (1979) over the
+variants of the plan, finished or not, but for those that diverged. Letters: S seeds, R resamples, N images.
 """
 
 from __future__ import annotations
@@ -80,12 +83,13 @@ def analyse(
     some = next((m for runs in matches.values() for m in runs.values()), None)
     weights = resample(some.num_images, resamples) if some else np.zeros((resamples, 0), np.int32)
     found = {v: {s: figures(m, class_names, weights) for s, m in runs.items()} for v, runs in matches.items()}
+    family = sum(v != baseline and DIVERGED not in runs.values() for v, runs in states.items())
     compared = {
-        v: compare(found[v], found[baseline], some.num_images)
+        v: compare(found[v], found[baseline], some.num_images, family)
         for v in states
         if some and v != baseline and _whole(states[v]) and _whole(states[baseline])
     }
-    corrected = correct(compared)
+    corrected = correct(compared, family)
     result = {}
     for v, runs in states.items():
         versus: dict[str, Any] | None = corrected.get(v)
@@ -105,15 +109,19 @@ def _diverged() -> dict[str, Any]:
 
 
 def summarise(runs: Mapping[int, Figures], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Metric -> mean, standard deviation (n - 1) and the value of every seed, null where there is none."""
+    """Metric -> mean, standard deviation (n - 1) and the value of every seed, null where there is none.
+
+    Mean and deviation are null, too, unless every seed has a value.
+    """
     names = list(next(iter(runs.values()))) if runs else []
     result = {}
     for name in names:
         values = [_or_none(runs[s][name][0]) if s in runs else None for s in seeds]
         good = [v for v in values if v is not None]
+        whole = len(good) == len(values)
         result[name] = {
-            "mean": float(np.mean(good)) if good else None,
-            "std": float(np.std(good, ddof=1)) if len(good) > 1 else None,
+            "mean": float(np.mean(good)) if whole else None,
+            "std": float(np.std(good, ddof=1)) if whole and len(good) > 1 else None,
             "values": values,
         }
     return result
@@ -123,20 +131,23 @@ def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def compare(runs: Mapping[int, Figures], base: Mapping[int, Figures], num_images: int) -> dict[str, Difference]:
-    """Every metric that both have on all images -> the paired difference."""
+def compare(
+    runs: Mapping[int, Figures], base: Mapping[int, Figures], num_images: int, family: int = 1
+) -> dict[str, Difference]:
+    """Every metric that both have on all images -> the paired difference; family: variants compared."""
     seeds = sorted(runs)
     result = {}
     for name in runs[seeds[0]]:
         each = np.stack([runs[s][name] - base[s][name] for s in seeds])
         if not np.isnan(each[:, 0]).any():
-            result[name] = difference(each, num_images)
+            result[name] = difference(each, num_images, family)
     return result
 
 
-def difference(each: NDArray[np.float64], num_images: int) -> Difference:
+def difference(each: NDArray[np.float64], num_images: int, family: int = 1) -> Difference:
     """(S, 1 + R) differences on all images and on resamples -> mean, interval, p-values, smallest detectable.
 
+    family: as many variants are compared; the smallest detectable difference is shown whatever the others are.
     With one seed the variance by training is unknown: interval and p are NaN, and there is no verdict.
     """
     own = each[:, 0]
@@ -146,10 +157,10 @@ def difference(each: NDArray[np.float64], num_images: int) -> Difference:
     of_images = float(drawn.var(ddof=1)) if len(drawn) > 1 else math.nan
     of_seeds = float(own.var(ddof=1)) / count if count > 1 else math.nan
     spread = Spread(of_seeds, of_images, count - 1, num_images - 1)
-    if of_seeds + of_images == 0:  # the same detections in every run
+    if of_seeds + of_images == 0 and mean == 0:  # the same detections in every run
         return Difference(mean, mean, mean, 1.0, 1.0, 0.0, own.tolist())
     half = spread.half(LEVEL)
-    smallest = half + spread.half(2 * (1 - POWER))
+    smallest = spread.detectable(LEVEL / family)
     return Difference(mean, mean - half, mean + half, spread.p(mean), permutation_p(own), smallest, own.tolist())
 
 
@@ -164,12 +175,38 @@ class Spread:
 
     def half(self, level: float) -> float:
         """Half the width of the two-sided interval that misses with probability `level`."""
-        from scipy.stats import t as student
-
         if math.isnan(self.of_seeds + self.of_images):
             return math.nan
+        seeds, images = self._squares(level)
+        return math.sqrt(self.of_seeds * seeds + self.of_images * images)
+
+    def _squares(self, level: float) -> tuple[float, float]:
+        """Squared quantiles of Student's t, 0 for a part without variance."""
+        from scipy.stats import t as student
+
         parts = ((self.of_seeds, self.seeds), (self.of_images, self.images))
-        return math.sqrt(sum(variance * float(student.isf(level / 2, n)) ** 2 for variance, n in parts if variance > 0))
+        seeds, images = (float(student.isf(level / 2, n)) ** 2 if variance > 0 else 0.0 for variance, n in parts)
+        return seeds, images
+
+    def detectable(self, level: float) -> float:
+        """The difference that is shown at `level` with probability POWER, were these the true variances.
+
+        The estimated variance of S seeds is that times chi-square over S - 1: its distribution is summed over.
+        """
+        from scipy.optimize import brentq
+        from scipy.stats import chi2, norm
+
+        total = self.of_seeds + self.of_images
+        if total == 0 or math.isnan(total):
+            return total
+        seeds, images = self._squares(level)
+        estimated = self.of_seeds * chi2.ppf((np.arange(400) + 0.5) / 400, self.seeds) / self.seeds
+        halves, deviation = np.sqrt(estimated * seeds + self.of_images * images), math.sqrt(total)
+
+        def missing(true: float) -> float:
+            return POWER - float(norm.sf((halves - true) / deviation).mean())
+
+        return float(brentq(missing, 0.0, halves[-1] + 5 * deviation))
 
     def p(self, mean: float) -> float:
         """The level at which the interval around `mean` touches zero."""
@@ -205,12 +242,17 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(v) for v in result]
 
 
-def correct(compared: Mapping[str, Mapping[str, Difference]]) -> dict[str, dict[str, Any]]:
-    """Adds Holm's p, over the variants, and the verdict to every metric."""
+def correct(compared: Mapping[str, Mapping[str, Difference]], family: int) -> dict[str, dict[str, Any]]:
+    """Adds Holm's p, over the variants, and the verdict to every metric.
+
+    family: how many variants the plan compares. One whose runs are not there yet counts, as if its p were 1, so that
+    a verdict doesn't turn when they are.
+    """
     result: dict[str, dict[str, Any]] = {v: {} for v in compared}
     for name in sorted({name for found in compared.values() for name in found}):
         having = [v for v in compared if name in compared[v]]
-        for v, p in zip(having, holm([compared[v][name].p for v in having]), strict=True):
+        unknown = [1.0] * (family - len(compared))
+        for v, p in zip(having, holm([compared[v][name].p for v in having] + unknown), strict=False):
             found = compared[v][name]
             result[v][name] = {
                 **{key: _or_null(value) for key, value in vars(found).items()},

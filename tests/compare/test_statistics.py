@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import nct
+from scipy.stats import t as student
 from simulate import Skill, make_images, train
 
 from detkit.compare.matches import match
@@ -60,6 +62,38 @@ def test_an_interval_with_one_source_of_chance_is_that_of_students_t():
     assert images_alone.half(0.05) == pytest.approx(1.95996 * 0.5, rel=1e-4)
 
 
+def test_the_smallest_detectable_difference_has_the_power_of_the_t_test():
+    for count, level in ((3, 0.05), (3, 0.01), (6, 0.05)):
+        true = Spread(1.0, 0.0, seeds=count - 1, images=99).detectable(level)
+        quantile = student.isf(level / 2, count - 1)
+        assert nct.sf(quantile, count - 1, true) == pytest.approx(0.8, abs=2e-3)
+    images_alone = Spread(0.0, 1.0, seeds=2, images=10**9).detectable(0.05)
+    assert images_alone == pytest.approx(1.95996 + 0.84162, abs=1e-3)
+    assert Spread(0.0, 0.0, seeds=2, images=9).detectable(0.05) == 0
+
+
+def test_more_variants_need_a_larger_difference():
+    each = np.random.default_rng(0).normal(0.1, 0.01, (3, 101))
+    alone, among = difference(each, 50), difference(each, 50, 5)
+    assert (alone.low, alone.p) == (among.low, among.p)
+    assert among.smallest_detectable > 2 * alone.smallest_detectable
+
+
+def test_intervals_of_normal_figures_hold_what_they_say():
+    """Luck of trainings, of images, and of one training on one image, in turn and together."""
+    random = np.random.default_rng(0)
+    for of_seeds, of_images, of_both in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (0.3, 1, 0)):
+        benches, seeds = 1000, 3
+        shared = random.normal(0, 1, (benches, 1)) * of_images
+        own = shared + random.normal(0, 1, (benches, seeds)) * math.hypot(of_seeds, of_both)
+        image_variance = (of_images**2 + of_both**2 / seeds) * random.chisquare(99, benches) / 99
+        missed = [
+            abs(d.mean()) > Spread(d.var(ddof=1) / seeds, variance, seeds - 1, 99).half(0.05)
+            for d, variance in zip(own, image_variance, strict=True)
+        ]
+        assert np.mean(missed) < 0.07
+
+
 @pytest.mark.parametrize("mean", [0.1, 0.7, 2.0, 9.0])
 def test_p_is_the_level_at_which_the_interval_touches_zero(mean):
     spread = Spread(0.1, 0.2, seeds=2, images=50)
@@ -71,6 +105,9 @@ def test_p_is_the_level_at_which_the_interval_touches_zero(mean):
 def test_no_difference_at_all_is_certain():
     found = difference(np.zeros((3, 101)), 50)
     assert (found.low, found.high, found.p) == (0, 0, 1)
+    certain = difference(np.full((3, 101), 0.5), 50)
+    assert (certain.low, certain.high, certain.smallest_detectable) == (0.5, 0.5, 0)
+    assert verdict(certain.difference, certain.p) == "better"
 
 
 def test_one_seed_gives_no_interval_and_no_verdict():
@@ -97,7 +134,12 @@ def test_a_missing_run_withholds_the_verdict_and_a_diverged_one_is_a_result():
     matches = {"base": run, "hole": {0: run[0]}, "gone": {0: run[0]}, "good": run}
     found = analyse(matches, states, CLASSES, baseline="base", resamples=20)
     assert found["hole"]["versus_baseline"] is None
-    assert found["hole"]["summary"]["ap"]["values"][1] is None
+    for name in ("hole", "gone"):  # never a mean over fewer seeds
+        summary = found[name]["summary"]["ap"]
+        assert summary["values"][1] is None
+        assert summary["values"][0] > 0
+        assert summary["mean"] is None
+        assert summary["std"] is None
     assert found["gone"]["versus_baseline"]["ap"]["verdict"] == "diverged"
     assert found["good"]["versus_baseline"]["ap"]["verdict"] == "no difference shown"
     json.dumps(found, allow_nan=False)
@@ -105,6 +147,16 @@ def test_a_missing_run_withholds_the_verdict_and_a_diverged_one_is_a_result():
     found = analyse(matches, states, CLASSES, baseline="base", resamples=20)
     assert found["good"]["versus_baseline"] is None
     assert analyse({v: {} for v in states}, states, CLASSES, baseline="base")["good"]["versus_baseline"] is None
+
+
+def test_a_variant_without_its_runs_counts_in_holms_correction_and_a_diverged_one_does_not():
+    random = np.random.default_rng(0)
+    truth = make_images(random, 20)
+    runs = {v: {s: match(truth, train(random, truth, Skill(), LUCK), 2, OPTIONS) for s in range(3)} for v in ("a", "b")}
+    for state, factor in (("missing", 2), ("failed", 2), ("diverged", 1)):
+        states = {v: dict.fromkeys(range(3), "finished") for v in runs} | {"c": dict.fromkeys(range(3), state)}
+        found = analyse({**runs, "c": {}}, states, CLASSES, baseline="a", resamples=30)["b"]["versus_baseline"]["ap"]
+        assert found["p_holm"] == min(1, factor * found["p"])
 
 
 def test_the_same_seed_of_the_statistics_gives_the_same_report():

@@ -21,7 +21,7 @@ const byId = (id) => document.getElementById(id);
 
 function metrics() {
   const classes = R.data.classes.map((c) => [`per_class:${c}`, `AP of ${c}`]);
-  return [...METRICS, ...classes].filter(([key]) => R.variants.some((v) => isNumber(summary(v, key).mean)));
+  return [...METRICS, ...classes].filter(([key]) => R.variants.some((v) => summary(v, key).values.some(isNumber)));
 }
 
 // ---- what can be switched

@@ -89,7 +89,11 @@ def metrics_of(results: dict[str, Any]) -> dict[str, str]:
     return {
         key: name
         for key, name in METRICS.items()
-        if any((v.get("summary") or {}).get(key, {}).get("mean") is not None for v in results["variants"])
+        if any(
+            value is not None
+            for v in results["variants"]
+            for value in (v.get("summary") or {}).get(key, {}).get("values", [])
+        )
     }
 
 
