@@ -17,12 +17,13 @@ from detkit.compare.diagnosis import merge
 from detkit.compare.errors import CORRECT, judge
 from detkit.compare.fairness import fairness
 from detkit.compare.launchers import CONSOLE
-from detkit.compare.matches import load_matches
+from detkit.compare.matches import Matches, load_matches, match, save_matches
 from detkit.compare.plan import Cell, Plan, Variant, cell_folder, read_plan, saved
 from detkit.compare.run import last_words
 from detkit.compare.statistics import analyse
 from detkit.config import Config
 from detkit.evaluate.coco import GroundTruth, Shard, ground_truth_from
+from detkit.evaluate.options import EvaluatorOptions
 from detkit.registry import DATASETS
 from detkit.train.resume import differences
 from detkit.train.run_folder import ENVIRONMENT, METRICS, RESULT, environment
@@ -48,7 +49,11 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
         for name, runs in cells.items()
     }
     shards = {name: {s: read_shard(run) for s, run in runs.items()} for name, runs in finished.items()}
-    matched = {name: {s: load_matches(run / MATCHES) for s, run in runs.items()} for name, runs in finished.items()}
+    options = plan.base.options("evaluator")
+    matched = {
+        name: {s: read_matches(run, truth, shards[name][s], len(dataset.classes), options) for s, run in runs.items()}
+        for name, runs in finished.items()
+    }
     starts = {name: {s: cell["start"] for s, cell in runs.items() if cell["start"]} for name, runs in cells.items()}
     states = {name: {s: cell["status"] for s, cell in runs.items()} for name, runs in cells.items()}
     figures = analyse(matched, states, dataset.classes.names, baseline=plan.baseline)
@@ -231,6 +236,18 @@ def read_shard(folder: Path) -> Shard:
     """The detections of a finished run."""
     with np.load(folder / DETECTIONS) as arrays:
         return Shard(*(arrays[name] for name in Shard._fields))
+
+
+def read_matches(
+    folder: Path, truth: GroundTruth, found: Shard, num_classes: int, options: EvaluatorOptions
+) -> Matches:
+    """The matches of a finished run; made anew from its detections where another detkit kept them otherwise."""
+    try:
+        return load_matches(folder / MATCHES)
+    except KeyError:
+        matches = match(truth, found, num_classes, options)
+        save_matches(folder / MATCHES, matches)
+        return matches
 
 
 def variant_result(

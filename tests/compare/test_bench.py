@@ -219,3 +219,13 @@ def test_real_runs_start_alike_and_another_seed_is_caught(tmp_path):
     failed = [check["name"] for check in collect_results([tmp_path])["fairness"]["checks"] if not check["ok"]]
     assert failed == ["seeds", "initial weights", "order of images", "images and augmentation"]
     assert not (cell.folder / DIAGNOSIS).read_text().startswith("null")
+
+
+def test_matches_that_another_version_kept_otherwise_are_made_anew(bench, tmp_path):
+    folder = copied(bench, tmp_path)
+    path = folder / "cells/bce/seed_1" / MATCHES
+    with np.load(path) as arrays:
+        kept = {name: arrays[name] for name in arrays.files if not name.endswith("/base")}
+    np.savez(path, **kept)
+    before, after = (collect_results([f])["variants"][1]["summary"] for f in (bench, folder))
+    assert after == before
