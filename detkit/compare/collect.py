@@ -56,9 +56,11 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
     }
     starts = {name: {s: cell["start"] for s, cell in runs.items() if cell["start"]} for name, runs in cells.items()}
     states = {name: {s: cell["status"] for s, cell in runs.items()} for name, runs in cells.items()}
-    figures = analyse(matched, states, dataset.classes.names, baseline=plan.baseline)
     code = {name: {s: cell["code"] for s, cell in runs.items() if cell["code"]} for name, runs in cells.items()}
     fair = fairness(plan, starts, code)
+    figures = analyse(matched, states, dataset.classes.names, baseline=plan.baseline)
+    if unfair(fair):
+        figures = {name: {**found, "versus_baseline": None} for name, found in figures.items()}
     first = next((start for runs in starts.values() for start in runs.values()), None)
     found = environment()
     return {
@@ -174,8 +176,17 @@ def withheld(plan: Plan, cells: dict[str, dict[int, dict[str, Any]]], fair: dict
         for seed, cell in runs.items()
         if cell["status"] in ("missing", "failed")
     ]
-    reasons += [f"not fair: {check['name']} ({check['detail']})" for check in fair["checks"] if not check["ok"]]
-    return reasons
+    reasons += [
+        f"{plan.baseline}, seed {seed}, diverged: there is nothing to compare with"
+        for seed, cell in cells[plan.baseline].items()
+        if cell["status"] == "diverged"
+    ]
+    return reasons + [f"not fair: {check['name']} ({check['detail']})" for check in unfair(fair)]
+
+
+def unfair(fair: dict[str, Any]) -> list[dict[str, Any]]:
+    """The failed checks that forbid a verdict. Another revision of the code does not: it may be that of a text."""
+    return [check for check in fair["checks"] if not check["ok"] and check["name"] != "code"]
 
 
 def read_cell(cell: Cell) -> dict[str, Any]:

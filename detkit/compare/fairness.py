@@ -33,17 +33,14 @@ def fairness(plan: Plan, starts: Starts, code: Mapping[str, Mapping[int, str]]) 
     keys = [entry["key"] for entry in differing]
     equal = [s for s in SECTIONS if not any(key == s or key.startswith(f"{s}.") for key in keys)]
     normalizers = {name: values["losses"]["normalizer"]["type"] for name, values in configs.items()}
+    revisions = check_code(code)
+    said = [] if revisions["ok"] else [f"Not all runs were made by one revision of the code: {revisions['detail']}."]
     return {
-        "checks": [
-            check_seeds(plan, starts),
-            *check_weights(plan, starts),
-            *check_shared(plan, starts),
-            check_code(code),
-        ],
+        "checks": [check_seeds(plan, starts), *check_weights(plan, starts), *check_shared(plan, starts), revisions],
         "differs": differing,
         "normalizers": normalizers,
         "equal": equal,
-        "flags": list(flags(keys, normalizers)),
+        "flags": [*flags(keys, normalizers), *said],
     }
 
 

@@ -114,6 +114,14 @@ def test_a_diverged_run_is_a_result(bench, tmp_path):
     assert results["complete"]
 
 
+def test_a_baseline_that_diverged_compares_with_nothing(bench, tmp_path):
+    folder = copied(bench, tmp_path)
+    change(folder / "cells/focal/seed_2", CELL, status="diverged", error="the loss is not finite at step 3")
+    results = collect_results([folder])
+    assert verdicts(results)["bce"] is None
+    assert results["withheld"] == ["focal, seed 2, diverged: there is nothing to compare with"]
+
+
 @pytest.mark.parametrize(
     ("what", "check"),
     [
@@ -132,6 +140,7 @@ def test_what_was_not_equal_is_shown_and_said_at_the_top(bench, tmp_path, what, 
     assert [c["name"] for c in failed] == [check]
     assert "bce, seed 1" in failed[0]["detail"]
     assert results["withheld"][0].startswith(f"not fair: {check}")
+    assert verdicts(results)["bce"] is None
 
 
 def test_the_bias_that_a_loss_sets_may_differ(bench, tmp_path):
