@@ -10,7 +10,7 @@ import pytest
 import detkit
 from detkit.cli import main
 from detkit.config import load_config
-from detkit.registry import REGISTRIES
+from detkit.registry import CLASS_LOSSES, REGISTRIES
 from detkit.scaffold.cli import KINDS, new_project
 from detkit.train.cli import run_name
 
@@ -51,6 +51,16 @@ def test_what_is_written_names_the_part_and_the_ways_on(empty, capsys):
         config = load_config("projects/my_net/config.yaml")
     assert config.backbone.type == "MyNet"
     assert config.origin("neck.channels").startswith(str(Path(detkit.__file__).parent / "scaffold/base.yaml"))
+
+
+@pytest.mark.parametrize(("folder", "name"), [("projects", "my_loss2"), ("my_losses", "sharp"), ("MyLoss", "my_loss")])
+def test_a_name_or_folder_that_holds_the_name_of_the_template_is_put_in_once(empty, folder, name):
+    target = new_project("loss", name, Path(folder))
+    first = f"# detkit train {folder}/{name}/config.yaml"
+    assert (target / "config.yaml").read_text().splitlines()[0] == first
+    assert (target / f"test_{name}.py").read_text().startswith(f'"""Run with: pytest {folder}/{name}"""')
+    with CLASS_LOSSES.temporary():
+        load_config(target / "config.yaml")
 
 
 @pytest.mark.parametrize(
