@@ -69,6 +69,7 @@ def _real_levels(s: Subject, inputs: Any) -> None:
     for size in SIZES:
         with torch.no_grad():
             features = s.part.eval()(inputs(s, size))
+        expect(isinstance(features, dict), f"forward gives a {type(features).__name__}, not a dict of maps by level")
         declared = s.part.out_shapes
         expect(list(features) == list(declared), f"declares levels {list(declared)}, puts out {list(features)}")
         for name, shape in declared.items():

@@ -61,6 +61,12 @@ FAULTS = [
         forward=crop_to_cells,
     ),
     fault(
+        "backbones",
+        "strides_and_channels_are_as_declared",
+        "^forward gives a list, not a dict of maps by level$",
+        forward=lambda self, original, images: list(original(images).values()),
+    ),
+    fault(
         "necks",
         "declares_levels",
         "do not go from the finest level",
