@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"detkit {verb}", description=line)
     suffix = f"_{prefix}" if prefix else ""
     getattr(module, f"add_arguments{suffix}")(parser)
-    parsed = parser.parse_intermixed_args(args[1:]) if not _has_subparsers(parser) else parser.parse_args(args[1:])
+    parsed = parse(parser, args[1:])
     run = getattr(module, f"run{suffix}")
     if os.environ.get("DETKIT_TRACEBACK"):
         return int(run(parsed))
@@ -82,8 +82,15 @@ def overview() -> str:
     return f"usage: detkit VERB ...\n\ndetkit {__version__}: dense object detection\n\nverbs:\n{verbs}\n\n{EXAMPLES}"
 
 
-def _has_subparsers(parser: argparse.ArgumentParser) -> bool:
-    return any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
+def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Arguments and options of a verb in any order, also those of a sub-verb, which argparse itself wants ordered."""
+    subs = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not subs:
+        return parser.parse_intermixed_args(words)
+    if not words or words[0] not in subs[0].choices:
+        return parser.parse_args(words)
+    chosen: argparse.ArgumentParser = subs[0].choices[words[0]]
+    return chosen.parse_intermixed_args(words[1:], argparse.Namespace(**{subs[0].dest: words[0]}))
 
 
 if __name__ == "__main__":

@@ -48,3 +48,10 @@ def test_fit_gives_yaml_that_reaches_as_much_as_it_says(tmp_path, capsys):
 def test_senseless_arguments_are_named(arguments, text, capsys):
     assert main(["anchors", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"error: {text}")
+
+
+def test_overrides_may_come_after_options(capsys):
+    assert main(["anchors", "check", CONFIG, "--images", "20", *SMALL]) == 0
+    after = capsys.readouterr().out
+    assert main(["anchors", "check", CONFIG, *SMALL, "--images", "20"]) == 0
+    assert after == capsys.readouterr().out
