@@ -204,7 +204,9 @@ class Loader:
                     raise batch.error()
                 yield batch
         except RuntimeError as error:
-            raise explain_death(error) or error from error
+            if (known := explain_death(error)) is None:
+                raise
+            raise known from error
 
 
 class _Collate:

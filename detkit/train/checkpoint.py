@@ -173,9 +173,11 @@ def remove_old(run: Path, keep: int) -> None:
 
 def lack_of_space(error: BaseException | None) -> OSError | None:
     """The error that says that a disk, a quota or a file is full, be it `error` or what caused it."""
-    while error is not None:
+    seen: set[int] = set()  # an error may be its own cause: `raise error from error` is Python that somebody writes
+    while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
 

@@ -148,8 +148,9 @@ class Breaks(Transform):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_fault_in_a_transform_names_the_image_and_shows_where(dataset, workers):
     loader = build_eval_loader(dataset, [Breaks()], LoaderOptions(batch_size=2, num_workers=workers))
-    with pytest.raises(RuntimeError, match=r"(?s)image 1 \(train_000001.png\): KeyError.*in __call__"):
+    with pytest.raises(RuntimeError, match=r"(?s)image 1 \(train_000001.png\): KeyError.*in __call__") as caught:
         list(loader)
+    assert caught.value.__cause__ is not caught.value
 
 
 def test_every_batch_has_the_shape_that_is_asked_for(dataset, tmp_path):

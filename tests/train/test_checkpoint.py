@@ -17,6 +17,7 @@ from detkit.train.checkpoint import (
     Checkpoint,
     CheckpointError,
     DiskFullError,
+    lack_of_space,
     last_good,
     load_checkpoint,
     read_checkpoint,
@@ -204,3 +205,9 @@ def test_the_last_good_one_is_intact(tmp_path: Path) -> None:
     assert last_good(tmp_path) == newest
     newest.write_bytes(newest.read_bytes()[:-50])
     assert last_good(tmp_path) == step_path(tmp_path, 5)
+
+
+def test_an_error_that_is_its_own_cause_is_no_full_disk() -> None:
+    error = RuntimeError("a fault")
+    error.__cause__ = error
+    assert lack_of_space(error) is None
