@@ -72,7 +72,7 @@ def describe(error: BaseException, place: Place) -> Note:
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     else:
         code, kind = CRASHED, "network" if is_network(error) else "crash"
-        text = "".join(traceback.format_exception_only(type(error), error)).strip()
+        text = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[0]
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return Note(rank=place.rank, host=host, code=code, kind=kind, text=text, trace=trace)  # type: ignore[arg-type]
 
