@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -83,6 +85,25 @@ def hung(meeting: Meeting, guilty: Sequence[int], text: str) -> None:
     note = Note(rank=guilty[0], host=host, code=HUNG, kind="crash", text=text)
     first = meeting.post(note)
     write_error_file(first, own=meeting.place.rank in guilty)
+
+
+def in_time(work: Callable[[], object], seconds: float) -> bool:
+    """Does something that asks the network; False where no answer came within `seconds`, or whoever answers has gone.
+
+    A cut cable is silent: a question to torch's store then waits for as long as the system sends it again, a
+    quarter of an hour. The thread that waits is left behind.
+    """
+    answered = threading.Event()
+
+    def run() -> None:
+        with contextlib.suppress(RuntimeError, ValueError):
+            work()
+            answered.set()
+
+    thread = threading.Thread(target=run, name="detkit store", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answered.is_set()
 
 
 def is_network(error: BaseException) -> bool:

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from detkit.distributed.environment import NAMES, Place
-from detkit.distributed.failure import MissingRankError, Note, PeerFailedError, describe
+from detkit.distributed.failure import MissingRankError, Note, PeerFailedError, describe, in_time
 
 log = logging.getLogger("detkit")
 
@@ -104,13 +104,11 @@ class Meeting:
         if self._store is None:
             return note
         if self._posted is None:
-            try:
-                # compare_set keeps what is there: the first failure stays the first.
-                kept = self._store.compare_set(FAILURE, "", note.to_json())
-                self._posted = Note(**json.loads(kept))
-            except (dist.DistError, RuntimeError, ValueError):
-                # The store went with the process that kept it; then this one speaks for itself.
-                self._posted = note
+            kept: list[str] = []
+            # compare_set keeps what is there: the first failure stays the first.
+            in_time(lambda: kept.append(self._store.compare_set(FAILURE, "", note.to_json()).decode()), LEAVE_SECONDS)
+            # Without an answer the store has gone with the process that kept it; then this one speaks for itself.
+            self._posted = Note(**json.loads(kept[0])) if kept else note
         return self._posted
 
     def mark_started(self) -> None:
@@ -135,13 +133,14 @@ class Meeting:
         """After a failure: the process that keeps the store stays until the others have read whose it was."""
         if self._store is None:
             return
-        try:
+
+        def wait() -> None:
             gone, deadline = self._store.add("gone", 1), time.monotonic() + seconds
             while self.place.hosts_store and gone < self.place.world_size and time.monotonic() < deadline:
                 time.sleep(0.05)
                 gone = self._store.add("gone", 0)
-        except (dist.DistError, RuntimeError):
-            return  # its keeper has gone, and nobody waits
+
+        in_time(wait, seconds + 1)  # without an answer its keeper has gone, and nobody waits
 
     def _connect(self, seconds: float) -> Any:
         """The store of all rounds, kept by this process or reached within `seconds`."""

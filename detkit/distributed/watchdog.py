@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from detkit.distributed.failure import HUNG
+from detkit.distributed.failure import HUNG, in_time
 from detkit.distributed.pulse import Pulse
 
 log = logging.getLogger("detkit")
@@ -185,19 +185,8 @@ class Watchdog:
         for oneself."""
         if self._mine is None:
             return
-        store, gone = self._mine, threading.Event()
-
-        def run() -> None:
-            try:
-                work(store)
-            except RuntimeError:
-                # Whoever held the store has died. The group or the agent says so; here is nothing to add.
-                gone.set()
-
-        thread = threading.Thread(target=run, name="detkit watchdog's store", daemon=True)
-        thread.start()
-        thread.join(max(2 * self._interval, 2.0))
-        if thread.is_alive() or gone.is_set():
+        store = self._mine
+        if not in_time(lambda: work(store), max(2 * self._interval, 2.0)):
             self._mine = None
 
     def _report(self, finding: Finding) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from detkit.distributed import group
 from detkit.distributed.environment import Place
 from detkit.distributed.failure import (
     CRASHED,
@@ -135,6 +136,22 @@ def test_the_first_failure_is_everyone_s() -> None:
         return meeting.post(note(meeting.place.rank, "a victim"))
 
     assert together(places(3), fail) == [note(1, "the cause")] * 3
+
+
+def test_a_store_behind_a_cut_cable_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    silence = threading.Event()
+
+    class Silent:
+        def compare_set(self, *_: str) -> bytes:
+            silence.wait(60)
+            return b""
+
+    monkeypatch.setattr(group, "LEAVE_SECONDS", 0.1)
+    meeting = Meeting(Place(rank=1, world_size=2))
+    meeting._store = Silent()
+    note = describe(RuntimeError("a fault"), meeting.place)
+    assert meeting.post(note) is note
+    silence.set()
 
 
 def test_who_waits_for_a_rank_that_failed_stops_waiting() -> None:
