@@ -15,6 +15,8 @@ import json
 import logging
 import sys
 import time
+import zipfile
+import zlib
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from detkit.data.loader import LoaderOptions, build_train_loader
 from detkit.data.random import at_position
 from detkit.distributed.environment import Place
 from detkit.distributed.group import Meeting
+from detkit.evaluate.coco import Shard
 from detkit.evaluate.run import collect
 from detkit.registry import DATASETS
 from detkit.structures import Batch
@@ -117,6 +120,33 @@ def finish(session: Session) -> None:
         "train_seconds": result["train_seconds"],
     }
     write_json(folder / CELL, {"status": FINISHED, "error": None, "cost": cost})
+
+
+def damage(folder: Path) -> str | None:
+    """Which file of a run that ended is not there or can't be read, and why; None if all is well.
+
+    matches.npz is left out, as it can be made anew; diagnosis.json may be missing, as no verdict needs it.
+    """
+    name = CELL
+    try:
+        status = json.loads((folder / CELL).read_text())["status"]
+        for name in (START, RESULT) if status == FINISHED else (START,):
+            json.loads((folder / name).read_text())
+        name = DIAGNOSIS
+        if (folder / name).exists():
+            json.loads((folder / name).read_text())
+        if status == FINISHED:
+            name = DETECTIONS
+            with np.load(folder / name) as arrays:
+                for field in Shard._fields:
+                    arrays[field]
+    except UNREADABLE as error:
+        return f"{folder / name} is not there" if isinstance(error, FileNotFoundError) else f"{folder / name}: {error}"
+    return None
+
+
+UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged JSON or NPZ file raises."""
 
 
 def seconds_per_step(metrics: Path) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from detkit.compare.cell import CELL, DETECTIONS, DIAGNOSIS, FINISHED, MATCHES, START
+from detkit.compare.cell import CELL, DETECTIONS, DIAGNOSIS, FINISHED, MATCHES, START, UNREADABLE, damage
 from detkit.compare.diagnosis import merge
 from detkit.compare.errors import CORRECT, judge
 from detkit.compare.fairness import fairness
@@ -192,9 +192,11 @@ def unfair(fair: dict[str, Any]) -> list[dict[str, Any]]:
 def read_cell(cell: Cell) -> dict[str, Any]:
     """One run: its state, and what there is of it."""
     folder = cell.folder
-    start = _json(folder / START)
-    done = _json(folder / CELL)
-    if done is not None:
+    damaged = damage(folder) if (folder / CELL).exists() else None
+    start, done = (None, None) if damaged else (_json(folder / START), _json(folder / CELL))
+    if damaged:
+        status, error = "failed", f"{damaged}; the bench makes this run again"
+    elif done is not None:
         status, error = done["status"], done["error"]
     elif (folder / CONSOLE).exists():
         status, error = "failed", last_words(folder)
@@ -252,10 +254,10 @@ def read_shard(folder: Path) -> Shard:
 def read_matches(
     folder: Path, truth: GroundTruth, found: Shard, num_classes: int, options: EvaluatorOptions
 ) -> Matches:
-    """The matches of a finished run; made anew from its detections where another detkit kept them otherwise."""
+    """The matches of a finished run; made anew where they are damaged or another detkit kept them otherwise."""
     try:
         return load_matches(folder / MATCHES)
-    except KeyError:
+    except UNREADABLE:
         matches = match(truth, found, num_classes, options)
         save_matches(folder / MATCHES, matches)
         return matches

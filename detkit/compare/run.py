@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detkit.compare.cell import CELL
+from detkit.compare.cell import CELL, damage
 from detkit.compare.launchers import CONSOLE, Job, launch_local, python
 from detkit.compare.plan import Cell, Plan, save_plan, variant_file
 
@@ -56,9 +56,10 @@ def run_bench(
 
 
 def state(cell: Cell) -> str | None:
-    """`finished` or `diverged`; None if the run is still to be made or made again."""
-    path = cell.folder / CELL
-    return str(json.loads(path.read_text())["status"]) if path.exists() else None
+    """`finished` or `diverged`; None if the run is still to be made, or made again as a file of it is damaged."""
+    if not (cell.folder / CELL).exists() or damage(cell.folder):
+        return None
+    return str(json.loads((cell.folder / CELL).read_text())["status"])
 
 
 def job_of(cell: Cell, folder: Path) -> Job:

@@ -12,8 +12,9 @@ from detkit.compare.cell import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START, run
 from detkit.compare.collect import collect_results
 from detkit.compare.launchers import CONSOLE
 from detkit.compare.matches import match, save_matches
-from detkit.compare.plan import make_plan, save_plan
+from detkit.compare.plan import make_plan, read_plan, save_plan
 from detkit.compare.report import write_reports
+from detkit.compare.run import state
 from detkit.config import load_config
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
@@ -238,3 +239,34 @@ def test_matches_that_another_version_kept_otherwise_are_made_anew(bench, tmp_pa
     np.savez(path, **kept)
     before, after = (collect_results([f])["variants"][1]["summary"] for f in (bench, folder))
     assert after == before
+
+
+@pytest.mark.parametrize("name", [START, RESULT, CELL, DETECTIONS])
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_damaged_run_withholds_the_verdict_and_is_made_again(bench, tmp_path, name, lost):
+    folder = copied(bench, tmp_path)
+    path = folder / "cells/bce/seed_1" / name
+    content = path.read_bytes()
+    path.unlink() if lost else path.write_bytes(content[: len(content) // 2])
+    results = collect_results([folder])
+    assert verdicts(results)["bce"] is None
+    assert len(results["withheld"]) == 1
+    cells = {(c.variant, c.seed): state(c) for c in read_plan(folder).cells(folder)}
+    assert [key for key, value in cells.items() if value is None] == [("bce", 1)]
+    if not (name == CELL and lost):
+        assert name in results["variants"][1]["cells"][1]["error"]
+
+
+def test_a_damaged_diagnosis_does_not_end_the_report(bench, tmp_path):
+    folder = copied(bench, tmp_path)
+    (folder / "cells/bce/seed_1" / DIAGNOSIS).write_text('{"share": ')
+    assert collect_results([folder])["withheld"] == ["bce: seed 1 has failed"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK cut off"])
+def test_damaged_matches_are_made_anew(bench, tmp_path, content):
+    folder = copied(bench, tmp_path)
+    path = folder / "cells/bce/seed_1" / MATCHES
+    path.unlink() if content is None else path.write_bytes(content)
+    assert collect_results([folder])["variants"] == collect_results([bench])["variants"]
+    assert path.stat().st_size > 100
