@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from detkit.compare.cell import CELL, DETECTIONS, DIAGNOSIS, FINISHED, MATCHES, START, UNREADABLE, damage
 from detkit.compare.diagnosis import merge
 from detkit.compare.errors import CORRECT, judge
-from detkit.compare.fairness import fairness
+from detkit.compare.fairness import check_configs, fairness
 from detkit.compare.launchers import CONSOLE
 from detkit.compare.matches import Matches, load_matches, match, save_matches
 from detkit.compare.plan import Cell, Plan, Variant, cell_folder, read_plan, saved
@@ -26,7 +27,7 @@ from detkit.evaluate.coco import GroundTruth, Shard, ground_truth_from
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.registry import DATASETS
 from detkit.train.resume import differences
-from detkit.train.run_folder import ENVIRONMENT, METRICS, RESULT, environment
+from detkit.train.run_folder import CONFIG, ENVIRONMENT, METRICS, RESULT, environment
 
 TUNING = "tuning.json"
 CURVE_POINTS = 100
@@ -58,6 +59,7 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
     states = {name: {s: cell["status"] for s, cell in runs.items()} for name, runs in cells.items()}
     code = {name: {s: cell["code"] for s, cell in runs.items() if cell["code"]} for name, runs in cells.items()}
     fair = fairness(plan, starts, code)
+    fair["checks"].insert(1, check_configs(plan, configs_of(finished)))
     figures = analyse(matched, states, dataset.classes.names, baseline=plan.baseline)
     if unfair(fair):
         figures = {name: {**found, "versus_baseline": None} for name, found in figures.items()}
@@ -217,6 +219,20 @@ def read_cell(cell: Cell) -> dict[str, Any]:
         "start": start,
         "code": (_json(folder / ENVIRONMENT) or {}).get("git"),
     }
+
+
+def configs_of(finished: dict[str, dict[int, Path]]) -> dict[tuple[str, int], dict[str, Any] | str]:
+    """The config that each finished run says it was made with, or what is wrong with that file."""
+    found: dict[tuple[str, int], dict[str, Any] | str] = {}
+    for name, runs in finished.items():
+        for seed, folder in runs.items():
+            path = folder / CONFIG
+            try:
+                values = Config.from_dict(yaml.safe_load(path.read_text()), name=str(path)).to_dict()
+                found[name, seed] = json.loads(json.dumps(values))
+            except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+                found[name, seed] = str(error)
+    return found
 
 
 def read_metrics(path: Path) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from detkit.compare.plan import Plan
-from detkit.train.resume import flatten
+from detkit.train.resume import differences, flatten
 
 Starts = Mapping[str, Mapping[int, dict[str, Any]]]
 """Variant -> seed -> start.json."""
@@ -53,6 +53,20 @@ def check_seeds(plan: Plan, starts: Starts) -> dict[str, Any]:
         if start["seed"] != seed
     ]
     return {"name": "seeds", "ok": not wrong, "detail": "; ".join(wrong) or "every run has the seed it stands under"}
+
+
+def check_configs(plan: Plan, ran: Mapping[tuple[str, int], Mapping[str, Any] | str]) -> dict[str, Any]:
+    """Every run was made with the config of its variant. ran: (variant, seed) -> its config, or why there is none."""
+    wrong = []
+    for variant in plan.variants:
+        asked = json.loads(json.dumps(variant.config.to_dict()))
+        for (name, seed), config in ran.items():
+            if name == variant.name:
+                found = (
+                    config if isinstance(config, str) else ", ".join(sorted({*differences(asked, config)} - {"seed"}))
+                )
+                wrong += [f"{name}, seed {seed}: {found}"] if found else []
+    return {"name": "config", "ok": not wrong, "detail": "; ".join(wrong) or "every run has that of its variant"}
 
 
 def check_weights(plan: Plan, starts: Starts) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from simulate import Skill, train
 
 from detkit.cli import main
@@ -56,6 +57,8 @@ def made_up(folder, *, variants=(FOCAL, BCE), seeds=(0, 1, 2), overrides=(), ski
         }
         for name, content in files.items():
             (cell.folder / name).write_text(json.dumps(content) + "\n")
+        config = {v.name: v.config for v in plan.variants}[cell.variant].to_dict() | {"seed": cell.seed}
+        (cell.folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(config))))
         np.savez(cell.folder / DETECTIONS, **found._asdict())
         save_matches(cell.folder / MATCHES, match(truth, found, classes, plan.base.options("evaluator")))
     return folder
@@ -141,6 +144,23 @@ def test_what_was_not_equal_is_shown_and_said_at_the_top(bench, tmp_path, what, 
     assert [c["name"] for c in failed] == [check]
     assert "bce, seed 1" in failed[0]["detail"]
     assert results["withheld"][0].startswith(f"not fair: {check}")
+    assert verdicts(results)["bce"] is None
+
+
+@pytest.mark.parametrize(("gamma", "said"), [(1.0, "losses.classification"), (None, "config.yaml")])
+def test_a_run_made_with_another_config_than_its_variant_is_caught(bench, tmp_path, gamma, said):
+    folder = copied(bench, tmp_path)
+    path = folder / "cells/focal/seed_1/config.yaml"
+    if gamma is None:
+        path.unlink()
+    else:
+        content = yaml.safe_load(path.read_text())
+        content["losses"]["classification"]["gamma"] = gamma
+        path.write_text(yaml.safe_dump(content))
+    results = collect_results([folder])
+    (failed,) = [c for c in results["fairness"]["checks"] if not c["ok"]]
+    assert failed["name"] == "config"
+    assert said in failed["detail"]
     assert verdicts(results)["bce"] is None
 
 
