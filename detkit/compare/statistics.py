@@ -148,13 +148,14 @@ def difference(each: NDArray[np.float64], num_images: int, family: int = 1) -> D
     """(S, 1 + R) differences on all images and on resamples -> mean, interval, p-values, smallest detectable.
 
     family: as many variants are compared; the smallest detectable difference is shown whatever the others are.
-    With one seed the variance by training is unknown: interval and p are NaN, and there is no verdict.
+    With one seed the variance by training is unknown, with one image that by images: interval and p are NaN, and
+    there is no verdict.
     """
     own = each[:, 0]
     count, mean = len(own), float(own.mean())
     drawn = each[:, 1:].mean(axis=0)
     drawn = drawn[~np.isnan(drawn)]
-    of_images = float(drawn.var(ddof=1)) if len(drawn) > 1 else math.nan
+    of_images = float(drawn.var(ddof=1)) if len(drawn) > 1 and num_images > 1 else math.nan
     of_seeds = float(own.var(ddof=1)) / count if count > 1 else math.nan
     spread = Spread(of_seeds, of_images, count - 1, num_images - 1)
     if of_seeds + of_images == 0 and mean == 0:  # the same detections in every run

@@ -199,3 +199,9 @@ def test_two_points_less_are_found():
     print(f"\nworse by {-100 * mean:.2f} points: found in {worse} of 20 benches of 3 seeds, 400 images")
     assert better == 0
     assert worse >= 16
+
+
+def test_one_image_gives_no_verdict_and_no_error():
+    found = difference(np.repeat([[0.02], [0.03], [0.01]], 11, axis=1), 1)
+    assert found.difference == pytest.approx(0.02)
+    assert np.isnan([found.low, found.high, found.p, found.smallest_detectable]).all()
