@@ -20,7 +20,7 @@ from detkit.compare.fairness import check_configs, fairness
 from detkit.compare.launchers import CONSOLE
 from detkit.compare.matches import Matches, load_matches, match, save_matches
 from detkit.compare.plan import Cell, Plan, Variant, cell_folder, read_plan, saved
-from detkit.compare.run import last_words
+from detkit.compare.run import last_words, state
 from detkit.compare.statistics import analyse
 from detkit.config import Config
 from detkit.evaluate.coco import GroundTruth, Shard, ground_truth_from
@@ -102,7 +102,7 @@ def merged(
     """One plan of several, and where each of its runs lies.
 
     The first gives title and baseline. A variant that is in two must be the same in both, and gets the
-    seeds of both; with `config` allowed, one that differs is called NAME@FOLDER.
+    seeds of both (of a run in both, the first that is done); with `config` allowed, one that differs is NAME@FOLDER.
     """
     variants: dict[str, Variant] = {}
     where: dict[tuple[str, int], Cell] = {}
@@ -118,7 +118,10 @@ def merged(
                 name = f"{name}@{folder.name}"
             variants.setdefault(name, Variant(name, variant.config))
             for seed in plan.seeds:
-                where.setdefault((name, seed), Cell(name, seed, cell_folder(folder, variant.name, seed)))
+                cell = Cell(name, seed, cell_folder(folder, variant.name, seed))
+                there = where.setdefault((name, seed), cell)
+                if state(there) is None and state(cell) is not None:
+                    where[name, seed] = cell
     seeds = tuple(sorted({seed for plan in plans for seed in plan.seeds}))
     for name in variants:
         for seed in seeds:

@@ -202,6 +202,11 @@ class TestSeveralBenches:
         assert main(["compare", "report", str(first), str(second), "--output", str(tmp_path / "all")]) == 0
         assert (tmp_path / "all/report.html").exists()
 
+    def test_a_run_that_one_bench_lacks_is_taken_from_the_other(self, tmp_path):
+        first, second = made_up(tmp_path / "a"), made_up(tmp_path / "b")
+        (first / "cells/bce/seed_1" / CELL).unlink()
+        assert collect_results([first, second])["complete"]
+
     def test_a_hole_is_shown_as_one(self, tmp_path):
         first = made_up(tmp_path / "a", seeds=[0, 1])
         second = made_up(tmp_path / "b", variants=[FOCAL, "configs/losses/ghm.yaml"], seeds=[0])
