@@ -37,7 +37,7 @@ def caption(results: dict[str, Any]) -> str:
     """What the table shows."""
     return (
         f"{results['title']}: mean and standard deviation over {len(results['seeds'])} seeds; paired differences to "
-        f"{results['baseline']} with bootstrap intervals over images and seeds; p after Holm."
+        f"{results['baseline']} with 95 % intervals (Student's t over seeds, bootstrap over images); p after Holm."
     )
 
 

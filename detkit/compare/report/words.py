@@ -29,8 +29,8 @@ METHOD = (
     "foreground and background apart. Easy background is every background anchor whose highest class score is below "
     "{easy}. Error kinds follow TIDE (arXiv 2008.08115). ECE is the expected calibration error: the mean gap between "
     "a detection's score and the share of such detections that are right at IoU 0.5.",
-    "No difference shown does not mean equal: the smallest difference that this budget would have shown is given "
-    "with it.",
+    "No difference shown does not mean equal: the smallest difference that this budget would have shown with a "
+    "probability of 0.8, reckoned from the spread that was seen, is given with it.",
 )
 
 
