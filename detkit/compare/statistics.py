@@ -158,8 +158,8 @@ def difference(each: NDArray[np.float64], num_images: int, family: int = 1) -> D
     of_images = float(drawn.var(ddof=1)) if len(drawn) > 1 and num_images > 1 else math.nan
     of_seeds = float(own.var(ddof=1)) / count if count > 1 else math.nan
     spread = Spread(of_seeds, of_images, count - 1, num_images - 1)
-    if of_seeds + of_images == 0 and mean == 0:  # the same detections in every run
-        return Difference(mean, mean, mean, 1.0, 1.0, 0.0, own.tolist())
+    if of_seeds + of_images == 0 and mean == 0:  # the same detections, or none, in every run: no spread to reckon from
+        return Difference(mean, mean, mean, 1.0, 1.0, math.nan, own.tolist())
     half = spread.half(LEVEL)
     smallest = spread.detectable(LEVEL / family)
     return Difference(mean, mean - half, mean + half, spread.p(mean), permutation_p(own), smallest, own.tolist())

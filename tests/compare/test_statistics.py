@@ -205,3 +205,7 @@ def test_one_image_gives_no_verdict_and_no_error():
     found = difference(np.repeat([[0.02], [0.03], [0.01]], 11, axis=1), 1)
     assert found.difference == pytest.approx(0.02)
     assert np.isnan([found.low, found.high, found.p, found.smallest_detectable]).all()
+
+
+def test_runs_without_any_difference_claim_no_smallest_one():
+    assert np.isnan(difference(np.zeros((3, 11)), 20).smallest_detectable)
