@@ -55,6 +55,14 @@ def average_precision(
     return found
 
 
+def images_behind(matches: Matches, class_names: tuple[str, ...]) -> dict[str, int]:
+    """Metric name -> how many images it rests on: all, or those with an object of its size or class."""
+    having = np.stack([np.stack([part[a].objects > 0 for part in matches.parts]) for a in range(len(AREAS))])
+    found = dict.fromkeys(("ap", "ap50", "ap75"), matches.num_images)
+    found |= {f"ap_{area}": int(having[a].any(axis=0).sum()) for a, area in enumerate(AREAS) if a}
+    return found | {f"per_class:{name}": int(having[0, k].sum()) for k, name in enumerate(class_names)}
+
+
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(R, ...) -> (R,), NaN left out; NaN where all is."""
     flat = values.reshape(len(values), -1)

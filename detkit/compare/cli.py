@@ -77,12 +77,13 @@ def bench(args: argparse.Namespace) -> int:
         baseline=args.baseline, title=args.title,
     )  # fmt: skip
     folder = args.output or Path("runs") / f"compare-{Path(args.config).stem}"
+    tune = words_of("--tune", args.tune, TUNABLE)
     if args.dry_run:
-        print(describe(plan, folder, jobs=args.jobs))
+        print(describe(plan, folder, jobs=args.jobs, tune=tune))
         return 0
     command = shlex.join(["detkit", *sys.argv[1:]])
     return run_bench(plan, folder, jobs=args.jobs, command=command, launcher=LAUNCHERS[args.launcher],
-                     tune=words_of("--tune", args.tune, TUNABLE))  # fmt: skip
+                     tune=tune)  # fmt: skip
 
 
 def parse_seeds(text: str) -> list[int]:

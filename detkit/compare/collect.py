@@ -40,7 +40,7 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
 
     allow: what may differ between the folders: data, code, config. Else ValueError says what does.
     """
-    plan, where = merged([read_plan(folder) for folder in folders], folders, allow)
+    plan, where, twice = merged([read_plan(folder) for folder in folders], folders, allow)
     dataset = DATASETS.build(plan.base.require("data.val.dataset"))
     truth = ground_truth_from(dataset)
     cells = {v.name: {s: read_cell(where[v.name, s]) for s in plan.seeds} for v in plan.variants}
@@ -60,6 +60,7 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
     code = {name: {s: cell["code"] for s, cell in runs.items() if cell["code"]} for name, runs in cells.items()}
     fair = fairness(plan, starts, code)
     fair["checks"].insert(1, check_configs(plan, configs_of(finished)))
+    fair["flags"] += twice
     figures = analyse(matched, states, dataset.classes.names, baseline=plan.baseline)
     if unfair(fair):
         figures = {name: {**found, "versus_baseline": None} for name, found in figures.items()}
@@ -98,12 +99,13 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
 
 def merged(
     plans: Sequence[Plan], folders: Sequence[Path], allow: Sequence[str]
-) -> tuple[Plan, dict[tuple[str, int], Cell]]:
-    """One plan of several, and where each of its runs lies.
+) -> tuple[Plan, dict[tuple[str, int], Cell], list[str]]:
+    """One plan of several, where each of its runs lies, and a sentence on each run that came out differently in two.
 
     The first gives title and baseline. A variant that is in two must be the same in both, and gets the
     seeds of both (of a run in both, the first that is done); with `config` allowed, one that differs is NAME@FOLDER.
     """
+    twice: list[str] = []
     variants: dict[str, Variant] = {}
     where: dict[tuple[str, int], Cell] = {}
     for plan, folder in zip(plans, folders, strict=True):
@@ -116,18 +118,29 @@ def merged(
                     changed = describe_differences(variants[name].config, variant.config)
                     raise ValueError(f"{folder}: {name} has another config than before:\n{changed}\n{ALLOWED}")
                 name = f"{name}@{folder.name}"
+                while name in variants and variants[name].config.hash() != variant.config.hash():
+                    name += "'"
             variants.setdefault(name, Variant(name, variant.config))
             for seed in plan.seeds:
                 cell = Cell(name, seed, cell_folder(folder, variant.name, seed))
                 there = where.setdefault((name, seed), cell)
                 if state(there) is None and state(cell) is not None:
                     where[name, seed] = cell
+                elif there is not cell and state(cell) and (one := _ap(there)) != (other := _ap(cell)):
+                    twice.append(
+                        f"{cell.name}: AP {one} in {there.folder}, which is shown, and {other} in {cell.folder}."
+                    )
     seeds = tuple(sorted({seed for plan in plans for seed in plan.seeds}))
     for name in variants:
         for seed in seeds:
             where.setdefault((name, seed), Cell(name, seed, cell_folder(folders[0], name, seed)))
     first = plans[0]
-    return Plan(first.title, tuple(variants.values()), first.baseline, seeds, first.base), where
+    return Plan(first.title, tuple(variants.values()), first.baseline, seeds, first.base), where, twice
+
+
+def _ap(cell: Cell) -> float | None:
+    found = _json(cell.folder / RESULT)
+    return None if found is None else round(found["ap"], 4)
 
 
 ALLOWED = "--allow config shows them together all the same."
@@ -151,6 +164,10 @@ def check_alike(cells: dict[str, dict[int, dict[str, Any]]], folders: Sequence[P
     if len(folders) == 1:
         return  # the fairness table shows it
     alike("data", runs_by(cells, lambda cell: "/".join(cell["start"]["data"]) if cell["start"] else None), allow)
+    measured = runs_by(cells, lambda cell: cell["start"]["data"][1] if cell["start"] else None)
+    if len(measured) > 1:
+        lines = "\n".join(f"  {value}: {', '.join(runs)}" for value, runs in measured.items())
+        raise ValueError(f"the runs have different validation images, and can't be compared image by image:\n{lines}")
     alike("code", runs_by(cells, lambda cell: cell["code"]), allow)
 
 

@@ -40,7 +40,7 @@ def fairness(plan: Plan, starts: Starts, code: Mapping[str, Mapping[int, str]]) 
         "differs": differing,
         "normalizers": normalizers,
         "equal": equal,
-        "flags": [*flags(keys, normalizers), *said],
+        "flags": [*flags(keys, normalizers), *same_configs(plan), *said],
     }
 
 
@@ -144,6 +144,16 @@ def differs(configs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         if len(values) < len(flat) or len({json.dumps(v, sort_keys=True) for v in values.values()}) > 1:
             found.append({"key": key, "values": values})
     return found
+
+
+def same_configs(plan: Plan) -> Iterator[str]:
+    """A sentence for every config that stands under several names."""
+    names: dict[str, list[str]] = {}
+    for variant in plan.variants:
+        names.setdefault(variant.config.hash(), []).append(variant.name)
+    for same in names.values():
+        if len(same) > 1:
+            yield f"{' and '.join(same)} are one and the same config: a difference between them is chance."
 
 
 def flags(keys: list[str], normalizers: Mapping[str, str]) -> Iterator[str]:

@@ -131,7 +131,7 @@ def variant_name(file: str | Path | None, settings: Sequence[tuple[str, str]]) -
     """`focal.yaml` -> focal; gamma=0.5 -> gamma0.5; both -> focal-gamma0.5. Safe as a folder's name."""
     parts = [] if file is None else [Path(file).stem]
     parts += [f"{key.rpartition('.')[2]}{value}" for key, value in settings]
-    return re.sub(r"[^A-Za-z0-9_.+=-]+", "_", "-".join(parts) or CONFIG_ITSELF).strip(".")
+    return re.sub(r"[^\w.+=-]+", "_", "-".join(parts) or CONFIG_ITSELF).strip(".")
 
 
 def check_variants(variants: Sequence[Variant]) -> None:
@@ -152,18 +152,14 @@ def save_plan(plan: Plan, folder: Path, command: str) -> None:
     """Writes plan.json and the variants' configs; a bench that is there already is gone on with.
 
     Variants and seeds may be added. A variant or seed that is left out keeps its runs but drops out of the
-    report. Raises ValueError if a variant of the same name had another config.
+    report. Raises ValueError if the bench, or a variant of the same name in it, had another config.
     """
-    path = folder / PLAN
-    if path.exists():
-        for variant in plan.variants:
-            if variant_file(folder, variant.name).exists():
-                check_same(folder, variant)
+    check_goes_on(plan, folder)
     (folder / VARIANTS).mkdir(parents=True, exist_ok=True)
     for variant in plan.variants:
         variant_file(folder, variant.name).write_text(variant.config.to_yaml())
     write_json(
-        path,
+        folder / PLAN,
         {
             "schema": SCHEMA,
             "title": plan.title,
@@ -176,17 +172,31 @@ def save_plan(plan: Plan, folder: Path, command: str) -> None:
     )
 
 
-def check_same(folder: Path, variant: Variant) -> None:
-    """Raises ValueError with the differing keys if the bench in `folder` ran the variant with another config."""
-    old = saved(folder)["variants"].get(variant.name)
-    if old is None:
-        old = load_config(variant_file(folder, variant.name)).to_dict()
-    changed = differences(old, json.loads(json.dumps(variant.config.to_dict())))
+def check_goes_on(plan: Plan, folder: Path, *, tune: bool = False) -> None:
+    """Raises ValueError with the differing keys if the bench in `folder`, if any, had another config.
+
+    tune: the variants are still to choose some of their values, so that only what they are laid over is compared.
+    """
+    if not (folder / PLAN).exists():
+        return
+    content = saved(folder)
+    check_same(folder, "variants are laid over", content["base"], plan.base)
+    for variant in () if tune else plan.variants:
+        old = content["variants"].get(variant.name)
+        if old is None and variant_file(folder, variant.name).exists():  # left out for a while
+            old = load_config(variant_file(folder, variant.name)).to_dict()
+        if old is not None:
+            check_same(folder, f"{variant.name} has", old, variant.config)
+
+
+def check_same(folder: Path, who: str, old: dict[str, Any], config: Config) -> None:
+    """Raises ValueError with the keys in which a config differs from the old one."""
+    changed = differences(old, json.loads(json.dumps(config.to_dict())))
     if changed:
         lines = "\n".join(f"  {key}: {a!r} in the bench, {b!r} now" for key, (a, b) in sorted(changed.items()))
         raise ValueError(
-            f"{folder} holds a bench in which {variant.name} has another config:\n{lines}\n"
-            "Use the old values, another name, or another folder by --output."
+            f"{folder} holds a bench in which {who} another config:\n{lines}\n"
+            "Use the old values, another name for a variant, or another folder by --output."
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from detkit.compare.cell import CELL, damage
 from detkit.compare.launchers import CONSOLE, Job, launch_local, python
-from detkit.compare.plan import Cell, Plan, save_plan, variant_file
+from detkit.compare.plan import Cell, Plan, check_goes_on, save_plan, variant_file
 
 log = logging.getLogger("detkit")
 
@@ -30,6 +30,7 @@ def run_bench(
     from detkit.compare.report import write_reports
     from detkit.compare.tune import tuned
 
+    check_goes_on(plan, folder, tune=bool(tune))
     folder.mkdir(parents=True, exist_ok=True)
     plan = tuned(plan, folder, tune, jobs=jobs, launcher=launcher)
     save_plan(plan, folder, command)
@@ -105,8 +106,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def describe(plan: Plan, folder: Path, *, jobs: int) -> str:
-    """What --dry-run prints: variants, runs, and the time they will take by a few measured steps of each."""
+def describe(plan: Plan, folder: Path, *, jobs: int, tune: Sequence[str] = ()) -> str:
+    """What --dry-run prints: variants, runs, and the time they will take by a few measured steps of each.
+
+    tune: of `weight` and `lr`. Raises ValueError where the runs themselves would be refused.
+    """
+    from detkit.compare.tune import SHARE, candidates
+
+    check_goes_on(plan, folder, tune=bool(tune))
     lines = [f"{plan.title}; baseline {plan.baseline}; seeds {', '.join(map(str, plan.seeds))}; in {folder}"]
     total = 0.0
     todo = [cell for cell in plan.cells(folder) if state(cell) is None]
@@ -120,6 +127,11 @@ def describe(plan: Plan, folder: Path, *, jobs: int) -> str:
             evaluations = 2 + (options.iterations - 1) // options.eval_every if options.eval_every else 2
             each = options.iterations * seconds["step"] + evaluations * seconds["evaluation"]
             total += each * len(own)
+            if tune:
+                trials = len(list(candidates(plan, variant, tune)))
+                short = options.iterations / SHARE * seconds["step"] + seconds["evaluation"]
+                total += trials * short
+                lines.append(f"  {variant.name}: {trials} trials for {', '.join(tune)}: about {duration(short)} each")
             lines.append(
                 f"  {variant.name}: {len(own)} of {len(plan.seeds)} runs to do, {options.iterations} steps of "
                 f"{seconds['step']:.3g} s and {evaluations} evaluations of {seconds['evaluation']:.2g} s: "

@@ -7,13 +7,14 @@ S seeds
 
     variance of the mean difference = A + B,    A = var(d) / S,    B = variance over resamples of the images
 
-A is estimated from S numbers, so a percentile of resampled seeds would be far too narrow for S = 3 (it can't
-leave their range). The interval is mean +- sqrt(t(S - 1)^2 A + t(N - 1)^2 B), each part with its own quantile of
-Student's t (the MOVER of Zou and Donner, 2008, for a sum). What one training happens to do on one image is in
-both A and B, so the interval is too wide rather than too narrow: by simulation, for S = 2 to 10, it errs in 5 % where
-A is the luck of trainings alone or B that of images alone, in 0.4 % where all luck is of one training on one image,
-and in between elsewhere; Satterthwaite's degrees of freedom give up to 13 %. The p-value is the level at which the
-interval touches zero. B comes from a bootstrap (Efron, 1979) in which variant and baseline are given the same images.
+A is estimated from S numbers, so a percentile of resampled seeds would be far too narrow for S = 3 (it can't leave
+their range). The interval is mean +- sqrt(t(S - 1)^2 A + t(N - 1)^2 B), each part with its own quantile of Student's
+t (the MOVER of Zou and Donner, 2008, for a sum). What one training happens to do on one image is in both A and B, so
+the interval is too wide rather than too narrow: by simulation, for S = 2 to 10, it errs in 5 % where A is the luck of
+trainings alone or B that of images alone, in 0.4 % where all luck is of one training on one image, and in between
+elsewhere; Satterthwaite's degrees of freedom give up to 13 %. The p-value is the level at which the interval touches
+zero. B comes from a bootstrap (Efron, 1979) in which variant and baseline are given the same images. For AP of a
+class or a size, N is the number of images that have such an object; on one alone nothing can be told.
 
 The permutation test exchanges variant and baseline in any subset of the seeds: exact, but with S seeds it
 can't give less than 2^(1 - S), which is 0.25 for three. Exchanging them image by image would give smaller ones and
@@ -33,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit.compare.bootstrap import average_precision, resample
+from detkit.compare.bootstrap import average_precision, images_behind, resample
 from detkit.compare.matches import Matches
 
 LEVEL = 0.05
@@ -85,7 +86,7 @@ def analyse(
     found = {v: {s: figures(m, class_names, weights) for s, m in runs.items()} for v, runs in matches.items()}
     family = sum(v != baseline and DIVERGED not in runs.values() for v, runs in states.items())
     compared = {
-        v: compare(found[v], found[baseline], some.num_images, family)
+        v: compare(found[v], found[baseline], images_behind(some, class_names), family)
         for v in states
         if some and v != baseline and _whole(states[v]) and _whole(states[baseline])
     }
@@ -132,15 +133,18 @@ def _or_none(value: float) -> float | None:
 
 
 def compare(
-    runs: Mapping[int, Figures], base: Mapping[int, Figures], num_images: int, family: int = 1
+    runs: Mapping[int, Figures], base: Mapping[int, Figures], images: Mapping[str, int], family: int = 1
 ) -> dict[str, Difference]:
-    """Every metric that both have on all images -> the paired difference; family: variants compared."""
+    """Every metric that both have on all images -> the paired difference.
+
+    images: on how many each metric rests. family: variants compared.
+    """
     seeds = sorted(runs)
     result = {}
     for name in runs[seeds[0]]:
         each = np.stack([runs[s][name] - base[s][name] for s in seeds])
         if not np.isnan(each[:, 0]).any():
-            result[name] = difference(each, num_images, family)
+            result[name] = difference(each, images[name], family)
     return result
 
 

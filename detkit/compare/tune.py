@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from detkit.compare.cell import CELL
 from detkit.compare.fairness import differs
-from detkit.compare.launchers import Job, python
+from detkit.compare.launchers import CONSOLE, Job, python
 from detkit.compare.plan import Plan, Variant
 from detkit.config import Config
 from detkit.train.run_folder import RESULT, write_json
@@ -46,6 +47,7 @@ def tuned(plan: Plan, folder: Path, what: Sequence[str], *, jobs: int, launcher:
         file.write_text(variant.config.to_yaml())
         for name, overrides in trials[variant.name]:
             run = folder / FOLDER / variant.name / name
+            forget_another(run, plan, variant, overrides)
             if not (run / RESULT).exists() and not (run / CELL).exists():  # the latter: it diverged
                 todo.append(job(file, run, plan, variant, overrides))
     count = sum(map(len, trials.values()))
@@ -55,6 +57,17 @@ def tuned(plan: Plan, folder: Path, what: Sequence[str], *, jobs: int, launcher:
     chosen = {variant: best(variant, each, folder) for variant, each in found.items()}
     write_json(folder / TUNING, {"what": list(what), "factors": list(FACTORS), "trials": found, "chosen": chosen})
     return replace(plan, variants=tuple(with_choice(v, chosen[v.name]["overrides"]) for v in plan.variants))
+
+
+def forget_another(run: Path, plan: Plan, variant: Variant, overrides: list[str]) -> None:
+    """Removes a trial of another config or seed, of a bench that was stopped while tuning and then changed."""
+    asked = {"config": variant.config.to_dict(), "seed": plan.seeds[0], "overrides": overrides, "share": SHARE}
+    path, asked = run.with_name(f"{run.name}.json"), json.loads(json.dumps(asked))
+    if run.exists() and (not path.is_file() or json.loads(path.read_text()) != asked):
+        log.info("%s, %s: made anew, its config or seed was another", variant.name, run.name)
+        shutil.rmtree(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, asked)
 
 
 def candidates(plan: Plan, variant: Variant, what: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -86,7 +99,8 @@ def job(file: Path, run: Path, plan: Plan, variant: Variant, overrides: list[str
 
 
 def _said(job: Job, code: int) -> None:
-    log.info("%s: %s", job.name, {0: "finished", 3: "diverged"}.get(code, f"failed with exit code {code}"))
+    failed = f"failed with exit code {code} and is no candidate; see {job.folder / CONSOLE}"
+    log.info("%s: %s", job.name, {0: "finished", 3: "diverged"}.get(code, failed))
 
 
 def result(folder: Path, variant: str, name: str, overrides: list[str]) -> dict[str, Any]:

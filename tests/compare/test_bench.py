@@ -221,15 +221,35 @@ class TestSeveralBenches:
         )  # fmt: skip
         if what == "data":
             for variant in ("focal", "bce"):
-                change(second / f"cells/{variant}/seed_1", START, data=["d1", "new"])
+                change(second / f"cells/{variant}/seed_1", START, data=["new", "d2"])
         words = ["compare", "report", str(first), str(second), "--output", str(tmp_path / "all")]
         assert main(words) == 2
         said = capsys.readouterr().err
         assert f"--allow {what}" in said
-        assert {"code": "5678: focal, seed 1", "config": "optimizer.lr: ", "data": "d1/new: focal, seed 1"}[
+        assert {"code": "5678: focal, seed 1", "config": "optimizer.lr: ", "data": "new/d2: focal, seed 1"}[
             what
         ] in said
         assert main([*words, "--allow", what]) == 0
+
+    def test_other_validation_images_can_not_be_compared_image_by_image(self, tmp_path, capsys):
+        first, second = made_up(tmp_path / "a", seeds=[0]), made_up(tmp_path / "b", seeds=[1])
+        for variant in ("focal", "bce"):
+            change(second / f"cells/{variant}/seed_1", START, data=["d1", "new"])
+        with pytest.raises(ValueError, match=r"(?s)different validation images.*new: focal, seed 1"):
+            collect_results([first, second], allow=["data"])
+
+    def test_a_run_that_came_out_differently_in_two_benches_is_said(self, tmp_path):
+        first, second = made_up(tmp_path / "a"), made_up(tmp_path / "b")
+        change(second / "cells/bce/seed_1", RESULT, ap=0.1234)
+        (flag,) = collect_results([first, second])["fairness"]["flags"]
+        assert flag.startswith("bce, seed 1: AP ")
+        assert "0.1234 in " in flag
+
+    def test_three_configs_under_one_name_are_three_variants(self, tmp_path):
+        for i in (1, 2, 3):
+            made_up(tmp_path / f"{i}/same", overrides=[f"optimizer.lr=0.{i}"])
+        found = collect_results([tmp_path / f"{i}/same" for i in (1, 2, 3)], allow=["config"])
+        assert [v["name"] for v in found["variants"]][::2] == ["focal", "focal@same", "focal@same'"]
 
     def test_a_word_that_cannot_be_allowed(self, tmp_path, capsys):
         assert main(["compare", "report", str(tmp_path), "--allow", "everything"]) == 2

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from detkit.compare.plan import check_variants, make_plan, parse_grid, read_plan, save_plan, variant_file, variant_name
+from detkit.compare.run import describe
 
 CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
@@ -102,13 +103,29 @@ def test_a_plan_may_grow(tmp_path):
 def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp_path):
     save_plan(make_plan(CONFIG, [FOCAL, BCE], seeds=[0]), tmp_path, "")
     before = (tmp_path / "plan.json").read_text()
-    with pytest.raises(ValueError, match=r"(?s)focal has another config.*train\.iterations: 1500 in the bench, 9 now"):
+    changed = r"(?s)laid over another config.*train\.iterations: 1500 in the bench, 9 now"
+    with pytest.raises(ValueError, match=changed):
+        # No name in common: its runs would be compared with none of theirs.
+        save_plan(make_plan(CONFIG, ["configs/losses/ghm.yaml", BCE], overrides=["train.iterations=9"]), tmp_path, "")
+    with pytest.raises(ValueError, match=changed):
         save_plan(make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9"]), tmp_path, "")
     assert (tmp_path / "plan.json").read_text() == before
     # Left out for a while, then there again: its runs are still those of its old config.
     save_plan(make_plan(CONFIG, [BCE, "configs/losses/ghm.yaml"], seeds=[0]), tmp_path, "")
-    with pytest.raises(ValueError, match="focal has another config"):
-        save_plan(make_plan(CONFIG, [FOCAL], overrides=["losses.classification.prior=0.2"]), tmp_path, "")
+    other = tmp_path / "focal.yaml"
+    other.write_text("losses:\n  classification:\n    type: SigmoidFocalLoss\n    prior: 0.2\n")
+    with pytest.raises(ValueError, match=r"(?s)focal has another config.*prior: 0.01 in the bench, 0.2 now"):
+        save_plan(make_plan(CONFIG, [other, BCE]), tmp_path, "")
+
+
+def test_a_dry_run_refuses_what_the_runs_refuse(tmp_path):
+    save_plan(make_plan(CONFIG, [FOCAL, BCE]), tmp_path, "")
+    with pytest.raises(ValueError, match="laid over another config"):
+        describe(make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9"]), tmp_path, jobs=1, tune=["lr"])
+
+
+def test_names_in_any_script_stay_apart():
+    assert variant_name("\u0444\u043e\u043a\u0430\u043b.yaml", []) != variant_name("\u043b\u043e\u0436\u044c.yaml", [])
 
 
 def test_a_folder_without_a_bench_and_a_broken_plan(tmp_path):

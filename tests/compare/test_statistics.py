@@ -11,8 +11,12 @@ from simulate import Skill, make_images, train
 
 from detkit.compare.matches import match
 from detkit.compare.statistics import (
+    BETTER,
+    NONE,
     Spread,
     analyse,
+    compare,
+    correct,
     difference,
     holm,
     permutation_p,
@@ -209,3 +213,13 @@ def test_one_image_gives_no_verdict_and_no_error():
 
 def test_runs_without_any_difference_claim_no_smallest_one():
     assert np.isnan(difference(np.zeros((3, 11)), 20).smallest_detectable)
+
+
+def test_a_class_that_one_image_has_gets_no_verdict():
+    """Its AP hangs on that image, and resampling the others says nothing of it."""
+    rows = np.repeat([[0.2], [0.21], [0.19]], 11, axis=1)
+    runs, base = ({s: {"ap": r, "per_class:rare": r} for s, r in enumerate(f * rows)} for f in (1.0, 0.0))
+    found = correct({"v": compare(runs, base, {"ap": 50, "per_class:rare": 1})}, 1)["v"]
+    assert found["ap"]["verdict"] == BETTER
+    assert found["per_class:rare"]["verdict"] == NONE
+    assert found["per_class:rare"]["p"] is None

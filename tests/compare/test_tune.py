@@ -1,6 +1,7 @@
 """A sweep for every variant on held-out training data."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_the_best_is_chosen_kept_and_not_run_again(tmp_path):
         for job in jobs:
             started(job)
             ran.append(job)
-            job.folder.mkdir(parents=True)
+            job.folder.mkdir(parents=True, exist_ok=True)
             rate = next(a for a in job.arguments if a.startswith("optimizer.lr="))
             # Focal likes the lowest rate, cross-entropy the highest; one trial diverges and has no result.
             ap = float(rate.partition("=")[2]) * (-1 if "focal" in job.name else 1)
@@ -63,6 +64,11 @@ def test_the_best_is_chosen_kept_and_not_run_again(tmp_path):
     again = tuned(plan, tmp_path, ["lr"], jobs=1, launcher=pretend)
     assert ran == []
     assert [v.config.hash() for v in again.variants] == [v.config.hash() for v in chosen.variants]
+    # Another seed, or another config, is another trial.
+    tuned(replace(plan, seeds=(7,)), tmp_path, ["lr"], jobs=1, launcher=pretend)
+    assert len(ran) == 6
+    tuned(make_plan(CONFIG, [FOCAL, BCE], overrides=["train.clip_norm=5"]), tmp_path, ["lr"], jobs=1, launcher=pretend)
+    assert len(ran) == 12
 
 
 def test_no_result_at_all_is_an_error_that_says_where_to_look(tmp_path):

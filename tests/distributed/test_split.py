@@ -68,12 +68,11 @@ def test_two_processes_take_the_same_first_step(tmp_path, norm):
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["gn", "frozen_bn", "sync_bn"])
 def test_every_split_trains_the_same_model(tmp_path, monkeypatch, norm):
-    splits = [(2, 1), (4, 1), (2, 2), (1, 4)]
-    if norm == "sync_bn":
-        # Micro-batches are normalised by themselves. In single precision the gradient's norm is 1e-3 apart, by the
-        # few numbers that the last stages normalise over; in double precision, 1e-14.
-        splits = [(2, 1), (4, 1)]
-        monkeypatch.setenv("IN_DOUBLE", "1")
+    # In single precision the first step is 1e-7 apart, and training drives any two such runs apart tenfold every few
+    # steps: 1e-4 to 1e-2 after 50, by the rate. In double precision what is left is the split itself.
+    monkeypatch.setenv("IN_DOUBLE", "1")
+    # With sync_bn, micro-batches are normalised by themselves: they are another model.
+    splits = [(2, 1), (4, 1)] if norm == "sync_bn" else [(2, 1), (4, 1), (2, 2), (1, 4)]
     # Not AdamW: it divides by the gradient's own size, and so makes much of the last digit of a small one.
     whole, others = divided(tmp_path, norm, 50, splits, "optimizer={type: SGD, lr: 0.005}")
     for (processes, micro), other in zip(splits, others, strict=True):
