@@ -147,6 +147,15 @@ def test_what_was_not_equal_is_shown_and_said_at_the_top(bench, tmp_path, what, 
     assert verdicts(results)["bce"] is None
 
 
+def test_data_that_has_moved_is_known_by_its_hash(bench, tmp_path):
+    folder = copied(bench, tmp_path)
+    path = folder / "cells/focal/seed_1/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["data"]["train"]["dataset"] = {"type": "VocDataset", "root": "where/it/was", "split": "train"}
+    path.write_text(yaml.safe_dump(config))
+    assert collect_results([folder])["withheld"] == []
+
+
 @pytest.mark.parametrize(("gamma", "said"), [(1.0, "losses.classification"), (None, "config.yaml")])
 def test_a_run_made_with_another_config_than_its_variant_is_caught(bench, tmp_path, gamma, said):
     folder = copied(bench, tmp_path)
