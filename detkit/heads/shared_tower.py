@@ -33,7 +33,10 @@ class SharedTowerHead(Head):
         super().__init__()
         for what, values in (("channels", in_channels), ("anchors per cell", anchors_per_cell)):
             if len(set(values)) != 1:
-                raise ValueError(f"SharedTowerHead is shared by all levels, but their {what} differ: {values}")
+                raise ValueError(
+                    f"all levels share the towers, but their {what} differ: {values}. PerLevelHead takes such "
+                    "levels; a neck such as FPN makes channels alike"
+                )
         if num_convs < 0 or (channels is not None and channels < 1):
             raise ValueError(f"num_convs={num_convs}, channels={channels}: want at least 0 and 1")
         self.num_columns = num_columns
