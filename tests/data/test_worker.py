@@ -111,7 +111,8 @@ def test_memory_of_workers_stays_flat_over_epochs(tmp_path: Path) -> None:
     started, *later = rows
     assert max(started["own_mib"]) < 300
     assert max(started["pss_mib"]) < 300
-    first = later[0]
+    # Not the shares of shared pages: they grow when a process that has nothing to do with this one, but has torch
+    # loaded too, ends.
+    first = later[0]["own_mib"]
     for row in later[1:]:
-        for name in ("own_mib", "pss_mib"):
-            assert max(b - a for a, b in zip(first[name], row[name], strict=True)) < 5
+        assert max(b - a for a, b in zip(first, row["own_mib"], strict=True)) < 5

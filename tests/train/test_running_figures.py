@@ -46,7 +46,8 @@ class OneConvolution(Backbone):
         self.out_shapes = {"c3": FeatureShape(8, 8)}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"c3": self.conv(images).tanh()}
+        # The check of gradients before a distributed run brings single precision.
+        return {"c3": self.conv(images.to(self.conv.weight.dtype)).tanh()}
 
 
 def detector(normalizer: str) -> DenseDetector:
