@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,20 +158,32 @@ class TimeLimit(Hook):
             trainer.stop = f"train.max_minutes={limit:g} are over after {done}"
 
 
+SAME_REQUEST = 5.0
+"""Seconds in which another SIGTERM is the same request: a scheduler sends one to every process of a job, and the
+launcher hands on its own."""
+
+
 @contextlib.contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[None]:
     """Meanwhile, SIGINT and SIGTERM end the run after the step in progress; a second one ends it at once."""
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    asked: list[float] = []
 
-    def on_signal(number: int, _: Any) -> None:
-        trainer.stop, trainer.interrupted, trainer.signal = signal.Signals(number).name, True, number
+    def put_back() -> None:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+    def on_signal(number: int, _: Any) -> None:
+        if not asked:
+            asked.append(time.monotonic())
+            trainer.stop, trainer.signal = signal.Signals(number).name, number
+        elif number == signal.SIGINT or time.monotonic() - asked[0] > SAME_REQUEST:
+            put_back()
+            os.kill(os.getpid(), number)
 
     for s in before:
         signal.signal(s, on_signal)
     try:
         yield
     finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
+        put_back()

@@ -41,8 +41,8 @@ class Trainer:
     """Trains a detector; `run()` is the loop, `train_step()` a turn of it.
 
     batches: endless, M = options.accumulate to a step. step: steps done. stop: set by a hook or a signal
-    to a reason; the loop ends after the step in progress. interrupted: that reason was a signal, to this
-    process or to another one, so what comes after training is left out. signal: its number.
+    to a reason; the loop ends after the step in progress. signal: number of the one that asked for it, else 0.
+    interrupted: all processes know that one of them got a signal, so what comes after training is left out.
     last_checkpoint: the last from which training went on well, named when the run fails. pulse: where the
     loop is, for the watchdog. model: what is evaluated and predicted with.
     """
@@ -94,6 +94,7 @@ class Trainer:
         self.agree_on_stop()
         for hook in self.hooks:
             hook.after_train(self)
+        self.agree_on_stop()  # on a signal that came meanwhile
 
     def train_step(self) -> StepReport:
         """One optimizer step over M micro-batches.
@@ -187,14 +188,19 @@ class Trainer:
         return self._stops_asked > 0 if self.world_size > 1 else self.stop is not None
 
     def agree_on_stop(self) -> None:
-        """A signal that one process got interrupts all of them, lest the others wait for it in an evaluation."""
-        if self.world_size == 1 or not self._stops_asked:
-            return
-        number = torch.tensor(self.signal, device=self.device)
-        dist.all_reduce(number, op=dist.ReduceOp.MAX)
+        """A signal that one process got interrupts all of them, or none: what comes next they do together.
+
+        A signal that comes later is for the next time that this is called.
+        """
+        number = self.signal
+        if self.world_size > 1:
+            self.pulse.enter("all-reduce", self.step)
+            highest = torch.tensor(number, device=self.device)
+            dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+            number = int(highest)
         if number > 0:
-            self.signal, self.interrupted = int(number), True
-            self.stop = self.stop or f"{signal.Signals(self.signal).name} to another process"
+            self.signal, self.interrupted = number, True
+            self.stop = self.stop or f"{signal.Signals(number).name} to another process"
 
     def set_learning_rate(self) -> float:
         """Sets every group's rate for the coming step; gives back that of the first group."""

@@ -91,6 +91,40 @@ def test_a_signal_to_the_launcher_leaves_a_checkpoint_to_go_on_from(tiny: Tiny, 
     tiny.assert_same(whole, run)
 
 
+def test_a_signal_to_every_process_at_once_leaves_a_checkpoint_too(tiny: Tiny) -> None:
+    process = tiny.start("allstopped", "--procs", "2")
+    tiny.wait_for_step("allstopped", 8, process)
+    for one in (process.pid, *tiny.workers(process).values()):
+        os.kill(one, signal.SIGTERM)
+    tiny.finish(process, code=128 + signal.SIGTERM)
+    steps = len([m for m in tiny.metrics("allstopped") if "loss" in m])
+    assert load_checkpoint(tiny.folder / "allstopped", prefer="newest").step == steps < 40
+
+
+LATE = """
+import os, signal, time
+from detkit.train import run_hooks
+
+save = run_hooks.Checkpoints.save
+
+def and_stop(self, trainer):
+    save(self, trainer)
+    if trainer.step == trainer.options.iterations and trainer.rank == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+run_hooks.Checkpoints.save = and_stop
+"""
+
+
+def test_a_signal_after_the_last_step_stops_all_ranks_or_none(tiny: Tiny) -> None:
+    """Rank 0 gets it while it writes the last checkpoint; the other is on its way to the evaluation by then."""
+    (tiny.folder / "late.py").write_text(LATE)
+    imports = f"imports=[{tiny.folder}/tiny.py, {tiny.folder}/late.py]"
+    process = tiny.start("late", "--procs", "2", "train.hang_timeout=20", "--max-restarts", "0", imports)
+    tiny.finish(process, code=128 + signal.SIGTERM)
+    assert load_checkpoint(tiny.folder / "late", prefer="newest").step == 40
+
+
 def test_a_stopped_rank_is_found_and_the_run_goes_on(tiny: Tiny, whole: str) -> None:
     process = tiny.start("frozen", "--procs", "2", "train.hang_timeout=4")
     tiny.wait_for_step("frozen", random_step(), process)

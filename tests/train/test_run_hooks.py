@@ -122,3 +122,37 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
     assert trainer.step in (3, 4)
     assert load_checkpoint(tmp_path).step == trainer.step
     assert signal.getsignal(number) == before
+
+
+def test_a_signal_during_the_last_evaluation_interrupts_the_run(tmp_path: Path, make_trainer: MakeTrainer) -> None:
+    def evaluate(model: Any) -> CocoResult:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return result(0.1)
+
+    evaluation = Evaluation(evaluate, None)
+    trainer = make_trainer(iterations=2, hooks=(evaluation, checkpoints(tmp_path, evaluation)))
+    with stop_on_signals(trainer):
+        trainer.run()
+    assert trainer.interrupted
+    assert load_checkpoint(tmp_path, prefer="newest").step == 2
+
+
+@pytest.mark.parametrize(("second", "later"), [(signal.SIGTERM, 6.0), (signal.SIGINT, 0.0)])
+def test_the_same_sigterm_twice_is_one_and_a_second_request_ends_at_once(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, second: signal.Signals, later: float
+) -> None:
+    seen: list[int] = []
+    now = [100.0]
+    monkeypatch.setattr("detkit.train.run_hooks.time.monotonic", lambda: now[0])
+    before = signal.signal(second, lambda number, _: seen.append(number))
+    trainer = make_trainer(iterations=2)
+    try:
+        with stop_on_signals(trainer):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (trainer.signal, seen) == (signal.SIGTERM, [])
+            now[0] += later
+            os.kill(os.getpid(), second)
+            assert seen == [second]
+    finally:
+        signal.signal(second, before)
