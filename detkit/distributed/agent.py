@@ -18,6 +18,8 @@ from detkit.distributed.failure import FINAL, STOPPED, root_cause
 
 STOP_SECONDS = 120
 """What a worker has for its last step and its checkpoint before it is killed."""
+FAILED_SECONDS = 30
+"""What it has to end after another one failed. It may be stopped, or wait in NCCL for the dead one, deaf to SIGTERM."""
 AGAIN_SECONDS = 300.0
 """The same crash within this time of a restart is one that no restart heals."""
 
@@ -32,6 +34,7 @@ class Agent(LocalElasticAgent):
     def __init__(self, spec: WorkerSpec, folder: str, *, store: str | None) -> None:
         super().__init__(spec, DefaultLogsSpecs(log_dir=folder))
         self.started = False
+        self._failed = False
         self._store_address = store
         self._started_at, self._last = 0.0, ""
 
@@ -50,7 +53,7 @@ class Agent(LocalElasticAgent):
         while hasattr(store, "underlying_store"):
             store = store.underlying_store
         os.environ[STORE] = self._store_address or f"{store.host}:{store.port}"
-        self.started, self._started_at = True, time.monotonic()
+        self.started, self._started_at, self._failed = True, time.monotonic(), False
         pids: dict[int, Any] = super()._start_workers(worker_group)
         return pids
 
@@ -59,6 +62,7 @@ class Agent(LocalElasticAgent):
         result: RunResult = super()._monitor_workers(worker_group)
         if result.state != WorkerState.FAILED:
             return result
+        self._failed = True
         note, _ = root_cause(result.failures)
         again = bool(note.trace) and note.trace == self._last and time.monotonic() - self._started_at < AGAIN_SECONDS
         self._last = note.trace if note.kind == "crash" else ""
@@ -72,5 +76,5 @@ class Agent(LocalElasticAgent):
     def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM) -> None:
         """The agent's own, after the workers had the time to end their step and write a checkpoint."""
         if self._pcontext is not None:
-            self._pcontext.close(death_sig, timeout=STOP_SECONDS)
+            self._pcontext.close(death_sig, timeout=FAILED_SECONDS if self._failed else STOP_SECONDS)
         super()._shutdown(death_sig)

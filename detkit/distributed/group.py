@@ -18,13 +18,17 @@ import torch
 import torch.distributed as dist
 
 from detkit.distributed.environment import NAMES, Place
-from detkit.distributed.failure import MissingRankError, Note, PeerFailedError, describe, in_time
+from detkit.distributed.failure import MissingRankError, Note, PeerFailedError, describe, hung, in_time
+from detkit.distributed.pulse import Pulse
+from detkit.distributed.watchdog import Watchdog
 
 log = logging.getLogger("detkit")
 
 JOIN_SECONDS = 60.0
 """After which a rank that isn't there is named and the run ends."""
 LEAVE_SECONDS = 10.0
+CONNECT_SECONDS = 45.0
+"""Without progress while the ranks connect, after which the one that holds them up is named."""
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """What rank 0 may do while the others wait for it."""
 TCPStore: Any = dist.TCPStore  # type: ignore[attr-defined]
@@ -124,6 +128,14 @@ class Meeting:
         """Where torch.distributed exchanges addresses."""
         return PrefixStore("group", self._store)
 
+    def watched(self, what: str) -> Watchdog:
+        """A watchdog over what all ranks do together before they train, under a name of its own."""
+        store = None if self._store is None else PrefixStore(f"watch/{what}", self._store)
+        return Watchdog(
+            Pulse(phase=what), CONNECT_SECONDS if store is not None else None, rank=self.place.rank, hosts=self.hosts,
+            store=store, tell=lambda finding: hung(self, finding.guilty, finding.text), setting="",
+        )  # fmt: skip
+
     def _raise_if_a_peer_failed(self) -> None:
         if self._store.check([FAILURE]):
             note = Note(**json.loads(self._store.get(FAILURE)))
@@ -192,14 +204,15 @@ def process_group(meeting: Meeting, device: torch.device) -> Iterator[str]:
         # gloo looks up the host's own name otherwise, which need not lead anywhere.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
-        dist.init_process_group(
-            backend,
-            store=meeting.group_store(),
-            rank=place.rank,
-            world_size=place.world_size,
-            timeout=COLLECTIVE_TIMEOUT,
-            device_id=device if on_gpu else None,
-        )
+        with meeting.watched("connecting"):
+            dist.init_process_group(
+                backend,
+                store=meeting.group_store(),
+                rank=place.rank,
+                world_size=place.world_size,
+                timeout=COLLECTIVE_TIMEOUT,
+                device_id=device if on_gpu else None,
+            )
         yield backend
         dist.barrier()
     except Exception as error:

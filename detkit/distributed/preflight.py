@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +33,25 @@ ADVICE = {
 }
 
 
-def preflight(meeting: Meeting, config: Config, device: torch.device, backend: str) -> dict[str, str]:
-    """Compares all ranks and measures their connection; what it saw, in lines, or ValueError that names who differs."""
+def same_everywhere(meeting: Meeting, config: Config, device: torch.device) -> dict[str, str]:
+    """What code, config, torch and kind of device every rank has, or ValueError that names who differs.
+
+    Comes before the process group: ranks with different devices would wait for each other in different backends.
+    """
+    if not meeting.place.is_worker:
+        return {}
+    facts = {"code": code_hash(config), "config": config.hash(), "torch": torch.__version__, "device": device.type}
+    return compare(meeting, "facts", facts)
+
+
+def preflight(meeting: Meeting, facts: dict[str, str], device: torch.device, backend: str) -> dict[str, str]:
+    """Measures the connection of all ranks; what it saw, and the facts that all share, in lines."""
     place = meeting.place
     if not place.is_worker:
         return {}
-    facts = {"code": code_hash(config), "config": config.hash(), "torch": torch.__version__, "device": device.type}
-    compare(meeting, "facts", facts)
-    small, large = all_reduce_seconds(1, device), all_reduce_seconds(LARGE, device)
+    with meeting.watched("first all-reduce") as watchdog:
+        small = all_reduce_seconds(1, device, watchdog.pulse.beat)
+        large = all_reduce_seconds(LARGE, device, watchdog.pulse.beat)
     megabytes = 4 * LARGE / 2**20
     hosts: dict[str, list[str]] = defaultdict(list)
     for rank, host in enumerate(meeting.hosts):
@@ -83,10 +95,12 @@ def compare(meeting: Meeting, name: str, facts: dict[str, Any], *wait: Any) -> d
     return first
 
 
-def all_reduce_seconds(count: int, device: torch.device, repeats: int = 3) -> float:
-    """Seconds that summing `count` float32 numbers over all ranks takes; the best of some."""
+def all_reduce_seconds(count: int, device: torch.device, done: Callable[[], None], repeats: int = 3) -> float:
+    """Seconds that summing `count` float32 numbers over all ranks takes; the best of some. done: called after each."""
     values = torch.ones(count, device=device)
     dist.all_reduce(values)  # the first one sets the connections up
+    wait_for(device)
+    done()
     best = float("inf")
     for _ in range(repeats):
         wait_for(device)
@@ -94,6 +108,7 @@ def all_reduce_seconds(count: int, device: torch.device, repeats: int = 3) -> fl
         dist.all_reduce(values)
         wait_for(device)
         best = min(best, time.perf_counter() - started)
+        done()
     return best
 
 

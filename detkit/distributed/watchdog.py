@@ -61,7 +61,13 @@ class Finding:
     text: str
 
 
-def find_hung(before: Mapping[int, Beat], now: Mapping[int, Beat], hosts: Sequence[str], seconds: float) -> Finding:
+def find_hung(
+    before: Mapping[int, Beat],
+    now: Mapping[int, Beat],
+    hosts: Sequence[str],
+    seconds: float,
+    setting: str = "train.hang_timeout",
+) -> Finding:
     """Compares what the ranks told some time ago and now. hosts: of all ranks.
 
     A rank whose number stands still is stopped, or its host is lost; a rank that never told anything counts
@@ -76,7 +82,7 @@ def find_hung(before: Mapping[int, Beat], now: Mapping[int, Beat], hosts: Sequen
         least = min(beat.entered for beat in now.values())
         guilty = [rank for rank, beat in sorted(now.items()) if beat.entered == least]
         reason = "hangs" if len(guilty) < world_size or world_size == 1 else "waits, as all do: the exchange hangs"
-    lines = [f"no progress for {seconds:.0f} s (train.hang_timeout)"]
+    lines = [f"no progress for {seconds:.0f} s" + (f" ({setting})" if setting else "")]
     for rank in [*guilty, *sorted(set(now) - set(guilty))][:NAMED]:
         where = now[rank].text() if rank in now else f"rank {rank} on {hosts[rank]}"
         lines.append(f"  {where}  <- {reason}" if rank in guilty else f"  {where}, waits")
@@ -91,7 +97,7 @@ class Watchdog:
     timeout: seconds without a beat that count as a hang, None for no watching. hosts: of all ranks, one each.
     store: of the process group, None alone. log_file: gets message and stacks besides the error stream. workers:
     gives the process ids of loader workers, whose stacks are printed too. tell: gets the finding before the end.
-    end: what ends the process, with `HUNG`, whose exit code all who waited have.
+    end: what ends the process, with `HUNG`, whose exit code all who waited have. setting: where `timeout` comes from.
     """
 
     def __init__(
@@ -106,10 +112,12 @@ class Watchdog:
         workers: Callable[[], Sequence[int]] = list,
         tell: Callable[[Finding], None] = lambda _: None,
         end: Callable[[int], None] = os._exit,
+        setting: str = "train.hang_timeout",
     ) -> None:
         self.pulse, self.timeout, self.rank, self.hosts = pulse, timeout, rank, hosts
         self.world_size = len(hosts)
         self.log_file, self.workers, self.tell, self.end = log_file, workers, tell, end
+        self.setting = setting
         self._store = store
         self._interval = min(timeout / 8, 5.0) if timeout else 0.0
         self._mine: Any = None
@@ -155,7 +163,7 @@ class Watchdog:
                 before = self._ask()
             elif idle >= self.timeout:
                 self._tell()
-                self._report(find_hung(before, self._ask(), self.hosts, idle))
+                self._report(find_hung(before, self._ask(), self.hosts, idle, self.setting))
                 return
 
     def _own(self) -> Beat:

@@ -21,7 +21,7 @@ from detkit.distributed.environment import Place
 from detkit.distributed.failure import hung
 from detkit.distributed.group import Meeting, device_of, from_first_rank, process_group
 from detkit.distributed.launch import usable_cores
-from detkit.distributed.preflight import check_data, preflight
+from detkit.distributed.preflight import check_data, preflight, same_everywhere
 from detkit.distributed.watchdog import Watchdog, group_store
 from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
@@ -72,8 +72,9 @@ def train(config: Config, folder: Path, *, resume: bool = False, init_from: str 
     if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
     device = set_up_torch(config.options("train"), meeting.place)
+    facts = same_everywhere(meeting, config, device)
     with process_group(meeting, device) as backend:
-        lines = preflight(meeting, config, device, backend)
+        lines = preflight(meeting, facts, device, backend)
         resume, overwrite = after_restart(meeting, folder, resume=resume, overwrite=overwrite)
         meeting.first(lambda: prepare_folder(folder, resume=resume, overwrite=overwrite))
         meeting.mark_started()
@@ -111,8 +112,9 @@ def after_restart(meeting: Meeting, folder: Path, *, resume: bool, overwrite: bo
 def check(config: Config, meeting: Meeting) -> int:
     """`--check`: everything that is looked at before a model is built, and nothing else."""
     device = set_up_torch(config.options("train"), meeting.place)
+    facts = same_everywhere(meeting, config, device)
     with process_group(meeting, device) as backend:
-        lines = preflight(meeting, config, device, backend)
+        lines = preflight(meeting, facts, device, backend)
         lines |= check_data(meeting, *build_data_sets(config))
         if meeting.place.rank == 0:
             lines["ready"] = f"{meeting.place.world_size} processes"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from detkit.cli import main
+from detkit.distributed.failure import HUNG
 from detkit.distributed.launch import LaunchOptions, check_devices, interface_of, own_address, usable_cores
 from detkit.train.cli import add_arguments, parse_nodes, worker_words
 
@@ -143,6 +144,40 @@ def test_a_rank_with_another_config_is_named_once(tiny: Tiny) -> None:
     assert re.fullmatch(r"error: config: \w+ on rank 1 \(.+\), \w+ on rank 0 \(.+\); start every rank with .+\n",
                         "".join(errors))  # fmt: skip
     assert not (tiny.folder / "differs").exists()
+
+
+HANGING = """
+import os, time
+import torch.distributed as dist
+from detkit.distributed import group
+
+group.CONNECT_SECONDS = 4.0
+connect = dist.init_process_group
+
+def hang(*args, **more):
+    while os.environ["SLURM_PROCID"] == "1":
+        time.sleep(1)
+    connect(*args, **more)
+
+dist.init_process_group = hang
+"""
+
+
+def test_a_rank_that_differs_is_named_before_the_ranks_connect(tiny: Tiny) -> None:
+    """Of different devices they would wait in different backends."""
+    (tiny.folder / "hanging.py").write_text(HANGING)
+    imports = f"imports=[{tiny.folder}/tiny.py, {tiny.folder}/hanging.py]"
+    processes = in_slurm(tiny, "differs_too", imports, last=("optimizer.lr=0.5",))
+    assert "config: " in "".join(tiny.finish(process, code=2, seconds=60)[1] for process in processes)
+
+
+def test_a_rank_that_hangs_while_the_ranks_connect_is_named(tiny: Tiny) -> None:
+    (tiny.folder / "hanging.py").write_text(HANGING)
+    processes = in_slurm(tiny, "connecting", f"imports=[{tiny.folder}/tiny.py, {tiny.folder}/hanging.py]")
+    errors = [tiny.finish(process, code=HUNG, seconds=60)[1] for process in processes]
+    assert "error: no progress for 4 s\n" in errors[1]
+    assert re.search(r"rank 1 on .+ \(process \d+\): step 0, connecting  <- ", errors[1])
+    assert " in hang\n" in errors[1], "its stack"
 
 
 def test_what_every_rank_refuses_is_said_once_and_not_tried_again(tiny: Tiny) -> None:
