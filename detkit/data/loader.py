@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import active_children
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.random import at_position, seeded
 from detkit.data.transforms.base import Transform, apply
-from detkit.data.worker import WorkerTable, explain_death, set_up_worker
+from detkit.data.worker import WorkerTable, explain_death, lost_connection, set_up_worker
 from detkit.structures import Batch, Targets
 
 
@@ -198,15 +199,23 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """Batches; raises an error that names the image of which a sample could not be made, or the images
         that a worker was at when it died."""
-        try:
-            for batch in self._inner:
-                if isinstance(batch, Failure):
-                    raise batch.error()
-                yield batch
-        except RuntimeError as error:
-            if (known := explain_death(error)) is None:
-                raise
-            raise known from error
+        others = set(active_children())
+        batches = iter(self._inner)
+        workers = set(active_children()) - others
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError, EOFError) as error:
+                # A batch of a worker that is dead by now can't be fetched: not torch, the connection tells.
+                known = explain_death(error if isinstance(error, RuntimeError) else lost_connection(error, workers))
+                if known is None:
+                    raise
+                raise known from error
+            if isinstance(batch, Failure):
+                raise batch.error()
+            yield batch
 
 
 class _Collate:

@@ -8,8 +8,10 @@ import os
 import re
 import signal
 import threading
+import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from multiprocessing.process import BaseProcess
 
 import torch
 from torch.utils.data import get_worker_info
@@ -20,6 +22,8 @@ PROCESS, PLACE, LENGTH, FIRST = range(4)
 """Columns of a `WorkerTable`: process id, images of its batch that it has made, images of the batch, their indices."""
 
 ERROR_STREAM = 2
+DYING_SECONDS = 2.0
+"""Between the end of a process's connection and its own."""
 
 
 class WorkerDiedError(ChildProcessError):
@@ -98,6 +102,16 @@ def explain_death(error: BaseException) -> WorkerDiedError | None:
         "tells): try fewer data.loader.num_workers, or look at the image. data.loader.num_workers=0 loads in the "
         "training process and shows a crash where it happens."
     )
+
+
+def lost_connection(error: Exception, workers: Collection[BaseProcess]) -> Exception:
+    """An error of the connection to loader processes in torch's words for a dead one, if one of them is dead."""
+    deadline = time.monotonic() + DYING_SECONDS
+    while not (dead := [w.pid for w in workers if not w.is_alive()]) and workers and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if not dead:
+        return error
+    return RuntimeError(f"DataLoader worker (pid(s) {', '.join(map(str, dead))}) exited unexpectedly: {error}")
 
 
 def set_up_worker(worker: int) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.loader import LoaderOptions, build_eval_loader, build_train_loader
 from detkit.data.transforms.base import Transform
-from detkit.data.worker import WorkerDiedError, explain_death, worker_processes
+from detkit.data.worker import WorkerDiedError, explain_death, lost_connection, worker_processes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kills forked loader processes")
 
@@ -69,6 +73,38 @@ def test_a_worker_killed_from_outside_names_its_last_batch(dataset: ShapesDatase
     assert died is not None
     assert f"(process {process}) died after it had made its batch of " in str(died)
     assert len(ids) == 2
+
+
+def test_a_batch_that_a_dead_worker_did_not_hand_over_names_the_worker(dataset: ShapesDataset) -> None:
+    """Its tensors are fetched from the worker, which may be dead by then: a lost connection, not torch's words."""
+    loader: Any = build_eval_loader(dataset, [], LoaderOptions(batch_size=3, num_workers=1))
+    batches, before = iter(loader), set(worker_processes())
+
+    class Lost:
+        def __iter__(self) -> Iterator[Any]:
+            samples = loader._whole.dataset
+            return self.go(iter(DataLoader(samples, batch_sampler=[[(0, 0)]], num_workers=1, collate_fn=list)))
+
+        def go(self, inner: Iterator[Any]) -> Iterator[Any]:
+            yield next(inner)
+            process = (set(worker_processes()) - before).pop()
+            with contextlib.suppress(RuntimeError):  # torch's signal handler may speak up first
+                os.kill(process, signal.SIGKILL)
+                time.sleep(0.5)
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+    loader._whole, loader._inner = loader._inner, Lost()
+    next(batches)
+    with pytest.raises(WorkerDiedError, match=r"loader worker 0 .* died after it had made its batch of "):
+        next(batches)
+
+
+def test_a_lost_connection_with_all_workers_alive_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detkit.data.worker.DYING_SECONDS", 0.1)
+    error = ConnectionResetError(104, "Connection reset by peer")
+    assert lost_connection(error, []) is error
+    with multiprocessing.Pool(1):
+        assert lost_connection(error, multiprocessing.active_children()) is error
 
 
 def test_other_errors_are_left_alone() -> None:
