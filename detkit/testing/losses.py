@@ -250,6 +250,16 @@ def finite_at_extreme_deltas(s: Subject) -> None:
         expect(_gradient(total, deltas).isfinite().all(), f"the gradient is not finite for deltas of size {scale:g}")
 
 
+@check_box_loss.check("the same anchors and boxes are used again, and backward() fails with an error about versions.")
+def inputs_stay_as_they_are(s: Subject) -> None:
+    anchors, boxes = _positives()
+    given = {"deltas": 0.2 * torch.randn(len(boxes), 4), "anchors": anchors, "boxes": boxes}
+    before = {name: tensor.clone() for name, tensor in given.items()}
+    _box_sum(s, **given)
+    changed = [name for name, tensor in given.items() if not torch.equal(tensor, before[name])]
+    expect(not changed, f"forward wrote into {', '.join(changed)}")
+
+
 @check_normalizer.check("N ranks or micro-batches would divide by something else than one.")
 def counts_add_up_over_images(s: Subject) -> None:
     labels = _labels()

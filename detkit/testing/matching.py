@@ -127,6 +127,16 @@ def assigns_the_same_twice(s: Subject) -> None:
     expect(torch.equal(before, torch.get_rng_state()), "the state of torch's global generator moved")
 
 
+@check_assigner.check("anchors are kept and used again by every image of that shape, and the losses read the boxes.")
+def inputs_are_left_alone(s: Subject) -> None:
+    (anchors, sizes), targets = _anchors(), _targets(ignore=torch.tensor([[0.0, 0.0, 40.0, 40.0]]))
+    given = {"anchors": anchors, "boxes": targets.boxes, "labels": targets.labels, "ignore": targets.ignore}
+    before = {name: tensor.clone() for name, tensor in given.items()}
+    _assign(s, targets, anchors, sizes)
+    changed = [name for name, tensor in given.items() if not torch.equal(tensor, before[name])]
+    expect(not changed, f"forward wrote into {', '.join(changed)}")
+
+
 @check_assigner.check("a crowded image would end a run on a big machine for lack of memory.")
 def makes_no_anchors_by_boxes_matrix(s: Subject) -> None:
     anchors, sizes = _anchors(640)

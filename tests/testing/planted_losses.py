@@ -23,6 +23,12 @@ def all_pairs(self: Any, original: Any, logits: Any, labels: Any, quality: Any) 
     return original(logits, labels) + 0 * (one[:, :, None] - one[:, None, ::500]).sum()
 
 
+def moves_the_anchors(self: Any, original: Any, deltas: Any, anchors: Any, *rest: Any) -> Any:
+    found = original(deltas, anchors, *rest)
+    anchors.data += 1
+    return found
+
+
 FAULTS = [
     fault(
         "class_losses",
@@ -159,6 +165,13 @@ FAULTS = [
         "finite_at_extreme_deltas",
         "the sum is nan for deltas of size 1000",
         forward=lambda self, original, deltas, *rest: original(deltas, *rest) + 0 * deltas.exp().sum(),
+    ),
+    fault(
+        "box_losses",
+        "inputs_stay_as_they_are",
+        "forward wrote into anchors",
+        forward=moves_the_anchors,
+        also=("sum_adds_up_over_boxes",),
     ),
     fault(
         "normalizers",

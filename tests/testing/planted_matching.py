@@ -53,7 +53,14 @@ def forgets_background(self: Any, original: Any, anchors: Any, sizes: Any, targe
     )
 
 
+def moves_the_anchors(self: Any, original: Any, anchors: Any, *rest: Any) -> Any:
+    found = original(anchors, *rest)
+    anchors += 1
+    return found
+
+
 FAULTS = [
+    fault("assigners", "inputs_are_left_alone", "forward wrote into anchors", forward=moves_the_anchors),
     fault(
         "assigners",
         "labels_are_those_of_the_matched_boxes",
