@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -27,8 +28,8 @@ log = logging.getLogger("detkit")
 JOIN_SECONDS = 60.0
 """After which a rank that isn't there is named and the run ends."""
 LEAVE_SECONDS = 10.0
-CONNECT_SECONDS = 45.0
-"""Without progress while the ranks connect, after which the one that holds them up is named."""
+CONNECT = "DETKIT_CONNECT_SECONDS"
+"""Without progress while the ranks connect, after which the one that holds them up is named (45)."""
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """What rank 0 may do while the others wait for it."""
 TCPStore: Any = dist.TCPStore  # type: ignore[attr-defined]
@@ -132,8 +133,9 @@ class Meeting:
         """A watchdog over what all ranks do together before they train, under a name of its own."""
         store = None if self._store is None else PrefixStore(f"watch/{what}", self._store)
         return Watchdog(
-            Pulse(phase=what), CONNECT_SECONDS if store is not None else None, rank=self.place.rank, hosts=self.hosts,
-            store=store, tell=lambda finding: hung(self, finding.guilty, finding.text), setting="",
+            Pulse(phase=what), connect_seconds() if store is not None else None, rank=self.place.rank,
+            hosts=self.hosts, store=store, tell=lambda finding: hung(self, finding.guilty, finding.text),
+            setting=CONNECT,
         )  # fmt: skip
 
     def _raise_if_a_peer_failed(self) -> None:
@@ -175,6 +177,18 @@ class Meeting:
                 f"another program on {here} has port {port}: set MASTER_PORT, on every rank, to a free one"
             ) from None
         raise MissingRankError(f"rank 0 can't listen at {place.store}: {reason}") from None
+
+
+def connect_seconds() -> float:
+    """What `CONNECT` says; ValueError unless that is a positive number. No option, as the config isn't compared yet."""
+    text = os.environ.get(CONNECT, "45")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{CONNECT}={text}: must be a number of seconds above 0; unset it for 45")
+    return seconds
 
 
 def reach(host: str, port: int, seconds: float) -> OSError | None:

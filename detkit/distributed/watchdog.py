@@ -82,7 +82,7 @@ def find_hung(
         least = min(beat.entered for beat in now.values())
         guilty = [rank for rank, beat in sorted(now.items()) if beat.entered == least]
         reason = "hangs" if len(guilty) < world_size or world_size == 1 else "waits, as all do: the exchange hangs"
-    lines = [f"no progress for {seconds:.0f} s" + (f" ({setting})" if setting else "")]
+    lines = [f"no progress for {seconds:.0f} s ({setting})"]
     for rank in [*guilty, *sorted(set(now) - set(guilty))][:NAMED]:
         where = now[rank].text() if rank in now else f"rank {rank} on {hosts[rank]}"
         lines.append(f"  {where}  <- {reason}" if rank in guilty else f"  {where}, waits")

@@ -149,9 +149,8 @@ def test_a_rank_with_another_config_is_named_once(tiny: Tiny) -> None:
 HANGING = """
 import os, time
 import torch.distributed as dist
-from detkit.distributed import group
 
-group.CONNECT_SECONDS = 4.0
+os.environ["DETKIT_CONNECT_SECONDS"] = "4"
 connect = dist.init_process_group
 
 def hang(*args, **more):
@@ -175,7 +174,7 @@ def test_a_rank_that_hangs_while_the_ranks_connect_is_named(tiny: Tiny) -> None:
     (tiny.folder / "hanging.py").write_text(HANGING)
     processes = in_slurm(tiny, "connecting", f"imports=[{tiny.folder}/tiny.py, {tiny.folder}/hanging.py]")
     errors = [tiny.finish(process, code=HUNG, seconds=60)[1] for process in processes]
-    assert "error: no progress for 4 s\n" in errors[1]
+    assert "error: no progress for 4 s (DETKIT_CONNECT_SECONDS)\n" in errors[1]
     assert re.search(r"rank 1 on .+ \(process \d+\): step 0, connecting  <- ", errors[1])
     assert " in hang\n" in errors[1], "its stack"
 

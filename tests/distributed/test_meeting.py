@@ -32,7 +32,7 @@ from detkit.distributed.failure import (
     run_worker,
     write_error_file,
 )
-from detkit.distributed.group import Meeting
+from detkit.distributed.group import Meeting, connect_seconds
 from detkit.distributed.preflight import compare
 
 
@@ -249,3 +249,13 @@ def test_what_a_worker_needs_at_first_is_not_torch() -> None:
     code = "import sys, detkit.cli, detkit.train.cli, detkit.distributed.environment; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "inf", "nan", "a minute", ""])
+def test_the_time_to_connect_is_a_number_of_seconds(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert connect_seconds() == 45.0
+    monkeypatch.setenv("DETKIT_CONNECT_SECONDS", "300")
+    assert connect_seconds() == 300.0
+    monkeypatch.setenv("DETKIT_CONNECT_SECONDS", text)
+    with pytest.raises(ValueError, match=f"DETKIT_CONNECT_SECONDS={text}: must be a number of seconds above 0"):
+        connect_seconds()
