@@ -19,14 +19,14 @@ from datetime import timedelta
 from typing import Any
 
 from detkit.distributed.environment import PARENT
-from detkit.distributed.failure import MISSING
+from detkit.distributed.failure import MISSING, in_time
 
 JOIN_SECONDS, CHECK_SECONDS = 900, 60
 """How long machines wait for each other, to train and for `--check`."""
 LOST_SECONDS = 60.0
 """Without an answer from the meeting point, after which a machine gives up."""
 TELL_SECONDS = 10.0
-"""After which the first word comes about a machine that isn't there."""
+"""After which the first word comes about a machine that isn't there, or has gone."""
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 SIOCGIFADDR = 0x8915
 """Linux's request for the address of an interface."""
@@ -106,7 +106,7 @@ def run_agent(arguments: Sequence[str], options: LaunchOptions, address: str | N
                 local_addr=address,
             )
             agent = Agent(spec, folder, store=options.rdzv)
-            with waiting_told(options, agent), meeting_point_watched(options):
+            with waiting_told(options, agent), meeting_point_watched(options, agent):
                 result = agent.run()
         except SignalException as error:
             # The rendezvous stays open: the other machines may go on without this one.
@@ -114,7 +114,8 @@ def run_agent(arguments: Sequence[str], options: LaunchOptions, address: str | N
         except (RendezvousError, TimeoutError) as error:
             print(f"error: {why_no_rendezvous(error, options)}", file=sys.stderr, flush=True)
             return MISSING
-        handler.shutdown()
+        if not in_time(handler.shutdown, TELL_SECONDS):
+            print(lost(options, f"no answer within {TELL_SECONDS:.0f} s"), file=sys.stderr, flush=True)
         if result is None:
             print("error: the other machines have ended the run", file=sys.stderr, flush=True)
             return MISSING
@@ -207,7 +208,7 @@ def waiting_told(options: LaunchOptions, agent: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def meeting_point_watched(options: LaunchOptions) -> Iterator[None]:
+def meeting_point_watched(options: LaunchOptions, agent: Any) -> Iterator[None]:
     """Meanwhile, ends this process when the meeting point, once reached, can't be reached for a minute.
 
     A machine that dies or a cable that is cut says nothing to the connection that the agent has, in which
@@ -219,16 +220,14 @@ def meeting_point_watched(options: LaunchOptions) -> Iterator[None]:
         host, _, port = (options.rdzv or "").rpartition(":")
         reached: float | None = None
         while not over.wait(LOST_SECONDS / 12):
+            if reached is None and agent.started:  # by the agent, before this thread asked
+                reached = time.monotonic()
             try:
                 socket.create_connection((host, int(port)), timeout=LOST_SECONDS / 6).close()
                 reached = time.monotonic()
             except OSError as error:
                 if reached is not None and time.monotonic() - reached > LOST_SECONDS and not over.is_set():
-                    print(
-                        f"error: --rdzv {options.rdzv} can't be reached from {socket.gethostname()} any more: {error}. "
-                        "Start all machines again, with --resume",
-                        file=sys.stderr, flush=True,
-                    )  # fmt: skip
+                    print(lost(options, error), file=sys.stderr, flush=True)
                     os._exit(MISSING)  # the workers follow
 
     if options.max_nodes > 1:
@@ -237,6 +236,14 @@ def meeting_point_watched(options: LaunchOptions) -> Iterator[None]:
         yield
     finally:
         over.set()
+
+
+def lost(options: LaunchOptions, reason: object) -> str:
+    """In words, that the meeting point has gone in the middle of a run."""
+    return (
+        f"error: --rdzv {options.rdzv} can't be reached from {socket.gethostname()} any more: {reason}. "
+        "Start all machines again, with --resume"
+    )
 
 
 def why_no_rendezvous(error: Exception, options: LaunchOptions) -> str:
