@@ -22,7 +22,8 @@ inline void check_boxes(const Tensor& boxes) {
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "boxes must have the shape (N, 4)");
   STD_TORCH_CHECK(is_real(boxes), "boxes must be float32 or float64");
   STD_TORCH_CHECK(boxes.is_contiguous(), "boxes must be contiguous");
-  STD_TORCH_CHECK(boxes.size(0) < std::numeric_limits<int32_t>::max(), "more than 2^31 - 2 boxes");
+  // Rows are counted in int32, by the CUDA kernels up to a chunk past the end.
+  STD_TORCH_CHECK(boxes.size(0) <= std::numeric_limits<int32_t>::max() - 4096, "more than 2^31 - 4097 boxes");
 }
 
 inline void check_scores(const Tensor& boxes, const Tensor& scores) {

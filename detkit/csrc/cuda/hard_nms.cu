@@ -228,12 +228,10 @@ void run(const Tensor& boxes, const std::optional<Tensor>& groups, double thresh
     scan<<<1, kScanThreads, 0, stream>>>(n, start, bits, keep, kept_rows, kept_count);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
     const int behind = tiles - (start + kChunk) / kTile;
-    if (behind > 0) {
-      sweep<T><<<dim3(behind, kChunk / kBatch), kTile, 0, stream>>>(data, labels, ranges, n, start, t,
-                                                                    kept_rows, kept_count, keep);
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
-    }
-    if (n - start <= kChunk) break;  // start + kChunk could overflow
+    if (behind <= 0) continue;
+    sweep<T><<<dim3(behind, kChunk / kBatch), kTile, 0, stream>>>(data, labels, ranges, n, start, t,
+                                                                  kept_rows, kept_count, keep);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 }
 
