@@ -53,6 +53,22 @@ def test_a_box_without_area_as_published_is_dropped_by_name(root, caplog):
     assert len(data.records.annotation(0).boxes) == 1
 
 
+def test_classes_that_differ_in_case_only_are_told(root, caplog):
+    add(root, "b", ("Dog", (1, 1, 10, 20), 0))
+    with caplog.at_level(logging.WARNING, logger="detkit"):
+        data = VocDataset(root=str(root), split="train")
+    assert data.classes.names == ("Dog", "bird", "cat", "dog")
+    assert "(train): the classes Dog, dog differ in case or spaces only and count as different" in caplog.text
+
+
+def test_names_with_spaces_and_lists_of_windows_are_read(root):
+    for stem in ("my dog (1)", "a 1"):
+        add(root, stem, ("dog", (1, 1, 10, 20), 0))
+    (root / "ImageSets/Main/train.txt").write_bytes("\ufeffmy dog (1)\r\na 1\r\nb -1\r\n\r\n".encode())
+    data = VocDataset(root=str(root), split="train")
+    assert [data.records.path(i).rsplit("/", 1)[1] for i in range(3)] == ["my dog (1).jpg", "a 1.jpg", "b.jpg"]
+
+
 def test_a_size_that_is_not_stated_is_unknown(root):
     add(root, "a", ("dog", (1, 1, 10, 20), 0), size="")
     data = VocDataset(root=str(root), split="train")

@@ -44,7 +44,7 @@ class DetectionDataset:
         if height > 0 and (height, width) != (image.height, image.width):
             raise ValueError(
                 f"the image has {image.width}x{image.height} pixels (upright by EXIF), its annotation says "
-                f"{width}x{height}: the boxes can't be trusted"
+                f"{width}x{height}: the boxes can't be trusted. Correct one, or leave the image out of the split"
             )
         return image
 
@@ -60,6 +60,8 @@ class DetectionDataset:
         self.problems.report(name)
         if records.is_ignore.all():
             log.warning("%s: no image has a usable box: there is nothing to learn or to evaluate", name)
+        for alike in much_alike(classes.names):
+            log.warning("%s: the classes %s differ in case or spaces only and count as different", name, some(alike))
 
     def summary(self) -> str:
         """Counts, on one line."""
@@ -151,6 +153,14 @@ def named_classes(found: Sequence[tuple[int, str]], stated: Sequence[str] | None
         ids = dict(zip(classes.names, classes.ids, strict=True))
         classes = ClassMap(tuple(stated), tuple(ids[n] for n in stated))
     return classes
+
+
+def much_alike(names: Sequence[str]) -> list[list[str]]:
+    """Groups of names that are one and the same but for case and spaces, as after a slip."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault("".join(name.casefold().split()), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def check_files(paths: Sequence[str], name: str) -> None:

@@ -71,7 +71,10 @@ def read_split(root: Path, split: str) -> list[str]:
         there = sorted(p.stem for p in lists.glob("*.txt")) if lists.is_dir() else []
         hint = f"splits there: {some(there)}" if there else f"no folder of VOC layout ({lists} has no lists)"
         raise FileNotFoundError(f"no split {split!r}: {path}; {hint}")
-    stems = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    # The challenges' lists of a class have 1 or -1 behind the name; a name may have spaces itself.
+    annotated = {p.stem for p in (root / "Annotations").glob("*.xml")}
+    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    stems = [line if line in annotated else line.split()[0] for line in lines]
     if not stems:
         raise ValueError(f"{path}: the split is empty")
     twice = sorted({s for s in stems if stems.count(s) > 1}) if len(set(stems)) != len(stems) else []
