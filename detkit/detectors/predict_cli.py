@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draws each image into the output folder and writes predictions.json (COCO results)."""
+    """Draws each image into the output folder and writes predictions.json (COCO results).
+
+    Files that are no images are told and left out; then the exit code is 1.
+    """
     if not 0 <= args.score < 1:
         raise ValueError(f"--score {args.score} is not in [0, 1)")
     files = list(find_images(args.paths))
@@ -39,8 +43,10 @@ def run(args: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
     names = unique_names(files)
-    for i, (found, image) in enumerate(predictor.stream(files), start=1):
-        file = files[i - 1]
+    readable: list[int] = []
+    for i, (found, image) in enumerate(predictor.stream(read_images(files, readable)), start=1):
+        place = readable[i - 1]
+        file = files[place]
         images.append({"id": i, "file_name": str(file), "width": image.width, "height": image.height})
         for (x1, y1, x2, y2), score, label in zip(
             found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
@@ -55,13 +61,33 @@ def run(args: argparse.Namespace) -> int:
                 }
             )
         if not args.no_draw:
-            draw_detections(image, found, predictor.classes).save(output / names[i - 1])
+            draw_detections(image, found, predictor.classes).save(output / names[place])
         print(f"{file}: {len(found)} detections", flush=True)
     (output / "predictions.json").write_text(json.dumps(results))
     (output / "images.json").write_text(json.dumps(images, indent=1))
     what = "predictions.json and images.json" if args.no_draw else "drawn images, predictions.json and images.json"
-    print(f"{len(results)} detections in {len(files)} images; {what} in {output}")
-    return 0
+    print(f"{len(results)} detections in {len(images)} images; {what} in {output}")
+    if unreadable := len(files) - len(readable):
+        print(f"error: {unreadable} of {len(files)} files could not be read, see above", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def read_images(files: list[Path], readable: list[int]) -> Iterator[Any]:
+    """The images of those files that hold one, whose places are added to `readable`; ValueError if none does."""
+    from detkit.data.datasets.images import read_image
+
+    for place, file in enumerate(files):
+        try:
+            image = read_image(file)
+        except (ValueError, OSError) as error:
+            if len(files) == 1:
+                raise
+            print(f"warning: left out: {error}", file=sys.stderr, flush=True)
+            continue
+        readable.append(place)
+        yield image
+    if not readable:
+        raise ValueError(f"none of the {len(files)} files is an image that can be read")
 
 
 def find_images(paths: list[str]) -> Iterator[Path]:

@@ -123,6 +123,31 @@ def test_the_command_draws_and_writes_coco_results(checkpoint, pictures, tmp_pat
     assert "detections in 4 images" in capsys.readouterr().out
 
 
+def test_files_that_are_no_images_are_told_and_left_out(checkpoint, pictures, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "a.jpg").write_text("text")
+    (folder / "b.png").write_bytes(pictures[0].read_bytes())
+    (folder / "c.png").write_bytes(pictures[1].read_bytes()[:60])
+    out = tmp_path / "out"
+    assert main(["predict", str(checkpoint), str(folder), "--output", str(out)]) == 1
+    (image,) = json.loads((out / "images.json").read_text())
+    assert (image["id"], image["file_name"]) == (1, str(folder / "b.png"))
+    assert [p.name for p in out.glob("*.png")] == ["b.png"]
+    told = capsys.readouterr()
+    assert "detections in 1 images" in told.out
+    assert [line.partition(": not a ")[0] for line in told.err.splitlines()] == [
+        f"warning: left out: {folder / 'a.jpg'}",
+        f"warning: left out: {folder / 'c.png'}",
+        "error: 2 of 3 files could not be read, see above",
+    ]
+    (folder / "b.png").unlink()
+    assert main(["predict", str(checkpoint), str(folder), "--output", str(out)]) == 2
+    assert "error: none of the 2 files is an image that can be read" in capsys.readouterr().err
+    assert main(["predict", str(checkpoint), str(folder / "a.jpg"), "--output", str(out)]) == 2
+    assert f"error: {folder / 'a.jpg'}: not a readable image" in capsys.readouterr().err
+
+
 def test_what_is_not_there_is_named(checkpoint, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for path, text in (
