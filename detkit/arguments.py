@@ -114,7 +114,7 @@ def type_name(annotation: Any) -> str:
 def convert(value: Any, annotation: Any) -> Any:
     """`value` as a config holds it -> as the constructor wants it; raises `TypeMismatch`.
 
-    An int serves as a float, a list as a tuple; nothing else changes its type. bool is no int.
+    An int serves as a float, a list as a tuple; nothing else changes its type. bool is no int, nan no float.
     """
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
@@ -136,7 +136,7 @@ def convert(value: Any, annotation: Any) -> Any:
     elif origin in (dict, Mapping) and isinstance(value, Mapping):
         return {convert(key, inner[0]): convert(item, inner[1]) for key, item in value.items()}
     elif annotation is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
             return float(value)
     elif annotation in (None, type(None)):
         if value is None:

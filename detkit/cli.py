@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from detkit import __version__
 from detkit.arguments import nearest
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     location, line = VERBS[verb]
     module_name, _, prefix = location.partition(":")
     module = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(prog=f"detkit {verb}", description=line)
+    parser = Parser(prog=f"detkit {verb}", description=line)
     suffix = f"_{prefix}" if prefix else ""
     getattr(module, f"add_arguments{suffix}")(parser)
     parsed = parse(parser, args[1:])
@@ -74,6 +75,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in getattr(error, "errors", None) or [error]:
             print(f"error: {line}", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes no option by its first letters only, and says which one a misspelt one is near to."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **more})
+
+    def error(self, message: str) -> NoReturn:
+        """Usage, the error with a suggestion, and exit code 2."""
+        unknown = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+        if message.startswith("unrecognized arguments") and unknown:
+            message += nearest(unknown[0], list(self._option_string_actions)).rstrip(".")
+        super().error(message)
 
 
 def overview() -> str:

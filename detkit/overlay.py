@@ -82,7 +82,8 @@ def parse_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
         root = yaml.compose(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{show(path)}: not YAML: {error}") from None
+        line, words = yaml_problem(error, text)
+        raise ValueError(f"{show(path)}{line}: not YAML: {words}") from None
     except OmegaConfBaseException as error:
         raise ValueError(f"{show(path)}: {error.full_key}: {first_line(error)}") from None
     values = OmegaConf.to_container(loaded, resolve=False)
@@ -92,6 +93,17 @@ def parse_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if root is not None:
         _lines(root, "", lines)
     return {str(k): v for k, v in values.items()}, lines
+
+
+def yaml_problem(error: Any, text: str) -> tuple[str, str]:
+    """What YAML's parser found in `text`: `:line` or nothing, and the words, which it spreads over four lines."""
+    mark = getattr(error, "problem_mark", None)
+    words = ", ".join(word for word in (getattr(error, "context", None), getattr(error, "problem", None)) if word)
+    if mark is None:
+        return "", words or str(error)
+    if "\t" in "".join(text.splitlines()[mark.line : mark.line + 1]):
+        words += "; there is a tab, YAML is indented with spaces"
+    return f":{mark.line + 1}", words
 
 
 def _lines(node: Any, path: str, into: dict[str, int]) -> None:
@@ -158,7 +170,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value}"]), resolve=False)
     except yaml.YAMLError as error:
-        raise ValueError(f"override {text!r}: the value is not YAML: {error}") from None
+        raise ValueError(f"override {text!r}: the value is not YAML: {yaml_problem(error, value)[1]}") from None
     except OmegaConfBaseException as error:
         raise ValueError(f"override {text!r}: {first_line(error)}") from None
     assert isinstance(parsed, dict)

@@ -39,6 +39,17 @@ def test_a_verb_that_is_not_one(capsys):
     assert main(["--version"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [(["train", "x.yaml", "--ouptut=a"], "did you mean --output?"), (["train", "x.yaml", "--proc", "2"], "--procs?"),
+     (["anchors", "fit", "x.yaml", "--per-cel", "2"], "--per-cell?"), (["doctor", "--biuld"], "--build?")],
+)  # fmt: skip
+def test_an_option_that_is_not_one(words, hint, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert hint in capsys.readouterr().err
+
+
 def test_user_errors_are_one_line_and_exit_code_2(capsys, monkeypatch):
     assert main(["config", "show", "nothing.yaml"]) == 2
     assert capsys.readouterr().err == "error: no config file nothing.yaml\n"

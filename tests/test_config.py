@@ -118,8 +118,10 @@ def test_missing_parts_and_types_are_named(write):
 
 
 def test_broken_yaml_names_the_line(write):
-    with pytest.raises(ValueError, match=r"(?s)mine.yaml: not YAML.*line 3"):
+    with pytest.raises(ValueError, match=r"mine.yaml:3: not YAML: while parsing a flow node"):
         load_config(write("a: [1,\nb: }"))
+    with pytest.raises(ValueError, match=r"mine.yaml:3: not YAML: .*; there is a tab, YAML is indented with spaces"):
+        load_config(write("head:\n\tnorm: gn"))
     with pytest.raises(ValueError, match="found duplicate key"):
         load_config(write("seed: 1\nseed: 2"))
     with pytest.raises(ValueError, match="a config is a mapping"):
@@ -212,6 +214,7 @@ def test_overrides_are_read_as_yaml(write):
 @pytest.mark.parametrize(
     ("override", "text"),
     [("seed", "not of the form key=value"), ("=3", "not of the form"), ("seed=[1", "not YAML"),
+     ("losses.box.weight=.nan", "nan is not float"), ("train.clip_norm=.nan", "nan is not float or null"),
      ("data.train.transforms.4.p=1", "stands where a list"), ("optimiser.lr=1", "did you mean optimizer"),
      ("seed=${", "no viable alternative"), ("imports=./a.py", "given as a whole list"),
      ("imports.0=./a.py", "given as a whole list")],
