@@ -188,11 +188,13 @@ def as_full_disk(error: BaseException, path: Path, needed: int | None = None) ->
         return error if isinstance(error, DiskFullError) else None
     folder = path if path.is_dir() else path.parent
     size = f" ({needed / 2**20:.1f} MiB)" if needed else ""
+    good = last_good(folder)
     return DiskFullError(
         f"{path}{size} can't be written: {os.strerror(full.errno or 0)}. Free on that file system: "
         f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB\n"
-        f"last good checkpoint: {last_good(folder) or 'none yet'}\n"
-        "Make room (train.keep_last says how many checkpoints are kept), then go on with --resume"
+        f"last good checkpoint: {good or 'none yet'}\n"
+        "Make room (train.keep_last says how many checkpoints are kept), then "
+        + ("go on with --resume" if good else "start again with --overwrite")
     )
 
 

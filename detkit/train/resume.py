@@ -32,7 +32,7 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap) -> Checkpoin
     try:
         checkpoint = load_checkpoint(folder, prefer="newest")
     except CheckpointError as error:
-        raise ValueError(f"--resume: {error}; start the run without --resume") from error
+        raise ValueError(f"--resume: {error}; start the run without --resume, or anew by --overwrite") from error
     if checkpoint.optimizer is None:
         raise ValueError(f"--resume: {checkpoint.path} holds weights only: use it with --init-from")
     if checkpoint.classes != classes:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
 import os
 import platform
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger("detkit")
 
 CONFIG, ENVIRONMENT, METRICS, LOG, RESULT = (
     "config.yaml",
@@ -20,19 +28,61 @@ CONFIG, ENVIRONMENT, METRICS, LOG, RESULT = (
     "result.json",
 )
 CURVES, PREDICTIONS, TENSORBOARD = "curves.png", "predictions.png", "tensorboard"
+LOCK = ".lock"
+LOCK_SECONDS = 20.0
+"""What the processes of a run that was killed have to end before the next one refuses to go on."""
 EVIDENCE = (METRICS, RESULT, "checkpoints")
 RUN_FILES = (CONFIG, ENVIRONMENT, METRICS, LOG, RESULT, CURVES, PREDICTIONS, TENSORBOARD, "checkpoints")
 PER_RANK = ("log_rank*.txt", "profile_rank*.json")
 
 
+@contextlib.contextmanager
+def claimed(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool = False) -> Iterator[None]:
+    """Meanwhile the folder is this process's; a ValueError says whose it still is after `wait` seconds.
+
+    The system gives it free when the process ends, however it ends. Where the file system has no locks nothing is
+    refused; nor is a restart, as the lock of a machine that was lost stays with a file server for some time.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    # lockf, not flock: a loader process that outlives its parent must not keep the lock.
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        deadline, told = time.monotonic() + wait, False
+        while True:
+            try:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN) or restarted:
+                    break
+                owner = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+                if time.monotonic() > deadline:
+                    raise ValueError(
+                        f"{folder} is in use: {owner} trains in it; end that run first, or choose another folder by "
+                        "--output"
+                    ) from None
+                if not told:
+                    log.warning("%s is in use by %s; waiting %.0f s for its end", folder, owner, wait)
+                    told = True
+                time.sleep(0.2)
+            else:
+                with contextlib.suppress(OSError):  # a full disk speaks where it matters
+                    os.ftruncate(handle, 0)
+                    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+                break
+        yield
+    finally:
+        os.close(handle)
+
+
 def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Makes the run folder. A run that is already in it is resumed or overwritten only by request."""
-    occupied = [name for name in EVIDENCE if (folder / name).exists()]
-    if occupied and not (resume or overwrite):
-        raise ValueError(
-            f"{folder} holds a run already ({', '.join(occupied)}): go on with it by --resume, "
-            f"replace it by --overwrite, or choose another folder by --output"
-        )
+    if not (resume or overwrite):
+        refuse_occupied(folder)
     if not resume:
         per_rank = [path for pattern in PER_RANK for path in folder.glob(pattern)]
         for path in [*(folder / name for name in RUN_FILES), *per_rank]:
@@ -43,11 +93,32 @@ def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def refuse_occupied(folder: Path) -> None:
+    """Raises ValueError if a run is in the folder, with what can be done about it."""
+    occupied = [name for name in EVIDENCE if (folder / name).exists()]
+    if occupied:
+        any_saved = next((folder / "checkpoints").glob("step_*.pt"), None) is not None
+        on = "go on with it by --resume, " if any_saved else "it has no checkpoint to go on from; "
+        raise ValueError(
+            f"{folder} holds a run already ({', '.join(occupied)}): {on}"
+            f"replace it by --overwrite, or choose another folder by --output"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """In place all at once: a run that is killed or finds the disk full leaves what was there."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Readable JSON, in place all at once."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def environment() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -43,10 +44,13 @@ from detkit.train.run_folder import (
     PREDICTIONS,
     RESULT,
     TENSORBOARD,
+    claimed,
     environment,
     peak_memory_mb,
     prepare_folder,
+    refuse_occupied,
     write_json,
+    write_text,
 )
 from detkit.train.run_hooks import Checkpoints, Evaluation, TimeLimit, stop_on_signals
 from detkit.train.sharded import gathered
@@ -73,10 +77,18 @@ def train(config: Config, folder: Path, *, resume: bool = False, init_from: str 
         raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
     device = set_up_torch(config.options("train"), meeting.place)
     facts = same_everywhere(meeting, config, device)
-    with process_group(meeting, device) as backend:
+    with process_group(meeting, device) as backend, contextlib.ExitStack() as kept:
         lines = preflight(meeting, facts, device, backend)
+        restarted = meeting.was_started()
         resume, overwrite = after_restart(meeting, folder, resume=resume, overwrite=overwrite)
-        meeting.first(lambda: prepare_folder(folder, resume=resume, overwrite=overwrite))
+
+        def prepare() -> None:
+            if not (resume or overwrite):
+                refuse_occupied(folder)  # at once, not after a wait for the lock
+            kept.enter_context(claimed(folder, restarted=restarted))
+            prepare_folder(folder, resume=resume, overwrite=overwrite)
+
+        meeting.first(prepare)
         meeting.mark_started()
         folder.mkdir(parents=True, exist_ok=True)  # the disk may be another machine's own
         with run_log(folder, meeting.place.rank):
@@ -200,7 +212,7 @@ class Session:
             log.info("%s is finished: nothing to resume", self.folder)
             return 0
         if self.rank == 0:
-            (self.folder / CONFIG).write_text(self.config.to_yaml())
+            write_text(self.folder / CONFIG, self.config.to_yaml())
             write_json(self.folder / ENVIRONMENT, self.environment)
             log.info("%s", self.header())
             warn_of_slow_precision(self.options, self.device)

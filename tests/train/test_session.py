@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from detkit.cli import main
 from detkit.config import load_config
 from detkit.train.checkpoint import load_checkpoint, step_path
+from detkit.train.run_folder import claimed
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml")
 TINY = [
@@ -226,6 +228,25 @@ def test_refuses_to_spoil_a_run(
     error = capsys.readouterr().err
     assert all(word in error for word in words), error
     assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == before
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
+def test_a_folder_in_which_another_run_trains_is_left_alone(
+    finished: Path, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("detkit.train.session.claimed", partial(claimed, wait=0.1))
+    script = "import sys, time, pathlib; from detkit.train.run_folder import claimed\nwith claimed(pathlib.Path(sys."
+    script += "argv[1])): print(flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", script, str(finished)], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    other.stdout.readline()
+    try:
+        assert train(finished, flag) == 2
+        assert f"{finished} is in use: process {other.pid} on" in capsys.readouterr().err
+        assert (finished / "result.json").exists()
+    finally:
+        other.kill()
+        other.communicate()
 
 
 def test_resuming_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
