@@ -68,11 +68,15 @@ def preflight(meeting: Meeting, facts: dict[str, str], device: torch.device, bac
     return lines
 
 
-def check_data(meeting: Meeting, train_set: DetectionDataset, val_set: DetectionDataset) -> dict[str, str]:
-    """Raises ValueError that names the rank whose data sets differ from rank 0's; else a line of their hashes."""
+def data_hashes(train_set: DetectionDataset, val_set: DetectionDataset) -> dict[str, str]:
+    """What a run was trained and measured on."""
+    return {"training data": train_set.content_hash(), "validation data": val_set.content_hash()}
+
+
+def check_data(meeting: Meeting, hashes: dict[str, str]) -> dict[str, str]:
+    """Raises ValueError that names the rank whose `data_hashes` differ from rank 0's; else a line of them."""
     if not meeting.place.is_worker:
         return {}
-    hashes = {"training data": train_set.content_hash(), "validation data": val_set.content_hash()}
     compare(meeting, "data", hashes, COLLECTIVE_TIMEOUT.total_seconds(), "reads its data sets")
     return {"data": ", ".join(f"{name} {value}" for name, value in hashes.items()) + ", the same on all ranks"}
 

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +48,8 @@ class Checkpoint:
     model, ema: state dicts; ema is the averaged weights or None. optimizer, scaler: state dicts, None
     in the best checkpoint, which can't be resumed from. seed: with `step` it is the state of every
     random generator and the loader's position (see `train.random`). config: the effective config.
-    train_seconds: time spent in steps. best_ap: of all evaluations so far. version: detkit's.
+    data: hashes of the data sets; empty if they are not known. train_seconds: time spent in steps. best_ap: of
+    all evaluations so far. version: detkit's.
     """
 
     step: int
@@ -59,6 +60,7 @@ class Checkpoint:
     ema: dict[str, Tensor] | None = None
     optimizer: dict[str, Any] | None = None
     scaler: dict[str, Any] | None = None
+    data: dict[str, str] = field(default_factory=dict)
     train_seconds: float = 0.0
     images_seen: int = 0
     best_ap: float | None = None

@@ -27,8 +27,11 @@ FREE = frozenset(
 """Settings that don't change which weights come out."""
 
 
-def find_resumable(folder: Path, config: Config, classes: ClassMap) -> Checkpoint:
-    """The newest intact checkpoint of the run, if it is a run of this config and these classes."""
+def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mapping[str, str]) -> Checkpoint:
+    """The newest intact checkpoint of the run, if it is a run of this config, these classes and this data.
+
+    data: hashes of the data sets by name.
+    """
     try:
         checkpoint = load_checkpoint(folder, prefer="newest")
     except CheckpointError as error:
@@ -40,11 +43,18 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap) -> Checkpoin
             f"--resume: {checkpoint.path} was trained on the classes {', '.join(checkpoint.classes.names)}, "
             f"the data set has {', '.join(classes.names)}"
         )
+    changed = [f"  {k}: {v} in the run, {data[k]} now" for k, v in checkpoint.data.items() if data.get(k, v) != v]
     differing = differences(checkpoint.config, config.to_dict())
     old_total = differing.pop("train.iterations", (None, None))[0]
     lines = [f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in sorted(differing.items())]
     if old_total is not None:
         lines += check_length(checkpoint, config, int(old_total))
+    if changed and not lines:  # another config may well mean other data
+        raise ValueError(
+            f"--resume goes on exactly where {checkpoint.path} ended, but annotations have changed since:\n"
+            + "\n".join(changed)
+            + "\nBring the old ones back, or start a new run from its weights by --init-from."
+        )
     if lines:
         raise ValueError(
             f"--resume goes on exactly where {checkpoint.path} ended, but the config differs:\n"

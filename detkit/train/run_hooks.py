@@ -69,9 +69,16 @@ class Checkpoints(Hook):
     """
 
     def __init__(
-        self, folder: Path, config: dict[str, Any], classes: ClassMap, evaluation: Evaluation | None = None
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        classes: ClassMap,
+        evaluation: Evaluation | None = None,
+        *,
+        data: dict[str, str] | None = None,
     ) -> None:
         self.folder, self.config, self.classes, self.evaluation = folder, config, classes, evaluation
+        self.data = data or {}
         self.best_ap: float | None = None
         self._saved = -1
         self._written: Path | None = None
@@ -126,6 +133,7 @@ class Checkpoints(Hook):
             ema=whole(trainer.ema.module.state_dict()) if trainer.ema else None,
             config=self.config,
             classes=self.classes,
+            data=self.data,
             train_seconds=trainer.train_seconds,
             images_seen=trainer.images_seen,
             best_ap=self.best_ap,

@@ -22,7 +22,7 @@ from detkit.distributed.environment import Place
 from detkit.distributed.failure import hung
 from detkit.distributed.group import Meeting, device_of, from_first_rank, process_group
 from detkit.distributed.launch import usable_cores
-from detkit.distributed.preflight import check_data, preflight, same_everywhere
+from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
 from detkit.distributed.watchdog import Watchdog, group_store
 from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
@@ -127,7 +127,7 @@ def check(config: Config, meeting: Meeting) -> int:
     facts = same_everywhere(meeting, config, device)
     with process_group(meeting, device) as backend:
         lines = preflight(meeting, facts, device, backend)
-        lines |= check_data(meeting, *build_data_sets(config))
+        lines |= check_data(meeting, data_hashes(*build_data_sets(config)))
         if meeting.place.rank == 0:
             lines["ready"] = f"{meeting.place.world_size} processes"
             print(format_lines(lines), flush=True)
@@ -155,9 +155,10 @@ class Session:
         self.device = device
         self.train_set, self.val_set = data_sets or build_data_sets(config)
         self.network: dict[str, str] = {}
-        self.same_data = check_data(meeting, self.train_set, self.val_set)
+        data = data_hashes(self.train_set, self.val_set)
+        self.same_data = check_data(meeting, data)
         self.classes: ClassMap = self.train_set.classes
-        saved = from_first_rank(lambda: find_resumable(folder, config, self.classes)) if resume else None
+        saved = from_first_rank(lambda: find_resumable(folder, config, self.classes, data)) if resume else None
 
         seed_everything(config.seed)
         self.detector = build_detector(config, len(self.classes))
@@ -187,7 +188,7 @@ class Session:
         )
         self.recorder = Recorder(folder) if self.rank == 0 else None
         self.evaluation = Evaluation(self.evaluate, self.recorder)
-        self.checkpoints = Checkpoints(folder, config.to_dict(), self.classes, self.evaluation)
+        self.checkpoints = Checkpoints(folder, config.to_dict(), self.classes, self.evaluation, data=data)
         tracer = [Profile(folder, profile)] if profile is not None else []
         optimizer = OPTIMIZERS.build(config.optimizer).build(self.detector)
         scale_learning_rate(optimizer, self.options.lr_factor(self.loader_options.batch_size))

@@ -20,6 +20,7 @@ import torch
 
 from detkit.cli import main
 from detkit.config import load_config
+from detkit.data.datasets.records import Records
 from detkit.train.checkpoint import load_checkpoint, step_path
 from detkit.train.run_folder import claimed
 
@@ -247,6 +248,19 @@ def test_a_folder_in_which_another_run_trains_is_left_alone(
     finally:
         other.kill()
         other.communicate()
+
+
+def test_a_run_does_not_go_on_with_changed_annotations(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = load_checkpoint(finished, prefer="newest").data
+    assert before.keys() == {"training data", "validation data"}
+    monkeypatch.setattr(Records, "content_hash", lambda self: "changed")
+    assert train(finished, "--resume") == 2
+    error = capsys.readouterr().err
+    assert f"training data: {before['training data']} in the run," in error
+    assert "annotations have changed" in error
+    assert "--init-from" in error
 
 
 def test_resuming_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
