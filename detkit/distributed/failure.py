@@ -68,7 +68,7 @@ def describe(error: BaseException, place: Place) -> Note:
     text, trace, host = "\n".join(map(str, lines)), "", socket.gethostname()
     if isinstance(error, MissingRankError):
         code, kind = MISSING, "missing"
-    elif isinstance(error, (ValueError, OSError, ImportError)) and not is_network(error):
+    elif isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and not is_network(error):
         code, kind = getattr(error, "exit_code", WRONG_INPUT), "user"
         if os.environ.get("DETKIT_TRACEBACK"):
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -61,7 +61,7 @@ from detkit.train.weights import format_rows, init_from
 log = logging.getLogger("detkit")
 
 GRID_IMAGES = 8
-DIVERGED = 3
+DIVERGED = NonFiniteLossError.exit_code
 
 
 def train(config: Config, folder: Path, *, resume: bool = False, init_from: str | None = None,
@@ -100,7 +100,9 @@ def train(config: Config, folder: Path, *, resume: bool = False, init_from: str 
                 session.network = lines
                 return session.run()
             except NonFiniteLossError as error:
-                log.error("%s", error)
+                log.error("%s", error, extra={"only_file": meeting.place.is_worker})
+                if meeting.place.is_worker:  # told once, by who started the workers, on every machine
+                    raise
                 return DIVERGED
             except (ValueError, OSError, RuntimeError) as error:
                 known = explain_death(error) or as_full_disk(error, folder)

@@ -29,12 +29,16 @@ from detkit.train.sharded import local, shard
 log = logging.getLogger("detkit")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NAMED = 4
+"""Ranks of which the images are told when a loss is not finite."""
 MAX_SKIPPED = 30
 """fp16 steps skipped in a row, each halving the loss scale, after which the run counts as diverged."""
 
 
 class NonFiniteLossError(FloatingPointError):
     """A loss or gradient became infinite or NaN; the step was not applied."""
+
+    exit_code = 3
 
 
 class Trainer:
@@ -225,7 +229,13 @@ class Trainer:
         overflow = report.skipped and self._skipped_in_a_row < MAX_SKIPPED
         if math.isfinite(report.loss) and (math.isfinite(report.gradient_norm) or overflow):
             return
-        raise NonFiniteLossError(describe_non_finite(report, micro, own, self.last_checkpoint))
+        # All processes come here: what is not finite in one of them is so in the sums and the norm of all.
+        ranks: list[Any] = [describe_terms(micro, own)]
+        if self.world_size > 1:
+            self.pulse.enter("all-reduce", report.step)
+            ranks = ranks * self.world_size
+            dist.all_gather_object(ranks, describe_terms(micro, own))
+        raise NonFiniteLossError(describe_non_finite(report, ranks, self.last_checkpoint))
 
 
 def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | None, sharded: bool = False) -> Tensor:
@@ -256,9 +266,9 @@ def rank_and_world_size() -> tuple[int, int]:
     return 0, 1
 
 
-def describe_non_finite(report: StepReport, micro: list[Batch], own: list[float], checkpoint: Path | None) -> str:
-    """Everything one wants to know when a loss is not finite; own: (M, 3) terms of this process, flat."""
-    lines = [f"the loss is not finite at step {report.step}; it was not applied"]
+def describe_terms(micro: list[Batch], own: list[float]) -> tuple[bool, list[str]]:
+    """Whether a process's own terms, (M, 3) and flat, are finite, and lines about its micro-batches."""
+    lines = []
     for i, batch in enumerate(micro):
         classification, box, normalizer = own[3 * i : 3 * i + 3]
         bad = "" if math.isfinite(classification + box) else "  <- here"
@@ -267,11 +277,22 @@ def describe_non_finite(report: StepReport, micro: list[Batch], own: list[float]
             f"normaliser {normalizer:g}{bad}"
         )
         lines.append(f"    image ids {', '.join(map(str, batch.image_ids))}")
-    bad_boxes = find_bad_boxes(micro)
+    lines.append(f"    boxes of these images: {find_bad_boxes(micro) or 'all finite and of positive area'}")
+    return all(map(math.isfinite, own)), lines
+
+
+def describe_non_finite(report: StepReport, ranks: list[tuple[bool, list[str]]], checkpoint: Path | None) -> str:
+    """Everything one wants to know when a loss is not finite; ranks: `describe_terms` of each."""
+    lines = [f"the loss is not finite at step {report.step}; it was not applied"]
+    guilty = [rank for rank, (finite, _) in enumerate(ranks) if not finite]
+    # Where every rank's loss was finite and the gradient wasn't, nothing points to one of them.
+    for rank in (shown := (guilty or list(range(len(ranks))))[:NAMED]):
+        lines += [f"  rank {rank}:"] * (len(ranks) > 1) + ranks[rank][1]
+    if len(guilty) > len(shown):
+        lines.append(f"  and {len(guilty) - len(shown)} ranks more")
     lines += [
         f"  learning rate {report.lr:g}, gradient norm {report.gradient_norm:g}",
         f"  last good checkpoint: {checkpoint or 'none yet'}",
-        f"  boxes of these images: {bad_boxes or 'all finite and of positive area'}",
         "What helps, as a rule: a lower optimizer.lr, a longer schedule.warmup_iterations, "
         "train.clip_norm=10; with fp16, train.precision=bf16 or fp32.",
     ]

@@ -179,6 +179,34 @@ def test_a_rank_that_hangs_while_the_ranks_connect_is_named(tiny: Tiny) -> None:
     assert " in hang\n" in errors[1], "its stack"
 
 
+NAN = """
+import os
+from torch import nn
+from detkit.registry import BACKBONES
+from tiny import TinyNet
+
+@BACKBONES.register()
+class NanNet(TinyNet):
+    def forward(self, images):
+        images = images * float("nan") if self.training and os.environ["RANK"] == "1" else images
+        return super().forward(images)
+"""
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_is_told_with_that_rank_s_images(tiny: Tiny) -> None:
+    (tiny.folder / "nan.py").write_text(NAN)
+    more = [f"imports=[{tiny.folder}/tiny.py,{tiny.folder}/nan.py]", "backbone.type=NanNet"]
+    _, error = tiny.finish(tiny.start("nan", "--procs", "2", *more, PYTHONPATH=f"{tiny.folder}:{ROOT}"), code=3)
+    assert error.count("the loss is not finite at step 1") == 1, error
+    assert "rank 1:" in error
+    assert "rank 0" not in error
+    assert "classification nan" in error
+    assert "exit code" not in error
+    assert "restart" not in error
+    for name in ("log.txt", "log_rank1.txt"):
+        assert "rank 1:" in (tiny.folder / "nan" / name).read_text()
+
+
 def test_what_every_rank_refuses_is_said_once_and_not_tried_again(tiny: Tiny) -> None:
     _, error = tiny.finish(tiny.start("uneven", "--procs", "2", "data.loader.batch_size=3"), code=2)
     assert error == "error: data.loader.batch_size: 3 images can't be split evenly over 2 processes x 1 micro-batches\n"
