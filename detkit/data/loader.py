@@ -104,6 +104,15 @@ class Samples(Dataset[Sample]):
         return Sample(tensor, targets, size, image_id, path)
 
 
+def check_split(batch_size: int, world_size: int, micro_batches: int) -> None:
+    """Raises ValueError unless every micro-batch of every process gets equally many of a step's images."""
+    if batch_size % (world_size * micro_batches):
+        raise ValueError(
+            f"data.loader.batch_size: {batch_size} images can't be split evenly over {world_size} "
+            f"processes x {micro_batches} micro-batches"
+        )
+
+
 class Positions:
     """Endless lists of (epoch, index): the micro-batches of one process, from a step on."""
 
@@ -118,12 +127,7 @@ class Positions:
         world_size: int,
         micro_batches: int,
     ) -> None:
-        parts = world_size * micro_batches
-        if batch_size % parts:
-            raise ValueError(
-                f"data.loader.batch_size: {batch_size} images can't be split evenly over {world_size} "
-                f"processes x {micro_batches} micro-batches"
-            )
+        check_split(batch_size, world_size, micro_batches)
         self.length, self.batch_size, self.seed, self.start_step = length, batch_size, seed, start_step
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
 

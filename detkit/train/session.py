@@ -15,7 +15,7 @@ import torch
 from detkit.anchors.reach import warn_of_misfits
 from detkit.config import Config
 from detkit.data.datasets.base import DetectionDataset, check_same_classes
-from detkit.data.loader import build_eval_loader, build_train_loader
+from detkit.data.loader import build_eval_loader, build_train_loader, check_split
 from detkit.data.worker import explain_death, worker_processes
 from detkit.detectors.build import build_detector
 from detkit.distributed.environment import Place
@@ -73,6 +73,7 @@ def train(config: Config, folder: Path, *, resume: bool = False, init_from: str 
     a trace of.
     """
     meeting = meeting or Meeting(Place())
+    check_batch(config, meeting)
     if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
     device = set_up_torch(config.options("train"), meeting.place)
@@ -123,8 +124,15 @@ def after_restart(meeting: Meeting, folder: Path, *, resume: bool, overwrite: bo
     return resume or there, not (resume or there)
 
 
+def check_batch(config: Config, meeting: Meeting) -> None:
+    """Refuses a batch that the processes can't share out, before they connect."""
+    batch_size = config.options("data.loader").batch_size
+    check_split(batch_size, meeting.place.world_size, config.options("train").accumulate)
+
+
 def check(config: Config, meeting: Meeting) -> int:
     """`--check`: everything that is looked at before a model is built, and nothing else."""
+    check_batch(config, meeting)
     device = set_up_torch(config.options("train"), meeting.place)
     facts = same_everywhere(meeting, config, device)
     with process_group(meeting, device) as backend:

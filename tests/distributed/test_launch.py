@@ -207,8 +207,10 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_told_with_that_rank_s_images(t
         assert "rank 1:" in (tiny.folder / "nan" / name).read_text()
 
 
-def test_what_every_rank_refuses_is_said_once_and_not_tried_again(tiny: Tiny) -> None:
-    _, error = tiny.finish(tiny.start("uneven", "--procs", "2", "data.loader.batch_size=3"), code=2)
+@pytest.mark.parametrize("flag", ["--check", "--overwrite"])
+def test_what_every_rank_refuses_is_said_once_and_not_tried_again(tiny: Tiny, flag: str) -> None:
+    _, error = tiny.finish(tiny.start("uneven", "--procs", "2", "data.loader.batch_size=3", flag), code=2)
+    assert not (tiny.folder / "uneven").exists()
     assert error == "error: data.loader.batch_size: 3 images can't be split evenly over 2 processes x 1 micro-batches\n"
 
 
