@@ -167,9 +167,16 @@ def saved_steps(run: Path) -> list[Path]:
     return sorted(folder.glob("step_*.pt"), reverse=True)
 
 
-def remove_old(run: Path, keep: int) -> None:
-    """Deletes all but the `keep` newest, and what a killed writer left behind."""
-    for path in [*saved_steps(run)[keep:], *(run / FOLDER).glob("*.tmp")]:
+def remove_old(run: Path, keep: int, step: int | None = None) -> None:
+    """Deletes all but the `keep` newest, and what a killed writer left behind.
+
+    step: of the one that was just written. Files of later steps were damaged, or the run would have gone on
+    from them: they don't count among the kept, or a good one would go in favour of a damaged one.
+    """
+    saved = saved_steps(run)
+    if step is not None:
+        saved = [path for path in saved if path.name <= step_path(run, step).name]
+    for path in [*saved[keep:], *(run / FOLDER).glob("*.tmp")]:
         path.unlink(missing_ok=True)
 
 

@@ -108,7 +108,7 @@ class Checkpoints(Hook):
             checkpoint.scaler = trainer.scaler.state_dict()
         if trainer.rank == 0:
             self._written = save_checkpoint(step_path(self.folder, trainer.step), checkpoint)
-            remove_old(self.folder, trainer.options.keep_last)
+            remove_old(self.folder, trainer.options.keep_last, trainer.step)
         self._saved = trainer.step
 
     def keep_best(self, trainer: Trainer) -> None:

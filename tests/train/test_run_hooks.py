@@ -41,6 +41,24 @@ def everything(trainer: Trainer) -> dict[str, Tensor]:
     return state
 
 
+def test_a_damaged_later_checkpoint_does_not_push_out_a_good_one(tmp_path: Path, make_trainer: MakeTrainer) -> None:
+    settings = SETTINGS | {"checkpoint_every": 2, "keep_last": 1}
+    whole = make_trainer(hooks=(checkpoints(tmp_path),), **settings | {"checkpoint_every": 1, "keep_last": 9})
+    whole.run()
+    folder = tmp_path / "checkpoints"
+    for path in saved_steps(tmp_path)[:-1]:
+        path.unlink()
+    (folder / "step_00000003.pt").write_bytes(b"cut off")  # as by a disk that failed
+    rest = make_trainer(start=1, hooks=(hook := checkpoints(tmp_path),), **settings)
+    hook.restore(rest, load_checkpoint(tmp_path, prefer="newest"))
+    hook.after_step(rest, rest.train_step())
+    assert [p.name for p in saved_steps(tmp_path)] == ["step_00000003.pt", "step_00000002.pt"]
+    assert load_checkpoint(tmp_path, prefer="newest").step == 2
+    hook.after_step(rest, rest.train_step())
+    hook.after_step(rest, rest.train_step())
+    assert [p.name for p in saved_steps(tmp_path)] == ["step_00000004.pt"]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, make_trainer: MakeTrainer, precision: str) -> None:
     settings = SETTINGS | {"ema_decay": 0.9, "accumulate": 2, "checkpoint_every": 3, "keep_last": 9}
