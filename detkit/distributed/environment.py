@@ -183,7 +183,15 @@ def check_range(place: Place) -> None:
     ):
         if not 0 <= rank < size:
             raise ValueError(f"{NAMES[place.launcher]} says {name} {rank} of {size}: ranks go from 0 to size - 1")
-    if place.is_worker and place.store.startswith(":"):
+    if not place.is_worker:
+        return
+    host, _, port = place.store.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"{NAMES[place.launcher]} says that the processes meet at {host or 'rank 0'}, port {port!r}: "
+            "MASTER_PORT must be a number from 1 to 65535, the same on every rank"
+        )
+    if not host:
         raise ValueError(
             f"{NAMES[place.launcher]} started processes on several machines, but nothing says where they meet: "
             "give all of them MASTER_ADDR, the address of the machine of rank 0 (mpirun -x MASTER_ADDR)"

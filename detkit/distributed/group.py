@@ -176,7 +176,9 @@ class Meeting:
             raise MissingRankError(
                 f"another program on {here} has port {port}: set MASTER_PORT, on every rank, to a free one"
             ) from None
-        raise MissingRankError(f"rank 0 can't listen at {place.store}: {reason}") from None
+        raise MissingRankError(
+            f"rank 0 can't listen at {place.store}: {reason}. Is MASTER_ADDR an address of {here}, where rank 0 runs?"
+        ) from None
 
 
 def connect_seconds() -> float:
