@@ -61,7 +61,11 @@ def _lines_until(path: Path, step: int) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         if number == len(lines) and not line.endswith("\n"):
             return
-        if json.loads(line)["step"] <= step:
+        try:
+            kept = json.loads(line)["step"] <= step
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(f"{path}, line {number} is damaged: {line[:40]!r}; delete it, then resume") from None
+        if kept:
             yield line
 
 

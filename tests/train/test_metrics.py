@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from detkit.train.metrics import MetricsFile
 
 
@@ -35,3 +37,11 @@ def test_lines_are_on_disk_at_once_and_valid_json(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.jsonl")
     file.write({"step": 1, "gradient_norm": float("inf")})
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "gradient_norm": None}
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n\0\0\0\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2 is damaged: '\\x00"):
+        MetricsFile(path, step=3)
+    assert path.read_text().count("\n") == 3
