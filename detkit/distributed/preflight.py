@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from detkit.config import Config
 from detkit.distributed.environment import NAMES
 from detkit.distributed.group import COLLECTIVE_TIMEOUT, Meeting
+from detkit.registry import REGISTRIES
 
 if TYPE_CHECKING:
     from detkit.data.datasets.base import DetectionDataset
@@ -122,14 +124,28 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def foreign_modules() -> list[tuple[str, Path]]:
+    """Names and files of the modules that brought parts, detkit's own and bare files left out."""
+    parts = [registry.get(name) for registry in REGISTRIES for name in registry.names()]
+    packages = {cls.__module__.partition(".")[0] for cls in parts} - {"detkit", "__main__"}
+    found = []
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None) if name.partition(".")[0] in packages else None
+        if file and not name.startswith("detkit_import_") and Path(file).suffix == ".py":
+            found.append((name, Path(file)))
+    return found
+
+
 def code_hash(config: Config) -> str:
-    """Twelve hex digits of detkit's Python files and of the files that the config imports."""
+    """Twelve hex digits of detkit's Python files, of the files that the config imports, and of the modules, plugins
+    among them, in which parts were registered, with what is loaded of their packages."""
     import detkit
 
     package = Path(detkit.__file__).parent
     files = [(str(p.relative_to(package)), p) for p in sorted(package.rglob("*.py"))]
     imports = config.to_dict().get("imports") or []
     files += [(os.path.basename(str(i)), Path(str(i))) for i in imports if Path(str(i)).is_file()]
+    files += foreign_modules()
     digest = hashlib.sha256(platform.python_version().rpartition(".")[0].encode())
     for name, path in files:
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
