@@ -297,6 +297,9 @@ def prepare_environment(options: LaunchOptions, address: str | None) -> None:
     os.environ[PARENT] = str(os.getpid())
     # With it, a machine that becomes rank 0 after a failure would look for a store that died with the old one.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        # Under nohup; torchelastic would end the run with the terminal all the same.
+        os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
     interface = interface_of(address) if address and options.max_nodes > 1 else None
     if interface:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)

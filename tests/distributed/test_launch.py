@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -205,6 +206,14 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_told_with_that_rank_s_images(t
     assert "restart" not in error
     for name in ("log.txt", "log_rank1.txt"):
         assert "rank 1:" in (tiny.folder / "nan" / name).read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+def test_a_run_under_nohup_outlives_its_terminal(tiny: Tiny) -> None:
+    process = tiny.start("nohup", "--procs", "1", before=("nohup",))
+    tiny.wait_for_step("nohup", 2, process)
+    process.send_signal(signal.SIGHUP)
+    tiny.finish(process)
 
 
 @pytest.mark.parametrize("flag", ["--check", "--overwrite"])
