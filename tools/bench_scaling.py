@@ -116,6 +116,8 @@ def kill_cost(folder: Path, args: argparse.Namespace) -> float:
     os.kill(max(children(process.pid)), signal.SIGKILL)
     # The restart cuts the file back to the checkpoint before it grows again.
     while last_step(run) >= reached:
+        if process.poll() is not None:
+            raise RuntimeError(f"the killed run never went back\n{(folder / 'killed.txt').read_text()}")
         reached = max(reached, last_step(run))
         time.sleep(0.01)
     seconds = seconds_to_step(process, run, reached + 1, begun)
