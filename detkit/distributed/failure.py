@@ -125,7 +125,7 @@ def run_worker(place: Place, work: Callable[[Meeting], int]) -> int:
         return work(meeting)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a part that calls sys.exit() would leave the others waiting for it
         first = meeting.post(describe(error, place))
         own = first.rank == place.rank
         # Who started us tells it: our own parent, or torchrun, which prints what it finds in the files, last.

@@ -231,7 +231,7 @@ def process_group(meeting: Meeting, device: torch.device) -> Iterator[str]:
             )
         yield backend
         dist.barrier()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Before the connections go, so that the others learn of the cause before they miss this rank.
         meeting.post(describe(error, place))
         raise

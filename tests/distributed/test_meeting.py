@@ -199,10 +199,13 @@ def test_what_an_error_is(error: Exception, kind: str, code: int) -> None:
     assert bool(found.trace) == (kind in ("crash", "network"))
 
 
-def test_a_failure_is_told_once_and_the_code_is_the_cause_s(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("bug", [IndexError("the bug"), SystemExit("the bug"), SystemExit(0)])
+def test_a_failure_is_told_once_and_the_code_is_the_cause_s(
+    bug: BaseException, capfd: pytest.CaptureFixture[str]
+) -> None:
     def work(meeting: Meeting) -> int:
         if meeting.place.rank == 1:
-            raise IndexError("the bug")
+            raise bug
         meeting.gather("never", 0)
         return 0
 
@@ -211,7 +214,7 @@ def test_a_failure_is_told_once_and_the_code_is_the_cause_s(capfd: pytest.Captur
     error = capfd.readouterr().err
     assert codes == [CRASHED] * 3
     assert error.count("Traceback") == 1
-    assert error.rstrip().splitlines()[-1].endswith("IndexError: the bug")
+    assert error.rstrip().splitlines()[-1].endswith(f"{type(bug).__name__}: {bug}")
     assert "rank 1 on " in error
 
 
