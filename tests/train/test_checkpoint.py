@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -17,6 +18,7 @@ from detkit.train.checkpoint import (
     Checkpoint,
     CheckpointError,
     DiskFullError,
+    as_full_disk,
     lack_of_space,
     last_good,
     load_checkpoint,
@@ -205,6 +207,13 @@ def test_the_last_good_one_is_intact(tmp_path: Path) -> None:
     assert last_good(tmp_path) == newest
     newest.write_bytes(newest.read_bytes()[:-50])
     assert last_good(tmp_path) == step_path(tmp_path, 5)
+
+
+def test_a_full_disk_names_the_way_that_is_open(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "full")
+    assert str(as_full_disk(full, tmp_path)).endswith("then start again with --overwrite")
+    save_checkpoint(step_path(tmp_path, 3), make(3))
+    assert str(as_full_disk(full, tmp_path)).endswith("then go on with --resume")
 
 
 def test_an_error_that_is_its_own_cause_is_no_full_disk() -> None:
