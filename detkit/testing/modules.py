@@ -60,6 +60,26 @@ def expect_same(a: Any, b: Any, what: str, tolerance: float = 0.0) -> None:
         expect(gap <= allowed, f"{what}: output {i} differs by up to {gap:.3g}")
 
 
+def add_forward_checks(contract: Contract, inputs: Inputs, given: str) -> None:
+    """Adds to `contract` what comes before all other checks. given: what the forward gets, in words."""
+
+    @contract.check(f"nothing else can be seen then; {given}.", vital=True)
+    def forward_runs(s: Subject) -> None:
+        value = inputs(s, SIDE)
+        shapes = ", ".join(str(tuple(t.shape)) for t in tensors(value))
+        with must_not_raise(f"forward of {shapes}"), torch.no_grad():
+            s.part.eval()(value)
+
+    @contract.check("what it was given is used by others too: the averaged weights, the next level, a picture.")
+    def inputs_stay_as_they_are(s: Subject) -> None:
+        value = inputs(s, SIDE)
+        keys, before = list(value) if isinstance(value, dict) else [], mapped(value, Tensor.clone)
+        s.part(value)
+        if isinstance(value, dict):
+            expect(list(value) == keys, f"the given dict now has levels {list(value)}")
+        expect_same(value, before, "the given tensors after and before the forward")
+
+
 def add_module_checks(contract: Contract, inputs: Inputs) -> None:
     """Adds to `contract` what holds for all modules with weights."""
 

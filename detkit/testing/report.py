@@ -86,13 +86,21 @@ class Subject:
         torch.manual_seed(SEED)
 
 
+Run = Callable[[Subject], None]
+"""What a check does: raises if its rule is broken."""
+
+
 @dataclass(frozen=True)
 class Check:
-    """One rule: its name, why it matters to a user, and the function that raises when it is broken."""
+    """One rule: its name, why it matters to a user, and the function that raises when it is broken.
+
+    vital: where it is broken nothing else can be seen, so that no other check is run.
+    """
 
     name: str
     why: str
-    run: Callable[[Subject], None]
+    run: Run
+    vital: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,10 +118,11 @@ class Result:
 
 @dataclass
 class Report:
-    """Results of a part, in the order of its contract."""
+    """Results of a part, in the order of its contract. left_out: checks that a vital one kept from being run."""
 
     part: str
     results: list[Result] = field(default_factory=list)
+    left_out: int = 0
 
     @property
     def failed(self) -> list[Result]:
@@ -127,6 +136,8 @@ class Report:
             lines.append(f"  {r.check.name:{width}}  {'ok' if r.ok else 'FAILED'}")
             if not r.ok:
                 lines += [f"      seen: {r.seen}", f"      why it matters: {r.check.why}"]
+        if self.left_out:
+            lines.append(f"  the other {self.left_out} checks were not run")
         return "\n".join([f"{self.part}: {len(self.failed)} of {len(self.results)} checks failed", *lines])
 
 
@@ -137,11 +148,11 @@ class Contract:
         self.slot, self.candidates = slot, candidates
         self.checks: list[Check] = []
 
-    def check(self, why: str) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
+    def check(self, why: str, *, vital: bool = False) -> Callable[[Run], Run]:
         """Decorator that adds a check, named like the function."""
 
-        def add(run: Callable[[Subject], None]) -> Callable[[Subject], None]:
-            self.checks.append(Check(run.__name__, why, run))
+        def add(run: Run) -> Run:
+            self.checks.append(Check(run.__name__, why, run, vital))
             return run
 
         return add
@@ -171,6 +182,9 @@ class Contract:
             report.results.append(result)
             if not result.ok and not check_all:
                 raise ContractError(describe(self.slot, result))
+            if not result.ok and check.vital:
+                report.left_out = len(self.checks) - len(report.results)
+                break
         return report
 
 

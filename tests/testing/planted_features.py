@@ -36,6 +36,27 @@ def column_by_column(self: Any, original: Any, shapes: Any, *rest: Any) -> Any:
 FAULTS = [
     fault(
         "backbones",
+        "forward_runs",
+        r"forward of \(2, 3, 64, 64\) raises RuntimeError: .* to have 3 channels, but got 2 channels instead",
+        inputs=lambda self, t: t[:, :2],
+    ),
+    fault("necks", "forward_runs", "raises KeyError: 'p9'", forward=lambda self, original, features: features["p9"]),
+    fault("heads", "forward_runs", "raises TypeError: list indices", forward=lambda self, original, x: x["c3"]),
+    fault(
+        "backbones",
+        "inputs_stay_as_they_are",
+        "the given tensors after and before the forward: output 0 differs by",
+        inputs=lambda self, t: t.relu_(),
+    ),
+    fault(
+        "heads",
+        "inputs_stay_as_they_are",
+        "the given tensors after and before the forward: output 0 differs by",
+        inputs=lambda self, t: t.relu_(),
+        also=("rows_run_over_cells_row_by_row",),
+    ),
+    fault(
+        "backbones",
         "declares_its_levels",
         r"strides \[16, 8\] do not go from the finest level",
         init=declare_backwards,
@@ -88,7 +109,7 @@ FAULTS = [
     fault(
         "necks",
         "inputs_stay_as_they_are",
-        "the given features after and before the forward: output 0 differs by",
+        "the given tensors after and before the forward: output 0 differs by",
         inputs=lambda self, t: t.mul_(0.5),
         also=(
             "eval_is_deterministic",

@@ -32,7 +32,11 @@ def test_the_check_that_is_meant_complains_and_no_other(fault: Fault) -> None:
     contract = CONTRACTS[fault.slot]
     subject = contract.subject(fault.part)
     checks = [c for c in contract.checks if c.name in fault.fails or c.name not in SLOW]
-    results = {c.name: contract.run_one(subject, c) for c in checks}
+    results = {}
+    for c in checks:
+        results[c.name] = contract.run_one(subject, c)
+        if c.vital and not results[c.name].ok:
+            break
     failed = {name: r.seen for name, r in results.items() if not r.ok}
     assert set(failed) == fault.fails, failed
     result = results[fault.check]
@@ -63,6 +67,14 @@ def test_first_fault_raises_with_what_was_seen_and_why() -> None:
     unused = next(f for f in FAULTS if "spare" in f.seen)
     with pytest.raises(ContractError, match=r"spare\.weight.*Why it matters: .*DDP"):
         CONTRACTS[unused.slot](unused.part)
+
+
+def test_a_part_that_can_not_run_is_told_once() -> None:
+    broken = next(f for f in FAULTS if f.check == "forward_runs")
+    report = CONTRACTS[broken.slot](broken.part, check_all=True)
+    assert len(report.failed) == len(report.results) == 1
+    assert f"the other {len(CONTRACTS[broken.slot].checks) - 1} checks were not run" in str(report)
+    assert "images have 3 channels, or as many as the part's attribute `in_channels` says" in str(report)
 
 
 def test_an_exception_that_a_check_did_not_ask_about_is_marked() -> None:
