@@ -107,8 +107,11 @@ def explain_death(error: BaseException) -> WorkerDiedError | None:
 def lost_connection(error: Exception, workers: Collection[BaseProcess]) -> Exception:
     """An error of the connection to loader processes in torch's words for a dead one, if one of them is dead."""
     deadline = time.monotonic() + DYING_SECONDS
-    while not (dead := [w.pid for w in workers if not w.is_alive()]) and workers and time.monotonic() < deadline:
-        time.sleep(0.05)
+    try:
+        while not (dead := [w.pid for w in workers if not w.is_alive()]) and workers and time.monotonic() < deadline:
+            time.sleep(0.05)
+    except RuntimeError as told:  # torch's handler of SIGCHLD, which says it meanwhile
+        return told
     if not dead:
         return error
     return RuntimeError(f"DataLoader worker (pid(s) {', '.join(map(str, dead))}) exited unexpectedly: {error}")

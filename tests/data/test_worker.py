@@ -107,6 +107,19 @@ def test_a_lost_connection_with_all_workers_alive_is_itself(monkeypatch: pytest.
         assert lost_connection(error, multiprocessing.active_children()) is error
 
 
+def test_torch_may_speak_up_while_a_lost_connection_is_looked_into() -> None:
+    told = RuntimeError("DataLoader worker (pid 300) is killed by signal: Segmentation fault.")
+
+    class Asked:
+        pid = 300
+
+        def is_alive(self) -> bool:
+            raise told  # as torch's handler of SIGCHLD does, wherever the program is
+
+    asked: Any = [Asked()]
+    assert lost_connection(ConnectionResetError(104, "Connection reset by peer"), asked) is told
+
+
 def test_other_errors_are_left_alone() -> None:
     assert explain_death(RuntimeError("shapes don't fit")) is None
     assert explain_death(RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")) is None
