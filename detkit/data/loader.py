@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import active_children
 from typing import Any
@@ -153,7 +153,7 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     micro_batches: int = 1,
-) -> Iterable[Batch]:
+) -> Loader:
     """Endless micro-batches of this process, of batch_size / (world_size * micro_batches) images each.
 
     start_step: optimizer steps done already; going on there costs nothing.
@@ -172,7 +172,7 @@ def build_eval_loader(
     *,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterable[Batch]:
+) -> Loader:
     """Every image once over all processes, in order; the last batch may be smaller."""
     mine = range(rank, len(dataset), world_size)
     size = max(1, options.batch_size // world_size)
@@ -200,9 +200,9 @@ class Loader:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         """Batches; raises an error that names the image of which a sample could not be made, or the images
-        that a worker was at when it died."""
+        that a worker was at when it died. `close()` ends the loader processes of this round."""
         others = set(active_children())
         batches = iter(self._inner)
         workers = set(active_children()) - others

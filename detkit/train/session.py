@@ -186,7 +186,7 @@ class Session:
             rank=self.rank,
             world_size=self.world_size,
         )
-        batches = build_train_loader(
+        loader = build_train_loader(
             self.train_set,
             self.transforms("train"),
             self.loader_options,
@@ -196,6 +196,7 @@ class Session:
             world_size=self.world_size,
             micro_batches=self.options.accumulate,
         )
+        self.batches = iter(loader)
         self.recorder = Recorder(folder) if self.rank == 0 else None
         self.evaluation = Evaluation(self.evaluate, self.recorder)
         self.checkpoints = Checkpoints(folder, config.to_dict(), self.classes, self.evaluation, data=data)
@@ -204,7 +205,7 @@ class Session:
         scale_learning_rate(optimizer, self.options.lr_factor(self.loader_options.batch_size))
         self.trainer = Trainer(
             self.detector,
-            iter(batches),
+            self.batches,
             optimizer,
             SCHEDULES.build(config.schedule),
             self.options,
@@ -238,6 +239,7 @@ class Session:
             with stop_on_signals(self.trainer), self.watchdog():
                 self.trainer.run()
         finally:
+            self.batches.close()  # the loader processes end now, in good order, and leave no temporary folders
             if self.recorder is not None:
                 self.recorder.close()
         if self.trainer.interrupted:

@@ -148,6 +148,17 @@ def test_a_loader_worker_that_dies_ends_the_run_with_its_images(tmp_path: Path) 
     assert "died while it made image" in (tmp_path / "run" / "log.txt").read_text()
 
 
+def test_no_loader_process_and_no_temporary_folder_is_left(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "detkit", "train", CONFIG, *TINY, "data.loader.num_workers=1"]
+    subprocess.run(
+        [*command, "--output", str(tmp_path / "run")], env={**os.environ, "TMPDIR": str(scratch)}, check=True,
+        capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert not list(scratch.glob("pymp-*")), "workers that were killed leave theirs"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts a small file system")
 def test_a_full_disk_ends_the_run_and_it_goes_on_from_the_last_good_checkpoint(tmp_path: Path) -> None:
