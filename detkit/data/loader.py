@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.random import at_position, seeded
 from detkit.data.transforms.base import Transform, apply
-from detkit.data.worker import WorkerTable, explain_death, lost_connection, set_up_worker
+from detkit.data.worker import WorkerTable, check_temporary_folder, explain_death, lost_connection, set_up_worker
 from detkit.structures import Batch, Targets
 
 
@@ -186,6 +186,7 @@ class Loader:
     def __init__(self, samples: Samples, batches: Any, options: LoaderOptions) -> None:
         self._batches = batches
         if options.num_workers:
+            check_temporary_folder()
             samples.table = WorkerTable(samples.dataset.records, options.num_workers, options.batch_size)
         self._inner: DataLoader[Any] = DataLoader(
             samples,

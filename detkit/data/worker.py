@@ -7,13 +7,14 @@ import faulthandler
 import os
 import re
 import signal
+import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Collection, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 
-import torch
+import torch.multiprocessing
 from torch.utils.data import get_worker_info
 
 from detkit.data.datasets.records import Records, some
@@ -22,6 +23,8 @@ PROCESS, PLACE, LENGTH, FIRST = range(4)
 """Columns of a `WorkerTable`: process id, images of its batch that it has made, images of the batch, their indices."""
 
 ERROR_STREAM = 2
+LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
+"""Characters: a socket's path has at most 107, and multiprocessing puts them there."""
 DYING_SECONDS = 2.0
 """Between the end of a process's connection and its own."""
 
@@ -102,6 +105,17 @@ def explain_death(error: BaseException) -> WorkerDiedError | None:
         "tells): try fewer data.loader.num_workers, or look at the image. data.loader.num_workers=0 loads in the "
         "training process and shows a crash where it happens."
     )
+
+
+def check_temporary_folder() -> None:
+    """ValueError if sockets of loader processes don't fit below the temporary folder: batches would never arrive."""
+    folder = tempfile.gettempdir()
+    by_socket = torch.multiprocessing.get_sharing_strategy() == "file_descriptor"  # type: ignore[no-untyped-call]
+    if by_socket and len(os.fsencode(folder)) > LONGEST_FOLDER:
+        raise ValueError(
+            f"the temporary folder {folder} has {len(os.fsencode(folder))} characters, loader processes can use one of "
+            f"at most {LONGEST_FOLDER}: set TMPDIR to a shorter one, or data.loader.num_workers=0"
+        )
 
 
 def lost_connection(error: Exception, workers: Collection[BaseProcess]) -> Exception:

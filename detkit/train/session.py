@@ -186,7 +186,7 @@ class Session:
             rank=self.rank,
             world_size=self.world_size,
         )
-        loader = build_train_loader(
+        self.train_loader = build_train_loader(
             self.train_set,
             self.transforms("train"),
             self.loader_options,
@@ -196,7 +196,7 @@ class Session:
             world_size=self.world_size,
             micro_batches=self.options.accumulate,
         )
-        self.batches = iter(loader)
+        self.batches = iter(self.train_loader)
         self.recorder = Recorder(folder) if self.rank == 0 else None
         self.evaluation = Evaluation(self.evaluate, self.recorder)
         self.checkpoints = Checkpoints(folder, config.to_dict(), self.classes, self.evaluation, data=data)

@@ -103,8 +103,24 @@ def test_a_lost_connection_with_all_workers_alive_is_itself(monkeypatch: pytest.
     monkeypatch.setattr("detkit.data.worker.DYING_SECONDS", 0.1)
     error = ConnectionResetError(104, "Connection reset by peer")
     assert lost_connection(error, []) is error
-    with multiprocessing.Pool(1):
-        assert lost_connection(error, multiprocessing.active_children()) is error
+    sleeper = multiprocessing.Process(target=time.sleep, args=(30,), daemon=True)
+    sleeper.start()
+    assert lost_connection(error, [sleeper]) is error
+    sleeper.kill()
+    sleeper.join()
+
+
+def test_a_temporary_folder_that_is_too_long_for_sockets_is_refused(
+    dataset: ShapesDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue's thread in the worker would print `AF_UNIX path too long` and the training would wait for ever."""
+    long = "/tmp/" + "x" * 71
+    monkeypatch.setattr("tempfile.tempdir", long)
+    with pytest.raises(ValueError, match=f"folder {long} has 76 characters, .* at most 75: set TMPDIR"):
+        build_eval_loader(dataset, [], LoaderOptions(batch_size=3, num_workers=1))
+    build_eval_loader(dataset, [], LoaderOptions(batch_size=3, num_workers=0))
+    monkeypatch.setattr("tempfile.tempdir", long[:-1])
+    build_eval_loader(dataset, [], LoaderOptions(batch_size=3, num_workers=1))
 
 
 def test_torch_may_speak_up_while_a_lost_connection_is_looked_into() -> None:

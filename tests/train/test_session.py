@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -149,14 +150,13 @@ def test_a_loader_worker_that_dies_ends_the_run_with_its_images(tmp_path: Path) 
 
 
 def test_no_loader_process_and_no_temporary_folder_is_left(tmp_path: Path) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
     command = [sys.executable, "-m", "detkit", "train", CONFIG, *TINY, "data.loader.num_workers=1"]
-    subprocess.run(
-        [*command, "--output", str(tmp_path / "run")], env={**os.environ, "TMPDIR": str(scratch)}, check=True,
-        capture_output=True, timeout=120,
-    )  # fmt: skip
-    assert not list(scratch.glob("pymp-*")), "workers that were killed leave theirs"
+    with tempfile.TemporaryDirectory() as scratch:  # pytest's own is too long for sockets
+        subprocess.run(
+            [*command, "--output", str(tmp_path / "run")], env={**os.environ, "TMPDIR": scratch}, check=True,
+            capture_output=True, timeout=120,
+        )  # fmt: skip
+        assert not list(Path(scratch).glob("pymp-*")), "workers that were killed leave theirs"
 
 
 @pytest.mark.slow
