@@ -58,11 +58,11 @@ def in_ignore_region(anchors: Tensor, regions: Tensor, share: float, chunk_eleme
     """
     if not len(regions) or not len(anchors):
         return torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
-    inside = [
-        box_ops.pairwise_intersection(piece, regions).amax(dim=1) > share * box_ops.area(piece)
-        for piece in torch.split(anchors, max(1, chunk_elements // len(regions)))
-    ]
-    return torch.cat(inside)
+    most, start = torch.empty_like(anchors[:, 0]), 0
+    for piece in torch.split(anchors, max(1, chunk_elements // len(regions))):
+        most[start : start + len(piece)] = box_ops.pairwise_intersection(piece, regions).amax(dim=1)
+        start += len(piece)
+    return most > share * box_ops.area(anchors)
 
 
 def centres_inside(anchors: Tensor, boxes: Tensor) -> Tensor:

@@ -59,15 +59,15 @@ class SSDAssigner(Assigner):
 
     def _match(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Per anchor: highest IoU (A,), the object it is with (A,), and the object it is the best of, or -1."""
-        overlap, matched = [], []
+        overlap, matched = anchors.new_empty(len(anchors)), torch.empty_like(anchors[:, 0], dtype=torch.int64)
         reached = anchors.new_zeros(len(boxes))
         best = torch.zeros(len(boxes), dtype=torch.int64, device=anchors.device)
         start = 0
         for piece in torch.split(anchors, max(1, self.chunk_elements // len(boxes))):
             iou = box_ops.pairwise_iou(boxes, piece)
             highest = iou.max(dim=0)
-            overlap.append(highest.values)
-            matched.append(highest.indices)
+            # Written in place: small results kept between the large pieces would keep their memory from being reused.
+            overlap[start : start + len(piece)], matched[start : start + len(piece)] = highest.values, highest.indices
             here = iou.max(dim=1)
             best = torch.where(here.values > reached, here.indices + start, best)
             reached = torch.maximum(reached, here.values)
@@ -75,4 +75,4 @@ class SSDAssigner(Assigner):
         # Not by index, which lets chance decide on a GPU when two objects want one anchor.
         objects = torch.where(reached > 0, torch.arange(len(boxes), device=anchors.device), -1)
         forced = torch.full((len(anchors),), -1, device=anchors.device).scatter_reduce(0, best, objects, "amax")
-        return torch.cat(overlap), torch.cat(matched), forced
+        return overlap, matched, forced
