@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import re
 import signal
@@ -135,6 +136,7 @@ def set_up_worker(worker: int) -> None:
     """One thread each. Signals to the whole process group (Ctrl-C, timeout, a scheduler) are the training
     process's to answer: a worker that died of them would turn its orderly stop into a crash. SIGUSR1 prints
     where the worker is."""
+    gc.freeze()  # a collection would write into every object of the training process, and so copy all its pages
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
