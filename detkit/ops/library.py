@@ -15,6 +15,7 @@ import torch
 PACKAGE = Path(__file__).resolve().parent.parent
 REBUILD = "detkit doctor --build"
 OPS = ("nms", "nms_mask", "soft_nms", "diou_nms", "sigmoid_focal", "sigmoid_focal_backward", "cpu_lanes")
+PROGRAM_HEADER = 56  # bytes, in ELF of 64 bits
 logger = logging.getLogger("detkit")
 _told: set[str] = set()
 
@@ -42,6 +43,7 @@ def cut_short(path: Path) -> bool:
     """Whether an ELF file ends before the parts that its headers name, as after a broken copy or a full disk.
 
     The system's loader maps such a file and the process dies of a bus error, which no `except` catches.
+    False where the headers make no sense: the loader refuses those itself. Raises OSError if it can't be read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -53,6 +55,10 @@ def cut_short(path: Path) -> bool:
         programs, sections = struct.unpack_from("<QQ", head, 32)
         length, count, section_length, section_count = struct.unpack_from("<HHHH", head, 54)
         ends: list[int] = [programs + length * count, sections + section_length * section_count]
+        if length != PROGRAM_HEADER:
+            return False
+        if max(ends) > size:
+            return True
         file.seek(programs)
         table = file.read(length * count)
     for start in range(0, len(table) - length + 1, length):
@@ -67,8 +73,11 @@ def _load(name: str) -> str | None:
     if not found:
         return f"detkit's native library {name} is not built ({PACKAGE} holds none)"
     built = build_info().get("torch", "an unknown version")
-    if cut_short(found[0]):
-        return f"{found[0].name} is cut short: {found[0].stat().st_size} bytes are not the whole of it"
+    try:
+        if cut_short(found[0]):
+            return f"{found[0].name} is cut short: {found[0].stat().st_size} bytes are not the whole of it"
+    except OSError as error:
+        return f"{found[0]} can't be read: {error.strerror}"
     try:
         torch.ops.load_library(str(found[0]))  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError) as error:
@@ -111,9 +120,10 @@ def fall_back(device: str) -> None:
     Raises RuntimeError instead if DETKIT_REQUIRE_NATIVE=1.
     """
     problem = {"cpu": native.cpu_problem, "cuda": native.cuda_problem}.get(device)
+    remedy = f"Build it: {REBUILD}" if problem else "They are for cpu and cuda"
     problem = problem or f"detkit has no native ops for the device {device!r}"
     if os.environ.get("DETKIT_REQUIRE_NATIVE") == "1":
-        raise RuntimeError(f"{problem}, and DETKIT_REQUIRE_NATIVE=1 forbids the slow way. Build it: {REBUILD}")
+        raise RuntimeError(f"{problem}, and DETKIT_REQUIRE_NATIVE=1 forbids the slow way. {remedy}")
     if device not in _told:
         _told.add(device)
-        logger.warning("%s. Ops run through torchvision and plain PyTorch, slower. Build it: %s", problem, REBUILD)
+        logger.warning("%s. Ops run through torchvision and plain PyTorch, slower. %s", problem, remedy)

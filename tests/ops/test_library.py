@@ -115,6 +115,43 @@ def test_a_binary_that_is_cut_short_is_not_loaded(tmp_path: Path, monkeypatch: p
         assert library._load("_C") == f"_C.abi3.so is cut short: {size} bytes are not the whole of it"
 
 
+@pytest.mark.parametrize("place", [slice(54, 56), slice(32, 40), slice(64, 400)], ids=["length", "offset", "table"])
+@pytest.mark.parametrize("value", [b"\0", b"\x08", b"\x7f"])
+def test_a_binary_with_spoilt_headers_is_a_problem_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: slice, value: bytes
+) -> None:
+    content = bytearray(next(library.PACKAGE.glob("_C.*so")).read_bytes())
+    content[place] = value * (place.stop - place.start)
+    monkeypatch.setattr(library, "PACKAGE", tmp_path)
+    (tmp_path / "_C.abi3.so").write_bytes(content)
+    problem = library._load("_C") or ""
+    assert "does not load under torch" in problem or "is cut short" in problem
+
+
+def test_a_binary_that_can_t_be_read_is_a_problem_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "PACKAGE", tmp_path)
+    target = tmp_path / "_C.abi3.so"
+    target.symlink_to(tmp_path / "nowhere")
+    assert library._load("_C") == f"{target} can't be read: No such file or directory"
+    target.unlink()
+    target.mkdir()
+    assert library._load("_C") == f"{target} can't be read: Is a directory"
+
+
+def test_another_device_is_not_told_to_build_anything(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "_told", set())
+    monkeypatch.delenv("DETKIT_REQUIRE_NATIVE", raising=False)
+    with caplog.at_level(logging.WARNING, "detkit"):
+        library.fall_back("mps")
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert said.startswith("detkit has no native ops for the device 'mps'. ")
+    assert "detkit doctor" not in said
+
+
 def test_a_binary_older_than_the_package_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "OPS", ("nms", "op_of_tomorrow"))
     monkeypatch.setattr(library, "_load", lambda name: None)
