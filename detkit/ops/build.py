@@ -202,12 +202,15 @@ def command_class(info: dict[str, Any]) -> type:
     from torch.utils.cpp_extension import BuildExtension
 
     class Build(BuildExtension):
+        has_cuda = False
+
         def get_export_symbols(self, ext: Any) -> list[str]:
             return []  # these libraries have no PyInit
 
         def build_extension(self, ext: Any) -> None:
             try:
                 super().build_extension(ext)
+                self.has_cuda |= ext.name == "detkit._C_cuda"
             except Exception as error:
                 if ext.name != "detkit._C_cuda" or os.environ.get("DETKIT_CUDA") == "1":
                     raise
@@ -219,6 +222,9 @@ def command_class(info: dict[str, Any]) -> type:
             super().run()
             target = Path(self.get_ext_fullpath("detkit._C")).parent
             target.mkdir(parents=True, exist_ok=True)
+            if not self.has_cuda:  # one of an earlier build does not fit `_C`, and a wheel would take it in
+                for old in [*target.glob("_C_cuda.*"), *Path(self.build_lib, "detkit").glob("_C_cuda.*")]:
+                    old.unlink(missing_ok=True)
             (target / INFO_FILE).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
 
     return Build

@@ -156,6 +156,31 @@ def test_the_digest_follows_the_sources(tmp_path: Path) -> None:
     assert build.source_digest(tmp_path) != first
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("built", [False, True])
+def test_a_cuda_library_of_an_earlier_build_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: bool, inplace: bool
+) -> None:
+    from setuptools import Distribution, Extension
+    from torch.utils.cpp_extension import BuildExtension
+
+    monkeypatch.setattr(BuildExtension, "build_extension", lambda self, ext: None)
+    monkeypatch.setattr(BuildExtension, "run", lambda self: [self.build_extension(e) for e in self.extensions])
+    monkeypatch.chdir(tmp_path)
+    olds = [tmp_path / "lib" / "detkit" / "_C_cuda.abi3.so", tmp_path / "detkit" / "_C_cuda.abi3.so"]
+    for old in olds:
+        old.parent.mkdir(parents=True)
+        old.touch()
+    names = ["detkit._C", "detkit._C_cuda"][: 1 + built]
+    distribution = Distribution({"name": "detkit", "ext_modules": [Extension(name, []) for name in names]})
+    command = build.command_class({})(distribution)
+    command.build_lib, command.inplace = "lib", inplace
+    command.ensure_finalized()
+    command.run()
+    assert olds[0].exists() == built
+    assert olds[1].exists() == (built or not inplace)
+
+
 @pytest.mark.slow
 def test_builds_in_place_and_says_when_it_does_not_compile(tmp_path: Path) -> None:
     import shutil
