@@ -29,8 +29,8 @@ class SigmoidFocalLoss(ClassificationLoss):
         super().__init__()
         if alpha is not None and not 0 <= alpha <= 1:
             raise ValueError(f"alpha: {alpha} is not between 0 and 1")
-        if gamma < 0:
-            raise ValueError(f"gamma: {gamma} is negative")
+        if not 0 <= gamma < math.inf:
+            raise ValueError(f"gamma: {gamma} is not a finite number from 0 on")
         if not 0 < prior < 1:
             raise ValueError(f"prior: {prior} is not a probability between 0 and 1")
         self.alpha, self.gamma, self.prior, self.weight = alpha, gamma, prior, weight

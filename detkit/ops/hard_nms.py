@@ -37,7 +37,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
 def nms_mask(boxes: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:
     """bool (N,): which boxes stay, for boxes that are sorted, the best first. Same length always, no sync."""
     boxes, groups = prepared(boxes, groups)
-    if native.cpu if boxes.is_cpu else native.cuda and boxes.is_cuda:
+    if native.has(boxes):
         mask: Tensor = torch.ops.detkit.nms_mask.default(boxes, groups, float(iou_threshold))
         return mask
     fall_back(boxes.device.type)
@@ -64,7 +64,7 @@ def reference_mask(boxes: Tensor, groups: Tensor | None, iou_threshold: float) -
 def _nms(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:
     boxes, groups = prepared(boxes, groups)
     check_scores(boxes, scores)
-    if _native_nms is not None and (boxes.is_cpu or (native.cuda and boxes.is_cuda)):
+    if _native_nms is not None and (boxes.is_cpu or native.has(boxes)):
         keep: Tensor = _native_nms(boxes, real(scores), groups, float(iou_threshold))
         return keep
     fall_back(boxes.device.type)

@@ -29,6 +29,10 @@ class Native:
     cpu_problem: str | None
     cuda_problem: str | None
 
+    def has(self, t: torch.Tensor) -> bool:
+        """Whether there are kernels for the tensor's device. Shapes alone (device "meta") need no kernel."""
+        return self.cuda if t.is_cuda else self.cpu and (t.is_cpu or t.is_meta)
+
 
 def build_info(package: Path = PACKAGE) -> dict[str, Any]:
     """The record that the build left beside the libraries; empty where there is none or it can't be read."""

@@ -7,6 +7,7 @@ in between, so training needs the gradient's own memory and no more.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,17 +25,18 @@ def sigmoid_focal_sum(logits: Tensor, labels: Tensor, alpha: float | None = 0.25
 
     labels: int64, the class 0..K-1, -1 for background, -2 for a row that counts for nothing. alpha: weight
     of a row's own class, 1 - alpha that of all other entries; None weighs both by 1. Half-precision logits
-    are computed in float32, under autocast too; their gradient has their dtype. Can be differentiated once.
+    are computed in float32, under autocast too; their gradient has their dtype. Can be differentiated once,
+    backwards; forward mode (torch.func.jvp) sees a constant.
     Raises ValueError on wrong shapes, dtypes or devices and, on a CPU, on a label that is no class; a GPU
     is not waited for, and returns NaN for that.
     """
     _check(logits, labels)
-    if not gamma >= 0:
-        raise ValueError(f"gamma: {gamma} is not a number from 0 on")
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"gamma: {gamma} is not a finite number from 0 on")
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(f"alpha: {alpha} is not in [0, 1]")
     positive, negative = (1.0, 1.0) if alpha is None else (float(alpha), 1.0 - alpha)
-    if native.cpu if logits.is_cpu else native.cuda and logits.is_cuda:
+    if native.has(logits):
         try:
             total: Tensor = torch.ops.detkit.sigmoid_focal.default(
                 logits.contiguous(), labels.contiguous(), positive, negative, float(gamma)

@@ -78,3 +78,10 @@ def test_wrong_input_is_named() -> None:
         nms_padded(SQUARES[None], torch.ones(1, 3), 0.5, 3, torch.ones(3, dtype=torch.long))
     with pytest.raises(ValueError, match="boxes: torch"):
         nms_padded(SQUARES.long(), torch.ones(3), 0.5, 3)
+
+
+def test_shapes_alone_go_through_the_meta_device() -> None:
+    boxes, scores = torch.zeros(2, 9, 4, device="meta"), torch.zeros(2, 9, device="meta")
+    indices, count = nms_padded(boxes, scores, 0.5, 5, torch.zeros(2, 9, device="meta").long(), 0.1)
+    assert (indices.device.type, indices.shape, indices.dtype) == ("meta", (2, 5), torch.int64)
+    assert (count.shape, count.dtype) == ((2,), torch.int64)

@@ -156,8 +156,9 @@ def test_strides_don_t_matter() -> None:
         ({"logits": torch.zeros(2, 3, dtype=torch.int64)}, "logits: torch.int64 is not one of float16"),
         ({"logits": torch.zeros(2, 3).to(torch.float8_e4m3fn)}, "logits: torch.float8_e4m3fn is not one of"),
         ({"labels": torch.zeros(2, dtype=torch.int64, device="meta")}, "labels are on meta, logits on cpu"),
-        ({"gamma": -1.0}, r"gamma: -1\.0 is not a number from 0 on"),
+        ({"gamma": -1.0}, r"gamma: -1\.0 is not a finite number from 0 on"),
         ({"gamma": math.nan}, "gamma: nan is not"),
+        ({"gamma": math.inf}, "gamma: inf is not"),
         ({"alpha": 2.0}, r"alpha: 2\.0 is not in \[0, 1\]"),
     ],
 )
@@ -203,6 +204,14 @@ def test_autocast_computes_in_float32() -> None:
         narrow = sigmoid_focal_sum(logits.bfloat16(), labels)
     assert torch.equal(found, sigmoid_focal_sum(logits, labels))
     assert narrow.dtype == torch.float32
+
+
+def test_shapes_alone_go_through_the_meta_device() -> None:
+    logits = torch.zeros(2, 5, 3, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    total = sigmoid_focal_sum(logits, torch.zeros(2, 5, device="meta", dtype=torch.int64))
+    assert (total.device.type, total.shape, total.dtype) == ("meta", (), torch.float32)
+    (gradient,) = torch.autograd.grad(total, logits)
+    assert (gradient.device.type, gradient.shape, gradient.dtype) == ("meta", logits.shape, logits.dtype)
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2"])
