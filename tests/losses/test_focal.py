@@ -104,7 +104,18 @@ def test_weight_scales_the_sum():
     torch.testing.assert_close(SigmoidFocalLoss(weight=3.0)(logits, labels), 3 * SigmoidFocalLoss()(logits, labels))
 
 
-@pytest.mark.parametrize(("argument", "value"), [("alpha", 1.5), ("gamma", -1.0), ("prior", 0.0)])
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("alpha", 1.5),
+        ("gamma", -1.0),
+        ("gamma", math.nan),
+        ("gamma", math.inf),
+        ("prior", 0.0),
+        ("weight", -1.0),
+        ("weight", math.nan),
+    ],
+)
 def test_senseless_arguments_are_named(argument, value):
     with pytest.raises(ValueError, match=argument):
         SigmoidFocalLoss(**{argument: value})
