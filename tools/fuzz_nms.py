@@ -18,6 +18,7 @@ from torch import Tensor
 
 from detkit.ops import batched_nms, diou, diou_nms, nms, nms_padded, soft, soft_nms
 from detkit.ops.hard_nms import reference_mask
+from detkit.ops.library import native
 
 try:
     from torchvision.ops import nms as torchvision_nms
@@ -193,6 +194,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--replay", metavar="FILE", help="run one saved case")
     args = parser.parse_args()
+    if native.cpu_problem:
+        raise SystemExit(f"nothing to try: {native.cpu_problem}")
     if args.replay:
         saved = torch.load(args.replay, weights_only=True)
         found = difference(*saved, variants=True)

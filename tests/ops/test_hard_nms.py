@@ -17,6 +17,7 @@ from torch import Tensor
 
 from detkit.ops import batched_nms, nms, nms_mask
 from detkit.ops.hard_nms import reference_mask
+from detkit.ops.library import Native
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -163,6 +164,13 @@ def test_fuzz_in_each_build_of_the_kernel(capability: str) -> None:
     best = torch.ops.detkit.cpu_lanes()
     wanted = {"default": 4, "avx2": min(best, 8), "best": best}[capability]
     assert f"({wanted} lanes)" in done.stdout
+
+
+def test_the_fuzz_does_not_pass_where_there_is_nothing_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "native", Native(False, False, "it is gone", "it is gone"))
+    monkeypatch.setattr(sys, "argv", ["fuzz_nms.py"])
+    with pytest.raises(SystemExit, match="nothing to try: it is gone"):
+        fuzz.main()
 
 
 def test_threads_change_nothing() -> None:
