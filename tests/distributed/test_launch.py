@@ -171,6 +171,7 @@ def test_a_rank_that_differs_is_named_before_the_ranks_connect(tiny: Tiny) -> No
     assert "config: " in "".join(tiny.finish(process, code=2, seconds=60)[1] for process in processes)
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_while_the_ranks_connect_is_named(tiny: Tiny) -> None:
     (tiny.folder / "hanging.py").write_text(HANGING)
     processes = in_slurm(tiny, "connecting", f"imports=[{tiny.folder}/tiny.py, {tiny.folder}/hanging.py]")
@@ -208,6 +209,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_told_with_that_rank_s_images(t
         assert "rank 1:" in (tiny.folder / "nan" / name).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
 def test_a_run_under_nohup_outlives_its_terminal(tiny: Tiny) -> None:
     process = tiny.start("nohup", "--procs", "1", before=("nohup",))

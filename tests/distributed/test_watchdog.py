@@ -171,6 +171,7 @@ with Watchdog(pulse := Pulse(), 0.5):
     assert "go on with --resume" in done.stderr
 
 
+@pytest.mark.slow
 def test_code_that_never_lets_python_run_is_found_by_the_backstop() -> None:
     """A long computation in C that holds the interpreter's lock: the timer of faulthandler needs no lock."""
     program = """
