@@ -13,7 +13,9 @@ setup: $(STAMP)
 $(STAMP): constraints.txt pyproject.toml setup.py $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip setuptools wheel ninja
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
+	mkdir -p $(VENV)/tmp  # pip holds 4 GB of downloads at once, for which many a /tmp is too small
+	TMPDIR="$(CURDIR)/$(VENV)/tmp" $(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
+	rm -rf $(VENV)/tmp
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[dev]"
 	touch $@
 
