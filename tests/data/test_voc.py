@@ -49,7 +49,9 @@ def test_a_box_without_area_as_published_is_dropped_by_name(root, caplog):
     add(root, "a", ("dog", (5, 5, 5, 20), 0), ("dog", (1, 1, 10, 20), 0))
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = VocDataset(root=str(root), split="train")
-    assert "a.xml: dropped a box: box 1 [5.0, 5.0, 5.0, 20.0]: zero area" in caplog.text
+    assert (
+        "1 boxes are unusable and left out of training:\n  a.xml, box 1 [5.0, 5.0, 5.0, 20.0]: zero area" in caplog.text
+    )
     assert len(data.records.annotation(0).boxes) == 1
 
 
