@@ -61,11 +61,17 @@ def with_near(name: str, known: Sequence[str]) -> str:
     return f"{name!r} (did you mean {near!r}?)" if near else repr(name)
 
 
-def near_name(name: str, known: Sequence[str]) -> str | None:
-    """A known name that differs in case, spaces or a letter or two."""
+def near_name(name: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
+    """A known name that differs little, by difflib's ratio; case, spaces and the order of letters count for nothing."""
     plain = {"".join(k.casefold().split()): k for k in known}
-    match = get_close_matches("".join(name.casefold().split()), list(plain), n=1, cutoff=0.8)
+    wanted = "".join(name.casefold().split())
+    turned = [k for k in plain if sorted(k) == sorted(wanted)]
+    match = turned or get_close_matches(wanted, list(plain), n=1, cutoff=cutoff)
     return plain[match[0]] if match else None
+
+
+SLIP = 0.8
+"""Similarity from which a class name that the data lacks is taken for a slip of one that it has."""
 
 
 def choose(options: ClassOptions, classes: ClassMap, name: str) -> tuple[ClassMap, NDArray[np.int64]]:
@@ -120,7 +126,7 @@ def check_selection(options: ClassOptions, classes: ClassMap, counts: Mapping[st
     names = options.class_names or []
     unknown = [n for n in names if n not in counts]
     others = [n for n, count in counts.items() if count and n not in names and n not in (options.ignore_classes or [])]
-    slips = [n for n in unknown if near_name(n, others)]
+    slips = [n for n in unknown if near_name(n, others, SLIP)]
     if slips or (names and len(unknown) == len(names)):
         raise ValueError(
             f"{name}: class_names states {some([with_near(n, others) for n in slips or unknown])}, "

@@ -71,6 +71,8 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 def number_of(value: Any) -> float | None:
     """A number, also where a tool wrote it as text; None if it is neither."""
+    if type(value) is float:
+        return value
     if isinstance(value, str):
         try:
             return float(value)
@@ -84,6 +86,8 @@ def number_of(value: Any) -> float | None:
 
 def id_of(value: Any) -> str | None:
     """An id in the one form in which 1, 1.0, "1" and "1.0" are equal; None for what is no id."""
+    if type(value) is int and abs(value) < 2**63:
+        return str(value)
     if isinstance(value, str):
         text = value.strip()
         whole = text.removesuffix(".0")
@@ -94,7 +98,7 @@ def id_of(value: Any) -> str | None:
 
 
 def is_id(value: Any) -> bool:
-    return (type(value) is int and abs(value) < 2**63) or id_of(value) is not None
+    return id_of(value) is not None
 
 
 def is_text(value: Any) -> bool:

@@ -11,6 +11,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from detkit.data.datasets.checks import (
+    FRACTION,
+    LARGEST,
+    as_xywh,
+    box_problem,
+    box_text,
+    edges,
+    in_first_pixel,
+    mend,
+)
 from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, MENDED, NAMED, REPEATED, Problems
 
 BadBoxes = Literal["drop", "clip", "error"]
@@ -114,6 +124,7 @@ class RecordsBuilder:
         self._truth: list[tuple[NDArray[Any], ...]] = []
         self._ids: dict[int, str] = {}
         self._fractions: list[str] = []
+        self._first_pixel: list[str] = []
 
     def add(
         self,
@@ -160,6 +171,8 @@ class RecordsBuilder:
         sound &= (single[:, 2:] > single[:, :2]).all(axis=1)
         keep, mended = np.ones(len(raw), dtype=bool), np.zeros(len(raw), dtype=bool)
         for i in np.flatnonzero(~sound).tolist():
+            if in_first_pixel(raw[i]) and not 0 < max(size) <= 8:
+                self._first_pixel.append(f"{source}, {box_text(i, raw[i])}")
             if (problem := box_problem(raw[i], size)) is None:
                 continue
             where = f"{source}, {box_text(i, raw[i])}: {problem}"
@@ -201,10 +214,10 @@ class RecordsBuilder:
     def build(self) -> Records:
         """The packed arrays; ValueError if too many boxes are fractions of their image."""
         total = sum(len(t[0]) for t in self._truth)
-        if len(self._fractions) > FRACTIONS_FROM * total:
+        if len(self._fractions) > FRACTIONS_FROM * total or 0 < total == len(self._first_pixel):
             raise ValueError(
-                f"{self.name}: {len(self._fractions)} of {total} boxes lie within the first pixel, so they seem to be "
-                f"fractions of the image, not pixels; first: {self._fractions[0]}. Multiply x and width by the "
+                f"{self.name}: {len(self._first_pixel)} of {total} boxes lie within the first pixel, so they seem to "
+                f"be fractions of the image, not pixels; first: {self._first_pixel[0]}. Multiply x and width by the "
                 "image's width, y and height by its height"
             )
         paths = [path for _, path, _, _ in self._images]
@@ -244,62 +257,6 @@ def compared(records: Records) -> tuple[int, int]:
         return 0, 0
     moved = (np.abs(truth.boxes[truth.trained] - own.boxes) > ROUNDING).any(axis=1) & ~own.is_ignore
     return int((~truth.trained & ~truth.is_ignore).sum()), int(moved.sum())
-
-
-def as_xywh(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 4) xyxy -> x, y, width, height."""
-    return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
-
-
-def mend(box: NDArray[np.float64]) -> bool:
-    """Swaps the corners of a clipped box in place where that helps; whether it has an area now."""
-    if not np.isfinite(box).all():
-        return False
-    box[:] = (*np.minimum(box[:2], box[2:]), *np.maximum(box[:2], box[2:]))
-    return bool((box[2:] > box[:2]).all())
-
-
-FRACTION = "lies within the first pixel"
-LARGEST = 1e30
-"""Coordinates are single precision in training; what is larger counts as not finite."""
-
-
-def box_problem(box: NDArray[np.float64], size: tuple[int, int]) -> str | None:
-    """Why a box (xyxy) can't be learnt from in an image of (height, width) `size`, or None."""
-    x1, y1, x2, y2 = box.tolist()
-    if not (np.abs(box) < LARGEST).all():
-        return "a coordinate is not finite"
-    for low, high, name in ((x1, x2, "x"), (y1, y2, "y")):
-        if high < low:
-            return f"inverted: {name}max={high:g} lies before {name}min={low:g}"
-    if np.float32(x2) == np.float32(x1) or np.float32(y2) == np.float32(y1):
-        return "zero area"
-    height, width = size
-    if height > 0 and (x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height):
-        return f"outside of the image of {width}x{height}: {edges(box, size)}"
-    if box.min() >= 0 and box.max() <= 1.05 and not (box == np.round(box)).all() and not 0 < max(size) <= 8:
-        return f"{FRACTION}, as a box in fractions of the image does"
-    return None
-
-
-def edges(box: NDArray[np.float64], size: tuple[int, int]) -> str:
-    """Which sides of a box (xyxy) lie beyond the image, as in "xmax=5000 in an image 500 wide"."""
-    height, width = size
-    x1, y1, x2, y2 = box.tolist()
-    beyond = [f"{name}={value:g}" for name, value in (("xmin", x1), ("ymin", y1)) if value < 0]
-    beyond += [f"{name}={value:g}" for name, value in (("xmax", x2), ("ymax", y2)) if value < 0]
-    for low, high, side, name, word in ((x1, x2, width, "x", "wide"), (y1, y2, height, "y", "high")):
-        over = [f"{name}{end}={value:g}" for end, value in (("min", low), ("max", high)) if value > side]
-        if not over and low >= side:
-            over = [f"{name}min={low:g}"]
-        if over:
-            beyond.append(f"{', '.join(over)} in an image {side} {word}")
-    return ", ".join(beyond)
-
-
-def box_text(index: int, box: NDArray[np.float64]) -> str:
-    """Number of a box in its image, from 1, and its corners."""
-    return f"box {index + 1} {[round(float(v), 2) for v in box]}"
 
 
 def some(items: Sequence[Any]) -> str:

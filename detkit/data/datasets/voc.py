@@ -50,10 +50,8 @@ class VocDataset(DetectionDataset):
             objects = parsed[stem]["objects"]
             shift = 1.0 if one_based else 0.0
             boxes = [item["box"] for item in objects]
-            # A box without area as published must not gain a pixel by the shift before it is seen.
-            moved = [
-                [x1 - shift, y1 - shift, x2, y2] if x2 > x1 and y2 > y1 else b for b in boxes for x1, y1, x2, y2 in [b]
-            ]
+            # A box without area, or in fractions, as published must not be moved before it is seen.
+            moved = [[x1 - shift, y1 - shift, x2, y2] if is_plain(b) else b for b in boxes for x1, y1, x2, y2 in [b]]
             builder.add(
                 i + 1,
                 str(files.get(stem, Path(root) / "JPEGImages" / (parsed[stem]["filename"] or f"{stem}.jpg"))),
@@ -74,6 +72,12 @@ class VocDataset(DetectionDataset):
             ignore_classes=ignore_classes,
         )  # fmt: skip
         check_files([self.records.path(i) for i in range(len(self))], name, folder, folders)
+
+
+def is_plain(box: list[float]) -> bool:
+    """Whether a box has an area and pixels for a unit."""
+    x1, y1, x2, y2 = box
+    return x2 > x1 and y2 > y1 and max(box) > 1.1
 
 
 def read_annotations(folder: Path, stems: list[str], name: str) -> dict[str, dict[str, Any]]:
