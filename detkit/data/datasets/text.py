@@ -35,17 +35,20 @@ def read_text(path: str | Path, problem: str = "not text") -> str:
 
 
 def decode(raw: bytes, name: str, problem: str = "not text") -> str:
-    """Bytes to text, by the mark at the beginning or the pattern of zero bytes; UTF-8 without either."""
-    encoding = encoding_of(raw)
+    """Bytes to text, by the mark at the beginning or the pattern of zero bytes; UTF-8 without either.
+
+    name: of the file, for messages; may be empty.
+    """
+    encoding, start = encoding_of(raw), f"{name}: " if name else ""
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
-        known = next((text for start, text in MAGIC if raw.startswith(start)), None)
+        known = next((text for mark, text in MAGIC if raw.startswith(mark)), None)
         if known is not None:
-            raise ValueError(f"{name}: {problem}: this is {known}") from None
+            raise ValueError(f"{start}{problem}: this is {known}") from None
         line = raw.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{name}: the file is not in {encoding.removesuffix('-sig').upper()}: line {line} has the byte "
+            f"{start}the file is not in {encoding.removesuffix('-sig').upper()}: line {line} has the byte "
             f"0x{raw[error.start]:02x}, as in files of another encoding (a Windows code page, Latin-1, GBK). "
             "Save it as UTF-8"
         ) from None

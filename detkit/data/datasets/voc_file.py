@@ -65,7 +65,7 @@ def parse_text(raw: bytes, error: Exception) -> ElementTree.Element:
                 "save it as UTF-8"
             ) from None
     else:
-        text = decode(raw, "the file")
+        text = decode(raw, "")
     if not text.lstrip("\ufeff \r\n\t").startswith("<"):
         raise ValueError(f"the file is {what_is(text)}")
     try:
