@@ -81,6 +81,7 @@ ROOT = Section(
             {
                 "train": data_section(),
                 "val": data_section(),
+                "classes": Options("detkit.data.datasets.classes:ClassOptions"),
                 "loader": Options("detkit.data.loader:LoaderOptions"),
             }
         ),

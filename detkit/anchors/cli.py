@@ -63,7 +63,8 @@ def read(args: argparse.Namespace) -> tuple[AnchorGenerator, list[int], float, b
     """Anchors, strides, IoU that counts, whether best anchors are forced, objects, images in the split."""
     from detkit.anchors.reach import read_samples
     from detkit.config import load_config
-    from detkit.registry import ANCHORS, ASSIGNERS, BACKBONES, DATASETS, NECKS, TRANSFORMS
+    from detkit.data.build import build_data_set
+    from detkit.registry import ANCHORS, ASSIGNERS, BACKBONES, NECKS, TRANSFORMS
 
     config = load_config(args.config, args.overrides)
     assigner = ASSIGNERS.build(config.assigner)
@@ -74,7 +75,7 @@ def read(args: argparse.Namespace) -> tuple[AnchorGenerator, list[int], float, b
         raise ValueError(f"--iou: {positive} is not in (0, 1]")
     neck = NECKS.build(config.neck, in_shapes=BACKBONES.build(config.backbone).out_shapes)
     strides = [shape.stride for shape in neck.out_shapes.values()]
-    dataset = DATASETS.build(config.require("data.train.dataset"))
+    dataset = build_data_set(config, "train")
     transforms = [TRANSFORMS.build(node) for node in config.require("data.train.transforms")]
     samples = list(
         read_samples(

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from detkit.compare.diagnosis import diagnose
 from detkit.compare.matches import match, save_matches
 from detkit.config import Config, load_config
+from detkit.data.build import build_data_set
 from detkit.data.datasets.base import DetectionDataset, Subset
 from detkit.data.loader import LoaderOptions, build_train_loader
 from detkit.data.random import at_position
@@ -35,7 +36,6 @@ from detkit.distributed.environment import Place
 from detkit.distributed.group import Meeting
 from detkit.evaluate.coco import Shard
 from detkit.evaluate.run import collect
-from detkit.registry import DATASETS
 from detkit.structures import Batch
 from detkit.train.checkpoint import saved_steps
 from detkit.train.metrics import run_log
@@ -74,7 +74,7 @@ def run_cell(config: Config, folder: Path) -> int:
 def make_session(config: Config, folder: Path, *, resume: bool, held_out: bool = False) -> Session:
     """The training of a cell: one process. held_out: on a part of the training data, validated on the rest."""
     device = set_up_torch(config.options("train"))
-    data_sets = hold_out(DATASETS.build(config.require("data.train.dataset"))) if held_out else None
+    data_sets = hold_out(build_data_set(config, "train")) if held_out else None
     return Session(
         config, folder, resume=resume, init_weights=None, meeting=Meeting(Place()), device=device, data_sets=data_sets
     )
@@ -170,6 +170,7 @@ def beginning(session: Session) -> dict[str, Any]:
         "weights": {name: [list(p.shape), digest(p)] for name, p in detector.named_parameters()},
         "order": order_hash(session),
         "images": digest(*(x for batch in batches for x in tensors_of(batch))),
+        "classes": list(session.classes.names),
         "data": [session.train_set.records.content_hash(), session.val_set.records.content_hash()],
         "step0": first_step(session, batches[0]),
         "train": session.train_set.summary(),

@@ -23,9 +23,10 @@ from detkit.compare.plan import Cell, Plan, Variant, cell_folder, read_plan, sav
 from detkit.compare.run import last_words, state
 from detkit.compare.statistics import analyse
 from detkit.config import Config
+from detkit.data.build import build_data_set
 from detkit.evaluate.coco import GroundTruth, Shard, ground_truth_from
 from detkit.evaluate.options import EvaluatorOptions
-from detkit.registry import DATASETS
+from detkit.structures import ClassMap
 from detkit.train.resume import differences
 from detkit.train.run_folder import CONFIG, ENVIRONMENT, METRICS, RESULT, environment
 
@@ -41,9 +42,9 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
     allow: what may differ between the folders: data, code, config. Else ValueError says what does.
     """
     plan, where, twice = merged([read_plan(folder) for folder in folders], folders, allow)
-    dataset = DATASETS.build(plan.base.require("data.val.dataset"))
-    truth = ground_truth_from(dataset)
     cells = {v.name: {s: read_cell(where[v.name, s]) for s in plan.seeds} for v in plan.variants}
+    dataset = build_data_set(plan.base, "val", trained_classes(cells), "the bench's training data")
+    truth = ground_truth_from(dataset)
     check_alike(cells, folders, allow)
     finished = {
         name: {s: where[name, s].folder for s, cell in runs.items() if cell["status"] == FINISHED}
@@ -95,6 +96,13 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
         "sample_threshold": SAMPLE_THRESHOLD,
         "tuning": next((found for folder in folders if (found := _json(folder / TUNING))), None),
     }
+
+
+def trained_classes(cells: dict[str, dict[int, dict[str, Any]]]) -> ClassMap | None:
+    """The classes that the runs were trained on, by name; None in a bench of an older detkit, whose splits agree."""
+    starts = [cell["start"] for runs in cells.values() for cell in runs.values() if cell["start"]]
+    names = next((start["classes"] for start in starts if "classes" in start), None)
+    return None if names is None else ClassMap(tuple(names), tuple(range(len(names))))
 
 
 def merged(

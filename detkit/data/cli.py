@@ -49,12 +49,10 @@ def make_shapes(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """Reads every image of both splits; prints each that fails, and the summary of each split."""
     from detkit.config import load_config
-    from detkit.data.datasets.base import check_same_classes
-    from detkit.registry import DATASETS
+    from detkit.data.build import build_data_sets
 
     config = load_config(args.config, args.overrides)
-    sets = [DATASETS.build(config.require(f"data.{split}.dataset")) for split in ("train", "val")]
-    check_same_classes(*sets)
+    sets = build_data_sets(config)
     wrong = 0
     for dataset in sets:
         for index in range(len(dataset)):

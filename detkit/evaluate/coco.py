@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detkit.data.datasets.records import ANY_CLASS, Records, Truth
 from detkit.evaluate.engines import run_engine
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap, Detections
@@ -29,15 +30,18 @@ class GroundTruth:
 
     image_ids: (N,) the data set's own. offsets: (N + 1,) rows `offsets[i]:offsets[i + 1]` belong to
     image i. boxes: (M, 4) xyxy pixels of the image on disk. labels: (M,) 0..K-1. crowd: (M,) bool,
-    regions in which detections are neither right nor wrong. area: (M,) square pixels.
+    regions in which detections are neither right nor wrong. area: (M,) square pixels; an object of negative
+    area is neither missed nor found. xywh: (M, 4) the boxes as x, y, width, height, to the last bit as the
+    file has them; None to compute them.
     """
 
     image_ids: NDArray[np.int64]
     offsets: NDArray[np.int64]
-    boxes: NDArray[np.float32]
+    boxes: NDArray[np.floating[Any]]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     area: NDArray[np.float64]
+    xywh: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         ids, counts = np.unique(self.image_ids, return_counts=True)
@@ -223,15 +227,34 @@ def _count_objects(truth: GroundTruth, classes: ClassMap, options: EvaluatorOpti
 
 
 def ground_truth_from(dataset: DetectionDataset) -> GroundTruth:
-    """The ground truth of a data set. Its ignore regions (crowd, VOC's difficult) become crowd boxes."""
+    """The ground truth of a data set: the boxes of its file, as they are.
+
+    Its ignore regions (crowd, VOC's difficult) become crowd boxes; one that stands for every class (of
+    `ignore_classes`) becomes one of each.
+    """
     records = dataset.records
+    return _ground_truth(records, records.truth or records.own_truth(), len(dataset.classes))
+
+
+def training_truth_from(dataset: DetectionDataset) -> GroundTruth:
+    """The same of the boxes that training uses: inside their images, without the unusable ones."""
+    return _ground_truth(dataset.records, dataset.records.own_truth(), len(dataset.classes))
+
+
+def _ground_truth(records: Records, truth: Truth, num_classes: int) -> GroundTruth:
+    copies = np.where(truth.labels == ANY_CLASS, num_classes, 1)
+    rows = np.repeat(np.arange(len(truth.labels)), copies)
+    ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(copies)))
+    number = np.arange(len(rows)) - ends[rows]  # of a copy, which is its label
+    xywh, labels = truth.boxes[rows], truth.labels[rows]
     return GroundTruth(
         image_ids=records.image_ids,
-        offsets=np.concatenate((np.zeros(1, np.int64), records.ends)),
-        boxes=records.boxes,
-        labels=records.labels,
-        crowd=records.is_ignore,
-        area=records.area,
+        offsets=np.concatenate((np.zeros(1, np.int64), ends[truth.ends])),
+        boxes=np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1),
+        labels=np.where(labels == ANY_CLASS, number, labels),
+        crowd=truth.is_ignore[rows],
+        area=truth.area[rows],
+        xywh=xywh,
     )
 
 

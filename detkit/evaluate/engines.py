@@ -97,9 +97,10 @@ class Annotations:
 def truth_dicts(truth: GroundTruth, found: Shard) -> list[dict[str, Any]]:
     position = np.searchsorted(found.image_ids, truth.image_ids)
     images = np.repeat(position, np.diff(truth.offsets))
+    xywh = _xywh(truth.boxes) if truth.xywh is None else truth.xywh.tolist()
     # An id of 0 would mean "unmatched" to both engines, so they start at 1.
     columns = zip(
-        images.tolist(), truth.labels.tolist(), _xywh(truth.boxes), truth.area.tolist(), truth.crowd.tolist(),
+        images.tolist(), truth.labels.tolist(), xywh, truth.area.tolist(), truth.crowd.tolist(),
         strict=True,
     )  # fmt: skip
     return [

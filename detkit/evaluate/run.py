@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,9 +12,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from detkit import boxes as box_ops
-from detkit.evaluate.coco import CocoEvaluator, CocoResult, Shard, ground_truth_from
+from detkit.data.datasets.records import compared
+from detkit.evaluate.coco import CocoEvaluator, CocoResult, Shard, ground_truth_from, training_truth_from
 from detkit.evaluate.options import EvaluatorOptions
-from detkit.structures import Batch, ClassMap, Detections
+from detkit.structures import Batch, Detections
 
 if TYPE_CHECKING:
     from detkit.data.datasets.base import DetectionDataset
@@ -73,20 +74,36 @@ def collect(
     return evaluator
 
 
-def self_test(
-    dataset: DetectionDataset, loader: Iterable[Batch], options: EvaluatorOptions | None = None
-) -> CocoResult:
-    """The ground truth, as the loader hands it out, as predictions: every AP that is defined must be 1.
+@dataclass(frozen=True)
+class SelfTest:
+    """The ground truth, as the loader hands it out, as predictions.
 
-    Goes through files, transforms, label map, resize and its undoing, and the evaluator; so a figure
-    below 1 means that one of them is wrong, or that one image holds more objects of a class than
-    `max_detections` admits.
+    pipeline: against the boxes that training uses; every AP that is defined must be 1. file: against the boxes
+    of the file, which evaluation uses. differing: objects whose boxes differ between the two; missing: objects
+    of the file that training leaves out.
     """
-    evaluator = CocoEvaluator(dataset.classes, ground_truth_from(dataset), options)
+
+    pipeline: CocoResult
+    file: CocoResult
+    differing: int
+    missing: int
+
+
+def self_test(dataset: DetectionDataset, loader: Iterable[Batch], options: EvaluatorOptions | None = None) -> SelfTest:
+    """The ground truth, as the loader hands it out, as predictions.
+
+    Goes through files, transforms, label map, resize and its undoing, and the evaluator; so a figure of
+    `pipeline` below 1 means that one of them is wrong, or that one image holds more objects of a class than
+    `max_detections` admits. `file` has less where boxes reach over the edge or are unusable.
+    """
+    trained = CocoEvaluator(dataset.classes, training_truth_from(dataset), options)
+    measured = CocoEvaluator(dataset.classes, ground_truth_from(dataset), options)
     for batch in loader:
         found = [Detections(t.boxes, torch.ones(len(t.boxes)), t.labels) for t in batch.targets]
-        evaluator.add(batch.image_ids, to_original(found, batch.sizes, batch.original_sizes))
-    return compute_everywhere(evaluator)
+        trained.add(batch.image_ids, to_original(found, batch.sizes, batch.original_sizes))
+    measured.merge([trained.shard()])
+    missing, differing = compared(dataset.records)
+    return SelfTest(compute_everywhere(trained), compute_everywhere(measured), differing, missing)
 
 
 def to_original(found: list[Detections], sizes: Tensor, original_sizes: Tensor) -> list[Detections]:
@@ -121,25 +138,6 @@ def compute_everywhere(evaluator: CocoEvaluator) -> CocoResult:
         raise outcome[0]
     result: CocoResult = outcome[0]
     return result
-
-
-def check_classes(checkpoint: ClassMap, dataset: ClassMap) -> None:
-    """Refuse to measure a detector on a data set with other classes, or the same in another order."""
-    if checkpoint.names == dataset.names:
-        return
-    missing = [n for n in checkpoint.names if n not in dataset.names]
-    extra = [n for n in dataset.names if n not in checkpoint.names]
-    parts = []
-    if missing:
-        parts.append(f"only in the checkpoint: {', '.join(missing)}")
-    if extra:
-        parts.append(f"only in the data set: {', '.join(extra)}")
-    if not parts:
-        moved = [f"{a} / {b}" for a, b in zip(checkpoint.names, dataset.names, strict=True) if a != b]
-        parts.append(f"the same names in another order (checkpoint / data set): {', '.join(moved)}")
-    raise ValueError(
-        f"the checkpoint's {len(checkpoint)} classes are not the data set's {len(dataset)}: " + "; ".join(parts)
-    )
 
 
 class _Clock:

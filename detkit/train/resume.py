@@ -38,12 +38,12 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
         raise ValueError(f"--resume: {error}; start the run without --resume, or anew by --overwrite") from error
     if checkpoint.optimizer is None:
         raise ValueError(f"--resume: {checkpoint.path} holds weights only: use it with --init-from")
-    if checkpoint.classes != classes:
+    if checkpoint.classes.names != classes.names:
         raise ValueError(
             f"--resume: {checkpoint.path} was trained on the classes {', '.join(checkpoint.classes.names)}, "
             f"the data set has {', '.join(classes.names)}"
         )
-    changed = [f"  {k}: {v} in the run, {data[k]} now" for k, v in checkpoint.data.items() if data.get(k, v) != v]
+    changed = [f"  {k}: {v} in the run, {data[k]} now" for k, v in checkpoint.data.items() if not same(v, data.get(k))]
     differing = differences(checkpoint.config, config.to_dict())
     old_total = differing.pop("train.iterations", (None, None))[0]
     lines = [f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in sorted(differing.items())]
@@ -62,6 +62,11 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
             + "\nUse the old values, or start a new run from its weights by --init-from."
         )
     return checkpoint
+
+
+def same(old: str, new: str | None) -> bool:
+    """Whether two hashes are of the same data. One without "+" is of an older run, and of training's boxes alone."""
+    return new is None or old == new or ("+" not in old and new.startswith(f"{old}+"))
 
 
 def check_length(checkpoint: Checkpoint, config: Config, old_total: int) -> list[str]:

@@ -14,7 +14,8 @@ import torch
 
 from detkit.anchors.reach import warn_of_misfits
 from detkit.config import Config
-from detkit.data.datasets.base import DetectionDataset, check_same_classes
+from detkit.data.build import build_data_sets
+from detkit.data.datasets.base import DetectionDataset
 from detkit.data.loader import build_eval_loader, build_train_loader, check_split
 from detkit.data.worker import explain_death, worker_processes
 from detkit.detectors.build import build_detector
@@ -27,7 +28,7 @@ from detkit.distributed.watchdog import Watchdog, group_store
 from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
 from detkit.losses.base import Normalizer
-from detkit.registry import CLASS_LOSSES, DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
+from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from detkit.structures import Batch, ClassMap, Detections
 from detkit.train.checkpoint import as_full_disk, load_checkpoint, saved_steps
 from detkit.train.metrics import Recorder, log_path, run_log
@@ -142,14 +143,6 @@ def check(config: Config, meeting: Meeting) -> int:
             lines["ready"] = f"{meeting.place.world_size} processes"
             print(format_lines(lines), flush=True)
     return 0
-
-
-def build_data_sets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
-    """Those of training and validation."""
-    train_set: DetectionDataset = DATASETS.build(config.require("data.train.dataset"))
-    val_set: DetectionDataset = DATASETS.build(config.require("data.val.dataset"))
-    check_same_classes(train_set, val_set)
-    return train_set, val_set
 
 
 class Session:

@@ -5,8 +5,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detkit.data.datasets.base import check_same_classes
 from detkit.data.datasets.coco import CocoDataset
+from detkit.data.datasets.problems import (
+    BAD_IDS,
+    CLIPPED,
+    DROPPED,
+    FROM_MASK,
+    MENDED,
+    MERGED,
+    RENUMBERED,
+    REPEATED,
+    UNLISTED,
+    UNUSED_CATEGORIES,
+)
 
 CATEGORIES = [{"id": 90, "name": "dog"}, {"id": 1, "name": "cat"}, {"id": 3, "name": "bird"}]
 
@@ -65,16 +76,6 @@ def test_images_without_objects_are_kept_unless_told_otherwise(write):
         CocoDataset(**write(), keep_empty=False)
 
 
-def test_stated_class_names_give_the_order_or_name_the_difference(write):
-    data = CocoDataset(**write(annotations=[box(1, 1, [1, 1, 5, 5], 90)]), class_names=["dog", "cat", "bird"])
-    assert data.classes.ids == (90, 1, 3)
-    assert data.records.labels.tolist() == [0]
-    with pytest.raises(
-        ValueError, match=r"states 2 classes, the data set has 3; not in the data: cow; not stated: bird, dog"
-    ):
-        CocoDataset(**write(), class_names=["cat", "cow"])
-
-
 BAD = {
     "zero area": [5, 5, 0, 10],
     "inverted": [5, 5, -3, 10],
@@ -95,8 +96,9 @@ def test_bad_boxes_are_dropped_counted_and_named(write, caplog, reason, bbox):
     assert data.problems.dropped_count == 1
     assert "1.png" in caplog.text
     assert reason in caplog.text
-    assert "1 bad boxes dropped in 1.png" in data.summary()
-    with pytest.raises(ValueError, match=rf"(?s)1.png: box 1 .*{reason}.*bad_boxes: drop"):
+    assert "1 boxes are unusable and left out of training" in data.summary()
+    assert "uses the 2 boxes of the file, of which 1 are left out of training" in data.summary()
+    with pytest.raises(ValueError, match=rf"(?s)image 1 \(1.png\), box 1 .*{reason}.*bad_boxes: drop"):
         CocoDataset(**where, bad_boxes="error")
 
 
@@ -105,14 +107,18 @@ def test_clip_mends_what_can_be_mended(write):
     data = CocoDataset(**where, bad_boxes="clip")
     assert data.records.annotation(0).boxes.tolist() == [[10, 25, 20, 30], [50, 30, 60, 40]]
     assert data.problems.dropped_count == 1
-    assert data.problems.clipped == {"1.png": 2}
+    assert data.problems.count(MENDED) == 1
+    assert data.problems.count(CLIPPED) == 1
 
 
 def test_a_box_over_the_edge_is_clipped(write):
     data = CocoDataset(**write(annotations=[box(1, 1, [50, 30, 30, 30])]))
     assert data.records.annotation(0).boxes.tolist() == [[50, 30, 60, 40]]
-    assert data.problems.clipped == {"1.png": 1}
-    assert "1 boxes clipped in 1 images" in data.summary()
+    assert data.problems.found[CLIPPED].examples == [
+        "image 1 (1.png), box 1 [50.0, 30.0, 80.0, 60.0]: xmax=80 in an image 60 wide, ymax=60 in an image 40 high"
+    ]
+    assert "1 boxes reach over the image's edge and are clipped for training" in data.summary()
+    assert "uses the 1 boxes of the file, of which 1 have other boxes in training" in data.summary()
 
 
 @pytest.mark.parametrize(
@@ -124,28 +130,32 @@ def test_a_box_over_the_edge_is_clipped(write):
             ValueError,
             r"category ids are not declared.*2 \(1 boxes\)",
         ),
-        ({"annotations": [box(1, 9, [1, 1, 5, 5])]}, ValueError, r"image ids that are not declared: 9"),
         (
-            {"annotations": [box(7, 1, [1, 1, 5, 5]), box(7, 2, [1, 1, 5, 5])]},
+            {"annotations": [box(1, 9, [1, 1, 5, 5])]},
             ValueError,
-            "ids are used twice: 7",
+            r"1 annotations of 1 image ids that are not declared in `images`: 9",
         ),
         (
             {"annotations": [box(7, 1, [1, 1, 5])]},
             ValueError,
             r"annotations\[0\] \(id 7\) has bbox \[1, 1, 5\], not",
         ),
-        ({"images": [image(1), image(1, "2.png")]}, ValueError, r"image id 1 is used twice: 1.png and 2.png"),
+        ({"images": [image(1), image(1, "2.png")]}, ValueError, r"image id 1 is used 2 times: 1.png and 2.png. Give"),
         ({"images": []}, ValueError, "the split has no images"),
-        ({"categories": [*CATEGORIES, {"id": 3, "name": "cow"}]}, ValueError, "category id given twice: 3"),
+        (
+            {"categories": [*CATEGORIES, {"id": 3, "name": "cow"}]},
+            ValueError,
+            "instances.json: the category id 3 has two names, 'bird' and 'cow': give one of them another id",
+        ),
         (
             {"categories": [*CATEGORIES, {"id": 4, "name": "cat"}]},
             ValueError,
-            "class name given twice: 'cat'",
+            r"instances.json: the class name 'cat' is given to 2 categories: id 1 \(0 annotations\), id 4 \(0 anno",
         ),
+        ({"categories": []}, ValueError, "instances.json: 'categories' is empty: without classes there is nothing"),
         ({"content": "{"}, ValueError, r"instances.json: not JSON"),
-        ({"content": "[]"}, ValueError, "holds a list"),
-        ({"content": {"images": []}}, ValueError, "no list 'categories'"),
+        ({"content": "[]"}, ValueError, "it is an empty list"),
+        ({"content": {"images": []}}, ValueError, r"no list 'categories' \(its keys: images\)"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(write, changes, error, text):
@@ -165,16 +175,21 @@ GOOD = box(7, 1, [1, 1, 5, 5])
     [
         ({"images": [without(image(1), "id")]}, r"1 of 1 entries of 'images'.*images\[0\] has no 'id'"),
         ({"images": [image(1), without(image(2), "file_name")]}, r"images\[1\] has no 'file_name' \(id 2\)"),
-        ({"images": [image("x")]}, r"images\[0\] has id 'x', not a whole number"),
+        ({"images": [image(1.5)]}, r"images\[0\] has id 1.5, not a whole number or a text"),
+        ({"images": [image(True)]}, r"images\[0\] has id True, not a whole number or a text"),
         ({"images": [image(2**70)]}, r"has id \d+, not a whole number"),
+        ({"images": [image("")]}, r"images\[0\] has id '', not a whole number"),
         ({"images": ["x"]}, r"images\[0\] is 'x', not an object"),
         ({"categories": [{"id": 1}]}, r"categories\[0\] has no 'name' \(id 1\)"),
         ({"categories": [{"id": None, "name": "cat"}]}, r"categories\[0\] has id None"),
-        ({"annotations": None}, "no list 'annotations'"),
+        ({"annotations": None}, "'annotations' is a NoneType, not a list"),
+        ({"images": {"1": {}}}, "'images' is a dict, not a list"),
+        ({"images": [{**image(1), "height": "tall"}]}, r"image 1 \(1.png\) has height 'tall', not a number"),
+        ({"annotations": [{**GOOD, "iscrowd": "maybe"}]}, r"image 1 \(1.png\), box 1: iscrowd='maybe' must be 0 or 1"),
         ({"annotations": [without(GOOD, "image_id")]}, r"annotations\[0\] has no 'image_id' \(id 7\)"),
         ({"annotations": [without(GOOD, "category_id")]}, r"annotations\[0\] has no 'category_id'"),
         ({"annotations": [without(GOOD, "bbox")] * 30}, r"30 of 30 entries.* and 10 more"),
-        ({"annotations": [{**GOOD, "bbox": ["1", 1, 5, 5]}]}, r"has bbox \['1', 1, 5, 5\], not a list of 4"),
+        ({"annotations": [{**GOOD, "bbox": ["one", 1, 5, 5]}]}, r"has bbox \['one', 1, 5, 5\], not a list of 4"),
         ({"annotations": [{**GOOD, "bbox": None}]}, "has bbox None"),
     ],
 )
@@ -206,23 +221,178 @@ def test_a_file_that_is_not_there(tmp_path):
         CocoDataset(annotations=str(tmp_path / "nothing.json"), images=str(tmp_path))
 
 
-def test_splits_with_other_classes_are_told_apart(write):
-    train = CocoDataset(**write())
-    fewer = CocoDataset(**write(categories=CATEGORIES[:2], name="fewer.json"))
-    moved = CocoDataset(**write(categories=[{"id": 2, "name": "dog"}, *CATEGORIES[1:]], name="moved.json"))
-    check_same_classes(train, CocoDataset(**write()))
-    with pytest.raises(ValueError, match=r"only in train: bird; only in val: none"):
-        check_same_classes(train, fewer)
-    with pytest.raises(ValueError, match=r"the same names with other ids.*dog: id 90, 2"):
-        check_same_classes(train, moved)
-
-
 def test_records_hold_no_python_object_an_image(write):
     data = CocoDataset(**write(annotations=[box(1, 1, [1, 1, 5, 5])]))
-    assert all(isinstance(value, np.ndarray) for value in vars(data.records).values())
-    assert all(value.dtype != object for value in vars(data.records).values())
+    arrays = [v for k, v in vars(data.records).items() if k != "truth"] + list(vars(data.records.truth).values())
+    assert all(isinstance(value, np.ndarray) for value in arrays)
+    assert all(value.dtype != object for value in arrays)
     assert (
         data.records.content_hash()
         == CocoDataset(**write(annotations=[box(1, 1, [1, 1, 5, 5])])).records.content_hash()
     )
     assert data.content_hash() != CocoDataset(**write(annotations=[box(1, 1, [1, 1, 5, 6])])).content_hash()
+
+
+def test_ids_are_equal_as_text_as_float_and_as_number(write):
+    annotations = [
+        box("a", "1", [1, 1, 5, 5], "90"),
+        box(None, 1.0, [2, 2, 5, 5], 90.0),
+        box("a", "2.0", [3, 3, 5, 5], " 1 "),
+    ]
+    data = CocoDataset(**write(images=[image("1"), image(2.0, "2.png")], annotations=annotations))
+    assert data.records.image_ids.tolist() == [1, 2]
+    assert data.classes.ids == (1, 3, 90)
+    assert data.records.ends.tolist() == [2, 3]
+    assert data.records.labels.tolist() == [2, 2, 0]
+    assert data.problems.found[BAD_IDS].count == 2
+    assert "2 annotation ids are missing or used twice; nothing depends on them" in data.summary()
+
+
+def test_ids_that_are_words_are_numbered(write):
+    images = [image("left"), image("back")]
+    categories = [{"id": "c-dog", "name": "dog"}, {"id": "c-cat", "name": "cat"}]
+    annotations = [box(1, "back", [1, 1, 5, 5], "c-dog"), box(2, "left", [2, 2, 5, 5], "c-cat")]
+    where = write(images=images, categories=categories, annotations=annotations, files=("left.png", "back.png"))
+    data = CocoDataset(**where)
+    assert data.records.image_ids.tolist() == [2, 1]
+    assert data.classes.names == ("cat", "dog")
+    assert data.records.labels.tolist() == [0, 1]
+    assert data.problems.count(RENUMBERED) == 4
+    with pytest.raises(ValueError, match=r"1 annotations of 1 image ids that are not declared in `images`: 01"):
+        CocoDataset(**write(annotations=[box(1, "01", [1, 1, 5, 5])]))
+
+
+def test_numbers_that_are_text_are_read(write):
+    odd = {**box(1, 1, ["1", "2.5", "10", 5]), "area": "50", "iscrowd": "true"}
+    data = CocoDataset(**write(images=[{**image(1), "height": "40", "width": "60"}, image(2)], annotations=[odd]))
+    assert data.records.boxes.tolist() == [[1, 2.5, 11, 7.5]]
+    assert data.records.area.tolist() == [50]
+    assert data.records.is_ignore.tolist() == [True]
+    assert data.records.sizes[0].tolist() == [40, 60]
+
+
+def test_a_box_comes_from_the_segmentation_where_it_is_missing(write):
+    polygons = [[5, 6, 15, 6, 15, 26], [3, 10, 4, 12, 5, 11]]
+    data = CocoDataset(**write(annotations=[{**without(GOOD, "bbox"), "segmentation": polygons, "area": 90}]))
+    assert data.records.boxes.tolist() == [[3, 6, 15, 26]]
+    assert data.problems.found[FROM_MASK].examples == ["image 1 (1.png), box 1: [3.0, 6.0, 12.0, 20.0]"]
+
+
+FISH = [
+    {"id": 0, "name": "fish", "supercategory": "none"},
+    {"id": 1, "name": "fish", "supercategory": "fish"},
+    {"id": 2, "name": "trap", "supercategory": "fish"},
+]
+
+
+def test_an_unused_root_and_repeated_categories_give_way(write):
+    data = CocoDataset(**write(categories=[*FISH, FISH[2]], annotations=[box(1, 1, [1, 1, 5, 5], 1)]))
+    assert data.classes.names == ("fish", "trap")
+    assert data.classes.ids == (1, 2)
+    assert data.problems.found[UNUSED_CATEGORIES].examples == [
+        "'trap' (id 2) is listed 2 times",
+        "'fish' (id 0) has no annotation and heads other categories",
+    ]
+
+
+def test_a_root_with_annotations_is_a_conflict(write):
+    annotations = [box(1, 1, [1, 1, 5, 5], 0), box(2, 1, [1, 1, 5, 6], 1)]
+    with pytest.raises(
+        ValueError,
+        match=r"instances.json: the class name 'fish' is given to 2 categories: id 0 \(1 annotations\), id 1",
+    ):
+        CocoDataset(**write(categories=FISH, annotations=annotations))
+
+
+SHARED = [box(1, 1, [1, 1, 5, 5]), box(2, 3, [20, 20, 5, 5], 90), box(3, 2, [3, 3, 5, 5])]
+
+
+@pytest.mark.parametrize("name", ["1.png", "./1.png", "link.png"])
+def test_a_picture_under_two_ids_is_refused_or_merged(write, tmp_path, name):
+    where = write(images=[image(1), image(2), image(3, name)], annotations=SHARED)
+    (tmp_path / "link.png").symlink_to(tmp_path / "1.png")
+    with pytest.raises(
+        ValueError, match=r"1 image files are listed under several ids.*1.png \(ids 1, 3\).*same_file: m"
+    ):
+        CocoDataset(**where)
+    data = CocoDataset(**where, same_file="merge")
+    assert data.records.image_ids.tolist() == [1, 2]
+    assert data.records.annotation(0).boxes.tolist() == [[1, 1, 6, 6], [20, 20, 25, 25]]
+    assert data.problems.found[MERGED].examples == [f"{name}: id 3 into 1"]
+
+
+def test_a_picture_listed_with_two_sizes_is_refused(write):
+    with pytest.raises(ValueError, match=r"1.png is listed with different sizes: \[\(40, 60\), \(80, 60\)\]"):
+        CocoDataset(**write(images=[image(1), image(2, "1.png", 80)]), same_file="merge")
+
+
+def test_a_box_listed_twice_is_kept_and_named(write, caplog):
+    with caplog.at_level(logging.WARNING, logger="detkit"):
+        data = CocoDataset(**write(annotations=[GOOD, {**GOOD, "id": 8}, {**GOOD, "category_id": 3}]))
+    assert len(data.records.boxes) == 3
+    assert data.problems.found[REPEATED].examples == ["image 1 (1.png), box 2 [1.0, 1.0, 6.0, 6.0] is box 1"]
+    assert "1 boxes are listed again with the same class and coordinates; all of them are kept" in caplog.text
+
+
+def test_fractions_of_the_image_are_refused(write):
+    boxes = [box(1, 1, [0.1, 0.2, 0.3, 0.4]), box(2, 2, [0.0, 0.0, 1.0, 1.0])]
+    message = (
+        r"instances.json: 2 of 2 boxes lie within the first pixel, so they seem to be fractions .*image 1 \(1.png\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        CocoDataset(**write(annotations=boxes))
+    with pytest.raises(ValueError, match="1 of 1 boxes lie within the first pixel"):
+        CocoDataset(**write(annotations=boxes[1:]))
+
+
+def test_a_single_box_in_the_first_pixel_is_left_out_by_name(write):
+    plain = [box(i, 1, [1, 1, 5, 5 + i]) for i in range(2, 30)]
+    data = CocoDataset(**write(annotations=[box(1, 1, [0.1, 0.2, 0.3, 0.4]), *plain]))
+    assert len(data.records.boxes) == 28
+    assert len(data.records.truth.boxes) == 29
+    (example,) = data.problems.found[DROPPED].examples
+    assert "box 1 [0.1, 0.2, 0.4, 0.6]: lies within the first pixel, as a box in fractions" in example
+
+
+def test_corners_in_the_place_of_sizes_are_suspected(write, caplog):
+    with caplog.at_level(logging.WARNING, logger="detkit"):
+        CocoDataset(**write(annotations=[box(1, 1, [20, 15, 50, 35]), box(2, 1, [30, 20, 58, 39])]))
+    assert "2 boxes look as if they are written in another format" in caplog.text
+    assert "image 1 (1.png), bbox [20.0, 15.0, 50.0, 35.0]: x, y, width, height reach over the edge" in caplog.text
+
+
+def test_images_of_the_folder_that_are_not_listed_are_counted(write, tmp_path):
+    data = CocoDataset(**write(files=("1.png", "2.png", "3.png")))
+    assert data.problems.found[UNLISTED].examples == [str(tmp_path / "3.png")]
+    assert "1 image files of the folder are not in the annotations and left out" in data.summary()
+
+
+def test_what_evaluation_uses_is_the_files_own(write):
+    annotations = [
+        box(1, 1, [-20.25, 5.1, 60.7, 10.3], area=-3),
+        box(2, 1, [5, 5, 0, 10], area=7),
+        box(3, 1, [70, 5, 10, 10]),
+        box(4, 2, [1.1, 2.2, 3.3, 4.4], 90, iscrowd=1),
+    ]
+    records = CocoDataset(**write(annotations=annotations)).records
+    assert records.truth.boxes.tolist() == [a["bbox"] for a in annotations]
+    assert records.truth.boxes.dtype == np.float64
+    assert records.truth.area.tolist() == [-3, 7, 100, 3.3 * 4.4]
+    assert records.truth.ends.tolist() == [3, 4]
+    assert records.truth.trained.tolist() == [True, False, False, True]
+    assert records.boxes.tolist()[0] == pytest.approx([0, 5.1, 40.45, 15.4])
+    assert records.ends.tolist() == [1, 2]
+
+
+def test_the_hash_tells_what_evaluation_would_find_differently(write):
+    def hash_of(**changes):
+        return CocoDataset(**write(annotations=[{**GOOD, **changes}])).content_hash()
+
+    plain = hash_of()
+    assert hash_of(id=99) == plain
+    moved, area = hash_of(bbox=[1, 1, 5, 6]), hash_of(area=3)
+    beyond, further = hash_of(bbox=[50, 30, 20, 20]), hash_of(bbox=[50, 30, 25, 20])
+    assert len({plain, moved, area, beyond, further}) == 5
+    # The first part is of training's boxes alone, as older checkpoints hold it.
+    assert area.split("+")[0] == plain.split("+")[0]
+    assert beyond.split("+")[0] == further.split("+")[0]

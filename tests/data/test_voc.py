@@ -3,6 +3,7 @@ import logging
 import pytest
 from PIL import Image
 
+from detkit.data.datasets.problems import UNLISTED
 from detkit.data.datasets.voc import VocDataset
 
 
@@ -49,7 +50,9 @@ def test_a_box_without_area_as_published_is_dropped_by_name(root, caplog):
     add(root, "a", ("dog", (5, 5, 5, 20), 0), ("dog", (1, 1, 10, 20), 0))
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = VocDataset(root=str(root), split="train")
-    assert "a.xml: dropped a box: box 1 [5.0, 5.0, 5.0, 20.0]: zero area" in caplog.text
+    assert (
+        "1 boxes are unusable and left out of training:\n  a.xml, box 1 [5.0, 5.0, 5.0, 20.0]: zero area" in caplog.text
+    )
     assert len(data.records.annotation(0).boxes) == 1
 
 
@@ -135,3 +138,143 @@ def test_the_blood_cells_published_mistakes_are_reported_by_name(shared_dir, cap
     assert "BloodImage_00338.xml" in caplog.text
     assert "BloodImage_00343.xml" in caplog.text
     assert sum(len(s.records.boxes) for s in sets) == 4888 - 2
+
+
+FOREIGN = {
+    "<annotations><image id='0' name='a.png'><box label='cat' xtl='1'/></image></annotations>": (
+        "root <annotations>: an export of CVAT in its own format.*the root of a VOC annotation is <annotation>"
+    ),
+    "<dataset><images/></dataset>": "root <dataset>: as dlib's imglab writes it",
+    "<foo/>": "root <foo>; the root of a VOC",
+    "": "the file is empty",
+    "<!DOCTYPE html><html><p>404</html>": "the file is an HTML page",
+    '{"version": "5", "shapes": [], "imagePath": "a.png"}': "the file is JSON: a LabelMe file of one image",
+    "0 0.5 0.5 0.1 0.1\n": "the file is a YOLO label file",
+    "hello": "the file is no XML \\(it begins with 'hello'\\)",
+    "<annotation><size><width>60": r"no element found.*\(cut off\?\)",
+    "<annotation/>": "it is empty, and none of <filename>, <folder>, <object>",
+    "<annotation><thing/></annotation>": "it holds <thing>, and none of",
+    "<annotation><filename>a</filename><item><bndbox/></item></annotation>": "<bndbox> stands outside of <object>",
+    "<annotation><object><name>cat</name><polygon><pt/></polygon></object></annotation>": (
+        r"object 1 \(cat\): no bndbox but <polygon>: export the set with boxes"
+    ),
+    "<annotation><object><name>cat</name><bndbox><xmin>1</xmin></bndbox></object></annotation>": (
+        r"object 1 \(cat\): bndbox has no ymin, xmax, ymax"
+    ),
+    "<annotation><size><width>wide</width></size></annotation>": "size has width 'wide', not a number",
+}
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+def test_a_file_of_another_kind_is_named_and_never_without_objects(root, text):
+    (root / "Annotations/a.xml").write_text(text)
+    with pytest.raises(ValueError, match=rf"(?s)Annotations/a.xml: not a VOC annotation: .*{FOREIGN[text]}"):
+        VocDataset(root=str(root), split="train")
+
+
+CAT = "<size><width>60</width><height>40</height></size>" + objects(("Größe", (1, 1, 10, 20), 0))
+
+
+def test_a_namespace_is_read(root):
+    (root / "Annotations/a.xml").write_text(f"<annotation xmlns='http://example.org/voc'>{CAT}</annotation>")
+    data = VocDataset(root=str(root), split="train")
+    assert data.records.annotation(0).boxes.tolist() == [[0, 0, 10, 20]]
+    assert "Größe" in data.classes.names
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "gbk", "cp1252"])
+def test_annotations_in_a_declared_encoding_are_read(root, encoding):
+    name = encoding.removesuffix("-sig")
+    text = f'<?xml version="1.0" encoding="{name}"?>\n<annotation>{CAT}</annotation>'
+    text = text.replace("Größe", "鸟") if encoding == "gbk" else text
+    (root / "Annotations/a.xml").write_bytes(text.encode(encoding))
+    assert {"鸟", "Größe"} & set(VocDataset(root=str(root), split="train").classes.names)
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("", r"the file is not in UTF-8: line 1 has the byte 0xf6"),
+        ('<?xml version="1.0" encoding="ascii"?>', "declares the encoding 'ascii', but has the byte 0xf6"),
+        ('<?xml version="1.0" encoding="klingon"?>', "declares the encoding 'klingon', which is not known"),
+    ],
+)
+def test_annotations_in_an_encoding_that_they_do_not_declare_are_named(root, declared, message):
+    (root / "Annotations/a.xml").write_bytes(f"{declared}<annotation>{CAT}</annotation>".encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"a.xml: not a VOC annotation: .*{message}"):
+        VocDataset(root=str(root), split="train")
+
+
+@pytest.mark.parametrize(("encoding", "stem"), [("cp1252", "Größe"), ("gb18030", "鸟")])
+def test_a_list_in_another_encoding_is_named(root, encoding, stem):
+    add(root, stem, ("dog", (1, 1, 10, 20), 0))
+    (root / "ImageSets/Main/train.txt").write_bytes(f"{stem}\r\n".encode(encoding))
+    with pytest.raises(
+        ValueError, match=rf"train.txt: the file is not in UTF-8: line 1 .*Read as {encoding}, its names are those"
+    ):
+        VocDataset(root=str(root), split="train")
+
+
+def test_a_list_in_utf_16_is_read(root):
+    (root / "ImageSets/Main/train.txt").write_bytes("a\r\nb\r\n".encode("utf-16"))
+    assert len(VocDataset(root=str(root), split="train")) == 2
+
+
+@pytest.mark.parametrize("line", ["a.jpg", "JPEGImages/a.jpg", "VOC\\JPEGImages\\a.jpg", "a.jpg 1"])
+def test_names_in_lists_may_have_folders_and_suffixes(root, line):
+    (root / "ImageSets/Main/train.txt").write_text(f"{line}\n")
+    data = VocDataset(root=str(root), split="train")
+    assert data.records.path(0).endswith("/JPEGImages/a.jpg")
+    (root / "ImageSets/Main/train.txt").write_text(f"{line}\na\n")
+    with pytest.raises(ValueError, match="1 images are listed twice: a"):
+        VocDataset(root=str(root), split="train")
+
+
+def test_a_listed_name_that_differs_in_case_is_told(root):
+    (root / "ImageSets/Main/train.txt").write_text("A\n")
+    with pytest.raises(FileNotFoundError, match=r"1 images have no file in Annotations: A \(there is a.xml\)"):
+        VocDataset(root=str(root), split="train")
+
+
+def test_a_folder_without_xml_says_what_it_has(root):
+    for file in (root / "Annotations").iterdir():
+        file.rename(file.with_suffix(".json"))
+    with pytest.raises(FileNotFoundError, match=r"no .xml file in .*Annotations; it has files of the kind .json"):
+        VocDataset(root=str(root), split="train")
+
+
+def test_annotations_without_a_single_object_are_refused(root):
+    for stem in "abc":
+        add(root, stem)
+    with pytest.raises(ValueError, match="no file in Annotations has an object, so there is nothing to detect"):
+        VocDataset(root=str(root), split="train")
+
+
+def test_the_file_name_in_an_annotation_leads_to_its_image(root):
+    size = "<filename>C:\\set\\photo.png</filename><size><width>60</width><height>40</height></size>"
+    add(root, "a", ("dog", (1, 1, 10, 20), 0), size=size)
+    (root / "JPEGImages/a.jpg").rename(root / "JPEGImages/photo.png")
+    assert VocDataset(root=str(root), split="train").records.path(0).endswith("/photo.png")
+
+
+def test_evaluation_has_every_box_with_its_last_pixel(root):
+    add(root, "a", ("dog", (5, 5, 5, 20), 0), ("dog", (51, 1, 70, 20), 0))
+    data = VocDataset(root=str(root), split="train")
+    assert data.records.annotation(0).boxes.tolist() == [[50, 0, 60, 20]]
+    assert data.records.truth.boxes.tolist() == [[4, 4, 1, 16], [50, 0, 20, 20]]
+    assert data.records.truth.area.tolist() == [16, 400]
+    assert "1 are left out of training and 1 have other boxes in training" in data.summary()
+
+
+def test_fractions_are_refused(root):
+    add(root, "a", ("dog", (0.1, 0.2, 0.5, 0.9), 0))
+    with pytest.raises(ValueError, match=r"1 of 1 boxes lie within.*a.xml, box 1 \[0.1, 0.2, 0.5, 0.9\]"):
+        VocDataset(root=str(root), split="train")
+
+
+def test_images_without_annotation_are_counted_and_classes_can_be_chosen(root):
+    Image.new("RGB", (60, 40)).save(root / "JPEGImages/left_over.jpg")
+    data = VocDataset(root=str(root), split="train", class_map={"dog": "pet"}, ignore_classes=["cat"])
+    assert data.problems.found[UNLISTED].examples == [str(root / "JPEGImages/left_over.jpg")]
+    assert data.classes.names == ("bird", "pet")
+    assert data.records.is_ignore.tolist() == [False, True]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from detkit.cli import main
 from detkit.config import load_config
@@ -13,6 +15,7 @@ from detkit.data.datasets.shapes import ShapesDataset
 from detkit.detectors.build import build_detector
 from detkit.evaluate.cli import judge_self_test
 from detkit.evaluate.coco import CocoResult
+from detkit.evaluate.run import SelfTest
 from detkit.structures import ClassMap
 from detkit.train.checkpoint import Checkpoint, save_checkpoint
 
@@ -62,8 +65,13 @@ def test_prints_the_table_and_writes_json(
 
 
 def test_other_classes_are_refused_by_name(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", str(checkpoint.with_name("other.pt")), "--device", "cpu"]) == 2
-    assert "only in the checkpoint: wheel; only in the data set: circle" in capsys.readouterr().err
+    many = "data.val.dataset.num_images=12"
+    assert main(["eval", str(checkpoint.with_name("other.pt")), many, "--device", "cpu"]) == 2
+    assert re.search(
+        r"shapes \(val, seed 0\): 'circle' \(\d+ objects\): no class of the checkpoint \(classes: wheel, .*"
+        r"ignore_classes: \[circle\].*class_map: \{circle: .*data.classes",
+        capsys.readouterr().err,
+    )
 
 
 @pytest.mark.parametrize("source", ["checkpoint", "config"])
@@ -83,10 +91,62 @@ def test_self_test_finds_a_transform_that_moves_boxes(checkpoint: Path, capsys: 
 
 
 def test_self_test_without_ground_truth_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
-    assert judge_self_test(CocoResult({"ap": None}, {}, {}, 1, 0)) == 1
+    nothing = CocoResult({"ap": None}, {}, {}, 1, 0)
+    assert judge_self_test(SelfTest(nothing, nothing, 0, 0)) == 1
     assert "nothing to measure" in capsys.readouterr().out
 
 
 def test_a_bad_override_is_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", str(checkpoint), "evaluator.engin=faster"]) == 2
     assert "engin" in capsys.readouterr().err
+
+
+def coco_of(folder: Path, annotations: list[dict[str, object]], categories: dict[int, str]) -> list[str]:
+    """Overrides of `data.val` for a file of one image of 100 x 100 pixels."""
+    Image.new("RGB", (100, 100)).save(folder / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 100}],
+        "annotations": [{"image_id": 1, **a} for a in annotations],
+        "categories": [{"id": i, "name": name} for i, name in categories.items()],
+    }
+    (folder / "truth.json").write_text(json.dumps(content))
+    return [
+        f"data.val.dataset={{type: CocoDataset, annotations: {folder}/truth.json, images: {folder}}}",
+        "data.val.transforms=[{type: Resize, height: 128, width: 96}]",
+    ]
+
+
+ODD = [
+    {"category_id": 7, "bbox": [-15, 10, 40, 50]},  # five eighths of it are inside
+    {"category_id": 7, "bbox": [50, 50, 0, 20], "area": 5},
+    {"category_id": 3, "bbox": [60, 60, 30.5, 20.25], "area": -600},
+    {"category_id": 3, "bbox": [5, 70, 20, 20], "area": 400},
+]
+
+
+def test_self_test_passes_on_odd_boxes_and_says_what_they_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = coco_of(tmp_path, ODD, {3: "ring", 7: "star"})
+    assert main(["eval", CONFIG, "data.loader.num_workers=0", *overrides, "--self-test"]) == 0
+    out = capsys.readouterr().out
+    assert "1 images, 3 objects, 3 detections" in out  # the object of negative area is ignored
+    # star: the clipped box is right at 0.5, 0.55 and 0.6, and one of two is found: 51 of 101 recalls.
+    assert re.search(r"star +2 +0.151 +0.505 +0.000", out)
+    assert (
+        "training differs from the file in 2 objects: 1 have other boxes (clipped at the edge), 1 are left out as "
+        "unusable. Evaluation uses the boxes of the file, against which training's own boxes reach AP 0.576" in out
+    )
+    assert "self-test passed" in out
+
+
+def test_another_files_ids_and_order_follow_the_names(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = coco_of(tmp_path, ODD, {3: "ring", 7: "star", 9: "unused"})
+    assert main(["eval", str(checkpoint), *overrides, "--device", "cpu", "--json", str(tmp_path / "out.json")]) == 0
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert list(content["per_class"]) == list(ShapesDataset(num_images=1, split="val").classes.names)
+    assert content["per_class"]["moon"]["ap"] is None
+    assert (content["num_objects"]["ring"], content["num_objects"]["star"], content["num_objects"]["moon"]) == (1, 2, 0)
+    assert "moon, cross, triangle: n/a (no ground truth of the class)" in capsys.readouterr().out

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from detkit.data.datasets.classes import ClassOptions
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.evaluate.coco import CocoEvaluator, CocoResult, GroundTruth, ground_truth_from
 from detkit.evaluate.options import EvaluatorOptions
@@ -318,3 +319,23 @@ class TestErrors:
             truth([[], []], ids=[4, 4])
         with pytest.raises(ValueError, match="do not fit"):
             GroundTruth(self.gt.image_ids, self.gt.offsets[:-1], *list(vars(self.gt).values())[2:])
+
+
+def test_a_detection_on_an_ignored_class_costs_nothing_in_any_class() -> None:
+    dataset = ShapesDataset(num_images=30, split="val")
+    dataset.choose_classes(ClassOptions(ignore_classes=["star"]))
+    gt = ground_truth_from(dataset)
+    number = len(dataset.classes)
+    assert gt.crowd.sum() > dataset.records.is_ignore.sum() > 0
+    evaluator = CocoEvaluator(dataset.classes, gt)
+    for i, image_id in enumerate(gt.image_ids.tolist()):
+        a = dataset.records.annotation(i)
+        boxes, labels, ignored = (torch.from_numpy(x.copy()) for x in (a.boxes, a.labels, a.is_ignore))
+        on_stars = boxes[ignored & (labels == -1)]
+        every = torch.arange(number).repeat_interleave(len(on_stars))  # found as each of the classes
+        labels = torch.cat((every, labels[~ignored]))
+        boxes = torch.cat((on_stars.repeat(number, 1), boxes[~ignored]))
+        evaluator.add([image_id], [Detections(boxes, torch.ones(len(boxes)), labels)])
+    result = evaluator.compute()
+    assert result.num_detections > sum(n["all"] for n in result.num_objects.values())
+    assert result.ap == pytest.approx(1.0, abs=1e-12)

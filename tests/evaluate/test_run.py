@@ -14,8 +14,8 @@ from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.loader import LoaderOptions, build_eval_loader
 from detkit.data.transforms.geometry import Resize
 from detkit.evaluate.coco import CocoResult
-from detkit.evaluate.run import check_classes, compute_everywhere, evaluate, self_test, to_original
-from detkit.structures import Batch, ClassMap, Detections
+from detkit.evaluate.run import compute_everywhere, evaluate, self_test, to_original
+from detkit.structures import Batch, Detections
 
 
 class Oracle(nn.Module):
@@ -90,7 +90,9 @@ def test_the_mode_comes_back_after_an_error(dataset: ShapesDataset) -> None:
 
 
 def test_self_test_gives_one(dataset: ShapesDataset) -> None:
-    assert self_test(dataset, make_loader(dataset)).ap == pytest.approx(1.0, abs=1e-9)
+    test = self_test(dataset, make_loader(dataset))
+    assert test.pipeline.ap == test.file.ap == pytest.approx(1.0, abs=1e-9)
+    assert (test.differing, test.missing) == (0, 0)
 
 
 def test_boxes_go_back_to_the_file_per_axis() -> None:
@@ -98,21 +100,6 @@ def test_boxes_go_back_to_the_file_per_axis() -> None:
     (back,) = to_original([d], torch.tensor([[10, 20]]), torch.tensor([[30, 40]]))
     assert back.boxes.tolist() == [[2.0, 6.0, 6.0, 12.0]]
     assert back.labels.tolist() == [1]
-
-
-class TestClasses:
-    mine = ClassMap(("cat", "dog"), (1, 2))
-
-    def test_other_ids_are_fine(self) -> None:
-        check_classes(self.mine, ClassMap(("cat", "dog"), (7, 9)))
-
-    def test_other_names_are_listed(self) -> None:
-        with pytest.raises(ValueError, match=r"only in the checkpoint: dog; only in the data set: cow, pig"):
-            check_classes(self.mine, ClassMap(("cat", "cow", "pig"), (1, 2, 3)))
-
-    def test_another_order_is_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"another order .*: cat / dog, dog / cat"):
-            check_classes(self.mine, ClassMap(("dog", "cat"), (1, 2)))
 
 
 def _rank(rank: int, world_size: int, images: int, folder: str, fail: bool, answers: Any) -> None:

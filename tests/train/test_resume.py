@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from detkit.train.resume import differences
+from detkit.train.resume import differences, same
 
 
 def test_names_what_differs_and_lets_harmless_settings_pass() -> None:
@@ -12,3 +12,12 @@ def test_names_what_differs_and_lets_harmless_settings_pass() -> None:
         "list.2.c": (None, 4),
         "gone": ({}, None),
     }
+
+
+def test_an_older_runs_hash_is_of_the_training_boxes_alone() -> None:
+    assert same("abc", "abc+def")
+    assert same("abc+def", "abc+def")
+    assert same("abc", None)
+    assert not same("abc+def", "abc+xyz")
+    assert not same("abx", "abc+def")
+    assert not same("ab", "abc+def")

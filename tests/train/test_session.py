@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from detkit.cli import main
 from detkit.config import load_config
 from detkit.data.datasets.records import Records
-from detkit.train.checkpoint import load_checkpoint, step_path
+from detkit.train.checkpoint import load_checkpoint, save_checkpoint, step_path
 from detkit.train.run_folder import claimed
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml")
@@ -272,6 +273,18 @@ def test_a_run_does_not_go_on_with_changed_annotations(
     assert f"training data: {before['training data']} in the run," in error
     assert "annotations have changed" in error
     assert "--init-from" in error
+
+
+def test_a_run_of_an_older_detkit_is_resumed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its data hashes are of the training boxes alone, and its config has no `data.classes`."""
+    newest = load_checkpoint(finished, prefer="newest")
+    older = dict(newest.config, data={k: v for k, v in newest.config["data"].items() if k != "classes"})
+    assert newest.path is not None
+    data = {name: value.split("+")[0] for name, value in newest.data.items()}
+    save_checkpoint(newest.path, replace(newest, data=data, config=older))
+    assert train(finished, "--resume") == 0
+    assert "is finished: nothing to resume" in capsys.readouterr().out
+    save_checkpoint(newest.path, newest)
 
 
 def test_resuming_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from detkit.data.datasets.classes import (
+    ClassOptions,
+    aligned,
+    check_known,
+    check_selection,
+    choose,
+    first_of,
+    near_name,
+    note_choice,
+    objects_by_class,
+    relabelled,
+)
+from detkit.data.datasets.files import check_files
 from detkit.data.datasets.images import read_image
-from detkit.data.datasets.records import Problems, Records, RecordsBuilder, some
+from detkit.data.datasets.problems import EMPTY, NO_SCORE, Problems
+from detkit.data.datasets.records import Records, RecordsBuilder, Truth, compared, some
 from detkit.structures import ClassMap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+__all__ = ["DetectionDataset", "Problems", "Records", "RecordsBuilder", "Subset", "check_files", "named_classes"]
 log = logging.getLogger("detkit")
 
 
 class DetectionDataset:
     """Images with boxes: a subclass's constructor calls `finish` with its classes and records.
 
-    classes: names and category ids. records: annotations as flat arrays. problems: boxes that were
-    dropped or clipped, by file.
+    classes: names and category ids. records: annotations as flat arrays. problems: what reader and filters
+    dropped, changed or left out, by kind, with file and box.
     """
 
     name: str
     classes: ClassMap
     records: Records
     problems: Problems
+    keep_empty: bool = True
 
     def __len__(self) -> int:
         return len(self.records)
@@ -48,20 +68,84 @@ class DetectionDataset:
             )
         return image
 
-    def finish(self, name: str, classes: ClassMap, builder: RecordsBuilder, *, keep_empty: bool) -> None:
-        """Takes over what a subclass has read; refuses a split without images, warns of dropped boxes."""
-        self.name, self.classes, self.problems = name, classes, builder.problems
-        records = builder.build()
-        if not len(records):
+    def finish(
+        self,
+        name: str,
+        classes: ClassMap,
+        builder: RecordsBuilder,
+        *,
+        keep_empty: bool,
+        class_names: list[str] | None = None,
+        class_map: dict[str, str] | None = None,
+        ignore_classes: list[str] | None = None,
+    ) -> None:
+        """Takes over what a subclass has read; refuses a split without images, reports what was dropped.
+
+        class_names, class_map, ignore_classes: see `ClassOptions`.
+        """
+        options = ClassOptions(class_names=class_names, class_map=class_map, ignore_classes=ignore_classes)
+        self.name, self.classes, self.problems, self.keep_empty = name, classes, builder.problems, keep_empty
+        self.records = builder.build()
+        if not len(self.records):
             raise ValueError(f"{name}: the split has no images")
+        if not len(classes):
+            raise ValueError(f"{name}: no classes are declared, so there is nothing to detect")
+        check_known(options, classes.names, name)
+        self._choose(options)
         if not keep_empty:
-            records = without_empty(records, name)
-        self.records = records
+            kept = images_with_objects(self.records, name)
+            note_empty(self.problems, self.records, kept)
+            self.records = chosen_records(self.records, kept, name)
+        note_areas(self.problems, self.records)
         self.problems.report(name)
-        if records.is_ignore.all():
+        if self.records.is_ignore.all():
             log.warning("%s: no image has a usable box: there is nothing to learn or to evaluate", name)
-        for alike in much_alike(classes.names):
+        for alike in much_alike(self.classes.names):
             log.warning("%s: the classes %s differ in case or spaces only and count as different", name, some(alike))
+
+    def choose_classes(self, options: ClassOptions) -> None:
+        """Selects, merges, renames and ignores classes by name, and reports what that leaves out."""
+        earlier, self.problems = self.problems, Problems()
+        self._choose(options)
+        self.problems.report(self.name)
+        earlier.merge(self.problems)
+        self.problems = earlier
+
+    def _choose(self, options: ClassOptions) -> None:
+        if not options:
+            return
+        classes, table = choose(options, self.classes, self.name)
+        counts: Counter[str] = Counter()
+        for old, count in zip(self.classes.names, objects_by_class(self.records, self.classes).tolist(), strict=True):
+            counts[(options.class_map or {}).get(old, old)] += count
+        unknown = check_selection(options, self.classes, counts, self.name)
+        if unknown:
+            log.warning("%s: no object of the classes %s of class_names", self.name, some(unknown))
+        note_choice(self.problems, self.records, self.classes, table)
+        self.classes, self.records = classes, relabelled(self.records, table)
+
+    def use_classes(self, classes: ClassMap, owner: str = "the training data") -> None:
+        """Takes over another split's classes and their order, by name; category ids stay this split's own.
+
+        ValueError if there are objects of a class that `classes` lacks. owner: whose classes they are.
+        """
+        if self.classes.names == classes.names:
+            return
+        mapped, table = aligned(classes, self.classes)
+        counts = objects_by_class(self.records, self.classes)
+        strangers = [(n, int(c)) for n, c, new in zip(self.classes.names, counts, table, strict=True) if new < 0 and c]
+        if strangers:
+            first = first_of(self.records, self.classes.names.index(strangers[0][0]))
+            stranger = strangers[0][0]
+            raise ValueError(
+                f"{self.name}: {some([f'{n!r} ({c} objects)' for n, c in strangers])}: "
+                f"{'no classes' if len(strangers) > 1 else 'no class'} of {owner} (classes: "
+                f"{some(list(classes.names))}); first object: {first}. Turn such objects into ignore regions by "
+                f"ignore_classes: [{stranger}], or give them a class that is there by "
+                f"class_map: {{{stranger}: {near_name(stranger, classes.names) or classes.names[0]}}}, "
+                "in this data set or, for both splits, in data.classes"
+            )
+        self.classes, self.records = mapped, relabelled(self.records, table)
 
     def summary(self) -> str:
         """Counts, on one line."""
@@ -76,28 +160,50 @@ class DetectionDataset:
         ]
         if records.is_ignore.any():
             parts.append(f"{int(records.is_ignore.sum())} ignore regions")
-        if self.problems.dropped:
-            parts.append(f"{self.problems.dropped_count} bad boxes dropped in {some(list(self.problems.dropped))}")
-        if self.problems.clipped:
-            count = sum(self.problems.clipped.values())
-            parts.append(f"{count} boxes clipped in {len(self.problems.clipped)} images")
+        parts += [f"{found.count} {kind.text}" for kind, found in self.problems]
+        parts += differences(records)
         return f"{self.name}: " + "; ".join(parts)
 
     def content_hash(self) -> str:
-        """Changes when annotations, names or classes do."""
-        import hashlib
-
+        """Changes when annotations, names or classes do: of training's boxes, then of the evaluation's."""
         text = f"{self.records.content_hash()} {self.classes}"
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return f"{hashlib.sha256(text.encode()).hexdigest()[:12]}+{self.records.truth_hash()}"
+
+
+def differences(records: Records) -> list[str]:
+    """How many objects evaluation measures against, where training has others; empty where they are the same."""
+    missing, differing = compared(records)
+    truth = records.truth or records.own_truth()
+    if not missing and not differing:
+        return []
+    count = int((~truth.is_ignore).sum())
+    parts = [f"{missing} are left out of training"] * bool(missing)
+    parts += [f"{differing} have other boxes in training"] * bool(differing)
+    return [f"evaluation uses the {count} boxes of the file, of which {' and '.join(parts)}"]
 
 
 def _image_of_box(records: Records) -> list[int]:
-    import numpy as np
-
     counts = np.diff(records.ends, prepend=0)
     image = np.repeat(np.arange(len(records)), counts)
     found: list[int] = np.unique(image[~records.is_ignore]).tolist()
     return found
+
+
+def note_empty(problems: Problems, records: Records, kept: Sequence[int]) -> None:
+    """Counts the images that are left out."""
+    there = set(kept)
+    for i in range(len(records)):
+        if i not in there:
+            problems.add(EMPTY, records.path(i))
+
+
+def note_areas(problems: Problems, records: Records) -> None:
+    """Counts the objects whose area is below zero, which no area range of the evaluation contains."""
+    truth = records.truth or records.own_truth()
+    for at in np.flatnonzero((truth.area < 0) & ~truth.is_ignore).tolist():
+        image = int(np.searchsorted(truth.ends, at, side="right"))
+        number = at - (int(truth.ends[image - 1]) if image else 0) + 1
+        problems.add(NO_SCORE, f"{records.path(image).rpartition('/')[2]}, box {number}: area={truth.area[at]:g}")
 
 
 class Subset(DetectionDataset):
@@ -115,25 +221,49 @@ class Subset(DetectionDataset):
         return self.whole.load_image(self.indices[index])
 
 
-def without_empty(records: Records, name: str) -> Records:
-    """The images with at least one object; an error if none has."""
+def images_with_objects(records: Records, name: str) -> list[int]:
+    """Numbers of the images with at least one object; an error if none has."""
     kept = _image_of_box(records)
     if not kept:
         raise ValueError(f"{name}: keep_empty: false removed all {len(records)} images, for none has a usable box")
-    return chosen_records(records, kept, name)
+    return kept
 
 
 def chosen_records(records: Records, indices: Sequence[int], name: str) -> Records:
     """The annotations of some images."""
-    builder = RecordsBuilder(name, "error")
-    for i in indices:
-        a = records.annotation(i)
-        height, width = records.sizes[i].tolist()
-        builder.add(
-            int(records.image_ids[i]), records.path(i), (height, width), a.boxes.tolist(), a.labels.tolist(),
-            a.is_ignore.tolist(), a.area.tolist(),
+    if len(set(indices)) != len(indices):
+        raise ValueError(f"{name}: an image is in it twice")
+    chosen = np.asarray(indices, np.int64)
+    paths = [os.fsencode(records.path(i)) for i in indices]
+    rows, ends = _rows(records.ends, chosen)
+    truth = records.truth
+    if truth is not None:
+        its_rows, its_ends = _rows(truth.ends, chosen)
+        truth = Truth(
+            its_ends, truth.boxes[its_rows], truth.labels[its_rows], truth.is_ignore[its_rows], truth.area[its_rows],
+            truth.trained[its_rows],
         )  # fmt: skip
-    return builder.build()
+    return Records(
+        image_ids=records.image_ids[chosen],
+        path_bytes=np.frombuffer(b"".join(paths), dtype=np.uint8),
+        path_ends=np.cumsum([len(p) for p in paths], dtype=np.int64),
+        sizes=records.sizes[chosen],
+        ends=ends,
+        boxes=records.boxes[rows],
+        labels=records.labels[rows],
+        is_ignore=records.is_ignore[rows],
+        area=records.area[rows],
+        truth=truth,
+    )
+
+
+def _rows(ends: NDArray[np.int64], chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers of the boxes of some images, and where each of these images ends then."""
+    starts = np.concatenate((np.zeros(1, np.int64), ends))[chosen]
+    counts = ends[chosen] - starts
+    new_ends = np.cumsum(counts)
+    shift = np.repeat(starts - (new_ends - counts), counts)
+    return np.arange(int(counts.sum()), dtype=np.int64) + shift, new_ends
 
 
 def named_classes(found: Sequence[tuple[int, str]], stated: Sequence[str] | None, name: str) -> ClassMap:
@@ -161,35 +291,3 @@ def much_alike(names: Sequence[str]) -> list[list[str]]:
     for name in names:
         groups.setdefault("".join(name.casefold().split()), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def check_files(paths: Sequence[str], name: str) -> None:
-    """Raises FileNotFoundError that names missing files; one directory listing a folder."""
-    listed: dict[Path, set[str]] = {}
-    missing = []
-    for text in paths:
-        path = Path(text)
-        if path.parent not in listed:
-            listed[path.parent] = {p.name for p in path.parent.iterdir()} if path.parent.is_dir() else set()
-        if path.name not in listed[path.parent]:
-            missing.append(text)
-    if missing:
-        raise FileNotFoundError(f"{name}: {len(missing)} of {len(paths)} images are missing: {some(missing)}")
-
-
-def check_same_classes(train: DetectionDataset, val: DetectionDataset) -> None:
-    """Raises ValueError that lists the differences, unless both have the same classes in the same order."""
-    a, b = train.classes, val.classes
-    if a == b:
-        return
-    only_a, only_b = [n for n in a.names if n not in b.names], [n for n in b.names if n not in a.names]
-    if only_a or only_b:
-        detail = f"only in train: {some(only_a) or 'none'}; only in val: {some(only_b) or 'none'}"
-    else:
-        pairs = [
-            f"{n}: id {a.ids[i]}, {b.ids[b.names.index(n)]}"
-            for i, n in enumerate(a.names)
-            if b.names.index(n) != i or a.ids[i] != b.ids[b.names.index(n)]
-        ]
-        detail = f"the same names with other ids or another order: {some(pairs)}"
-    raise ValueError(f"{train.name} and {val.name} have different classes: {detail}")

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Literal
 
-from detkit.data.datasets.base import DetectionDataset, check_files, named_classes
+import numpy as np
+
+from detkit.data.datasets.base import DetectionDataset, named_classes
+from detkit.data.datasets.coco_file import (
+    PARTS,
+    Entry,
+    area_of,
+    box_of,
+    categories_of,
+    check_entries,
+    id_of,
+    is_crowd,
+    note_ids,
+    read_json,
+    size_of,
+    whole_ids,
+)
+from detkit.data.datasets.files import Folders, check_files, image_path, unlisted, ways_to_one_file
+from detkit.data.datasets.problems import MERGED, SUSPECT, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder, some
+from detkit.data.datasets.voc import SUFFIXES
 from detkit.registry import DATASETS
 
 
@@ -19,9 +34,11 @@ class CocoDataset(DetectionDataset):
     """Boxes of a COCO instances file; `iscrowd` boxes are ignore regions.
 
     annotations: JSON file. images: folder that `file_name` is relative to. class_names: the classes and
-    their order, to be held against the file's; null takes the file's, by category id. bad_boxes: what
-    to do with boxes without area, inverted, not finite or outside. keep_empty: whether to keep images
-    without objects.
+    their order; null takes the file's, by category id. class_map: {old: new} renames and merges classes.
+    ignore_classes: classes whose objects become ignore regions. bad_boxes: what training does with boxes
+    without area, inverted, not finite or outside; evaluation uses the file's boxes as they are. keep_empty:
+    whether to keep images without objects. same_file: what to do with a file that is listed under several
+    image ids; null refuses it, merge puts all boxes under the first id.
     """
 
     def __init__(
@@ -30,127 +47,141 @@ class CocoDataset(DetectionDataset):
         annotations: str,
         images: str,
         class_names: list[str] | None = None,
+        class_map: dict[str, str] | None = None,
+        ignore_classes: list[str] | None = None,
         bad_boxes: BadBoxes = "drop",
         keep_empty: bool = True,
+        same_file: Literal["merge"] | None = None,
     ) -> None:
         content = read_json(annotations)
         for part in PARTS:
             check_entries(content, part, annotations)
-        classes = named_classes(
-            [(int(c["id"]), str(c["name"])) for c in content["categories"]], class_names, annotations
-        )
-        label = {category: k for k, category in enumerate(classes.ids)}
-        by_image = group_by_image(content, label, annotations)
         builder = RecordsBuilder(annotations, bad_boxes)
-        for image in content["images"]:
-            items = by_image.get(image["id"], [])
-            boxes = [[x, y, x + w, y + h] for x, y, w, h in (item["bbox"] for item in items)]
-            builder.add(
-                int(image["id"]),
-                str(Path(images) / image["file_name"]),
-                size_of(image),
-                boxes,
-                [label[item["category_id"]] for item in items],
-                [item.get("iscrowd") in (1, "1") for item in items],
-                [area_of(item) for item in items],
-                source=str(image["file_name"]),
-            )
-        self.finish(annotations, classes, builder, keep_empty=keep_empty)
-        check_files([self.records.path(i) for i in range(len(self))], annotations)
+        note_ids(content, builder.problems)
+        categories = categories_of(
+            content, Counter(map(category_id, content["annotations"])), annotations, builder.problems
+        )
+        numbers = whole_ids(list(categories), "category", builder.problems)
+        classes = named_classes([(numbers[i], n) for i, n in categories.items()], None, annotations)
+        label = {i: classes.ids.index(number) for i, number in numbers.items()}
+        by_image = group_by_image(content, label, annotations)
+        folders = Folders()
+        paths = [image_path(images, image["file_name"], folders) for image in content["images"]]
+        merged = merge_images(content["images"], paths, by_image, folders, annotations, same_file, builder.problems)
+        ids = whole_ids([id_text(image) for image in content["images"]], "image", builder.problems)
+        for image, path in zip(content["images"], paths, strict=True):
+            if id_text(image) not in merged:
+                add_image(builder, image, ids[id_text(image)], path, by_image.get(id_text(image), []), label)
+        for path in unlisted(images, paths, SUFFIXES, folders):
+            builder.problems.add(UNLISTED, path)
+        self.finish(
+            annotations, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
+            ignore_classes=ignore_classes,
+        )  # fmt: skip
+        check_files([self.records.path(i) for i in range(len(self))], annotations, images, folders)
 
 
-def read_json(path: str) -> dict[str, Any]:
-    """A JSON object; errors name the file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no annotation file {path}")
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}; a COCO instances file is an object")
-    return content
+def id_text(image: Entry) -> str:
+    """The id of an image in the form of `id_of`."""
+    return id_of(image["id"]) or ""
 
 
-def check_entries(content: dict[str, Any], part: str, name: str) -> None:
-    """Raises ValueError unless `content[part]` is a list whose entries have what a box needs."""
-    entries = content.get(part)
-    if not isinstance(entries, list):
-        raise ValueError(f"{name}: no list {part!r}; this is not a COCO instances file")
-    wrong = [f"{part}[{i}] {why}" for i, entry in enumerate(entries) if (why := entry_problem(entry, PARTS[part]))]
-    if wrong:
-        raise ValueError(f"{name}: {len(wrong)} of {len(entries)} entries of {part!r} are broken: {some(wrong)}")
+def category_id(item: Entry) -> str:
+    """The category id of an annotation in the form of `id_of`."""
+    return id_of(item["category_id"]) or ""
 
 
-def entry_problem(entry: Any, keys: dict[str, tuple[str, Callable[[Any], bool]]]) -> str | None:
-    """What an entry lacks, or None."""
-    if not isinstance(entry, dict):
-        return f"is {entry!r}, not an object"
-    for key, (wanted, good) in keys.items():
-        if not good(entry.get(key)):
-            which = f" (id {entry['id']!r})" if key != "id" and "id" in entry else ""
-            return (
-                f"{which} has {key} {entry[key]!r}, not {wanted}".strip() if key in entry else f"has no {key!r}{which}"
-            )
-    return None
+def add_image(
+    builder: RecordsBuilder, image: Entry, image_id: int, path: str, items: list[Entry], label: dict[str, int]
+) -> None:
+    """One image with its annotations."""
+    source = f"image {image['id']} ({image['file_name']})"
+    places = [f"{source}, box {i + 1}" for i in range(len(items))]
+    boxes = [box_of(item, where, builder.problems) for item, where in zip(items, places, strict=True)]
+    size = size_of(image, builder.name)
+    builder.add(
+        image_id,
+        path,
+        size,
+        [[x, y, x + w, y + h] for x, y, w, h in boxes],
+        [label[category_id(item)] for item in items],
+        [is_crowd(item, f"{builder.name}: {where}") for item, where in zip(items, places, strict=True)],
+        [area_of(i, box, where, builder.problems) for i, box, where in zip(items, boxes, places, strict=True)],
+        source=source,
+        xywh=boxes,
+    )
+    note_corners(boxes, size, source, builder.problems)
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def note_corners(boxes: list[list[float]], size: tuple[int, int], source: str, problems: Problems) -> None:
+    """Counts the boxes of an image that make sense as two corners but not as corner and size."""
+    height, width = size
+    b = np.array(boxes, np.float64).reshape(-1, 4)
+    if height < 1 or not len(b) or not np.isfinite(b).all():
+        return
+    corners = (b[:, 2:] > b[:, :2]).all() and (b[:, :2] >= 0).all() and (b[:, 2:] <= (width, height)).all()
+    beyond = (b[:, :2] + b[:, 2:] > np.array((width, height)) * 1.02 + 1).any(axis=1)
+    if corners and 2 * beyond.sum() >= len(b):
+        text = "x, y, width, height reach over the edge, which two corners (xmin, ymin, xmax, ymax) would not"
+        problems.add(
+            SUSPECT, f"{source}, bbox {[round(v, 2) for v in b[beyond][0].tolist()]}: {text}", int(beyond.sum())
+        )
 
 
-def is_id(value: Any) -> bool:
-    """Whole numbers that fit int64; 3.0 is one, as some tools write it."""
-    return is_number(value) and math.isfinite(value) and value == int(value) and abs(value) < 2**63
-
-
-def is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
-
-
-ID, TEXT = ("a whole number", is_id), ("a text", is_text)
-PARTS: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
-    "images": {"id": ID, "file_name": TEXT},
-    "categories": {"id": ID, "name": TEXT},
-    "annotations": {"image_id": ID, "category_id": ID, "bbox": ("a list of 4 numbers", is_box)},
-}
-
-
-def size_of(image: dict[str, Any]) -> tuple[int, int]:
-    """(height, width) as stated, (-1, -1) where it is not."""
-    height, width = image.get("height"), image.get("width")
-    if is_number(height) and is_number(width) and height > 0 and width > 0:
-        return int(height), int(width)
-    return -1, -1
-
-
-def area_of(item: dict[str, Any]) -> float:
-    """The annotated area (of the mask, in COCO), the box's where there is none."""
-    area = item.get("area")
-    if is_number(area) and math.isfinite(area):
-        return float(area)
-    return float(item["bbox"][2] * item["bbox"][3])
-
-
-def group_by_image(content: dict[str, Any], label: dict[int, int], name: str) -> dict[int, list[dict[str, Any]]]:
-    """Annotations by image id; unknown images, categories and ids used twice are errors that name them."""
-    annotations = content["annotations"]
-    known = {image["id"] for image in content["images"]}
-    strangers = sorted({a["image_id"] for a in annotations} - known)
+def group_by_image(content: Entry, label: dict[str, int], name: str) -> dict[str, list[Entry]]:
+    """Annotations by image id; images and categories that are not declared are errors that name them."""
+    known = Counter(map(id_text, content["images"]))
+    twice = {i for i, count in known.items() if count > 1}
+    if twice:
+        files = {i: [im["file_name"] for im in content["images"] if id_text(im) == i] for i in sorted(twice)[:20]}
+        texts = [f"image id {i} is used {known[i]} times: {' and '.join(names[:3])}" for i, names in files.items()]
+        raise ValueError(f"{name}: {some(texts)}. Give each image an id of its own")
+    grouped: dict[str, list[Entry]] = {}
+    undeclared: Counter[str] = Counter()
+    for item in content["annotations"]:
+        grouped.setdefault(id_of(item["image_id"]) or "", []).append(item)
+        if category_id(item) not in label:
+            undeclared[category_id(item)] += 1
+    strangers = sorted(set(grouped) - set(known))
     if strangers:
-        raise ValueError(f"{name}: annotations of {len(strangers)} image ids that are not declared: {some(strangers)}")
-    undeclared = Counter(a["category_id"] for a in annotations if a["category_id"] not in label)
+        count = sum(len(grouped[i]) for i in strangers)
+        raise ValueError(
+            f"{name}: {count} annotations of {len(strangers)} image ids that are not declared in `images`: "
+            f"{some(strangers)}"
+        )
     if undeclared:
         counts = [f"{category} ({count} boxes)" for category, count in sorted(undeclared.items())]
         raise ValueError(f"{name}: {len(undeclared)} category ids are not declared in `categories`: {some(counts)}")
-    twice = [i for i, count in Counter(str(a["id"]) for a in annotations if "id" in a).items() if count > 1]
-    if twice:
-        raise ValueError(f"{name}: {len(twice)} annotation ids are used twice: {some(sorted(twice))}")
-    grouped: dict[int, list[dict[str, Any]]] = {}
-    for a in annotations:
-        grouped.setdefault(a["image_id"], []).append(a)
     return grouped
+
+
+def merge_images(
+    images: list[Entry], paths: list[str], by_image: dict[str, list[Entry]], folders: Folders, name: str,
+    policy: Literal["merge"] | None, problems: Problems,
+) -> set[str]:  # fmt: skip
+    """Ids of images that are one file with an earlier image, whose annotations that one has now.
+
+    Without the policy ValueError: each entry would train on the other's objects as background.
+    """
+    gone: set[str] = set()
+    shared = ways_to_one_file(paths, folders)
+    if shared and policy is None:
+        texts = [
+            f"{images[where[0]]['file_name']} (ids {', '.join(str(images[i]['id']) for i in where)})"
+            for where in shared.values()
+        ]
+        raise ValueError(
+            f"{name}: {len(shared)} image files are listed under several ids, so the objects of one entry would be "
+            f"background in the other: {some(texts)}. same_file: merge puts all their boxes under the first id; "
+            "or remove the entry that is too many"
+        )
+    for where in shared.values():
+        first, *others = where
+        sizes = {size_of(images[i], name) for i in where}
+        if len(sizes) > 1:
+            raise ValueError(f"{name}: {images[first]['file_name']} is listed with different sizes: {sorted(sizes)}")
+        for i in others:
+            gone.add(id_text(images[i]))
+            by_image.setdefault(id_text(images[first]), []).extend(by_image.pop(id_text(images[i]), []))
+            problems.add(MERGED, f"{images[i]['file_name']}: id {images[i]['id']} into {images[first]['id']}")
+    return gone

@@ -1,0 +1,243 @@
+"""The entries of a COCO instances file, checked and brought into one form whatever tool wrote them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeGuard
+
+from detkit.data.datasets.problems import BAD_AREA, BAD_IDS, FROM_MASK, RENUMBERED, UNUSED_CATEGORIES, Problems
+from detkit.data.datasets.records import some
+from detkit.data.datasets.text import known_json, parse_json
+
+Entry = dict[str, Any]
+
+
+def read_json(path: str) -> Entry:
+    """A COCO instances file as it is; errors name the file and what it is instead."""
+    content = parse_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a COCO instances file: it is {known_json(content)}")
+    if not (set(PARTS) <= set(content)) and (known := known_json(content)):
+        raise ValueError(f"{path}: not a COCO instances file: it is {known}")
+    return content
+
+
+def check_entries(content: Entry, part: str, name: str) -> None:
+    """Raises ValueError unless `content[part]` is a list whose entries have what a box needs."""
+    if part not in content:
+        keys = f" (its keys: {some(list(content))})" if content else " (it is an empty object)"
+        raise ValueError(f"{name}: no list {part!r}{keys}; this is not a COCO instances file")
+    entries = content[part]
+    if not isinstance(entries, list):
+        raise ValueError(
+            f"{name}: {part!r} is a {type(entries).__name__}, not a list; this is not a COCO instances file"
+        )
+    wrong = [f"{part}[{i}] {why}" for i, entry in enumerate(entries) if (why := entry_problem(entry, PARTS[part]))]
+    if wrong:
+        known = known_json(content)
+        raise ValueError(
+            f"{name}: {len(wrong)} of {len(entries)} entries of {part!r} are broken: {some(wrong)}"
+            + (f". The file is {known}" if known else "")
+        )
+    if part == "categories" and not entries:
+        raise ValueError(f"{name}: 'categories' is empty: without classes there is nothing to detect")
+
+
+def entry_problem(entry: Any, keys: Mapping[str, tuple[str, Callable[[Any], bool]]]) -> str | None:
+    """What an entry lacks, or None."""
+    if not isinstance(entry, dict):
+        return f"is {short(entry)}, not an object"
+    for key, (wanted, good) in keys.items():
+        if good(entry.get(key)) or (key == "bbox" and entry.get(key) in (None, []) and mask_box(entry)):
+            continue
+        which = f" (id {short(entry['id'])})" if key != "id" and "id" in entry else ""
+        return (
+            f"{which} has {key} {short(entry[key])}, not {wanted}".strip() if key in entry else f"has no {key!r}{which}"
+        )
+    return None
+
+
+def short(value: Any) -> str:
+    """A value as text that does not fill the screen."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def number_of(value: Any) -> float | None:
+    """A number, also where a tool wrote it as text; None if it is neither."""
+    if type(value) is float:
+        return value
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    try:
+        return float(value) if is_number(value) else None
+    except OverflowError:
+        return None
+
+
+def id_of(value: Any) -> str | None:
+    """An id in the one form in which 1, 1.0, "1" and "1.0" are equal; None for what is no id."""
+    if type(value) is int and abs(value) < 2**63:
+        return str(value)
+    if isinstance(value, str):
+        text = value.strip()
+        whole = text.removesuffix(".0")
+        return (whole if whole.removeprefix("-").isdecimal() else text) or None
+    if not is_number(value) or not math.isfinite(value) or value != int(value) or abs(value) >= 2**63:
+        return None
+    return str(int(value))
+
+
+def is_id(value: Any) -> bool:
+    return id_of(value) is not None
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and "\0" not in value
+
+
+def is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(number_of(v) is not None for v in value)
+
+
+ID = ("a whole number or a text", is_id)
+PARTS: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    "images": {"id": ID, "file_name": ("a text", is_text)},
+    "categories": {"id": ID, "name": ("a text", is_name)},
+    "annotations": {"image_id": ID, "category_id": ID, "bbox": ("a list of 4 numbers", is_box)},
+}
+
+
+def mask_box(entry: Entry) -> list[float] | None:
+    """x, y, width and height around the polygons of a segmentation; None without any."""
+    polygons = entry.get("segmentation")
+    if not isinstance(polygons, list):
+        return None
+    flat = [p for p in polygons if isinstance(p, list)] or [polygons]
+    x = [number_of(v) for p in flat for v in p[0::2]]
+    y = [number_of(v) for p in flat for v in p[1::2]]
+    xs, ys = [v for v in x if v is not None], [v for v in y if v is not None]
+    if not xs or len(xs) != len(x) or len(ys) != len(xs):
+        return None
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def box_of(entry: Entry, where: str, problems: Problems) -> list[float]:
+    """x, y, width and height of an annotation, from its mask where it has no box."""
+    bbox = entry.get("bbox")
+    if not bbox:
+        found = mask_box(entry)
+        assert found is not None  # check_entries saw to it
+        problems.add(FROM_MASK, f"{where}: {[round(v, 2) for v in found]}")
+        return found
+    return [float(v) for v in bbox]
+
+
+def area_of(entry: Entry, box: Sequence[float], where: str, problems: Problems) -> float:
+    """The annotated area (of the mask, in COCO), the box's where there is none."""
+    area = entry.get("area")
+    number = number_of(area)
+    if number is not None and math.isfinite(number):
+        return number
+    if area is not None:
+        problems.add(BAD_AREA, f"{where}: area={short(area)}")
+    return box[2] * box[3]
+
+
+def is_crowd(entry: Entry, where: str) -> bool:
+    """Whether an annotation is a crowd region; pycocotools takes any value that is true."""
+    value = entry.get("iscrowd")
+    if isinstance(value, str):
+        if value.strip().lower() not in ("0", "1", "true", "false", ""):
+            raise ValueError(f"{where}: iscrowd={value!r} must be 0 or 1")
+        return value.strip().lower() in ("1", "true")
+    return bool(value)
+
+
+def size_of(image: Entry, name: str) -> tuple[int, int]:
+    """(height, width) as stated, (-1, -1) where it is not."""
+    sides = [image.get(key) for key in ("height", "width")]
+    numbers = [number_of(side) for side in sides]
+    for key, side, number in zip(("height", "width"), sides, numbers, strict=True):
+        if side is not None and (number is None or not math.isfinite(number)):
+            raise ValueError(
+                f"{name}: image {image['id']} ({image['file_name']}) has {key} {short(side)}, not a number"
+            )
+    height, width = (int(n) if n is not None else -1 for n in numbers)
+    return (height, width) if height > 0 and width > 0 else (-1, -1)
+
+
+def whole_ids(ids: Sequence[str], what: str, problems: Problems) -> dict[str, int]:
+    """Ids in the form of `id_of` -> whole numbers; ids that are text are numbered in alphabetical order."""
+    if all(is_whole(i) for i in ids):
+        return {i: int(i) for i in ids}
+    ordered = sorted(set(ids))
+    first = next(i for i in ids if not is_whole(i))
+    problems.add(RENUMBERED, f"{what} ids, such as {first!r}: 1 to {len(ordered)}", len(ordered))
+    return {i: k for k, i in enumerate(ordered, start=1)}
+
+
+def is_whole(text: str) -> bool:
+    """Whether an id is a whole number in its usual form, which 01 is not."""
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdecimal() and str(int(text)) == text and abs(int(text)) < 2**63
+
+
+def categories_of(content: Entry, used: Counter[str], name: str, problems: Problems) -> dict[str, str]:
+    """Id -> class name. Identical entries and unused roots of other categories give way; other conflicts are errors.
+
+    used: annotations of each category id.
+    """
+    entries = [(id_of(c["id"]), str(c["name"]), c) for c in content["categories"]]
+    parents = {str(c.get("supercategory")) for _, _, c in entries if c.get("supercategory") != c["name"]}
+    repeated = Counter((i, n) for i, n, _ in entries)
+    for (category, class_name), count in repeated.items():
+        if count > 1:
+            problems.add(UNUSED_CATEGORIES, f"{class_name!r} (id {category}) is listed {count} times", count - 1)
+    distinct = list(dict.fromkeys((i or "", n) for i, n, _ in entries))
+    shared = {n for n, count in Counter(n for _, n in distinct).items() if count > 1}
+    kept: dict[str, str] = {}
+    for category, class_name in distinct:
+        if class_name in shared and class_name in parents and not used[category]:
+            problems.add(
+                UNUSED_CATEGORIES, f"{class_name!r} (id {category}) has no annotation and heads other categories"
+            )
+            continue
+        if category in kept:
+            raise ValueError(
+                f"{name}: the category id {category} has two names, {kept[category]!r} and {class_name!r}: "
+                "give one of them another id in `categories`, or remove the wrong entry"
+            )
+        kept[category] = class_name
+    for class_name, count in Counter(kept.values()).items():
+        if count > 1:
+            ids = [f"id {i} ({used[i]} annotations)" for i, n in kept.items() if n == class_name]
+            raise ValueError(
+                f"{name}: the class name {class_name!r} is given to {count} categories: {', '.join(ids)}. Rename all "
+                "but one in `categories` (class_map can merge them then), or give their annotations one category_id"
+            )
+    return kept
+
+
+def note_ids(content: Entry, problems: Problems) -> None:
+    """Counts annotation ids that are null or used twice. Nothing depends on them."""
+    counts = Counter(str(a["id"]) for a in content["annotations"] if a.get("id") is not None)
+    twice = [i for i, count in counts.items() if count > 1]
+    null = sum("id" in a and a["id"] is None for a in content["annotations"])
+    if twice:
+        problems.add(BAD_IDS, f"used more than once: {some(twice)}", len(twice))
+    if null:
+        problems.add(BAD_IDS, f"null in {null} annotations", null)

@@ -1,0 +1,181 @@
+"""Text files in whatever encoding they come, and what a file is that a reader does not recognise."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""UTF-32 comes first: its mark begins with that of UTF-16."""
+MAGIC = (
+    (b"\x1f\x8b", "a gzip archive: unpack it"),
+    (b"PK\x03\x04", "a ZIP archive: unpack it"),
+    (b"BZh", "a bzip2 archive: unpack it"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x80\x04", "a Python pickle"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"SQLite format 3", "an SQLite database"),
+)
+
+
+def read_text(path: str | Path, problem: str = "not text") -> str:
+    """The text of a file in UTF-8, UTF-16 or UTF-32; ValueError that names file, encoding and byte."""
+    return decode(Path(path).read_bytes(), str(path), problem)
+
+
+def decode(raw: bytes, name: str, problem: str = "not text") -> str:
+    """Bytes to text, by the mark at the beginning or the pattern of zero bytes; UTF-8 without either.
+
+    name: of the file, for messages; may be empty.
+    """
+    encoding, start = encoding_of(raw), f"{name}: " if name else ""
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        known = next((text for mark, text in MAGIC if raw.startswith(mark)), None)
+        if known is not None:
+            raise ValueError(f"{start}{problem}: this is {known}") from None
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{start}the file is not in {encoding.removesuffix('-sig').upper()}: line {line} has the byte "
+            f"0x{raw[error.start]:02x}, as in files of another encoding (a Windows code page, Latin-1, GBK). "
+            "Save it as UTF-8"
+        ) from None
+
+
+def encoding_of(raw: bytes) -> str:
+    """The name of a Unicode encoding."""
+    for mark, encoding in BOMS:
+        if raw.startswith(mark):
+            return encoding
+    # As json.detect_encoding: without a mark, the first characters are ASCII and the zeros tell.
+    zeros = [byte == 0 for byte in raw[:4]]
+    patterns: dict[tuple[bool, ...], str] = {
+        (True, True, True, False): "utf-32-be",
+        (False, True, True, True): "utf-32-le",
+        (True, False, True, False): "utf-16-be",
+        (False, True, False, True): "utf-16-le",
+    }
+    return patterns.get(tuple(zeros), "utf-8")
+
+
+def known_format(text: str) -> str | None:
+    """What a text is that is no JSON, in words; None if nothing says so."""
+    start = text.lstrip().lower()
+    if not start:
+        return "empty"
+    if start.startswith("version https://git-lfs"):
+        return "a pointer of Git LFS, not the file itself: run `git lfs pull`"
+    if start.startswith(("<!doctype html", "<html")):
+        return "an HTML page, as a failed download leaves it"
+    if start.startswith("<"):
+        return f"XML ({xml_root(text)})"
+    lines = [line for line in text.splitlines()[:5] if line.strip()]
+    if lines and all(re.fullmatch(r"\s*\d+(\s+-?[\d.]+([eE]-?\d+)?){4,}\s*", line) for line in lines):
+        return "a YOLO label file (class and box in fractions of the image)"
+    if len(lines) > 1 and all(line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines):
+        return "JSON lines, one object on each line"
+    if lines and lines[0].count(",") >= 3 and not start.startswith(("{", "[")):
+        return f"a CSV table (first line: {lines[0][:60]!r})"
+    if re.match(r"[\w .-]+:(\s|$)", lines[0]):
+        return "YAML"
+    return None
+
+
+def xml_root(text: str) -> str:
+    """What the root element of an XML text tells."""
+    match = re.search(r"<([A-Za-z_][\w:.-]*)", re.sub(r"<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>]*>", "", text, flags=re.S))
+    return known_root(match.group(1).rpartition(":")[2]) if match else "without an element"
+
+
+def known_root(tag: str) -> str:
+    """An XML root element in words."""
+    names = {
+        "annotation": "root <annotation>: a Pascal VOC file; VocDataset reads a folder of them",
+        "annotations": "root <annotations>: an export of CVAT in its own format; export it as COCO or Pascal VOC",
+        "dataset": "root <dataset>: as dlib's imglab writes it",
+        "svg": "root <svg>: a drawing",
+        "html": "root <html>: an HTML page, as a failed download leaves it",
+    }
+    return names.get(tag, f"root <{tag}>")
+
+
+def known_json(content: Any) -> str | None:
+    """What a JSON value is that is no COCO instances file, in words; None if nothing says so."""
+    if isinstance(content, list):
+        return known_list(content)
+    if not isinstance(content, dict):
+        return f"a single {type(content).__name__}"
+    keys = set(content)
+    values = [v for v in list(content.values())[:3] if isinstance(v, dict)]
+    if "shapes" in keys and keys & {"imagePath", "imageData", "imageHeight"}:
+        return "a LabelMe file of one image; convert the folder to COCO"
+    if "_via_img_metadata" in keys or (values and all({"filename", "regions"} <= set(v) for v in values)):
+        return "a project or export of VGG Image Annotator in its own format; export it as COCO"
+    if keys >= {"type", "features"}:
+        return "GeoJSON"
+    if keys & {"openlabel", "vcd"}:
+        return "an OpenLABEL file"
+    if keys >= {"items", "categories"}:
+        return "a data set of Datumaro; export it as COCO"
+    if "file_name" in keys or "filename" in keys or ("image" in keys and "annotations" in keys):
+        return "the annotation of a single image; a COCO instances file lists `images`, `annotations` and `categories`"
+    if any(isinstance(a, dict) and "segments_info" in a for a in _some_of(content.get("annotations"))):
+        return "a COCO panoptic file, whose annotations have no boxes of their own"
+    if any(isinstance(a, dict) and "caption" in a for a in _some_of(content.get("annotations"))):
+        return "a COCO captions file, which has no boxes"
+    return None
+
+
+def known_list(content: list[Any]) -> str:
+    """A JSON list in words."""
+    first = content[0] if content else None
+    if not isinstance(first, dict):
+        return "a list" if content else "an empty list"
+    keys = set(first)
+    if keys >= {"image_id", "category_id", "score"}:
+        return "a list of COCO results (detections with scores), not annotations"
+    if keys >= {"image_id", "category_id"}:
+        return "the list of annotations alone; `images` and `categories` belong beside it"
+    if (keys & {"completions", "predictions"} and "data" in keys) or ("annotations" in keys and "data" in keys):
+        return "an export of Label Studio in its own format; export it as COCO"
+    if keys >= {"image", "annotations"}:
+        return "a CreateML file; export it as COCO"
+    if "labels" in keys and "name" in keys:
+        return "a file of BDD100K or Scalabel; convert it to COCO"
+    if keys & {"file_name", "filename"}:
+        return "a list of images alone"
+    return f"a list of objects with the keys {', '.join(sorted(map(str, keys))[:8])}"
+
+
+def _some_of(value: Any) -> list[Any]:
+    return value[:3] if isinstance(value, list) else []
+
+
+def parse_json(path: str) -> Any:
+    """The value of a JSON file; FileNotFoundError or ValueError that names file, line and what it is instead."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder; a COCO data set is one JSON file")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no annotation file {path}")
+    text = read_text(path, "not JSON")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(f"{path}: not a COCO instances file: its lists are nested too deeply") from None
+    except ValueError as error:
+        known = known_format(text)
+        if known is None and isinstance(error, json.JSONDecodeError) and not text[error.pos :].strip():
+            known = "cut off: it ends before its last bracket"
+        raise ValueError(f"{path}: not JSON: {f'the file is {known}' if known else error}") from None
