@@ -116,7 +116,8 @@ class Config:
     def explain_paths(self, below: str) -> list[str]:
         """A line for each path below a key: where it was written, where that is, and what is near if it is missing."""
         paths = {key: self._paths[key] for key in self.paths(below)}
-        return explain_missing(paths, {key: self.origin(key) for key in paths})
+        origins = {key: self.origin(key) for key in paths}
+        return explain_missing(paths, {key: self.name if o == "default" else o for key, o in origins.items()})
 
     def leaves(self) -> Iterator[tuple[str, Any]]:
         """Every (dotted path, plain value); an empty list or mapping counts as a value."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -18,10 +20,12 @@ from detkit.data.transforms.base import SMALLEST_SIDE, Lost, Transform, trace
 
 log = logging.getLogger("detkit")
 
-DRAWS = 5
+DRAWS = 30
 """Of random transforms, after which an object that was never left counts as one that never reaches the network."""
+FEW_DRAWS, REDRAW_SECONDS = 4, 60.0
+"""Draws once so much time has gone into drawing again."""
 NAMED = 8
-SECONDS = 10.0
+SECONDS = 3.0
 """Of looking at a split at the start of a training."""
 
 
@@ -39,6 +43,7 @@ class Audit:
     objects: int = 0
     never: list[tuple[int, Lost]] = field(default_factory=list)
     by_chance: Counter[str] = field(default_factory=Counter)
+    redraw_seconds: float = 0.0
 
     def describe(self, dataset: DetectionDataset) -> str | None:
         """A sentence on the objects that never reach the network, with the first of them by name; None for none."""
@@ -100,20 +105,38 @@ def _follow(
     dataset: DetectionDataset, transforms: Sequence[Transform], index: int, seed: int, draws: int, found: Audit
 ) -> None:
     """Adds to `found` what is lost of an image."""
-    first = lost = {item.row: item for item in _draw(dataset, transforms, index, seed, 0)}
-    for epoch in range(1, draws):
+    drawn, _ = _draw(dataset, transforms, index, seed, 0)
+    first = lost = {item.row: item for item in drawn}
+    started = time.monotonic()
+    for epoch in range(1, draws if found.redraw_seconds < REDRAW_SECONDS else min(draws, FEW_DRAWS)):
         if not lost:
             break
-        again = {item.row for item in _draw(dataset, transforms, index, seed, epoch)}
+        drawn, is_random = _draw(dataset, transforms, index, seed, epoch)
+        again = {item.row for item in drawn}
         lost = {row: item for row, item in lost.items() if row in again}
+        if not is_random:
+            break
+    found.redraw_seconds += time.monotonic() - started
     found.never += [(index, item) for item in lost.values()]
     found.by_chance.update(item.by for row, item in first.items() if row not in lost)
 
 
-def _draw(dataset: DetectionDataset, transforms: Sequence[Transform], index: int, seed: int, epoch: int) -> list[Lost]:
+def _draw(
+    dataset: DetectionDataset, transforms: Sequence[Transform], index: int, seed: int, epoch: int
+) -> tuple[list[Lost], bool]:
+    """What is lost of an image in an epoch, and, but for the first, whether the transforms drew random numbers."""
     a = dataset.records.annotation(index)
+    image, boxes, is_ignore = blank(dataset, index), torch.tensor(a.boxes), torch.tensor(a.is_ignore)
     with seeded(seed, epoch, int(dataset.records.image_ids[index])):
-        return trace(transforms, blank(dataset, index), torch.tensor(a.boxes), torch.tensor(a.is_ignore))
+        before = _state() if epoch else ()
+        found = trace(transforms, image, boxes, is_ignore)
+        return found, bool(epoch) and _state() != before
+
+
+def _state() -> tuple[Any, ...]:
+    """Where the random generators are."""
+    numbers = np.random.get_state()
+    return random.getstate(), (bytes(numbers[1].data), numbers[2]), bytes(torch.get_rng_state().numpy().data)  # type: ignore[index]
 
 
 def blank(dataset: DetectionDataset, index: int) -> Any:

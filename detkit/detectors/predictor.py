@@ -16,6 +16,7 @@ from detkit.data.loader import collate_images
 from detkit.data.transforms.base import apply_to_image
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
+from detkit.overlay import show
 from detkit.registry import TRANSFORMS
 from detkit.structures import ClassMap, Detections
 
@@ -31,7 +32,7 @@ def load_detector(
     from detkit.train.checkpoint import load_checkpoint
 
     saved = load_checkpoint(checkpoint)
-    config = Config.from_dict(saved.config, overrides)
+    config = Config.from_dict(saved.config, overrides, name=show(saved.path or checkpoint))
     detector = build_detector(config, len(saved.classes))
     detector.load_state_dict(saved.ema if saved.ema is not None else saved.model)
     return detector.to(resolve_device(device)).eval(), config, saved.classes

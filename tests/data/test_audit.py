@@ -81,7 +81,7 @@ def test_objects_are_named_with_image_box_and_size(folder):
 def test_what_a_random_crop_leaves_out_now_and_then_is_no_loss(folder):
     folder.write("train", [[[8, 8, 20, 20], [70, 40, 20, 20]]] * 3)
     data = build_dataset(load_config(folder.config), "train")
-    found = audit(data, [RandomCrop(height=48, width=60)], draws=20)
+    found = audit(data, [RandomCrop(height=48, width=60)])
     assert found.never == []
     assert found.by_chance["RandomCrop"] > 0
     assert "by RandomCrop of 6 objects are left out by chance" in (found.describe_chance() or "")

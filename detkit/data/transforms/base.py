@@ -109,21 +109,19 @@ def trace(transforms: Sequence[Transform], image: Any, boxes: Tensor, is_ignore:
 
     Transforms get rows in the place of labels, so that a box is known even after others are removed.
     """
-    objects = set(torch.arange(len(boxes))[~is_ignore].tolist())
-    alive = set(torch.arange(len(boxes))[is_usable(inside(boxes, image.height, image.width))].tolist()) & objects
-    by = dict.fromkeys(objects - alive, "the annotation")
-    sides = {row: _sides(box) for row, box in enumerate(boxes)}
-
-    def watch(name: str, now: Tensor, rows: Tensor) -> None:
-        nonlocal alive
-        left = {int(row) for row in rows[is_usable(now)]} & objects
-        by.update(dict.fromkeys(alive - left, name))
-        sides.update(dict.fromkeys(objects, (0.0, 0.0)))
-        sides.update({int(row): _sides(box) for row, box in zip(rows, now, strict=True)})
-        alive = left
-
-    apply(transforms, image, boxes, torch.arange(len(boxes)), is_ignore, watch)
-    return [Lost(row, by[row], *sides[row]) for row in sorted(objects - alive)]
+    rows = torch.arange(len(boxes))
+    stages = [("the annotation", inside(boxes, image.height, image.width), rows.masked_fill(is_ignore, IGNORE_LABEL))]
+    _, left = apply(transforms, image, boxes, rows, is_ignore, lambda *stage: stages.append(stage))
+    if len(left.labels) == int((~is_ignore).sum()):
+        return []
+    objects = set(rows[~is_ignore].tolist())
+    alive, by = objects, {}
+    for name, now, here in stages:
+        still = {int(row) for row in here[is_usable(now)]} & objects
+        by.update(dict.fromkeys(alive - still, name))
+        alive = still
+    sides = {int(row): _sides(box) for row, box in zip(stages[-1][2], stages[-1][1], strict=True)}
+    return [Lost(row, by[row], *sides.get(row, (0.0, 0.0))) for row in sorted(objects - alive)]
 
 
 def _sides(box: Tensor) -> tuple[float, float]:
