@@ -83,6 +83,7 @@ ROOT = Section(
                 "val": data_section(),
                 "classes": Options("detkit.data.datasets.classes:ClassOptions"),
                 "loader": Options("detkit.data.loader:LoaderOptions"),
+                "images": Options("detkit.data.datasets.images:ImageOptions"),
             }
         ),
         "optimizer": Part(registry.OPTIMIZERS, optional=True),

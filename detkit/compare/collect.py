@@ -23,7 +23,7 @@ from detkit.compare.plan import Cell, Plan, Variant, cell_folder, read_plan, sav
 from detkit.compare.run import last_words, state
 from detkit.compare.statistics import analyse
 from detkit.config import Config
-from detkit.data.build import build_data_set
+from detkit.data.build import usable_dataset
 from detkit.evaluate.coco import GroundTruth, Shard, ground_truth_from
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap
@@ -43,7 +43,7 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
     """
     plan, where, twice = merged([read_plan(folder) for folder in folders], folders, allow)
     cells = {v.name: {s: read_cell(where[v.name, s]) for s in plan.seeds} for v in plan.variants}
-    dataset = build_data_set(plan.base, "val", trained_classes(cells), "the bench's training data")
+    dataset = usable_dataset(plan.base, "val", trained_classes(cells), "the bench's training data")
     truth = ground_truth_from(dataset)
     check_alike(cells, folders, allow)
     finished = {

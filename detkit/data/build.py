@@ -1,34 +1,46 @@
-"""Data sets of a config, with the classes of both splits put right by name."""
+"""Data sets and transforms of a config, for every verb that reads images."""
 
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable
+from typing import Any
 
 from detkit.config import Config
 from detkit.data.datasets.base import DetectionDataset, Subset, images_with_objects, note_empty
 from detkit.data.datasets.classes import ClassOptions, check_known, objects_by_class
 from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import some
-from detkit.registry import DATASETS
+from detkit.data.scan import Scan, scan, usable
+from detkit.data.transforms.base import Transform
+from detkit.registry import DATASETS, TRANSFORMS
 from detkit.structures import ClassMap
 
 log = logging.getLogger("detkit")
 
+SPLITS = ("train", "val")
+SECONDS = {"train": 30.0, "val": 120.0}
+"""At the start of a training: after so long, only headers are read of the images that are left."""
+Share = Callable[[str, Any], list[Any]]
+"""Everyone's value under a name, by rank."""
 
-def build_data_set(config: Config, split: str, classes: ClassMap | None = None, owner: str = "") -> DetectionDataset:
-    """The data set of `data.<split>` with `data.classes` applied. classes: those of a trained detector, which
-    the data set then takes over by name; owner: what an error calls them."""
-    dataset: DetectionDataset = DATASETS.build(config.require(f"data.{split}.dataset"))
-    dataset = with_options(dataset, config.options("data.classes"))
+
+def build_dataset(config: Config, split: str, classes: ClassMap | None = None, owner: str = "") -> DetectionDataset:
+    """The data set of `data.<split>` with `data.classes` applied and all of its images, be they readable or not.
+
+    classes: the classes of a trained detector, which the data set then takes over by name; owner: what an error calls
+    them.
+    """
+    dataset = with_options(read_dataset(config, split), config.options("data.classes"))
     if classes is not None:
         dataset.use_classes(classes, owner or "the checkpoint")
     return dataset
 
 
-def build_data_sets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
-    """Those of training and validation, both with the classes of the training."""
-    train_set: DetectionDataset = DATASETS.build(config.require("data.train.dataset"))
-    val_set: DetectionDataset = DATASETS.build(config.require("data.val.dataset"))
+def build_datasets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
+    """The data sets of training and validation, both with the classes of the training."""
+    train_set, val_set = read_dataset(config, "train"), read_dataset(config, "val")
     options: ClassOptions = config.options("data.classes")
     check_known(options, list(dict.fromkeys((*train_set.classes.names, *val_set.classes.names))), "data.classes")
     train_set, val_set = with_options(train_set, options), with_options(val_set, options)
@@ -38,6 +50,20 @@ def build_data_sets(config: Config) -> tuple[DetectionDataset, DetectionDataset]
     if without and counts.any():
         log.warning("%s: no object of %s to learn from", train_set.name, some(without))
     return train_set, val_set
+
+
+def read_dataset(config: Config, split: str) -> DetectionDataset:
+    """The data set of `data.<split>` with the classes of its files.
+
+    Raises FileNotFoundError that names the keys of its paths, where they were written and where they lead.
+    """
+    key = f"data.{split}.dataset"
+    try:
+        dataset: DetectionDataset = DATASETS.build(config.require(key))
+    except FileNotFoundError as error:
+        raise FileNotFoundError("\n  ".join([f"{key}: {error}", *config.explain_paths(key)])) from error
+    dataset.image_options = config.options("data.images")
+    return dataset
 
 
 def with_options(dataset: DetectionDataset, options: ClassOptions) -> DetectionDataset:
@@ -57,3 +83,85 @@ def with_options(dataset: DetectionDataset, options: ClassOptions) -> DetectionD
     less.problems.merge(dataset.problems)
     less.problems.merge(emptied)
     return less
+
+
+def usable_dataset(
+    config: Config, split: str, classes: ClassMap | None = None, owner: str = "", *, early: bool = False
+) -> DetectionDataset:
+    """`build_dataset`, then `open_images`."""
+    return open_images(build_dataset(config, split, classes, owner), split, early=early)
+
+
+def open_images(
+    dataset: DetectionDataset,
+    split: str,
+    *,
+    share: Share | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    early: bool = False,
+) -> DetectionDataset:
+    """The data set as `data.images.bad_images` has it.
+
+    share: hands out what each of several processes has found in its part of the images. early: with `error`, the
+    images are opened now, as far as `SECONDS` goes, and not only when they are needed.
+    """
+    careful = dataset.image_options.bad_images != "error"
+    if not careful and not (early and dataset.reads_files):
+        return dataset
+    mine = range(rank, len(dataset), world_size)
+    found = scan(dataset, mine, threads=scan_threads(world_size), seconds=None if careful else SECONDS[split])
+    if share is not None:
+        parts = [Scan.from_json(part) for part in share(f"images of {split}", found.to_json())]
+        found = Scan()
+        for part in parts:
+            found.add(part)
+    if found.headers:
+        log.info(
+            "%s: decoded %d images, read the headers of %d more; `detkit data check` decodes all",
+            dataset.name, found.decoded, found.headers,
+        )  # fmt: skip
+    return usable(dataset, found)
+
+
+def scan_threads(world_size: int = 1) -> int:
+    """Threads of a process for decoding images."""
+    return max(1, min(16, (os.cpu_count() or 1) // world_size))
+
+
+def build_transforms(config: Config, split: str) -> list[Transform]:
+    """The transforms of `data.<split>`."""
+    return [TRANSFORMS.build(node) for node in config.require(f"data.{split}.transforms")]
+
+
+def shared_images(train: DetectionDataset, val: DetectionDataset) -> list[str]:
+    """Files that are in both splits."""
+    if not (train.reads_files and val.reads_files):
+        return []
+    return sorted(real_paths(train) & real_paths(val))
+
+
+def warn_of_shared_images(train: DetectionDataset, val: DetectionDataset) -> str | None:
+    """A warning, which is also given back, if validation images are trained on; None if all is well."""
+    same = shared_images(train, val)
+    if train.content_hash() == val.content_hash():
+        text = "the validation split is the training split: its AP says how well the images are learnt by heart"
+    elif same:
+        names = some([path.rpartition("/")[2] for path in same])
+        text = f"{len(same)} of {len(val)} validation images are training images, which makes AP too good: {names}"
+    else:
+        return None
+    log.warning("%s: %s", " and ".join(dict.fromkeys((train.name, val.name))), text)
+    return text
+
+
+def real_paths(dataset: DetectionDataset) -> set[str]:
+    """Its image files, with their folders' links followed."""
+    folders: dict[str, str] = {}
+    found = set()
+    for i in range(len(dataset)):
+        folder, name = os.path.split(dataset.records.path(i))
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        found.add(os.path.join(folders[folder], name))
+    return found

@@ -80,13 +80,11 @@ def measure_ground_truth(args: argparse.Namespace) -> SelfTest:
 
 def validation_data(config: Config, classes: ClassMap | None = None) -> tuple[DetectionDataset, Loader]:
     """Data set and loader of `data.val`; classes: the detector's, which the data set takes over by name."""
-    from detkit.data.build import build_data_set
+    from detkit.data.build import build_transforms, usable_dataset
     from detkit.data.loader import build_eval_loader
-    from detkit.registry import TRANSFORMS
 
-    dataset = build_data_set(config, "val", classes)
-    transforms = [TRANSFORMS.build(node) for node in config.require("data.val.transforms")]
-    return dataset, build_eval_loader(dataset, transforms, config.options("data.loader"))
+    dataset = usable_dataset(config, "val", classes)
+    return dataset, build_eval_loader(dataset, build_transforms(config, "val"), config.options("data.loader"))
 
 
 def judge_self_test(test: SelfTest) -> int:

@@ -7,7 +7,7 @@ import pytest
 from coco_files import write_coco
 
 from detkit.config import load_config
-from detkit.data.build import build_data_set, build_data_sets
+from detkit.data.build import build_dataset, build_datasets
 
 BASE = Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml"
 TRAIN = {1: "cat", 2: "dog", 3: "bird"}
@@ -31,7 +31,7 @@ def config_of(tmp_path):
 
 
 def test_validation_follows_the_training_by_name(config_of):
-    train, val = build_data_sets(config_of({7: "dog", 0: "cat"}, [(1, 7), (2, 0)]))
+    train, val = build_datasets(config_of({7: "dog", 0: "cat"}, [(1, 7), (2, 0)]))
     assert val.classes.names == train.classes.names == ("cat", "dog", "bird")
     assert val.classes.ids == (0, 7, 3)
     assert val.records.labels.tolist() == [1, 0]
@@ -42,12 +42,12 @@ def test_a_foreign_object_is_refused_and_each_way_out_works(config_of):
     with pytest.raises(
         ValueError, match=r"val.json: 'cow' \(1 objects\): no class of the training data \(.*train.json"
     ):
-        build_data_sets(config_of(*foreign))
-    _, ignored = build_data_sets(config_of(*foreign, "data.classes.ignore_classes=[cow]"))
+        build_datasets(config_of(*foreign))
+    _, ignored = build_datasets(config_of(*foreign, "data.classes.ignore_classes=[cow]"))
     assert ignored.records.is_ignore.tolist() == [False, True]
-    _, mapped = build_data_sets(config_of(*foreign, "data.classes.class_map={cow: dog}"))
+    _, mapped = build_datasets(config_of(*foreign, "data.classes.class_map={cow: dog}"))
     assert mapped.records.labels.tolist() == [0, 1]
-    _, selected = build_data_sets(config_of(*foreign, "data.val.dataset.class_names=[cat]"))
+    _, selected = build_datasets(config_of(*foreign, "data.val.dataset.class_names=[cat]"))
     assert selected.records.labels.tolist() == [0]
 
 
@@ -55,7 +55,7 @@ def test_classes_of_both_splits_are_set_once(config_of):
     config = config_of(
         {7: "dog", 0: "cat"}, [(1, 7), (2, 0)], "data.classes={class_names: [dog, cat], class_map: {bird: cat}}"
     )
-    train, val = build_data_sets(config)
+    train, val = build_datasets(config)
     assert train.classes.names == val.classes.names == ("dog", "cat")
     assert train.records.labels.tolist() == [1, 0, 1]
     assert val.records.labels.tolist() == [0, 1]
@@ -63,13 +63,13 @@ def test_classes_of_both_splits_are_set_once(config_of):
 
 def test_a_name_that_neither_split_has_is_a_slip(config_of):
     with pytest.raises(ValueError, match=r"data.classes: class_map names 'brid' \(did you mean 'bird'\?\)"):
-        build_data_sets(config_of(TRAIN, [], "data.classes.class_map={brid: cat}"))
+        build_datasets(config_of(TRAIN, [], "data.classes.class_map={brid: cat}"))
 
 
 def test_images_that_are_empty_then_are_left_out_if_none_are_kept(config_of, caplog):
     config = config_of(TRAIN, [(1, 1)], "data.classes.class_names=[cat]", "data.train.dataset.keep_empty=false")
     with caplog.at_level(logging.WARNING, logger="detkit"):
-        train, _ = build_data_sets(config)
+        train, _ = build_datasets(config)
     assert train.records.image_ids.tolist() == [1]
     assert train.checked_image(0).size == (60, 40)
     assert "1 images without objects are left out" in train.summary()
@@ -78,7 +78,7 @@ def test_images_that_are_empty_then_are_left_out_if_none_are_kept(config_of, cap
 
 def test_a_class_without_an_object_to_learn_from_is_warned_of(config_of, caplog):
     with caplog.at_level(logging.WARNING, logger="detkit"):
-        build_data_sets(config_of(TRAIN, [(1, 1)], train=[(1, 1), (2, 2)]))
+        build_datasets(config_of(TRAIN, [(1, 1)], train=[(1, 1), (2, 2)]))
     assert "train.json: no object of bird to learn from" in caplog.text
 
 
@@ -86,10 +86,10 @@ def test_a_trained_detectors_classes_rule_an_evaluation(config_of):
     from detkit.structures import ClassMap
 
     config = config_of({7: "dog"}, [(1, 7)], "data.classes.class_map={bird: cat}")
-    val = build_data_set(config, "val", ClassMap(("cat", "dog"), (1, 2)))
+    val = build_dataset(config, "val", ClassMap(("cat", "dog"), (1, 2)))
     assert val.classes == ClassMap(("cat", "dog"), (1, 7))
     assert val.records.labels.tolist() == [1]
 
 
 def test_a_data_set_alone_has_its_own_classes(config_of):
-    assert build_data_set(config_of({7: "dog"}, [(1, 7)]), "val").classes.names == ("dog",)
+    assert build_dataset(config_of({7: "dog"}, [(1, 7)]), "val").classes.names == ("dog",)

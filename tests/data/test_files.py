@@ -60,4 +60,4 @@ def test_links_and_detours_to_one_file_are_found(tmp_path):
 def test_images_that_no_annotation_lists_are_found(tmp_path):
     for name in ("a.png", "b.PNG", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert unlisted(str(tmp_path), [str(tmp_path / "a.png")], (".png",), Folders()) == [str(tmp_path / "b.PNG")]
+    assert unlisted(str(tmp_path), [str(tmp_path / "a.png")], Folders()) == [str(tmp_path / "b.PNG")]

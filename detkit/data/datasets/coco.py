@@ -25,7 +25,7 @@ from detkit.data.datasets.coco_file import (
 from detkit.data.datasets.files import Folders, check_files, image_path, unlisted, ways_to_one_file
 from detkit.data.datasets.problems import MERGED, SUSPECT, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder, some
-from detkit.data.datasets.voc import SUFFIXES
+from detkit.files import PathStr
 from detkit.registry import DATASETS
 
 
@@ -44,8 +44,8 @@ class CocoDataset(DetectionDataset):
     def __init__(
         self,
         *,
-        annotations: str,
-        images: str,
+        annotations: PathStr,
+        images: PathStr,
         class_names: list[str] | None = None,
         class_map: dict[str, str] | None = None,
         ignore_classes: list[str] | None = None,
@@ -72,7 +72,7 @@ class CocoDataset(DetectionDataset):
         for image, path in zip(content["images"], paths, strict=True):
             if id_text(image) not in merged:
                 add_image(builder, image, ids[id_text(image)], path, by_image.get(id_text(image), []), label)
-        for path in unlisted(images, paths, SUFFIXES, folders):
+        for path in unlisted(images, paths, folders):
             builder.problems.add(UNLISTED, path)
         self.finish(
             annotations, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from detkit.data.datasets.images import image_suffixes
+
 SEARCHED = 200_000
 """Files of a folder that are looked at for one with a similar name."""
 
@@ -121,15 +123,16 @@ def files_below(folder: str) -> Iterator[str]:
             yield os.path.join(parent, file)
 
 
-def unlisted(folder: str, paths: Sequence[str], suffixes: Sequence[str], folders: Folders) -> list[str]:
+def unlisted(folder: str, paths: Sequence[str], folders: Folders) -> list[str]:
     """Image files in the folders of `paths` (or in `folder`) that are not among them, in order."""
+    suffixes = image_suffixes()
     there = {os.path.dirname(path) for path in paths} or {folder}
     taken = set(paths)
     return [
         path
         for parent in sorted(there)
         for name in sorted(folders.names(parent))
-        if name.lower().endswith(tuple(suffixes)) and (path := str(Path(parent) / name)) not in taken
+        if name.lower().endswith(suffixes) and (path := str(Path(parent) / name)) not in taken
     ]
 
 

@@ -30,7 +30,7 @@ UNSELECTED = Kind("objects are left out because class_names does not list their 
 IGNORED = Kind("objects are ignore regions because ignore_classes lists their class", lost=True)
 EMPTY = Kind("images without objects are left out (keep_empty: false)", lost=True)
 MERGED = Kind("image entries repeat a file and are merged into its first entry")
-NO_SCORE = Kind("objects have an area below zero: training uses them, evaluation ignores them, as pycocotools does")
+NO_SCORE = Kind("objects have an area below zero: evaluation ignores them, as pycocotools does")
 BAD_AREA = Kind("objects have no usable area; that of the box is used")
 BAD_IDS = Kind("annotation ids are missing or used twice; nothing depends on them", quiet=True)
 FROM_MASK = Kind("boxes are missing and derived from the segmentation")

@@ -7,9 +7,11 @@ from typing import Any
 
 from detkit.data.datasets.base import DetectionDataset, named_classes
 from detkit.data.datasets.files import Folders, check_files, unlisted
+from detkit.data.datasets.images import images_by_stem
 from detkit.data.datasets.problems import UNLISTED
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder, some
 from detkit.data.datasets.voc_file import annotation_files, near_stem, read_split, read_xml
+from detkit.files import PathStr
 from detkit.registry import DATASETS
 
 
@@ -27,7 +29,7 @@ class VocDataset(DetectionDataset):
     def __init__(
         self,
         *,
-        root: str,
+        root: PathStr,
         split: str,
         class_names: list[str] | None = None,
         class_map: dict[str, str] | None = None,
@@ -44,7 +46,7 @@ class VocDataset(DetectionDataset):
             raise ValueError(f"{name}: no file in Annotations has an object, so there is nothing to detect")
         classes = named_classes(list(enumerate(found)), None, name)
         label = {n: k for k, n in enumerate(classes.names)}
-        files = image_files(Path(root) / "JPEGImages")
+        files = images_by_stem(Path(root) / "JPEGImages")
         builder = RecordsBuilder(name, bad_boxes)
         for i, stem in enumerate(stems):
             objects = parsed[stem]["objects"]
@@ -65,7 +67,7 @@ class VocDataset(DetectionDataset):
         folders, folder = Folders(), str(Path(root) / "JPEGImages")
         paths = builder.paths()
         annotated = [str(path) for stem, path in files.items() if stem in parsed]
-        for path in unlisted(folder, [*paths, *annotated], SUFFIXES, folders):
+        for path in unlisted(folder, [*paths, *annotated], folders):
             builder.problems.add(UNLISTED, path)
         self.finish(
             name, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
@@ -92,15 +94,3 @@ def read_annotations(folder: Path, stems: list[str], name: str) -> dict[str, dic
     if lacking:
         raise FileNotFoundError(f"{name}: {len(lacking)} images have no file in Annotations: {some(lacking)}")
     return {p.stem: read_xml(p) for p in files}
-
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
-
-
-def image_files(folder: Path) -> dict[str, Path]:
-    """Image name without suffix -> file; a name in several formats gives the one named first in SUFFIXES."""
-    found: dict[str, Path] = {}
-    there = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES] if folder.is_dir() else []
-    for path in sorted(there, key=lambda p: (SUFFIXES.index(p.suffix.lower()), p.name)):
-        found.setdefault(path.stem, path)
-    return found
