@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from detkit import __version__
 from detkit.arguments import nearest
+from detkit.quiet import hush_libraries
 
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("detkit.train.cli", "train a detector from a config"),
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"error: unknown verb {verb!r}{nearest(verb, list(VERBS))} Verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    hush_libraries()
     location, line = VERBS[verb]
     module_name, _, prefix = location.partition(":")
     module = importlib.import_module(module_name)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import logging
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -27,6 +28,8 @@ PLUGIN_GROUP = "detkit.plugins"
 imported: list[str] = []
 """Plugins and `imports:` entries that were loaded so far; shown when a name is not found."""
 _plugins_loaded: list[bool] = []
+LOADING = threading.RLock()
+"""Held while built-in parts are imported."""
 
 
 class Registry:
@@ -43,7 +46,7 @@ class Registry:
         self.name, self.base, self.location, self.derived = name, base, location, dict(derived or {})
         self.light = light
         self._entries: dict[str, Entry] = {}
-        self._loaded = False
+        self._loaded = self._is_loading = False
 
     def __repr__(self) -> str:
         return f"Registry({self.name!r}, {len(self._entries)} parts)"
@@ -106,16 +109,19 @@ class Registry:
         """Imports the built-in parts, once."""
         if self._loaded:
             return
-        self._loaded = True  # before the imports: parts that register may look names up
-        try:
-            package = importlib.import_module(self.location)
-            prefix = f"{self.location}."
-            for module in pkgutil.walk_packages(getattr(package, "__path__", []), prefix, onerror=_raise):
-                if not any(part.startswith("_") for part in module.name.removeprefix(prefix).split(".")):
-                    importlib.import_module(module.name)
-        except BaseException:
-            self._loaded = False
-            raise
+        with LOADING:
+            if self._loaded or self._is_loading:  # parts that register may look names up
+                return
+            self._is_loading = True
+            try:
+                package = importlib.import_module(self.location)
+                prefix = f"{self.location}."
+                for module in pkgutil.walk_packages(getattr(package, "__path__", []), prefix, onerror=_raise):
+                    if not any(part.startswith("_") for part in module.name.removeprefix(prefix).split(".")):
+                        importlib.import_module(module.name)
+                self._loaded = True  # only now: other threads wait until all parts are there
+            finally:
+                self._is_loading = False
 
     def names(self) -> list[str]:
         """Registered names, sorted."""

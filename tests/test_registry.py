@@ -257,3 +257,23 @@ def test_a_broken_plugin_is_named(plugins):
             ImportError, match=r"plugin 'mine' \(my_package.parts\) can't be imported: RuntimeError: no such"
         ):
             load_plugins()
+
+
+def test_threads_that_ask_at_once_all_find_the_built_in_parts():
+    program = """
+import sys, threading
+from detkit.registry import REGISTRIES
+sys.setswitchinterval(1e-6)
+found, start = [], threading.Barrier(8)
+def ask(k):
+    start.wait()
+    for i in range(len(REGISTRIES)):
+        r = REGISTRIES[(i + k) % len(REGISTRIES)]
+        found.append((r.name, tuple(r.names())))
+threads = [threading.Thread(target=ask, args=(k,)) for k in range(8)]
+[t.start() for t in threads]; [t.join() for t in threads]
+assert len(found) == 8 * len(REGISTRIES), len(found)
+for r in REGISTRIES:
+    assert {names for name, names in found if name == r.name} == {tuple(r.names())}, r
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -47,6 +48,7 @@ class TorchvisionAnchors(AnchorGenerator):
             [torch.tensor(image_shape[0] // h, device=device), torch.tensor(image_shape[1] // w, device=device)]
             for h, w in level_shapes
         ]
-        self.generator.set_cell_anchors(torch.float32, device)
-        anchors: list[Tensor] = self.generator.grid_anchors([list(shape) for shape in level_shapes], strides)
+        generator = copy.copy(self.generator)  # setting the cells' boxes changes it, and other threads may use it
+        generator.set_cell_anchors(torch.float32, device)
+        anchors: list[Tensor] = generator.grid_anchors([list(shape) for shape in level_shapes], strides)
         return anchors

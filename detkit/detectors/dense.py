@@ -139,14 +139,15 @@ class DenseDetector(nn.Module):
     def _anchors_for(
         self, shapes: list[tuple[int, int]], image_shape: tuple[int, int], device: torch.device
     ) -> list[Tensor]:
-        key = (*shapes, image_shape, device)
-        if key not in self._anchor_cache:
-            if len(self._anchor_cache) >= ANCHOR_CACHE:
-                self._anchor_cache.pop(next(iter(self._anchor_cache)))
+        key, known = (*shapes, image_shape, device), self._anchor_cache
+        if key not in known:
             # Not as inference tensors, even if asked for in inference mode: training reads them later.
             with torch.inference_mode(False), torch.no_grad():
-                self._anchor_cache[key] = self.anchors(shapes, image_shape, device)
-        return self._anchor_cache[key]
+                found = self.anchors(shapes, image_shape, device)
+            # A new table in place of the old one, which other threads may be reading.
+            known = {**dict(list(known.items())[1 - ANCHOR_CACHE :]), key: found}
+            self._anchor_cache = known
+        return known[key]
 
 
 def quality_of(assigned: list[Assignment], image: Tensor, row: Tensor, overlap: Tensor) -> Tensor:

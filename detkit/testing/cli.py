@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--import", dest="imports", action="append", default=[], help="file or module that registers it"
     )
+    parser.add_argument(
+        "--verbose", action="store_true", help="show what the part and its libraries print, below the table"
+    )
     parser.add_argument("--list", action="store_true", help="show the checks and why each matters, run none")
 
 
@@ -22,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints a table of checks; 1 if one failed."""
     from detkit.arguments import nearest
     from detkit.config import import_entry
+    from detkit.quiet import captured, wanted
     from detkit.registry import REGISTRIES
     from detkit.testing import CONTRACTS
 
@@ -37,19 +42,25 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.part is None:
         raise ValueError(f"which part of {args.registry}? Give its name, or --list to see the checks")
-    for entry in args.imports:
-        import_entry(entry, Path.cwd(), "--import")
     registry = next(r for r in REGISTRIES if r.name == args.registry)
-    registry.get(args.part)
     node = {"type": args.part, **_values(args.values)}
 
     def factory(**derived: Any) -> Any:
         return registry.build(node, **derived)
 
     factory.__name__ = args.part
-    contract.subject(factory).build()  # a slip in the arguments is no broken check
-    report = contract(factory, check_all=True)
-    print(report)
+    with captured() as said:
+        for entry in args.imports:
+            import_entry(entry, Path.cwd(), "--import")
+        registry.get(args.part)
+        contract.subject(factory).build()  # a slip in the arguments is no broken check
+        report = contract(factory, check_all=True)
+    print(report, flush=True)
+    if lines := said.text.splitlines():
+        if args.verbose or wanted():
+            print(f"\n{args.part} and its libraries printed:\n{said.text}", file=sys.stderr)
+        else:
+            print(f"({args.part} and its libraries printed {len(lines)} lines; --verbose shows them)")
     return 1 if report.failed else 0
 
 

@@ -13,10 +13,13 @@ from torch import Tensor
 from detkit.data.datasets.records import ANY_CLASS
 from detkit.data.transforms.base import apply
 from detkit.structures import Targets
+from detkit.testing.memory import expect_no_counter
 from detkit.testing.modules import add_copy_check
 from detkit.testing.report import Contract, Subject, expect, must_not_raise
 
 SAMPLES = 20
+ORDERED = 24
+"""Images that a transform sees in two orders."""
 check_dataset = Contract("dataset")
 check_transform = Contract("transform")
 
@@ -72,6 +75,23 @@ def images_are_rgb_of_the_stated_size(s: Subject) -> None:
                f"image {i} is {image.width}x{image.height}, its record says {width}x{height}")  # fmt: skip
 
 
+@check_dataset.check("workers read images in another order after a resume, and each reads a part of them only.")
+def order_of_reading_does_not_matter(s: Subject) -> None:
+    def read(part: Any, i: int) -> list[Tensor]:
+        found = part.records.annotation(i)
+        values = (part.load_image(i), found.boxes, found.labels, found.is_ignore, part.records.sizes[i])
+        return [torch.tensor(np.asarray(v)) for v in values]
+
+    part, content, order = s.build(), s.part.content_hash(), list(_some(s))
+    first = {i: read(part, i) for i in order}
+    for other, what in ((part, "after all others"), (s.build(), "by a new data set that reads the last image first")):
+        for i in reversed(order):
+            same = all(torch.equal(a, b) for a, b in zip(read(other, i), first[i], strict=True))
+            expect(same, f"image {i} or its annotation differs when it is read {what}")
+    expect_no_counter(s.build, read, first)
+    expect(part.content_hash() == content, "reading changes the content hash: --resume would refuse the run's own data")
+
+
 @check_dataset.check("worker processes get a pickled copy.")
 def a_pickled_copy_is_the_same(s: Subject) -> None:
     if "<locals>" in type(s.part).__qualname__:
@@ -84,6 +104,11 @@ def a_pickled_copy_is_the_same(s: Subject) -> None:
 
 
 def _transformed(s: Subject, seed: int, boxes: Tensor, pixels: Any = None) -> tuple[Tensor, Targets]:
+    return apply_seeded(s.part, seed, boxes, pixels)
+
+
+def apply_seeded(part: Any, seed: int, boxes: Tensor, pixels: Any = None) -> tuple[Tensor, Targets]:
+    """One transform alone, all generators begun at `seed`; an image of noise unless `pixels` are given."""
     from PIL import Image
 
     if pixels is None:
@@ -93,7 +118,30 @@ def _transformed(s: Subject, seed: int, boxes: Tensor, pixels: Any = None) -> tu
     random.seed(seed)
     labels = torch.arange(len(boxes)) % 3
     ignore = torch.zeros(len(boxes), dtype=torch.bool)
-    return apply([s.part], Image.fromarray(pixels), boxes, labels, ignore)
+    return apply([part], Image.fromarray(pixels), boxes, labels, ignore)
+
+
+@check_transform.check(
+    "an image's augmentation would depend on the images before it, which a resumed run has not seen."
+)
+def order_of_images_does_not_matter(s: Subject) -> None:
+    def run(part: Any, k: int) -> tuple[Tensor, ...]:
+        pixels = np.random.default_rng(k).integers(0, 256, (96 + 8 * (k % 3), 128, 3), dtype=np.uint8)
+        image, found = apply_seeded(part, k, BOXES[: 1 + k % 3], pixels)
+        return image, found.boxes, found.labels
+
+    def compare(s: Subject) -> None:
+        part, order = s.build(), list(range(ORDERED))
+        first = {k: run(part, k) for k in order}
+        for other, what in ((part, "again, after others"), (s.build(), "by a new transform, in another order")):
+            for k in reversed(order):
+                same = all(
+                    a.shape == b.shape and torch.equal(a, b) for a, b in zip(run(other, k), first[k], strict=True)
+                )
+                expect(same, f"image {k} of {ORDERED} with its own seed differs when it is transformed {what}")
+        expect_no_counter(s.build, run, first)
+
+    _with_states_kept(compare, s)
 
 
 SLACK = 2.0

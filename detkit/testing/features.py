@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detkit.structures import FeatureShape
+from detkit.testing.memory import Call, add_memory_checks
 from detkit.testing.modules import Inputs, add_copy_check, add_forward_checks, add_module_checks, expect_same, tensors
 from detkit.testing.report import Contract, Subject, expect, must_not_raise
 
@@ -228,7 +229,31 @@ def same_shape_same_anchors(s: Subject) -> None:
 INPUTS: dict[str, Inputs] = {"backbones": _images, "necks": _features, "heads": _levels}
 """Name of a registry -> what its modules are called with."""
 
-add_module_checks(check_backbone, _images)
-add_module_checks(check_neck, _features)
-add_module_checks(check_head, _levels)
+
+def _step(inputs: Inputs) -> Call:
+    """A training step of a module with weights, or its outputs in eval mode."""
+
+    def call(s: Subject, part: Any, k: int) -> Any:
+        value = inputs(s, SIZES[0] if k % 3 else (64, 96))
+        if not part.training:
+            with torch.no_grad():
+                return tensors(part(value))
+        part.zero_grad()
+        outputs = tensors(part(value))
+        if any(o.requires_grad for o in outputs):
+            torch.stack([(o * torch.randn_like(o)).sum() for o in outputs]).sum().backward()  # type: ignore[no-untyped-call]
+        return [*(o.detach() for o in outputs), *(p.grad for p in part.parameters() if p.grad is not None)]
+
+    return call
+
+
+def _anchor_call(s: Subject, part: Any, k: int) -> Any:
+    image = (64 + 32 * (k % 3), 96)
+    return part([(-(-image[0] // t), -(-image[1] // t)) for t in s.derived["strides"]], image, torch.device("cpu"))
+
+
+for _contract, _inputs in ((check_backbone, _images), (check_neck, _features), (check_head, _levels)):
+    add_module_checks(_contract, _inputs)
+    add_memory_checks(_contract, _step(_inputs), calls=6)
 add_copy_check(check_anchor_generator)
+add_memory_checks(check_anchor_generator, _anchor_call)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED
+from detkit.testing.memory import add_memory_checks
 from detkit.testing.modules import Largest, add_copy_check
 from detkit.testing.report import Broken, Contract, Subject, expect, must_not_raise
 
@@ -288,5 +291,41 @@ def says_what_it_divides_by(s: Subject) -> None:
     expect(bool(s.part.meaning), "meaning is empty")
 
 
+def _end_of_step(part: Any, total: Tensor, of: Tensor) -> list[Tensor]:
+    """Sum and gradients of a training step, after which the loss is told that it ends; the sum alone in eval mode."""
+    if not part.training:
+        return [total.detach()]
+    part.zero_grad()
+    total.backward()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        part.end_step(part.take_gathered())
+    gradients = [of.grad, *(p.grad for p in part.parameters())]
+    return [total.detach(), *(g for g in gradients if g is not None)]
+
+
+def _class_step(s: Subject, part: Any, k: int) -> Any:
+    labels = _labels().roll(k, dims=1)
+    logits = torch.randn(IMAGES, ANCHORS, part.num_columns(CLASSES), requires_grad=True)
+    quality = torch.where(labels >= 0, 0.7, 0.0) if part.uses_quality else None
+    return [*_end_of_step(part, part(logits, labels, quality), logits), part.scores(logits.detach())]
+
+
+def _box_step(s: Subject, part: Any, k: int) -> Any:
+    anchors, boxes = _positives(4 + k % 9)
+    deltas = (0.3 * torch.randn(len(boxes), 4)).requires_grad_()
+    return _end_of_step(part, part(deltas, anchors, boxes, DeltaCoder()), deltas)
+
+
+def _normalizer_step(s: Subject, part: Any, k: int) -> Any:
+    labels = torch.where(torch.rand(IMAGES, ANCHORS) < 0.1, 1, BACKGROUND)
+    with torch.no_grad():
+        weights, total = part.image_weights(labels), part(labels)
+        found = [total, *([] if weights is None else [weights])]
+        return [*found, part.divisor(total.double())] if part.training else found
+
+
 for _contract in (check_class_loss, check_box_loss, check_normalizer):
     add_copy_check(_contract)
+add_memory_checks(check_class_loss, _class_step, assemble=lambda part: part.num_columns(CLASSES))
+add_memory_checks(check_box_loss, _box_step)
+add_memory_checks(check_normalizer, _normalizer_step)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from detkit.anchors.octave import OctaveAnchors
 from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from detkit.testing.memory import add_memory_checks
 from detkit.testing.modules import Largest, add_copy_check
 from detkit.testing.report import Contract, Subject, expect, must_not_raise
 
@@ -225,5 +228,25 @@ def takes_nothing(s: Subject) -> None:
     expect(len(keep) == 0, f"{len(keep)} boxes kept of none")
 
 
-for _contract in (check_assigner, check_coder, check_nms):
+def _assign_call(s: Subject, part: Any, k: int) -> Any:
+    (anchors, sizes), targets = _anchors(128), _targets(1 + k % 5)
+    scores, deltas = torch.rand(len(anchors), CLASSES), 0.1 * torch.randn(len(anchors), 4)
+    with torch.no_grad():
+        found = part(anchors, sizes, targets, lambda: scores, deltas, DeltaCoder())
+    return [found.labels, found.matched, *([] if found.quality is None else [found.quality])]
+
+
+def _code_call(s: Subject, part: Any, k: int) -> Any:
+    anchors, boxes = _boxes(5 + k % 3), _boxes(5 + k % 3)
+    return [part.encode(boxes, anchors), part.decode(0.1 * torch.randn(len(boxes), 4), anchors)]
+
+
+def _suppress_call(s: Subject, part: Any, k: int) -> Any:
+    count = 20 + k % 5
+    keep, scores = part(_boxes(count), torch.rand(count), torch.arange(count) % CLASSES)
+    return [keep, scores]
+
+
+for _contract, _call in ((check_assigner, _assign_call), (check_coder, _code_call), (check_nms, _suppress_call)):
     add_copy_check(_contract)
+    add_memory_checks(_contract, _call)

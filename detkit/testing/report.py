@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from detkit.quiet import from_library
 
 SEED = 7
 """Of every check, so that what was seen once is seen again."""
@@ -201,8 +205,16 @@ def _copied(part: nn.Module) -> nn.Module | None:
         return None
 
 
+USER_LINE = re.compile(r'^ *File "(.+)", line (\d+), in .+\n *(.+)$', re.MULTILINE)
+"""How torch's compiler and exporter name a line of the part's file in their messages."""
+
+
 def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    """The cause in one line, with the line of the user's file that a compiler's message names further down."""
+    text = str(error)
+    lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):  # a headline only, as that of load_state_dict
         return f"{lines[0]} {lines[1].strip()}"
-    return lines[0] if lines else "no message"
+    named = [m for m in USER_LINE.findall(text) if not from_library(m[0])]
+    where = f" ({Path(named[-1][0]).name}:{named[-1][1]}: {named[-1][2]})" if named and len(lines) > 1 else ""
+    return f"{lines[0]}{where}" if lines else "no message"

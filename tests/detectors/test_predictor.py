@@ -1,4 +1,8 @@
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from PIL import Image
 from detkit.cli import main
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
+from detkit.detectors.dense import ANCHOR_CACHE
 from detkit.detectors.predictor import Predictor, as_pil
 from detkit.structures import ClassMap
 
@@ -15,16 +20,21 @@ CLASSES = ClassMap(("cat", "dog"), (7, 3))
 BASE = "configs/base/retinanet.yaml"
 
 
+SMALL = [
+    "neck.channels=32", "head.num_convs=0", "losses.classification.prior=0.3", "postprocess.max_detections=7",
+    "data.val={dataset: {type: ShapesDataset}, transforms: [{type: ResizeShortestEdge, short: 64}]}",
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def predictor():
-    from pathlib import Path
+    return small_predictor([])
 
-    config = load_config(
-        Path(__file__).resolve().parents[2] / BASE,
-        ["backbone.depth=18", "backbone.norm=gn", "neck.channels=32", "head.num_convs=0",
-         "losses.classification.prior=0.3", "postprocess.max_detections=7",
-         "data.val={dataset: {type: ShapesDataset}, transforms: [{type: ResizeShortestEdge, short: 64}]}"],
-    )  # fmt: skip
+
+def small_predictor(overrides):
+    own = any(o.startswith("backbone=") for o in overrides)
+    backbone = [] if own else ["backbone.depth=18", "backbone.norm=gn"]
+    config = load_config(Path(__file__).resolve().parents[2] / BASE, [*backbone, *SMALL, *overrides])
     torch.manual_seed(0)
     return Predictor(build_detector(config, 2).eval(), config, CLASSES, batch_size=2)
 
@@ -159,3 +169,65 @@ def test_what_is_not_there_is_named(checkpoint, tmp_path, capsys):
     assert main(["predict", str(checkpoint), "x.jpg", "--score", "2"]) == 2
     assert "--score 2.0" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "none.pt"), str(tmp_path)]) == 2
+
+
+def in_threads(work, count=8):
+    """What `work(k)` gives for k threads that begin together and are interrupted often."""
+    start, interval = Barrier(count), sys.getswitchinterval()
+
+    def run(k):
+        start.wait()
+        return work(k)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(run, range(count)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        ["anchors={type: TorchvisionAnchors}"],
+        ["backbone={type: TimmBackbone, name: resnet10t}", "neck.extra_levels=0", "nms={type: SoftNMS}"],
+        ["backbone={type: TorchvisionBackbone, name: mobilenet_v3_small}", "nms={type: MatrixNMS}"],
+    ],
+    ids=["own", "torchvision's anchors", "timm's backbone", "torchvision's backbone"],
+)
+def test_many_threads_with_many_shapes_find_what_one_thread_finds(parts):
+    parts = [*parts, "data.val.transforms=[]", "data.loader.size_divisor=8"]
+    shared, alone = small_predictor(parts), small_predictor(parts)
+    sides = [(32 + 8 * (k % 5), 32 + 8 * (k // 5)) for k in range(15)]
+    images = [np.random.default_rng(k).integers(0, 256, (*side, 3), dtype=np.uint8) for k, side in enumerate(sides)]
+    want = [alone(image)[0] for image in images]
+    orders = [np.roll(np.arange(len(images)), k).tolist() for k in range(8)]
+    for order, seen in zip(orders, in_threads(lambda k: [shared(images[i])[0] for i in orders[k]]), strict=True):
+        for i, found in zip(order, seen, strict=True):
+            equal(found, want[i])
+    assert sum(map(len, want)) > 0
+
+
+def test_threads_that_ask_for_more_shapes_than_are_remembered_get_the_anchors_of_theirs(predictor):
+    detector, cpu = predictor.detector, torch.device("cpu")
+    levels = [[(-(-side // s),) * 2 for s in (8, 16, 32, 64, 128)] for side in range(32, 32 + 8 * 24, 8)]
+    want = [torch.cat(detector.anchors(shapes, (8 * shapes[0][0],) * 2, cpu)) for shapes in levels]
+
+    def work(k):
+        order = np.random.default_rng(k).integers(0, len(levels), 150).tolist()
+        return [(i, torch.cat(detector._anchors_for(levels[i], (8 * levels[i][0][0],) * 2, cpu))) for i in order]
+
+    for seen in in_threads(work):
+        assert all(torch.equal(found, want[i]) for i, found in seen)
+    assert len(detector._anchor_cache) <= ANCHOR_CACHE
+
+
+def test_the_anchor_cache_keeps_the_newest_shapes_and_gives_the_same_tensors_again(predictor):
+    detector, cpu = predictor.detector, torch.device("cpu")
+    levels = [[(side,) * 2] * 5 for side in range(1, ANCHOR_CACHE + 3)]
+    kept = [detector._anchors_for(shapes, (64, 64), cpu)[0] for shapes in levels]
+    assert detector._anchors_for(levels[-1], (64, 64), cpu)[0] is kept[-1]
+    assert detector._anchors_for(levels[0], (64, 64), cpu)[0] is not kept[0]
+    assert len(detector._anchor_cache) == ANCHOR_CACHE

@@ -65,7 +65,13 @@ FAULTS = [
         init=lambda self: setattr(self, "classes", ClassMap(("one",), (1,))),
     ),
     fault("datasets", "image_ids_are_unique", "1 images share an id with another", init=same_id_twice),
-    fault("datasets", "same_record_twice", "image 1 differs when it is read again", load_image=drift),
+    fault(
+        "datasets",
+        "same_record_twice",
+        "image 1 differs when it is read again",
+        load_image=drift,
+        also=("order_of_reading_does_not_matter",),
+    ),
     fault(
         "datasets",
         "images_are_rgb_of_the_stated_size",
@@ -95,6 +101,7 @@ FAULTS = [
         "same_seed_same_result",
         r"seed \d gives two results: it draws from a generator of its own",
         __call__=flip_with_own_dice,
+        also=("order_of_images_does_not_matter",),
     ),
     fault(
         "transforms",

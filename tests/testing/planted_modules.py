@@ -15,6 +15,8 @@ OWN_DICE = np.random.default_rng()
 """A generator that no seed reaches."""
 CALLS = count()
 """A memory from call to call; of numbers up to 7, so that those of two forwards are never the same by chance."""
+MEMORY = ("training_state_is_in_the_checkpoint", "evaluation_remembers_nothing")
+"""What a part with a memory of its own breaks besides."""
 
 
 def in_modules(check: str, seen: str, *, head_also: tuple[str, ...] = (), **change: Any) -> list[Fault]:
@@ -47,7 +49,7 @@ FAULTS = [
         "eval_is_deterministic",
         "the same input twice in eval mode: output 0 differs by",
         outputs=lambda self, t: t + 0.01 * (next(CALLS) % 7),
-        also=("eval_looks_at_each_image_alone", "channels_last_gives_the_same", "state_dict_round_trip"),
+        also=("eval_looks_at_each_image_alone", "channels_last_gives_the_same", "state_dict_round_trip", *MEMORY),
     ),
     *in_modules(
         "eval_draws_no_random_numbers",
@@ -120,12 +122,14 @@ FAULTS = [
         "a part with the loaded state against the first: output 0 differs by",
         init=lambda self: self.register_buffer("shift", 0.1 * torch.randn(1), persistent=False),
         outputs=lambda self, t: t + self.shift,
+        also=MEMORY,
     ),
     *in_modules(
         "state_dict_round_trip",
         "loading the saved state into a new part raises RuntimeError: .*late",
         init=keep_as("late", lambda: None),
         outputs=lambda self, t: (self.__dict__.pop("late", 0), self.register_buffer("late", torch.ones(1)), t)[2],
+        also=MEMORY,
     ),
     *in_modules(
         "copies_and_pickles",

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import planted_data
 import planted_features
 import planted_losses
 import planted_matching
+import planted_memory
 import planted_modules
 import pytest
+import torch
 from planted import SOUND, Fault
 
+from detkit.anchors.octave import OctaveAnchors
 from detkit.testing import CONTRACTS, Contract, ContractError
 from detkit.testing.report import describe
 
 FAULTS: list[Fault] = [
     f
-    for table in (planted_modules, planted_features, planted_losses, planted_matching, planted_data)
+    for table in (planted_modules, planted_features, planted_losses, planted_matching, planted_memory, planted_data)
     for f in table.FAULTS
 ]
 PAIRS = {(slot, c.name) for slot, contract in CONTRACTS.items() for c in contract.checks}
@@ -87,3 +91,29 @@ def test_an_exception_that_a_check_did_not_ask_about_is_marked() -> None:
     (result,) = contract(object, check_all=True).results
     assert result.stray
     assert result.seen == "KeyError: 'key'"
+
+
+class Remembers(OctaveAnchors):
+    """Keeps what may be kept: a table by input shape, a counter in a buffer, a picture that nothing is made of."""
+
+    def __init__(self, *, strides: tuple[int, ...]) -> None:
+        super().__init__(strides=strides)
+        self.table: dict[Any, Any] = {}
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, level_shapes: Any, image_shape: Any, device: Any) -> list[torch.Tensor]:
+        if self.training:
+            self.steps += 1
+        key = (*level_shapes, image_shape)
+        if key not in self.table:
+            self.table[key] = super().forward(level_shapes, image_shape, device)
+        self.picture = self.table[key][0].clone()
+        return [b + float(self.steps) / 8 for b in self.table[key]]
+
+
+@pytest.mark.parametrize("check", ["training_state_is_in_the_checkpoint", "evaluation_remembers_nothing"])
+def test_what_a_checkpoint_holds_or_what_changes_nothing_may_be_remembered(check: str) -> None:
+    contract = CONTRACTS["anchors"]
+    (chosen,) = (c for c in contract.checks if c.name == check)
+    result = contract.run_one(contract.subject(Remembers), chosen)
+    assert result.ok, result.seen
