@@ -3,7 +3,7 @@
 Trains as `detkit train` does, and notes what the bench needs: in start.json what the run began with
 (hashes of weights and images, the first gradients), in detections.npz what the detector finds, in
 matches.npz which of it is right, in diagnosis.json where its loss comes from, and last in cell.json that all
-of it is there.
+of it is there, with the hash of every file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import time
 import zipfile
 import zlib
+from collections.abc import Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,18 @@ import torch
 from torch import Tensor, nn
 
 from detkit.compare.diagnosis import diagnose
+from detkit.compare.evidence import (
+    CELL,
+    DETECTIONS,
+    DIAGNOSIS,
+    FILES,
+    MATCHES,
+    START,
+    file_hashes,
+    sizes_hash,
+    truth_hash,
+    validation_hash,
+)
 from detkit.compare.matches import match, save_matches
 from detkit.config import Config, load_config
 from detkit.data.build import usable_dataset
@@ -34,7 +47,7 @@ from detkit.data.loader import LoaderOptions, build_train_loader
 from detkit.data.random import at_position
 from detkit.distributed.environment import Place
 from detkit.distributed.group import Meeting
-from detkit.evaluate.coco import Shard
+from detkit.evaluate.coco import Shard, ground_truth_from
 from detkit.evaluate.run import collect
 from detkit.structures import Batch
 from detkit.train.checkpoint import saved_steps
@@ -46,38 +59,55 @@ from detkit.train.trainer import NonFiniteLossError
 
 log = logging.getLogger("detkit")
 
-START, CELL = "start.json", "cell.json"
-DETECTIONS, MATCHES, DIAGNOSIS = "detections.npz", "matches.npz", "diagnosis.json"
 HASHED_BATCHES = 2
 FINISHED, DIVERGED_RUN = "finished", "diverged"
 
 
-def run_cell(config: Config, folder: Path) -> int:
-    """Trains, or goes on with a training that was cut off; gives back the exit code."""
-    resume = bool(saved_steps(folder)) and (folder / START).exists()
+def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
+    """Trains, or resumes a training that was cut off; gives back the exit code. allow: see `detkit train --allow`."""
+    resume = bool(saved_steps(folder)) and is_json(folder / START)
+    for name in (CELL, RESULT, DETECTIONS, MATCHES, DIAGNOSIS):
+        (folder / name).unlink(missing_ok=True)  # the end is made again from the checkpoint, never believed
     prepare_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
-        session = make_session(config, folder, resume=resume)
+        session = make_session(config, folder, resume=resume, allow=allow)
         if not resume:
             write_json(folder / START, beginning(session))
         try:
             code = session.run()
         except NonFiniteLossError as error:
             log.error("%s", error)
-            write_json(folder / CELL, {"status": DIVERGED_RUN, "error": str(error)})
+            end(folder, {"status": DIVERGED_RUN, "error": str(error)})
             return DIVERGED
         if code == 0:
             finish(session)
     return code
 
 
-def make_session(config: Config, folder: Path, *, resume: bool, held_out: bool = False) -> Session:
+def end(folder: Path, content: dict[str, Any]) -> None:
+    """Writes cell.json, which says how the run ended and what its files were then."""
+    write_json(folder / CELL, {**content, FILES: file_hashes(folder)})
+
+
+def is_json(path: Path) -> bool:
+    """Whether a file is there and can be read."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def make_session(
+    config: Config, folder: Path, *, resume: bool, held_out: bool = False, allow: Sequence[str] = ()
+) -> Session:
     """The training of a cell: one process. held_out: on a part of the training data, validated on the rest."""
     device = set_up_torch(config.options("train"))
     data_sets = hold_out(usable_dataset(config, "train", early=True)) if held_out else None
     return Session(
-        config, folder, resume=resume, init_weights=None, meeting=Meeting(Place()), device=device, data_sets=data_sets
-    )
+        config, folder, resume=resume, init_weights=None, meeting=Meeting(Place()), device=device,
+        data_sets=data_sets, allow=allow,
+    )  # fmt: skip
 
 
 def hold_out(dataset: DetectionDataset) -> tuple[DetectionDataset, DetectionDataset]:
@@ -119,7 +149,8 @@ def finish(session: Session) -> None:
         "peak_memory_mb": result["peak_memory_mb"],
         "train_seconds": result["train_seconds"],
     }
-    write_json(folder / CELL, {"status": FINISHED, "error": None, "cost": cost})
+    validation = validation_hash(session.val_set)
+    end(folder, {"status": FINISHED, "error": None, "cost": cost, "validation": validation})
 
 
 def damage(folder: Path) -> str | None:
@@ -172,6 +203,9 @@ def beginning(session: Session) -> dict[str, Any]:
         "images": digest(*(x for batch in batches for x in tensors_of(batch))),
         "classes": list(session.classes.names),
         "data": [session.train_set.records.content_hash(), session.val_set.records.content_hash()],
+        "sizes": sizes_hash(session.train_set),
+        "truth": truth_hash(ground_truth_from(session.val_set)),
+        "validation": validation_hash(session.val_set),
         "step0": first_step(session, batches[0]),
         "train": session.train_set.summary(),
         "val": session.val_set.summary(),
@@ -269,13 +303,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--trial", action="store_true", help="train on a part of the training data, validate on the rest"
     )
+    parser.add_argument("--allow", action="append", default=[], help="as of detkit train")
     args, overrides = parser.parse_known_args(argv)
     config = load_config(args.config, [f"seed={args.seed}", *overrides])
     if args.measure:
         print(json.dumps(measure(config, args.output)))
         return 0
     try:
-        return run_trial(config, args.output) if args.trial else run_cell(config, args.output)
+        return run_trial(config, args.output) if args.trial else run_cell(config, args.output, args.allow)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

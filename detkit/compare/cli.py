@@ -18,8 +18,9 @@ EPILOG = """examples:
   detkit compare report runs/compare-shapes
   detkit compare report runs/first runs/second --output runs/both
 
-It may be stopped anywhere: the same command goes on. exit codes: 0 every run finished or diverged; 1 some run
-failed (the reports say which, and withhold the verdict); 2 wrong input; 130 after Ctrl-C"""
+It may be stopped anywhere: the same command continues it. exit codes, of a bench and of `report`: 0 no verdict is
+withheld; 1 one is (a run failed or is missing, the baseline diverged, the runs were not given the same, a file was
+changed afterwards), and the reports say why; 2 wrong input; 130 after Ctrl-C"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,12 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tune", default="", metavar="weight,lr",
                         help="each variant first chooses these for itself, on held-out training data")  # fmt: skip
     parser.add_argument("--title", help="headline of the report")
-    parser.add_argument("--allow", default="", metavar="data,code,config", help="with report: what may differ")
+    parser.add_argument("--allow", default="", metavar="data,code,config",
+                        help="what may differ between runs and is shown; without `report`, code alone: runs that were "
+                        "cut off resume although it has changed")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the plan, and the time it will take")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the bench, or writes the report of one anew."""
+    """Runs the bench, or writes the report of one again."""
     with on_stdout():
         return report(args) if args.config == "report" else bench(args)
 
@@ -64,7 +67,7 @@ def on_stdout() -> Iterator[None]:
 
 def bench(args: argparse.Namespace) -> int:
     """Plans, and runs what isn't done."""
-    from detkit.compare.launchers import LAUNCHERS
+    from detkit.compare.launchers import LAUNCHERS, SHARES
     from detkit.compare.plan import make_plan
     from detkit.compare.run import describe, run_bench
 
@@ -77,13 +80,14 @@ def bench(args: argparse.Namespace) -> int:
         baseline=args.baseline, title=args.title,
     )  # fmt: skip
     folder = args.output or Path("runs") / f"compare-{Path(args.config).stem}"
-    tune = words_of("--tune", args.tune, TUNABLE)
+    tune, share = words_of("--tune", args.tune, TUNABLE), SHARES[args.launcher]
+    allow = words_of("--allow, in a bench", args.allow, ("code",))
     if args.dry_run:
-        print(describe(plan, folder, jobs=args.jobs, tune=tune))
+        print(describe(plan, folder, jobs=args.jobs, tune=tune, share=share))
         return 0
     command = shlex.join(["detkit", *sys.argv[1:]])
     return run_bench(plan, folder, jobs=args.jobs, command=command, launcher=LAUNCHERS[args.launcher],
-                     tune=tune)  # fmt: skip
+                     tune=tune, share=share, allow=allow)  # fmt: skip
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -108,9 +112,8 @@ def words_of(option: str, text: str, known: tuple[str, ...]) -> list[str]:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Writes the reports of a bench again from its runs, or those of several benches together."""
-    from detkit.compare.collect import collect_results
-    from detkit.compare.report import write_reports
+    """Writes the reports of one bench or several again from the runs, and says the verdicts."""
+    from detkit.compare.run import report as write_report
 
     folders = [Path(text) for text in args.variants]
     allow = words_of("--allow", args.allow, MAY_DIFFER)
@@ -118,6 +121,4 @@ def report(args: argparse.Namespace) -> int:
         raise ValueError("detkit compare report takes the folder of a bench, or several")
     if len(folders) > 1 and args.output is None:
         raise ValueError("--output: where should the report of several benches go?")
-    for path in write_reports(collect_results(folders, allow=allow), args.output or folders[0]):
-        print(path)
-    return 0
+    return write_report(folders, args.output or folders[0], allow)

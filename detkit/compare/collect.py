@@ -5,21 +5,45 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
 
-from detkit.compare.cell import CELL, DETECTIONS, DIAGNOSIS, FINISHED, MATCHES, START, UNREADABLE, damage
+from detkit.compare.cell import FINISHED, UNREADABLE, damage
 from detkit.compare.diagnosis import merge
 from detkit.compare.errors import CORRECT, judge
-from detkit.compare.fairness import check_configs, fairness
+from detkit.compare.evidence import (
+    CELL,
+    DETECTIONS,
+    DIAGNOSIS,
+    MATCHES,
+    START,
+    check_copies,
+    check_figures,
+    check_files,
+    note_again,
+    same_detections,
+    truth_hash,
+)
+from detkit.compare.fairness import check_configs, check_data, check_length, fairness
 from detkit.compare.launchers import CONSOLE
 from detkit.compare.matches import Matches, load_matches, match, save_matches
 from detkit.compare.plan import Cell, Plan, Variant, cell_folder, read_plan, saved
+from detkit.compare.provenance import (
+    MACHINE,
+    VERSIONS,
+    Records,
+    check_code,
+    check_facts,
+    in_words,
+    own_code,
+    read_record,
+    revisions,
+)
 from detkit.compare.run import last_words, state
 from detkit.compare.statistics import analyse
 from detkit.config import Config
@@ -28,8 +52,9 @@ from detkit.evaluate.coco import GroundTruth, Shard, ground_truth_from
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap
 from detkit.train.resume import differences
-from detkit.train.run_folder import CONFIG, ENVIRONMENT, METRICS, RESULT, environment
+from detkit.train.run_folder import CONFIG, METRICS, RESULT
 
+T = TypeVar("T")
 TUNING = "tuning.json"
 CURVE_POINTS = 100
 SAMPLES, SAMPLE_SIDE, SAMPLE_THRESHOLD = 6, 320, 0.3
@@ -58,15 +83,16 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
     }
     starts = {name: {s: cell["start"] for s, cell in runs.items() if cell["start"]} for name, runs in cells.items()}
     states = {name: {s: cell["status"] for s, cell in runs.items()} for name, runs in cells.items()}
-    code = {name: {s: cell["code"] for s, cell in runs.items() if cell["code"]} for name, runs in cells.items()}
-    fair = fairness(plan, starts, code)
-    fair["checks"].insert(1, check_configs(plan, configs_of(finished)))
-    fair["flags"] += twice
     figures = analyse(matched, states, dataset.classes.names, baseline=plan.baseline)
+    fair = fairness(plan, starts)
+    fair["checks"].insert(1, check_configs(plan, configs_of(finished)))
+    records = {run: read_record(where[run].folder) for run, cell in flat(cells).items() if ended(cell)}
+    fair["checks"] += more_checks(plan, where, cells, figures, flat(shards), records, allow)
+    check_one_code(fair["checks"], folders, allow)
+    fair["flags"] += [*twice, *same_detections(flat(shards)), *own_code(records), *changed_truth(starts, truth)]
     if unfair(fair):
         figures = {name: {**found, "versus_baseline": None} for name, found in figures.items()}
     first = next((start for runs in starts.values() for start in runs.values()), None)
-    found = environment()
     return {
         "schema": 1,
         "title": plan.title,
@@ -77,9 +103,9 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
             cell["status"] in ("finished", "diverged") for runs in cells.values() for cell in runs.values()
         ),
         "withheld": withheld(plan, cells, fair),
-        "machine": found["machine"],
-        "versions": found["versions"],
-        "code": ", ".join(sorted({c for runs in code.values() for c in runs.values()})) or found["git"],
+        "machine": in_words(("threads", *MACHINE), records),
+        "versions": in_words(VERSIONS, records),
+        "code": revisions(records),
         "data": {
             "hash": "/".join(first["data"]) if first else None,
             "train": first["train"] if first else None,
@@ -103,6 +129,58 @@ def trained_classes(cells: dict[str, dict[int, dict[str, Any]]]) -> ClassMap | N
     starts = [cell["start"] for runs in cells.values() for cell in runs.values() if cell["start"]]
     names = next((start["classes"] for start in starts if "classes" in start), None)
     return None if names is None else ClassMap(tuple(names), tuple(range(len(names))))
+
+
+def flat(nested: Mapping[str, Mapping[int, T]]) -> dict[tuple[str, int], T]:
+    """Variant -> seed -> value, by (variant, seed)."""
+    return {(name, seed): value for name, runs in nested.items() for seed, value in runs.items()}
+
+
+def ended(cell: Mapping[str, Any]) -> bool:
+    """Whether a run came to its end, so that what it noted counts."""
+    return cell["status"] in ("finished", "diverged")
+
+
+def more_checks(
+    plan: Plan, where: Mapping[tuple[str, int], Cell], cells: Mapping[str, Mapping[int, dict[str, Any]]],
+    figures: Mapping[str, Any], shards: Mapping[tuple[str, int], Shard], records: Records, allow: Sequence[str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Checks on how the runs were made, and on whether their files are what they were."""
+    runs = {run: where[run].folder for run, cell in flat(cells).items() if ended(cell)}
+    finished = {run: folder for run, folder in runs.items() if run in shards}
+    starts = {run: cell["start"] for run, cell in flat(cells).items() if cell["start"]}
+    ends = {run: cell["end"] for run, cell in flat(cells).items() if cell["end"]}
+    computed = {
+        (name, seed): value
+        for name, found in figures.items()
+        for seed, value in zip(cells[name], found["summary"].get("ap", {}).get("values", []), strict=False)
+    }
+    devices = {run: str(record.starts[-1].facts.get("device")) for run, record in records.items() if record.starts}
+    return [
+        check_data(starts, ends, allow),
+        check_code(plan, records, allow),
+        *check_facts(records),
+        check_length(plan, {run: cell["steps"] for run, cell in flat(cells).items() if run in finished}),
+        check_files(runs),
+        check_figures(finished, computed, devices),
+        check_copies(shards),
+    ]
+
+
+def check_one_code(checks: Sequence[dict[str, Any]], folders: Sequence[Path], allow: Sequence[str]) -> None:
+    """Raises ValueError if several benches ran with different code; of a single one, the fairness table shows it."""
+    code = next(check for check in checks if check["name"] == "code")
+    if len(folders) > 1 and code["ok"] is False and "code" not in allow:
+        lines = "\n".join(f"  {line}" for line in code["detail"].split("; "))
+        raise ValueError(f"the runs differ in their code:\n{lines}\n--allow code shows them together all the same.")
+
+
+def changed_truth(starts: Mapping[str, Mapping[int, Mapping[str, Any]]], truth: GroundTruth) -> list[str]:
+    """A sentence if the validation annotations are not what the runs were measured against."""
+    noted = {start["truth"] for start in flat(starts).values() if start.get("truth")}
+    if noted <= {truth_hash(truth)}:
+        return []
+    return ["The validation annotations have changed since the runs: figures are of then, pictures are of now."]
 
 
 def merged(
@@ -168,7 +246,7 @@ def describe_differences(one: Config, other: Config) -> str:
 
 
 def check_alike(cells: dict[str, dict[int, dict[str, Any]]], folders: Sequence[Path], allow: Sequence[str]) -> None:
-    """Raises ValueError if several benches ran on different data or with different code."""
+    """Raises ValueError if several benches ran on different data."""
     if len(folders) == 1:
         return  # the fairness table shows it
     alike("data", runs_by(cells, lambda cell: "/".join(cell["start"]["data"]) if cell["start"] else None), allow)
@@ -176,7 +254,6 @@ def check_alike(cells: dict[str, dict[int, dict[str, Any]]], folders: Sequence[P
     if len(measured) > 1:
         lines = "\n".join(f"  {value}: {', '.join(runs)}" for value, runs in measured.items())
         raise ValueError(f"the runs have different validation images, and can't be compared image by image:\n{lines}")
-    alike("code", runs_by(cells, lambda cell: cell["code"]), allow)
 
 
 def runs_by(
@@ -215,8 +292,8 @@ def withheld(plan: Plan, cells: dict[str, dict[int, dict[str, Any]]], fair: dict
 
 
 def unfair(fair: dict[str, Any]) -> list[dict[str, Any]]:
-    """The failed checks that forbid a verdict. Another revision of the code does not: it may be that of a text."""
-    return [check for check in fair["checks"] if not check["ok"] and check["name"] != "code"]
+    """The failed checks that forbid a verdict; others show what may matter, or what was allowed."""
+    return [check for check in fair["checks"] if check["ok"] is False and check.get("withholds", True)]
 
 
 def read_cell(cell: Cell) -> dict[str, Any]:
@@ -245,7 +322,8 @@ def read_cell(cell: Cell) -> dict[str, Any]:
         "cost": (done or {}).get("cost") or {},
         "step0": start["step0"] if start else None,
         "start": start,
-        "code": (_json(folder / ENVIRONMENT) or {}).get("git"),
+        "end": done,
+        "steps": result.get("step"),
     }
 
 
@@ -298,12 +376,19 @@ def read_shard(folder: Path) -> Shard:
 def read_matches(
     folder: Path, truth: GroundTruth, found: Shard, num_classes: int, options: EvaluatorOptions
 ) -> Matches:
-    """The matches of a finished run; made anew where they are damaged or another detkit kept them otherwise."""
+    """The matches of a finished run; made again where they are damaged or another detkit kept them otherwise."""
     try:
         return load_matches(folder / MATCHES)
     except UNREADABLE:
+        noted = (_json(folder / START) or {}).get("truth")
+        if noted is not None and noted != truth_hash(truth):
+            raise ValueError(
+                f"{folder / MATCHES} is damaged and can't be made again, as the validation annotations have changed "
+                f"since: bring the old annotations back, or delete {folder} and run the bench again"
+            ) from None
         matches = match(truth, found, num_classes, options)
         save_matches(folder / MATCHES, matches)
+        note_again(folder, MATCHES)
         return matches
 
 
@@ -320,7 +405,7 @@ def variant_result(
         "box_loss": losses["box"]["type"],
         "normalizer": losses["normalizer"]["type"],
         "cells": [
-            {key: value for key, value in cell.items() if key not in ("start", "code")} for cell in cells.values()
+            {key: value for key, value in cell.items() if key not in ("start", "end")} for cell in cells.values()
         ],
         "summary": figures["summary"],
         "versus_baseline": figures["versus_baseline"],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from detkit.compare.evidence import check, named
 from detkit.compare.plan import Plan
 from detkit.train.resume import differences, flatten
 
@@ -15,7 +17,6 @@ Starts = Mapping[str, Mapping[int, dict[str, Any]]]
 SHARED = {
     "order": ("order of images", "over the whole training"),
     "images": ("images and augmentation", "every pixel and box of the first batches"),
-    "data": ("data", "annotations of both splits"),
 }
 SECTIONS = (
     "backbone", "neck", "anchors", "head", "assigner", "coder", "losses.classification", "losses.box",
@@ -23,24 +24,19 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def fairness(plan: Plan, starts: Starts, code: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
-    """The "fairness" of results.json: checks, what differs, what is equal, normalisers, flags.
-
-    code: variant -> seed -> source revision.
-    """
+def fairness(plan: Plan, starts: Starts) -> dict[str, Any]:
+    """The "fairness" of results.json: checks, what differs, what is equal, normalisers, flags."""
     configs = {v.name: v.config.to_dict() for v in plan.variants}
     differing = differs(configs)
     keys = [entry["key"] for entry in differing]
     equal = [s for s in SECTIONS if not any(key == s or key.startswith(f"{s}.") for key in keys)]
     normalizers = {name: values["losses"]["normalizer"]["type"] for name, values in configs.items()}
-    revisions = check_code(code)
-    said = [] if revisions["ok"] else [f"Not all runs were made by one revision of the code: {revisions['detail']}."]
     return {
-        "checks": [check_seeds(plan, starts), *check_weights(plan, starts), *check_shared(plan, starts), revisions],
+        "checks": [check_seeds(plan, starts), *check_weights(plan, starts), *check_shared(plan, starts)],
         "differs": differing,
         "normalizers": normalizers,
         "equal": equal,
-        "flags": [*flags(keys, normalizers), *same_configs(plan), *said],
+        "flags": [*flags(keys, normalizers), *same_configs(plan)],
     }
 
 
@@ -72,6 +68,54 @@ def check_configs(plan: Plan, ran: Mapping[tuple[str, int], Mapping[str, Any] | 
             elif keys := [key for key in sorted(differences(asked, config)) if not key.startswith(ELSEWHERE)]:
                 wrong.append(f"{name}, seed {seed}: {', '.join(keys)}")
     return {"name": "config", "ok": not wrong, "detail": "; ".join(wrong) or "every run has that of its variant"}
+
+
+def check_data(
+    starts: Mapping[tuple[str, int], Mapping[str, Any]], ends: Mapping[tuple[str, int], Mapping[str, Any]],
+    allow: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Every run has the same annotations of both splits and the same validation images, from its start to its end.
+
+    starts: start.json by (variant, seed); ends: cell.json. Of training images, the sizes of their files are compared.
+    """
+    wrong: list[str] = []
+    for what, values in (
+        ("training annotations", {run: start["data"][0] for run, start in starts.items()}),
+        ("validation annotations", {run: start["data"][1] for run, start in starts.items()}),
+        ("sizes of the training images", {run: start.get("sizes") for run, start in starts.items()}),
+        ("validation annotations and images at the start", {run: s.get("validation") for run, s in starts.items()}),
+        ("validation annotations and images at the end", {run: end.get("validation") for run, end in ends.items()}),
+    ):
+        wrong += unlike(what, {run: value for run, value in values.items() if value is not None})
+    for run, end in ends.items():
+        before, after = starts.get(run, {}).get("validation"), end.get("validation")
+        if before and after and before != after:
+            wrong.append(
+                f"{named(run)}: the validation data changed while it ran: {before} at its start, {after} at its end"
+            )
+    return check("data", wrong, "equal: annotations of both splits, images of the validation split") | {
+        "withholds": "data" not in allow
+    }
+
+
+def unlike(what: str, values: Mapping[tuple[str, int], Any]) -> list[str]:
+    """A line for every run that does not have the value of most."""
+    if len(set(values.values())) < 2:
+        return []
+    most = Counter(values.values()).most_common(1)[0][0]
+    first = next(run for run, value in values.items() if value == most)
+    return [f"{named(run)}: {what}: {v} where {named(first)} has {most}" for run, v in values.items() if v != most]
+
+
+def check_length(plan: Plan, steps: Mapping[tuple[str, int], Any]) -> dict[str, Any]:
+    """Every run trained as long as its config says. steps: by (variant, seed), None where a run doesn't say."""
+    asked = {variant.name: int(variant.config.require("train.iterations")) for variant in plan.variants}
+    wrong = [
+        f"{named(run)}: {done} of {asked[run[0]]} steps"
+        for run, done in steps.items()
+        if done not in (None, asked[run[0]])
+    ]
+    return check("length", wrong, "every run trained to its last step", withholds=False)
 
 
 def check_weights(plan: Plan, starts: Starts) -> Iterator[dict[str, Any]]:
@@ -106,27 +150,12 @@ def check_shared(plan: Plan, starts: Starts) -> Iterator[dict[str, Any]]:
     """Data, order and augmentation: one hash for all variants of a seed."""
     for key, (name, what) in SHARED.items():
         wrong = [
-            f"{variant}, seed {seed}: {start[key]} where {first} has {runs[first][key]}"
+            f"{variant}, seed {seed}: {start.get(key)} where {first} has {runs[first].get(key)}"
             for seed, (first, runs) in _by_seed(plan, starts).items()
             for variant, start in runs.items()
-            if start[key] != runs[first][key]
+            if start.get(key) != runs[first].get(key)
         ]
         yield {"name": name, "ok": not wrong, "detail": "; ".join(wrong) or f"equal: {what}"}
-
-
-def check_code(code: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
-    """One revision of detkit made all runs. What was changed without a commit can't be told apart."""
-    found: dict[str, list[str]] = {}
-    for name, runs in code.items():
-        for seed, revision in runs.items():
-            found.setdefault(revision, []).append(f"{name}, seed {seed}")
-    if len(found) > 1:
-        most = max(found, key=lambda revision: len(found[revision]))
-        others = "; ".join(f"{rev}: {', '.join(runs)}" for rev, runs in found.items() if rev != most)
-        return {"name": "code", "ok": False, "detail": f"{others}; all else {most}"}
-    revision = next(iter(found), "no revision known")
-    changed = " (with changes that were not committed)" if revision.endswith("+changes") else ""
-    return {"name": "code", "ok": True, "detail": f"{revision}{changed}"}
 
 
 def _by_seed(plan: Plan, starts: Starts) -> dict[int, tuple[str, dict[str, dict[str, Any]]]]:

@@ -1,6 +1,6 @@
 """Starts the runs of a bench: in processes of this machine, or on the machines of a Ray cluster.
 
-Each run is a process of its own with its share of the threads, or a GPU. It ends when the process that
+Each run is a process of its own with a fixed number of threads, or a GPU. It ends when the process that
 started it does, however that ended: else a bench that was killed and started again would have two
 processes at work in one folder.
 """
@@ -21,6 +21,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from detkit.distributed.launch import usable_cores
+
 CONSOLE = "console.txt"
 GRACE_SECONDS = 60.0
 
@@ -38,14 +40,21 @@ Finished = Callable[[Job, int], None]
 """Called in the caller's thread with a job and its exit code."""
 
 
-def launch_local(jobs: Sequence[Job], *, at_once: int, finished: Finished, started: Callable[[Job], None]) -> None:
+def share_of_cores(at_once: int) -> int:
+    """Threads of each of `at_once` runs on this machine."""
+    return max(1, usable_cores() // at_once)
+
+
+def launch_local(
+    jobs: Sequence[Job], *, at_once: int, threads: int, finished: Finished, started: Callable[[Job], None]
+) -> None:
     """Runs all jobs, `at_once` at a time. An interrupt ends the running ones in order and is raised again.
 
-    Each gets an equal share of the cores as threads and, where there are GPUs, one of them.
+    Each gets `threads` threads, however many run, and one of the GPUs where there are any.
     """
     if at_once < 1:
         raise ValueError(f"--jobs: {at_once} is less than 1")
-    pool = _Processes(at_once)
+    pool = _Processes(at_once, threads)
     waiting = list(jobs)
     running: dict[Future[int], Job] = {}
     executor = ThreadPoolExecutor(at_once)
@@ -67,8 +76,8 @@ def launch_local(jobs: Sequence[Job], *, at_once: int, finished: Finished, start
 class _Processes:
     """The processes that are running, and the devices that are free."""
 
-    def __init__(self, at_once: int) -> None:
-        self.threads = max(1, (os.cpu_count() or 1) // at_once)
+    def __init__(self, at_once: int, threads: int) -> None:
+        self.threads = threads
         self._devices: SimpleQueue[str | None] = SimpleQueue()
         gpus = visible_gpus()
         for slot in range(at_once):
@@ -144,20 +153,16 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
 # ---- a Ray cluster
 
 
-def launch_ray(jobs: Sequence[Job], *, at_once: int, finished: Finished, started: Callable[[Job], None]) -> None:
+def launch_ray(
+    jobs: Sequence[Job], *, at_once: int, threads: int, finished: Finished, started: Callable[[Job], None]
+) -> None:
     """The same on the cluster of RAY_ADDRESS or `ray start`, or on a Ray of its own on this machine.
 
     The folders must be on a disk that all machines share. A run whose machine dies is made again on
     another, where it resumes from its last checkpoint.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError(f"--launcher ray needs Ray ({error}): pip install 'detkit[ray]'") from error
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
-    share = share_of(ray.cluster_resources(), at_once)  # type: ignore[no-untyped-call]
+    ray, ours = running_ray()
+    share = share_of(ray.cluster_resources(), at_once)
     make: Any = ray.remote(_make).options(**share, max_retries=MACHINE_DEATHS)
     waiting = list(jobs)
     running: dict[Any, Job] = {}
@@ -167,7 +172,8 @@ def launch_ray(jobs: Sequence[Job], *, at_once: int, finished: Finished, started
                 job = waiting.pop(0)
                 started(job)
                 folder = str(job.folder.resolve())
-                running[make.remote(job.arguments[1:], folder, os.getcwd(), os.environ.get("PYTHONPATH"), share)] = job
+                path = os.environ.get("PYTHONPATH")
+                running[make.remote(job.arguments[1:], folder, os.getcwd(), path, threads)] = job
             done, _ = ray.wait(list(running), timeout=1.0)
             for reference in done:
                 finished(running.pop(reference), _exit_code(ray, reference))
@@ -181,6 +187,28 @@ def launch_ray(jobs: Sequence[Job], *, at_once: int, finished: Finished, started
 
 
 MACHINE_DEATHS = 3
+
+
+def running_ray() -> tuple[Any, bool]:
+    """Ray, connected, and whether this process has started or reached it just now."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(f"--launcher ray needs Ray ({error}): pip install 'detkit[ray]'") from error
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+    return ray, ours
+
+
+def share_of_cluster(at_once: int) -> int:
+    """Threads of each of `at_once` runs on the cluster."""
+    ray, ours = running_ray()
+    try:
+        return int(share_of(ray.cluster_resources(), at_once)["num_cpus"])
+    finally:
+        if ours:
+            ray.shutdown()
 
 
 def share_of(resources: dict[str, float], at_once: int) -> dict[str, float]:
@@ -198,13 +226,13 @@ def _exit_code(ray: Any, reference: Any) -> int:
         return 1
 
 
-def _make(arguments: Sequence[str], folder: str, here: str, path: str | None, share: dict[str, float]) -> int:
+def _make(arguments: Sequence[str], folder: str, here: str, path: str | None, threads: int) -> int:
     """On a machine of the cluster: one run. Ray has set CUDA_VISIBLE_DEVICES already."""
     if path is not None:
         os.environ["PYTHONPATH"] = path
     if os.path.isdir(here):
         os.chdir(here)
-    process = start((sys.executable, *arguments), Path(folder), int(share["num_cpus"]), None)
+    process = start((sys.executable, *arguments), Path(folder), threads, None)
     try:
         return process.wait()
     finally:
@@ -214,3 +242,5 @@ def _make(arguments: Sequence[str], folder: str, here: str, path: str | None, sh
 
 
 LAUNCHERS = {"local": launch_local, "ray": launch_ray}
+SHARES = {"local": share_of_cores, "ray": share_of_cluster}
+"""Launcher -> the threads of one of so many runs, where nobody has said how many."""

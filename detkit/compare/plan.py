@@ -148,11 +148,12 @@ def check_variants(variants: Sequence[Variant]) -> None:
         )
 
 
-def save_plan(plan: Plan, folder: Path, command: str) -> None:
-    """Writes plan.json and the variants' configs; a bench that is there already is gone on with.
+def save_plan(plan: Plan, folder: Path, command: str, threads: int | None = None) -> None:
+    """Writes plan.json and the variants' configs; a bench that is there already is continued.
 
-    Variants and seeds may be added. A variant or seed that is left out keeps its runs but drops out of the
-    report. Raises ValueError if the bench, or a variant of the same name in it, had another config.
+    threads: of every run, now and whenever the bench is continued. Variants and seeds may be added. A variant or seed
+    that is left out keeps its runs but drops out of the report. Raises ValueError if the bench, or a variant of the
+    same name in it, had another config.
     """
     check_goes_on(plan, folder)
     (folder / VARIANTS).mkdir(parents=True, exist_ok=True)
@@ -168,6 +169,7 @@ def save_plan(plan: Plan, folder: Path, command: str) -> None:
             "variants": {v.name: v.config.to_dict() for v in plan.variants},
             "base": plan.base.to_dict(),
             "command": command,
+            "threads": threads,
         },
     )
 
@@ -211,7 +213,19 @@ def saved(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {error}") from None
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path}: schema {content.get('schema')!r}; this detkit reads {SCHEMA}")
+    check_content(content, path)
     return content
+
+
+def check_content(content: dict[str, Any], path: Path) -> None:
+    """Raises ValueError for seeds, variants or a baseline that no bench has, as after an edit by hand."""
+    seeds, variants = content.get("seeds"), content.get("variants")
+    if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) != len(seeds):
+        raise ValueError(f"{path}: seeds: {seeds!r} must be different numbers, at least one")
+    if not isinstance(variants, dict) or not variants:
+        raise ValueError(f"{path}: variants: {variants!r} must map names to configs")
+    if content.get("baseline") not in variants:
+        raise ValueError(f"{path}: baseline: {content.get('baseline')!r} is none of {', '.join(variants)}")
 
 
 def read_plan(folder: Path) -> Plan:

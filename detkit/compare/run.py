@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detkit.compare.cell import CELL, damage
-from detkit.compare.launchers import CONSOLE, Job, launch_local, python
-from detkit.compare.plan import Cell, Plan, check_goes_on, save_plan, variant_file
+from detkit.compare.cell import damage
+from detkit.compare.evidence import CELL
+from detkit.compare.launchers import CONSOLE, Job, launch_local, python, share_of_cores
+from detkit.compare.plan import PLAN, Cell, Plan, check_goes_on, save_plan, saved, variant_file
+from detkit.compare.provenance import code_now, read_record
+from detkit.fingerprint import fingerprint
 
 log = logging.getLogger("detkit")
 
@@ -20,40 +24,101 @@ Launcher = Callable[..., None]
 
 
 def run_bench(
-    plan: Plan, folder: Path, *, jobs: int, command: str, launcher: Launcher = launch_local, tune: Sequence[str] = ()
-) -> int:
-    """Runs what isn't done, then writes the reports; 0 if every run finished or diverged, else 1.
+    plan: Plan, folder: Path, *, jobs: int, command: str, launcher: Launcher = launch_local, tune: Sequence[str] = (),
+    share: Callable[[int], int] = share_of_cores, allow: Sequence[str] = (),
+) -> int:  # fmt: skip
+    """Runs what isn't done, then writes the reports; 0 if every run has ended and no verdict is withheld, else 1.
 
-    tune: of `weight` and `lr`, what each variant first chooses for itself, see `detkit.compare.tune`.
+    tune: of `weight` and `lr`, what each variant first chooses for itself, see `detkit.compare.tune`. share: threads
+    of one of `jobs` runs, where neither the bench nor the user has a number. allow: `code`, which may have changed.
     """
-    from detkit.compare.collect import collect_results
-    from detkit.compare.report import write_reports
     from detkit.compare.tune import tuned
 
     check_goes_on(plan, folder, tune=bool(tune))
+    threads = threads_of(plan, folder, jobs, share)
     folder.mkdir(parents=True, exist_ok=True)
-    plan = tuned(plan, folder, tune, jobs=jobs, launcher=launcher)
-    save_plan(plan, folder, command)
+    plan = tuned(plan, folder, tune, jobs=jobs, threads=threads, launcher=launcher)
+    save_plan(plan, folder, command, threads)
+    warn_of_changed_code(plan, folder)
     cells = list(plan.cells(folder))
     todo = [cell for cell in cells if state(cell) is None]
-    log.info("%d variants x %d seeds = %d runs, %d of them done: %s", len(plan.variants), len(plan.seeds), len(cells),
-             len(cells) - len(todo), folder)  # fmt: skip
+    log.info("%d variants x %d seeds = %d runs, %d of them done, %d threads each: %s", len(plan.variants),
+             len(plan.seeds), len(cells), len(cells) - len(todo), threads, folder)  # fmt: skip
     progress = Progress(len(cells), len(cells) - len(todo))
     try:
         launcher(
-            [job_of(cell, folder) for cell in todo], at_once=jobs, finished=progress.finished, started=progress.started
-        )
+            [job_of(cell, folder, allow) for cell in todo], at_once=jobs, threads=threads, finished=progress.finished,
+            started=progress.started,
+        )  # fmt: skip
     except KeyboardInterrupt:
-        log.warning("stopped; what is done is kept, the same command goes on with it")
+        log.warning("stopped; what is done is kept, the same command continues it")
         raise
-    results = collect_results([folder])
-    for path in write_reports(results, folder):
-        log.info("%s", path)
+    return report([folder], folder, allow)
+
+
+def report(folders: Sequence[Path], output: Path, allow: Sequence[str] = ()) -> int:
+    """Writes the reports of one bench or several and says the verdicts; 1 where one is withheld, else 0."""
+    from detkit.compare.collect import collect_results
+    from detkit.compare.report import write_reports
     from detkit.compare.report.words import conclusions
 
+    results = collect_results(folders, allow=allow)
+    for path in write_reports(results, output):
+        log.info("%s", path)
     for _, sentence in conclusions(results):
         log.info("%s", sentence)
-    return 0 if results["complete"] else 1
+    return 1 if results["withheld"] else 0
+
+
+def threads_of(plan: Plan, folder: Path, jobs: int, share: Callable[[int], int]) -> int:
+    """Threads of every run of a bench: decided once, as another number gives other bits.
+
+    The number with which the bench began holds; for a new one, the user's OMP_NUM_THREADS, else an equal share of the
+    cores. Raises ValueError where the user asks for another number than the bench began with.
+    """
+    asked, began = asked_threads(), begun_threads(plan, folder)
+    if began is None:
+        return asked or share(jobs)
+    fixed = all(variant.config.options("train").threads is not None for variant in plan.variants)
+    if asked is not None and asked != began and not fixed and any(state(cell) is None for cell in plan.cells(folder)):
+        raise ValueError(
+            f"OMP_NUM_THREADS is {asked}, but {folder} was begun with {began} threads a run, and another number gives "
+            f"other bits: unset it or set it to {began}, whatever --jobs is; or begin another bench by --output"
+        )
+    return began
+
+
+def asked_threads() -> int | None:
+    """What OMP_NUM_THREADS says; None where it says nothing."""
+    text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(
+            f"OMP_NUM_THREADS={text}: must be a number from 1 on; unset it for an equal share of the cores"
+        )
+    return int(text)
+
+
+def begun_threads(plan: Plan, folder: Path) -> int | None:
+    """Threads of the runs of a bench that is there; None for a new one, or where an older detkit mixed them."""
+    if not (folder / PLAN).exists():
+        return None
+    if (noted := saved(folder).get("threads")) is not None:
+        return int(noted)
+    records = (read_record(cell.folder) for cell in plan.cells(folder) if state(cell) is not None)
+    found = {start.facts.get("threads") for record in records for start in record.starts}
+    return int(found.pop() or 0) or None if len(found) == 1 else None
+
+
+def warn_of_changed_code(plan: Plan, folder: Path) -> None:
+    """Says, before hours of training, that the runs to come will not have the code of those that are done."""
+    cells = list(plan.cells(folder))
+    done = {(c.variant, c.seed): read_record(c.folder) for c in cells if state(c) is not None}
+    if done and len(done) < len(cells):
+        for line in code_now({v.name: fingerprint(v.config) for v in plan.variants}, done):
+            log.warning("the code has changed: %s; the verdict will be withheld, unless their folders are deleted or "
+                        "the old files brought back", line)  # fmt: skip
 
 
 def state(cell: Cell) -> str | None:
@@ -63,9 +128,10 @@ def state(cell: Cell) -> str | None:
     return str(json.loads((cell.folder / CELL).read_text())["status"])
 
 
-def job_of(cell: Cell, folder: Path) -> Job:
+def job_of(cell: Cell, folder: Path, allow: Sequence[str] = ()) -> Job:
     """The process that makes a run."""
-    arguments = (str(variant_file(folder, cell.variant)), "--seed", str(cell.seed), "--output", str(cell.folder))
+    arguments = [str(variant_file(folder, cell.variant)), "--seed", str(cell.seed), "--output", str(cell.folder)]
+    arguments += [word for what in allow for word in ("--allow", what)]
     return Job(cell.name, python("detkit.compare.cell", *arguments), cell.folder)
 
 
@@ -106,7 +172,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def describe(plan: Plan, folder: Path, *, jobs: int, tune: Sequence[str] = ()) -> str:
+def describe(
+    plan: Plan, folder: Path, *, jobs: int, tune: Sequence[str] = (), share: Callable[[int], int] = share_of_cores
+) -> str:
     """What --dry-run prints: variants, runs, and the time they will take by a few measured steps of each.
 
     tune: of `weight` and `lr`. Raises ValueError where the runs themselves would be refused.
@@ -115,14 +183,14 @@ def describe(plan: Plan, folder: Path, *, jobs: int, tune: Sequence[str] = ()) -
 
     check_goes_on(plan, folder, tune=bool(tune))
     lines = [f"{plan.title}; baseline {plan.baseline}; seeds {', '.join(map(str, plan.seeds))}; in {folder}"]
-    total = 0.0
+    total, threads = 0.0, threads_of(plan, folder, jobs, share)
     todo = [cell for cell in plan.cells(folder) if state(cell) is None]
     with tempfile.TemporaryDirectory() as scratch:
         for variant in plan.variants:
             own = [cell for cell in todo if cell.variant == variant.name]
             file = Path(scratch) / f"{variant.name}.yaml"
             file.write_text(variant.config.to_yaml())
-            seconds = measured(file, Path(scratch) / variant.name, plan.seeds[0])
+            seconds = measured(file, Path(scratch) / variant.name, plan.seeds[0], threads)
             options = variant.config.options("train")
             evaluations = 2 + (options.iterations - 1) // options.eval_every if options.eval_every else 2
             each = options.iterations * seconds["step"] + evaluations * seconds["evaluation"]
@@ -137,16 +205,20 @@ def describe(plan: Plan, folder: Path, *, jobs: int, tune: Sequence[str] = ()) -
                 f"{seconds['step']:.3g} s and {evaluations} evaluations of {seconds['evaluation']:.2g} s: "
                 f"about {duration(each)} each"
             )
-    lines.append(f"{len(todo)} runs, about {duration(total / jobs)} with --jobs {jobs} (measured one at a time)")
+    lines.append(
+        f"{len(todo)} runs of {threads} threads, about {duration(total / jobs)} with --jobs {jobs} "
+        "(measured one at a time)"
+    )
     return "\n".join(lines)
 
 
-def measured(config: Path, folder: Path, seed: int) -> dict[str, float]:
+def measured(config: Path, folder: Path, seed: int, threads: int) -> dict[str, float]:
     """Seconds of a step and an evaluation, from a process of its own. Raises ValueError with its last words."""
     arguments: Sequence[str] = python(
         "detkit.compare.cell", str(config), "--seed", str(seed), "--output", str(folder), "--measure"
     )
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    environ = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environ)
     if done.returncode != 0:
         raise ValueError(f"{config.stem} does not run:\n" + "\n".join(done.stderr.splitlines()[-12:]))
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

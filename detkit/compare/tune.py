@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from detkit.compare.cell import CELL
+from detkit.compare.evidence import CELL
 from detkit.compare.fairness import differs
 from detkit.compare.launchers import CONSOLE, Job, python
 from detkit.compare.plan import Plan, Variant
@@ -32,7 +32,9 @@ TUNING = "tuning.json"
 FOLDER = "tuning"
 
 
-def tuned(plan: Plan, folder: Path, what: Sequence[str], *, jobs: int, launcher: Callable[..., None]) -> Plan:
+def tuned(
+    plan: Plan, folder: Path, what: Sequence[str], *, jobs: int, threads: int, launcher: Callable[..., None]
+) -> Plan:
     """The plan with every variant's own choice; the plan itself where nothing is to be tuned.
 
     Trials that are done are not run again. Raises ValueError if a variant has no trial with a result.
@@ -52,7 +54,7 @@ def tuned(plan: Plan, folder: Path, what: Sequence[str], *, jobs: int, launcher:
                 todo.append(job(file, run, plan, variant, overrides))
     count = sum(map(len, trials.values()))
     log.info("tuning %s: %d trials, %d of them done", ", ".join(what), count, count - len(todo))
-    launcher(todo, at_once=jobs, finished=_said, started=lambda job: log.info("%s: started", job.name))
+    launcher(todo, at_once=jobs, threads=threads, finished=_said, started=lambda job: log.info("%s: started", job.name))
     found = {variant: [result(folder, variant, *trial) for trial in each] for variant, each in trials.items()}
     chosen = {variant: best(variant, each, folder) for variant, each in found.items()}
     write_json(folder / TUNING, {"what": list(what), "factors": list(FACTORS), "trials": found, "chosen": chosen})

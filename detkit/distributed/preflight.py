@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +15,7 @@ import torch.distributed as dist
 from detkit.config import Config
 from detkit.distributed.environment import NAMES
 from detkit.distributed.group import COLLECTIVE_TIMEOUT, Meeting
-from detkit.registry import REGISTRIES
+from detkit.fingerprint import Code, changes, digest, fingerprint, source_alone
 
 if TYPE_CHECKING:
     from detkit.data.datasets.base import DetectionDataset
@@ -43,8 +40,11 @@ def same_everywhere(meeting: Meeting, config: Config, device: torch.device) -> d
     """
     if not meeting.place.is_worker:
         return {}
-    facts = {"code": code_hash(config), "config": config.hash(), "torch": torch.__version__, "device": device.type}
-    return compare(meeting, "facts", facts)
+    # Every machine may have compiled the native library for itself.
+    code = source_alone(fingerprint(config))
+    python = platform.python_version().rpartition(".")[0]
+    facts = {"code": f"{digest(code)} (Python {python})", "config": config.hash(), "torch": torch.__version__}
+    return compare(meeting, "facts", facts | {"device": device.type}, code)
 
 
 def preflight(meeting: Meeting, facts: dict[str, str], device: torch.device, backend: str) -> dict[str, str]:
@@ -83,12 +83,12 @@ def check_data(meeting: Meeting, hashes: dict[str, str]) -> dict[str, str]:
     """Raises ValueError that names the rank whose `data_hashes` differ from rank 0's; else a line of them."""
     if not meeting.place.is_worker:
         return {}
-    compare(meeting, "data", hashes, COLLECTIVE_TIMEOUT.total_seconds(), "reads its data sets")
+    compare(meeting, "data", hashes, None, COLLECTIVE_TIMEOUT.total_seconds(), "reads its data sets")
     return {"data": ", ".join(f"{name} {value}" for name, value in hashes.items()) + ", the same on all ranks"}
 
 
-def compare(meeting: Meeting, name: str, facts: dict[str, Any], *wait: Any) -> dict[str, Any]:
-    """Rank 0's facts, once everyone has the same ones."""
+def compare(meeting: Meeting, name: str, facts: dict[str, Any], code: Code | None = None, *wait: Any) -> dict[str, Any]:
+    """Rank 0's facts, once everyone has the same ones. code: the files behind the fact of that name."""
     found = meeting.gather(name, facts, *wait)
     lines = []
     for key, wanted in found[0].items():
@@ -98,11 +98,23 @@ def compare(meeting: Meeting, name: str, facts: dict[str, Any], *wait: Any) -> d
                     f"{key}: {other[key]} on rank {rank} ({meeting.hosts[rank]}), {wanted} on rank 0 "
                     f"({meeting.hosts[0]}); {ADVICE[key]}"
                 )
+                lines += differing_files(meeting, code, rank) if key == "code" and code is not None else []
                 break
     if lines:
         raise ValueError("\n".join(lines))
     first: dict[str, Any] = found[0]
     return first
+
+
+def differing_files(meeting: Meeting, code: Code, rank: int) -> list[str]:
+    """Lines that name the files in which a rank differs from rank 0."""
+    found = meeting.gather("files", code)
+    lines = changes(found[0], found[rank])
+    more = [f"  and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
+    return [f"  against rank 0, {line}" for line in lines[:NAMED]] + more
+
+
+NAMED = 10
 
 
 def all_reduce_seconds(count: int, device: torch.device, done: Callable[[], None], repeats: int = 3) -> float:
@@ -126,31 +138,3 @@ def wait_for(device: torch.device) -> None:
     """Until the device has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def foreign_modules() -> list[tuple[str, Path]]:
-    """Names and files of the modules that brought parts, detkit's own and bare files left out."""
-    parts = [registry.get(name) for registry in REGISTRIES for name in registry.names()]
-    packages = {cls.__module__.partition(".")[0] for cls in parts} - {"detkit", "__main__"}
-    found = []
-    for name, module in sorted(sys.modules.items()):
-        file = getattr(module, "__file__", None) if name.partition(".")[0] in packages else None
-        if file and not name.startswith("detkit_import_") and Path(file).suffix == ".py":
-            found.append((name, Path(file)))
-    return found
-
-
-def code_hash(config: Config) -> str:
-    """Twelve hex digits of detkit's Python files, of the files that the config imports, and of the modules, plugins
-    among them, in which parts were registered, with what is loaded of their packages."""
-    import detkit
-
-    package = Path(detkit.__file__).parent
-    files = [(str(p.relative_to(package)), p) for p in sorted(package.rglob("*.py"))]
-    imports = config.to_dict().get("imports") or []
-    files += [(os.path.basename(str(i)), Path(str(i))) for i in imports if Path(str(i)).is_file()]
-    files += foreign_modules()
-    digest = hashlib.sha256(platform.python_version().rpartition(".")[0].encode())
-    for name, path in files:
-        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]

@@ -24,7 +24,7 @@ from detkit.structures import ClassMap
 
 log = logging.getLogger("detkit")
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = "checkpoints"
 BEST = "best.pt"
 TRAILER = re.compile(rb"\ndetkit-sha256 ([0-9a-f]{64})\n")
@@ -48,7 +48,8 @@ class Checkpoint:
     model, ema: state dicts; ema is the averaged weights or None. optimizer, scaler: state dicts, None
     in the best checkpoint, which can't be resumed from. seed: with `step` it is the state of every
     random generator and the loader's position (see `train.random`). config: the effective config.
-    data: hashes of the data sets; empty if they are not known. train_seconds: time spent in steps. best_ap: of
+    data: hashes of the data sets; start: the code and machine of the process that wrote it (see `train.starts`); both
+    empty if they are not known. train_seconds: time spent in steps. best_ap: of
     all evaluations so far. version: detkit's.
     """
 
@@ -61,6 +62,7 @@ class Checkpoint:
     optimizer: dict[str, Any] | None = None
     scaler: dict[str, Any] | None = None
     data: dict[str, str] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
     train_seconds: float = 0.0
     images_seen: int = 0
     best_ap: float | None = None

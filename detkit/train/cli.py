@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on with the run in the run folder, exactly")
     start.add_argument("--init-from", metavar="CKPT", help="start a new run from these weights alone")
+    parser.add_argument(
+        "--allow",
+        choices=("code",),
+        action="append",
+        default=[],
+        help="with --resume: the code may have changed since; the change is noted in the run",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the run folder")
     parser.add_argument(
         "--profile",
@@ -114,6 +121,8 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
 
     if args.resume and args.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite deletes it: choose one")
+    if args.allow and not args.resume:
+        raise ValueError("--allow code is for --resume: a run that begins has no earlier code to differ from")
     config = load_config(args.config, args.overrides, overlays=args.overlay)
     for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
         config.require(path)
@@ -130,7 +139,7 @@ def work(args: argparse.Namespace, meeting: Meeting) -> int:
         return check(config, meeting)
     return train(
         config, folder, resume=args.resume, init_from=args.init_from, overwrite=args.overwrite, meeting=meeting,
-        profile=args.profile,
+        profile=args.profile, allow=args.allow,
     )  # fmt: skip
 
 
@@ -141,6 +150,7 @@ def worker_words(args: argparse.Namespace) -> list[str]:
         words += ["--overlay", file]
     for flag, value in (("--output", args.output), ("--init-from", args.init_from)):
         words += [flag, value] if value is not None else []
+    words += [word for what in args.allow for word in ("--allow", what)]
     words += ["--profile", str(args.profile)] if args.profile is not None else []
     return words + [f"--{flag}" for flag in ("resume", "overwrite", "check") if getattr(args, flag)]
 

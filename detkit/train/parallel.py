@@ -50,11 +50,18 @@ def wrap_forward(detector: Any, options: TrainOptions, world_size: int) -> Any:
 
 
 def has_own_statistics(model: nn.Module) -> bool:
-    """Whether a layer keeps running statistics of this process's images alone."""
-    return any(
-        isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, (nn.SyncBatchNorm, SyncBatchNorm2d))
-        for m in model.modules()
-    )
+    """Whether a layer normalises, in training, by the images of this process alone. Frozen stages do not."""
+    was_training = model.training
+    model.train()
+    try:
+        return any(
+            m.training
+            and isinstance(m, nn.modules.batchnorm._BatchNorm)
+            and not isinstance(m, (nn.SyncBatchNorm, SyncBatchNorm2d))
+            for m in model.modules()
+        )
+    finally:
+        model.train(was_training)
 
 
 @torch.no_grad()
@@ -146,3 +153,21 @@ def warn_of_the_split(detector: Any, parts: int, images: int, draws_numbers: boo
             "the network draws random numbers while it trains (dropout, stochastic depth): another number of processes "
             "draws others"
         )
+
+
+def other_processes(detector: Any, before: int, now: int) -> str | None:
+    """What it means for a run to be resumed with another number of processes; None with the same number."""
+    if before == now:
+        return None
+    said = f"{before} {'process' if before == 1 else 'processes'} before, {now} now"
+    if has_own_statistics(detector):
+        return (
+            f"{said}: norm: bn normalises over the images of one process, so this is another training from here on, "
+            "not the same to rounding; sync_bn, gn and frozen_bn do not depend on the number of processes"
+        )
+    if detector.class_loss.batch_wise:
+        name = type(detector.class_loss).__name__
+        return f"{said}: {name} looks at the images of one process together, so this is another training from here on"
+    if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in detector.modules()):
+        return f"{said}: dropout draws other numbers, so this is another training from here on"
+    return f"{said}: sums are added up in another order, so the run stays the same to rounding, not bit for bit"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from detkit.config import Config
 from detkit.registry import SCHEDULES
 from detkit.structures import ClassMap
 from detkit.train.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from detkit.train.run_folder import RESULT
+from detkit.train.starts import Start, code_changes, from_plain, listed
 
 log = logging.getLogger("detkit")
 
@@ -31,10 +33,18 @@ FREE = frozenset(
 """Settings that don't change which weights come out."""
 
 
-def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mapping[str, str]) -> Checkpoint:
-    """The newest intact checkpoint of the run, if it is a run of this config, these classes and this data.
+def find_resumable(
+    folder: Path,
+    config: Config,
+    classes: ClassMap,
+    data: Mapping[str, str],
+    now: Start | None = None,
+    allow: Sequence[str] = (),
+) -> Checkpoint:
+    """The newest intact checkpoint of the run, if it is a run of this config, these classes, this data and this code.
 
-    data: hashes of the data sets by name.
+    data: hashes of the data sets by name. now: this start; None leaves the code uncompared. allow: `code` lets another
+    code pass.
     """
     try:
         checkpoint = load_checkpoint(folder, prefer="newest")
@@ -67,6 +77,9 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
             + "\n".join(lines)
             + "\nUse the old values, or start a new run from its weights by --init-from."
         )
+    finished = checkpoint.step >= int(config.require("train.iterations")) and (folder / RESULT).exists()
+    if now is not None and not finished:
+        check_code(checkpoint, now, allow)
     for key, (old, new) in moved.items():
         log.info("%s has moved from %s to %s; the annotations are the same", key, old, new)
     return checkpoint
@@ -83,6 +96,25 @@ def completed(values: dict[str, Any]) -> dict[str, Any]:
         return Config.from_dict(values).to_dict()
     except ValueError:
         return values
+
+
+def check_code(checkpoint: Checkpoint, now: Start, allow: Sequence[str]) -> None:
+    """Raises ValueError that names the files of code that changed since the checkpoint, unless `code` is allowed."""
+    before = from_plain(checkpoint.start)
+    if not before.code:
+        log.warning(
+            "%s does not say which code wrote it, as an older detkit did: whether the code has changed since can't be "
+            "compared",
+            checkpoint.path,
+        )
+        return
+    changed = code_changes(before, now)
+    if changed and "code" not in allow:
+        raise ValueError(
+            f"--resume: the code has changed since {checkpoint.path} was written:\n{listed(changed)}\n"
+            "Bring the old files back; or add --allow code, which notes the change in the run; or start a new run from "
+            "its weights by --init-from."
+        )
 
 
 def check_length(checkpoint: Checkpoint, config: Config, old_total: int) -> list[str]:

@@ -123,6 +123,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def environment() -> dict[str, Any]:
     """Command, versions, machine and source revision of this process."""
+    import numpy as np
+    import PIL
     import torch
     import torchvision
 
@@ -144,6 +146,8 @@ def environment() -> dict[str, Any]:
             "detkit": detkit.__version__,
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+            "pillow": PIL.__version__,
             "python": platform.python_version(),
         },
         "machine": machine,

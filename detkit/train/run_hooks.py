@@ -110,9 +110,10 @@ class Checkpoints(Hook):
         evaluation: Evaluation | None = None,
         *,
         data: dict[str, str] | None = None,
+        start: dict[str, Any] | None = None,
     ) -> None:
         self.folder, self.config, self.classes, self.evaluation = folder, config, classes, evaluation
-        self.data = data or {}
+        self.data, self.start = data or {}, start or {}
         self.best_ap: float | None = None
         self._saved = -1
         self._saved_step_lacks_ap = False
@@ -176,6 +177,7 @@ class Checkpoints(Hook):
             config=self.config,
             classes=self.classes,
             data=self.data,
+            start=self.start,
             train_seconds=trainer.train_seconds,
             images_seen=trainer.images_seen,
             best_ap=self.best_ap,

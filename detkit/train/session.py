@@ -8,7 +8,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from detkit.distributed.preflight import check_data, data_hashes, preflight, sam
 from detkit.distributed.watchdog import Watchdog, group_store
 from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
+from detkit.fingerprint import digest
 from detkit.losses.base import Normalizer
 from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
 from detkit.structures import Batch, ClassMap, Detections
@@ -59,6 +60,7 @@ from detkit.train.run_folder import (
 from detkit.train.run_hooks import BeforeEvaluation, Checkpoints, Evaluation, TimeLimit, stop_on_signals
 from detkit.train.sharded import gathered
 from detkit.train.speed import RankLog, speed_of_run
+from detkit.train.starts import resumed_start, starts_before, this_start, to_plain, with_starts
 from detkit.train.trainer import NonFiniteLossError, Trainer, rank_and_world_size
 from detkit.train.weights import format_rows, init_from
 
@@ -73,11 +75,11 @@ DIVERGED = NonFiniteLossError.exit_code
 
 def train(config: Config, folder: Path, *, resume: bool = False, init_from: str | None = None,
           overwrite: bool = False, meeting: Meeting | None = None,
-          profile: int | None = None) -> int:  # fmt: skip
+          profile: int | None = None, allow: Sequence[str] = ()) -> int:  # fmt: skip
     """Runs a whole training in `folder`; returns the exit code of `detkit train`.
 
     meeting: the processes of the run, of which this is one; alone without it. profile: steps to record
-    a trace of.
+    a trace of. allow: what may have changed at a resume: `code`.
     """
     meeting = meeting or Meeting(Place())
     check_batch(config, meeting)
@@ -103,7 +105,7 @@ def train(config: Config, folder: Path, *, resume: bool = False, init_from: str 
             try:
                 session = Session(
                     config, folder, resume=resume, init_weights=None if resume else init_from, meeting=meeting,
-                    device=device, profile=profile,
+                    device=device, profile=profile, allow=allow,
                 )  # fmt: skip
                 session.network = lines
                 return session.run()
@@ -169,7 +171,7 @@ class Session:
     """What a run is made of, built in order of dependence."""
 
     def __init__(self, config: Config, folder: Path, *, resume: bool, init_weights: str | None, meeting: Meeting,
-                 device: torch.device, profile: int | None = None,
+                 device: torch.device, profile: int | None = None, allow: Sequence[str] = (),
                  data_sets: tuple[DetectionDataset, DetectionDataset] | None = None) -> None:  # fmt: skip
         self.config, self.folder, self.meeting = config, folder, meeting
         self.options: TrainOptions = config.options("train")
@@ -181,7 +183,13 @@ class Session:
         data = data_hashes(self.train_set, self.val_set)
         self.same_data = check_data(meeting, data)
         self.classes: ClassMap = self.train_set.classes
-        saved = from_first_rank(lambda: find_resumable(folder, config, self.classes, data)) if resume else None
+        self.environment = environment()
+        start = this_start(config, device, self.world_size, self.environment["command"])
+        saved = (
+            from_first_rank(lambda: find_resumable(folder, config, self.classes, data, start, allow))
+            if resume
+            else None
+        )
 
         seed_everything(config.seed)
         self.detector = build_detector(config, len(self.classes))
@@ -212,7 +220,11 @@ class Session:
         self.batches = iter(self.train_loader)
         self.recorder = Recorder(folder) if self.rank == 0 else None
         self.evaluation = Evaluation(self.evaluate, self.recorder)
-        self.checkpoints = Checkpoints(folder, config.to_dict(), self.classes, self.evaluation, data=data)
+        self.start = resumed_start(start, saved, self.detector, allow) if saved is not None else start
+        self.earlier = starts_before(folder, saved) if saved is not None and self.rank == 0 else []
+        self.checkpoints = Checkpoints(
+            folder, config.to_dict(), self.classes, self.evaluation, data=data, start=to_plain(self.start)
+        )
         tracer = [Profile(folder, profile)] if profile is not None else []
         optimizer = OPTIMIZERS.build(config.optimizer).build(self.detector)
         scale_learning_rate(optimizer, self.options.lr_factor(self.loader_options.batch_size))
@@ -233,7 +245,6 @@ class Session:
                 self.checkpoints,
             ],
         )
-        self.environment = environment()
         if saved is not None:
             self.checkpoints.restore(self.trainer, saved)
             log.info("resuming %s after step %d", saved.path, saved.step)
@@ -245,8 +256,10 @@ class Session:
             return 0
         if self.rank == 0:
             write_text(self.folder / CONFIG, self.config.to_yaml())
-            write_json(self.folder / ENVIRONMENT, self.environment)
+            write_json(self.folder / ENVIRONMENT, with_starts(self.environment, [*self.earlier, self.start]))
             log.info("%s", self.header())
+            for sentence in self.start.changed:
+                log.warning("resumed: %s", sentence)
             warn_of_slow_precision(self.options, self.device)
             parts = self.options.accumulate * self.world_size
             images = self.loader_options.batch_size // parts
@@ -334,6 +347,7 @@ class Session:
             "model": f"{count / 1e6:.2f} M parameters, {learnt / 1e6:.2f} M of them learnt",
             "batch": f"{total} images a step = {self.world_size} processes x {options.accumulate} "
             f"micro-batches x {each} images" + (f", {options.parallel}" if self.world_size > 1 else ""),
+            "code": f"{digest(self.start.code)} ({len(self.start.code)} files)",
             "loss": f"{type(self.detector.class_loss).__name__} + {type(self.detector.box_loss).__name__}, "
             f"divided by {describe(self.detector.normalizer)}",
             "lr": self.describe_learning_rate(),
@@ -383,6 +397,7 @@ class Session:
             "peak_memory_mb": peak_memory_mb(self.device),
             **speed_of_run(self.folder / METRICS),
             **self.environment,
+            "code": digest(self.start.code),
         }
 
     def draw(self) -> None:

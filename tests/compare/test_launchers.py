@@ -1,6 +1,5 @@
 """Processes that really run, fail, are interrupted, and lose the machine under them."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from detkit.compare import launchers
 from detkit.compare.launchers import CONSOLE, Job, launch_local, launch_ray, share_of
 
 
@@ -23,7 +23,7 @@ def run(launcher, jobs, at_once):
     def finished(job, code):
         codes[job.name] = code
 
-    launcher(jobs, at_once=at_once, finished=finished, started=lambda job: order.append(job.name))
+    launcher(jobs, at_once=at_once, threads=3, finished=finished, started=lambda job: order.append(job.name))
     return codes, order
 
 
@@ -35,10 +35,15 @@ def test_every_job_runs_and_says_how_it_ended(tmp_path):
     assert (tmp_path / "2" / CONSOLE).read_text() == "hello 2\n"
 
 
-def test_threads_are_shared_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    run(launch_local, [job(tmp_path, "a", "import os; print(os.environ['OMP_NUM_THREADS'])")], 3)
-    assert (tmp_path / "a" / CONSOLE).read_text() == "2\n"
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_threads_are_those_of_the_bench_however_many_run(tmp_path, at_once):
+    run(launch_local, [job(tmp_path, "a", "import os; print(os.environ['OMP_NUM_THREADS'])")], at_once)
+    assert (tmp_path / "a" / CONSOLE).read_text() == "3\n"
+
+
+def test_without_a_word_cores_are_shared_out(monkeypatch):
+    monkeypatch.setattr(launchers, "usable_cores", lambda: 8)
+    assert [launchers.share_of_cores(at_once) for at_once in (1, 3, 20)] == [8, 2, 1]
 
 
 def test_each_of_several_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
@@ -66,7 +71,7 @@ from pathlib import Path
 from detkit.compare.launchers import Job, launch_local
 wait = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (print('in order'), sys.exit(143))); print('up', flush=True); time.sleep(60)"
 jobs = [Job(n, (sys.executable, "-c", wait), Path(sys.argv[1]) / n) for n in "ab"]
-launch_local(jobs, at_once=1, finished=print, started=print)
+launch_local(jobs, at_once=1, threads=1, finished=print, started=print)
 """  # noqa: E501
 
 

@@ -18,7 +18,7 @@ FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
 
 def test_nothing_to_tune_changes_nothing(tmp_path):
     plan = make_plan(CONFIG, [FOCAL, BCE])
-    assert tuned(plan, tmp_path, [], jobs=1, launcher=None) is plan
+    assert tuned(plan, tmp_path, [], jobs=1, threads=1, launcher=None) is plan
 
 
 def test_the_weight_is_that_of_the_loss_that_is_compared():
@@ -38,7 +38,7 @@ def test_every_variant_has_the_same_factors_on_its_own_values():
 def test_the_best_is_chosen_kept_and_not_run_again(tmp_path):
     plan, ran = make_plan(CONFIG, [FOCAL, BCE]), []
 
-    def pretend(jobs, *, at_once, finished, started):
+    def pretend(jobs, *, at_once, threads, finished, started):
         for job in jobs:
             started(job)
             ran.append(job)
@@ -53,7 +53,7 @@ def test_the_best_is_chosen_kept_and_not_run_again(tmp_path):
             finished(job, 3 if "lr_x1" in job.name else 0)
 
     rate = plan.base.require("optimizer.lr")
-    chosen = tuned(plan, tmp_path, ["lr"], jobs=1, launcher=pretend)
+    chosen = tuned(plan, tmp_path, ["lr"], jobs=1, threads=1, launcher=pretend)
     assert [v.config.require("optimizer.lr") for v in chosen.variants] == pytest.approx([rate / 2, rate * 2])
     assert len(ran) == 6
     assert all("--trial" in job.arguments and "train.iterations=375" in job.arguments for job in ran)
@@ -61,13 +61,20 @@ def test_the_best_is_chosen_kept_and_not_run_again(tmp_path):
     assert report["chosen"]["bce"]["name"] == "lr_x2"
     assert report["trials"]["bce"][1]["ap"] is None
     ran.clear()
-    again = tuned(plan, tmp_path, ["lr"], jobs=1, launcher=pretend)
+    again = tuned(plan, tmp_path, ["lr"], jobs=1, threads=1, launcher=pretend)
     assert ran == []
     assert [v.config.hash() for v in again.variants] == [v.config.hash() for v in chosen.variants]
     # Another seed, or another config, is another trial.
-    tuned(replace(plan, seeds=(7,)), tmp_path, ["lr"], jobs=1, launcher=pretend)
+    tuned(replace(plan, seeds=(7,)), tmp_path, ["lr"], jobs=1, threads=1, launcher=pretend)
     assert len(ran) == 6
-    tuned(make_plan(CONFIG, [FOCAL, BCE], overrides=["train.clip_norm=5"]), tmp_path, ["lr"], jobs=1, launcher=pretend)
+    tuned(
+        make_plan(CONFIG, [FOCAL, BCE], overrides=["train.clip_norm=5"]),
+        tmp_path,
+        ["lr"],
+        jobs=1,
+        threads=1,
+        launcher=pretend,
+    )
     assert len(ran) == 12
 
 

@@ -84,10 +84,10 @@ def test_a_foreign_or_newer_file_is_refused(tmp_path: Path, monkeypatch: pytest.
     torch.save({"a": 1}, tmp_path / "foreign.pt")
     with pytest.raises(CheckpointError, match="no complete detkit checkpoint"):
         read_checkpoint(tmp_path / "foreign.pt")
-    monkeypatch.setattr(module, "FORMAT", 2)
+    monkeypatch.setattr(module, "FORMAT", 3)
     path = save_checkpoint(tmp_path / "newer.pt", make())
-    monkeypatch.setattr(module, "FORMAT", 1)
-    with pytest.raises(CheckpointError, match="format 2"):
+    monkeypatch.setattr(module, "FORMAT", 2)
+    with pytest.raises(CheckpointError, match="format 3"):
         read_checkpoint(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detkit.compare.report.words import against, metrics_of, name_of, points, probability, unfinished
+from detkit.compare.report.words import against, conclusions, metrics_of, name_of, points, probability, unfinished
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -18,6 +18,7 @@ def to_latex(results: dict[str, Any]) -> str:
     heads = ["Variant", *metrics.values(), r"$\Delta$AP", r"95\,\% interval", "$p$"]
     lines = [
         r"% needs \usepackage{booktabs}",
+        *(f"% {' '.join(sentence.split())}" for kind, sentence in conclusions(results) if kind in ("note", "withheld")),
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{escape(caption(results))}}}",

@@ -16,6 +16,7 @@ from detkit.compare.report.words import (
     points,
     probability,
     signed,
+    state_of,
     unfinished,
 )
 
@@ -36,10 +37,7 @@ def to_markdown(results: dict[str, Any]) -> str:
         "\n".join(f"- {escape(flag)}" for flag in results["fairness"].get("flags", [])),
         table(
             ("check", "", "detail"),
-            [
-                (c["name"], "ok" if c["ok"] else "NOT EQUAL", c.get("detail") or "")
-                for c in results["fairness"]["checks"]
-            ],
+            [(c["name"], state_of(c), c.get("detail") or "") for c in results["fairness"]["checks"]],
         ),
         "## Method",
         "\n\n".join(escape(text) for text in method(results)),

@@ -242,7 +242,8 @@ function table(id, heads, rows) {
 
 function drawPlain() {
   const show = (value) => (value === null || value === undefined ? "null" : typeof value === "object" ? JSON.stringify(value) : String(value));
-  table("fairness", ["check", "", "detail"], R.fairness.checks.map((c) => [[c.name], [c.ok ? "\u2713 ok" : "\u2717 NOT EQUAL", c.ok ? "ok" : "notok"], [c.detail || ""]]));
+  const stateOf = (c) => c.ok === null ? ["? not known", "notok"] : c.ok ? ["\u2713 ok", "ok"] : c.withholds === false ? ["\u2260 differs", "notok"] : ["\u2717 NOT EQUAL", "notok"];
+  table("fairness", ["check", "", "detail"], R.fairness.checks.map((c) => [[c.name], stateOf(c), [c.detail || ""]]));
   const flags = byId("flags");
   for (const flag of R.fairness.flags || []) el("li", { class: "withheld" }, flags, flag);
   table("differs", ["key", ...R.variants.map((v) => v.label || v.name)], (R.fairness.differs || []).map((d) => [[d.key], ...R.variants.map((v) => [v.name in d.values ? show(d.values[v.name]) : "\u2013"])]));

@@ -98,14 +98,27 @@ def metrics_of(results: dict[str, Any]) -> dict[str, str]:
 
 
 def conclusions(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """(kind, sentence) for the top of a report; kind is withheld, better, worse, diverged or even."""
+    """(kind, sentence) for the top of a report; kind is withheld, better, worse, diverged, even or note."""
     found = [("withheld", f"No verdict: {reason}") for reason in results.get("withheld", [])]
     for variant in results["variants"]:
         if variant["name"] != results["baseline"]:
             sentence = conclusion(variant, results["baseline"])
             if sentence is not None:
                 found.append(sentence)
-    return found
+    return found + [
+        ("note", f"{check['name']} {state_of(check)}: {check['detail']}")
+        for check in results["fairness"]["checks"]
+        if state_of(check) in ("differs", "not known")
+    ]
+
+
+def state_of(check: dict[str, Any]) -> str:
+    """What the fairness table says of a check."""
+    if check["ok"] is None:
+        return "not known"
+    if check["ok"]:
+        return "ok"
+    return "NOT EQUAL" if check.get("withholds", True) else "differs"
 
 
 def conclusion(variant: dict[str, Any], baseline: str) -> tuple[str, str] | None:

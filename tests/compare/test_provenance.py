@@ -1,0 +1,218 @@
+"""Code, threads, machine and libraries over all starts of all runs of a bench."""
+
+import json
+
+import pytest
+from made_up import BCE, FACTS, FOCAL, change, checks, copied, failed, made_up, restart, sign, verdicts
+from simulate import Skill
+
+from detkit.cli import main
+from detkit.compare.collect import collect_results
+from detkit.compare.plan import make_plan
+from detkit.compare.provenance import Record, check_code, code_now
+from detkit.train.run_folder import ENVIRONMENT
+from detkit.train.starts import Start, read_starts, with_starts
+
+FILE = "detkit/losses/focal.py"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return made_up(tmp_path_factory.mktemp("bench"), skill={"bce": Skill(recall=0.2)})
+
+
+def began_with(folder, **more):
+    """As if the run had begun with other code or facts."""
+    (start,) = read_starts(folder)
+    start = Start(code=more.get("code", start.code), facts={**start.facts, **more.get("facts", {})})
+    (folder / ENVIRONMENT).write_text(json.dumps(with_starts({"git": "abc"}, [start])))
+    sign(folder)
+
+
+def test_one_code_is_said_with_its_files_starts_and_revision(bench):
+    check = checks(collect_results([bench]))["code"]
+    assert check["ok"] is True
+    assert check["detail"] == "2 files, the same in all 6 starts of 6 runs; revision abc"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            {FILE: "edited", "detkit/_C": "n"},
+            f"{FILE} is not the same: another one in bce, seed 1 than in focal, seed 0",
+        ),
+        ({FILE: "f", "detkit/_C": "rebuilt"}, "detkit/_C is not the same: another one in bce, seed 1"),
+        ({FILE: "f"}, "detkit/_C is not in bce, seed 1"),
+        ({FILE: "f", "detkit/_C": "n", "detkit/new.py": "1"}, "detkit/new.py is only in bce, seed 1"),
+        ({FILE: "f", "detkit/_C": "n", "plugin p/x.py": "1"}, "plugin p/x.py is only in bce, seed 1"),
+        ({FILE: "f", "detkit/_C": "n", "helper.py": "1"}, "helper.py is only in bce, seed 1"),
+    ],
+)
+def test_another_code_withholds_the_verdict_and_names_file_and_run(bench, tmp_path, capsys, code, said):
+    folder = copied(bench, tmp_path)
+    began_with(folder / "cells/bce/seed_1", code=code)
+    results = collect_results([folder])
+    (check,) = failed(results)
+    assert (check["name"], check["withholds"]) == ("code", True)
+    assert said in check["detail"]
+    assert verdicts(results)["bce"] is None
+    assert main(["compare", "report", str(folder)]) == 1
+    assert f"No verdict: not fair: code ({said}" in capsys.readouterr().out
+    assert main(["compare", "report", str(folder), "--allow", "code"]) == 0
+    out = capsys.readouterr().out
+    assert "bce is worse than focal" in out
+    assert f"code differs: {said}" in out
+    assert f"code differs: {said.split(':')[0]}" in (folder / "table.tex").read_text()
+
+
+def test_a_run_that_was_resumed_with_another_code_is_named_with_its_step(bench, tmp_path):
+    folder = copied(bench, tmp_path)
+    restart(folder / "cells/bce/seed_1", code={FILE: "edited"})
+    (check,) = failed(collect_results([folder]))
+    assert f"bce, seed 1, resumed after step 1: {FILE} has changed" in check["detail"]
+    # Brought back in a third start, it took part all the same.
+    path = folder / "cells/bce/seed_1"
+    starts = read_starts(path)
+    (path / ENVIRONMENT).write_text(json.dumps(with_starts({"git": "abc"}, [*starts, starts[0]])))
+    sign(path)
+    assert len(failed(collect_results([folder]))[0]["detail"].split("; ")) == 2
+
+
+def test_a_run_of_an_older_detkit_among_others_was_of_another_code(bench, tmp_path):
+    folder = copied(bench, tmp_path)
+    path = folder / "cells/bce/seed_1" / ENVIRONMENT
+    path.write_text(json.dumps({"git": "abc", "machine": {"threads": 1}}))
+    sign(path.parent)
+    (check,) = failed(collect_results([folder]))
+    assert check["name"] == "code"
+    assert check["detail"].startswith("bce, seed 1: an older detkit made at least a part of it")
+
+
+def test_revisions_of_older_detkits_that_differ_withhold(tmp_path):
+    folder = made_up(tmp_path, old="1234")
+    path = folder / "cells/bce/seed_1" / ENVIRONMENT
+    path.write_text(json.dumps({"git": "5678"}))
+    results = collect_results([folder])
+    assert "5678: bce, seed 1" in failed(results)[0]["detail"]
+    assert verdicts(results)["bce"] is None
+
+
+def test_a_damaged_record_is_said(bench, tmp_path):
+    folder = copied(bench, tmp_path)
+    path = folder / "cells/bce/seed_1" / ENVIRONMENT
+    path.write_text("{")
+    sign(path.parent)
+    (check,) = failed(collect_results([folder]))
+    assert f"bce, seed 1: {path} is damaged" in check["detail"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "check"),
+    [
+        ("threads", 2, "threads"), ("cpu", "another CPU", "machine"), ("capability", "DEFAULT", "machine"),
+        ("device", "NVIDIA X", "machine"), ("deterministic", False, "machine"), ("torch", "2.10.0", "versions"),
+        ("numpy", "1.26", "versions"), ("detkit", "0.0.9", "versions"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_run_from_another_machine_is_shown_as_a_difference_that_may_matter(
+    bench, tmp_path, capsys, key, value, check, resumed
+):
+    folder = copied(bench, tmp_path)
+    run = folder / "cells/bce/seed_1"
+    restart(run, facts={key: value}) if resumed else began_with(run, facts={key: value})
+    results = collect_results([folder])
+    (found,) = failed(results)
+    assert (found["name"], found["withholds"]) == (check, False)
+    assert f"{value} in bce, seed 1" in found["detail"]
+    assert f"{key}: {FACTS[key]} in focal, seed 0" in found["detail"]
+    assert verdicts(results)["bce"] == "worse"
+    place = results["versions"] if check == "versions" else results["machine"]
+    assert place[key] == f"{FACTS[key]} ({6 if resumed else 5} runs), {value} (1 runs)"
+    assert main(["compare", "report", str(folder)]) == 0
+    assert f"{check} differs: {key}: " in capsys.readouterr().out
+    assert f"| {check} | differs | " in (folder / "report.md").read_text()
+
+
+def test_the_report_prints_the_machine_of_the_runs_not_its_own(bench):
+    results = collect_results([bench])
+    assert results["machine"]["cpu"] == "a CPU"
+    assert results["machine"]["threads"] == "1"
+    assert results["versions"] == {name: FACTS[name] for name in ("detkit", "torch", "torchvision", "numpy", "pillow")}
+
+
+# ---- variants with code of their own
+
+
+def importing(tmp_path, name, *entries):
+    """A variant that imports these files."""
+    for entry in entries:
+        path = tmp_path / entry
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    file = tmp_path / f"{name}.yaml"
+    file.write_text("imports: [" + ", ".join(str(tmp_path / entry) for entry in entries) + "]\n" if entries else "{}\n")
+    return file
+
+
+def judged(tmp_path, variants, codes):
+    """check_code of a bench. variants: name -> imports; codes: (variant, seed) -> files of their own."""
+    files = [importing(tmp_path, name, *entries) for name, entries in variants.items()]
+    plan = make_plan("configs/quickstart/shapes.yaml", files)
+    records = {run: Record([Start(code={FILE: "f", **code})]) for run, code in codes.items()}
+    return check_code(plan, records)
+
+
+def test_a_variant_may_import_code_that_others_lack(tmp_path):
+    found = judged(tmp_path, {"a": ["p_a.py"], "b": []}, {("a", 0): {"p_a.py": "1", "helper.py": "2"}, ("b", 0): {}})
+    assert found["ok"], found
+    assert "a imports code of its own: helper.py, p_a.py" in found["detail"]
+
+
+def test_an_edited_part_that_a_copied_variant_imports_is_named(tmp_path):
+    variants = {"a": ["p_part.py"], "b": ["p_part.py"]}
+    found = judged(tmp_path, variants, {("a", 0): {"p_part.py": "relu"}, ("b", 0): {"p_part.py": "silu"}})
+    assert not found["ok"]
+    assert "p_part.py is not the same: another one in b, seed 0 than in a, seed 0" in found["detail"]
+
+
+def test_a_shared_part_is_compared_though_one_variant_imports_more(tmp_path):
+    variants = {"a": ["p_part.py"], "b": ["p_part.py", "p_more.py"]}
+    code = {("a", 0): {"p_part.py": "relu"}, ("b", 0): {"p_part.py": "silu", "p_more.py": "1"}}
+    assert "p_part.py is not the same" in judged(tmp_path, variants, code)["detail"]
+    code = {
+        ("a", 0): {"p_part.py": "relu", "h.py": "1"},
+        ("b", 0): {"p_part.py": "relu", "h.py": "2", "p_more.py": "1"},
+    }
+    assert judged(tmp_path, variants, code)["detail"].startswith("h.py is not the same")
+
+
+def test_a_variant_s_own_part_that_changed_between_seeds_is_named(tmp_path):
+    code = {("a", 0): {"p_a.py": "1"}, ("a", 1): {"p_a.py": "2"}, ("b", 0): {}, ("b", 1): {}}
+    assert "p_a.py is not the same" in judged(tmp_path, {"a": ["p_a.py"], "b": []}, code)["detail"]
+    code = {("a", 0): {"p_a.py": "1", "late.py": "3"}, ("a", 1): {"p_a.py": "1"}, ("b", 0): {}, ("b", 1): {}}
+    assert "late.py is only in a, seed 0" in judged(tmp_path, {"a": ["p_a.py"], "b": []}, code)["detail"]
+
+
+def test_two_projects_may_each_have_a_file_of_the_same_name(tmp_path):
+    variants = {"a": ["x/p_net.py"], "b": ["y/p_net.py"]}
+    assert judged(tmp_path, variants, {("a", 0): {"p_net.py": "1"}, ("b", 0): {"p_net.py": "2"}})["ok"]
+    again = {("a", 0): {"p_net.py": "1"}, ("b", 0): {"p_net.py": "2"}, ("b", 1): {"p_net.py": "3"}}
+    assert "p_net.py is not the same" in judged(tmp_path, variants, again)["detail"]
+
+
+def test_a_file_under_another_name_with_the_same_content_is_no_difference(tmp_path):
+    variants = {"a": ["p_old.py"], "b": ["p_new.py"]}
+    assert judged(tmp_path, variants, {("a", 0): {"p_old.py": "1"}, ("b", 0): {"p_new.py": "1"}})["ok"]
+
+
+def test_code_that_changed_since_is_said_before_the_runs_to_come(tmp_path):
+    records = {("a", 0): Record([Start(code={FILE: "old"})]), ("b", 0): Record([])}
+    assert code_now({"a": {FILE: "new"}, "b": {FILE: "new"}}, records) == [f"{FILE} has changed since a, seed 0 ran"]
+    assert code_now({"a": {FILE: "old"}}, records) == []
+
+
+def test_both_variants_of_a_bench_are_there():
+    plan = make_plan("configs/quickstart/shapes.yaml", [FOCAL, BCE])
+    assert check_code(plan, {})["detail"] == "no run yet"
