@@ -5,8 +5,10 @@ import logging
 import numpy as np
 import pytest
 
+from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, MENDED, NAMED, Kind, Problems
 from detkit.data.datasets.records import RecordsBuilder, compared
+from detkit.structures import ClassMap
 
 PAGES = Kind("pages are upside down", lost=True)
 
@@ -106,3 +108,13 @@ def test_a_plugins_boxes_are_its_truth():
     assert records.area.tolist() == [20 * 45, 4]
     assert compared(records) == (0, 1)
     assert records.truth.labels is records.labels  # nothing is dropped, so nothing is held twice
+
+
+def test_a_label_without_a_class_is_named():
+    builder = RecordsBuilder("set", "drop")
+    builder.add(1, "a.jpg", (40, 40), [], [], [])
+    builder.add(2, "b.jpg", (40, 40), [[1, 2, 30, 40]], [2], [False])
+    with pytest.raises(
+        ValueError, match=r"set: b.jpg has the label 2, but there are 2 classes: labels run from 0 to 1"
+    ):
+        DetectionDataset().finish("set", ClassMap(("cat", "dog"), (1, 2)), builder, keep_empty=True)
