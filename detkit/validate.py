@@ -93,7 +93,7 @@ class Validator:
                 self.error(
                     join(path, str(key)),
                     "the number of classes and their names come from the data set; remove this key "
-                    "(a data set's class_names may state them)",
+                    "(data.classes.class_names may state them)",
                 )
             else:
                 self.error(

@@ -54,7 +54,8 @@ class Judged:
 def judge(truth: GroundTruth, found: Shard, *, most: int = 100) -> Judged:
     """Every detection's kind. most: best-scoring detections of an image and class that count."""
     place = {int(image_id): i for i, image_id in enumerate(truth.image_ids)}
-    objects = ~truth.crowd
+    ignored = truth.crowd | (truth.area < 0)  # as in the evaluation, an object of negative area is none
+    objects = ~ignored
     number = np.cumsum(objects) - 1  # of an object among those that are no ignore region
     parts: list[tuple[Any, ...]] = []
     starts = np.concatenate(([0], np.cumsum(found.counts)))
@@ -65,7 +66,7 @@ def judge(truth: GroundTruth, found: Shard, *, most: int = 100) -> Judged:
         parts.append(
             _judge_image(
                 found.boxes[rows], found.scores[rows].astype(np.float64), found.labels[rows], truth.boxes[own],
-                truth.labels[own], truth.crowd[own], number[own], most,
+                truth.labels[own], ignored[own], number[own], most,
             )
         )  # fmt: skip
     columns = [np.concatenate(c) for c in zip(*parts, strict=True)] if parts else [np.zeros(0)] * 5

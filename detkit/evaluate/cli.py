@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from detkit.config import Config
     from detkit.data.datasets.base import DetectionDataset
     from detkit.data.loader import Loader
-    from detkit.evaluate.coco import CocoResult
+    from detkit.evaluate.coco import CocoResult, Shard
     from detkit.evaluate.run import SelfTest
     from detkit.structures import ClassMap
 
@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="e.g. data.val.dataset.split=test",
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures here, too")
+    parser.add_argument(
+        "--detections", metavar="FILE", help="write what is found as COCO results, with the file's own ids"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--self-test",
@@ -41,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints the table; returns 1 if a self-test fails."""
     from detkit.evaluate.report import format_table, to_json
 
+    if args.self_test and args.detections:
+        raise ValueError("--detections: a self-test has no detections; leave one of the two out")
     test = measure_ground_truth(args) if args.self_test else None
     result = test.file if test else measure_detector(args)
     print(format_table(result))
@@ -56,11 +61,22 @@ def run(args: argparse.Namespace) -> int:
 def measure_detector(args: argparse.Namespace) -> CocoResult:
     """The detector of a checkpoint on its config's `data.val`, overrides applied."""
     from detkit.detectors.predictor import load_detector
+    from detkit.evaluate.engines import coco_results
     from detkit.evaluate.run import evaluate
 
+    if args.detections and Path(args.detections).exists():
+        raise ValueError(f"--detections: {args.detections} is there already; name a new file, or delete it first")
     detector, config, classes = load_detector(args.checkpoint, device=args.device, overrides=args.overrides)
     dataset, loader = validation_data(config, classes)
-    return evaluate(detector, dataset, loader, config.options("evaluator"))
+    if not args.detections:
+        return evaluate(detector, dataset, loader, config.options("evaluator"))
+
+    def write(found: Shard) -> None:
+        path = Path(args.detections)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(coco_results(found, dataset.classes)) + "\n")
+
+    return evaluate(detector, dataset, loader, config.options("evaluator"), on_found=write)
 
 
 def measure_ground_truth(args: argparse.Namespace) -> SelfTest:

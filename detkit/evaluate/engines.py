@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from detkit.evaluate.coco import GroundTruth, Shard
     from detkit.evaluate.options import EvaluatorOptions
+    from detkit.structures import ClassMap
 
 
 def run_engine(
@@ -106,6 +107,19 @@ def truth_dicts(truth: GroundTruth, found: Shard) -> list[dict[str, Any]]:
     return [
         {"id": i, "image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
         for i, (image, label, box, area, crowd) in enumerate(columns, start=1)
+    ]
+
+
+def coco_results(found: Shard, classes: ClassMap) -> list[dict[str, Any]]:
+    """Detections in the form of a COCO results file, with the image and category ids of the annotations."""
+    return [
+        {
+            "image_id": int(found.image_ids[d["image_id"]]),
+            "category_id": classes.ids[d["category_id"]],
+            "bbox": d["bbox"],
+            "score": d["score"],
+        }
+        for d in found_dicts(found)
     ]
 
 

@@ -21,7 +21,7 @@ from simulate import Skill
 from detkit.cli import main
 from detkit.compare import collect
 from detkit.compare.cell import run_cell
-from detkit.compare.collect import collect_results
+from detkit.compare.collect import collect_results, trained_classes
 from detkit.compare.evidence import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START
 from detkit.compare.launchers import CONSOLE
 from detkit.compare.plan import make_plan, read_plan, save_plan
@@ -285,3 +285,11 @@ def test_damaged_matches_are_made_anew(bench, tmp_path, content):
     path.unlink() if content is None else path.write_bytes(content)
     assert collect_results([folder])["variants"] == collect_results([bench])["variants"]
     assert path.stat().st_size > 100
+
+
+def test_the_classes_of_a_bench_are_those_its_runs_were_trained_on() -> None:
+    old, new = {"start": {"data": []}}, {"start": {"data": [], "classes": ["dog", "cat"]}}
+    assert trained_classes({"a": {0: old}, "b": {0: {"start": None}}}) is None
+    found = trained_classes({"a": {0: {"start": None}, 1: new}})
+    assert found is not None
+    assert found.names == ("dog", "cat")

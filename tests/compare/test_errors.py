@@ -145,3 +145,11 @@ def test_ap50_is_the_evaluators(seed):
         collected.compute().ap50, abs=1e-12
     )
     assert sum(count_errors(judged).values()) >= (judged.kind == CORRECT).any()
+
+
+def test_an_object_of_negative_area_is_none_as_in_the_evaluation():
+    there = truth([[(OBJECT, 0, False)]])
+    there.area[:] = -1
+    judged = judge(there, evaluator(there, [[(OBJECT, 0.9, 0)]]).sorted())
+    assert judged.kind.tolist() == [IGNORED]
+    assert count_errors(judged)["missed"] == 0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 from dataclasses import replace
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from detkit.cli import main
 from detkit.config import load_config
@@ -150,3 +154,35 @@ def test_another_files_ids_and_order_follow_the_names(
     assert content["per_class"]["moon"]["ap"] is None
     assert (content["num_objects"]["ring"], content["num_objects"]["star"], content["num_objects"]["moon"]) == (1, 2, 0)
     assert "moon, cross, triangle: n/a (no ground truth of the class)" in capsys.readouterr().out
+
+
+def test_written_detections_give_pycocotools_the_same_ap(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file has ids of its own, in another order than the detector's classes."""
+    names = ShapesDataset(num_images=1, split="val").classes.names
+    categories = {10 * k + 5: name for k, name in enumerate(reversed(names), start=1)}
+    annotations = [
+        {"id": k, "category_id": c, "bbox": [3 * k - 9, 4 * k, 30 + k, 25], "area": 25.0 * (30 + k), "iscrowd": 0}
+        for k, c in enumerate(categories, start=1)
+    ]
+    overrides = [*coco_of(tmp_path, annotations, categories), "postprocess.score_threshold=0", "nms.iou_threshold=0.9"]
+    out, found = tmp_path / "out.json", tmp_path / "new" / "found.json"
+    arguments = ["eval", str(checkpoint), *overrides, "--device", "cpu", "--json", str(out)]
+    assert main([*arguments, "--detections", str(found)]) == 0
+    results = json.loads(found.read_text())
+    assert {r["category_id"] for r in results} <= set(categories)
+    assert {r["image_id"] for r in results} == {1}
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(tmp_path / "truth.json"))
+        run = COCOeval(truth, truth.loadRes(str(found)), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    assert main([*arguments, "--detections", str(tmp_path / "truth.json")]) == 2
+    assert "truth.json is there already; name a new file" in capsys.readouterr().err
+    assert main([*arguments, "--detections", str(found.with_name("x")), "--self-test"]) == 2
+    content = json.loads(out.read_text())
+    assert run.stats[8] > 0  # the recall at 100 detections, so that something was matched
+    assert content["ap"] == pytest.approx(run.stats[0], abs=1e-12)
+    assert content["ar100"] == pytest.approx(run.stats[8], abs=1e-12)

@@ -109,6 +109,7 @@ class DetectionDataset:
             raise ValueError(f"{name}: the split has no images")
         if not len(classes):
             raise ValueError(f"{name}: no classes are declared, so there is nothing to detect")
+        check_labels(self.records, classes, name)
         check_known(options, classes.names, name)
         self._choose(options)
         if not keep_empty:
@@ -187,6 +188,18 @@ class DetectionDataset:
         """Changes when annotations, names or classes do: of training's boxes, then of the evaluation's."""
         text = f"{self.records.content_hash()} {self.classes}"
         return f"{hashlib.sha256(text.encode()).hexdigest()[:12]}+{self.records.truth_hash()}"
+
+
+def check_labels(records: Records, classes: ClassMap, name: str) -> None:
+    """Raises ValueError that names the first image with a label that no class has."""
+    truth = records.truth or records.own_truth()
+    wrong = np.flatnonzero((truth.labels < 0) | (truth.labels >= len(classes)))
+    if len(wrong):
+        image = int(np.searchsorted(truth.ends, wrong[0], side="right"))
+        raise ValueError(
+            f"{name}: {records.path(image)} has the label {int(truth.labels[wrong[0]])}, but there are {len(classes)} "
+            f"classes: labels run from 0 to {len(classes) - 1}"
+        )
 
 
 def differences(records: Records) -> list[str]:

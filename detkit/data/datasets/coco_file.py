@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
@@ -101,8 +102,12 @@ def is_id(value: Any) -> bool:
     return id_of(value) is not None
 
 
-def is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and "\0" not in value
+def is_file_name(value: Any) -> bool:
+    """A text that a file can have for a name: no zero byte, nothing that the file system can't encode."""
+    try:
+        return isinstance(value, str) and bool(value) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def is_name(value: Any) -> bool:
@@ -115,7 +120,7 @@ def is_box(value: Any) -> bool:
 
 ID = ("a whole number or a text", is_id)
 PARTS: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
-    "images": {"id": ID, "file_name": ("a text", is_text)},
+    "images": {"id": ID, "file_name": ("a file name", is_file_name)},
     "categories": {"id": ID, "name": ("a text", is_name)},
     "annotations": {"image_id": ID, "category_id": ID, "bbox": ("a list of 4 numbers", is_box)},
 }
@@ -193,7 +198,9 @@ def whole_ids(ids: Sequence[str], what: str, problems: Problems) -> dict[str, in
 def is_whole(text: str) -> bool:
     """Whether an id is a whole number in its usual form, which 01 is not."""
     digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdecimal() and str(int(text)) == text and abs(int(text)) < 2**63
+    if not (len(digits) < 20 and digits.isascii() and digits.isdecimal()):
+        return False
+    return str(int(text)) == text and abs(int(text)) < 2**63
 
 
 def categories_of(content: Entry, used: Counter[str], name: str, problems: Problems) -> dict[str, str]:

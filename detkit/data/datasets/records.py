@@ -26,6 +26,8 @@ from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, MEN
 BadBoxes = Literal["drop", "clip", "error"]
 ANY_CLASS = -1
 """Label of an ignore region that stands for every class (`ignore_classes`)."""
+LARGEST_SIDE = 10**9
+"""Pixels; a stated size beyond it is a slip."""
 FRACTIONS_FROM = 0.05
 """Share of boxes within the first pixel from which a split is refused as fractions of the image."""
 
@@ -147,6 +149,8 @@ class RecordsBuilder:
         if image_id in self._ids:
             raise ValueError(f"{self.name}: image id {image_id} is used twice: {self._ids[image_id]} and {source}")
         self._ids[image_id] = source
+        if max(size) > LARGEST_SIDE:
+            raise ValueError(f"{self.name}: {source}: {size[1]}x{size[0]} pixels is not the size of an image")
         raw = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         own = as_xywh(raw) if xywh is None else np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
         classes, ignored = np.asarray(labels, np.int64), np.asarray(is_ignore, bool)
