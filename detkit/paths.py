@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from detkit.overlay import Place, Tree
 
 MOVED = "moved"
 """Top-level key of a config: {old folder: new folder}, applied to every path and not stored."""
+VARIABLE = "DETKIT_MOVED"
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,28 @@ class Locator:
         return path
 
     def unused(self) -> list[str]:
-        """Folders that are said to have moved although no path begins with them."""
-        return [old for old in self.moved if old not in self._used]
+        """Folders that the config says have moved although no path begins with them."""
+        everywhere = moved_everywhere()
+        return [old for old in self.moved if old not in self._used and old not in everywhere]
+
+
+def moved_everywhere() -> dict[str, str]:
+    """What the variable `DETKIT_MOVED` says has moved, for every config: OLD=NEW, or several with colons between."""
+    pairs = [pair for pair in os.environ.get(VARIABLE, "").split(os.pathsep) if pair]
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise ValueError(f"{VARIABLE}: {wrong[0]!r} is not OLD_FOLDER=NEW_FOLDER")
+    split = [pair.split("=", 1) for pair in pairs]
+    return {absolute(old, Path.cwd()): absolute(new, Path.cwd()) for old, new in split}
 
 
 def read_moved(tree: Tree) -> dict[str, str]:
-    """Takes the key `moved` out of a config; ValueError unless it maps folders to folders."""
+    """Takes the key `moved` out of a config, adds `DETKIT_MOVED`; ValueError unless it maps folders to folders."""
     value = tree.values.pop(MOVED, None) or {}
     place = tree.origin.pop(MOVED, "config")
     if not isinstance(value, Mapping) or not all(isinstance(v, str) for pair in value.items() for v in pair):
         raise ValueError(f"{place}: {MOVED}: {value!r} is not {{old folder: new folder}}")
     folder = place.folder if isinstance(place, Place) else Path.cwd()
-    return {absolute(old, folder): absolute(new, folder) for old, new in value.items()}
+    return {**moved_everywhere(), **{absolute(old, folder): absolute(new, folder) for old, new in value.items()}}
 
 
 def place_of(path: str, origin: Mapping[str, Place]) -> Path:

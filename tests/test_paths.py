@@ -121,6 +121,15 @@ def test_moved_data_take_one_override(files):
         load_config(saved, ["moved=[a]"])
 
 
+def test_moved_data_can_be_told_by_the_environment(files, monkeypatch):
+    monkeypatch.setenv("DETKIT_MOVED", f"{files}/base={files}/new:/nothing=/there")
+    config = Config.from_dict(load_config(files / "own/config.yaml").to_dict())
+    assert config.data.val.dataset.images == str(files / "new/images")
+    monkeypatch.setenv("DETKIT_MOVED", "/old")
+    with pytest.raises(ValueError, match="DETKIT_MOVED: '/old' is not OLD_FOLDER=NEW_FOLDER"):
+        load_config(files / "own/config.yaml")
+
+
 def test_imports_move_as_well(files):
     (files / "own/part.py").write_text("")
     (files / "own/config.yaml").write_text(f"_base_: {SHAPES}\nimports: [./part.py]\n")

@@ -127,9 +127,16 @@ def _draw(
     """What is lost of an image in an epoch, and, but for the first, whether the transforms drew random numbers."""
     a = dataset.records.annotation(index)
     image, boxes, is_ignore = blank(dataset, index), torch.tensor(a.boxes), torch.tensor(a.is_ignore)
-    with seeded(seed, epoch, int(dataset.records.image_ids[index])):
+    image_id = int(dataset.records.image_ids[index])
+    with seeded(seed, epoch, image_id):
         before = _state() if epoch else ()
-        found = trace(transforms, image, boxes, is_ignore)
+        try:
+            found = trace(transforms, image, boxes, is_ignore)
+        except Exception as error:
+            # A fault of a transform keeps its traceback, as in the loader; bad input is the user's to mend.
+            kind = ValueError if isinstance(error, (ValueError, OSError)) else RuntimeError
+            text = f"image {image_id} ({dataset.records.path(index)}): {type(error).__name__}: {error}"
+            raise kind(text) from error
         return found, bool(epoch) and _state() != before
 
 
@@ -165,7 +172,7 @@ def warn_of_lost_objects(
             continue
         if dataset is train[0] and len(found.never) == found.objects and found.images == found.total:
             raise ValueError(f"there is nothing to learn: {text}")
-        log.warning("%s%s", text, "" if dataset is train[0] else "\nAP counts them although nothing can find them")
+        log.warning("%s%s", text, "" if dataset is train[0] else "\nAP counts them, and the network hardly sees them")
 
 
 def _spread(length: int) -> list[int]:

@@ -44,6 +44,7 @@ def make_shapes(args: argparse.Namespace) -> int:
         dataset = ShapesDataset(num_images=count, split=split, seed=args.seed, size=args.size)
         dataset.write_coco(folder / split, folder / "annotations" / f"instances_{split}.json")
         print(dataset.summary())
+    folder = folder.resolve()
     print(
         f"in a config:\n  dataset: {{type: CocoDataset, "
         f"annotations: {folder}/annotations/instances_train.json, images: {folder}/train}}"

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from detkit.data.datasets.base import DetectionDataset, Subset
-from detkit.data.datasets.records import some
+from detkit.data.datasets.records import counted, some
 
 log = logging.getLogger("detkit")
 
@@ -109,6 +109,10 @@ def _named(dataset: DetectionDataset, index: int, error: Exception) -> str:
     return text if path in text else f"{path}: {text}"
 
 
+class BadImagesError(ValueError):
+    """Images of a split can't be used, and its `bad_images` does not leave them out."""
+
+
 class Remaining(Subset):
     """A data set without its bad images; `left_out` says which and why. Its annotations count as those of the whole."""
 
@@ -124,11 +128,11 @@ class Remaining(Subset):
     def summary(self) -> str:
         """Counts, those that are left out among them."""
         names = some([path.rpartition("/")[2] for path in self.left_out])
-        return f"{super().summary()}; {len(self.left_out)} bad images left out: {names}"
+        return f"{super().summary()}; {counted(len(self.left_out), 'bad image')} left out: {names}"
 
 
 def usable(dataset: DetectionDataset, found: Scan) -> DetectionDataset:
-    """The data set as its `bad_images` has it; ValueError that names the bad images if they are errors."""
+    """The data set as its `bad_images` has it; BadImagesError that names them if they are errors."""
     total = len(dataset)
     for why in found.repaired.values():
         log.warning("%s: repaired (data.images.bad_images: repair): %s", dataset.name, why)
@@ -137,13 +141,13 @@ def usable(dataset: DetectionDataset, found: Scan) -> DetectionDataset:
     lines = "".join(f"\n  {why}" for _, why in sorted(found.bad.items())[:20])
     lines += f"\n  and {len(found.bad) - 20} more" if len(found.bad) > 20 else ""
     if dataset.image_options.bad_images != "skip":
-        raise ValueError(
+        raise BadImagesError(
             f"{dataset.name}: {len(found.bad)} of {total} images can't be used:{lines}\nReplace them; or set "
             "data.images.bad_images=skip, which leaves them out of training and evaluation, or =repair, which decodes "
             "what is there of a damaged one"
         )
     if len(found.bad) == total:
-        raise ValueError(f"{dataset.name}: none of the {total} images can be used:{lines}")
+        raise BadImagesError(f"{dataset.name}: none of the {total} images can be used:{lines}")
     log.warning("%s: left out %d of %d images (data.images.bad_images: skip):%s", dataset.name, len(found.bad), total,
                 lines)  # fmt: skip
     return Remaining(dataset, found.bad)

@@ -31,6 +31,7 @@ FREE = frozenset(
     }
 )
 """Settings that don't change which weights come out."""
+BAD_IMAGES = "data.images.bad_images"
 
 
 def find_resumable(
@@ -61,6 +62,8 @@ def find_resumable(
     changed = [f"  {k}: {v} in the run, {data[k]} now" for k, v in checkpoint.data.items() if not same(v, data.get(k))]
     differing = differences(was, config.to_dict())
     moved = {key: differing.pop(key) for key in config.paths() if key in differing}
+    if "skip" not in differing.get(BAD_IMAGES, ("skip",)):  # repair changes no image that the run has trained on
+        del differing[BAD_IMAGES]
     old_total = differing.pop("train.iterations", (None, None))[0]
     lines = [f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in sorted(differing.items())]
     if old_total is not None:

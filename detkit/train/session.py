@@ -20,6 +20,7 @@ from detkit.data.audit import warn_of_lost_objects
 from detkit.data.build import SPLITS, build_datasets, build_transforms, open_images, warn_of_shared_images
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.loader import build_eval_loader, build_train_loader, check_split
+from detkit.data.scan import BadImagesError
 from detkit.data.worker import explain_death, worker_processes
 from detkit.detectors.build import build_detector
 from detkit.distributed.environment import Place
@@ -160,10 +161,15 @@ def open_data_sets(config: Config, meeting: Meeting) -> tuple[DetectionDataset, 
         return meeting.gather(name, value, COLLECTIVE_TIMEOUT.total_seconds(), "opens its images")
 
     rank, world_size = meeting.place.rank, meeting.place.world_size
-    train_set, val_set = (
-        open_images(dataset, split, share=share, rank=rank, world_size=world_size, early=True)
-        for split, dataset in zip(SPLITS, build_datasets(config), strict=True)
-    )
+    sets, bad = [], []
+    for split, dataset in zip(SPLITS, build_datasets(config), strict=True):
+        try:
+            sets.append(open_images(dataset, split, share=share, rank=rank, world_size=world_size, early=True))
+        except BadImagesError as error:  # raised on every rank alike, so that the other split is reported as well
+            bad.append(str(error))
+    if bad:
+        raise BadImagesError("\n".join(bad))
+    train_set, val_set = sets
     return train_set, val_set
 
 

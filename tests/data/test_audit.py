@@ -105,6 +105,18 @@ def test_a_training_begins_with_a_warning_or_not_at_all(folder, caplog):
     assert [r.getMessage().split(":")[1].split(" never")[0] for r in caplog.records] == [" 1 of 2 objects"]
     caplog.clear()
     warn_of_lost_objects((val, []), (train, small), 0)
-    assert "AP counts them although nothing can find them" in caplog.text
+    assert "AP counts them, and the network hardly sees them" in caplog.text
     with pytest.raises(ValueError, match=r"there is nothing to learn: .*2 of 2 objects never reach the network"):
         warn_of_lost_objects((train, [Resize(height=1, width=1)]), (val, []), 0)
+
+
+def test_a_fault_of_a_transform_names_the_image(folder):
+    class Broken(Transform):
+        def __call__(self, image, boxes, labels):
+            raise self.error
+
+    data, broken = build_dataset(load_config(folder.config), "train"), Broken()
+    for error, kind in ((TypeError("no"), RuntimeError), (ValueError("no"), ValueError)):
+        broken.error = error
+        with pytest.raises(kind, match=rf"image 1 \(.*train0.jpg\): {type(error).__name__}: no"):
+            audit(data, [broken])

@@ -34,7 +34,7 @@ def test_damaged_images_under_each_policy(folder, capsys):
     assert code == 0
     assert "left out: " in out
     assert "2 images (0 without objects)" in out
-    assert "1 bad images left out: train0.jpg" in out
+    assert "1 bad image left out: train0.jpg" in out
     code, out = check(folder, capsys, "data.images.bad_images=repair")
     assert code == 0
     assert "train.json: 1 damaged images repaired" in out

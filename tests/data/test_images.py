@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image, features
@@ -10,6 +13,7 @@ from detkit.data.datasets.images import (
     list_images,
     read_image,
     read_size,
+    reads_heif,
     to_rgb,
 )
 
@@ -214,10 +218,15 @@ def test_suffixes_are_pillows_own():
     assert len(suffixes) == len(set(suffixes))
 
 
-def test_a_folder_gives_its_images_and_what_is_left_out(tmp_path, monkeypatch):
-    import sys
+@pytest.fixture
+def heif(monkeypatch):
+    """Makes pillow-heif what a test wants it to be; None: not installed."""
+    yield lambda module: monkeypatch.setitem(sys.modules, "pillow_heif", module) or reads_heif.cache_clear()
+    reads_heif.cache_clear()
 
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+
+def test_a_folder_gives_its_images_and_what_is_left_out(tmp_path, heif):
+    heif(None)
     for name in ("b.JFIF", "a.jpe", "c.webp", "notes.txt", "d.HEIC", ".hidden.png"):
         (tmp_path / name).touch()
     (tmp_path / "more.png").mkdir()
@@ -230,12 +239,16 @@ def test_a_folder_gives_its_images_and_what_is_left_out(tmp_path, monkeypatch):
     assert describe_left_out("photos", []) is None
 
 
-def test_pillow_heif_is_used_where_it_is_installed(monkeypatch):
-    import sys
-    from types import SimpleNamespace
+def test_a_heic_file_says_what_reads_it(tmp_path, heif):
+    heif(None)
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ValueError, match=r"x.heic: not a readable image .*pip install 'detkit\[heif\]'"):
+        read_image(tmp_path / "x.heic")
 
+
+def test_pillow_heif_is_used_where_it_is_installed(heif):
     asked = []
-    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=lambda: asked.append(1)))
+    heif(SimpleNamespace(register_heif_opener=lambda: asked.append(1)))
     image_suffixes()
     assert asked == [1]
 

@@ -43,7 +43,7 @@ def test_skip_leaves_it_out_with_its_boxes_and_counts_it(folder, caplog):
     assert list(data.left_out) == [str(folder.file("val", 1))]
     assert "left out 1 of 3 images (data.images.bad_images: skip)" in caplog.text
     assert "val1.jpg" in caplog.text
-    assert "1 bad images left out: val1.jpg" in data.summary()
+    assert "1 bad image left out: val1.jpg" in data.summary()
     assert data.content_hash() == build_dataset(load_config(folder.config), "val").content_hash()
     assert np.asarray(data.checked_image(1)).shape == (64, 96, 3)
 

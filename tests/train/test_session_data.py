@@ -39,6 +39,15 @@ def test_a_damaged_image_ends_the_run_before_its_first_step(folder, split, capsy
     assert not (folder.root.parent / "run/metrics.jsonl").exists()
 
 
+def test_damaged_images_of_both_splits_are_told_at_once(folder, capsys):
+    folder.damage("train", 2)
+    folder.damage("val", 0)
+    assert train(folder) == 2
+    err = capsys.readouterr().err
+    assert "train2.jpg: not a readable image" in err
+    assert "val0.jpg: not a readable image" in err
+
+
 def test_skip_trains_and_evaluates_without_it_and_eval_agrees(folder, capsys):
     folder.damage("val", 1)
     folder.damage("train", 0)
@@ -162,6 +171,18 @@ def test_a_repaired_image_is_no_change(folder, half):
     assert train(folder, *LONGER) == 2
     folder.write("val", [[[8, 8, 40, 30]]] * 3)
     assert train(folder, *LONGER) == 0
+
+
+def test_a_run_that_met_a_damaged_image_is_resumed_with_repair(folder, half, capsys):
+    folder.damage("train", 1)
+    assert train(folder, *LONGER, "data.images.bad_images=repair") == 0
+    assert "repaired" in capsys.readouterr().err
+    assert load_checkpoint(step_path(half, 2)).config["data"]["images"]["bad_images"] == "repair"
+
+
+def test_skip_is_another_training(folder, half, capsys):
+    assert train(folder, *LONGER, "data.images.bad_images=skip") == 2
+    assert "data.images.bad_images: 'error' in the run, 'skip' now" in capsys.readouterr().err
 
 
 def test_other_images_left_out_are_another_training(folder, capsys):

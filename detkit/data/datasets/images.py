@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,7 +97,8 @@ class ImageTooLargeError(ValueError):
 def unreadable(path: str | Path, error: Exception) -> ValueError:
     """Whatever a decoder trips over, the file is what the user needs to know."""
     hint = f"; {HEIF_HINT}" if Path(path).suffix.lower() in HEIF and not reads_heif() else ""
-    return ValueError(f"{path}: not a readable image ({type(error).__name__}: {error}){hint}")
+    text = " ".join(str(error).split())
+    return ValueError(f"{path}: not a readable image ({type(error).__name__}: {text}){hint}")
 
 
 def open_image(source: Any, path: str | Path, options: ImageOptions) -> Image:
@@ -197,6 +199,7 @@ def image_suffixes() -> tuple[str, ...]:
     return (*(s for s in COMMON if s in known), *sorted(known.difference(COMMON)))
 
 
+@cache
 def reads_heif() -> bool:
     """Whether pillow-heif is installed; makes Pillow use it."""
     try:
