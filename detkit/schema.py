@@ -82,6 +82,7 @@ ROOT = Section(
                 "train": data_section(),
                 "val": data_section(),
                 "loader": Options("detkit.data.loader:LoaderOptions"),
+                "images": Options("detkit.data.datasets.images:ImageOptions"),
             }
         ),
         "optimizer": Part(registry.OPTIMIZERS, optional=True),

@@ -7,9 +7,10 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"}
+if TYPE_CHECKING:
+    from detkit.data.datasets.images import ImageOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--score", type=float, default=0.5, help="draw and write detections scoring at least this")
     parser.add_argument("--batch", type=int, default=8, help="images a forward pass")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        metavar="N",
+        help="refuse images with more pixels than this; default: as trained",
+    )
     parser.add_argument("--no-draw", action="store_true", help="write only the JSON file")
 
 
@@ -35,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from detkit.visualize import draw_detections
 
     overrides = [f"postprocess.score_threshold={min(args.score, 0.999)}"]
+    if args.max_megapixels is not None:
+        overrides.append(f"data.images.max_megapixels={args.max_megapixels}")
     predictor = Predictor.from_checkpoint(
         args.checkpoint, device=args.device, overrides=overrides, batch_size=args.batch
     )
@@ -44,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     images: list[dict[str, Any]] = []
     names = unique_names(files)
     readable: list[int] = []
-    for i, (found, image) in enumerate(predictor.stream(read_images(files, readable)), start=1):
+    for i, (found, image) in enumerate(
+        predictor.stream(read_images(files, readable, predictor.image_options)), start=1
+    ):
         place = readable[i - 1]
         file = files[place]
         images.append({"id": i, "file_name": str(file), "width": image.width, "height": image.height})
@@ -72,13 +83,13 @@ def run(args: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def read_images(files: list[Path], readable: list[int]) -> Iterator[Any]:
+def read_images(files: list[Path], readable: list[int], options: ImageOptions) -> Iterator[Any]:
     """The images of those files that hold one, whose places are added to `readable`; ValueError if none does."""
     from detkit.data.datasets.images import read_image
 
     for place, file in enumerate(files):
         try:
-            image = read_image(file)
+            image = read_image(file, options)
         except (ValueError, OSError) as error:
             if len(files) == 1:
                 raise
@@ -91,8 +102,13 @@ def read_images(files: list[Path], readable: list[int]) -> Iterator[Any]:
 
 
 def find_images(paths: list[str]) -> Iterator[Path]:
-    """Files, folders (all images in them, not deeper) and globs -> image files, each named error otherwise."""
+    """Files, folders (all images in them, not deeper) and globs -> image files, each named error otherwise.
+
+    What is left out of a folder is told.
+    """
     import glob
+
+    from detkit.data.datasets.images import describe_left_out, list_images
 
     for text in paths:
         path = Path(text)
@@ -100,8 +116,11 @@ def find_images(paths: list[str]) -> Iterator[Path]:
             yield path
             continue
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-            reason = f"the folder {text} holds no image ({', '.join(sorted(SUFFIXES))})"
+            found, left_out = list_images(path)
+            told = describe_left_out(text, left_out)
+            reason = f"the folder {text} holds no image" + (f"; {told}" if told else "")
+            if told and found:
+                print(f"note: {told}", file=sys.stderr, flush=True)
         else:
             found = sorted(Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file())
             reason = f"no file, folder or glob match: {text}"

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.config import Config
-from detkit.data.datasets.images import read_image, to_rgb
+from detkit.data.datasets.images import ImageOptions, read_image, to_rgb
 from detkit.data.loader import collate_images
 from detkit.data.transforms.base import apply_to_image
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
+from detkit.overlay import show
 from detkit.registry import TRANSFORMS
 from detkit.structures import ClassMap, Detections
 
@@ -31,7 +32,7 @@ def load_detector(
     from detkit.train.checkpoint import load_checkpoint
 
     saved = load_checkpoint(checkpoint)
-    config = Config.from_dict(saved.config, overrides)
+    config = Config.from_dict(saved.config, overrides, name=show(saved.path or checkpoint))
     detector = build_detector(config, len(saved.classes))
     detector.load_state_dict(saved.ema if saved.ema is not None else saved.model)
     return detector.to(resolve_device(device)).eval(), config, saved.classes
@@ -54,6 +55,7 @@ class Predictor:
         self.detector, self.config, self.classes, self.batch_size = detector, config, classes, batch_size
         self.device = next(detector.parameters()).device
         self.transforms = [TRANSFORMS.build(node) for node in config.data.val.transforms]
+        self.image_options = config.options("data.images")
         self.size_divisor = config.options("data.loader").size_divisor
 
     @classmethod
@@ -76,7 +78,7 @@ class Predictor:
         """The same, one by one, each with its PIL image; only a batch at a time is in memory."""
         batch: list[Any] = []
         for image in images:
-            batch.append(as_pil(image))
+            batch.append(as_pil(image, self.image_options))
             if len(batch) == self.batch_size:
                 yield from zip(self._run(batch), batch, strict=True)
                 batch = []
@@ -99,12 +101,12 @@ class Predictor:
         ]
 
 
-def as_pil(image: Any) -> Any:
+def as_pil(image: Any, options: ImageOptions | None = None) -> Any:
     """A path, PIL image, array (H, W[, 3]) or tensor (3, H, W), uint8 -> RGB PIL image."""
     from PIL import Image
 
     if isinstance(image, (str, Path)):
-        return read_image(Path(image))
+        return read_image(Path(image), options)
     if isinstance(image, Image.Image):
         return to_rgb(image)
     array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) and image.ndim == 3 else image

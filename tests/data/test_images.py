@@ -1,8 +1,21 @@
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from detkit.data.datasets.images import read_image, to_rgb
+from detkit.data.datasets.images import (
+    ImageOptions,
+    describe_left_out,
+    image_suffixes,
+    images_by_stem,
+    list_images,
+    read_image,
+    read_size,
+    reads_heif,
+    to_rgb,
+)
 
 
 def saved(path, image, **options):
@@ -84,3 +97,165 @@ def test_files_that_are_no_images_are_named(tmp_path):
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:400])
     with pytest.raises(ValueError, match=r"cut.jpg: not a readable image"):
         read_image(tmp_path / "cut.jpg")
+
+
+# ---- damaged files, limits, suffixes
+
+
+def picture(side=64):
+    """Blocks of colour, as large as those of JPEG with its colour at half the size."""
+    blocks = np.random.default_rng(0).integers(0, 255, (side // 16, side // 16, 3))
+    return Image.fromarray(np.kron(blocks, np.ones((16, 16, 1))).astype(np.uint8))
+
+
+REPAIR = ImageOptions(bad_images="repair")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "ppm", "tif"])
+def test_repair_decodes_what_is_there_as_browsers_do(tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    picture(256).save(path)
+    whole = np.asarray(read_image(path)).astype(int)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with pytest.raises(ValueError, match=rf"x.{suffix}: not a readable image"):
+        read_image(path)
+    mended = np.asarray(read_image(path, REPAIR)).astype(int)
+    assert mended.shape == whole.shape
+    same = np.abs(mended - whole).max(axis=(1, 2)) < 12
+    assert 0.1 < same.mean() < 0.9, "a part of the rows is there, in its place"
+    assert np.abs(mended - whole).max() > 50, "the others are not"
+
+
+def test_a_jpeg_without_its_last_20_bytes_loses_nothing_that_one_sees(tmp_path):
+    path = tmp_path / "x.jpg"
+    picture(256).save(path)
+    whole = np.asarray(read_image(path)).astype(int)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match="truncated"):
+        read_image(path)
+    mended = np.asarray(read_image(path, REPAIR)).astype(int)
+    assert np.abs(mended[:224] - whole[:224]).max() == 0
+
+
+def test_what_can_not_be_repaired_says_so(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
+    with pytest.raises(ValueError, match=r"x.jpg: .*there is nothing to repair, bad_images: skip leaves it out"):
+        read_image(tmp_path / "x.jpg", REPAIR)
+    with pytest.raises(FileNotFoundError, match="no image file"):
+        read_image(tmp_path / "gone.jpg", REPAIR)
+
+
+def test_repair_changes_pillow_for_nobody_else(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from PIL import ImageFile
+
+    picture().save(tmp_path / "x.png")
+    cut = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(cut[: len(cut) // 2])
+
+    def read(options):
+        try:
+            return read_image(tmp_path / "x.png", options).size
+        except ValueError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(read, [REPAIR, ImageOptions()] * 50))
+    assert found == [(64, 64), None] * 50
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_the_limit_is_detkits_own_and_is_lifted_by_a_key(tmp_path, recwarn):
+    path = tmp_path / "aerial.png"
+    Image.new("1", (13500, 13500)).save(path)
+    text = (
+        r"aerial.png: the image has 182.2 megapixels \(13500x13500\), the limit is 180; data.images.max_megapixels=183"
+    )
+    for read in (read_image, read_size):
+        with pytest.raises(ValueError, match=text) as told:
+            read(path)
+        assert "bomb" not in str(told.value).lower()
+    assert read_size(path, ImageOptions(max_megapixels=183)) == (13500, 13500)
+    picture().save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match=r"has 0.0 megapixels \(64x64\), the limit is 0.001"):
+        read_image(tmp_path / "small.png", ImageOptions(max_megapixels=0.001, bad_images="repair"))
+    assert not [w for w in recwarn if "ecompression" in str(w.message)]
+    with pytest.raises(ValueError, match="max_megapixels: 0 is not positive"):
+        ImageOptions(max_megapixels=0)
+
+
+def test_a_bomb_is_refused_by_its_header_alone(tmp_path):
+    """A header of 60000x60000 pixels without any: decoding would end in another message."""
+    import struct
+    import zlib
+
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    (tmp_path / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr)) + b"\0\0\0\0IDAT"
+    )
+    with pytest.raises(ValueError, match=r"has 3600.0 megapixels \(60000x60000\)"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_the_size_in_the_header_is_the_upright_one(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGB", (40, 20)).save(tmp_path / "plain.png")
+    assert read_size(tmp_path / "turned.jpg") == (40, 20) == read_image(tmp_path / "turned.jpg").size[::-1]
+    assert read_size(tmp_path / "plain.png") == (20, 40)
+    with pytest.raises(FileNotFoundError, match="no image file"):
+        read_size(tmp_path / "gone.png")
+
+
+def test_suffixes_are_pillows_own():
+    suffixes = image_suffixes()
+    assert suffixes[:3] == (".jpg", ".jpeg", ".png")
+    assert {".jfif", ".jpe", ".webp", ".tiff", ".bmp", ".gif", ".jp2", ".tga", ".ico"} <= set(suffixes)
+    assert not {".eps", ".ps", ".h5", ".mpg", ".txt", ".json", ".pdf"} & set(suffixes)
+    assert (".avif" in suffixes) == features.check("avif")
+    assert len(suffixes) == len(set(suffixes))
+
+
+@pytest.fixture
+def heif(monkeypatch):
+    """Makes pillow-heif what a test wants it to be; None: not installed."""
+    yield lambda module: monkeypatch.setitem(sys.modules, "pillow_heif", module) or reads_heif.cache_clear()
+    reads_heif.cache_clear()
+
+
+def test_a_folder_gives_its_images_and_what_is_left_out(tmp_path, heif):
+    heif(None)
+    for name in ("b.JFIF", "a.jpe", "c.webp", "notes.txt", "d.HEIC", ".hidden.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "more.png").mkdir()
+    images, left_out = list_images(tmp_path)
+    assert [p.name for p in images] == ["a.jpe", "b.JFIF", "c.webp"]
+    text = describe_left_out("photos", left_out)
+    assert text is not None
+    assert text.startswith("photos: left out 2 files that can't be read as images: d.HEIC, notes.txt; 1 folder in it")
+    assert "pip install 'detkit[heif]'" in text
+    assert describe_left_out("photos", []) is None
+
+
+def test_a_heic_file_says_what_reads_it(tmp_path, heif):
+    heif(None)
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ValueError, match=r"x.heic: not a readable image .*pip install 'detkit\[heif\]'"):
+        read_image(tmp_path / "x.heic")
+
+
+def test_pillow_heif_is_used_where_it_is_installed(heif):
+    asked = []
+    heif(SimpleNamespace(register_heif_opener=lambda: asked.append(1)))
+    image_suffixes()
+    assert asked == [1]
+
+
+def test_an_image_is_found_by_its_name_without_suffix(tmp_path):
+    for name in ("a.jfif", "b.png", "b.jpg", "c.txt"):
+        (tmp_path / name).touch()
+    found = images_by_stem(tmp_path)
+    assert {stem: path.name for stem, path in found.items()} == {"a": "a.jfif", "b": "b.jpg"}
+    assert images_by_stem(tmp_path / "gone") == {}

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,6 +147,34 @@ def test_files_that_are_no_images_are_told_and_left_out(checkpoint, pictures, tm
     assert "error: none of the 2 files is an image that can be read" in capsys.readouterr().err
     assert main(["predict", str(checkpoint), str(folder / "a.jpg"), "--output", str(out)]) == 2
     assert f"error: {folder / 'a.jpg'}: not a readable image" in capsys.readouterr().err
+
+
+def test_images_of_every_suffix_are_found_and_the_rest_of_a_folder_is_told(checkpoint, pictures, tmp_path, capsys):
+    folder = tmp_path / "all"
+    folder.mkdir()
+    with Image.open(pictures[0]) as image:
+        for name in ("a.jfif", "b.JPE", "c.webp", "d.tga"):
+            image.convert("RGB").save(folder / name, format=None if name[0] in "cd" else "jpeg")
+    (folder / "notes.txt").touch()
+    (folder / "deeper").mkdir()
+    out = tmp_path / "out"
+    assert main(["predict", str(checkpoint), str(folder), "--output", str(out), "--no-draw"]) == 0
+    told = capsys.readouterr()
+    assert [Path(i["file_name"]).name for i in json.loads((out / "images.json").read_text())] == [
+        "a.jfif", "b.JPE", "c.webp", "d.tga",
+    ]  # fmt: skip
+    assert (
+        told.err == f"note: {folder}: left out 1 file that can't be read as images: notes.txt; 1 folder in it: deeper\n"
+    )
+
+
+def test_an_image_over_the_limit_is_refused_until_it_is_lifted(checkpoint, pictures, tmp_path, capsys):
+    words = ["predict", str(checkpoint), str(pictures[0]), "--output", str(tmp_path / "out"), "--no-draw"]
+    assert main([*words, "--max-megapixels", "0.001"]) == 2
+    assert "0.png: the image has 0.0 megapixels (100x80), the limit is 0.001" in capsys.readouterr().err
+    assert main([*words, "--max-megapixels", "0.01"]) == 0
+    assert main([*words, "--max-megapixels", "0"]) == 2
+    assert "data.images.max_megapixels: 0.0 is not positive" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_named(checkpoint, tmp_path, capsys):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from detkit.data.datasets.images import read_image
+from detkit.data.datasets.images import ImageOptions, read_image, read_size
 from detkit.data.datasets.records import Problems, Records, RecordsBuilder, some
 from detkit.structures import ClassMap
 
@@ -22,31 +23,49 @@ class DetectionDataset:
     """Images with boxes: a subclass's constructor calls `finish` with its classes and records.
 
     classes: names and category ids. records: annotations as flat arrays. problems: boxes that were
-    dropped or clipped, by file.
+    dropped or clipped, by file. image_options: how images are read, `data.images` of the config. left_out: images
+    that could not be used, each with the reason. reads_files: whether the images are the files that records name;
+    a subclass with a `load_image` of its own that only opens them otherwise says so.
     """
 
     name: str
     classes: ClassMap
     records: Records
     problems: Problems
+    image_options = ImageOptions()
+    left_out: Mapping[str, str] = MappingProxyType({})
+    reads_files = True
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "load_image" in vars(cls) and "reads_files" not in vars(cls):
+            cls.reads_files = False
 
     def __len__(self) -> int:
         return len(self.records)
 
     def load_image(self, index: int) -> Image:
         """The image as 8-bit RGB, upright."""
-        return read_image(self.records.path(index))
+        return read_image(self.records.path(index), self.image_options)
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(height, width) of an image file, upright, by its header."""
+        return read_size(self.records.path(index), self.image_options)
 
     def checked_image(self, index: int) -> Image:
         """`load_image`, held against the size that the annotation states; ValueError if they differ."""
         image = self.load_image(index)
+        self.check_size(index, (image.height, image.width))
+        return image
+
+    def check_size(self, index: int, size: tuple[int, int]) -> None:
+        """Raises ValueError if the annotation states another (height, width)."""
         height, width = self.records.sizes[index].tolist()
-        if height > 0 and (height, width) != (image.height, image.width):
+        if height > 0 and (height, width) != size:
             raise ValueError(
-                f"the image has {image.width}x{image.height} pixels (upright by EXIF), its annotation says "
+                f"the image has {size[1]}x{size[0]} pixels (upright by EXIF), its annotation says "
                 f"{width}x{height}: the boxes can't be trusted. Correct one, or leave the image out of the split"
             )
-        return image
 
     def finish(self, name: str, classes: ClassMap, builder: RecordsBuilder, *, keep_empty: bool) -> None:
         """Takes over what a subclass has read; refuses a split without images, warns of dropped boxes."""
@@ -105,6 +124,7 @@ class Subset(DetectionDataset):
 
     def __init__(self, dataset: DetectionDataset, indices: Sequence[int], name: str) -> None:
         self.whole, self.indices = dataset, list(indices)
+        self.image_options, self.reads_files = dataset.image_options, dataset.reads_files
         self.name, self.classes, self.problems = name, dataset.classes, Problems()
         if not self.indices:
             raise ValueError(f"{name}: no image of the {len(dataset)} is in it")

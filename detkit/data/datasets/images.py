@@ -2,35 +2,160 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MAX_MEGAPIXELS = 180.0
+"""Default of the limit: three bytes a pixel, so half a gigabyte in memory."""
+BadImages = Literal["error", "skip", "repair"]
+END_OF_JPEG = b"\xff\xd9"
 
-def read_image(path: str | Path) -> Image:
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """bad_images: what to do with images that can't be decoded, in training and evaluation alike. error ends
+    the command and names them; skip leaves them out with their boxes; repair decodes what is there, the rest grey
+    or black, as browsers do, and is an error where nothing is there. skip and repair decode every image once
+    at the start. max_megapixels: images with more pixels are refused before they are decoded."""
+
+    bad_images: BadImages = "error"
+    max_megapixels: float = MAX_MEGAPIXELS
+
+    def __post_init__(self) -> None:
+        if not self.max_megapixels > 0:
+            raise ValueError(f"max_megapixels: {self.max_megapixels} is not positive")
+
+
+def read_image(path: str | Path, options: ImageOptions | None = None) -> Image:
     """A file -> PIL image in RGB, upright by its EXIF orientation.
 
     Grey, palette and CMYK are converted, 16-bit values lose their lower byte (as Pillow does to 16-bit
     colour), and transparency lies over black. Raises FileNotFoundError, or ValueError that names a file
-    that can't be read.
+    that can't be read. A damaged file is decoded as far as it goes if the options say repair.
     """
-    from PIL import Image, ImageOps
-
+    options = options or ImageOptions()
     try:
-        with Image.open(path) as opened:
-            opened.load()
-            upright = ImageOps.exif_transpose(opened)
-            assert upright is not None
-            return to_rgb(upright)
+        return decoded(path, options)
+    except (FileNotFoundError, ImageTooLargeError):
+        raise
+    except Exception as error:
+        if options.bad_images != "repair":
+            raise unreadable(path, error) from error
+    return repaired(path, options)
+
+
+def decoded(path: str | Path, options: ImageOptions) -> Image:
+    """The image of a file that is whole; whatever Pillow raises otherwise."""
+    with open_image(path, path, options) as opened:
+        opened.load()
+        return upright(opened)
+
+
+def repaired(path: str | Path, options: ImageOptions) -> Image:
+    """What there is of a damaged image; ValueError that names the file if there is nothing."""
+    try:
+        # Without its end mark, libjpeg waits for more and keeps the last rows to itself.
+        whole = Path(path).read_bytes() + END_OF_JPEG
+        with open_image(io.BytesIO(whole), path, options) as opened:
+            load_what_is_there(opened)
+            return upright(opened)
+    except Exception as error:
+        raise ValueError(
+            f"{unreadable(path, error)}; there is nothing to repair, bad_images: skip leaves it out"
+        ) from (error)
+
+
+def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[int, int]:
+    """(height, width) of an upright image, from the file's header alone; raises as `read_image`."""
+    try:
+        with open_image(path, path, options or ImageOptions()) as opened:
+            turned = opened.getexif().get(ORIENTATION, 1) in SIDEWAYS
+            return (opened.width, opened.height) if turned else (opened.height, opened.width)
+    except (FileNotFoundError, ImageTooLargeError):
+        raise
+    except Exception as error:
+        raise unreadable(path, error) from error
+
+
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
+"""EXIF's tag, and its values for which width and height change places."""
+
+
+class ImageTooLargeError(ValueError):
+    """An image has more pixels than the limit, by its header."""
+
+
+def unreadable(path: str | Path, error: Exception) -> ValueError:
+    """Whatever a decoder trips over, the file is what the user needs to know."""
+    hint = f"; {HEIF_HINT}" if Path(path).suffix.lower() in HEIF and not reads_heif() else ""
+    text = " ".join(str(error).split())
+    return ValueError(f"{path}: not a readable image ({type(error).__name__}: {text}){hint}")
+
+
+def open_image(source: Any, path: str | Path, options: ImageOptions) -> Image:
+    """An image of which only the header is read; `path` is what messages name."""
+    from PIL import Image
+
+    reads_heif()
+    try:
+        opened = _with_globals(Image.open, _decompression_bomb_check=lambda size: None)(source)
     except FileNotFoundError:
         raise FileNotFoundError(f"no image file {path}") from None
-    except Exception as error:
-        # Whatever a decoder trips over, the file is what the user needs to know.
-        raise ValueError(f"{path}: not a readable image ({type(error).__name__}: {error})") from error
+    check_pixels(opened, path, options.max_megapixels)
+    image: Image.Image = opened
+    return image
+
+
+def check_pixels(image: Any, path: str | Path, limit: float) -> None:
+    """Raises ImageTooLargeError for more than `limit` megapixels."""
+    megapixels = image.width * image.height / 1e6
+    if megapixels > limit:
+        size, needed = f"{image.width}x{image.height}", int(megapixels) + 1
+        image.close()
+        raise ImageTooLargeError(
+            f"{path}: the image has {megapixels:.1f} megapixels ({size}), the limit is {limit:g}; "
+            f"data.images.max_megapixels={needed} in the config, or --max-megapixels {needed} of detkit predict, lets "
+            f"it in, at {3 * megapixels / 1e3:.2g} GB of memory"
+        )
+
+
+def upright(opened: Any) -> Image:
+    """A decoded image in RGB, turned as its EXIF says."""
+    from PIL import ImageOps
+
+    turned = ImageOps.exif_transpose(opened)
+    assert turned is not None
+    return to_rgb(turned)
+
+
+def load_what_is_there(image: Any) -> None:
+    """Decodes an image whose file may end too early."""
+    from PIL import ImageFile
+
+    if type(image).load is ImageFile.ImageFile.load or not getattr(image, "use_load_libtiff", True):
+        _with_globals(ImageFile.ImageFile.load, LOAD_TRUNCATED_IMAGES=True)(image)
+    else:
+        image.load()
+
+
+def _with_globals(function: Any, **values: Any) -> Any:
+    """A copy of one of Pillow's functions that sees other values of its module's globals.
+
+    Pillow's switches are global: set for one image, they would change what every thread of the process reads.
+    """
+    return FunctionType(
+        function.__code__, {**function.__globals__, **values}, function.__name__, function.__defaults__,
+        function.__closure__,
+    )  # fmt: skip
 
 
 def to_rgb(image: Image) -> Image:
@@ -52,3 +177,68 @@ def to_rgb(image: Image) -> Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+# ---- which files are images
+
+HEIF = (".heic", ".heif", ".hif")
+HEIF_HINT = "HEIC files need the package pillow-heif: pip install 'detkit[heif]'"
+COMMON = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
+"""In this order where a name is there in several formats."""
+NO_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+"""Formats that Pillow only recognises, or hands to another program."""
+
+
+def image_suffixes() -> tuple[str, ...]:
+    """Suffixes, in lower case, of the files that can be read: Pillow's, and pillow-heif's where it is installed."""
+    from PIL import Image
+
+    reads_heif()
+    formats = Image.registered_extensions()
+    known = {s for s, name in formats.items() if name in Image.OPEN and name not in NO_PICTURES}
+    return (*(s for s in COMMON if s in known), *sorted(known.difference(COMMON)))
+
+
+@cache
+def reads_heif() -> bool:
+    """Whether pillow-heif is installed; makes Pillow use it."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def list_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
+    """Images of a folder, not of those below, and what is left out of it; both by name, hidden files in neither."""
+    suffixes = image_suffixes()
+    there = sorted(p for p in Path(folder).iterdir() if not p.name.startswith("."))
+    images = [p for p in there if p.suffix.lower() in suffixes and p.is_file()]
+    taken = set(images)
+    return images, [p for p in there if p not in taken]
+
+
+def describe_left_out(folder: str | Path, left_out: list[Path]) -> str | None:
+    """A sentence on what `list_images` left out; None if it is nothing."""
+    from detkit.data.datasets.records import counted, some
+
+    if not left_out:
+        return None
+    folders = [p for p in left_out if p.is_dir()]
+    files = [p.name for p in left_out if not p.is_dir()]
+    parts = [f"{counted(len(files), 'file')} that can't be read as images: {some(files)}"] if files else []
+    parts += [f"{counted(len(folders), 'folder')} in it: {some([p.name for p in folders])}"] if folders else []
+    hint = f" ({HEIF_HINT})" if any(p.suffix.lower() in HEIF for p in left_out) and not reads_heif() else ""
+    return f"{folder}: left out {'; '.join(parts)}{hint}"
+
+
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """Image name without suffix -> file; a name in several formats gives the one named first in `image_suffixes`."""
+    if not folder.is_dir():
+        return {}
+    order = {suffix: i for i, suffix in enumerate(image_suffixes())}
+    found: dict[str, Path] = {}
+    for path in sorted(list_images(folder)[0], key=lambda p: (order[p.suffix.lower()], p.name)):
+        found.setdefault(path.stem, path)
+    return found

@@ -189,3 +189,8 @@ def some(items: Sequence[Any]) -> str:
     """The first few of a list, and how many more there are."""
     text = ", ".join(map(str, items[:NAMED]))
     return text + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 image`, `2 images`; many: a plural that is not formed by an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from detkit.data.datasets.base import DetectionDataset, check_files, named_classes
+from detkit.data.datasets.images import images_by_stem
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder, some
+from detkit.files import PathStr
 from detkit.registry import DATASETS
 
 
@@ -24,7 +26,7 @@ class VocDataset(DetectionDataset):
     def __init__(
         self,
         *,
-        root: str,
+        root: PathStr,
         split: str,
         class_names: list[str] | None = None,
         one_based: bool = True,
@@ -40,7 +42,7 @@ class VocDataset(DetectionDataset):
         found = sorted({item["name"] for xml in parsed.values() for item in xml["objects"]})
         classes = named_classes(list(enumerate(found)), class_names, name)
         label = {n: k for k, n in enumerate(classes.names)}
-        files = image_files(Path(root) / "JPEGImages")
+        files = images_by_stem(Path(root) / "JPEGImages")
         builder = RecordsBuilder(name, bad_boxes)
         for i, stem in enumerate(stems):
             objects = parsed[stem]["objects"]
@@ -110,15 +112,3 @@ def read_xml(path: Path) -> dict[str, Any]:
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"{path}: not a VOC annotation: {error}") from None
     return {"size": (height, width) if height > 0 and width > 0 else (-1, -1), "objects": objects}
-
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
-
-
-def image_files(folder: Path) -> dict[str, Path]:
-    """Image name without suffix -> file; a name in several formats gives the one named first in SUFFIXES."""
-    found: dict[str, Path] = {}
-    there = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES] if folder.is_dir() else []
-    for path in sorted(there, key=lambda p: (SUFFIXES.index(p.suffix.lower()), p.name)):
-        found.setdefault(path.stem, path)
-    return found
