@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from detkit.files import FILE, FILE_OR_NAME
 
 MISSING = inspect.Parameter.empty
 PLAIN = (int, float, bool, str, type(None))
@@ -67,7 +70,7 @@ def arguments_of(cls: type) -> dict[str, Argument]:
     Raises ValueError if an annotation names something its module does not define.
     """
     try:
-        hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+        hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     except NameError as error:
         raise ValueError(f"{cls.__module__}.{cls.__qualname__}: an annotation can't be resolved: {error}") from error
     made = {  # a dataclass shows its default_factory as a mark, not as a value
@@ -88,6 +91,8 @@ def is_plain(annotation: Any) -> bool:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return True
+    if origin is Annotated:
+        return is_plain(inner[0])
     if origin in (list, tuple, dict, Union, types.UnionType, Sequence, Mapping):
         return all(part is Ellipsis or is_plain(part) for part in inner)
     return False
@@ -98,6 +103,8 @@ def type_name(annotation: Any) -> str:
     if annotation is type(None) or annotation is None:
         return "null"
     origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return inner[1] if inner[1:] and isinstance(inner[1], str) else type_name(inner[0])
     if origin is Literal:
         return "one of " + ", ".join(map(str, inner))
     if origin in (Union, types.UnionType):
@@ -117,7 +124,10 @@ def convert(value: Any, annotation: Any) -> Any:
     An int serves as a float, a list as a tuple; nothing else changes its type. bool is no int, nan no float.
     """
     origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
+    if origin is Annotated:
+        with contextlib.suppress(TypeMismatch):
+            return convert(value, inner[0])
+    elif origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in inner):
             return value
     elif origin in (Union, types.UnionType):
@@ -147,6 +157,26 @@ def convert(value: Any, annotation: Any) -> Any:
     elif annotation is Any or not is_plain(annotation):
         return value
     raise TypeMismatch(f"{value!r} is not {type_name(annotation)}")
+
+
+def located(value: Any, annotation: Any, path: str, locate: Callable[[str, str, str], str]) -> Any:
+    """A converted `value` with every text replaced whose annotation says that it is a file's or folder's.
+
+    path: the key at which `value` stands. locate: takes the text, the kind of path and its key.
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        kinds = [mark for mark in inner[1:] if mark in (FILE, FILE_OR_NAME)]
+        return locate(value, kinds[0], path) if kinds and isinstance(value, str) else value
+    if origin in (Union, types.UnionType):
+        for part in inner:
+            value = located(value, part, path, locate)
+    elif origin in (list, tuple, Sequence) and isinstance(value, (list, tuple)):
+        parts = [inner[0]] * len(value) if origin is not tuple or inner[-1] is Ellipsis else inner
+        value = [located(v, p, f"{path}.{i}", locate) for i, (v, p) in enumerate(zip(value, parts, strict=True))]
+    elif origin in (dict, Mapping) and isinstance(value, Mapping):
+        value = {key: located(item, inner[1], f"{path}.{key}", locate) for key, item in value.items()}
+    return value
 
 
 def to_plain(value: Any) -> Any:

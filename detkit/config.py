@@ -23,6 +23,7 @@ from typing import Any
 
 from detkit import registry
 from detkit.overlay import Tree, first_line, overlay, override, read_tree, show
+from detkit.paths import MOVED, Located, Locator, explain_missing, read_moved
 from detkit.schema import ROOT, Options, Section
 from detkit.validate import Validator, build_options
 
@@ -41,13 +42,20 @@ class Config:
     name: str
     _values: dict[str, Any]
     _origin: dict[str, str]
+    _paths: dict[str, Located]
 
-    def __init__(self, values: Mapping[str, Any], origin: Mapping[str, str], name: str) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        origin: Mapping[str, str],
+        name: str,
+        paths: Mapping[str, Located] | None = None,
+    ) -> None:
         from omegaconf import OmegaConf
 
         view = OmegaConf.create(dict(values))
         OmegaConf.set_readonly(view, True)
-        vars(self).update(_values=dict(values), _origin=dict(origin), _view=view, name=name)
+        vars(self).update(_values=dict(values), _origin=dict(origin), _view=view, name=name, _paths=dict(paths or {}))
 
     def __setattr__(self, key: str, value: Any) -> None:
         raise AttributeError(f"{self.name}: a config is read-only; give {key}=... as an override to load_config")
@@ -101,6 +109,16 @@ class Config:
             path = path.rpartition(".")[0]
         return self._origin.get(path, "default")
 
+    def paths(self, below: str = "") -> dict[str, str]:
+        """Dotted keys, at or below one, that hold files or folders -> the absolute paths."""
+        return {k: p.result for k, p in self._paths.items() if not below or f"{k}.".startswith(f"{below}.")}
+
+    def explain_paths(self, below: str) -> list[str]:
+        """A line for each path below a key: where it was written, where that is, and what is near if it is missing."""
+        paths = {key: self._paths[key] for key in self.paths(below)}
+        origins = {key: self.origin(key) for key in paths}
+        return explain_missing(paths, {key: self.name if o == "default" else o for key, o in origins.items()})
+
     def leaves(self) -> Iterator[tuple[str, Any]]:
         """Every (dotted path, plain value); an empty list or mapping counts as a value."""
         yield from _leaves(self._values, "")
@@ -146,17 +164,20 @@ def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
     for text in overrides:
         override(tree, text)
     registry.load_plugins()
+    locator = Locator(tree, read_moved(tree))
     if tree.imports:
         tree.values["imports"] = [
-            import_entry(entry, folder, _place("imports", tree.origin, name))
+            import_entry(entry, folder, _place("imports", tree.origin, name), locator)
             for entry, folder in dict.fromkeys(tree.imports)
         ]
-    validator = Validator()
+    validator = Validator(locator)
     values = validator.complete(ROOT, _resolved(tree, name), "")
     origin = {**validator.origin, **tree.origin}
     if validator.errors:
         raise ConfigError([f"{_place(p, tree.origin, name)}: {p}: {text}" for p, text in validator.errors])
-    return Config(values, origin, name)
+    if unused := locator.unused():
+        raise ConfigError([f"{name}: {MOVED}: no path of the config begins with {old}" for old in unused])
+    return Config(values, origin, name, locator.found)
 
 
 def _place(path: str, origin: Mapping[str, str], name: str) -> str:
@@ -179,10 +200,10 @@ def _resolved(tree: Tree, name: str) -> Any:
         raise ConfigError([f"{_place(key, tree.origin, name)}: {key}: {text}"]) from None
 
 
-def import_entry(entry: str, folder: Path, place: str) -> str:
+def import_entry(entry: str, folder: Path, place: str, locator: Locator | None = None) -> str:
     """Imports a module or a bare file (relative to `folder`); gives the entry as a saved config can use it.
 
-    place: what an error names, as in "configs/mine.yaml:3".
+    place: what an error names, as in "configs/mine.yaml:3". locator: knows which folders have moved.
     """
     try:
         if not entry.endswith(".py"):
@@ -190,6 +211,7 @@ def import_entry(entry: str, folder: Path, place: str) -> str:
             registry.note_import(entry)
             return entry
         file = (folder / entry).resolve()
+        file = Path(locator.move(str(file))) if locator else file
         if not file.is_file():
             raise FileNotFoundError(f"no file {show(file)}")
         _import_file(file)

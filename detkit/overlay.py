@@ -14,12 +14,24 @@ from detkit.arguments import nearest
 BASE_KEY = "_base_"
 
 
+class Place(str):
+    """Where a value was written, in words, and the folder that a path written there counts from."""
+
+    folder: Path
+
+    def __new__(cls, text: str, folder: Path) -> Place:
+        """As a text it is the words."""
+        place = super().__new__(cls, text)
+        place.folder = folder
+        return place
+
+
 @dataclass
 class Tree:
     """A config before it is checked: `values`, and for every path where it was written."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    origin: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, Place] = field(default_factory=dict)
     imports: list[tuple[str, Path]] = field(default_factory=list)
     """Entries of `imports:` and the folder of the file that has them."""
 
@@ -42,7 +54,9 @@ def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
                 f"{show(path)}:{lines.get(BASE_KEY, 1)}: `_base_: {base}` is no file ({show(below)})"
             )
         overlay(result, read_tree(below, (*chain, path)))
-    here = Tree(values, {key: f"{show(path)}:{line}" for key, line in lines.items() if key != BASE_KEY})
+    folder = folder_of_paths(path)
+    places = {key: Place(f"{show(path)}:{line}", folder) for key, line in lines.items() if key != BASE_KEY}
+    here = Tree(values, places)
     entries = values.get("imports", [])
     if not _is_names(entries):
         place = f"{show(path)}:{lines.get('imports', 1)}"
@@ -50,6 +64,17 @@ def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
     here.imports = [(entry, path.parent) for entry in entries]
     overlay(result, here)
     return result
+
+
+def folder_of_paths(path: Path) -> Path:
+    """What paths in a config file count from: its folder.
+
+    No data lie in detkit's own package, so those of its configs count from the current folder. The config.yaml of a run
+    holds absolute paths; where it holds others, a detkit wrote it for which they counted from the current folder.
+    """
+    is_of_run = path.name == "config.yaml" and (path.parent / "environment.json").is_file()
+    is_own = path.is_relative_to(Path(__file__).resolve().parent)
+    return Path.cwd() if is_of_run or is_own else path.parent
 
 
 def _base_file(base: str, folder: Path) -> Path:
@@ -152,7 +177,7 @@ def _copy(value: Any) -> Any:
     return [_copy(v) for v in value] if isinstance(value, list) else value
 
 
-def forget(origin: dict[str, str], path: str) -> None:
+def forget(origin: dict[str, Place], path: str) -> None:
     """Drops a path and everything below it."""
     for key in [k for k in origin if k == path or k.startswith(path + ".")]:
         del origin[key]
@@ -180,6 +205,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 def override(tree: Tree, text: str) -> None:
     """Applies one `key=value`. `x.type=Other` drops what x had been given for its old type."""
     keys, value = parse_override(text)
+    place = Place(f"command line ({text})", Path.cwd())
     if keys[0] == "imports":
         if len(keys) > 1 or not _is_names(value):
             raise ValueError(f"override {text!r}: imports are given as a whole list, as in imports=[./my_net.py]")
@@ -201,13 +227,13 @@ def override(tree: Tree, text: str) -> None:
     if isinstance(here, list):
         here[_index(here, last, path, text)] = value
     else:
-        merged = Tree({last: value}, {path: f"command line ({text})"})
+        merged = Tree({last: value}, {path: place})
         if isinstance(value, dict):
             if isinstance(here.get(last), dict) and _other_type(here[last], value):
                 _keep_command_line(tree, path, text)
-            _mark(value, path, merged.origin, text)
+            _mark(value, path, merged.origin, place)
         _overlay(here, merged.values, ".".join(keys[:-1]), tree, merged)
-    tree.origin[path] = f"command line ({text})"
+    tree.origin[path] = place
 
 
 def _keep_command_line(tree: Tree, part: str, text: str) -> None:
@@ -217,11 +243,11 @@ def _keep_command_line(tree: Tree, part: str, text: str) -> None:
             raise ValueError(f"override {text!r} would drop {path} of an earlier override; give the type first")
 
 
-def _mark(value: Mapping[str, Any], path: str, origin: dict[str, str], text: str) -> None:
+def _mark(value: Mapping[str, Any], path: str, origin: dict[str, Place], place: Place) -> None:
     for key, item in value.items():
-        origin[f"{path}.{key}"] = f"command line ({text})"
+        origin[f"{path}.{key}"] = place
         if isinstance(item, Mapping):
-            _mark(item, f"{path}.{key}", origin, text)
+            _mark(item, f"{path}.{key}", origin, place)
 
 
 def _index(values: list[Any], key: str, path: str, text: str) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from detkit.arguments import MISSING, Argument, TypeMismatch, convert, nearest, to_plain
+from detkit.arguments import MISSING, Argument, TypeMismatch, convert, located, nearest, to_plain
 from detkit.schema import Node, Options, Part, Parts, Section, Value
 
 CLASS_COUNT_KEYS = ("num_classes", "classes", "num_class", "n_classes")
@@ -23,7 +23,7 @@ def options_class(node: Options) -> type:
 
 def options_arguments(cls: type) -> dict[str, Argument]:
     """Fields of an options dataclass as arguments."""
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     found = {}
     for item in dataclasses.fields(cls):
         default: Any = item.default
@@ -33,13 +33,18 @@ def options_arguments(cls: type) -> dict[str, Argument]:
     return found
 
 
+Locate = Callable[[str, str, str], str]
+
+
 class Validator:
     """`complete(node, value, path)` gives the value with defaults; `errors` gathers (path, sentence).
 
-    `origin` records where a filled-in value came from, under its path.
+    `origin` records where a filled-in value came from, under its path. locate: makes the file names among the values
+    absolute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, locate: Locate) -> None:
+        self.locate = locate
         self.errors: list[tuple[str, str]] = []
         self.origin: dict[str, str] = {}
 
@@ -184,15 +189,18 @@ class Validator:
         for key, argument in known.items():
             if key in values:
                 try:
-                    done[key] = to_plain(convert(values[key], argument.annotation))
+                    done[key] = self._plain(convert(values[key], argument.annotation), argument, join(path, key))
                 except TypeMismatch as error:
                     self.error(join(path, key), str(error))
             elif argument.required:
                 self.error(join(path, key), f"missing: {name} needs it")
             else:
-                done[key] = to_plain(argument.default)
+                done[key] = self._plain(argument.default, argument, join(path, key))
                 self.origin[join(path, key)] = f"default of {name}"
         return done
+
+    def _plain(self, value: Any, argument: Argument, path: str) -> Any:
+        return to_plain(located(value, argument.annotation, path, self.locate))
 
     def _value(self, node: Value, value: Any, path: str) -> Any:
         if value is MISSING:

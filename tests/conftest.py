@@ -2,9 +2,68 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+
+CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "shapes.yaml"
+
+
+class Folder:
+    """A COCO data set with its config in a folder: three images a split, a box each."""
+
+    def __init__(self, root: Path, size: tuple[int, int] = (64, 96)) -> None:
+        self.root, self.size = root, size
+        for split in ("train", "val"):
+            (root / split).mkdir(parents=True)
+            boxes = [[8, 8, 40, 30]]
+            self.write(split, [boxes] * 3)
+        transforms = "[{type: ResizeShortestEdge, short: 64, max_size: 128}]"
+        self.config = root / "config.yaml"
+        self.config.write_text(
+            f"_base_: {CONFIG}\ndata:\n"
+            + "".join(
+                f"  {split}:\n    dataset: {{type: CocoDataset, annotations: {split}.json, images: {split}}}\n"
+                f"    transforms: {transforms}\n"
+                for split in ("train", "val")
+            )
+            + "  loader: {batch_size: 2, num_workers: 0}\n"
+            "neck: {channels: 16}\nhead: {num_convs: 1}\nschedule: {type: Cosine, warmup_iterations: 1}\n"
+            "train: {iterations: 2, eval_every: 0, checkpoint_every: 1, ema_decay: null, log_every: 1, "
+            "tensorboard: false, threads: 1, device: cpu}\n"
+        )
+
+    def write(self, split: str, boxes: list[list[list[float]]], **more: Any) -> None:
+        """Images and annotations of a split: for each image its boxes (x, y, width, height)."""
+        height, width = self.size
+        images, annotations = [], []
+        for i, of_image in enumerate(boxes):
+            noise = np.random.default_rng([split == "val", i]).integers(0, 255, (height // 8, width // 8, 3))
+            pixels = np.kron(noise, np.ones((8, 8, 1))).astype(np.uint8)
+            Image.fromarray(pixels).save(self.root / split / f"{split}{i}.jpg")
+            images.append({"id": i + 1, "file_name": f"{split}{i}.jpg", "width": width, "height": height})
+            annotations += [
+                {"id": len(annotations) + k + 1, "image_id": i + 1, "category_id": 1, "bbox": b, "iscrowd": 0,
+                 "area": b[2] * b[3]}
+                for k, b in enumerate(of_image)
+            ]  # fmt: skip
+        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}], **more}
+        (self.root / f"{split}.json").write_text(json.dumps(content))
+
+    def file(self, split: str, index: int) -> Path:
+        """An image file."""
+        return self.root / split / f"{split}{index}.jpg"
+
+    def damage(self, split: str, index: int, lost: int = 20) -> bytes:
+        """Cuts the last bytes off an image; gives back the whole file."""
+        path = self.file(split, index)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-lost])
+        return whole
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +73,9 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder ../shared is not there")
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """See `Folder`."""
+    return Folder(tmp_path / "data")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import fit_channels, read_weights
 from detkit.depthwise import mobile_norm
+from detkit.files import WeightsStr
 from detkit.norms import NormName
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
@@ -33,7 +34,7 @@ class MobileNetV3(Backbone):
         reduced_tail: bool = True,
         norm: NormName = "bn",
         in_channels: int = 3,
-        weights: str | None = None,
+        weights: WeightsStr | None = None,
     ) -> None:
         super().__init__()
         from torchvision.models import mobilenet_v3_large

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import fit_channels, read_weights
+from detkit.files import WeightsStr
 from detkit.norms import FrozenBatchNorm2d, NormName, norm_layer
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
@@ -39,7 +40,7 @@ class ResNet(Backbone):
         in_channels: int = 3,
         out_features: list[str] | None = None,
         stride_in_1x1: bool = False,
-        weights: str | None = None,
+        weights: WeightsStr | None = None,
     ) -> None:
         super().__init__()
         from torchvision.models import resnet

@@ -23,7 +23,7 @@ from detkit.backbones.adapt import (
     warn_of_frozen_random,
 )
 from detkit.backbones.base import Backbone
-from detkit.files import local_path
+from detkit.files import WeightsStr, local_path
 from detkit.norms import NormName
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
@@ -48,7 +48,7 @@ class TimmBackbone(Backbone):
         norm: NormName | None = None,
         freeze_at: int = 0,
         in_channels: int = 3,
-        weights: str | None = None,
+        weights: WeightsStr | None = None,
         options: dict[str, bool | int | float | str] = {},  # noqa: B006  (only read)
     ) -> None:
         super().__init__()

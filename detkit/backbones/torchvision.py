@@ -26,7 +26,7 @@ from detkit.backbones.adapt import (
     warn_of_frozen_random,
 )
 from detkit.backbones.base import Backbone
-from detkit.files import local_path
+from detkit.files import WeightsStr, local_path
 from detkit.norms import NormName
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
@@ -57,7 +57,7 @@ class TorchvisionBackbone(Backbone):
         norm: NormName | None = None,
         freeze_at: int = 0,
         in_channels: int = 3,
-        weights: str | None = None,
+        weights: WeightsStr | None = None,
     ) -> None:
         super().__init__()
         check_freeze_at(freeze_at)

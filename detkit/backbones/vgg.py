@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import fit_channels, read_weights
 from detkit.depthwise import init_xavier
+from detkit.files import WeightsStr
 from detkit.norms import NormName, norm_layer
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
@@ -47,7 +48,7 @@ class VGG(Backbone):
         l2_norm: float | None = 20.0,
         freeze_at: int = 0,
         in_channels: int = 3,
-        weights: str | None = None,
+        weights: WeightsStr | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= freeze_at <= 5:

@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 from detkit.data.datasets.base import DetectionDataset, check_files, named_classes
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder, some
+from detkit.files import PathStr
 from detkit.registry import DATASETS
 
 
@@ -27,8 +28,8 @@ class CocoDataset(DetectionDataset):
     def __init__(
         self,
         *,
-        annotations: str,
-        images: str,
+        annotations: PathStr,
+        images: PathStr,
         class_names: list[str] | None = None,
         bad_boxes: BadBoxes = "drop",
         keep_empty: bool = True,
