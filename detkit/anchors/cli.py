@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     from detkit.anchors.base import AnchorGenerator
     from detkit.anchors.reach import Reach, Sample
+    from detkit.data.datasets.base import DetectionDataset
+    from detkit.data.transforms.base import Transform
 
 IMAGES = 2000
 SIZES = (("small, below 32^2 px on disk", 0, 32**2), ("medium", 32**2, 96**2), ("large, from 96^2 px", 96**2, 1e12))
@@ -40,18 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does what the sub-verb says."""
-    from detkit.anchors.reach import measure
+    from detkit.anchors.reach import measure, with_lost
 
     if args.images < 0:
         raise ValueError(f"--images: {args.images} is negative")
-    generator, strides, positive, forces, samples, total = read(args)
+    generator, strides, positive, forces, samples, total, lost = read(args)
     reach = measure(generator, strides, samples)
+    if args.verb == "check":
+        reach = with_lost(reach, lost.boxes, lost.area)
     if not len(reach.iou):
         raise ValueError(f"no objects in {reach.images} training images: nothing to hold anchors against")
     if args.verb == "fit":
         return print_fit(args, generator, strides, positive, samples, reach)
     report = to_json(reach, strides, positive, forces)
     print(format_table(report, reach.images, total))
+    print("".join(f"{sentence}\n" for sentence in lost.sentences), end="")
     if args.json:
         path = Path(args.json)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,11 +65,40 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read(args: argparse.Namespace) -> tuple[AnchorGenerator, list[int], float, bool, list[Sample], int]:
-    """Anchors, strides, IoU that counts, whether best anchors are forced, objects, images in the split."""
+@dataclass(frozen=True)
+class LostObjects:
+    """Objects that never reach the network: boxes (N, 4) and area (N,) on disk, and sentences about them."""
+
+    boxes: Tensor
+    area: Tensor
+    sentences: list[str]
+
+
+def lost_objects(dataset: DetectionDataset, transforms: list[Transform], seed: int, limit: int | None) -> LostObjects:
+    """Those in the images that `read_samples` looks at."""
+    import torch
+
+    from detkit.data.audit import audit
+    from detkit.data.random import permutation
+
+    found = audit(dataset, transforms, seed=seed, indices=permutation(seed, 0, len(dataset)).tolist()[:limit])
+    annotations = [(dataset.records.annotation(index), lost.row) for index, lost in found.never]
+    return LostObjects(
+        torch.tensor([a.boxes[row].tolist() for a, row in annotations]).reshape(-1, 4),
+        torch.tensor([float(a.area[row]) for a, row in annotations]),
+        [s for s in (found.describe(dataset), found.describe_chance()) if s],
+    )
+
+
+def read(
+    args: argparse.Namespace,
+) -> tuple[AnchorGenerator, list[int], float, bool, list[Sample], int, LostObjects]:
+    """Anchors, strides, IoU that counts, whether best anchors are forced, objects, images in the split, and the
+    objects that never reach the network."""
     from detkit.anchors.reach import read_samples
     from detkit.config import load_config
-    from detkit.registry import ANCHORS, ASSIGNERS, BACKBONES, DATASETS, NECKS, TRANSFORMS
+    from detkit.data.build import build_transforms, usable_dataset
+    from detkit.registry import ANCHORS, ASSIGNERS, BACKBONES, NECKS
 
     config = load_config(args.config, args.overrides)
     assigner = ASSIGNERS.build(config.assigner)
@@ -74,8 +109,7 @@ def read(args: argparse.Namespace) -> tuple[AnchorGenerator, list[int], float, b
         raise ValueError(f"--iou: {positive} is not in (0, 1]")
     neck = NECKS.build(config.neck, in_shapes=BACKBONES.build(config.backbone).out_shapes)
     strides = [shape.stride for shape in neck.out_shapes.values()]
-    dataset = DATASETS.build(config.require("data.train.dataset"))
-    transforms = [TRANSFORMS.build(node) for node in config.require("data.train.transforms")]
+    dataset, transforms = usable_dataset(config, "train"), build_transforms(config, "train")
     samples = list(
         read_samples(
             dataset, transforms, config.options("data.loader"), seed=config.seed, limit=args.images or None,
@@ -89,13 +123,17 @@ def read(args: argparse.Namespace) -> tuple[AnchorGenerator, list[int], float, b
         assigner.forces_best,
         samples,
         len(dataset),
+        lost_objects(dataset, transforms, config.seed, args.images or None),
     )
 
 
 def to_json(reach: Reach, strides: list[int], positive: float, forces: bool) -> dict[str, Any]:
     """All figures, group by group; a group without objects has null shares."""
+    from detkit.anchors.reach import NO_LEVEL
+
     sides = reach.boxes[:, 2:] - reach.boxes[:, :2]
     ratio = sides[:, 1] / sides[:, 0]
+    nowhere = reach.level == NO_LEVEL
 
     def figures(mask: Tensor) -> dict[str, Any]:
         iou = reach.iou[mask]
@@ -113,7 +151,8 @@ def to_json(reach: Reach, strides: list[int], positive: float, forces: bool) -> 
         "all": figures(reach.iou >= 0),
         "size": {name: figures((reach.area >= low) & (reach.area < high)) for name, low, high in SIZES},
         "shape": {name: figures((ratio >= low) & (ratio < high)) for name, low, high in SHAPES},
-        "level": {f"stride {s}": figures(reach.level == i) for i, s in enumerate(strides)},
+        "level": {f"stride {s}": figures(reach.level == i) for i, s in enumerate(strides)}
+        | ({"none, never reach the network": figures(nowhere)} if bool(nowhere.any()) else {}),
     }
 
 
@@ -140,7 +179,8 @@ def format_table(report: dict[str, Any], images: int, total: int) -> str:
             )
     lines.append(
         f"reached: the best anchor has an IoU of at least {report['positive_iou']:g}; forced: below that, but learnt "
-        "by the assigner's rule that an object's best anchor is positive; lost: no anchor learns it"
+        "by the assigner's rule that an object's best anchor is positive; lost: no anchor learns it, or it "
+        "never reaches the network"
     )
     return "\n".join(lines)
 

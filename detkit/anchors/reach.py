@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CHUNK = 2_000_000
 """Entries of the anchor-by-object matrix that are worked on at a time."""
+NO_LEVEL = -1
 WARN_BELOW = 0.95
 SAMPLE_IMAGES = 200
 SAMPLE_PAIRS = 40_000_000
@@ -122,6 +123,17 @@ def measure(generator: AnchorGenerator, strides: Sequence[int], samples: Iterabl
         return Reach(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), torch.zeros(0), 0)
     iou, level, boxes, area = (torch.cat(column) for column in zip(*parts, strict=True))
     return Reach(iou, level, boxes, area, images)
+
+
+def with_lost(reach: Reach, boxes: Tensor, area: Tensor) -> Reach:
+    """The same with objects that never reach the network, boxes (N, 4) on disk: no anchor has them, on no level."""
+    return Reach(
+        torch.cat((reach.iou, torch.zeros(len(boxes)))),
+        torch.cat((reach.level, torch.full((len(boxes),), NO_LEVEL))),
+        torch.cat((reach.boxes, boxes)),
+        torch.cat((reach.area, area)),
+        reach.images,
+    )
 
 
 def best_anchors(boxes: Tensor, anchors: Sequence[Tensor], chunk: int = CHUNK) -> tuple[Tensor, Tensor]:

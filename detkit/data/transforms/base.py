@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -44,8 +45,17 @@ class V2Transform(Transform):
         return image, boxes, labels
 
 
+Watch = Callable[[str, Tensor, Tensor], None]
+"""Told after every transform: its name, the boxes inside the image (N, 4), their labels (N,)."""
+
+
 def apply(
-    transforms: Sequence[Transform], image: Any, boxes: Tensor, labels: Tensor, is_ignore: Tensor
+    transforms: Sequence[Transform],
+    image: Any,
+    boxes: Tensor,
+    labels: Tensor,
+    is_ignore: Tensor,
+    watch: Watch | None = None,
 ) -> tuple[Tensor, Targets]:
     """Runs the transforms -> uint8 image (3, H, W) and targets inside it.
 
@@ -59,18 +69,64 @@ def apply(
     labels = labels.masked_fill(is_ignore, IGNORE_LABEL)
     for transform in transforms:
         image, wrapped, labels = transform(image, wrapped, labels)
+        if watch is not None:
+            watch(type(transform).__name__, inside(wrapped, image.height, image.width), labels)
     tensor = pil_to_tensor(image)
-    height, width = tensor.shape[-2:]
-    plain = wrapped.as_subclass(Tensor).float()
     names = ", ".join(type(t).__name__ for t in transforms)
-    if len(plain) != len(labels):
-        raise ValueError(f"{len(plain)} boxes but {len(labels)} labels after the transforms {names}")
-    if not torch.isfinite(plain).all():
-        raise ValueError(f"a box is not finite after the transforms {names}: {plain.tolist()}")
-    plain = plain.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
-    usable = ((plain[:, 2:] - plain[:, :2]) >= SMALLEST_SIDE).all(dim=1)
+    if len(wrapped) != len(labels):
+        raise ValueError(f"{len(wrapped)} boxes but {len(labels)} labels after the transforms {names}")
+    if not torch.isfinite(wrapped.as_subclass(Tensor)).all():
+        raise ValueError(f"a box is not finite after the transforms {names}: {wrapped.tolist()}")
+    plain = inside(wrapped, *tensor.shape[-2:])
+    usable = is_usable(plain)
     objects, ignored = usable & (labels != IGNORE_LABEL), usable & (labels == IGNORE_LABEL)
     return tensor, Targets(plain[objects], labels[objects], plain[ignored])
+
+
+def inside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """What of the boxes (N, 4) lies in an image of that size, as plain float32."""
+    plain = boxes.as_subclass(Tensor).float()
+    return plain.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+
+
+def is_usable(boxes: Tensor) -> Tensor:
+    """Which boxes (N, 4) are at least `SMALLEST_SIDE` wide and high (N,)."""
+    return ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST_SIDE).all(dim=1)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An object that transforms take away: its row, the transform, its width and height after the last one."""
+
+    row: int
+    by: str
+    width: float
+    height: float
+
+
+def trace(transforms: Sequence[Transform], image: Any, boxes: Tensor, is_ignore: Tensor) -> list[Lost]:
+    """The objects (not the ignore regions) that `apply` leaves out, each with the transform that takes it away.
+
+    Transforms get rows in the place of labels, so that a box is known even after others are removed.
+    """
+    rows = torch.arange(len(boxes))
+    stages = [("the annotation", inside(boxes, image.height, image.width), rows.masked_fill(is_ignore, IGNORE_LABEL))]
+    _, left = apply(transforms, image, boxes, rows, is_ignore, lambda *stage: stages.append(stage))
+    if len(left.labels) == int((~is_ignore).sum()):
+        return []
+    objects = set(rows[~is_ignore].tolist())
+    alive, by = objects, {}
+    for name, now, here in stages:
+        still = {int(row) for row in here[is_usable(now)]} & objects
+        by.update(dict.fromkeys(alive - still, name))
+        alive = still
+    sides = {int(row): _sides(box) for row, box in zip(stages[-1][2], stages[-1][1], strict=True)}
+    return [Lost(row, by[row], *sides.get(row, (0.0, 0.0))) for row in sorted(objects - alive)]
+
+
+def _sides(box: Tensor) -> tuple[float, float]:
+    x1, y1, x2, y2 = box.tolist()
+    return max(x2 - x1, 0.0), max(y2 - y1, 0.0)
 
 
 def apply_to_image(transforms: Sequence[Transform], image: Any) -> Tensor:
