@@ -137,9 +137,9 @@ def test_data_check_names_images_that_can_not_be_used(tmp_path, capsys):
         for split in ("train", "val")
     ]
     assert main(["data", "check", QUICK, *sets]) == 0
-    assert "every image can be used" in capsys.readouterr().out
+    assert "every image and every object can be used" in capsys.readouterr().out
     (tmp_path / "s/val/val_000002.png").write_text("broken")
     assert main(["data", "check", QUICK, *sets]) == 1
     out = capsys.readouterr().out
     assert "val_000002.png" in out
-    assert "1 images can't be used" in out
+    assert "1 image can't be used" in out

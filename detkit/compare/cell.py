@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from detkit.compare.diagnosis import diagnose
 from detkit.compare.matches import match, save_matches
 from detkit.config import Config, load_config
+from detkit.data.build import usable_dataset
 from detkit.data.datasets.base import DetectionDataset, Subset
 from detkit.data.loader import LoaderOptions, build_train_loader
 from detkit.data.random import at_position
@@ -35,7 +36,6 @@ from detkit.distributed.environment import Place
 from detkit.distributed.group import Meeting
 from detkit.evaluate.coco import Shard
 from detkit.evaluate.run import collect
-from detkit.registry import DATASETS
 from detkit.structures import Batch
 from detkit.train.checkpoint import saved_steps
 from detkit.train.metrics import run_log
@@ -74,7 +74,7 @@ def run_cell(config: Config, folder: Path) -> int:
 def make_session(config: Config, folder: Path, *, resume: bool, held_out: bool = False) -> Session:
     """The training of a cell: one process. held_out: on a part of the training data, validated on the rest."""
     device = set_up_torch(config.options("train"))
-    data_sets = hold_out(DATASETS.build(config.require("data.train.dataset"))) if held_out else None
+    data_sets = hold_out(usable_dataset(config, "train", early=True)) if held_out else None
     return Session(
         config, folder, resume=resume, init_weights=None, meeting=Meeting(Place()), device=device, data_sets=data_sets
     )

@@ -23,9 +23,9 @@ from detkit.compare.plan import Cell, Plan, Variant, cell_folder, read_plan, sav
 from detkit.compare.run import last_words, state
 from detkit.compare.statistics import analyse
 from detkit.config import Config
+from detkit.data.build import usable_dataset
 from detkit.evaluate.coco import GroundTruth, Shard, ground_truth_from
 from detkit.evaluate.options import EvaluatorOptions
-from detkit.registry import DATASETS
 from detkit.train.resume import differences
 from detkit.train.run_folder import CONFIG, ENVIRONMENT, METRICS, RESULT, environment
 
@@ -41,7 +41,7 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
     allow: what may differ between the folders: data, code, config. Else ValueError says what does.
     """
     plan, where, twice = merged([read_plan(folder) for folder in folders], folders, allow)
-    dataset = DATASETS.build(plan.base.require("data.val.dataset"))
+    dataset = usable_dataset(plan.base, "val")
     truth = ground_truth_from(dataset)
     cells = {v.name: {s: read_cell(where[v.name, s]) for s in plan.seeds} for v in plan.variants}
     check_alike(cells, folders, allow)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit.config import Config, load_config
-from detkit.train.resume import differences
+from detkit.train.resume import completed, differences
 from detkit.train.run_folder import write_json
 
 SCHEMA = 1
@@ -191,7 +191,7 @@ def check_goes_on(plan: Plan, folder: Path, *, tune: bool = False) -> None:
 
 def check_same(folder: Path, who: str, old: dict[str, Any], config: Config) -> None:
     """Raises ValueError with the keys in which a config differs from the old one."""
-    changed = differences(old, json.loads(json.dumps(config.to_dict())))
+    changed = differences(completed(old), json.loads(json.dumps(config.to_dict())))
     if changed:
         lines = "\n".join(f"  {key}: {a!r} in the bench, {b!r} now" for key, (a, b) in sorted(changed.items()))
         raise ValueError(

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detkit.config import Config
+    from detkit.data.datasets.base import DetectionDataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +44,7 @@ def make_shapes(args: argparse.Namespace) -> int:
         dataset = ShapesDataset(num_images=count, split=split, seed=args.seed, size=args.size)
         dataset.write_coco(folder / split, folder / "annotations" / f"instances_{split}.json")
         print(dataset.summary())
+    folder = folder.resolve()
     print(
         f"in a config:\n  dataset: {{type: CocoDataset, "
         f"annotations: {folder}/annotations/instances_train.json, images: {folder}/train}}"
@@ -47,22 +53,48 @@ def make_shapes(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Reads every image of both splits; prints each that fails, and the summary of each split."""
+    """Reads every image of both splits; prints what fails and what is left out, and the summary of each split."""
     from detkit.config import load_config
+    from detkit.data.build import SPLITS, build_dataset, warn_of_shared_images
     from detkit.data.datasets.base import check_same_classes
-    from detkit.registry import DATASETS
+    from detkit.data.datasets.records import counted
 
     config = load_config(args.config, args.overrides)
-    sets = [DATASETS.build(config.require(f"data.{split}.dataset")) for split in ("train", "val")]
+    sets = [build_dataset(config, split) for split in SPLITS]
     check_same_classes(*sets)
-    wrong = 0
-    for dataset in sets:
-        for index in range(len(dataset)):
-            try:
-                dataset.checked_image(index)
-            except (ValueError, OSError) as error:
-                wrong += 1
-                print(f"{dataset.records.path(index)}: {error}")
-        print(dataset.summary())
-    print(f"{wrong} images can't be used" if wrong else "every image can be used")
+    reports = [check_split(config, split, dataset) for split, dataset in zip(SPLITS, sets, strict=True)]
+    warn_of_shared_images(*sets)
+    bad, lost = (sum(column) for column in zip(*reports, strict=True))
+    dropped = sum(dataset.problems.dropped_count for dataset in sets)
+    wrong = [f"{counted(bad, 'image')} can't be used"] * bool(bad)
+    wrong += [f"{counted(dropped, 'box', 'boxes')} can't be used"] * bool(dropped)
+    wrong += [f"{counted(lost, 'object')} can't reach the network"] * bool(lost)
+    print("; ".join(wrong) or "every image and every object can be used")
     return 1 if wrong else 0
+
+
+def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[int, int]:
+    """Prints what is wrong with a split; how many images can't be used, how many objects never reach the network."""
+    from detkit.data.audit import DRAWS, audit
+    from detkit.data.build import build_transforms, scan_threads
+    from detkit.data.scan import Remaining, scan
+
+    found = scan(dataset, range(len(dataset)), threads=scan_threads())
+    skips, repairs = (dataset.image_options.bad_images == policy for policy in ("skip", "repair"))
+    for why in found.bad.values():
+        print(f"left out: {why}" if skips else why)
+    for why in found.repaired.values():
+        print(f"repaired: {why}")
+    if len(found.bad) == len(dataset):
+        print(f"{dataset.name}: none of the {len(dataset)} images can be used")
+        return len(found.bad), 0
+    whole = Remaining(dataset, found.bad) if found.bad else dataset
+    transforms, is_train = build_transforms(config, split), split == "train"
+    lost = audit(whole, transforms, seed=config.seed if is_train else 0, draws=DRAWS if is_train else 1)
+    for text in (lost.describe(whole), lost.describe_chance()):
+        if text:
+            print(text)
+    print(whole.summary() if skips else dataset.summary())
+    if repairs:
+        print(f"{dataset.name}: {len(found.repaired)} damaged images repaired")
+    return 0 if skips else len(found.bad), len(lost.never)

@@ -50,6 +50,10 @@ class Sample:
     path: str
 
 
+class SampleError(ValueError):
+    """An image or its annotation could not be made into a sample."""
+
+
 @dataclass
 class Failure:
     """What a worker sends instead of a sample that it could not make."""
@@ -58,9 +62,9 @@ class Failure:
     traceback: str | None = None
 
     def error(self) -> Exception:
-        """ValueError for bad input; RuntimeError with traceback for a fault in a transform or data set."""
+        """SampleError for bad input; RuntimeError with traceback for a fault in a transform or data set."""
         if self.traceback is None:
-            return ValueError(self.message)
+            return SampleError(self.message)
         return RuntimeError(f"{self.message}\n{self.traceback}")
 
 

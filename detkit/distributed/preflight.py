@@ -32,6 +32,7 @@ ADVICE = {
     "device": "choose one by train.device=cpu or cuda",
     "training data": "the annotation files differ: copy the data set again",
     "validation data": "the annotation files differ: copy the data set again",
+    "bad training images": "the image files differ: copy the data set again",
 }
 
 
@@ -71,8 +72,11 @@ def preflight(meeting: Meeting, facts: dict[str, str], device: torch.device, bac
 
 
 def data_hashes(train_set: DetectionDataset, val_set: DetectionDataset) -> dict[str, str]:
-    """What a run was trained and measured on."""
-    return {"training data": train_set.content_hash(), "validation data": val_set.content_hash()}
+    """What a run was trained and measured on; with `bad_images: skip`, which images it was trained without as well."""
+    hashes = {"training data": train_set.content_hash(), "validation data": val_set.content_hash()}
+    if train_set.image_options.bad_images == "skip":
+        hashes["bad training images"] = ", ".join(map(os.path.basename, train_set.left_out)) or "none"
+    return hashes
 
 
 def check_data(meeting: Meeting, hashes: dict[str, str]) -> dict[str, str]:

@@ -76,12 +76,11 @@ def measure_ground_truth(args: argparse.Namespace) -> CocoResult:
 
 def validation_data(config: Config) -> tuple[Any, Any]:
     """Data set and loader of `data.val`."""
+    from detkit.data.build import build_transforms, usable_dataset
     from detkit.data.loader import build_eval_loader
-    from detkit.registry import DATASETS, TRANSFORMS
 
-    dataset = DATASETS.build(config.require("data.val.dataset"))
-    transforms = [TRANSFORMS.build(node) for node in config.require("data.val.transforms")]
-    return dataset, build_eval_loader(dataset, transforms, config.options("data.loader"))
+    dataset = usable_dataset(config, "val")
+    return dataset, build_eval_loader(dataset, build_transforms(config, "val"), config.options("data.loader"))
 
 
 def judge_self_test(result: CocoResult) -> int:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from detkit import boxes as box_ops
+from detkit.data.loader import SampleError
 from detkit.evaluate.coco import CocoEvaluator, CocoResult, Shard, ground_truth_from
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import Batch, ClassMap, Detections
@@ -32,10 +33,17 @@ def evaluate(
 
     In a process group each rank's loader gives a part of the images; every rank gets the whole result,
     the same as one process would. The detector is in eval mode meanwhile and left as it was found.
-    `CocoResult.seconds` splits this rank's time into data, network, postprocess and metrics.
+    `CocoResult.seconds` splits this rank's time into data, network, postprocess and metrics. Raises SampleError
+    on every rank if one of them can't read its images.
     """
     clock = _Clock(next(detector.parameters()).device)
-    evaluator = collect(detector, dataset, loader, options, progress=progress, clock=clock)
+    evaluator, problem = None, None
+    try:
+        evaluator = collect(detector, dataset, loader, options, progress=progress, clock=clock)
+    except SampleError as error:
+        problem = error
+    _raise_everywhere(problem)
+    assert evaluator is not None
     result = compute_everywhere(evaluator)
     clock.lap("metrics")
     return replace(result, seconds=clock.seconds)
@@ -121,6 +129,17 @@ def compute_everywhere(evaluator: CocoEvaluator) -> CocoResult:
         raise outcome[0]
     result: CocoResult = outcome[0]
     return result
+
+
+def _raise_everywhere(problem: Exception | None) -> None:
+    """Raises what one rank has met on all of them: the others would wait for its detections."""
+    told: list[str | None] = [None if problem is None else str(problem)]
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        told = told * dist.get_world_size()
+        dist.all_gather_object(told, None if problem is None else str(problem))
+    texts = [text for text in told if text is not None]
+    if texts:
+        raise SampleError(texts[0]) from problem
 
 
 def check_classes(checkpoint: ClassMap, dataset: ClassMap) -> None:

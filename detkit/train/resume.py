@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from detkit.config import Config
 from detkit.registry import SCHEDULES
 from detkit.structures import ClassMap
 from detkit.train.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+
+log = logging.getLogger("detkit")
 
 FREE = frozenset(
     {
@@ -22,9 +25,11 @@ FREE = frozenset(
         "train.hang_timeout",
         "train.parallel",
         "data.loader.num_workers",
+        "data.images.max_megapixels",
     }
 )
 """Settings that don't change which weights come out."""
+BAD_IMAGES = "data.images.bad_images"
 
 
 def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mapping[str, str]) -> Checkpoint:
@@ -43,8 +48,12 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
             f"--resume: {checkpoint.path} was trained on the classes {', '.join(checkpoint.classes.names)}, "
             f"the data set has {', '.join(classes.names)}"
         )
+    was = completed(checkpoint.config)
     changed = [f"  {k}: {v} in the run, {data[k]} now" for k, v in checkpoint.data.items() if data.get(k, v) != v]
-    differing = differences(checkpoint.config, config.to_dict())
+    differing = differences(was, config.to_dict())
+    moved = {key: differing.pop(key) for key in config.paths() if key in differing}
+    if "skip" not in differing.get(BAD_IMAGES, ("skip",)):  # repair changes no image that the run has trained on
+        del differing[BAD_IMAGES]
     old_total = differing.pop("train.iterations", (None, None))[0]
     lines = [f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in sorted(differing.items())]
     if old_total is not None:
@@ -61,7 +70,17 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
             + "\n".join(lines)
             + "\nUse the old values, or start a new run from its weights by --init-from."
         )
+    for key, (old, new) in moved.items():
+        log.info("%s has moved from %s to %s; the annotations are the same", key, old, new)
     return checkpoint
+
+
+def completed(values: dict[str, Any]) -> dict[str, Any]:
+    """A config of an earlier detkit with the defaults of settings that it did not have yet; as it is if it can't be."""
+    try:
+        return Config.from_dict(values).to_dict()
+    except ValueError:
+        return values
 
 
 def check_length(checkpoint: Checkpoint, config: Config, old_total: int) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detkit.data.loader import SampleError
 from detkit.structures import ClassMap
 from detkit.train.checkpoint import BEST, FOLDER, Checkpoint, remove_old, save_checkpoint, step_path
 from detkit.train.hooks import Hook, StepReport
@@ -28,12 +29,18 @@ NAMES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75"}
 
 
 class Evaluation(Hook):
-    """Evaluates every so many steps and at the end; `result` belongs to the weights after `step`."""
+    """Evaluates every so many steps and at the end; `result` belongs to the weights after `step`.
+
+    An evaluation that fails for its data (a file that can't be read any more) ends no training: `failed` says why, and
+    `result` is None. failed_last: the last evaluation of a run ended with an error of any kind.
+    """
 
     def __init__(self, evaluate: Callable[[Any], CocoResult], recorder: Recorder | None) -> None:
         self.evaluate, self.recorder = evaluate, recorder
         self.result: CocoResult | None = None
         self.step = -1
+        self.failed: str | None = None
+        self.failed_last = False
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
         """Runs when its time has come."""
@@ -43,15 +50,23 @@ class Evaluation(Hook):
 
     def after_train(self, trainer: Trainer) -> None:
         """Runs unless a signal ended the training."""
-        if not trainer.interrupted and self.step != trainer.step:
+        if trainer.interrupted or self.step == trainer.step:
+            return
+        try:
             self.run(trainer)
+        except Exception as error:
+            self.failed, self.failed_last = f"{type(error).__name__}: {error}", True
+            raise
 
     def run(self, trainer: Trainer) -> None:
         """Evaluates now."""
         trainer.pulse.enter("evaluation", trainer.step)
         share_buffers(trainer.model)
         with gathered(trainer.model):
-            self.result, self.step = self.evaluate(trainer.model), trainer.step
+            self.result, self.failed = self.attempt(trainer)
+        self.step = trainer.step
+        if self.result is None:
+            return
         if self.recorder is not None:
             self.recorder.evaluation(self.step, self.result)
         m = self.result.metrics
@@ -60,6 +75,25 @@ class Evaluation(Hook):
             self.step,
             "  ".join(f"{n} {'n/a' if m[k] is None else f'{m[k]:.3f}'}" for n, k in NAMES.items()),
         )
+
+    def attempt(self, trainer: Trainer) -> tuple[CocoResult | None, str | None]:
+        """The result, or why the data gave none."""
+        try:
+            return self.evaluate(trainer.model), None
+        except SampleError as error:
+            log.error("step %d: the evaluation failed: %s", trainer.step, error)
+            return None, str(error)
+
+
+class BeforeEvaluation(Hook):
+    """Writes the last checkpoint before the last evaluation, so that no evaluation can cost a training its weights."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+
+    def after_train(self, trainer: Trainer) -> None:
+        """Comes before `Evaluation` in the list of hooks."""
+        self.checkpoints.save_once(trainer)
 
 
 class Checkpoints(Hook):
@@ -81,6 +115,7 @@ class Checkpoints(Hook):
         self.data = data or {}
         self.best_ap: float | None = None
         self._saved = -1
+        self._saved_step_lacks_ap = False
         self._written: Path | None = None
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
@@ -95,6 +130,12 @@ class Checkpoints(Hook):
     def after_train(self, trainer: Trainer) -> None:
         """The last checkpoint, be it the end or an interruption."""
         self.keep_best(trainer)
+        if self._saved_step_lacks_ap and self.evaluation is not None and self.evaluation.result is not None:
+            self.save(trainer)
+        self.save_once(trainer)
+
+    def save_once(self, trainer: Trainer) -> None:
+        """Writes, unless the checkpoint of this step is there."""
         if self._saved != trainer.step:
             self.save(trainer)
         trainer.last_checkpoint = self._written
@@ -110,6 +151,7 @@ class Checkpoints(Hook):
             self._written = save_checkpoint(step_path(self.folder, trainer.step), checkpoint)
             remove_old(self.folder, trainer.options.keep_last, trainer.step)
         self._saved = trainer.step
+        self._saved_step_lacks_ap = self.evaluation is not None and self.evaluation.step != trainer.step
 
     def keep_best(self, trainer: Trainer) -> None:
         """Writes best.pt, without the optimizer, if the evaluation of this very step is the best so far."""
@@ -153,6 +195,7 @@ class Checkpoints(Hook):
         trainer.step, trainer.train_seconds = checkpoint.step, checkpoint.train_seconds
         trainer.images_seen, self._written = checkpoint.images_seen, checkpoint.path
         self.best_ap, self._saved = checkpoint.best_ap, checkpoint.step
+        self._saved_step_lacks_ap = checkpoint.ap is None
 
 
 class TimeLimit(Hook):

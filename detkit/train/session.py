@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,22 +16,25 @@ import torch
 
 from detkit.anchors.reach import warn_of_misfits
 from detkit.config import Config
+from detkit.data.audit import warn_of_lost_objects
+from detkit.data.build import SPLITS, build_transforms, usable_dataset, warn_of_shared_images
 from detkit.data.datasets.base import DetectionDataset, check_same_classes
 from detkit.data.loader import build_eval_loader, build_train_loader, check_split
+from detkit.data.scan import BadImagesError
 from detkit.data.worker import explain_death, worker_processes
 from detkit.detectors.build import build_detector
 from detkit.distributed.environment import Place
 from detkit.distributed.failure import hung
-from detkit.distributed.group import Meeting, device_of, from_first_rank, process_group
+from detkit.distributed.group import COLLECTIVE_TIMEOUT, Meeting, device_of, from_first_rank, process_group
 from detkit.distributed.launch import usable_cores
 from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
 from detkit.distributed.watchdog import Watchdog, group_store
 from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
 from detkit.losses.base import Normalizer
-from detkit.registry import CLASS_LOSSES, DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
+from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
 from detkit.structures import Batch, ClassMap, Detections
-from detkit.train.checkpoint import as_full_disk, load_checkpoint, saved_steps
+from detkit.train.checkpoint import as_full_disk, load_checkpoint, saved_steps, step_path
 from detkit.train.metrics import Recorder, log_path, run_log
 from detkit.train.options import TrainOptions
 from detkit.train.parallel import warn_of_the_split
@@ -52,7 +57,7 @@ from detkit.train.run_folder import (
     write_json,
     write_text,
 )
-from detkit.train.run_hooks import Checkpoints, Evaluation, TimeLimit, stop_on_signals
+from detkit.train.run_hooks import BeforeEvaluation, Checkpoints, Evaluation, TimeLimit, stop_on_signals
 from detkit.train.sharded import gathered
 from detkit.train.speed import RankLog, speed_of_run
 from detkit.train.trainer import NonFiniteLossError, Trainer, rank_and_world_size
@@ -61,6 +66,9 @@ from detkit.train.weights import format_rows, init_from
 log = logging.getLogger("detkit")
 
 GRID_IMAGES = 8
+EVALUATION_ERROR = "evaluation_error"
+"""Key of result.json: why the last evaluation of a finished training gave no figures."""
+FAILED_EVALUATION = 1
 DIVERGED = NonFiniteLossError.exit_code
 
 
@@ -137,17 +145,32 @@ def check(config: Config, meeting: Meeting) -> int:
     facts = same_everywhere(meeting, config, device)
     with process_group(meeting, device) as backend:
         lines = preflight(meeting, facts, device, backend)
-        lines |= check_data(meeting, data_hashes(*build_data_sets(config)))
+        lines |= check_data(meeting, data_hashes(*build_data_sets(config, meeting)))
         if meeting.place.rank == 0:
             lines["ready"] = f"{meeting.place.world_size} processes"
             print(format_lines(lines), flush=True)
     return 0
 
 
-def build_data_sets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
-    """Those of training and validation."""
-    train_set: DetectionDataset = DATASETS.build(config.require("data.train.dataset"))
-    val_set: DetectionDataset = DATASETS.build(config.require("data.val.dataset"))
+def build_data_sets(config: Config, meeting: Meeting) -> tuple[DetectionDataset, DetectionDataset]:
+    """Those of training and validation, after every image has been opened."""
+
+    def share(name: str, value: Any) -> list[Any]:
+        return meeting.gather(name, value, COLLECTIVE_TIMEOUT.total_seconds(), "opens its images")
+
+    sets, bad = [], []
+    for split in SPLITS:
+        try:
+            sets.append(
+                usable_dataset(
+                    config, split, share=share, rank=meeting.place.rank, world_size=meeting.place.world_size, early=True
+                )
+            )
+        except BadImagesError as error:  # on every rank alike, so that the other split can be told as well
+            bad.append(str(error))
+    if bad:
+        raise BadImagesError("\n".join(bad))
+    train_set, val_set = sets
     check_same_classes(train_set, val_set)
     return train_set, val_set
 
@@ -163,7 +186,7 @@ class Session:
         self.loader_options = config.options("data.loader")
         self.rank, self.world_size = rank_and_world_size()
         self.device = device
-        self.train_set, self.val_set = data_sets or build_data_sets(config)
+        self.train_set, self.val_set = data_sets or build_data_sets(config, meeting)
         self.network: dict[str, str] = {}
         data = data_hashes(self.train_set, self.val_set)
         self.same_data = check_data(meeting, data)
@@ -211,7 +234,14 @@ class Session:
             self.options,
             seed=config.seed,
             device=self.device,
-            hooks=[*tracer, self.recorder or RankLog(), TimeLimit(), self.evaluation, self.checkpoints],
+            hooks=[
+                *tracer,
+                self.recorder or RankLog(),
+                TimeLimit(),
+                BeforeEvaluation(self.checkpoints),
+                self.evaluation,
+                self.checkpoints,
+            ],
         )
         self.environment = environment()
         if saved is not None:
@@ -220,7 +250,7 @@ class Session:
 
     def run(self) -> int:
         """Trains, then evaluates, draws and writes the result."""
-        if self.trainer.step >= self.options.iterations and from_first_rank((self.folder / RESULT).exists):
+        if self.trainer.step >= self.options.iterations and from_first_rank(lambda: is_complete(self.folder)):
             log.info("%s is finished: nothing to resume", self.folder)
             return 0
         if self.rank == 0:
@@ -231,6 +261,10 @@ class Session:
             parts = self.options.accumulate * self.world_size
             images = self.loader_options.batch_size // parts
             warn_of_the_split(self.detector, parts, images, draws_numbers=self.trainer.draws_numbers)
+            warn_of_shared_images(self.train_set, self.val_set)
+            warn_of_lost_objects(
+                (self.train_set, self.transforms("train")), (self.val_set, self.transforms("val")), self.config.seed
+            )
             warn_of_misfits(
                 self.detector, self.train_set, self.transforms("train"), self.loader_options,
                 seed=self.config.seed, config=self.config.name,
@@ -238,6 +272,10 @@ class Session:
         try:
             with stop_on_signals(self.trainer), self.watchdog():
                 self.trainer.run()
+        except Exception:
+            if self.rank == 0 and self.evaluation.failed_last:
+                self.note_failed_evaluation()
+            raise
         finally:
             self.batches.close()  # the loader processes end now, in good order, and leave no temporary folders
             if self.recorder is not None:
@@ -250,6 +288,10 @@ class Session:
             return 128 + self.trainer.signal
         if self.trainer.stop is not None:
             log.info("%s", self.trainer.stop)
+        if self.evaluation.result is None:
+            if self.rank == 0:
+                self.note_failed_evaluation()
+            return FAILED_EVALUATION
         with gathered(self.trainer.model):
             if self.rank == 0:
                 self.finish()
@@ -257,7 +299,7 @@ class Session:
 
     def transforms(self, split: str) -> list[Any]:
         """The transforms of `data.<split>`."""
-        return [TRANSFORMS.build(node) for node in self.config.require(f"data.{split}.transforms")]
+        return build_transforms(self.config, split)
 
     def evaluate(self, model: Any) -> Any:
         """COCO figures of a model on the validation images."""
@@ -325,17 +367,25 @@ class Session:
         return f"{rate:g} = {rate / factor:g} x {rule}"
 
     def finish(self) -> None:
-        """Table, curves, pictures, result.json, and what to do next."""
-        from detkit.visualize import picture_grid, plot_curves
-
+        """result.json, then the table, curves, pictures, and what to do next."""
         trainer, result = self.trainer, self.evaluation.result
         assert result is not None
+        content = {**to_json(result), **self.facts()}
+        write_json(self.folder / RESULT, content)
         log.info("%s", format_table(result))
-        plot_curves(self.folder / METRICS, self.folder / CURVES, title=self.folder.name)
-        rows = predicted_rows(trainer.model, self.val_loader, self.device)
-        picture_grid(rows, self.classes, self.folder / PREDICTIONS, title=self.folder.name)
-        content: dict[str, Any] = {
-            **to_json(result),
+        self.draw()
+        log.info(
+            "trained %d steps in %.0f s, %.1f images/s, a step in %.3g s (95 %% in %.3g s), waiting for data %.0f %%, "
+            "peak memory %.0f MB\n\n%s",
+            trainer.step, trainer.train_seconds, content["images_per_second"], content["step_seconds"]["p50"],
+            content["step_seconds"]["p95"], 100 * content["data_share"], content["peak_memory_mb"],
+            what_next(self.folder, self.options),
+        )  # fmt: skip
+
+    def facts(self) -> dict[str, Any]:
+        """What result.json says besides the figures of the evaluation."""
+        trainer = self.trainer
+        return {
             "step": trainer.step,
             "best_ap": self.checkpoints.best_ap,
             "train_seconds": round(trainer.train_seconds, 2),
@@ -344,14 +394,38 @@ class Session:
             **speed_of_run(self.folder / METRICS),
             **self.environment,
         }
-        write_json(self.folder / RESULT, content)
-        log.info(
-            "trained %d steps in %.0f s, %.1f images/s, a step in %.3g s (95 %% in %.3g s), waiting for data %.0f %%, "
-            "peak memory %.0f MB\n\n%s",
-            trainer.step, trainer.train_seconds, content["images_per_second"], content["step_seconds"]["p50"],
-            content["step_seconds"]["p95"], 100 * content["data_share"], content["peak_memory_mb"],
-            what_next(self.folder, self.options),
+
+    def draw(self) -> None:
+        """Curves and pictures; the result stands without them, so a warning says what failed."""
+        from detkit.visualize import picture_grid, plot_curves
+
+        try:
+            plot_curves(self.folder / METRICS, self.folder / CURVES, title=self.folder.name)
+            rows = predicted_rows(self.trainer.model, self.val_loader, self.device)
+            picture_grid(rows, self.classes, self.folder / PREDICTIONS, title=self.folder.name)
+        except (ValueError, OSError, RuntimeError) as error:
+            if as_full_disk(error, self.folder):
+                raise
+            log.warning("the curves or pictures could not be drawn: %s", error)
+
+    def note_failed_evaluation(self) -> None:
+        """result.json of a training that is done, whose evaluation failed; says how to complete it."""
+        error, saved = self.evaluation.failed, step_path(self.folder, self.trainer.step)
+        write_json(self.folder / RESULT, {EVALUATION_ERROR: error, **self.facts()})
+        log.error(
+            "the training is done and its weights are in %s, but the last evaluation failed: %s\nMend the cause, then "
+            "complete the run by `detkit train %s --output %s --resume`, or measure it by `detkit eval %s`",
+            saved, error, shlex.quote(str(self.folder / CONFIG)), shlex.quote(str(self.folder)),
+            shlex.quote(str(self.folder)),
         )  # fmt: skip
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run that has done all its steps has its result as well."""
+    try:
+        return EVALUATION_ERROR not in json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.data.loader import LoaderOptions, build_eval_loader
+from detkit.data.loader import LoaderOptions, SampleError, build_eval_loader
 from detkit.data.transforms.geometry import Resize
 from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.run import check_classes, compute_everywhere, evaluate, self_test, to_original
@@ -128,11 +128,32 @@ def _rank(rank: int, world_size: int, images: int, folder: str, fail: bool, answ
     torch.distributed.destroy_process_group()
 
 
-def several_processes(folder: Path, world_size: int, images: int, fail: bool) -> dict[int, Any]:
+class WithoutOne(ShapesDataset):
+    """Image 2 can't be read, which two processes give to the second of them."""
+
+    def load_image(self, index: int) -> Any:
+        if index == 1:
+            raise OSError("the disk is gone")
+        return super().load_image(index)
+
+
+def _rank_without_one(rank: int, world_size: int, images: int, folder: str, fail: bool, answers: Any) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
+    dataset = WithoutOne(num_images=images, split="val")
+    oracle = Oracle(make_loader(dataset, rank=rank, world_size=world_size))
+    try:
+        evaluate(oracle, dataset, oracle, progress=False)
+    except SampleError as error:
+        answers.put((rank, str(error)))
+    torch.distributed.destroy_process_group()
+
+
+def several_processes(folder: Path, world_size: int, images: int, fail: bool, target: Any = _rank) -> dict[int, Any]:
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     workers = [
-        context.Process(target=_rank, args=(r, world_size, images, str(folder), fail, answers))
+        context.Process(target=target, args=(r, world_size, images, str(folder), fail, answers))
         for r in range(world_size)
     ]
     for worker in workers:
@@ -148,6 +169,11 @@ def test_an_image_that_two_processes_bring_is_refused_by_both(tmp_path: Path) ->
     got = several_processes(tmp_path, 2, 7, fail=True)
     assert "added twice" in got[0]
     assert got[1] == got[0]
+
+
+def test_an_image_that_one_process_can_not_read_is_told_by_all(tmp_path: Path) -> None:
+    got = several_processes(tmp_path, 2, 5, fail=False, target=_rank_without_one)
+    assert got == dict.fromkeys((0, 1), "image 2 (val_000002.png): the disk is gone")
 
 
 @pytest.mark.parametrize(("world_size", "images"), [(2, 7), (3, 2)], ids=["uneven", "more than images"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from detkit.data.loader import SampleError
 from detkit.evaluate.coco import CocoResult
 from detkit.structures import ClassMap
 from detkit.train.checkpoint import load_checkpoint, read_checkpoint, saved_steps
 from detkit.train.hooks import Hook, StepReport
 from detkit.train.optim import AdamW
-from detkit.train.run_hooks import Checkpoints, Evaluation, stop_on_signals
+from detkit.train.run_hooks import BeforeEvaluation, Checkpoints, Evaluation, stop_on_signals
 from detkit.train.schedule import Cosine
 from detkit.train.trainer import Trainer
 
@@ -174,3 +176,36 @@ def test_the_same_sigterm_twice_is_one_and_a_second_request_ends_at_once(
             assert seen == [second]
     finally:
         signal.signal(second, before)
+
+
+@pytest.mark.parametrize("error", [SampleError("image 2 (b.jpg): gone"), TypeError("a bug")], ids=["data", "bug"])
+def test_the_weights_are_written_before_the_last_evaluation(
+    tmp_path: Path, make_trainer: MakeTrainer, error: Exception
+) -> None:
+    there: list[bool] = []
+
+    def evaluate(model: Any) -> CocoResult:
+        there.append((tmp_path / "checkpoints/step_00000006.pt").exists())
+        raise error
+
+    evaluation = Evaluation(evaluate, None)
+    hook = checkpoints(tmp_path, evaluation)
+    trainer = make_trainer(hooks=(BeforeEvaluation(hook), evaluation, hook), eval_every=4, **SETTINGS)
+    if isinstance(error, SampleError):
+        trainer.run()
+        assert there == [False, True], "the first failed and ended nothing"
+        assert (evaluation.result, evaluation.failed, evaluation.failed_last) == (None, str(error), False)
+    else:
+        trainer.options = replace(trainer.options, eval_every=0)
+        with pytest.raises(TypeError):
+            trainer.run()
+        assert there == [True]
+        assert (evaluation.failed, evaluation.failed_last) == ("TypeError: a bug", True)
+    assert load_checkpoint(tmp_path).step == 6
+
+
+def test_the_last_checkpoint_knows_the_ap_of_its_weights(tmp_path: Path, make_trainer: MakeTrainer) -> None:
+    evaluation = Evaluation(lambda model: result(0.25), None)
+    hook = checkpoints(tmp_path, evaluation)
+    make_trainer(hooks=(BeforeEvaluation(hook), evaluation, hook), checkpoint_every=6, **SETTINGS).run()
+    assert load_checkpoint(tmp_path / "checkpoints/step_00000006.pt").ap == 0.25
