@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if not len(reach.iou):
         raise ValueError(f"no objects in {reach.images} training images: nothing to hold anchors against")
     if args.verb == "fit":
+        for sentence in lost.sentences:
+            print("# " + sentence.replace("\n", "\n# "))
         return print_fit(args, generator, strides, positive, samples, reach)
     report = to_json(reach, strides, positive, forces)
     print(format_table(report, reach.images, total))

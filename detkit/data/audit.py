@@ -172,7 +172,7 @@ def warn_of_lost_objects(
             continue
         if dataset is train[0] and len(found.never) == found.objects and found.images == found.total:
             raise ValueError(f"there is nothing to learn: {text}")
-        log.warning("%s%s", text, "" if dataset is train[0] else "\nAP counts them although nothing can find them")
+        log.warning("%s%s", text, "" if dataset is train[0] else "\nAP counts them, and the network hardly sees them")
 
 
 def _spread(length: int) -> list[int]:

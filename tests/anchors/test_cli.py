@@ -55,3 +55,29 @@ def test_overrides_may_come_after_options(capsys):
     after = capsys.readouterr().out
     assert main(["anchors", "check", CONFIG, *SMALL, "--images", "20"]) == 0
     assert after == capsys.readouterr().out
+
+
+def test_objects_that_never_reach_the_network_are_lost(folder, tmp_path, capsys):
+    folder.write("train", [[[8, 8, 40, 30], [60, 10, 20, 0.9]], [[8, 8, 3, 30]], [[8, 8, 40, 30]]])
+    small = "data.train.transforms=[{type: ResizeShortestEdge, short: 16}]"
+    file = tmp_path / "reach.json"
+    assert main(["anchors", "check", str(folder.config), small, "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "2 of 4 objects never reach the network: 1 by the annotation, 1 by ResizeShortestEdge" in out
+    figures = json.loads(file.read_text())
+    assert figures["all"]["objects"] == 4
+    assert figures["all"]["lost"] >= 2
+    assert figures["all"]["reached"] <= 0.5
+    assert figures["level"]["none, never reach the network"]["lost"] == 2
+    assert main(["anchors", "fit", str(folder.config), small, "--per-cell", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "# " + str(folder.root / "train.json") + ": 2 of 4 objects never reach" in text
+    assert yaml.safe_load(text)["anchors"]["sizes"]
+
+
+def test_a_data_set_of_lost_objects_alone_has_a_reach_of_nothing(folder, capsys):
+    folder.write("train", [[[8, 8, 0.5, 30]]])
+    assert main(["anchors", "check", str(folder.config)]) == 0
+    out = capsys.readouterr().out
+    assert "1    0.0 %     0.000        0        1" in out
+    assert "1 of 1 objects never reach the network" in out
