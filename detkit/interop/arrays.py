@@ -34,7 +34,7 @@ class _DType:
         return dtype.newbyteorder(">") if self.order == ">" else dtype
 
 
-class _NDArray:
+class NDArray:
     """Stands for `numpy.ndarray`: takes the pickled state and keeps a plain array made of it."""
 
     value: np.ndarray[Any, Any]
@@ -47,12 +47,12 @@ class _NDArray:
         self.value = flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
-def _reconstruct(*_: Any) -> _NDArray:
-    return _NDArray()
+def _reconstruct(*_: Any) -> NDArray:
+    return NDArray()
 
 
-def _from_buffer(data: bytes, dtype: _DType, shape: tuple[int, ...], order: Any) -> _NDArray:
-    array = _NDArray()
+def _from_buffer(data: bytes, dtype: _DType, shape: tuple[int, ...], order: Any) -> NDArray:
+    array = NDArray()
     array.__setstate__((1, shape, dtype, order == "F", data))
     return array
 
@@ -73,8 +73,8 @@ def _no_bytes() -> bytes:
     return b""
 
 
-_ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): _NDArray,
+ADMITTED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): NDArray,
     ("numpy", "dtype"): _DType,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
@@ -88,7 +88,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _ADMITTED[module, name]
+            return ADMITTED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
 
@@ -117,7 +117,7 @@ def load_arrays(path: str | Path) -> Any:
 
 def _plain(node: Any) -> Any:
     """The same tree with arrays instead of their stand-ins."""
-    if isinstance(node, _NDArray):
+    if isinstance(node, NDArray):
         return node.value
     if isinstance(node, dict):
         return {key: _plain(value) for key, value in node.items()}

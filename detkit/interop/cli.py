@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 EPILOG = """examples:
@@ -23,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "retinanet_resnet50_fpn_v2, ssd300_vgg16 or ssdlite320_mobilenet_v3_large, which torchvision downloads",
     )
     parser.add_argument("--output", required=True, metavar="OUT.pt", help="the checkpoint to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT.pt if it is an earlier conversion")
+    parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="which weights of several in a file, as model or model_ema (default: averaged ones first)",
+    )
     parser.add_argument(
         "--classes",
         metavar="NAMES|JSON",
@@ -54,22 +61,47 @@ def run(args: argparse.Namespace) -> int:
     from detkit.interop.classes import read_classes
     from detkit.interop.files import save_converted
 
+    check_output(output, args.source, overwrite=args.overwrite)
     source = local_path(args.source)
-
     classes = read_classes(args.classes) if args.classes else None
     if args.toolkit == "torchvision":
         from detkit.interop.torchvision import convert_torchvision
 
         converted = convert_torchvision(
-            source, classes=classes, keep_all_columns=args.keep_columns, norm_eps=args.norm_eps
+            source, classes=classes, keep_all_columns=args.keep_columns, norm_eps=args.norm_eps, key=args.key
         )
     else:
         from detkit.interop.detectron2 import convert_detectron2
 
-        converted = convert_detectron2(source, classes=classes)
+        converted = convert_detectron2(source, classes=classes, key=args.key)
     save_converted(converted, output)
     for note in converted.notes:
         print(f"note: {note}")
     count = sum(p.numel() for p in converted.detector.parameters()) / 1e6
     print(f"{output}: {count:.1f} M weights, {len(converted.classes)} classes, from {args.source}")
     return 0
+
+
+def check_output(output: Path, source: str, *, overwrite: bool) -> None:
+    """Raises ValueError unless `output` is free, or an earlier conversion that may be replaced."""
+    from detkit.train.checkpoint import CheckpointError, read_checkpoint
+
+    folder = next(p for p in output.absolute().parents if p.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"--output {output}: {folder} is not a folder that can be written to")
+    if not output.exists() and not output.is_symlink():
+        return
+    if output.is_dir():
+        raise ValueError(f"--output {output} is a folder: name a file in it, as {output / 'converted.pt'}")
+    if Path(source).exists() and output.exists() and output.samefile(source):
+        raise ValueError(f"--output {output} is the source itself, which would be lost: choose another name")
+    try:
+        there = read_checkpoint(output)
+    except (CheckpointError, OSError):
+        raise ValueError(
+            f"--output {output} is there already and is not a checkpoint of detkit: it stays; choose another name"
+        ) from None
+    if there.step or there.optimizer is not None or there.data:
+        raise ValueError(f"--output {output} is the checkpoint of a training: it stays; choose another name")
+    if not overwrite:
+        raise ValueError(f"--output {output} is there already: choose another name, or replace it with --overwrite")

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from detkit.interop.arrays import load_arrays
 from detkit.interop.classes import detectron2_columns
 from detkit.interop.files import (
     Converted,
-    as_state,
     assemble,
     count_blocks,
     count_class_columns,
-    read_torch_state,
 )
 from detkit.interop.names import detectron2_name
+from detkit.interop.weights import Found, as_tensors, find_weights, read_weights
 
 # Older files carry these; the config tree says the same.
 _CONSTANTS = ("pixel_mean", "pixel_std", "anchor_generator.")
 
 
-def convert_detectron2(source: str | Path, *, classes: dict[int, str] | list[str] | None = None) -> Converted:
+def convert_detectron2(
+    source: str | Path, *, classes: dict[int, str] | list[str] | None = None, key: str | None = None
+) -> Converted:
     """A RetinaNet with a ResNet-FPN, from a zoo .pkl or a .pth of Detectron2's own training.
 
-    classes: names in the order of the columns, or category id -> name; None takes 80 columns for
-    COCO. Raises ValueError if the file is not such a model or holds more than arrays.
+    classes: names in the order of the columns, or category id -> name; None takes 80 columns for COCO. key: which
+    weights of a file that holds several, see `find_weights`. Raises ValueError if the file is not such a model.
     """
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"no such file: {path}")
-    state = _read_pickle(path) if path.suffix == ".pkl" else read_torch_state(path)
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(_CONSTANTS)}
+    found = _read_pickle(path, key) if path.suffix == ".pkl" else read_weights(path, key)
+    state = {name: tensor for name, tensor in found.state.items() if not name.startswith(_CONSTANTS)}
     columns = count_class_columns(str(path), state, "head.cls_score.weight", "head.bbox_pred.weight")
     depth = count_blocks(str(path), state, "backbone.bottom_up.res4.{}.conv1.weight")
     chosen = detectron2_columns(columns, classes)
-    notes = []
+    notes = found.notes
     if classes is None and chosen.classes.names[0] == "class-1":
         notes.append(f"{columns} classes without names: give them with --classes")
     overrides = [] if depth == 50 else [f"backbone.depth={depth}"]
@@ -46,10 +43,6 @@ def convert_detectron2(source: str | Path, *, classes: dict[int, str] | list[str
     return assemble(str(path), state, tree, overrides, chosen.classes, detectron2_name, notes)
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _read_pickle(path: Path, key: str | None) -> Found:
     content = load_arrays(path)
-    model = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(model, dict):
-        raise ValueError(f"{path} holds {type(model).__name__}, not names with arrays")
-    arrays = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in model.items()}
-    return as_state(path, arrays)
+    return find_weights(path, as_tensors(content), key)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from detkit.config import Config, load_config
@@ -30,33 +27,6 @@ class Converted:
     config: Config
     classes: ClassMap
     notes: list[str]
-
-
-def read_torch_state(path: Path) -> dict[str, Tensor]:
-    """A file of `torch.save` -> its state dict, be it under "model" or prefixed `module.` by DDP."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not a state dict written by torch.save. Only tensors are read from it, so a whole "
-            f"pickled model or training state must be saved as its state_dict() first "
-            f"({type(error).__name__} while reading)"
-        ) from error
-    return as_state(path, content)
-
-
-def as_state(path: Path, content: Any) -> dict[str, Tensor]:
-    """The mapping of names to tensors within what a file held."""
-    for key in ("model", "state_dict", "model_state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path} holds {type(content).__name__}, not names with tensors")
-    other = [f"{k} ({type(v).__name__})" for k, v in content.items() if not isinstance(v, Tensor)]
-    if other:
-        raise ValueError(f"{path}: {len(other)} entries are not tensors: {', '.join(other[:4])}")
-    return {str(k).removeprefix("module."): v for k, v in content.items()}
 
 
 def sha256(path: Path) -> str:

@@ -14,11 +14,11 @@ from detkit.interop.files import (
     assemble,
     count_blocks,
     count_class_columns,
-    read_torch_state,
     sha256,
 )
 from detkit.interop.names import modern_torchvision_name, torchvision_name
 from detkit.interop.torchvision_ssd import SSD_MODELS, convert_ssd, is_ssd
+from detkit.interop.weights import read_weights
 
 MODELS = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", *SSD_MODELS)
 NORM_EPS = 1e-5
@@ -34,6 +34,7 @@ def convert_torchvision(
     classes: dict[int, str] | list[str] | None = None,
     keep_all_columns: bool = False,
     norm_eps: float | None = None,
+    key: str | None = None,
 ) -> Converted:
     """A detector from a state dict file, or by name, as `retinanet_resnet50_fpn`, from torchvision's store.
 
@@ -41,19 +42,18 @@ def convert_torchvision(
     takes 91 columns for COCO's and keeps the 80 with a class. norm_eps: what the backbone's frozen
     norms added to the variance; None means 0 for torchvision's published v1 weights and 1e-5 for all
     others. A model fine-tuned from the published v1 weights has 0 too, which its file does not tell. An
-    SSD has no frozen norms.
+    SSD has no frozen norms. key: which weights of a file that holds several, see `find_weights`.
     """
-    state, published = _read(str(source))
+    state, notes, published = _read(str(source), key)
     if is_ssd(state):
         if norm_eps is not None:
             raise ValueError(f"norm_eps (--norm-eps): {source} is an SSD; it is for a RetinaNet's frozen norms")
-        return convert_ssd(str(source), state, classes, keep_all_columns)
+        return convert_ssd(str(source), state, classes, keep_all_columns, notes)
     state = {modern_torchvision_name(name): tensor for name, tensor in state.items()}
     columns = count_class_columns(str(source), state, f"{_CLASS_OUT}weight", _BOX_OUT)
     depth = count_blocks(str(source), state, "backbone.body.layer3.{}.conv1.weight")
     has_group_norm = "head.classification_head.conv.0.1.weight" in state
     chosen = torchvision_columns(columns, classes, keep_all_columns)
-    notes = []
     if chosen.classes.names[0] == "class-0":
         notes.append(f"{columns} class columns without names: give them with --classes")
     if len(chosen.keep) != columns:
@@ -98,16 +98,17 @@ def _settle_norms(state: dict[str, Tensor], eps: float) -> tuple[dict[str, Tenso
     return state, frozen
 
 
-def _read(source: str) -> tuple[dict[str, Tensor], bool]:
-    """The state dict, and whether it is one that torchvision publishes."""
+def _read(source: str, key: str | None) -> tuple[dict[str, Tensor], list[str], bool]:
+    """The state dict, remarks on where it was, and whether it is one that torchvision publishes."""
     name, _, weights = source.partition(":")
     if name in MODELS and not Path(source).is_file():
-        return _fetch(name, weights or "COCO_V1"), True
+        return _fetch(name, weights or "COCO_V1"), [], True
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"{source!r} is neither a file nor one of {', '.join(MODELS)} (with :COCO_V1 or nothing)")
     digest = sha256(path)
-    return read_torch_state(path), any(_hash_of(w.url) == digest[:8] for m in MODELS for w in _weights(m))
+    found = read_weights(path, key)
+    return found.state, found.notes, any(_hash_of(w.url) == digest[:8] for m in MODELS for w in _weights(m))
 
 
 def _fetch(model: str, weights: str) -> dict[str, Tensor]:

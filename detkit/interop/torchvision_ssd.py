@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -29,6 +29,7 @@ def convert_ssd(
     state: dict[str, Tensor],
     classes: dict[int, str] | list[str] | None = None,
     keep_all_columns: bool = False,
+    notes: Sequence[str] = (),
 ) -> Converted:
     """torchvision's SSD; see `convert_torchvision`. Its column 0, background, becomes the last one.
 
@@ -40,7 +41,7 @@ def convert_ssd(
     columns = len(state[f"{_CLASS_OUT}{first}"]) // (len(state[f"{_BOX_OUT}{first}"]) // 4)
     chosen = torchvision_columns(columns, classes, keep_all_columns)
     named = {i: name for i, name in zip(chosen.keep, chosen.classes.names, strict=True) if i}
-    notes = []
+    notes = list(notes)
     if named.get(1) == "class-1":
         notes.append(f"{columns - 1} classes without names: give them with --classes")
     if len(named) != columns - 1:

@@ -40,6 +40,41 @@ class PerImagePositiveCount(Normalizer):
 
 
 @NORMALIZERS.register()
+class RunningPositiveCount(Normalizer):
+    """Detectron2's rule for RetinaNet: a running mean of the positives of a process, begun at `start`.
+
+    Every step the mean keeps `momentum` of itself and takes in the positives of a process, at least one: those of the
+    whole batch over the number of processes. Gradients are divided by the mean times the number of processes, as if
+    each process divided by the mean and the processes were averaged. One process gives Detectron2's numbers exactly.
+    With several, Detectron2 keeps a mean in each; here there is one for all, part of the checkpoint, so that a resumed
+    run goes the same way. The number of processes matters for the first dozens of steps only, while `start` fades.
+    """
+
+    meaning = "the running mean of the positives of a process, times the processes"
+    average: Tensor
+
+    def __init__(self, *, momentum: float = 0.9, start: float = 100.0) -> None:
+        super().__init__()
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum: {momentum} is not in [0, 1)")
+        if not start > 0:
+            raise ValueError(f"start: {start} must be greater than 0")
+        self.momentum = momentum
+        self.register_buffer("average", torch.tensor(float(start), dtype=torch.float64))
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Labels (B, A) -> number of positives of this micro-batch."""
+        return (labels >= 0).sum()
+
+    def divisor(self, total: Tensor) -> Tensor:
+        """See `Normalizer.divisor`."""
+        processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        new = (total.to(self.average.dtype) / processes).clamp(min=1)
+        self.average.copy_(new.lerp(self.average, self.momentum))
+        return self.average * processes
+
+
+@NORMALIZERS.register()
 class EmaPositiveCount(Normalizer):
     """A moving average of the positives of the whole batch, at least one: steps with few objects weigh less.
 

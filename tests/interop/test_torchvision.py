@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from detkit.interop.files import Converted
+from detkit.interop.names import torchvision_name
 from detkit.interop.torchvision import convert_torchvision
-from detkit.losses.normalizers import PerImagePositiveCount
+from detkit.losses.normalizers import PositiveCount
 from detkit.structures import Targets
 
 NAMES = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2")
@@ -142,7 +143,8 @@ def test_losses_are_equal_for_an_image_and_related_as_documented_for_a_batch(
     images, targets = pixels(sizes), targets_for(sizes)
     height, width = padded(images)[0].shape[-2:]
     # Alone, an image is given the padding that it has in the batch, so that its sums are the batch's.
-    alone, counts = [], []
+    alone, counts, as_converted = [], [], converted.detector.normalizer
+    monkeypatch.setitem(converted.detector._modules, "normalizer", PositiveCount())
     for image, target in zip(images, targets, strict=True):
         whole = torch.zeros(3, height, width, dtype=torch.uint8)
         whole[:, : image.shape[1], : image.shape[2]] = image
@@ -162,7 +164,7 @@ def test_losses_are_equal_for_an_image_and_related_as_documented_for_a_batch(
     theirs = torchvision_losses(model, wholes, targets)
     pred = converted.detector(torch.stack(wholes), torch.tensor([[height, width]] * 3))
     ours = converted.detector.loss(pred, targets)
-    monkeypatch.setitem(converted.detector._modules, "normalizer", PerImagePositiveCount())
+    monkeypatch.setitem(converted.detector._modules, "normalizer", as_converted)
     per_image = converted.detector.loss(pred, targets)
     assert per_image.normalizer == 3
     for term in ("classification", "box"):
@@ -172,6 +174,40 @@ def test_losses_are_equal_for_an_image_and_related_as_documented_for_a_batch(
         torch.testing.assert_close(getattr(per_image, term) / 3, theirs[term], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(getattr(ours, term), sum(sums), rtol=1e-4, atol=1e-6)
     assert int(ours.normalizer) == sum(counts)
+
+
+def grads(model: Any) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_training_step_of_the_converted_model_is_torchvisions(pair: tuple[Any, Converted]) -> None:
+    """The whole loss with its normalisation, as converted, and the gradient of every weight that is learnt."""
+    model, converted = pair
+    images, targets = pixels([(96, 128)] * 3), targets_for([(96, 128)] * 3)
+    model.train().backbone.eval()
+    converted.detector.train().backbone.eval()
+    try:
+        model.zero_grad()
+        theirs = sum(model(floats(images), [{"boxes": t.boxes, "labels": t.labels} for t in targets]).values())
+        theirs.backward()
+        converted.detector.zero_grad()
+        ours = converted.detector.loss(converted.detector(*padded(images)), targets)
+        total = ours.classification + ours.box
+        divisor = converted.detector.end_step(ours.normalizer.double(), converted.detector.take_gathered())
+        (total / divisor).backward()
+    finally:
+        model.eval()
+        converted.detector.eval()
+    torch.testing.assert_close((total / divisor).float(), theirs.detach(), rtol=1e-4, atol=1e-6)
+    expected, found = grads(model), grads(converted.detector)
+    assert len(found) > 60
+    step = 3 if converted.config.head.norm == "gn" else 2
+    for name, gradient in found.items():  # a sum near 0 may fall on either side of a ReLU
+        want = expected[torchvision_name(name, step)]
+        assert float((gradient - want).norm()) <= 1e-2 * float(want.norm()) + 1e-5, name
+    frozen = {torchvision_name(n, step) for n, p in converted.detector.named_parameters() if not p.requires_grad}
+    assert all(name.startswith(("backbone.body.conv1", "backbone.body.bn1", "backbone.body.layer1")) for name in frozen)
+    assert frozen
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +334,7 @@ def test_a_file_that_does_not_fit_names_its_tensors(pair: Any, tmp_path: Path) -
 def test_files_that_are_something_else_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save({"fc.weight": torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match=r"not a RetinaNet of this kind: no head\.classification_head"):
+    with pytest.raises(ValueError, match=r"is not a RetinaNet or SSD: .*fc\.weight"):
         convert_torchvision(path)
     torch.save({"epoch": 3, "a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match=r"1 entries are not tensors: epoch \(int\)"):

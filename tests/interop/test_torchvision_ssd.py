@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from detkit.interop.coco import COCO_CLASSES
 from detkit.interop.files import Converted
+from detkit.interop.names import torchvision_ssd_name, torchvision_ssdlite_name
 from detkit.interop.torchvision import convert_torchvision
 from detkit.structures import Targets
 
@@ -134,6 +135,43 @@ def test_training_losses_are_equal(pair: Any) -> None:
     assert ours.normalizer > 5
     torch.testing.assert_close(ours.classification / ours.normalizer, theirs["classification"], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(ours.box / ours.normalizer, theirs["bbox_regression"], rtol=1e-4, atol=1e-6)
+
+
+def test_a_training_step_of_the_converted_model_is_torchvisions(pair: Any) -> None:
+    """The whole loss with its normalisation and mining, as converted, and the gradient of all weights."""
+    name, model, converted = pair
+    images, wanted = pixels(SIDES[name], 3), targets(SIDES[name])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    rename = torchvision_ssdlite_name if "lite" in name else torchvision_ssd_name
+    model.train()
+    converted.detector.train()
+    try:
+        model.zero_grad()
+        theirs = sum(model(floats(images), [{"boxes": t.boxes, "labels": t.labels + 1} for t in wanted]).values())
+        theirs.backward()
+        converted.detector.zero_grad()
+        ours = converted.detector.loss(converted.detector(images), wanted)
+        total = ours.classification + ours.box
+        divisor = converted.detector.end_step(ours.normalizer.double(), converted.detector.take_gathered())
+        (total / divisor).backward()
+    finally:
+        model.load_state_dict(before)
+        model.eval()
+        converted.detector.eval()
+    torch.testing.assert_close((total / divisor).float(), theirs.detach(), rtol=1e-4, atol=1e-6)
+    expected = {n: p.grad for n, p in model.named_parameters()}
+    learnt = {n: p for n, p in converted.detector.named_parameters() if p.requires_grad}
+    assert len(learnt) > 50
+    scale = max(float(g.norm()) for g in expected.values() if g is not None)
+    for key, parameter in learnt.items():  # a sum near 0 may fall on either side of a ReLU
+        want, found = expected[rename(key)], parameter.grad
+        if "head.class_out" in key and found.shape[0] % COLUMNS == 0:
+            want = want.unflatten(0, (-1, COLUMNS)).roll(-1, dims=1).flatten(0, 1)  # background is the last there
+        assert float((found - want).norm()) <= 1e-2 * float(want.norm()) + 1e-5 * scale, key
+    frozen = {rename(n) for n, p in converted.detector.named_parameters() if not p.requires_grad}
+    assert frozen == (
+        set() if "lite" in name else {f"backbone.features.{i}.{k}" for i in (0, 2) for k in ("weight", "bias")}
+    )
 
 
 @torch.no_grad()

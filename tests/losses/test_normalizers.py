@@ -31,7 +31,11 @@ def test_the_average_begins_with_the_first_count_and_moves_once_a_step():
 def test_no_divisor_is_less_than_one():
     for name in NORMALIZERS.names():
         part = NORMALIZERS.build({"type": name})
-        assert part.divisor(torch.zeros((), dtype=torch.float64)) == 1
+        nothing = torch.zeros((), dtype=torch.float64)
+        for _ in range(200):
+            divisor = part.divisor(nothing)
+            assert divisor >= 1
+        assert divisor == pytest.approx(1)
         assert part.meaning
 
 
@@ -45,3 +49,30 @@ def test_a_count_of_nothing_at_first_is_a_count():
 def test_a_senseless_momentum_is_named(momentum):
     with pytest.raises(ValueError, match="momentum"):
         EmaPositiveCount(momentum=momentum)
+
+
+def test_running_count_follows_detectron2s_rule_by_hand():
+    """0.9 of what it was and 0.1 of the positives, at least one, from 100 on; it divides after it has moved."""
+    normalizer = NORMALIZERS.build({"type": "RunningPositiveCount"})
+    want = 100.0
+    for positives in (30, 0, 250, 1, 7):
+        want = 0.9 * want + 0.1 * max(positives, 1)
+        assert float(normalizer.divisor(torch.tensor(float(positives), dtype=torch.float64))) == pytest.approx(
+            want, rel=1e-12
+        )
+    assert float(normalizer.state_dict()["average"]) == pytest.approx(want, rel=1e-12)
+
+
+def test_running_count_of_several_processes_is_that_of_one_of_them_times_their_number(monkeypatch):
+    alone, shared = (NORMALIZERS.build({"type": "RunningPositiveCount", "start": 40.0}) for _ in range(2))
+    one = [float(alone.divisor(torch.tensor(float(n), dtype=torch.float64))) for n in (12, 30)]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 8)
+    eight = [float(shared.divisor(torch.tensor(8.0 * n, dtype=torch.float64))) for n in (12, 30)]
+    assert eight == pytest.approx([8 * d for d in one], rel=1e-12)
+
+
+@pytest.mark.parametrize(("key", "value"), [("momentum", 1.0), ("momentum", -0.1), ("start", 0.0), ("start", -1.0)])
+def test_running_count_refuses_values_without_meaning(key, value):
+    with pytest.raises(ValueError, match=f"{key}: {value}"):
+        NORMALIZERS.build({"type": "RunningPositiveCount", key: value})

@@ -1,0 +1,92 @@
+"""`detkit convert` writes over nothing but an earlier conversion, and says so before it reads the weights."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from detkit.cli import main
+from detkit.interop import cli
+from detkit.structures import ClassMap
+from detkit.train.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+
+CLASSES = ClassMap(("a",), (1,))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "model.pth"
+    torch.save({"backbone.x": torch.ones(1), "head.x": torch.ones(1)}, path)
+    return path
+
+
+def converted(path: Path, **more: object) -> Path:
+    values = {"step": 0, "seed": 0, "model": {"w": torch.ones(1)}, "config": {}, "classes": CLASSES, **more}
+    return save_checkpoint(path, Checkpoint(**values))
+
+
+def refusal(capsys: pytest.CaptureFixture[str], source: Path, output: Path | str, *words: str) -> str:
+    assert main(["convert", "torchvision", str(source), "--output", str(output), *words]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_the_source_stays_under_every_name_it_has(source, tmp_path, capsys, monkeypatch, overwrite):
+    before = source.read_bytes()
+    (tmp_path / "linked.pth").symlink_to(source)
+    os.link(source, tmp_path / "hard.pth")
+    monkeypatch.chdir(tmp_path)
+    for name in (source, "model.pth", "./model.pth", "linked.pth", "hard.pth"):
+        assert "is the source itself, which would be lost" in refusal(capsys, source, name, *overwrite)
+        assert "is the source itself" in refusal(capsys, Path("linked.pth"), name, *overwrite)
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize("content", [b"", b"my notes", pickle.dumps({})])
+def test_a_file_that_detkit_did_not_write_stays(source, tmp_path, capsys, content, overwrite):
+    other = tmp_path / "notes.pt"
+    other.write_bytes(content)
+    assert f"{other} is there already and is not a checkpoint of detkit" in refusal(capsys, source, other, *overwrite)
+    assert other.read_bytes() == content
+
+
+def test_the_classes_file_and_a_damaged_checkpoint_stay(source, tmp_path, capsys):
+    classes = tmp_path / "classes.json"
+    classes.write_text('{"categories": [{"id": 1, "name": "a"}]}')
+    assert "is not a checkpoint of detkit" in refusal(capsys, source, classes, "--classes", str(classes), "--overwrite")
+    damaged = converted(tmp_path / "damaged.pt")
+    damaged.write_bytes(damaged.read_bytes()[:-3])
+    assert "is not a checkpoint of detkit" in refusal(capsys, source, damaged, "--overwrite")
+
+
+@pytest.mark.parametrize("more", [{"step": 5}, {"optimizer": {"state": {}}}, {"data": {"train": "abc"}}])
+def test_the_checkpoint_of_a_training_stays(source, tmp_path, capsys, more):
+    path = converted(tmp_path / "best.pt", **more)
+    before = path.read_bytes()
+    assert "is the checkpoint of a training" in refusal(capsys, source, path, "--overwrite")
+    assert path.read_bytes() == before
+
+
+def test_an_earlier_conversion_is_replaced_when_asked(source, tmp_path, capsys):
+    path = converted(tmp_path / "out.pt")
+    assert "replace it with --overwrite" in refusal(capsys, source, path)
+    cli.check_output(path, str(source), overwrite=True)
+    cli.check_output(tmp_path / "new" / "deep" / "out.pt", str(source), overwrite=False)
+    assert read_checkpoint(path).step == 0
+
+
+def test_a_folder_and_what_lies_below_a_file_are_refused(source, tmp_path, capsys):
+    assert "is a folder: name a file in it" in refusal(capsys, source, tmp_path)
+    assert f"{source} is not a folder that can be written to" in refusal(capsys, source, source / "out.pt")
+
+
+def test_it_is_refused_before_anything_is_read_or_fetched(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("detkit.files.local_path", lambda path: pytest.fail("read or fetched"))
+    other = shutil.copy(source, tmp_path / "other.pth")
+    assert "is not a checkpoint of detkit" in refusal(capsys, Path("https://example.org/model.pth"), other)
