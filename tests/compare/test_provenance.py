@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from made_up import BCE, FACTS, FOCAL, change, checks, copied, failed, made_up, restart, sign, verdicts
+from made_up import BCE, FACTS, FOCAL, checks, copied, failed, made_up, restart, sign, verdicts
 from simulate import Skill
 
 from detkit.cli import main
