@@ -10,6 +10,7 @@ import pytest
 import torch
 from made_up import BCE, CONFIG, FOCAL, SHORT, change, checks, failed, made_up, sign
 
+from detkit import visualize
 from detkit.cli import main
 from detkit.compare import cell
 from detkit.compare.cell import run_cell
@@ -93,7 +94,9 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(tmp_path, monkeypatch, few_resamples):
+    for name in ("plot_curves", "picture_grid"):  # most of the time of so short a run
+        monkeypatch.setattr(visualize, name, lambda *_, **__: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     deterministic = torch.are_deterministic_algorithms_enabled()
     with BACKBONES.temporary():
