@@ -330,12 +330,17 @@ def read_cell(cell: Cell) -> dict[str, Any]:
 def configs_of(finished: dict[str, dict[int, Path]]) -> dict[tuple[str, int], dict[str, Any] | str]:
     """The config that each finished run says it was made with, or what is wrong with that file."""
     found: dict[tuple[str, int], dict[str, Any] | str] = {}
+    completed: dict[str, dict[str, Any]] = {}  # runs of a variant differ in their seed alone
     for name, runs in finished.items():
         for seed, folder in runs.items():
             path = folder / CONFIG
             try:
-                values = Config.from_dict(yaml.safe_load(path.read_text()), name=str(path)).to_dict()
-                found[name, seed] = json.loads(json.dumps(values))
+                plain = yaml.safe_load(path.read_text())
+                own = plain.pop("seed", 0)
+                key = json.dumps(plain, sort_keys=True)
+                if key not in completed:
+                    completed[key] = Config.from_dict(plain, name=str(path)).to_dict()
+                found[name, seed] = completed[key] | {"seed": own}
             except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
                 found[name, seed] = str(error)
     return found

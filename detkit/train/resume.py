@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit.config import Config
+from detkit.fingerprint import NATIVE
 from detkit.registry import SCHEDULES
 from detkit.structures import ClassMap
 from detkit.train.checkpoint import Checkpoint, CheckpointError, load_checkpoint
@@ -45,7 +46,7 @@ def find_resumable(
     """The newest intact checkpoint of the run, if it is a run of this config, these classes, this data and this code.
 
     data: hashes of the data sets by name. now: this start; None leaves the code uncompared. allow: `code` lets another
-    code pass.
+    code pass, `native` another build of the native library.
     """
     try:
         checkpoint = load_checkpoint(folder, prefer="newest")
@@ -112,6 +113,8 @@ def check_code(checkpoint: Checkpoint, now: Start, allow: Sequence[str]) -> None
         )
         return
     changed = code_changes(before, now)
+    if "native" in allow:
+        changed = [line for line in changed if not line.startswith(NATIVE)]
     if changed and "code" not in allow:
         raise ValueError(
             f"--resume: the code has changed since {checkpoint.path} was written:\n{listed(changed)}\n"

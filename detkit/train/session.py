@@ -92,6 +92,8 @@ def train(config: Config, folder: Path, *, resume: bool = False, init_from: str 
         lines = preflight(meeting, facts, device, backend)
         restarted = meeting.was_started()
         resume, overwrite = after_restart(meeting, folder, resume=resume, overwrite=overwrite)
+        if restarted:  # another machine may be the first one now, and have compiled the native library for itself
+            allow = [*allow, "native"]
 
         def prepare() -> None:
             if not (resume or overwrite):

@@ -1,5 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
+
+from detkit.compare import collect, statistics
 
 
 @pytest.fixture(autouse=True)
@@ -9,3 +13,9 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def few_resamples(monkeypatch):
+    """For tests to which the width of an interval is all the same."""
+    monkeypatch.setattr(collect, "analyse", partial(statistics.analyse, resamples=40))

@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from detkit.distributed.failure import HUNG
 from detkit.train.checkpoint import load_checkpoint, saved_steps
+from detkit.train.starts import read_starts
 
 if TYPE_CHECKING:
     from conftest import Tiny
@@ -158,3 +160,23 @@ def test_a_rank_that_sleeps_in_its_data_set_is_named_with_its_stack(tiny: Tiny, 
     last = [line for line in error.splitlines() if line.strip()][-3:]
     assert any("rank 1" in line for line in last), "told once more at the end, by the launcher"
     assert saved_steps(tiny.folder / run)
+
+
+def test_a_restart_with_edited_code_ends_the_run_by_the_name_of_the_file(tiny: Tiny, tmp_path: Path) -> None:
+    own = type(tiny)(tmp_path)  # its plugin is edited, so it is not the one that other tests share
+    process = own.start("edited", "--procs", "2")
+    own.wait_for_step("edited", 6, process)
+    plugin = tmp_path / "tiny.py"
+    plugin.write_text(plugin.read_text() + "# edited\n")
+    os.kill(own.workers(process)[1], signal.SIGKILL)
+    _, error = own.finish(process, code=2)
+    assert "restart 1 of 3" in error
+    assert "restart 2 of 3" not in error
+    assert "tiny.py has changed" in error
+    before = saved_steps(own.folder / "edited")[0]
+    out, _ = own.finish(own.start("edited", "--procs", "2", "--resume", "--allow", "code"))
+    assert f"resuming {before}" in out
+    first, second = read_starts(own.folder / "edited")
+    assert second.step == int(before.stem.removeprefix("step_"))
+    assert (second.changed, second.allowed) == (("tiny.py has changed",), ("code",))
+    assert (first.facts["processes"], second.facts["processes"]) == (2, 2)
