@@ -1,5 +1,7 @@
+import functools
 import json
 import logging
+import operator
 
 import numpy as np
 import pytest
@@ -405,3 +407,40 @@ def test_the_hash_tells_what_evaluation_would_find_differently(write):
     # The first part is of training's boxes alone, as older checkpoints hold it.
     assert area.split("+")[0] == plain.split("+")[0]
     assert beyond.split("+")[0] == further.split("+")[0]
+
+
+ODD = [None, True, -1, 1.5, 1e308, float("nan"), float("inf"), 10**400, "", "01", "\ud800", [], {}, [None], "../1.png"]
+
+
+def places(value, path=()):
+    """The path of every value below and including a JSON value."""
+    yield path
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(item, (*path, key))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", range(len(ODD)))
+def test_no_odd_value_anywhere_ends_in_another_error(write, odd):
+    """Whatever stands where: it is read, or a message names the file."""
+    content = {
+        "images": [image(1), image(2)],
+        "categories": [{**c, "supercategory": "animal"} for c in CATEGORIES],
+        "annotations": [{**box(1, 1, [1, 2, 30, 20]), "area": 600, "iscrowd": 0, "segmentation": [[1, 2, 3, 4, 5, 6]]}],
+    }
+    read, nameless = 0, []
+    for path in list(places(content))[1:]:
+        changed = json.loads(json.dumps(content))
+        *above, last = path
+        functools.reduce(operator.getitem, above, changed)[last] = ODD[odd]
+        where = write(changed)
+        try:
+            data = CocoDataset(**where)
+        except (ValueError, FileNotFoundError) as error:
+            nameless += [(path, error)] * ("instances.json" not in str(error))
+        else:
+            read += 1
+            assert (data.records.boxes[:, 2:] > data.records.boxes[:, :2]).all(), path
+            assert data.summary()
+    assert not nameless
+    assert read > 0

@@ -87,8 +87,8 @@ def number_of(value: Any) -> float | None:
 
 def id_of(value: Any) -> str | None:
     """An id in the one form in which 1, 1.0, "1" and "1.0" are equal; None for what is no id."""
-    if type(value) is int and abs(value) < 2**63:
-        return str(value)
+    if type(value) is int:
+        return str(value) if abs(value) < 2**63 else None
     if isinstance(value, str):
         text = value.strip()
         whole = text.removesuffix(".0")
