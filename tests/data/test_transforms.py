@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from detkit.data.transforms.base import Transform, apply, apply_to_image
-from detkit.data.transforms.geometry import shortest_edge_size
+from detkit.data.transforms.geometry import RandomCrop, shortest_edge_size
 from detkit.registry import TRANSFORMS
 
 BOXES = torch.tensor([[10.0, 5, 30, 15], [40, 20, 60, 40], [0, 0, 20, 20]])
@@ -208,3 +208,16 @@ def test_resize_is_detectron2s_to_the_byte(shared_dir):
     ours = apply_to_image([TRANSFORMS.build({"type": "ResizeShortestEdge", "short": 320})], image)
     golden = np.load(shared_dir / "golden/expected_detectron2.npz")["resized_image"]
     assert np.array_equal(ours.permute(1, 2, 0).numpy()[..., ::-1], golden)
+
+
+def test_a_crop_beyond_pillows_limit_is_told_in_our_words(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    crop = RandomCrop(height=30, width=30)
+    with pytest.raises(ValueError, match="RandomCrop cuts too large a piece out of an image of 0 megapixels: resize"):
+        apply(
+            [crop],
+            Image.new("RGB", (40, 40)),
+            torch.zeros(0, 4),
+            torch.zeros(0, dtype=torch.int64),
+            torch.zeros(0).bool(),
+        )

@@ -68,7 +68,7 @@ def apply(
     wrapped = tv_tensors.BoundingBoxes(boxes.reshape(-1, 4), format="XYXY", canvas_size=(image.height, image.width))
     labels = labels.masked_fill(is_ignore, IGNORE_LABEL)
     for transform in transforms:
-        image, wrapped, labels = transform(image, wrapped, labels)
+        image, wrapped, labels = _run(transform, image, wrapped, labels)
         if watch is not None:
             watch(type(transform).__name__, inside(wrapped, image.height, image.width), labels)
     tensor = pil_to_tensor(image)
@@ -81,6 +81,18 @@ def apply(
     usable = is_usable(plain)
     objects, ignored = usable & (labels != IGNORE_LABEL), usable & (labels == IGNORE_LABEL)
     return tensor, Targets(plain[objects], labels[objects], plain[ignored])
+
+
+def _run(transform: Transform, image: Any, boxes: Any, labels: Tensor) -> tuple[Any, Any, Tensor]:
+    from PIL.Image import DecompressionBombError
+
+    try:
+        return transform(image, boxes, labels)
+    except DecompressionBombError:  # Pillow holds a limit of its own against every crop
+        name, megapixels = type(transform).__name__, image.width * image.height / 1e6
+        raise ValueError(
+            f"{name} cuts too large a piece out of an image of {megapixels:.0f} megapixels: resize before it"
+        ) from None
 
 
 def inside(boxes: Tensor, height: int, width: int) -> Tensor:
