@@ -134,7 +134,11 @@ class _Crawl:
     def entry(self, entry: str) -> None:
         """A file or module of `imports:`."""
         if not entry.endswith(".py"):
-            self.module(entry)
+            file = file_of(entry)
+            if file is not None and installed_package(file) is not None and not file.is_relative_to(PACKAGE):
+                self.package(entry, "")  # file by file, as its parts are what the run is made of
+            else:
+                self.module(entry)
             return
         file = Path(entry).resolve()
         self._folders.add(file.parent)
@@ -150,15 +154,16 @@ class _Crawl:
             text = GONE
         self.code[f"{cls.__module__}:{cls.__qualname__}"] = hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def package(self, module: str) -> None:
-        """All files of a plugin: of its package, or the one file that it is."""
+    def package(self, module: str, prefix: str = PLUGIN) -> None:
+        """All files of a plugin or of an installed package of parts: of its package, or the one file that it is."""
         top = module.partition(".")[0]
+        self._installed.add(top)  # else its own imports would add it a second time, as one entry
         for folder in search_path(top) or []:
             for path in sorted(Path(folder).resolve().rglob("*")):
                 if path.suffix in (".py", ".so", ".pyd"):
-                    self.file(path, f"{PLUGIN}{top}/{path.relative_to(Path(folder).resolve()).as_posix()}", "")
+                    self.file(path, f"{prefix}{top}/{path.relative_to(Path(folder).resolve()).as_posix()}", "")
         if (file := file_of(module)) is not None:
-            self.file(file, f"{PLUGIN}{name_of(module, file)}", module)
+            self.file(file, f"{prefix}{name_of(module, file)}", module)
 
     def module(self, name: str) -> bool:
         """A module, loaded or not; False if it has no file."""

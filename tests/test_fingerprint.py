@@ -145,6 +145,17 @@ def test_an_installed_package_that_a_part_imports_is_one_entry(tmp_path: Path) -
     assert changes(before, code_of(entry)) == ["installed fp_installed has changed"]
 
 
+def test_an_installed_package_that_the_config_imports_counts_file_by_file(tmp_path: Path) -> None:
+    package = tmp_path / "site-packages" / "fp_parts"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("import fp_parts.one\n")
+    (package / "one.py").write_text("ONE = 1\n")
+    before = code_of("imports=[fp_parts.one]", path=package.parent)
+    assert foreign(before) == {"fp_parts/__init__.py", "fp_parts/one.py"}
+    (package / "one.py").write_text("ONE = 2\n")
+    assert changes(before, code_of("imports=[fp_parts.one]", path=package.parent)) == ["fp_parts/one.py has changed"]
+
+
 def test_all_files_of_a_plugin_count_loaded_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site-packages" / "fp_plugin"
     package.mkdir(parents=True)

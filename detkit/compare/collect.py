@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import yaml
 
 from detkit.compare.cell import FINISHED, UNREADABLE, damage
+from detkit.compare.checks import changed_truth, check_one_code, ended, flat, more_checks
 from detkit.compare.diagnosis import merge
-from detkit.compare.errors import CORRECT, judge
 from detkit.compare.evidence import (
     CELL,
     DETECTIONS,
     DIAGNOSIS,
     MATCHES,
     START,
-    check_copies,
-    check_figures,
-    check_files,
     note_again,
     same_detections,
     truth_hash,
 )
-from detkit.compare.fairness import check_configs, check_data, check_length, fairness
+from detkit.compare.fairness import check_configs, fairness
 from detkit.compare.launchers import CONSOLE
 from detkit.compare.matches import Matches, load_matches, match, save_matches
 from detkit.compare.plan import Cell, Plan, Variant, cell_folder, read_plan, saved
 from detkit.compare.provenance import (
     MACHINE,
     VERSIONS,
-    Records,
-    check_code,
-    check_facts,
     in_words,
     own_code,
     read_record,
     revisions,
 )
 from detkit.compare.run import last_words, state
+from detkit.compare.samples import SAMPLE_THRESHOLD, samples
 from detkit.compare.statistics import analyse
 from detkit.config import Config
 from detkit.data.build import usable_dataset
@@ -54,10 +47,8 @@ from detkit.structures import ClassMap
 from detkit.train.resume import differences
 from detkit.train.run_folder import CONFIG, METRICS, RESULT
 
-T = TypeVar("T")
 TUNING = "tuning.json"
 CURVE_POINTS = 100
-SAMPLES, SAMPLE_SIDE, SAMPLE_THRESHOLD = 6, 320, 0.3
 METRIC_KEYS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
@@ -129,58 +120,6 @@ def trained_classes(cells: dict[str, dict[int, dict[str, Any]]]) -> ClassMap | N
     starts = [cell["start"] for runs in cells.values() for cell in runs.values() if cell["start"]]
     names = next((start["classes"] for start in starts if "classes" in start), None)
     return None if names is None else ClassMap(tuple(names), tuple(range(len(names))))
-
-
-def flat(nested: Mapping[str, Mapping[int, T]]) -> dict[tuple[str, int], T]:
-    """Variant -> seed -> value, by (variant, seed)."""
-    return {(name, seed): value for name, runs in nested.items() for seed, value in runs.items()}
-
-
-def ended(cell: Mapping[str, Any]) -> bool:
-    """Whether a run came to its end, so that what it noted counts."""
-    return cell["status"] in ("finished", "diverged")
-
-
-def more_checks(
-    plan: Plan, where: Mapping[tuple[str, int], Cell], cells: Mapping[str, Mapping[int, dict[str, Any]]],
-    figures: Mapping[str, Any], shards: Mapping[tuple[str, int], Shard], records: Records, allow: Sequence[str],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Checks on how the runs were made, and on whether their files are what they were."""
-    runs = {run: where[run].folder for run, cell in flat(cells).items() if ended(cell)}
-    finished = {run: folder for run, folder in runs.items() if run in shards}
-    starts = {run: cell["start"] for run, cell in flat(cells).items() if cell["start"]}
-    ends = {run: cell["end"] for run, cell in flat(cells).items() if cell["end"]}
-    computed = {
-        (name, seed): value
-        for name, found in figures.items()
-        for seed, value in zip(cells[name], found["summary"].get("ap", {}).get("values", []), strict=False)
-    }
-    devices = {run: str(record.starts[-1].facts.get("device")) for run, record in records.items() if record.starts}
-    return [
-        check_data(starts, ends, allow),
-        check_code(plan, records, allow),
-        *check_facts(records),
-        check_length(plan, {run: cell["steps"] for run, cell in flat(cells).items() if run in finished}),
-        check_files(runs),
-        check_figures(finished, computed, devices),
-        check_copies(shards),
-    ]
-
-
-def check_one_code(checks: Sequence[dict[str, Any]], folders: Sequence[Path], allow: Sequence[str]) -> None:
-    """Raises ValueError if several benches ran with different code; of a single one, the fairness table shows it."""
-    code = next(check for check in checks if check["name"] == "code")
-    if len(folders) > 1 and code["ok"] is False and "code" not in allow:
-        lines = "\n".join(f"  {line}" for line in code["detail"].split("; "))
-        raise ValueError(f"the runs differ in their code:\n{lines}\n--allow code shows them together all the same.")
-
-
-def changed_truth(starts: Mapping[str, Mapping[int, Mapping[str, Any]]], truth: GroundTruth) -> list[str]:
-    """A sentence if the validation annotations are not what the runs were measured against."""
-    noted = {start["truth"] for start in flat(starts).values() if start.get("truth")}
-    if noted <= {truth_hash(truth)}:
-        return []
-    return ["The validation annotations have changed since the runs: figures are of then, pictures are of now."]
 
 
 def merged(
@@ -415,60 +354,6 @@ def variant_result(
         "summary": figures["summary"],
         "versus_baseline": figures["versus_baseline"],
         "diagnosis": merge([d for d in diagnoses if d is not None]),
-    }
-
-
-def samples(plan: Plan, dataset: Any, truth: GroundTruth, shards: dict[str, dict[int, Shard]]) -> list[dict[str, Any]]:
-    """A few validation images with what each variant finds in them, of the first seed that all have."""
-    seed = next((s for s in plan.seeds if all(s in runs for runs in shards.values())), None)
-    if seed is None:
-        return []
-    objects = np.diff(truth.offsets)
-    chosen = [int(i) for i in np.flatnonzero(objects > 0)[:SAMPLES]]
-    return [sample(i, dataset, truth, {name: runs[seed] for name, runs in shards.items()}) for i in chosen]
-
-
-def sample(i: int, dataset: Any, truth: GroundTruth, shards: dict[str, Shard]) -> dict[str, Any]:
-    """Image number i of the data set; boxes in pixels of the small picture."""
-    image = dataset.checked_image(i)
-    factor = min(1.0, SAMPLE_SIDE / max(image.size))
-    small = image.convert("RGB").resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
-    file = io.BytesIO()
-    small.save(file, format="JPEG", quality=80)
-    names = dataset.classes.names
-    own = slice(truth.offsets[i], truth.offsets[i + 1])
-    alone = GroundTruth(
-        truth.image_ids[i : i + 1], np.array([0, own.stop - own.start]), truth.boxes[own], truth.labels[own],
-        truth.crowd[own], truth.area[own],
-    )  # fmt: skip
-
-    def placed(box: Any) -> list[float]:
-        return [round(float(v) * factor, 1) for v in box]
-
-    def detections(shard: Shard) -> list[dict[str, Any]]:
-        at = int(np.searchsorted(shard.image_ids, truth.image_ids[i]))
-        rows = slice(int(shard.counts[:at].sum()), int(shard.counts[: at + 1].sum()))
-        order = np.argsort(-shard.scores[rows], kind="stable")
-        boxes, scores, labels = shard.boxes[rows][order], shard.scores[rows][order], shard.labels[rows][order]
-        one = Shard(truth.image_ids[i : i + 1], np.array([len(boxes)]), boxes, scores, labels)
-        kinds = judge(alone, one, most=len(boxes) or 1).kind
-        return [
-            {"box": placed(b), "score": round(float(s), 3), "label": names[k], "correct": bool(kind == CORRECT)}
-            for b, s, k, kind in zip(boxes, scores, labels, kinds, strict=True)
-            if s >= SAMPLE_THRESHOLD
-        ]
-
-    return {
-        "image_id": int(truth.image_ids[i]),
-        "width": small.width,
-        "height": small.height,
-        "image": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(),
-        "truth": [
-            {"box": placed(b), "label": names[k]}
-            for b, k, crowd in zip(alone.boxes, alone.labels, alone.crowd, strict=True)
-            if not crowd
-        ],
-        "detections": {name: detections(shard) for name, shard in shards.items()},
     }
 
 

@@ -92,7 +92,7 @@ def check_files(runs: Runs) -> Check:
     old = [named(run) for run, files in found.items() if files is None]
     answer = check("files", wrong, "every file is as it was when its run ended")
     if old and not wrong:
-        answer |= {"ok": None, "detail": f"not known: an older detkit made {', '.join(old)} and noted no hashes"}
+        answer |= {"ok": None, "detail": f"an older detkit made {', '.join(old)} and noted no hashes"}
     return answer
 
 

@@ -228,8 +228,8 @@ class Session:
         self.batches = iter(self.train_loader)
         self.recorder = Recorder(folder) if self.rank == 0 else None
         self.evaluation = Evaluation(self.evaluate, self.recorder)
-        self.start = resumed_start(start, saved, self.detector, allow) if saved is not None else start
         self.earlier = starts_before(folder, saved) if saved is not None and self.rank == 0 else []
+        self.start = resumed_start(start, saved, self.earlier, self.detector, allow) if saved is not None else start
         self.checkpoints = Checkpoints(
             folder, config.to_dict(), self.classes, self.evaluation, data=data, start=to_plain(self.start)
         )

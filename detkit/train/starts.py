@@ -97,9 +97,16 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def resumed_start(now: Start, saved: Checkpoint, detector: Any, allow: Sequence[str]) -> Start:
-    """This start with what differs from the process that wrote the checkpoint, and what the user allowed."""
+def resumed_start(
+    now: Start, saved: Checkpoint, earlier: Sequence[Start], detector: Any, allow: Sequence[str]
+) -> Start:
+    """This start with what differs from the process that wrote the checkpoint, and what the user allowed.
+
+    earlier: the starts of the run, which know some facts where a checkpoint of an older detkit knows none.
+    """
     before = from_plain(saved.start)
+    if not before.facts and earlier:
+        before = replace(before, facts=earlier[-1].facts)
     processes = other_processes(detector, before.facts.get("processes", now.facts["processes"]), now.facts["processes"])
     said = [*code_changes(before, now), *([processes] if processes else [])]
     if others := fact_changes(before, now):

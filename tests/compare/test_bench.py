@@ -19,7 +19,6 @@ from made_up import (
 from simulate import Skill
 
 from detkit.cli import main
-from detkit.compare import collect
 from detkit.compare.cell import run_cell
 from detkit.compare.collect import collect_results, trained_classes
 from detkit.compare.evidence import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START
@@ -27,6 +26,7 @@ from detkit.compare.launchers import CONSOLE
 from detkit.compare.plan import make_plan, read_plan, save_plan
 from detkit.compare.report import write_reports
 from detkit.compare.run import state
+from detkit.compare.samples import SAMPLES
 from detkit.config import load_config
 from detkit.train.run_folder import RESULT
 
@@ -41,7 +41,7 @@ def test_results_hold_what_the_reports_need(bench, tmp_path):
     assert verdicts(results) == {"focal": None, "bce": "worse"}
     assert results["complete"]
     assert results["withheld"] == []
-    assert len(results["samples"]) == collect.SAMPLES
+    assert len(results["samples"]) == SAMPLES
     first = results["variants"][0]
     assert first["summary"]["ap"]["mean"] == pytest.approx(np.mean([c["metrics"]["ap"] for c in first["cells"]]))
     names = [path.name for path in write_reports(results, tmp_path)]

@@ -194,7 +194,9 @@ def test_a_checkpoint_of_an_older_detkit_is_resumed_with_a_warning(
     old = {"command": "detkit train ...", "machine": {"threads": 7, "cpu": "old"}, "versions": {"torch": "1.0"}}
     (project.run / "environment.json").write_text(json.dumps(old))
     assert project.train("--resume") == 0
-    assert "does not say which code wrote it" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "does not say which code wrote it" in error
+    assert "threads: 7 before, 1 now; torch: 1.0 before, " in error
     first, second = read_starts(project.run)
     assert (first.code, first.facts) == ({}, {"threads": 7, "cpu": "old", "torch": "1.0"})
     assert "start_part.py" in second.code
