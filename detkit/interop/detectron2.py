@@ -39,6 +39,8 @@ def convert_detectron2(
     if classes is None and chosen.classes.names[0] == "class-1":
         notes.append(f"{columns} classes without names: give them with --classes")
     overrides = [] if depth == 50 else [f"backbone.depth={depth}"]
+    if depth == 101:  # the zoo's only one of that depth has the 3x schedule; the others' is not told by the tensors
+        overrides += ["schedule.milestones=[210000, 250000]", "train.iterations=270000"]
     tree = "detectron2_r50_fpn.yaml"
     return assemble(str(path), state, tree, overrides, chosen.classes, detectron2_name, notes)
 

@@ -74,9 +74,10 @@ def assemble(
     """The detector of a shipped config tree, changed by `overrides`, with the tensors of `state`."""
     config = load_config(HERE / tree, list(overrides))
     detector = build_detector(config, len(classes))
-    expected = detector.state_dict()
+    own = detector.state_dict()  # a normaliser's memory is in no foreign file
+    expected = {name: tensor for name, tensor in own.items() if name.startswith(("backbone.", "neck.", "head."))}
     tensors = take_by_name(source, state, expected, {name: foreign_name(name) for name in expected})
-    detector.load_state_dict(tensors)
+    detector.load_state_dict({**own, **tensors})
     return Converted(detector.eval(), config, classes, notes)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from detkit.arguments import nearest
-from detkit.interop.pickles import load_torch, tensors_by_name
+from detkit.interop.pickles import Unread, load_torch, tensors_by_name
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 """What DDP, torch.compile, FSDP and checkpointing put between the parts of a name."""
@@ -58,7 +58,8 @@ def find_weights(path: Path, content: Any, key: str | None = None) -> Found:
     states = _states(entries, content if isinstance(content, dict) else ())
     tensors = [name for name, value in entries.items() if isinstance(value, Tensor)]
     if not tensors:
-        raise ValueError(f"{path} holds {type(content).__name__}, not names with tensors")
+        kind = "an object" if isinstance(content, Unread) else type(content).__name__
+        raise ValueError(f"{path} holds {kind}, not names with tensors: save the state_dict() of the model")
     if not states:
         raise ValueError(
             f"{path} is not a RetinaNet or SSD: no names that begin with backbone and head among its {len(tensors)} "

@@ -36,6 +36,7 @@ from detkit.losses.base import Normalizer
 from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
 from detkit.structures import Batch, ClassMap, Detections
 from detkit.train.checkpoint import as_full_disk, load_checkpoint, saved_steps, step_path
+from detkit.train.meaning import differences
 from detkit.train.metrics import Recorder, log_path, run_log
 from detkit.train.options import TrainOptions
 from detkit.train.parallel import warn_of_the_split
@@ -335,8 +336,12 @@ class Session:
         saved = load_checkpoint(source)
         columns = CLASS_LOSSES.build(saved.config["losses"]["classification"]).num_columns(len(saved.classes))
         mine = self.detector.class_loss.num_columns(len(self.classes))
-        rows = init_from(self.detector, saved.ema or saved.model, saved.classes, self.classes, (columns, mine))
+        changed = differences(saved.config, self.config, self.detector)
+        weights = saved.ema or saved.model
+        rows = init_from(self.detector, weights, saved.classes, self.classes, (columns, mine), changed)
         log.info("weights of %s, step %d\n%s", saved.path, saved.step, format_rows(rows))
+        for note in changed.notes:
+            log.warning("--init-from: %s", note)
 
     def header(self) -> str:
         """What is about to run, on what."""

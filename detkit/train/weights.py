@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detkit.structures import ClassMap
+from detkit.train.meaning import Differences
 
 
 class Row(NamedTuple):
@@ -20,22 +21,37 @@ class Row(NamedTuple):
 
 @torch.no_grad()
 def init_from(
-    model: nn.Module, weights: dict[str, Tensor], old: ClassMap, new: ClassMap, class_columns: tuple[int, int]
+    model: nn.Module,
+    weights: dict[str, Tensor],
+    old: ClassMap,
+    new: ClassMap,
+    class_columns: tuple[int, int],
+    changed: Differences | None = None,
 ) -> list[Row]:
     """Copies into `model` what fits and tells of every tensor what became of it.
 
     class_columns: class columns C of the old and of the new head. A tensor whose first axis is
     anchors x C is taken apart: the columns of a class keep their weights if the old run had a class of
     that name, the others stay as initialised. The same happens where the number of classes is equal
-    and only names or order differ, because there the shapes alone would mislead.
+    and only names or order differ, because there the shapes alone would mislead. changed: where the numbers of the last
+    layers mean something else in this config; these stay as initialised, and the towers before them are loaded.
     """
-    rows = []
+    rows, changed = [], changed or Differences()
     state = model.state_dict()
-    class_tensors = class_dependent(state, class_columns[1])
+    per_cell = getattr(getattr(model, "anchors", None), "per_cell", None)
+    class_tensors = last_layers(state, "class_out", class_columns[1], per_cell)
+    box_tensors = last_layers(state, "box_out", 4, per_cell)
     for name, mine in state.items():
         theirs = weights.get(name)
+        reason = ""
+        if name in class_tensors:
+            reason = changed.of_classes(class_tensors[name])
+        elif name in box_tensors:
+            reason = changed.of_boxes(box_tensors[name])
         if theirs is None:
             rows.append(Row(name, "reinit", "not in the checkpoint"))
+        elif reason:
+            rows.append(Row(name, "reinit", reason))
         elif name in class_tensors and (old.names != new.names or class_columns[0] != class_columns[1]):
             rows.append(_copy_classes(name, mine, theirs, old, new, class_columns))
         elif mine.shape != theirs.shape:
@@ -47,13 +63,27 @@ def init_from(
     return rows
 
 
-def class_dependent(state: dict[str, Tensor], columns: int) -> set[str]:
-    """Names of the tensors whose first axis runs over class columns: the head's `class_out`."""
-    return {
-        name
-        for name, tensor in state.items()
-        if "class_out" in name.split(".") and tensor.ndim > 0 and tensor.shape[0] % columns == 0
-    }
+def last_layers(
+    state: dict[str, Tensor], branch: str, columns: int, per_cell: tuple[int, ...] | None = None
+) -> dict[str, int | None]:
+    """Tensors of the last layer of a head's branch, `class_out` or `box_out` -> their level, None if they serve all.
+
+    Their first axis is anchors x columns. per_cell: anchors a cell of each level, where it is known; a layer before the
+    last may have a width that the columns divide by chance.
+    """
+    found: dict[tuple[str, int | None], dict[str, list[str]]] = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        if branch not in parts or tensor.ndim == 0:
+            continue
+        at = parts.index(branch) + 1
+        level = int(parts[at]) if parts[at].isdigit() and len(parts) > at + 1 else None
+        counts = per_cell and ({per_cell[level]} if level is not None and level < len(per_cell) else set(per_cell))
+        fits = tensor.shape[0] % columns == 0 if not counts else tensor.shape[0] in {n * columns for n in counts}
+        if fits:
+            layers = found.setdefault((".".join(parts[:at]), level), {})
+            layers.setdefault(name.rpartition(".")[0], []).append(name)
+    return {name: level for (_, level), layers in found.items() for name in list(layers.values())[-1]}
 
 
 def _copy_classes(

@@ -337,13 +337,13 @@ def test_files_that_are_something_else_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is not a RetinaNet or SSD: .*fc\.weight"):
         convert_torchvision(path)
     torch.save({"epoch": 3, "a": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"1 entries are not tensors: epoch \(int\)"):
+    with pytest.raises(ValueError, match=r"is not a RetinaNet or SSD: .*the file holds epoch, a"):
         convert_torchvision(path)
     torch.save(torch.nn.ReLU(), path)
     with pytest.raises(ValueError, match=r"state_dict\(\)"):
         convert_torchvision(path)
     path.write_text(json.dumps({}))
-    with pytest.raises(ValueError, match="not a state dict"):
+    with pytest.raises(ValueError, match=r"is not a file of torch\.save"):
         convert_torchvision(path)
     with pytest.raises(ValueError, match="neither a file nor one of retinanet_resnet50_fpn"):
         convert_torchvision("retinanet_resnet18_fpn")

@@ -299,6 +299,21 @@ def test_resuming_a_finished_run_does_nothing(finished: Path, capsys: pytest.Cap
     assert (finished / "result.json").stat().st_mtime_ns == before
 
 
+def test_a_run_with_other_anchors_says_what_it_does_not_take_over(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["train.iterations=1", "optimizer.lr=0.0", "anchors.base_scale=3.0", "pixels.order=bgr"]
+    assert train(tmp_path / "next", "--init-from", str(finished), *more) == 0
+    said = capsys.readouterr()
+    for branch in ("class_out", "box_out"):
+        assert re.search(rf"reinit +head\.{branch}\.weight +other anchors: \[.*\] px there, \[.*\] here", said.out)
+    assert "pixels.order: the weights were trained with rgb, here it is bgr" in said.err
+    old, new = load_checkpoint(finished), load_checkpoint(tmp_path / "next")
+    weights = old.ema or old.model
+    assert not torch.equal(new.model["head.box_out.weight"], weights["head.box_out.weight"])
+    assert torch.equal(new.model["backbone.layer1.0.conv1.weight"], weights["backbone.layer1.0.conv1.weight"])
+
+
 def test_a_run_starts_from_the_weights_of_another(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
