@@ -1,4 +1,4 @@
-"""A bench that really runs: its threads, its interruptions, and the fault of issue 12 that was called fair."""
+"""A bench that really runs: its threads, its interruptions, and a part that is edited between its variants."""
 
 import json
 import logging

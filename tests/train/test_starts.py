@@ -71,7 +71,7 @@ class Project:
         return found
 
     def cut_off(self, **changed: Any) -> None:
-        """Takes back everything after step 2. changed: fields of the checkpoint to write anew."""
+        """Takes back everything after step 2. changed: fields of the checkpoint that are written differently."""
         step_path(self.run, 4).unlink()
         (self.run / "result.json").unlink()
         path = step_path(self.run, 2)
