@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from detkit.outputs import check_output_file, write_marked_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.images < 0:
         raise ValueError(f"--images: {args.images} is negative")
+    if args.verb == "check" and args.json is not None:
+        check_output_file("--json", args.json, inputs=[args.config])
     generator, strides, positive, forces, samples, total = read(args)
     reach = measure(generator, strides, samples)
     if not len(reach.iou):
@@ -51,11 +53,9 @@ def run(args: argparse.Namespace) -> int:
     if args.verb == "fit":
         return print_fit(args, generator, strides, positive, samples, reach)
     report = to_json(reach, strides, positive, forces)
+    if args.json is not None:
+        write_marked_json(args.json, {"images": reach.images, "of_images": total, **report})
     print(format_table(report, reach.images, total))
-    if args.json:
-        path = Path(args.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"images": reach.images, "of_images": total, **report}, indent=1) + "\n")
     return 0
 
 

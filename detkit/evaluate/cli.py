@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from detkit.outputs import check_output_file, write_marked_json
 
 if TYPE_CHECKING:
     from detkit.config import Config
@@ -37,14 +38,14 @@ def run(args: argparse.Namespace) -> int:
     """Prints the table; returns 1 if a self-test fails."""
     from detkit.evaluate.report import format_table, to_json
 
+    if args.json is not None:
+        check_output_file("--json", args.json, inputs=[args.checkpoint])
     result = measure_ground_truth(args) if args.self_test else measure_detector(args)
+    if args.json is not None:
+        write_marked_json(args.json, to_json(result))
     print(format_table(result))
     if result.seconds:
         print("seconds: " + ", ".join(f"{part} {s:.1f}" for part, s in result.seconds.items()))
-    if args.json:
-        path = Path(args.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(to_json(result), indent=1) + "\n")
     return judge_self_test(result) if args.self_test else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from detkit.anchors.reach import warn_of_misfits
 from detkit.config import Config
+from detkit.console import guard_of, say
 from detkit.data.datasets.base import DetectionDataset, check_same_classes
 from detkit.data.loader import build_eval_loader, build_train_loader, check_split
 from detkit.data.worker import explain_death, worker_processes
@@ -27,9 +29,11 @@ from detkit.distributed.watchdog import Watchdog, group_store
 from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
 from detkit.losses.base import Normalizer
+from detkit.outputs import Ledger, lack_of_space
 from detkit.registry import CLASS_LOSSES, DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from detkit.structures import Batch, ClassMap, Detections
 from detkit.train.checkpoint import as_full_disk, load_checkpoint, saved_steps
+from detkit.train.memory import as_out_of_memory, check_fits
 from detkit.train.metrics import Recorder, log_path, run_log
 from detkit.train.options import TrainOptions
 from detkit.train.parallel import warn_of_the_split
@@ -50,7 +54,7 @@ from detkit.train.run_folder import (
     prepare_folder,
     refuse_occupied,
     write_json,
-    write_text,
+    write_own,
 )
 from detkit.train.run_hooks import Checkpoints, Evaluation, TimeLimit, stop_on_signals
 from detkit.train.sharded import gathered
@@ -64,7 +68,7 @@ GRID_IMAGES = 8
 DIVERGED = NonFiniteLossError.exit_code
 
 
-def train(config: Config, folder: Path, *, resume: bool = False, init_from: str | None = None,
+def train(config: Config, folder: str | Path, *, resume: bool = False, init_from: str | Path | None = None,
           overwrite: bool = False, meeting: Meeting | None = None,
           profile: int | None = None) -> int:  # fmt: skip
     """Runs a whole training in `folder`; returns the exit code of `detkit train`.
@@ -72,7 +76,8 @@ def train(config: Config, folder: Path, *, resume: bool = False, init_from: str 
     meeting: the processes of the run, of which this is one; alone without it. profile: steps to record
     a trace of.
     """
-    meeting = meeting or Meeting(Place())
+    folder, meeting = Path(folder), meeting or Meeting(Place())
+    init_from = None if init_from is None else str(init_from)
     check_batch(config, meeting)
     if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
@@ -89,28 +94,31 @@ def train(config: Config, folder: Path, *, resume: bool = False, init_from: str 
             kept.enter_context(claimed(folder, restarted=restarted))
             prepare_folder(folder, resume=resume, overwrite=overwrite)
 
-        meeting.first(prepare)
-        meeting.mark_started()
-        folder.mkdir(parents=True, exist_ok=True)  # the disk may be another machine's own
-        with run_log(folder, meeting.place.rank):
-            try:
-                session = Session(
-                    config, folder, resume=resume, init_weights=None if resume else init_from, meeting=meeting,
-                    device=device, profile=profile,
-                )  # fmt: skip
-                session.network = lines
-                return session.run()
-            except NonFiniteLossError as error:
-                log.error("%s", error, extra={"only_file": meeting.place.is_worker})
-                if meeting.place.is_worker:  # told once, by who started the workers, on every machine
-                    raise
-                return DIVERGED
-            except (ValueError, OSError, RuntimeError) as error:
-                known = explain_death(error) or as_full_disk(error, folder)
-                log.error("%s", known or error, extra={"only_file": True})
-                if known is None:
-                    raise
-                raise known from error
+        try:
+            meeting.first(prepare)
+            meeting.mark_started()
+            folder.mkdir(parents=True, exist_ok=True)  # the disk may be another machine's own
+            kept.enter_context(run_log(folder, meeting.place.rank))
+        except OSError as error:
+            raise as_full_disk(error, folder) or error from error
+        try:
+            session = Session(
+                config, folder, resume=resume, init_weights=None if resume else init_from, meeting=meeting,
+                device=device, profile=profile,
+            )  # fmt: skip
+            session.network = lines
+            return session.run()
+        except NonFiniteLossError as error:
+            log.error("%s", error, extra={"only_file": meeting.place.is_worker})
+            if meeting.place.is_worker:  # told once, by who started the workers, on every machine
+                raise
+            return DIVERGED
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            known = explain_death(error) or as_full_disk(error, folder) or as_out_of_memory(error, config, device)
+            log.error("%s", known or error, extra={"only_file": True})
+            if known is None:
+                raise
+            raise known from error
 
 
 def after_restart(meeting: Meeting, folder: Path, *, resume: bool, overwrite: bool) -> tuple[bool, bool]:
@@ -140,7 +148,7 @@ def check(config: Config, meeting: Meeting) -> int:
         lines |= check_data(meeting, data_hashes(*build_data_sets(config)))
         if meeting.place.rank == 0:
             lines["ready"] = f"{meeting.place.world_size} processes"
-            print(format_lines(lines), flush=True)
+            say(format_lines(lines))
     return 0
 
 
@@ -224,7 +232,8 @@ class Session:
             log.info("%s is finished: nothing to resume", self.folder)
             return 0
         if self.rank == 0:
-            write_text(self.folder / CONFIG, self.config.to_yaml())
+            if not write_own(self.folder / CONFIG, self.config.to_yaml()):
+                log.warning("%s was changed since detkit wrote it: it stays as it is", self.folder / CONFIG)
             write_json(self.folder / ENVIRONMENT, self.environment)
             log.info("%s", self.header())
             warn_of_slow_precision(self.options, self.device)
@@ -235,6 +244,7 @@ class Session:
                 self.detector, self.train_set, self.transforms("train"), self.loader_options,
                 seed=self.config.seed, config=self.config.name,
             )  # fmt: skip
+        check_fits(self)
         try:
             with stop_on_signals(self.trainer), self.watchdog():
                 self.trainer.run()
@@ -244,7 +254,7 @@ class Session:
                 self.recorder.close()
         if self.trainer.interrupted:
             log.warning(
-                "%s: stopped after step %d of %d; %s is written, go on with --resume",
+                "%s: stopped after step %d of %d; %s is written, resume with --resume",
                 self.trainer.stop, self.trainer.step, self.options.iterations, self.trainer.last_checkpoint,
             )  # fmt: skip
             return 128 + self.trainer.signal
@@ -266,7 +276,7 @@ class Session:
             self.val_set,
             self.trainer.pulse.through(self.val_loader),
             self.config.options("evaluator"),
-            progress=sys.stderr.isatty(),
+            progress=guard_of(sys.stderr).isatty(),
         )
 
     def watchdog(self) -> Watchdog:
@@ -325,15 +335,9 @@ class Session:
         return f"{rate:g} = {rate / factor:g} x {rule}"
 
     def finish(self) -> None:
-        """Table, curves, pictures, result.json, and what to do next."""
-        from detkit.visualize import picture_grid, plot_curves
-
+        """result.json, and only then table, pictures, and what to do next."""
         trainer, result = self.trainer, self.evaluation.result
         assert result is not None
-        log.info("%s", format_table(result))
-        plot_curves(self.folder / METRICS, self.folder / CURVES, title=self.folder.name)
-        rows = predicted_rows(trainer.model, self.val_loader, self.device)
-        picture_grid(rows, self.classes, self.folder / PREDICTIONS, title=self.folder.name)
         content: dict[str, Any] = {
             **to_json(result),
             "step": trainer.step,
@@ -345,6 +349,8 @@ class Session:
             **self.environment,
         }
         write_json(self.folder / RESULT, content)
+        log.info("%s", format_table(result))
+        self.draw()
         log.info(
             "trained %d steps in %.0f s, %.1f images/s, a step in %.3g s (95 %% in %.3g s), waiting for data %.0f %%, "
             "peak memory %.0f MB\n\n%s",
@@ -352,6 +358,20 @@ class Session:
             content["step_seconds"]["p95"], 100 * content["data_share"], content["peak_memory_mb"],
             what_next(self.folder, self.options),
         )  # fmt: skip
+
+    def draw(self) -> None:
+        """Curves, and what the detector finds in some images. Where that fails, the run still has its result."""
+        from detkit.visualize import picture_grid, plot_curves
+
+        ledger = Ledger(self.folder)
+        try:
+            plot_curves(self.folder / METRICS, self.folder / CURVES, title=self.folder.name, ledger=ledger)
+            rows = predicted_rows(self.trainer.model, self.val_loader, self.device)
+            picture_grid(rows, self.classes, self.folder / PREDICTIONS, title=self.folder.name, ledger=ledger)
+        except Exception as error:
+            if lack_of_space(error) is not None:
+                raise
+            log.warning("%s or %s could not be drawn: %s: %s", CURVES, PREDICTIONS, type(error).__name__, error)
 
 
 def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -416,14 +436,15 @@ def predicted_rows(model: Any, loader: Any, device: torch.device) -> list[tuple[
 
 
 def what_next(folder: Path, options: TrainOptions) -> str:
-    """Words for the person at the terminal."""
+    """Words for the person at the terminal; commands can be pasted as they are."""
+    place, longer = shlex.quote(str(folder)), shlex.quote(f"{folder}-longer")
     lines = [
         f"look at      {folder / PREDICTIONS} and {folder / CURVES}",
-        f"evaluate     detkit eval {folder}",
-        f"predict      detkit predict {folder} IMAGE_OR_FOLDER",
-        "longer, new  detkit train CONFIG train.iterations="
-        f"{2 * options.iterations} --init-from {folder} --output {folder}-longer",
+        f"evaluate     detkit eval {place}",
+        f"predict      detkit predict {place} IMAGE_OR_FOLDER",
+        f"longer, new  detkit train CONFIG train.iterations={2 * options.iterations} --init-from {place} "
+        f"--output {longer}",
     ]
     if options.tensorboard:
-        lines.append(f"curves live  tensorboard --logdir {folder / TENSORBOARD}")
+        lines.append(f"curves live  tensorboard --logdir {shlex.quote(str(folder / TENSORBOARD))}")
     return "what to try next\n" + "\n".join(f"  {line}" for line in lines)
