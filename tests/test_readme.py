@@ -84,7 +84,7 @@ def test_every_word_of_the_readme_works(folder):
     for language, text in BLOCK.findall((ROOT / "README.md").read_text()):
         first = text.partition("\n")[0]
         if first.startswith("# ") and first.endswith((".py", ".yaml")):
-            Path(first[2:]).write_text(text)
+            Path(first[2:]).write_text(text, encoding="utf-8")
         elif language == "python":
             exec(compile(text, "README.md", "exec"), {})
             ran.append(first)

@@ -110,7 +110,9 @@ def words_of(option: str, text: str, known: tuple[str, ...]) -> list[str]:
 def report(args: argparse.Namespace) -> int:
     """Writes the reports of a bench again from its runs, or those of several benches together."""
     from detkit.compare.collect import collect_results
-    from detkit.compare.report import write_reports
+    from detkit.compare.plan import PLAN
+    from detkit.compare.report import REPORTS, write_reports
+    from detkit.outputs import check_can_write, refuse_foreign
 
     folders = [Path(text) for text in args.variants]
     allow = words_of("--allow", args.allow, MAY_DIFFER)
@@ -118,6 +120,10 @@ def report(args: argparse.Namespace) -> int:
         raise ValueError("detkit compare report takes the folder of a bench, or several")
     if len(folders) > 1 and args.output is None:
         raise ValueError("--output: where should the report of several benches go?")
-    for path in write_reports(collect_results(folders, allow=allow), args.output or folders[0]):
+    output = args.output or folders[0]
+    if not (output / PLAN).is_file():
+        refuse_foreign("--output", output, REPORTS)
+    check_can_write("--output", output)
+    for path in write_reports(collect_results(folders, allow=allow), output):
         print(path)
     return 0

@@ -248,7 +248,7 @@ def configs_of(finished: dict[str, dict[int, Path]]) -> dict[tuple[str, int], di
         for seed, folder in runs.items():
             path = folder / CONFIG
             try:
-                values = Config.from_dict(yaml.safe_load(path.read_text()), name=str(path)).to_dict()
+                values = Config.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")), name=str(path)).to_dict()
                 found[name, seed] = json.loads(json.dumps(values))
             except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
                 found[name, seed] = str(error)
@@ -259,7 +259,7 @@ def read_metrics(path: Path) -> tuple[dict[str, list[Any]], list[dict[str, Any]]
     """Loss curves, averaged to at most `CURVE_POINTS` points, and the evaluations, of a metrics.jsonl."""
     steps: list[dict[str, Any]] = []
     evals = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:  # the last line of a run that was killed
@@ -375,4 +375,4 @@ def sample(i: int, dataset: Any, truth: GroundTruth, shards: dict[str, Shard]) -
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from detkit.config import Config, load_config
+from detkit.outputs import Ledger, refuse_foreign
 from detkit.train.resume import differences
-from detkit.train.run_folder import write_json
+from detkit.train.run_folder import write_json, write_text
 
 SCHEMA = 1
 PLAN, VARIANTS, CELLS = "plan.json", "variants", "cells"
@@ -157,7 +158,7 @@ def save_plan(plan: Plan, folder: Path, command: str) -> None:
     check_goes_on(plan, folder)
     (folder / VARIANTS).mkdir(parents=True, exist_ok=True)
     for variant in plan.variants:
-        variant_file(folder, variant.name).write_text(variant.config.to_yaml())
+        write_text(variant_file(folder, variant.name), variant.config.to_yaml())
     write_json(
         folder / PLAN,
         {
@@ -170,6 +171,19 @@ def save_plan(plan: Plan, folder: Path, command: str) -> None:
             "command": command,
         },
     )
+
+
+def check_output(plan: Plan, folder: Path, *more: str) -> None:
+    """Raises ForeignFileError for files in the folder of a bench that detkit did not write and would replace.
+
+    more: names of what is written besides plan and variants. A bench from before there were ledgers is taken as
+    detkit's where its plan can be read.
+    """
+    if PLAN not in Ledger(folder) and (folder / PLAN).is_file():
+        saved(folder)
+        return
+    variants = [f"{VARIANTS}/{variant.name}.yaml" for variant in plan.variants]
+    refuse_foreign("--output", folder, [PLAN, *variants, *more])
 
 
 def check_goes_on(plan: Plan, folder: Path, *, tune: bool = False) -> None:
@@ -206,7 +220,7 @@ def saved(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no bench: there is no {path}")
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: {error}") from None
     if content.get("schema") != SCHEMA:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from detkit.compare.cell import CELL, damage
 from detkit.compare.launchers import CONSOLE, Job, launch_local, python
-from detkit.compare.plan import Cell, Plan, check_goes_on, save_plan, variant_file
+from detkit.compare.plan import Cell, Plan, check_goes_on, check_output, save_plan, variant_file
+from detkit.outputs import check_can_write
 
 log = logging.getLogger("detkit")
 
@@ -27,9 +28,11 @@ def run_bench(
     tune: of `weight` and `lr`, what each variant first chooses for itself, see `detkit.compare.tune`.
     """
     from detkit.compare.collect import collect_results
-    from detkit.compare.report import write_reports
+    from detkit.compare.report import REPORTS, write_reports
     from detkit.compare.tune import tuned
 
+    check_can_write("--output", folder)
+    check_output(plan, folder, *REPORTS)
     check_goes_on(plan, folder, tune=bool(tune))
     folder.mkdir(parents=True, exist_ok=True)
     plan = tuned(plan, folder, tune, jobs=jobs, launcher=launcher)
@@ -60,7 +63,7 @@ def state(cell: Cell) -> str | None:
     """`finished` or `diverged`; None if the run is still to be made, or made again as a file of it is damaged."""
     if not (cell.folder / CELL).exists() or damage(cell.folder):
         return None
-    return str(json.loads((cell.folder / CELL).read_text())["status"])
+    return str(json.loads((cell.folder / CELL).read_text(encoding="utf-8"))["status"])
 
 
 def job_of(cell: Cell, folder: Path) -> Job:
@@ -95,7 +98,7 @@ def last_words(folder: Path, lines: int = 12) -> str:
     path = folder / CONSOLE
     if not path.is_file():
         return ""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def duration(seconds: float) -> str:
@@ -121,7 +124,7 @@ def describe(plan: Plan, folder: Path, *, jobs: int, tune: Sequence[str] = ()) -
         for variant in plan.variants:
             own = [cell for cell in todo if cell.variant == variant.name]
             file = Path(scratch) / f"{variant.name}.yaml"
-            file.write_text(variant.config.to_yaml())
+            file.write_text(variant.config.to_yaml(), encoding="utf-8")
             seconds = measured(file, Path(scratch) / variant.name, plan.seeds[0])
             options = variant.config.options("train")
             evaluations = 2 + (options.iterations - 1) // options.eval_every if options.eval_every else 2
@@ -146,7 +149,7 @@ def measured(config: Path, folder: Path, seed: int) -> dict[str, float]:
     arguments: Sequence[str] = python(
         "detkit.compare.cell", str(config), "--seed", str(seed), "--output", str(folder), "--measure"
     )
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode != 0:
         raise ValueError(f"{config.stem} does not run:\n" + "\n".join(done.stderr.splitlines()[-12:]))
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

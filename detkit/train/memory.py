@@ -146,9 +146,12 @@ def group_bytes() -> int:
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))
-        files = re.search(r"^inactive_file (\d+)", Path("/sys/fs/cgroup/memory.stat").read_text("utf-8"), re.MULTILINE)
+        files = re.search(
+            r"^inactive_file (\d+)", Path("/sys/fs/cgroup/memory.stat").read_text(encoding="utf-8"), re.MULTILINE
+        )
     except (OSError, ValueError):
         return sys.maxsize
+    files = re.search(r"^inactive_file (\d+)", shares, re.MULTILINE)
     if not limit.isdecimal():
         return sys.maxsize
     return max(0, int(limit) - used + (int(files[1]) if files else 0))

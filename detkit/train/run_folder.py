@@ -282,7 +282,8 @@ def git_revision(folder: Path) -> str | None:
             done = subprocess.run(
                 ["git", "-C", str(folder), *arguments],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=20,
                 check=False,
             )

@@ -59,7 +59,7 @@ def plot_curves(
     _plot_losses(loss_axes, train)
     _plot_lr(lr_axes, train)
     _plot_ap(ap_axes, evals)
-    last = max([line["step"] for line in (*train, *evals)])
+    last = max(line["step"] for line in (*train, *evals))
     for axes in (loss_axes, lr_axes, ap_axes):
         axes.set_xlim(0, last * 1.02)
         axes.set_xlabel("step")

@@ -1,12 +1,23 @@
 """Variants out of files and grids, and a plan that may grow but not change."""
 
 import json
+import re
 
 import pytest
 import yaml
 
-from detkit.compare.plan import check_variants, make_plan, parse_grid, read_plan, save_plan, variant_file, variant_name
+from detkit.compare.plan import (
+    check_output,
+    check_variants,
+    make_plan,
+    parse_grid,
+    read_plan,
+    save_plan,
+    variant_file,
+    variant_name,
+)
 from detkit.compare.run import describe
+from detkit.outputs import LEDGER
 
 CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
@@ -142,3 +153,27 @@ def test_a_folder_without_a_bench_and_a_broken_plan(tmp_path):
 def test_one_variant_is_no_comparison():
     with pytest.raises(ValueError, match="nothing to compare"):
         check_variants([])
+
+
+def test_a_bench_is_not_written_over_files_that_detkit_did_not_write(tmp_path):
+    plan = make_plan(CONFIG, [], grids=["losses.classification.gamma=1,2"], seeds=[0])
+    for name in ("plan.json", "variants/gamma1.yaml", "results.json"):
+        folder = tmp_path / name.replace("/", "-")
+        (folder / "variants").mkdir(parents=True)
+        (folder / name).write_text("mine")
+        with pytest.raises(ValueError, match=rf"{re.escape(name)}|not JSON|Expecting"):
+            check_output(plan, folder, "results.json")
+        assert (folder / name).read_text() == "mine"
+    save_plan(plan, tmp_path / "bench", "detkit compare")
+    check_output(plan, tmp_path / "bench", "results.json")
+    (tmp_path / "bench/variants/gamma1.yaml").write_text("# mine")
+    with pytest.raises(ValueError, match=r"gamma1\.yaml"):
+        check_output(plan, tmp_path / "bench")
+
+
+def test_a_bench_from_before_there_were_ledgers_is_known(tmp_path):
+    plan = make_plan(CONFIG, [], grids=["losses.classification.gamma=1,2"], seeds=[0])
+    save_plan(plan, tmp_path, "detkit compare")
+    for folder in (tmp_path, tmp_path / "variants"):
+        (folder / LEDGER).unlink()
+    check_output(plan, tmp_path)

@@ -93,7 +93,7 @@ class ShapesDataset(DetectionDataset):
                         "iscrowd": int(crowd),
                     }
                 )
-        annotations.write_text(json.dumps(content))
+        annotations.write_text(json.dumps(content), encoding="utf-8")
 
 
 def scene_of(seed: int, split: str, index: int, size: int) -> Scene:
