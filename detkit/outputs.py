@@ -270,6 +270,14 @@ def told(error: OSError, option: str = "", path: str | Path | None = None) -> OS
     return again
 
 
+def in_place(error: OSError, place: str) -> OSError:
+    """The error, with what it is about in front; its type and number stay."""
+    words = error if getattr(error, "told", False) else told(error)
+    again = type(error)(f"{place}: {words}")
+    again.errno, again.told = error.errno, True  # type: ignore[attr-defined]
+    return again
+
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_DISK_CODE, WRONG_INPUT_CODE = 5, 2
 """Exit codes."""
@@ -289,7 +297,7 @@ def lack_of_space(error: BaseException | None) -> OSError | None:
 ALLOCATION = re.compile(
     r"can't allocate memory|out of memory|bad_alloc|Cannot allocate memory|array is too big|Unable to allocate|"
     r"MemoryError|Maximum allowed dimension exceeded|Storage size calculation overflowed|"
-    r"numel: integer multiplication overflow",
+    r"Overflow when unpacking|numel: integer multiplication overflow",
     re.IGNORECASE,
 )
 """How Python, numpy, torch and CUDA say that there is no room for something."""

@@ -36,7 +36,8 @@ def start(folder: Path, procs: int, args: argparse.Namespace, *more: str) -> sub
     options = [
         f"data.train.dataset.size={args.size}", f"data.val.dataset.size={args.size}", "data.val.dataset.num_images=2",
         f"data.loader.batch_size={args.images * procs}", "data.loader.num_workers=0", "train.threads=1",
-        "train.device=cpu", "train.tensorboard=false", f"train.iterations={args.steps}", "train.eval_every=0",
+        "train.device=cpu", "train.tensorboard=false", f"train.iterations={args.steps}",
+        "schedule.warmup_iterations=0", "train.eval_every=0",
         "train.checkpoint_every=0", *more,
     ]  # fmt: skip
     command = [sys.executable, "-m", "detkit.cli", "train", str(CONFIG), *options, "--output", str(folder)]

@@ -74,7 +74,7 @@ def read(args: argparse.Namespace) -> tuple[AnchorGenerator, list[int], float, b
         raise ValueError(f"--iou: {positive} is not in (0, 1]")
     neck = NECKS.build(config.neck, in_shapes=BACKBONES.build(config.backbone).out_shapes)
     strides = [shape.stride for shape in neck.out_shapes.values()]
-    dataset = DATASETS.build(config.require("data.train.dataset"))
+    dataset = config.build(DATASETS, "data.train.dataset")
     transforms = [TRANSFORMS.build(node) for node in config.require("data.train.transforms")]
     samples = list(
         read_samples(

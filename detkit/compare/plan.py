@@ -103,6 +103,7 @@ def make_plan(
             name = variant_name(file, settings)
             extra = [f"{key}={value}" for key, value in settings]
             loaded = load_config(config, [*overrides, *extra], overlays=[file] if file else [])
+            loaded.check_length()
             variants.append(Variant(name, loaded))
     names = [v.name for v in variants]
     if CONFIG_ITSELF not in names and (baseline == CONFIG_ITSELF or (len(variants) == 1 and baseline is None)):

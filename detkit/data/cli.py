@@ -53,7 +53,7 @@ def check(args: argparse.Namespace) -> int:
     from detkit.registry import DATASETS
 
     config = load_config(args.config, args.overrides)
-    sets = [DATASETS.build(config.require(f"data.{split}.dataset")) for split in ("train", "val")]
+    sets = [config.build(DATASETS, f"data.{split}.dataset") for split in ("train", "val")]
     check_same_classes(*sets)
     wrong = 0
     for dataset in sets:

@@ -80,7 +80,7 @@ def validation_data(config: Config) -> tuple[Any, Any]:
     from detkit.data.loader import build_eval_loader
     from detkit.registry import DATASETS, TRANSFORMS
 
-    dataset = DATASETS.build(config.require("data.val.dataset"))
+    dataset = config.build(DATASETS, "data.val.dataset")
     transforms = [TRANSFORMS.build(node) for node in config.require("data.val.transforms")]
     return dataset, build_eval_loader(dataset, transforms, config.options("data.loader"))
 

@@ -117,6 +117,8 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
     config = load_config(args.config, args.overrides, overlays=args.overlay)
     for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
         config.require(path)
+    if not args.resume:
+        config.check_length()
     name = "-".join(run_name(Path(file)) for file in [args.config, *args.overlay])
     return config, Path(args.output) if args.output else Path("runs") / name
 

@@ -146,9 +146,7 @@ def group_bytes() -> int:
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))
-        files = re.search(
-            r"^inactive_file (\d+)", Path("/sys/fs/cgroup/memory.stat").read_text(encoding="utf-8"), re.MULTILINE
-        )
+        shares = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="utf-8")
     except (OSError, ValueError):
         return sys.maxsize
     files = re.search(r"^inactive_file (\d+)", shares, re.MULTILINE)

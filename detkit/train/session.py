@@ -154,8 +154,8 @@ def check(config: Config, meeting: Meeting) -> int:
 
 def build_data_sets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
     """Those of training and validation."""
-    train_set: DetectionDataset = DATASETS.build(config.require("data.train.dataset"))
-    val_set: DetectionDataset = DATASETS.build(config.require("data.val.dataset"))
+    train_set: DetectionDataset = config.build(DATASETS, "data.train.dataset")
+    val_set: DetectionDataset = config.build(DATASETS, "data.val.dataset")
     check_same_classes(train_set, val_set)
     return train_set, val_set
 
@@ -178,6 +178,8 @@ class Session:
         self.classes: ClassMap = self.train_set.classes
         saved = from_first_rank(lambda: find_resumable(folder, config, self.classes, data)) if resume else None
 
+        if saved is None:
+            config.check_length()
         seed_everything(config.seed)
         self.detector = build_detector(config, len(self.classes))
         if init_weights is not None:
@@ -267,7 +269,8 @@ class Session:
 
     def transforms(self, split: str) -> list[Any]:
         """The transforms of `data.<split>`."""
-        return [TRANSFORMS.build(node) for node in self.config.require(f"data.{split}.transforms")]
+        path = f"data.{split}.transforms"
+        return [self.config.build(TRANSFORMS, f"{path}.{i}") for i in range(len(self.config.require(path)))]
 
     def evaluate(self, model: Any) -> Any:
         """COCO figures of a model on the validation images."""
@@ -396,6 +399,9 @@ def set_up_torch(options: TrainOptions, place: Place | None = None) -> torch.dev
     """Threads, determinism, and the device of this process."""
     place = place or Place()
     if options.threads is not None:
+        most = max(64, 8 * usable_cores())
+        if options.threads > most:
+            raise ValueError(f"train.threads: {options.threads} threads on {usable_cores()} cores: at most {most}")
         torch.set_num_threads(options.threads)
     elif place.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         # srun may have bound the process to cores of its own already; usable_cores then counts just these.

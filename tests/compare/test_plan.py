@@ -61,7 +61,7 @@ def test_values_with_commas_inside_brackets_stay_whole():
 
 
 def test_overrides_hold_for_all():
-    plan = make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=7"])
+    plan = make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=7", "schedule.warmup_iterations=0"])
     assert {v.config.require("train.iterations") for v in (*plan.variants, plan.variants[0])} == {7}
     assert plan.base.require("train.iterations") == 7
 
@@ -117,9 +117,21 @@ def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp
     changed = r"(?s)laid over another config.*train\.iterations: 1500 in the bench, 9 now"
     with pytest.raises(ValueError, match=changed):
         # No name in common: its runs would be compared with none of theirs.
-        save_plan(make_plan(CONFIG, ["configs/losses/ghm.yaml", BCE], overrides=["train.iterations=9"]), tmp_path, "")
+        save_plan(
+            make_plan(
+                CONFIG,
+                ["configs/losses/ghm.yaml", BCE],
+                overrides=["train.iterations=9", "schedule.warmup_iterations=0"],
+            ),
+            tmp_path,
+            "",
+        )
     with pytest.raises(ValueError, match=changed):
-        save_plan(make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9"]), tmp_path, "")
+        save_plan(
+            make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9", "schedule.warmup_iterations=0"]),
+            tmp_path,
+            "",
+        )
     assert (tmp_path / "plan.json").read_text() == before
     # Left out for a while, then there again: its runs are still those of its old config.
     save_plan(make_plan(CONFIG, [BCE, "configs/losses/ghm.yaml"], seeds=[0]), tmp_path, "")
@@ -132,7 +144,12 @@ def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp
 def test_a_dry_run_refuses_what_the_runs_refuse(tmp_path):
     save_plan(make_plan(CONFIG, [FOCAL, BCE]), tmp_path, "")
     with pytest.raises(ValueError, match="laid over another config"):
-        describe(make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9"]), tmp_path, jobs=1, tune=["lr"])
+        describe(
+            make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9", "schedule.warmup_iterations=0"]),
+            tmp_path,
+            jobs=1,
+            tune=["lr"],
+        )
 
 
 def test_names_in_any_script_stay_apart():

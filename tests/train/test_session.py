@@ -116,7 +116,7 @@ def test_a_profile_is_a_trace_of_some_steps(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.slow
 def test_a_run_shorter_than_the_warm_up_leaves_no_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(tmp_path / "run", "train.iterations=2", "--profile") == 0
+    assert train(tmp_path / "run", "train.iterations=2", "schedule.warmup_iterations=0", "--profile") == 0
     assert "--profile: the run ended within its first 5 steps" in capsys.readouterr().err
     assert train(tmp_path / "none", "--profile", "0") == 2
 
@@ -289,7 +289,13 @@ def test_resuming_a_finished_run_does_nothing(finished: Path, capsys: pytest.Cap
 def test_a_run_starts_from_the_weights_of_another(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["train.iterations=1", "optimizer.lr=0.0", "head.num_convs=2", "train.ema_decay=null"]
+    more = [
+        "train.iterations=1",
+        "schedule.warmup_iterations=0",
+        "optimizer.lr=0.0",
+        "head.num_convs=2",
+        "train.ema_decay=null",
+    ]
     assert train(tmp_path / "next", "--init-from", str(finished), *more) == 0
     out = capsys.readouterr().out
     assert "reinit" in out
