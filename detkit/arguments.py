@@ -166,7 +166,11 @@ def within(name: str, values: float | Sequence[float], least: float, most: float
     """Raises ValueError that names the argument unless the value, or each of several, is in [least, most]."""
     for value in values if isinstance(values, Sequence) else [values]:
         if not least <= value <= most:
-            raise ValueError(f"{name}: {value:g} is not between {least:g} and {most:g}")
+            raise ValueError(f"{name}: {_number(value)} is not between {_number(least)} and {_number(most)}")
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) and abs(value) < 10**9 else f"{value:g}"
 
 
 MOST_CHANNELS, MOST_LAYERS, LARGEST_SIDE = 65_536, 1_000, 16_384

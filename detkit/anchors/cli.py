@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from detkit.anchors.base import AnchorGenerator
     from detkit.anchors.reach import Reach, Sample
 
-IMAGES = 2000
+IMAGES, MOST_PER_CELL = 2000, 1000
 SIZES = (("small, below 32^2 px on disk", 0, 32**2), ("medium", 32**2, 96**2), ("large, from 96^2 px", 96**2, 1e12))
 """COCO's, by annotated area."""
 SHAPES = (
@@ -157,8 +157,8 @@ def print_fit(
     from detkit.anchors.fit import fit, to_yaml
 
     per_cell = max(generator.per_cell) if args.per_cell is None else args.per_cell
-    if per_cell < 1:
-        raise ValueError(f"--per-cell: {per_cell} is less than 1")
+    if not 1 <= per_cell <= MOST_PER_CELL:
+        raise ValueError(f"--per-cell: {per_cell} is not between 1 and {MOST_PER_CELL}")
     sizes, after = fit(samples, strides, per_cell, positive)
     for name, count, reach in (("before", max(generator.per_cell), before), ("after", per_cell, after)):
         print(

@@ -114,6 +114,9 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
 
     if args.resume and args.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite deletes it: choose one")
+    for flag in ("output", "init_from"):
+        if getattr(args, flag) is not None and not getattr(args, flag).strip():
+            raise ValueError(f"--{flag.replace('_', '-')}: {getattr(args, flag)!r} names nothing")
     config = load_config(args.config, args.overrides, overlays=args.overlay)
     for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
         config.require(path)

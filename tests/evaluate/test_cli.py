@@ -90,3 +90,20 @@ def test_self_test_without_ground_truth_is_no_success(capsys: pytest.CaptureFixt
 def test_a_bad_override_is_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", str(checkpoint), "evaluator.engin=faster"]) == 2
     assert "engin" in capsys.readouterr().err
+
+
+def test_figures_take_nobody_s_place(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"ap": 1}')
+    for file, text in (
+        (checkpoint, "would replace"), (mine, "detkit did not write it"), (tmp_path, "is a folder"),
+        (mine / "x.json", "mine.json is a file, not a folder"), (Path(""), "names no file"),
+    ):  # fmt: skip
+        assert main(["eval", str(checkpoint), "--json", str(file)]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: --json: ")
+        assert text in err
+    assert mine.read_text() == '{"ap": 1}'
+    words = ["eval", str(checkpoint), "--device", "cpu", "--json", str(tmp_path / "figures.json")]
+    assert main(words) == 0
+    assert main(words) == 0  # its own may be replaced
