@@ -100,18 +100,25 @@ def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
     Deletes only what an earlier run of detkit wrote. Raises ForeignFileError with the files that stand in the way.
     """
+    ours = check_folder(folder, resume=resume, overwrite=overwrite)
+    with in_words("--output", folder):
+        if not resume:
+            remove(folder, ours)
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
+    """The files of an earlier run in the folder; an error where a run can't be written. Changes nothing."""
     with in_words("--output", folder):
         check_can_write("--output", folder)
         if not (resume or overwrite):
             refuse_occupied(folder)
         ours, foreign = run_files(folder)
-        if resume:
-            foreign = [path for path in foreign if path.name != CONFIG]  # edited to be resumed: it stays as it is
-        if foreign:
-            raise foreign_files("--output", foreign)
-        if not resume:
-            remove(folder, ours)
-        folder.mkdir(parents=True, exist_ok=True)
+    if resume:
+        foreign = [path for path in foreign if path.name != CONFIG]  # edited to be resumed: it stays as it is
+    if foreign:
+        raise foreign_files("--output", foreign)
+    return ours
 
 
 def remove(folder: Path, files: Sequence[Path]) -> None:

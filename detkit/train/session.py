@@ -48,11 +48,11 @@ from detkit.train.run_folder import (
     PREDICTIONS,
     RESULT,
     TENSORBOARD,
+    check_folder,
     claimed,
     environment,
     peak_memory_mb,
     prepare_folder,
-    refuse_occupied,
     write_json,
     write_own,
 )
@@ -89,8 +89,7 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, init_from
         resume, overwrite = after_restart(meeting, folder, resume=resume, overwrite=overwrite)
 
         def prepare() -> None:
-            if not (resume or overwrite):
-                refuse_occupied(folder)  # at once, not after a wait for the lock
+            check_folder(folder, resume=resume, overwrite=overwrite)  # at once, not after a wait for the lock
             kept.enter_context(claimed(folder, restarted=restarted))
             prepare_folder(folder, resume=resume, overwrite=overwrite)
 
