@@ -60,6 +60,12 @@ class Ledger:
         self.files[name] = [*self.files.get(name, [])[-1:], content_hash]
         self._save()
 
+    def adopt(self, paths: Iterable[str | Path]) -> None:
+        """Records files that are known to be detkit's from before there was a ledger."""
+        for path in paths:
+            if (self.folder / path).is_file() and not self.owns(path):
+                self.note(path, digest(self.folder / path))
+
     def forget(self, paths: Iterable[str | Path]) -> None:
         """Drops files that are gone."""
         for path in paths:

@@ -182,6 +182,8 @@ def check_output(plan: Plan, folder: Path, *more: str) -> None:
     """
     if PLAN not in Ledger(folder) and (folder / PLAN).is_file():
         saved(folder)
+        Ledger(folder).adopt(more)
+        Ledger(folder / VARIANTS).adopt(f"{variant.name}.yaml" for variant in plan.variants)
         return
     variants = [f"{VARIANTS}/{variant.name}.yaml" for variant in plan.variants]
     refuse_foreign("--output", folder, [PLAN, *variants, *more])

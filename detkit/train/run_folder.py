@@ -102,9 +102,11 @@ def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """
     ours = check_folder(folder, resume=resume, overwrite=overwrite)
     with in_words("--output", folder):
-        if not resume:
-            remove(folder, ours)
         folder.mkdir(parents=True, exist_ok=True)
+        if resume:
+            Ledger(folder).adopt(path.name for path in ours if path.name in WRITTEN_ONCE)
+        else:
+            remove(folder, ours)
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
