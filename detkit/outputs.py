@@ -11,8 +11,10 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -32,11 +34,13 @@ class ForeignFileError(ValueError):
 class Ledger:
     """What detkit wrote into a folder: names, relative to it, and the SHA-256 of each file's content.
 
-    The last two contents of a name are known, as a process may be killed between the note and the file.
+    The last two contents of a name are known, as a process may be killed between the note and the file. every: seconds
+    that notes may wait for `flush`, so that many files do not each write the whole list.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, every: float = 0.0) -> None:
         self.folder = Path(folder)
+        self._every, self._saved_at = every, -math.inf
         self.path = self.folder / LEDGER
         self.files: dict[str, list[str]] = {}
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -58,7 +62,8 @@ class Ledger:
         """Records what is about to be written."""
         name = self._name(path)
         self.files[name] = [*self.files.get(name, [])[-1:], content_hash]
-        self._save()
+        if time.monotonic() - self._saved_at >= self._every:
+            self.flush()
 
     def adopt(self, paths: Iterable[str | Path]) -> None:
         """Records files that are known to be detkit's from before there was a ledger."""
@@ -71,13 +76,16 @@ class Ledger:
         for path in paths:
             self.files.pop(self._name(path), None)
         if self.path.is_file():
-            self._save()
+            self.flush()
 
     def _name(self, path: str | Path) -> str:
         return Path(os.path.relpath(self.folder / path, self.folder)).as_posix()
 
-    def _save(self) -> None:
+    def flush(self) -> None:
+        """Writes all notes down."""
         from detkit import __version__
+
+        self._saved_at = time.monotonic()
 
         content = {"detkit": __version__, "files": dict(sorted(self.files.items()))}
         with replacing(self.path) as file:

@@ -89,6 +89,15 @@ def test_a_ledger_that_is_damaged_owns_nothing(tmp_path: Path) -> None:
         assert not Ledger(tmp_path).owns("a.txt")
 
 
+def test_notes_of_many_files_wait_for_each_other(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, every=1e9)
+    for name in ("a", "b", "c"):
+        write_text(tmp_path / name, name, ledger=ledger)
+    assert set(Ledger(tmp_path).files) == {"a"}
+    ledger.flush()
+    assert all(Ledger(tmp_path).owns(name) for name in ("a", "b", "c"))
+
+
 def test_names_that_are_not_utf8_go_into_json_whole() -> None:
     entry = json_name(os.fsdecode(BYTES))
     assert entry == {"file_name": r"bè\xdf\xe4.png", "file_name_hex": BYTES.hex()}

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"}
 RESULTS, IMAGES = "predictions.json", "images.json"
+SAVED_EVERY = 2.0
+"""Seconds between notes of what was drawn."""
 OF_RUNS = ("checkpoints", "environment.json", "plan.json")
 """What the folder of a run or of a bench holds."""
 
@@ -114,7 +116,7 @@ class Results:
     """What was found so far, and the folder that it goes to."""
 
     def __init__(self, output: Path, classes: ClassMap) -> None:
-        self.output, self.classes, self.ledger = output, classes, Ledger(output)
+        self.output, self.classes, self.ledger = output, classes, Ledger(output, every=SAVED_EVERY)
         self.results: list[dict[str, Any]] = []
         self.images: list[dict[str, Any]] = []
 
@@ -154,6 +156,7 @@ class Results:
         """Both JSON files."""
         write_text(self.output / RESULTS, json.dumps(self.results), ledger=self.ledger)
         write_text(self.output / IMAGES, json.dumps(self.images, indent=1), ledger=self.ledger)
+        self.ledger.flush()
 
 
 def zip_places(predictor: Any, files: list[Path], readable: list[int]) -> Iterator[tuple[tuple[Any, Any], int]]:
