@@ -16,6 +16,7 @@ from detkit.files import FILE, FILE_OR_NAME
 MISSING = inspect.Parameter.empty
 PLAIN = (int, float, bool, str, type(None))
 BARE = (list, tuple, dict, "list", "tuple", "dict")
+LARGEST_FLOAT = 3.4e38
 BARE_EXAMPLES = {"list": "list[float]", "tuple": "tuple[float, ...]", "dict": "dict[str, float]"}
 
 
@@ -121,7 +122,8 @@ def type_name(annotation: Any) -> str:
 def convert(value: Any, annotation: Any) -> Any:
     """`value` as a config holds it -> as the constructor wants it; raises `TypeMismatch`.
 
-    An int serves as a float, a list as a tuple; nothing else changes its type. bool is no int, nan no float.
+    An int serves as a float, a list as a tuple; nothing else changes its type. bool is no int; nan, infinities and
+    what a 32-bit float or a 64-bit int can't hold are no numbers.
     """
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -146,17 +148,43 @@ def convert(value: Any, annotation: Any) -> Any:
     elif origin in (dict, Mapping) and isinstance(value, Mapping):
         return {convert(key, inner[0]): convert(item, inner[1]) for key, item in value.items()}
     elif annotation is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_FLOAT:
             return float(value)
     elif annotation in (None, type(None)):
         if value is None:
             return None
     elif annotation in (int, bool, str):
-        if type(value) is annotation:
+        if type(value) is annotation and not (annotation is int and abs(value) >= 2**63):
             return value
     elif annotation is Any or not is_plain(annotation):
         return value
-    raise TypeMismatch(f"{value!r} is not {type_name(annotation)}")
+    raise TypeMismatch(f"{value!r} is not {type_name(annotation)}{_hint(value, annotation)}")
+
+
+def _hint(value: Any, annotation: Any) -> str:
+    """What to write instead, where that is known."""
+    if annotation is str and isinstance(value, (bool, int, float)):
+        return ": put it in quotes to have it as text"
+    if annotation is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return f": write {int(value)}"
+    if annotation in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return "" if annotation is int and isinstance(value, float) else ": it is out of range"
+    return ""
+
+
+def within(name: str, values: float | Sequence[float], least: float, most: float) -> None:
+    """Raises ValueError that names the argument unless the value, or each of several, is in [least, most]."""
+    for value in values if isinstance(values, Sequence) else [values]:
+        if not least <= value <= most:
+            raise ValueError(f"{name}: {_number(value)} is not between {_number(least)} and {_number(most)}")
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) and abs(value) < 10**9 else f"{value:g}"
+
+
+MOST_CHANNELS, MOST_LAYERS, LARGEST_SIDE = 65_536, 1_000, 16_384
+"""Beyond these, a number is a slip of the finger: it would fill the memory before anything could be said."""
 
 
 def located(value: Any, annotation: Any, path: str, locate: Callable[[str, str, str], str]) -> Any:

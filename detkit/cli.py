@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 from detkit import __version__
 from detkit.arguments import nearest
+from detkit.console import guarded
+from detkit.outputs import exit_code_of, is_out_of_memory, lines_of
 from detkit.quiet import hush_libraries
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -27,6 +29,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "check-part": ("detkit.testing.cli", "does a registered part keep its contract?"),
     "doctor": ("detkit.ops.doctor", "what is installed, what was built against what"),
 }
+WRITING_VERBS = ("train", "predict", "compare", "new", "convert")
+"""What they find out is in files, and what they print a copy."""
 EXAMPLES = """examples:
   detkit train configs/quickstart/shapes.yaml --output runs/first
   detkit train configs/quickstart/shapes.yaml backbone.depth=34 optimizer.lr=1e-3
@@ -41,14 +45,22 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; user errors print one line and give exit code 2, or their own."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help"):
+    words = list(sys.argv[1:] if argv is None else argv)
+    with guarded() as (out, _):
+        code = command(words)
+        out.flush()
+        return lost_output(words, out.lost) if code == 0 and out.lost is not None else code
+
+
+def command(words: Sequence[str]) -> int:
+    """The verb and its words -> exit code."""
+    if not words or words[0] in ("-h", "--help"):
         print(overview())
-        return 0 if args else 2
-    if args[0] == "--version":
+        return 0 if words else 2
+    if words[0] == "--version":
         print(f"detkit {__version__}")
         return 0
-    verb = args[0]
+    verb = words[0]
     if verb not in VERBS:
         print(f"error: unknown verb {verb!r}{nearest(verb, list(VERBS))} Verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
@@ -59,24 +71,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog=f"detkit {verb}", description=line)
     suffix = f"_{prefix}" if prefix else ""
     getattr(module, f"add_arguments{suffix}")(parser)
-    parsed = parse(parser, args[1:])
+    parsed = parse(parser, words[1:])
     run = getattr(module, f"run{suffix}")
     if os.environ.get("DETKIT_TRACEBACK"):
         return int(run(parsed))
     try:
-        code = int(run(parsed))
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # as in `detkit list | head`; no second error when Python closes stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        check_current_folder()
+        return int(run(parsed))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError) as error:
-        for line in getattr(error, "errors", None) or [error]:
+    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            raise
+        for line in lines_of(error):
             print(f"error: {line}", file=sys.stderr)
-        return int(getattr(error, "exit_code", 2))
+        return exit_code_of(error)
+
+
+def check_current_folder() -> None:
+    """FileNotFoundError that says so if the current folder was deleted."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError("the current folder is not there any more: change to another one") from None
+
+
+def lost_output(words: Sequence[str], reason: Exception) -> int:
+    """Exit code of a command that went well while nobody could read it: 0 if its results are in files."""
+    if words[0] in WRITING_VERBS or any(word.startswith("--json") for word in words):
+        return 0
+    if isinstance(reason, BrokenPipeError):  # as in `detkit list | head`
+        return 141
+    print(f"error: the output can't be written: {lines_of(reason)[0]}", file=sys.stderr)
+    return exit_code_of(reason)
 
 
 class Parser(argparse.ArgumentParser):

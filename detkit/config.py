@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit import registry
+from detkit.outputs import in_place
 from detkit.overlay import Tree, first_line, overlay, override, read_tree, show
 from detkit.paths import MOVED, Located, Locator, explain_missing, read_moved
 from detkit.schema import ROOT, Options, Section
@@ -85,6 +86,9 @@ class Config:
         """The node at a dotted path; ValueError that names file and key if it isn't there."""
         node: Any = self._view
         for key in path.split("."):
+            if key.isdecimal() and not isinstance(node, Mapping):
+                node = node[int(key)]
+                continue
             if key not in node:
                 raise ValueError(f"{self.name}: {path}: missing; this command needs it")
             node = node[key]
@@ -102,6 +106,32 @@ class Config:
         values = OmegaConf.to_container(self.require(path), resolve=True)
         assert isinstance(values, dict)
         return build_options(node, {str(k): v for k, v in values.items()})
+
+    def build(self, registry_of: registry.Registry, path: str, **derived: Any) -> Any:
+        """The part at a dotted path; a ValueError or OSError of its constructor says where it was asked for."""
+        try:
+            return registry_of.build(self.require(path), **derived)
+        except ValueError as error:
+            raise ValueError(f"{self.place(path)}: {path}: {error}") from error
+        except OSError as error:
+            raise in_place(error, f"{self.place(path)}: {path}") from error
+
+    def check_length(self) -> None:
+        """Raises ValueError if the schedule, where there is one, makes no sense for `train.iterations`.
+
+        Not part of loading: runs from before this was checked still load, resume and evaluate.
+        """
+        if "schedule" not in self or "train" not in self:
+            return
+        try:
+            registry.SCHEDULES.build(self.schedule).check_length(self.options("train").iterations)
+        except ValueError as error:
+            places = {self.place("schedule.warmup_iterations"), self.place("train.iterations")}
+            raise ValueError(f"{' with '.join(sorted(places))}: {error}") from error
+
+    def place(self, path: str) -> str:
+        """What an error about a value names: the file and line, or the override, that it is from."""
+        return _place(path, {key: o for key, o in self._origin.items() if not o.startswith("default")}, self.name)
 
     def origin(self, path: str) -> str:
         """Where a value came from: `file:line`, `command line (...)` or `default of Part`."""
@@ -181,10 +211,15 @@ def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
 
 
 def _place(path: str, origin: Mapping[str, str], name: str) -> str:
-    """The file and line, or the override, that an error at `path` is about."""
+    """The file and line, or the override, that an error at `path` is about.
+
+    A complaint about a part as a whole, or about what nobody set, may come from any override of the part.
+    """
     while path and path not in origin:
         path = path.rpartition(".")[0]
-    return origin.get(path, name)
+    here = origin.get(path, name)
+    below = {o for key, o in origin.items() if path and key.startswith(f"{path}.") and o.startswith("command line")}
+    return " with ".join([here, *sorted(below - {here})])
 
 
 def _resolved(tree: Tree, name: str) -> Any:

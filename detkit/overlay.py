@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from detkit.arguments import nearest
+from detkit.console import shown
+from detkit.outputs import in_words
 
 BASE_KEY = "_base_"
 
@@ -96,11 +98,14 @@ def parse_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    if path.is_dir():
+        raise IsADirectoryError(f"{show(path)} is a folder: name the config file in it")
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
         raise FileNotFoundError(f"no config file {show(path)}{near.rstrip('.')}")
     try:
-        text = path.read_text(encoding="utf-8")
+        with in_words("", path):
+            text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{show(path)}: not a text file in UTF-8: {error}") from None
     try:
@@ -192,6 +197,10 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise ValueError(f"override {text!r} is not of the form key=value, as in backbone.depth=50")
+    if comment_in(value):
+        if value.lstrip()[:1] in ("[", "{", "'", '"'):
+            raise ValueError(f"override {text!r}: what follows the # would be a comment: put it in quotes")
+        return key.split("."), value.strip()
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value}"]), resolve=False)
     except yaml.YAMLError as error:
@@ -200,6 +209,19 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         raise ValueError(f"override {text!r}: {first_line(error)}") from None
     assert isinstance(parsed, dict)
     return key.split("."), parsed["v"]
+
+
+def comment_in(value: str) -> bool:
+    """Whether YAML would take a part of the value for a comment."""
+    import yaml
+
+    if "#" not in value:
+        return False
+    try:
+        ends = [token.end_mark.index for token in yaml.scan(value) if not isinstance(token, yaml.StreamEndToken)]
+    except yaml.YAMLError:
+        return False  # told as such
+    return "#" in value[max(ends, default=0) :]
 
 
 def override(tree: Tree, text: str) -> None:
@@ -218,12 +240,14 @@ def override(tree: Tree, text: str) -> None:
         else:
             if not isinstance(here.get(key), (dict, list)):
                 here[key] = {}
+                tree.origin[path] = place
             here = here[key]
     last, path = keys[-1], ".".join(keys)
     if last == "type" and isinstance(here, dict) and _other_type(here, {"type": value}):
         _keep_command_line(tree, ".".join(keys[:-1]), text)
         here.clear()
         forget(tree.origin, ".".join(keys[:-1]))
+        tree.origin[".".join(keys[:-1])] = place
     if isinstance(here, list):
         here[_index(here, last, path, text)] = value
     else:
@@ -251,8 +275,9 @@ def _mark(value: Mapping[str, Any], path: str, origin: dict[str, Place], place: 
 
 
 def _index(values: list[Any], key: str, path: str, text: str) -> int:
-    if not key.isdigit() or int(key) >= len(values):
-        raise ValueError(f"override {text!r}: {path}: the list has {len(values)} entries, 0 to {len(values) - 1}")
+    if not re.fullmatch(r"[0-9]{1,9}", key) or int(key) >= len(values):
+        there = f"{len(values)} entries" + (f", 0 to {len(values) - 1}" if values else ": give it as a whole")
+        raise ValueError(f"override {text!r}: {path}: the list has {there}")
     return int(key)
 
 
@@ -265,6 +290,6 @@ def show(path: Path | str) -> str:
     """A path as short as it can be said: relative to the current folder where that helps."""
     path = Path(path)
     try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+        return shown(path.resolve().relative_to(Path.cwd()))
+    except (ValueError, OSError):  # the latter: the current folder was deleted
+        return shown(path)

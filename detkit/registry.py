@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import pkgutil
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from detkit.arguments import Argument, TypeMismatch, arguments_of, convert, nearest, signature_problem, type_name
+from detkit.outputs import in_place, is_out_of_memory
 from detkit.source import Entry, entry_of, same_source
 
 C = TypeVar("C", bound=type)
@@ -185,6 +189,16 @@ class Registry:
             part = cls(**values, **wanted)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+        except OSError as error:
+            raise in_place(error, f"{name}{_raised_in(cls, error)}") from error
+        except (MemoryError, RuntimeError, OverflowError, TypeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            first = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                f"{name}: no memory for a part of these sizes: {_sizes(values) or 'its defaults'}: take smaller ones "
+                f"({type(error).__name__}: {first})"
+            ) from error
         except AttributeError as error:
             if "before Module.__init__()" not in str(error):
                 raise
@@ -193,6 +207,18 @@ class Registry:
             place = self.entry(name).place
             raise ValueError(f"{place}: {cls.__name__}.__init__ must call super().__init__() before anything else")
         return part
+
+
+def _raised_in(cls: type, error: BaseException) -> str:
+    """` (my_data.py:12)`: the last line of the class's own file that ran before the error; nothing if none did."""
+    own = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
+    foreign = own and not cls.__module__.startswith("detkit.")
+    return f" ({os.path.basename(str(own))}:{lines[-1]})" if foreign and lines else ""
+
+
+def _sizes(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items() if not isinstance(value, (str, bool)))
 
 
 def load_plugins() -> None:

@@ -35,10 +35,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Value:
-    """A plain value."""
+    """A plain value; a number may have bounds."""
 
     annotation: Any
     default: Any
+    least: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def data_section() -> Section:
 ROOT = Section(
     {
         "imports": Value(list[str], []),
-        "seed": Value(int, 0),
+        "seed": Value(int, 0, least=0, most=2**63 - 1),
         "pixels": Options("detkit.detectors.pixels:PixelOptions"),
         "backbone": Part(registry.BACKBONES),
         "neck": Part(registry.NECKS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -34,6 +35,10 @@ def options_arguments(cls: type) -> dict[str, Argument]:
 
 
 Locate = Callable[[str, str, str], str]
+
+
+def _takes_none(argument: Argument) -> bool:
+    return type(None) in typing.get_args(argument.annotation)
 
 
 class Validator:
@@ -161,7 +166,9 @@ class Validator:
         if mapping is None:
             return {}
         before = len(self.errors)
-        done = self._arguments(dict(mapping), known, path, cls.__name__)
+        # "No limit" is null; an infinity that older configs hold means the same where null is possible.
+        given = {k: None if v == math.inf and k in known and _takes_none(known[k]) else v for k, v in mapping.items()}
+        done = self._arguments(given, known, path, cls.__name__)
         if len(self.errors) == before:
             self._check_options(node, done, path)
         return done
@@ -207,7 +214,10 @@ class Validator:
             self.origin[path] = "default"
             return to_plain(node.default)
         try:
-            return to_plain(convert(value, node.annotation))
+            converted = convert(value, node.annotation)
+            if node.least is not None and node.most is not None and not node.least <= converted <= node.most:
+                raise TypeMismatch(f"{value!r} is not between {node.least} and {node.most}")
+            return to_plain(converted)
         except TypeMismatch as error:
             self.error(path, str(error))
             return to_plain(node.default)

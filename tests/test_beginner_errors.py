@@ -41,9 +41,14 @@ def said(tmp_path, monkeypatch, capsys):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         monkeypatch.chdir(folder)
-        Path("my_net.py").write_text(GOOD.replace(old, new))
-        Path("my_net.yaml").write_text(config)
-        short = ["train.iterations=1", "data.train.dataset.num_images=2", "data.val.dataset.num_images=1"]
+        Path("my_net.py").write_text(GOOD.replace(old, new), encoding="utf-8")
+        Path("my_net.yaml").write_text(config, encoding="utf-8")
+        short = [
+            "train.iterations=1",
+            "schedule.warmup_iterations=0",
+            "data.train.dataset.num_images=2",
+            "data.val.dataset.num_images=1",
+        ]
         with BACKBONES.temporary():
             code = main(["train", "my_net.yaml", *short, "data.loader.batch_size=2"])
         text = capsys.readouterr().err

@@ -45,7 +45,12 @@ class TinyPluginNet(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return {"c3": self.patches(images)}
 '''
-SHORT = ["train.iterations=1", "data.loader.batch_size=2", "data.train.dataset.num_images=2"]
+SHORT = [
+    "train.iterations=1",
+    "schedule.warmup_iterations=0",
+    "data.loader.batch_size=2",
+    "data.train.dataset.num_images=2",
+]
 
 
 def test_a_package_with_an_entry_point_needs_no_import_line(tmp_path):

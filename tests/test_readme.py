@@ -16,7 +16,13 @@ from detkit.registry import BACKBONES
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SHORT = ["train.iterations=2", "train.eval_every=0", "data.loader.batch_size=2", "data.loader.num_workers=0"]
+SHORT = [
+    "train.iterations=2",
+    "schedule.warmup_iterations=0",
+    "train.eval_every=0",
+    "data.loader.batch_size=2",
+    "data.loader.num_workers=0",
+]
 SHORT_SHAPES = ["data.train.dataset.num_images=4", "data.val.dataset.num_images=2"]
 NOT_OURS = ("make ", "pip ")
 WITH_DETKIT = {**os.environ, "PYTHONPATH": str(Path(detkit.__file__).parents[1])}
@@ -84,7 +90,7 @@ def test_every_word_of_the_readme_works(folder):
     for language, text in BLOCK.findall((ROOT / "README.md").read_text()):
         first = text.partition("\n")[0]
         if first.startswith("# ") and first.endswith((".py", ".yaml")):
-            Path(first[2:]).write_text(text)
+            Path(first[2:]).write_text(text, encoding="utf-8")
         elif language == "python":
             exec(compile(text, "README.md", "exec"), {})
             ran.append(first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
@@ -27,6 +28,16 @@ def machine_line() -> str:
     return "machine: " + "; ".join(parts)
 
 
+def json_output(text: str) -> Path:
+    """The type of an option that names a JSON file: refuses a file that these tools did not write, before the work."""
+    from detkit.outputs import check_output_file
+
+    try:
+        return check_output_file("JSON", text)
+    except (ValueError, OSError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def peak_memory_mib() -> float:
     """Largest resident set of this process so far.
 
@@ -34,7 +45,7 @@ def peak_memory_mib() -> float:
     """
     status = Path("/proc/self/status")
     if status.exists():
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
         if found:
             return int(found[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -44,7 +55,7 @@ def peak_memory_mib() -> float:
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

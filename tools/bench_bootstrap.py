@@ -8,15 +8,14 @@ Which detections are right is drawn at random; that the figures are the evaluato
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from pathlib import Path
 
 import numpy as np
-from _bench import machine_line
+from _bench import json_output, machine_line
 
 from detkit.compare.bootstrap import average_precision, resample
 from detkit.compare.matches import THRESHOLDS, ClassMatches, Matches
+from detkit.outputs import write_marked_json
 
 
 def made_up(random: np.random.Generator, images: int, detections: int, objects: int) -> ClassMatches:
@@ -43,7 +42,7 @@ def main() -> None:
     parser.add_argument("--detections", type=int, default=500_000)
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=json_output, metavar="FILE")
     args = parser.parse_args()
     random = np.random.default_rng(0)
     each, objects = args.detections // args.classes, 7 * args.images // args.classes
@@ -68,7 +67,7 @@ def main() -> None:
             **{k: v for k, v in vars(args).items() if k != "json"},
             "seconds": round(seconds, 2),
         }
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
+        write_marked_json(args.json, content)
 
 
 if __name__ == "__main__":

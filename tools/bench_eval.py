@@ -13,16 +13,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-from _bench import machine_line
+from _bench import json_output, machine_line
 
 from detkit.evaluate.coco import CocoEvaluator, CocoResult, GroundTruth
 from detkit.evaluate.options import EvaluatorOptions
+from detkit.outputs import write_marked_json
 from detkit.structures import ClassMap, Detections
 
 CLASSES, OBJECTS, FOUND = 80, 7, 100
@@ -119,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=3, help="runs of detkit, of which the median counts")
-    parser.add_argument("--json", help="write the figures here, too")
+    parser.add_argument("--json", type=json_output, help="write the figures here, too")
     args = parser.parse_args()
     print(machine_line())
     print(f"{args.images} images, {OBJECTS} objects and {FOUND} detections each, {CLASSES} classes", flush=True)
@@ -140,7 +139,7 @@ def main() -> None:
             "pycocotools_s": theirs, "pycocotools_phases_s": phases, "ratio": theirs / ours,
             "largest_difference": difference, "metrics": result.metrics,
         }  # fmt: skip
-        Path(args.json).write_text(json.dumps(report, indent=1) + "\n")
+        write_marked_json(args.json, report)
     if difference > 1e-9:
         raise SystemExit(f"the figures disagree: {dict(zip(KEYS, zip(figures, stats, strict=True), strict=True))}")
 

@@ -11,19 +11,19 @@ one process. The ratio is torchvision's time over detkit's.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
 import torch
-from _bench import machine_line
+from _bench import json_output, machine_line
 from bench_step import CLASSES, OVERRIDES, damp, make_torchvision
 from torch import Tensor, nn
 
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
 from detkit.interop.names import torchvision_name
+from detkit.outputs import write_marked_json
 
 BASE = Path(__file__).resolve().parent.parent / "configs/base/retinanet.yaml"
 SIZE = (480, 640)
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", default=[18, 50])
     parser.add_argument("--rounds", type=int, default=9, help="timed runs of each, after two warm-ups")
     parser.add_argument("--threads", type=int, help="default: all cores")
-    parser.add_argument("--json", help="write the figures here, too")
+    parser.add_argument("--json", type=json_output, help="write the figures here, too")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -129,7 +129,7 @@ def main() -> None:
                     }
                 )  # fmt: skip
     if args.json:
-        Path(args.json).write_text(json.dumps({"machine": machine_line(), "rows": rows}, indent=1))
+        write_marked_json(args.json, {"machine": machine_line(), "rows": rows})
 
 
 if __name__ == "__main__":

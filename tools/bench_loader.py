@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _bench import machine_line
+from _bench import json_output, machine_line
+
+from detkit.outputs import write_marked_json
 
 FILES = 64
 
@@ -41,14 +43,14 @@ def write_annotations(folder: Path, images: int, boxes: int = 7) -> Path:
         ],
     }  # fmt: skip
     path = folder / "annotations.json"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 
 def memory_of(process: int) -> dict[str, float]:
     """MiB of a process: own (USS), pss and rss."""
     sizes: dict[str, float] = {}
-    for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]:
+    for line in Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]:
         name, _, rest = line.partition(":")
         sizes[name] = int(rest.split()[0]) / 2**10
     return {
@@ -94,7 +96,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--json", help="write the figures here, too")
+    parser.add_argument("--json", type=json_output, help="write the figures here, too")
     args = parser.parse_args()
     print(machine_line())
     print(f"{args.images} images with 7 boxes each, {args.workers} workers; MiB of each worker")
@@ -103,7 +105,7 @@ def main() -> None:
     for row in rows:
         print(f"epoch {row['epoch']} after {row['seconds']:6.1f} s  own {row['own_mib']}  pss {row['pss_mib']}")
     if args.json:
-        Path(args.json).write_text(json.dumps({"machine": machine_line(), "rows": rows}, indent=1))
+        write_marked_json(args.json, {"machine": machine_line(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ taken in a process of its own for each: growth of the peak over logits and label
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -16,11 +15,12 @@ import time
 from collections.abc import Callable
 
 import torch
-from _bench import machine_line, peak_memory_mib
+from _bench import json_output, machine_line, peak_memory_mib
 from torch import Tensor
 
 from detkit.ops import sigmoid_focal_sum
 from detkit.ops.library import native
+from detkit.outputs import write_marked_json
 
 IMAGES, CLASSES, POSITIVES = 2, 80, 10
 
@@ -144,7 +144,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--json", metavar="FILE", help="write the rows there as well")
+    parser.add_argument("--json", type=json_output, metavar="FILE", help="write the rows there as well")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
     problem = native.cpu_problem if args.device == "cpu" else native.cuda_problem
@@ -158,8 +158,7 @@ def main() -> int:
     rows = measure(args)
     if args.json:
         record = {"machine": machine, "command": " ".join(sys.argv), "device": args.device, "rows": rows}
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
+        write_marked_json(args.json, record)
     return 0
 
 

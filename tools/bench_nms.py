@@ -8,7 +8,6 @@ scores rand^4; IoU 0.5. batched_nms: 80 groups at random.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -17,11 +16,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from _bench import machine_line
+from _bench import json_output, machine_line
 from torch import Tensor
 
 from detkit.ops import batched_nms, nms
 from detkit.ops.library import native
+from detkit.outputs import write_marked_json
 
 
 def cluster(n: int, g: torch.Generator) -> Tensor:
@@ -119,7 +119,7 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 5000, 10000, 50000, 100000])
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each cell, at least two runs")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--json", metavar="FILE", help="write the rows there as well")
+    parser.add_argument("--json", type=json_output, metavar="FILE", help="write the rows there as well")
     args = parser.parse_args()
     problem = native.cpu_problem if args.device == "cpu" else native.cuda_problem
     if problem:
@@ -130,8 +130,7 @@ def main() -> int:
     rows = measure(args)
     if args.json:
         record = {"machine": machine, "command": " ".join(sys.argv), "device": args.device, "rows": rows}
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
+        write_marked_json(args.json, record)
     return 0
 
 

@@ -22,7 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _bench import machine_line
+from _bench import json_output, machine_line
+
+from detkit.outputs import write_marked_json
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs/quickstart/shapes.yaml"
@@ -34,7 +36,8 @@ def start(folder: Path, procs: int, args: argparse.Namespace, *more: str) -> sub
     options = [
         f"data.train.dataset.size={args.size}", f"data.val.dataset.size={args.size}", "data.val.dataset.num_images=2",
         f"data.loader.batch_size={args.images * procs}", "data.loader.num_workers=0", "train.threads=1",
-        "train.device=cpu", "train.tensorboard=false", f"train.iterations={args.steps}", "train.eval_every=0",
+        "train.device=cpu", "train.tensorboard=false", f"train.iterations={args.steps}",
+        "schedule.warmup_iterations=0", "train.eval_every=0",
         "train.checkpoint_every=0", *more,
     ]  # fmt: skip
     command = [sys.executable, "-m", "detkit.cli", "train", str(CONFIG), *options, "--output", str(folder)]
@@ -46,13 +49,13 @@ def start(folder: Path, procs: int, args: argparse.Namespace, *more: str) -> sub
 def finish(process: subprocess.Popen[bytes], folder: Path) -> None:
     """Waits for the end of a run that must end well."""
     if process.wait() != 0:
-        raise RuntimeError((folder.parent / f"{folder.name}.txt").read_text())
+        raise RuntimeError((folder.parent / f"{folder.name}.txt").read_text(encoding="utf-8"))
 
 
 def last_step(folder: Path) -> int:
     """The newest step in metrics.jsonl; 0 before the first."""
     path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     steps = [json.loads(line)["step"] for line in lines[-3:] if line.endswith("\n")]
     return max(steps, default=0)
 
@@ -61,14 +64,18 @@ def seconds_to_step(process: subprocess.Popen[bytes], folder: Path, step: int, s
     """Waits until the run has done a step; seconds after `since`."""
     while last_step(folder) < step:
         if process.poll() is not None and last_step(folder) < step:
-            raise RuntimeError((folder.parent / f"{folder.name}.txt").read_text())
+            raise RuntimeError((folder.parent / f"{folder.name}.txt").read_text(encoding="utf-8"))
         time.sleep(0.01)
     return time.perf_counter() - since
 
 
 def images_per_second(folder: Path) -> float:
     """Over all steps but the first."""
-    rows = [row for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "loss" in row]
+    rows = [
+        row
+        for row in map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        if "loss" in row
+    ]
     rows = rows[WARM_UP:]
     return float(sum(row["images"] for row in rows) / sum(row["seconds"] for row in rows))
 
@@ -104,7 +111,7 @@ def checkpoint_cost(run: Path, rounds: int) -> dict[str, float]:
 
 def children(process: int) -> list[int]:
     """Processes that a process has started."""
-    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()]
 
 
 def kill_cost(folder: Path, args: argparse.Namespace) -> float:
@@ -117,7 +124,7 @@ def kill_cost(folder: Path, args: argparse.Namespace) -> float:
     # The restart cuts the file back to the checkpoint before it grows again.
     while last_step(run) >= reached:
         if process.poll() is not None:
-            raise RuntimeError(f"the killed run never went back\n{(folder / 'killed.txt').read_text()}")
+            raise RuntimeError(f"the killed run never went back\n{(folder / 'killed.txt').read_text(encoding='utf-8')}")
         reached = max(reached, last_step(run))
         time.sleep(0.01)
     seconds = seconds_to_step(process, run, reached + 1, begun)
@@ -131,7 +138,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8, help="images of a step for each process")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", help="write the figures here, too")
+    parser.add_argument("--json", type=json_output, help="write the figures here, too")
     args = parser.parse_args()
     print(machine_line())
     print(f"{args.images} images of {args.size} px for each process and step, {args.steps} steps, {args.rounds} rounds")
@@ -157,9 +164,7 @@ def main() -> None:
         f"a killed worker costs {median['kill_s']:.1f} s"
     )
     if args.json:
-        Path(args.json).write_text(
-            json.dumps({"machine": machine_line(), "median": median, "rounds": rounds}, indent=1)
-        )
+        write_marked_json(args.json, {"machine": machine_line(), "median": median, "rounds": rounds})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ needs less.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -21,11 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from _bench import machine_line, peak_memory_mib
+from _bench import json_output, machine_line, peak_memory_mib
 from torch import nn
 
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
+from detkit.outputs import write_marked_json
 from detkit.structures import Targets
 
 CLASSES = 80
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each, after one warm-up")
     parser.add_argument("--threads", type=int, help="default: all cores")
-    parser.add_argument("--json", help="write the figures here, too")
+    parser.add_argument("--json", type=json_output, help="write the figures here, too")
     parser.add_argument("--worker", choices=["detkit", "torchvision"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.threads:
@@ -154,7 +154,7 @@ def main() -> None:
                 flush=True,
             )
     if args.json:
-        Path(args.json).write_text(json.dumps({"machine": machine_line(), "rows": rows}, indent=1))
+        write_marked_json(args.json, {"machine": machine_line(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -109,11 +109,11 @@ def install(python: Path, wheel: Path, version: str, folder: Path) -> None:
     call(*pip, "torch" if version == "newest" else f"torch=={version}", env=env)
     code = "import importlib.metadata as m; print(m.version('torch'))"
     pins = [f"torch=={call(python, '-c', code, env=env).strip()}"]
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         if re.match(r"[\w.-]+==", line) and not re.match(r"(torch|torchvision|setuptools)==", line):
             pins.append(line)
     constraints = folder / "constraints.txt"
-    constraints.write_text("\n".join(pins) + "\n")
+    constraints.write_text("\n".join(pins) + "\n", encoding="utf-8")
     try:
         call(*pip, "-c", constraints, wheel, *TOOLS, env=env)
     except SystemExit:
@@ -157,7 +157,7 @@ def check(interpreter: str, version: str, wheel: Path, folder: Path) -> tuple[st
 
 
 def pinned() -> str:
-    found = re.search(r"^torch==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    found = re.search(r"^torch==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
     assert found, "constraints.txt pins no torch"
     return found[1]
 

@@ -15,7 +15,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from _bench import machine_line
+from _bench import json_output, machine_line
+
+from detkit.outputs import write_marked_json
 
 CURVE = ("ap", "ap50", "ap75")
 
@@ -23,7 +25,7 @@ CURVE = ("ap", "ap50", "ap75")
 def curve(metrics: Path) -> list[dict[str, float]]:
     """Training minutes and figures of every evaluation in a metrics.jsonl."""
     points, seconds = [], 0.0
-    for line in metrics.read_text().splitlines():
+    for line in metrics.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         seconds = entry.get("train_seconds", seconds)
         if "eval" in entry:
@@ -41,9 +43,9 @@ def public_command(command: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder of detkit train")
-    parser.add_argument("output", type=Path, help="JSON file to write")
+    parser.add_argument("output", type=json_output, help="JSON file to write")
     args = parser.parse_args()
-    result: dict[str, Any] = json.loads((args.run / "result.json").read_text())
+    result: dict[str, Any] = json.loads((args.run / "result.json").read_text(encoding="utf-8"))
     record = {
         "date": date.today().isoformat(),
         "machine": machine_line(),
@@ -51,8 +53,7 @@ def main() -> None:
         "ap_against_minutes": curve(args.run / "metrics.jsonl"),
         **{key: value for key, value in result.items() if key not in ("package", "machine", "seconds")},
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(record, indent=1) + "\n")
+    write_marked_json(args.output, record)
     minutes = result["train_seconds"] / 60
     print(f"{args.output}: AP {result['ap']:.3f}, AP50 {result['ap50']:.3f} after {minutes:.1f} minutes")
 

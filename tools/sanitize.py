@@ -138,7 +138,7 @@ def environment(folder: Path, sanitizer: Sanitizer) -> dict[str, str]:
 def reports(folder: Path) -> str:
     """What the runtimes have written since the last call."""
     found = sorted((folder / "reports").glob("report*"))
-    text = "".join(path.read_text(errors="replace") for path in found)
+    text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in found)
     for path in found:
         path.unlink()
     return text
@@ -188,12 +188,12 @@ def run(name: str, cases: int, top: Path) -> bool:
         return False
     print("  loaded: the instrumented library and no other", flush=True)
     ignored = [f"--ignore={path}" for path in NOT_NATIVE]
-    (folder / "regions").write_text("")  # those of the planted ops don't count
+    (folder / "regions").write_text("", encoding="utf-8")  # those of the planted ops don't count
     found = _op_tests.run(sys.executable, folder, env, "--timeout=1800", *ignored)
     print(f"  tests/ops: {found}" + ("" if found.good else f"\n{found.tail}"), flush=True)
     good &= found.good
     for script in sorted((folder / "tools").glob("fuzz_*.py")):
-        threads = ["--threads", "4"] if "--threads" in script.read_text() else []
+        threads = ["--threads", "4"] if "--threads" in script.read_text(encoding="utf-8") else []
         for capability in CAPABILITIES:
             done = subprocess.run(
                 [sys.executable, str(script), "--cases", str(cases), "--seed", "5000000", *threads],
@@ -206,7 +206,7 @@ def run(name: str, cases: int, top: Path) -> bool:
             print(f"  {script.name}, {capability}: {last}", flush=True)
             good &= done.returncode == 0
     if "threads.cpp" in sanitizer.sources:
-        regions = sum(map(int, (folder / "regions").read_text().split()))
+        regions = sum(map(int, (folder / "regions").read_text(encoding="utf-8").split()))
         print(f"  parallel regions that ran on several threads: {regions}")
         good &= regions > 0
     said = reports(folder)

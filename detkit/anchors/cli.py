@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from detkit.outputs import check_output_file, write_marked_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from detkit.data.datasets.base import DetectionDataset
     from detkit.data.transforms.base import Transform
 
-IMAGES = 2000
+IMAGES, MOST_PER_CELL = 2000, 1000
 SIZES = (("small, below 32^2 px on disk", 0, 32**2), ("medium", 32**2, 96**2), ("large, from 96^2 px", 96**2, 1e12))
 """COCO's, by annotated area."""
 SHAPES = (
@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.images < 0:
         raise ValueError(f"--images: {args.images} is negative")
+    if args.verb == "check" and args.json is not None:
+        check_output_file("--json", args.json, inputs=[args.config])
     generator, strides, positive, forces, samples, total, lost = read(args)
     reach = measure(generator, strides, samples)
     if args.verb == "check":
@@ -58,12 +60,10 @@ def run(args: argparse.Namespace) -> int:
             print("# " + sentence.replace("\n", "\n# "))
         return print_fit(args, generator, strides, positive, samples, reach)
     report = to_json(reach, strides, positive, forces)
+    if args.json is not None:
+        write_marked_json(args.json, {"images": reach.images, "of_images": total, **report})
     print(format_table(report, reach.images, total))
     print("".join(f"{sentence}\n" for sentence in lost.sentences), end="")
-    if args.json:
-        path = Path(args.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"images": reach.images, "of_images": total, **report}, indent=1) + "\n")
     return 0
 
 
@@ -199,8 +199,8 @@ def print_fit(
     from detkit.anchors.fit import fit, to_yaml
 
     per_cell = max(generator.per_cell) if args.per_cell is None else args.per_cell
-    if per_cell < 1:
-        raise ValueError(f"--per-cell: {per_cell} is less than 1")
+    if not 1 <= per_cell <= MOST_PER_CELL:
+        raise ValueError(f"--per-cell: {per_cell} is not between 1 and {MOST_PER_CELL}")
     sizes, after = fit(samples, strides, per_cell, positive)
     for name, count, reach in (("before", max(generator.per_cell), before), ("after", per_cell, after)):
         print(

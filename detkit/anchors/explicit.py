@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detkit.anchors.base import AnchorGenerator
 from detkit.anchors.grid import centred_boxes, lay_over_grid
+from detkit.arguments import LARGEST_SIDE, within
 from detkit.registry import ANCHORS
 
 
@@ -38,6 +39,7 @@ class ExplicitAnchors(AnchorGenerator):
             table = torch.tensor([tuple(pair) for pair in level], dtype=torch.float64).reshape(-1, 2)  # type: ignore[arg-type]
             if not len(table) or not bool((table > 0).all()):
                 raise ValueError(f"sizes: {list(level)} for stride {stride}: want pairs of positive numbers")
+            within("sizes", table.flatten().tolist(), 0, 100 * LARGEST_SIDE)
             self.base.append(centred_boxes(table[:, 0], table[:, 1]).float())
         self.strides, self.offset = strides, offset
         self.per_cell = tuple(len(base) for base in self.base)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detkit.anchors.base import AnchorGenerator
 from detkit.anchors.grid import centred_boxes, lay_over_grid
+from detkit.arguments import LARGEST_SIDE, within
 from detkit.registry import ANCHORS
 
 
@@ -31,10 +32,12 @@ class OctaveAnchors(AnchorGenerator):
         offset: float = 0.0,
     ) -> None:
         super().__init__()
-        if scales_per_octave < 1 or base_scale <= 0:
-            raise ValueError(f"scales_per_octave={scales_per_octave}, base_scale={base_scale}: both must be positive")
+        within("scales_per_octave", scales_per_octave, 1, 64)
+        within("base_scale", base_scale, 1e-3, LARGEST_SIDE)
+        within("offset", offset, -1, 1)
         if not aspect_ratios or min(aspect_ratios) <= 0:
             raise ValueError(f"aspect_ratios: {list(aspect_ratios)} must be a list of positive numbers")
+        within("aspect_ratios", list(aspect_ratios), 1e-4, 1e4)
         self.strides, self.offset = strides, offset
         self.base = []
         ratios = torch.tensor(list(aspect_ratios), dtype=torch.float64)

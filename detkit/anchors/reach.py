@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -188,5 +189,5 @@ def warn_of_misfits(
             "only %.0f %% of %d objects (in %d training images) have an anchor of IoU >= %g, the assigner's "
             "threshold. `detkit anchors check %s` says which sizes and shapes are missed, `detkit anchors fit %s` "
             "gives anchors that fit",
-            100 * share, len(reach.iou), reach.images, positive, config, config,
+            100 * share, len(reach.iou), reach.images, positive, shlex.quote(config), shlex.quote(config),
         )  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detkit.anchors.base import AnchorGenerator
 from detkit.anchors.grid import centred_boxes, lay_over_grid
+from detkit.arguments import within
 from detkit.registry import ANCHORS
 
 
@@ -42,6 +43,7 @@ class SSDAnchors(AnchorGenerator):
         if scales is None:
             if not 0 < min_scale <= max_scale:
                 raise ValueError(f"min_scale={min_scale}, max_scale={max_scale}: want positive, in order")
+            within("max_scale", max_scale, 0, 100)
             step = (max_scale - min_scale) / max(1, levels - 1)
             scales = [*(min_scale + step * k for k in range(levels)), 1.0]
         ratios = [[2.0, 3.0]] * levels if aspect_ratios is None else [list(level) for level in aspect_ratios]

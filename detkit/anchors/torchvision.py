@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from detkit.anchors.base import AnchorGenerator
+from detkit.arguments import LARGEST_SIDE, within
 from detkit.registry import ANCHORS
 
 
@@ -37,6 +38,10 @@ class TorchvisionAnchors(AnchorGenerator):
             sizes = [[int(4 * s * 2 ** (i / 3)) for i in range(3)] for s in strides]
         if len(sizes) != len(strides):
             raise ValueError(f"sizes: {len(sizes)} lists for {len(strides)} levels of strides {list(strides)}")
+        if not aspect_ratios or not all(sizes):
+            raise ValueError(f"sizes={sizes}, aspect_ratios={list(aspect_ratios)}: want at least one each")
+        within("sizes", [side for level in sizes for side in level], 1, LARGEST_SIDE)
+        within("aspect_ratios", list(aspect_ratios), 1e-4, 1e4)
         self.generator = Generator(tuple(tuple(level) for level in sizes), (tuple(aspect_ratios),) * len(strides))
         self.per_cell = tuple(self.generator.num_anchors_per_location())
 

@@ -6,6 +6,7 @@ import logging
 
 from torch import Tensor, nn
 
+from detkit.arguments import MOST_CHANNELS, within
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import fit_channels, read_weights
 from detkit.depthwise import mobile_norm
@@ -39,8 +40,7 @@ class MobileNetV3(Backbone):
         super().__init__()
         from torchvision.models import mobilenet_v3_large
 
-        if in_channels < 1:
-            raise ValueError(f"in_channels: {in_channels} must be positive")
+        within("in_channels", in_channels, 1, MOST_CHANNELS)
         if weights is not None and reduced_tail:
             raise ValueError("weights: published ones are for reduced_tail: false")
         self.in_channels, self.norm, self.weights = in_channels, norm, weights

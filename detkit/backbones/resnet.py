@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from detkit.arguments import MOST_CHANNELS, within
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import fit_channels, read_weights
 from detkit.files import WeightsStr
@@ -49,6 +50,7 @@ class ResNet(Backbone):
             raise ValueError(f"freeze_at: {freeze_at} is not between 0 (train all) and 5 (train nothing)")
         block = resnet.BasicBlock if depth < 50 else resnet.Bottleneck
         body = resnet.ResNet(block, list(LAYERS[depth]), norm_layer=norm_layer(norm))
+        within("in_channels", in_channels, 1, MOST_CHANNELS)
         if in_channels != 3:
             body.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")

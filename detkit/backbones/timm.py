@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detkit.arguments import nearest
+from detkit.arguments import MOST_CHANNELS, nearest, within
 from detkit.backbones.adapt import (
     ODD,
     PROBE,
@@ -54,6 +54,7 @@ class TimmBackbone(Backbone):
         super().__init__()
         check_freeze_at(freeze_at)
         self.name, self.weights, self.norm, self.freeze_at = name, weights, norm, freeze_at
+        within("in_channels", in_channels, 1, MOST_CHANNELS)
         self.in_channels, self.options = in_channels, dict(options)
         with torch.device("meta"):  # shapes alone, without weights
             sketch = self._create()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detkit.arguments import MOST_CHANNELS, within
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import fit_channels, read_weights
 from detkit.depthwise import init_xavier
@@ -53,6 +54,8 @@ class VGG(Backbone):
         super().__init__()
         if not 0 <= freeze_at <= 5:
             raise ValueError(f"freeze_at: {freeze_at} is not between 0 (train all) and 5 (train only fc6 and fc7)")
+        within("width", width, 0, 16)
+        within("in_channels", in_channels, 0, MOST_CHANNELS)
         if min(WIDTHS) * width < 1 or in_channels < 1:
             raise ValueError(f"width={width}, in_channels={in_channels}: some layer would have no channel")
         if l2_norm is not None and l2_norm <= 0:

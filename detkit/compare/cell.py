@@ -143,7 +143,7 @@ def finish(session: Session) -> None:
     np.savez_compressed(folder / DETECTIONS, **found._asdict())
     save_matches(folder / MATCHES, match(evaluator.truth, found, len(session.classes), options))
     write_json(folder / DIAGNOSIS, diagnose(detector, session.val_loader, evaluator.truth, found))
-    result = json.loads((folder / RESULT).read_text())
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     cost = {
         "seconds_per_step": seconds_per_step(folder / METRICS),
         "peak_memory_mb": result["peak_memory_mb"],
@@ -160,12 +160,12 @@ def damage(folder: Path) -> str | None:
     """
     name = CELL
     try:
-        status = json.loads((folder / CELL).read_text())["status"]
+        status = json.loads((folder / CELL).read_text(encoding="utf-8"))["status"]
         for name in (START, RESULT) if status == FINISHED else (START,):
-            json.loads((folder / name).read_text())
+            json.loads((folder / name).read_text(encoding="utf-8"))
         name = DIAGNOSIS
         if (folder / name).exists():
-            json.loads((folder / name).read_text())
+            json.loads((folder / name).read_text(encoding="utf-8"))
         if status == FINISHED:
             name = DETECTIONS
             with np.load(folder / name) as arrays:
@@ -182,7 +182,7 @@ UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZip
 
 def seconds_per_step(metrics: Path) -> float | None:
     """Median over the steps of a run, the first tenth left out; None without two of them."""
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     at = [(line["step"], line["train_seconds"]) for line in lines if "eval" not in line]
     taken = [b[1] - a[1] for a, b in pairwise(at) if b[0] == a[0] + 1 and b[1] >= a[1]]
     taken = taken[len(taken) // 10 :]

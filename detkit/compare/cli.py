@@ -12,6 +12,7 @@ from pathlib import Path
 
 MAY_DIFFER = ("data", "code", "config")
 TUNABLE = ("weight", "lr")
+MOST_JOBS, MOST_SEEDS = 1000, 10_000
 EPILOG = """examples:
   detkit compare configs/quickstart/shapes.yaml configs/losses/focal.yaml configs/losses/bce.yaml --seeds 3
   detkit compare configs/quickstart/shapes.yaml --grid losses.classification.gamma=0,1,2 --baseline config
@@ -71,8 +72,8 @@ def bench(args: argparse.Namespace) -> int:
     from detkit.compare.plan import make_plan
     from detkit.compare.run import describe, run_bench
 
-    if args.jobs < 1:
-        raise ValueError(f"--jobs: {args.jobs} is less than 1")
+    if not 1 <= args.jobs <= MOST_JOBS:
+        raise ValueError(f"--jobs: {args.jobs} is not between 1 and {MOST_JOBS}")
     overrides = [text for text in args.variants if "=" in text and not Path(text).exists()]
     files = [text for text in args.variants if text not in overrides]
     plan = make_plan(
@@ -98,8 +99,8 @@ def parse_seeds(text: str) -> list[int]:
         raise ValueError(f"--seeds: {text!r} is neither a count nor a list such as 0,1,2") from None
     if "," in text:
         return numbers
-    if not numbers or numbers[0] < 1:
-        raise ValueError(f"--seeds: {text!r} is less than one seed")
+    if not numbers or not 1 <= numbers[0] <= MOST_SEEDS:
+        raise ValueError(f"--seeds: {text!r} is not between 1 and {MOST_SEEDS} seeds")
     return list(range(numbers[0]))
 
 
@@ -113,7 +114,10 @@ def words_of(option: str, text: str, known: tuple[str, ...]) -> list[str]:
 
 def report(args: argparse.Namespace) -> int:
     """Writes the reports of one bench or several again from the runs, and says the verdicts."""
+    from detkit.compare.plan import PLAN
+    from detkit.compare.report import REPORTS
     from detkit.compare.run import report as write_report
+    from detkit.outputs import check_can_write, refuse_foreign
 
     folders = [Path(text) for text in args.variants]
     allow = words_of("--allow", args.allow, MAY_DIFFER)
@@ -121,4 +125,8 @@ def report(args: argparse.Namespace) -> int:
         raise ValueError("detkit compare report takes the folder of a bench, or several")
     if len(folders) > 1 and args.output is None:
         raise ValueError("--output: where should the report of several benches go?")
-    return write_report(folders, args.output or folders[0], allow)
+    output = args.output or folders[0]
+    if not (output / PLAN).is_file():
+        refuse_foreign("--output", output, REPORTS)
+    check_can_write("--output", output)
+    return write_report(folders, output, allow)

@@ -274,7 +274,7 @@ def configs_of(finished: dict[str, dict[int, Path]]) -> dict[tuple[str, int], di
         for seed, folder in runs.items():
             path = folder / CONFIG
             try:
-                plain = yaml.safe_load(path.read_text())
+                plain = yaml.safe_load(path.read_text(encoding="utf-8"))
                 own = plain.pop("seed", 0)
                 key = json.dumps(plain, sort_keys=True)
                 if key not in completed:
@@ -289,7 +289,7 @@ def read_metrics(path: Path) -> tuple[dict[str, list[Any]], list[dict[str, Any]]
     """Loss curves, averaged to at most `CURVE_POINTS` points, and the evaluations, of a metrics.jsonl."""
     steps: list[dict[str, Any]] = []
     evals = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:  # the last line of a run that was killed
@@ -358,4 +358,4 @@ def variant_result(
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

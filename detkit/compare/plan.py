@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from detkit.config import Config, load_config
+from detkit.outputs import Ledger, refuse_foreign
 from detkit.train.resume import completed, differences
-from detkit.train.run_folder import write_json
+from detkit.train.run_folder import write_json, write_text
 
 SCHEMA = 1
 PLAN, VARIANTS, CELLS = "plan.json", "variants", "cells"
@@ -102,6 +103,7 @@ def make_plan(
             name = variant_name(file, settings)
             extra = [f"{key}={value}" for key, value in settings]
             loaded = load_config(config, [*overrides, *extra], overlays=[file] if file else [])
+            loaded.check_length()
             variants.append(Variant(name, loaded))
     names = [v.name for v in variants]
     if CONFIG_ITSELF not in names and (baseline == CONFIG_ITSELF or (len(variants) == 1 and baseline is None)):
@@ -158,7 +160,7 @@ def save_plan(plan: Plan, folder: Path, command: str, threads: int | None = None
     check_goes_on(plan, folder)
     (folder / VARIANTS).mkdir(parents=True, exist_ok=True)
     for variant in plan.variants:
-        variant_file(folder, variant.name).write_text(variant.config.to_yaml())
+        write_text(variant_file(folder, variant.name), variant.config.to_yaml())
     write_json(
         folder / PLAN,
         {
@@ -172,6 +174,21 @@ def save_plan(plan: Plan, folder: Path, command: str, threads: int | None = None
             "threads": threads,
         },
     )
+
+
+def check_output(plan: Plan, folder: Path, *more: str) -> None:
+    """Raises ForeignFileError for files in the folder of a bench that detkit did not write and would replace.
+
+    more: names of what is written besides plan and variants. A bench from before there were ledgers is taken as
+    detkit's where its plan can be read.
+    """
+    if PLAN not in Ledger(folder) and (folder / PLAN).is_file():
+        saved(folder)
+        Ledger(folder).adopt(more)
+        Ledger(folder / VARIANTS).adopt(f"{variant.name}.yaml" for variant in plan.variants)
+        return
+    variants = [f"{VARIANTS}/{variant.name}.yaml" for variant in plan.variants]
+    refuse_foreign("--output", folder, [PLAN, *variants, *more])
 
 
 def check_goes_on(plan: Plan, folder: Path, *, tune: bool = False) -> None:
@@ -208,7 +225,7 @@ def saved(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no bench: there is no {path}")
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: {error}") from None
     if content.get("schema") != SCHEMA:

@@ -14,9 +14,10 @@ from pathlib import Path
 from detkit.compare.cell import damage
 from detkit.compare.evidence import CELL
 from detkit.compare.launchers import CONSOLE, Job, launch_local, python, share_of_cores
-from detkit.compare.plan import PLAN, Cell, Plan, check_goes_on, save_plan, saved, variant_file
+from detkit.compare.plan import PLAN, Cell, Plan, check_goes_on, check_output, save_plan, saved, variant_file
 from detkit.compare.provenance import code_now, read_record
 from detkit.fingerprint import fingerprint
+from detkit.outputs import check_can_write
 
 log = logging.getLogger("detkit")
 
@@ -32,8 +33,11 @@ def run_bench(
     tune: of `weight` and `lr`, what each variant first chooses for itself, see `detkit.compare.tune`. share: threads
     of one of `jobs` runs, where neither the bench nor the user has a number. allow: `code`, which may have changed.
     """
+    from detkit.compare.report import REPORTS
     from detkit.compare.tune import tuned
 
+    check_can_write("--output", folder)
+    check_output(plan, folder, *REPORTS)
     check_goes_on(plan, folder, tune=bool(tune))
     threads = threads_of(plan, folder, jobs, share)
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +129,7 @@ def state(cell: Cell) -> str | None:
     """`finished` or `diverged`; None if the run is still to be made, or made again as a file of it is damaged."""
     if not (cell.folder / CELL).exists() or damage(cell.folder):
         return None
-    return str(json.loads((cell.folder / CELL).read_text())["status"])
+    return str(json.loads((cell.folder / CELL).read_text(encoding="utf-8"))["status"])
 
 
 def job_of(cell: Cell, folder: Path, allow: Sequence[str] = ()) -> Job:
@@ -161,7 +165,7 @@ def last_words(folder: Path, lines: int = 12) -> str:
     path = folder / CONSOLE
     if not path.is_file():
         return ""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def duration(seconds: float) -> str:
@@ -189,7 +193,7 @@ def describe(
         for variant in plan.variants:
             own = [cell for cell in todo if cell.variant == variant.name]
             file = Path(scratch) / f"{variant.name}.yaml"
-            file.write_text(variant.config.to_yaml())
+            file.write_text(variant.config.to_yaml(), encoding="utf-8")
             seconds = measured(file, Path(scratch) / variant.name, plan.seeds[0], threads)
             options = variant.config.options("train")
             evaluations = 2 + (options.iterations - 1) // options.eval_every if options.eval_every else 2
@@ -218,7 +222,7 @@ def measured(config: Path, folder: Path, seed: int, threads: int) -> dict[str, f
         "detkit.compare.cell", str(config), "--seed", str(seed), "--output", str(folder), "--measure"
     )
     environ = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environ)
+    done = subprocess.run(arguments, capture_output=True, encoding="utf-8", errors="replace", check=False, env=environ)
     if done.returncode != 0:
         raise ValueError(f"{config.stem} does not run:\n" + "\n".join(done.stderr.splitlines()[-12:]))
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

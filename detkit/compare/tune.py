@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from detkit.compare.fairness import differs
 from detkit.compare.launchers import CONSOLE, Job, python
 from detkit.compare.plan import Plan, Variant
 from detkit.config import Config
-from detkit.train.run_folder import RESULT, write_json
+from detkit.outputs import foreign_files
+from detkit.train.run_folder import RESULT, remove, run_files, write_json, write_text
 
 log = logging.getLogger("detkit")
 
@@ -46,7 +46,7 @@ def tuned(
     for variant in plan.variants:
         file = folder / FOLDER / f"{variant.name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(variant.config.to_yaml())
+        write_text(file, variant.config.to_yaml())
         for name, overrides in trials[variant.name]:
             run = folder / FOLDER / variant.name / name
             forget_another(run, plan, variant, overrides)
@@ -65,9 +65,12 @@ def forget_another(run: Path, plan: Plan, variant: Variant, overrides: list[str]
     """Removes a trial of another config or seed, of a bench that was stopped while tuning and then changed."""
     asked = {"config": variant.config.to_dict(), "seed": plan.seeds[0], "overrides": overrides, "share": SHARE}
     path, asked = run.with_name(f"{run.name}.json"), json.loads(json.dumps(asked))
-    if run.exists() and (not path.is_file() or json.loads(path.read_text()) != asked):
+    if run.exists() and (not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != asked):
         log.info("%s, %s: made anew, its config or seed was another", variant.name, run.name)
-        shutil.rmtree(run)
+        ours, foreign = run_files(run)
+        if foreign:
+            raise foreign_files("--output", foreign)
+        remove(run, [*ours, *(run / name for name in (CELL, CONSOLE))])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, asked)
 
@@ -108,7 +111,7 @@ def _said(job: Job, code: int) -> None:
 def result(folder: Path, variant: str, name: str, overrides: list[str]) -> dict[str, Any]:
     """What came out of a trial; AP null if it did not finish."""
     path = folder / FOLDER / variant / name / RESULT
-    ap = json.loads(path.read_text())["ap"] if path.exists() else None
+    ap = json.loads(path.read_text(encoding="utf-8"))["ap"] if path.exists() else None
     return {"name": name, "overrides": overrides, "ap": ap}
 
 

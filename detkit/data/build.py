@@ -59,9 +59,9 @@ def read_dataset(config: Config, split: str) -> DetectionDataset:
     """
     key = f"data.{split}.dataset"
     try:
-        dataset: DetectionDataset = DATASETS.build(config.require(key))
+        dataset: DetectionDataset = config.build(DATASETS, key)
     except FileNotFoundError as error:
-        raise FileNotFoundError("\n  ".join([f"{key}: {error}", *config.explain_paths(key)])) from error
+        raise FileNotFoundError("\n  ".join([str(error), *config.explain_paths(key)])) from error
     dataset.image_options = config.options("data.images")
     return dataset
 
@@ -131,7 +131,8 @@ def scan_threads(world_size: int = 1) -> int:
 
 def build_transforms(config: Config, split: str) -> list[Transform]:
     """The transforms of `data.<split>`."""
-    return [TRANSFORMS.build(node) for node in config.require(f"data.{split}.transforms")]
+    key = f"data.{split}.transforms"
+    return [config.build(TRANSFORMS, f"{key}.{i}") for i in range(len(config.require(key)))]
 
 
 def shared_images(train: DetectionDataset, val: DetectionDataset) -> list[str]:

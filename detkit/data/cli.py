@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from detkit.config import Config
     from detkit.data.datasets.base import DetectionDataset
 
+from detkit.arguments import within
+from detkit.outputs import check_can_write
+
+MOST_IMAGES = 1_000_000
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
@@ -37,6 +42,11 @@ def make_shapes(args: argparse.Namespace) -> int:
     from detkit.data.datasets.shapes import ShapesDataset
 
     folder = Path(args.folder)
+    within("--train", args.train, 1, MOST_IMAGES)
+    within("--val", args.val, 1, MOST_IMAGES)
+    within("--size", args.size, 64, 2048)
+    within("--seed", args.seed, 0, 2**63 - 1)
+    check_can_write("folder", folder)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; choose a new folder")
     splits: tuple[tuple[Literal["train", "val"], int], ...] = (("train", args.train), ("val", args.val))

@@ -12,10 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from detkit.arguments import LARGEST_SIDE, within
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.random import at_position, seeded
 from detkit.data.transforms.base import Transform, apply
-from detkit.data.worker import WorkerTable, check_temporary_folder, explain_death, lost_connection, set_up_worker
+from detkit.data.worker import (
+    WorkerTable,
+    check_temporary_folder,
+    check_workers,
+    explain_death,
+    lost_connection,
+    set_up_worker,
+)
 from detkit.structures import Batch, Targets
 
 
@@ -32,11 +40,15 @@ class LoaderOptions:
     pad_to: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("num_workers", 0), ("size_divisor", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: {getattr(self, name)} is less than {least}")
+        for name, least, most in (("batch_size", 1, 10**6), ("num_workers", 0, 10**4), ("size_divisor", 1, 4096)):
+            if not least <= getattr(self, name) <= most:
+                below = getattr(self, name) < least
+                raise ValueError(
+                    f"{name}: {getattr(self, name)} is {f'less than {least}' if below else f'more than {most}'}"
+                )
         if self.pad_to is not None and min(self.pad_to) < 1:
             raise ValueError(f"pad_to: {self.pad_to} has a side of less than 1 pixel")
+        within("pad_to", self.pad_to or [], 1, LARGEST_SIDE)
 
 
 @dataclass
@@ -190,6 +202,7 @@ class Loader:
     def __init__(self, samples: Samples, batches: Any, options: LoaderOptions) -> None:
         self._batches = batches
         if options.num_workers:
+            check_workers(options.num_workers)
             check_temporary_folder()
             samples.table = WorkerTable(samples.dataset.records, options.num_workers, options.batch_size)
         self._inner: DataLoader[Any] = DataLoader(

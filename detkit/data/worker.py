@@ -108,6 +108,17 @@ def explain_death(error: BaseException) -> WorkerDiedError | None:
     )
 
 
+def check_workers(count: int) -> None:
+    """ValueError for more loader processes than a machine of this size could start without falling over."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = max(64, 8 * cores)
+    if count > most:
+        raise ValueError(
+            f"data.loader.num_workers: {count} loader processes on {cores} cores: at most {most}; as many as there are "
+            "cores is a good number"
+        )
+
+
 def check_temporary_folder() -> None:
     """ValueError if sockets of loader processes don't fit below the temporary folder: batches would never arrive."""
     folder = tempfile.gettempdir()

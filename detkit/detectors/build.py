@@ -34,13 +34,14 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
     Raises ValueError with a table of the levels if a part's features are not what it declares.
     """
     pixels = config.options("pixels")
-    backbone = BACKBONES.build(config.backbone)
-    neck = NECKS.build(config.neck, in_shapes=levels_of("backbone", backbone))
+    backbone = config.build(BACKBONES, "backbone")
+    neck = config.build(NECKS, "neck", in_shapes=levels_of("backbone", backbone))
     levels = levels_of("neck", neck)
-    anchors = ANCHORS.build(config.anchors, strides=tuple(s.stride for s in levels.values()))
+    anchors = config.build(ANCHORS, "anchors", strides=tuple(s.stride for s in levels.values()))
     class_loss = CLASS_LOSSES.build(config.losses.classification)
-    head = HEADS.build(
-        config.head,
+    head = config.build(
+        HEADS,
+        "head",
         in_channels=tuple(s.channels for s in levels.values()),
         anchors_per_cell=tuple(anchors.per_cell),
         num_columns=class_loss.num_columns(num_classes),

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from detkit.arguments import within
+
 
 @dataclass(frozen=True, kw_only=True)
 class PixelOptions:
@@ -22,6 +24,8 @@ class PixelOptions:
             raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}; want one each a channel")
         if min(self.std) <= 0:
             raise ValueError(f"std: {self.std} must be positive")
+        within("mean", self.mean, -1e6, 1e6)
+        within("std", self.std, 0, 1e6)
         if self.order == "bgr" and len(self.mean) != 3:
             raise ValueError(f"order: bgr needs three channels, not {len(self.mean)}")
 

@@ -42,7 +42,15 @@ def resolve_device(name: str) -> torch.device:
     """`auto` -> the GPU if torch sees one, else the CPU; any other name as torch reads it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device: {name!r} is none of auto, cpu, cuda, cuda:0, ...")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device: {name}: torch sees {torch.cuda.device_count()} GPUs here; use cpu or auto")
+    return device
 
 
 class Predictor:
@@ -52,6 +60,8 @@ class Predictor:
     """
 
     def __init__(self, detector: DenseDetector, config: Config, classes: ClassMap, *, batch_size: int = 8) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: {batch_size} is less than 1")
         self.detector, self.config, self.classes, self.batch_size = detector, config, classes, batch_size
         self.device = next(detector.parameters()).device
         self.transforms = [TRANSFORMS.build(node) for node in config.data.val.transforms]

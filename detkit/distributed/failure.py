@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from detkit.distributed.environment import Place
+from detkit.outputs import exit_code_of, lines_of
 
 if TYPE_CHECKING:
     from detkit.distributed.group import Meeting
@@ -64,12 +65,11 @@ class Note:
 
 def describe(error: BaseException, place: Place) -> Note:
     """An exception of this process as a note."""
-    lines = getattr(error, "errors", None) or [str(error)]
-    text, trace, host = "\n".join(map(str, lines)), "", socket.gethostname()
+    text, trace, host = "\n".join(lines_of(error)), "", socket.gethostname()
     if isinstance(error, MissingRankError):
         code, kind = MISSING, "missing"
     elif isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and not is_network(error):
-        code, kind = getattr(error, "exit_code", WRONG_INPUT), "user"
+        code, kind = exit_code_of(error), "user"
         if os.environ.get("DETKIT_TRACEBACK"):
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     else:

@@ -58,6 +58,8 @@ class LaunchOptions:
         ):  # fmt: skip
             if value < least:
                 raise ValueError(f"{name} {value}: at least {least}")
+        if self.procs > (most := max(64, 8 * usable_cores())):
+            raise ValueError(f"--procs {self.procs}: at most {most} on {usable_cores()} CPU cores")
         if self.max_nodes < self.min_nodes:
             raise ValueError(f"--nodes {self.min_nodes}:{self.max_nodes}: the first number is the larger one")
         if self.max_nodes > 1 and not self.rdzv:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detkit.outputs import check_output_file, write_marked_json, write_text
+
 if TYPE_CHECKING:
     from detkit.config import Config
     from detkit.data.datasets.base import DetectionDataset
@@ -46,15 +48,15 @@ def run(args: argparse.Namespace) -> int:
 
     if args.self_test and args.detections:
         raise ValueError("--detections: a self-test has no detections; leave one of the two out")
+    if args.json is not None:
+        check_output_file("--json", args.json, inputs=[args.checkpoint])
     test = measure_ground_truth(args) if args.self_test else None
     result = test.file if test else measure_detector(args)
+    if args.json is not None:
+        write_marked_json(args.json, to_json(result))
     print(format_table(result))
     if result.seconds:
         print("seconds: " + ", ".join(f"{part} {s:.1f}" for part, s in result.seconds.items()))
-    if args.json:
-        path = Path(args.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(to_json(result), indent=1) + "\n")
     return judge_self_test(test) if test else 0
 
 
@@ -64,17 +66,16 @@ def measure_detector(args: argparse.Namespace) -> CocoResult:
     from detkit.evaluate.engines import coco_results
     from detkit.evaluate.run import evaluate
 
-    if args.detections and Path(args.detections).exists():
-        raise ValueError(f"--detections: {args.detections} is there already; name a new file, or delete it first")
+    if args.detections:
+        check_output_file("--detections", args.detections, inputs=[args.checkpoint])
     detector, config, classes = load_detector(args.checkpoint, device=args.device, overrides=args.overrides)
     dataset, loader = validation_data(config, classes)
     if not args.detections:
         return evaluate(detector, dataset, loader, config.options("evaluator"))
 
     def write(found: Shard) -> None:
-        path = Path(args.detections)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(coco_results(found, dataset.classes)) + "\n")
+        Path(args.detections).parent.mkdir(parents=True, exist_ok=True)
+        write_text(args.detections, json.dumps(coco_results(found, dataset.classes)) + "\n")
 
     return evaluate(detector, dataset, loader, config.options("evaluator"), on_found=write)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from detkit.arguments import within
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatorOptions:
@@ -28,6 +30,7 @@ class EvaluatorOptions:
         counts = tuple(self.max_detections)
         if len(counts) != 3 or counts[0] < 1 or any(a >= b for a, b in pairwise(counts)):
             raise ValueError(f"evaluator.max_detections: {counts} must be three ascending counts, e.g. (1, 10, 100)")
+        within("max_detections", counts, 1, 100_000)
         small, medium = self.area_limits
         if not 0 < small < medium:
             raise ValueError(f"evaluator.area_limits: {(small, medium)} must be positive and ascending")

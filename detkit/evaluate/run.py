@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from detkit import boxes as box_ops
+from detkit.console import bar_stream
 from detkit.data.datasets.records import compared
 from detkit.data.loader import SampleError
 from detkit.evaluate.coco import CocoEvaluator, CocoResult, Shard, ground_truth_from, training_truth_from
@@ -190,4 +191,4 @@ def _with_progress(loader: Iterable[Batch], progress: bool) -> Iterator[Batch]:
         return
     from tqdm import tqdm
 
-    yield from tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=None)
+    yield from tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=None, file=bar_stream())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from detkit.arguments import MOST_CHANNELS, MOST_LAYERS, within
 from detkit.heads.base import Head
 from detkit.norms import NormName, norm_layer
 from detkit.registry import HEADS
@@ -37,8 +38,8 @@ class SharedTowerHead(Head):
                     f"all levels share the towers, but their {what} differ: {values}. PerLevelHead takes such "
                     "levels; a neck such as FPN makes channels alike"
                 )
-        if num_convs < 0 or (channels is not None and channels < 1):
-            raise ValueError(f"num_convs={num_convs}, channels={channels}: want at least 0 and 1")
+        within("num_convs", num_convs, 0, MOST_LAYERS)
+        within("channels", [] if channels is None else channels, 1, MOST_CHANNELS)
         self.num_columns = num_columns
         width = channels or in_channels[0]
 

@@ -35,7 +35,7 @@ def read_classes(text: str) -> dict[int, str] | list[str]:
     if not path.is_file():
         raise ValueError(f"--classes: no such file: {path}")
     try:
-        categories = json.loads(path.read_text())["categories"]
+        categories = json.loads(path.read_text(encoding="utf-8"))["categories"]
         return {int(c["id"]): str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"--classes {path}: not a COCO annotation file with `categories`: {error!r}") from error

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detkit.console import shown
+from detkit.outputs import ForeignFileError, check_output_file, refuse_inputs
+
+if TYPE_CHECKING:
+    from detkit.train.checkpoint import Checkpoint
 
 EPILOG = """examples:
   detkit convert torchvision retinanet_resnet50_fpn_v2 --output retinanet_v2.pt
@@ -84,24 +90,22 @@ def run(args: argparse.Namespace) -> int:
 
 def check_output(output: Path, source: str, *, overwrite: bool) -> None:
     """Raises ValueError unless `output` is free, or an earlier conversion that may be replaced."""
+    there = existing(output)
+    if there is not None and (there.step or there.optimizer is not None or there.data):
+        refuse_inputs("--output", [output], [source])
+        raise ForeignFileError(f"--output: {shown(output)} is the checkpoint of a training: choose another name")
+    check_output_file("--output", output, inputs=[source], ours=lambda path: there is not None)
+    if there is not None and not overwrite:
+        raise ForeignFileError(
+            f"--output: {shown(output)} is there already: choose another name, or replace it with --overwrite"
+        )
+
+
+def existing(path: Path) -> Checkpoint | None:
+    """The detkit checkpoint that is there; None for anything else."""
     from detkit.train.checkpoint import CheckpointError, read_checkpoint
 
-    folder = next(p for p in output.absolute().parents if p.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"--output {output}: {folder} is not a folder that can be written to")
-    if not output.exists() and not output.is_symlink():
-        return
-    if output.is_dir():
-        raise ValueError(f"--output {output} is a folder: name a file in it, as {output / 'converted.pt'}")
-    if Path(source).exists() and output.exists() and output.samefile(source):
-        raise ValueError(f"--output {output} is the source itself, which would be lost: choose another name")
     try:
-        there = read_checkpoint(output)
+        return read_checkpoint(path) if path.is_file() else None
     except (CheckpointError, OSError):
-        raise ValueError(
-            f"--output {output} is there already and is not a checkpoint of detkit: it stays; choose another name"
-        ) from None
-    if there.step or there.optimizer is not None or there.data:
-        raise ValueError(f"--output {output} is the checkpoint of a training: it stays; choose another name")
-    if not overwrite:
-        raise ValueError(f"--output {output} is there already: choose another name, or replace it with --overwrite")
+        return None

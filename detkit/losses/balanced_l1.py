@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from detkit.arguments import LARGEST_FLOAT, within
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import BoxLoss
 from detkit.registry import BOX_LOSSES
@@ -25,6 +26,7 @@ class BalancedL1Loss(BoxLoss):
         for name, value in (("alpha", alpha), ("gamma", gamma), ("beta", beta)):
             if value <= 0:
                 raise ValueError(f"{name}: {value} is not positive")
+        within("weight", weight, 0, LARGEST_FLOAT)
         self.alpha, self.gamma, self.beta, self.weight = alpha, gamma, beta, weight
 
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:

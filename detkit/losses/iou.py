@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detkit import boxes as box_ops
+from detkit.arguments import LARGEST_FLOAT, within
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import BoxLoss
 from detkit.registry import BOX_LOSSES
@@ -23,6 +24,7 @@ class OverlapLoss(BoxLoss):
 
     def __init__(self, *, weight: float = 1.0) -> None:
         super().__init__()
+        within("weight", weight, 0, LARGEST_FLOAT)
         self.weight = weight
 
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from detkit.arguments import LARGEST_FLOAT, within
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import BoxLoss
 from detkit.registry import BOX_LOSSES
@@ -18,6 +19,7 @@ class SmoothL1Loss(BoxLoss):
         super().__init__()
         if beta < 0:
             raise ValueError(f"beta: {beta} is negative")
+        within("weight", weight, 0, LARGEST_FLOAT)
         self.beta, self.weight = beta, weight
 
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
@@ -32,6 +34,7 @@ class L1Loss(BoxLoss):
 
     def __init__(self, *, weight: float = 1.0) -> None:
         super().__init__()
+        within("weight", weight, 0, LARGEST_FLOAT)
         self.weight = weight
 
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:

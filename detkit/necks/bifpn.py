@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detkit.arguments import MOST_CHANNELS, MOST_LAYERS, within
 from detkit.necks.base import Neck
 from detkit.norms import NormName, norm_layer
 from detkit.registry import NECKS
@@ -86,8 +87,9 @@ class BiFPN(Neck):
         norm: NormName = "bn",
     ) -> None:
         super().__init__()
-        if channels < 1 or layers < 1 or extra_levels < 0:
-            raise ValueError(f"channels={channels}, layers={layers}, extra_levels={extra_levels}: want 1, 1 and 0")
+        within("channels", channels, 1, MOST_CHANNELS)
+        within("layers", layers, 1, MOST_LAYERS)
+        within("extra_levels", extra_levels, 0, 10)
         self.top = list(in_shapes)[-1]
         shapes = list(in_shapes.values())
         strides = [s.stride for s in shapes] + [shapes[-1].stride * 2 ** (i + 1) for i in range(extra_levels)]

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detkit.arguments import MOST_CHANNELS, within
 from detkit.necks.base import Neck
 from detkit.norms import NormName, norm_layer
 from detkit.registry import NECKS
@@ -33,8 +34,8 @@ class FPN(Neck):
         norm: NormName | None = None,
     ) -> None:
         super().__init__()
-        if channels < 1 or extra_levels < 0:
-            raise ValueError(f"channels={channels}, extra_levels={extra_levels}: want at least 1 and 0")
+        within("channels", channels, 1, MOST_CHANNELS)
+        within("extra_levels", extra_levels, 0, 10)
         self.extra_from = extra_from
         names = list(in_shapes)
         last = in_shapes[names[-1]]

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detkit.arguments import MOST_CHANNELS, within
 from detkit.necks.base import Neck
 from detkit.necks.fpn import FPN
 from detkit.norms import NormName, norm_layer
@@ -34,8 +35,8 @@ class PAFPN(Neck):
         norm: NormName | None = None,
     ) -> None:
         super().__init__()
-        if channels < 1 or extra_levels < 0:
-            raise ValueError(f"channels={channels}, extra_levels={extra_levels}: want at least 1 and 0")
+        within("channels", channels, 1, MOST_CHANNELS)
+        within("extra_levels", extra_levels, 0, 10)
         self.extra_from, self.top = extra_from, list(in_shapes)[-1]
         last = in_shapes[self.top]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detkit.arguments import MOST_CHANNELS, within
 from detkit.depthwise import depthwise, init_mobile, init_xavier, pointwise
 from detkit.necks.base import Neck
 from detkit.norms import NormName, norm_layer
@@ -39,6 +40,7 @@ class SSDExtraLevels(Neck):
             raise ValueError(f"channels={list(channels)}, strides={list(strides)}: want one each a level")
         if channels and (min(channels) < 2 or not set(strides) <= {1, 2}):
             raise ValueError(f"channels={list(channels)}, strides={list(strides)}: want at least 2, and 1 or 2")
+        within("channels", list(channels), 2, MOST_CHANNELS)
         self.strides = tuple(strides)
         self.out_shapes = dict(in_shapes)
         self.extra = nn.ModuleList()

@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     target = new_project(args.kind, args.name, Path(args.folder))
     for path in sorted(target.iterdir()):
         print(path)
-    place = shlex.quote(str(target))
-    print(f"\nNext:\n  pytest {place}\n  detkit train {place}/config.yaml")
+    config = shlex.quote(str(target / "config.yaml"))
+    print(f"\nNext:\n  pytest {shlex.quote(str(target))}\n  detkit train {config}")
     return 0
 
 

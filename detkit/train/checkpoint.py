@@ -6,11 +6,9 @@ A file is what `torch.save` writes, followed by a line with the SHA-256 of every
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
-import re
 import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,14 +18,13 @@ import torch
 from torch import Tensor
 
 from detkit.files import local_path
+from detkit.outputs import lack_of_space
 from detkit.structures import ClassMap
+from detkit.train.run_folder import BEST, CHECKPOINTS, HALF_WRITTEN, STEP_NAME, TRAILER
 
 log = logging.getLogger("detkit")
 
 FORMAT = 2
-FOLDER = "checkpoints"
-BEST = "best.pt"
-TRAILER = re.compile(rb"\ndetkit-sha256 ([0-9a-f]{64})\n")
 TRAILER_LENGTH = len(b"\ndetkit-sha256 \n") + 64
 
 
@@ -146,7 +143,7 @@ def load_checkpoint(path: str | Path, prefer: Literal["best", "newest"] = "best"
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint or run folder {path}")
     candidates = saved_steps(path)
-    best = (path if path.name == FOLDER else path / FOLDER) / BEST
+    best = (path if path.name == CHECKPOINTS else path / CHECKPOINTS) / BEST
     if prefer == "best" and best.is_file():
         candidates.insert(0, best)
     for candidate in candidates:
@@ -160,13 +157,13 @@ def load_checkpoint(path: str | Path, prefer: Literal["best", "newest"] = "best"
 
 def step_path(run: Path, step: int) -> Path:
     """Where the checkpoint of a step lies in a run folder."""
-    return run / FOLDER / f"step_{step:08d}.pt"
+    return run / CHECKPOINTS / f"step_{step:08d}.pt"
 
 
 def saved_steps(run: Path) -> list[Path]:
     """Checkpoint files of a run folder, newest first, unchecked; the best one is not among them."""
-    folder = run if run.name == FOLDER else run / FOLDER
-    return sorted(folder.glob("step_*.pt"), reverse=True)
+    folder = run if run.name == CHECKPOINTS else run / CHECKPOINTS
+    return sorted((path for path in folder.glob("step_*.pt") if STEP_NAME.fullmatch(path.name)), reverse=True)
 
 
 def remove_old(run: Path, keep: int, step: int | None = None) -> None:
@@ -178,19 +175,9 @@ def remove_old(run: Path, keep: int, step: int | None = None) -> None:
     saved = saved_steps(run)
     if step is not None:
         saved = [path for path in saved if path.name <= step_path(run, step).name]
-    for path in [*saved[keep:], *(run / FOLDER).glob("*.tmp")]:
+    left = [path for path in (run / CHECKPOINTS).glob("*.tmp") if HALF_WRITTEN.fullmatch(path.name)]
+    for path in [*saved[keep:], *left]:
         path.unlink(missing_ok=True)
-
-
-def lack_of_space(error: BaseException | None) -> OSError | None:
-    """The error that says that a disk, a quota or a file is full, be it `error` or what caused it."""
-    seen: set[int] = set()  # an error may be its own cause: `raise error from error` is Python that somebody writes
-    while error is not None and id(error) not in seen:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def as_full_disk(error: BaseException, path: Path, needed: int | None = None) -> DiskFullError | None:
@@ -198,6 +185,8 @@ def as_full_disk(error: BaseException, path: Path, needed: int | None = None) ->
     if isinstance(error, DiskFullError) or (full := lack_of_space(error)) is None:
         return error if isinstance(error, DiskFullError) else None
     folder = path if path.is_dir() else path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
     size = f" ({needed / 2**20:.1f} MiB)" if needed else ""
     good = last_good(folder)
     return DiskFullError(

@@ -123,9 +123,14 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
         raise ValueError("--resume goes on with a run and --overwrite deletes it: choose one")
     if args.allow and not args.resume:
         raise ValueError("--allow code is for --resume: a run that begins has no earlier code to differ from")
+    for flag in ("output", "init_from"):
+        if getattr(args, flag) is not None and not getattr(args, flag).strip():
+            raise ValueError(f"--{flag.replace('_', '-')}: {getattr(args, flag)!r} names nothing")
     config = load_config(args.config, args.overrides, overlays=args.overlay)
     for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
         config.require(path)
+    if not args.resume:
+        config.check_length()
     name = "-".join(run_name(Path(file)) for file in [args.config, *args.overlay])
     return config, Path(args.output) if args.output else Path("runs") / name
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from detkit.train.checkpoint import lack_of_space
+from detkit.console import CONTROLS, bar_stream, guard_of
+from detkit.outputs import write_text
 from detkit.train.hooks import Hook, StepReport
 from detkit.train.run_folder import LOG, METRICS, TENSORBOARD, peak_memory_mb
 from detkit.train.speed import SpeedWindow
@@ -32,9 +33,7 @@ class MetricsFile:
 
     def __init__(self, path: Path, step: int = 0) -> None:
         kept = list(_lines_until(path, step)) if path.exists() else []
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(path)
+        write_text(path, "".join(kept))
         self._written = {_key(json.loads(line)) for line in kept}
         self._file: IO[str] = path.open("a", encoding="utf-8")
 
@@ -57,7 +56,7 @@ def _key(record: dict[str, Any]) -> tuple[int, bool]:
 
 
 def _lines_until(path: Path, step: int) -> Iterator[str]:
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         if number == len(lines) and not line.endswith("\n"):
             return
@@ -87,10 +86,11 @@ class Recorder(Hook):
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=trainer.step + 1)
-        if sys.stderr.isatty():
+        if guard_of(sys.stderr).isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(
+                file=bar_stream(),
                 total=trainer.options.iterations,
                 initial=trainer.step,
                 unit="step",
@@ -194,8 +194,9 @@ class ConsoleHandler(logging.Handler):
 
         warning = record.levelno >= logging.WARNING
         prefix = f"{record.levelname.lower()}: " if warning else ""
-        tqdm.write(prefix + record.getMessage(), file=sys.stderr if warning else sys.stdout)
-        sys.stdout.flush()
+        stream = guard_of(sys.stderr if warning else sys.stdout)
+        tqdm.write(prefix + record.getMessage(), file=stream)
+        stream.flush()
 
 
 def log_path(folder: Path, rank: int) -> Path:
@@ -204,11 +205,18 @@ def log_path(folder: Path, rank: int) -> Path:
 
 
 class LogFile(logging.FileHandler):
-    """A log file whose disk may fill up: training goes on, and its own writing tells what is the matter."""
+    """A log file in UTF-8, which may fail: training continues, and its own writing tells what is the matter."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, control characters in names as escapes."""
+        return super().format(record).translate(CONTROLS)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Leaves out a line that there is no room for; see `logging.Handler.handleError`."""
-        if lack_of_space(sys.exc_info()[1]) is None:
+        """Leaves out a line that can't be written, be it for want of space; see `logging.Handler.handleError`."""
+        if not isinstance(sys.exc_info()[1], (OSError, ValueError)):
             super().handleError(record)
 
 
@@ -218,7 +226,7 @@ def run_log(folder: Path, rank: int = 0) -> Iterator[None]:
 
     Ranks other than 0 have a file of their own, log_rank<rank>.txt, and no console.
     """
-    file = LogFile(log_path(folder, rank), encoding="utf-8")
+    file = LogFile(log_path(folder, rank))
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     others, level, propagate = log.handlers[:], log.level, log.propagate
     log.handlers, log.propagate = [file, *([ConsoleHandler()] if rank == 0 else [])], False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +46,12 @@ class SGD(OptimizerFactory):
         bias_lr_factor: float = 1.0,
         backbone_lr_factor: float = 1.0,
     ) -> None:
-        check_rates(lr=lr, weight_decay=weight_decay)
+        check_rates(
+            lr=lr, weight_decay=weight_decay, norm_weight_decay=norm_weight_decay, bias_weight_decay=bias_weight_decay,
+            bias_lr_factor=bias_lr_factor, backbone_lr_factor=backbone_lr_factor,
+        )  # fmt: skip
+        if nesterov and momentum == 0:
+            raise ValueError("nesterov: true needs a momentum above 0")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum: {momentum} is not in [0, 1)")
         self.momentum, self.nesterov = momentum, nesterov
@@ -80,7 +86,10 @@ class AdamW(OptimizerFactory):
         bias_lr_factor: float = 1.0,
         backbone_lr_factor: float = 1.0,
     ) -> None:
-        check_rates(lr=lr, weight_decay=weight_decay)
+        check_rates(
+            lr=lr, eps=eps, weight_decay=weight_decay, norm_weight_decay=norm_weight_decay,
+            bias_weight_decay=bias_weight_decay, bias_lr_factor=bias_lr_factor, backbone_lr_factor=backbone_lr_factor,
+        )  # fmt: skip
         if not all(0 <= b < 1 for b in betas):
             raise ValueError(f"betas: {tuple(betas)} are not in [0, 1)")
         self.betas, self.eps = (betas[0], betas[1]), eps
@@ -136,8 +145,8 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
             yield (f"{prefix}.{short}" if prefix else short), kind, parameter
 
 
-def check_rates(**values: float) -> None:
-    """Raises ValueError for a negative value."""
+def check_rates(**values: float | None) -> None:
+    """Raises ValueError for a negative or unbounded value."""
     for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"{name}: {value} is negative")
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{name}: {value} is negative or not finite")

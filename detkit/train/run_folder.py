@@ -8,15 +8,19 @@ import json
 import logging
 import os
 import platform
+import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from detkit import outputs
+from detkit.console import shown
+from detkit.outputs import Ledger, check_can_write, foreign_files, in_words
 
 log = logging.getLogger("detkit")
 
@@ -31,9 +35,18 @@ CURVES, PREDICTIONS, TENSORBOARD = "curves.png", "predictions.png", "tensorboard
 LOCK = ".lock"
 LOCK_SECONDS = 20.0
 """What the processes of a run that was killed have to end before the next one refuses to go on."""
-EVIDENCE = (METRICS, RESULT, "checkpoints")
-RUN_FILES = (CONFIG, ENVIRONMENT, METRICS, LOG, RESULT, CURVES, PREDICTIONS, TENSORBOARD, "checkpoints")
+CHECKPOINTS, BEST = "checkpoints", "best.pt"
+EVIDENCE = (METRICS, RESULT, CHECKPOINTS)
+WRITTEN_ONCE = (CONFIG, ENVIRONMENT, RESULT, CURVES, PREDICTIONS)
+GROWING = (METRICS, LOG)
 PER_RANK = ("log_rank*.txt", "profile_rank*.json")
+STEP_NAME = re.compile(r"step_\d{8,}\.pt")
+HALF_WRITTEN = re.compile(r"(step_\d{8,}|best)\.pt\.\d+\.tmp")
+EVENTS_NAME = re.compile(r"events\.out\.tfevents\..+")
+"""Names that detkit and TensorBoard give: a copy that somebody calls step_00000100_good.pt is none of them."""
+TRAILER = re.compile(rb"\ndetkit-sha256 ([0-9a-f]{64})\n")
+LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+METRICS_LINE = re.compile(rb'\{"step": \d+, ')
 
 
 @contextlib.contextmanager
@@ -48,9 +61,12 @@ def claimed(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool = False
     except ImportError:  # Windows
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    with in_words("--output", folder):
+        check_can_write("--output", folder)
+        folder.mkdir(parents=True, exist_ok=True)
     # lockf, not flock: a loader process that outlives its parent must not keep the lock.
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    with in_words("--output", folder / LOCK):
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         deadline, told = time.monotonic() + wait, False
         while True:
@@ -80,45 +96,150 @@ def claimed(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool = False
 
 
 def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Makes the run folder. A run that is already in it is resumed or overwritten only by request."""
-    if not (resume or overwrite):
-        refuse_occupied(folder)
-    if not resume:
-        per_rank = [path for pattern in PER_RANK for path in folder.glob(pattern)]
-        for path in [*(folder / name for name in RUN_FILES), *per_rank]:
+    """Makes the run folder. A run that is already in it is resumed or overwritten only by request.
+
+    Deletes only what an earlier run of detkit wrote. Raises ForeignFileError with the files that stand in the way.
+    """
+    ours = check_folder(folder, resume=resume, overwrite=overwrite)
+    with in_words("--output", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if resume:
+            Ledger(folder).adopt(path.name for path in ours if path.name in WRITTEN_ONCE)
+        else:
+            remove(folder, ours)
+
+
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
+    """The files of an earlier run in the folder; an error where a run can't be written. Changes nothing."""
+    with in_words("--output", folder):
+        check_can_write("--output", folder)
+        if not (resume or overwrite):
+            refuse_occupied(folder)
+        ours, foreign = run_files(folder)
+    if resume:
+        foreign = [path for path in foreign if path.name != CONFIG]  # edited to be resumed: it stays as it is
+    if foreign:
+        raise foreign_files("--output", foreign)
+    return ours
+
+
+def remove(folder: Path, files: Sequence[Path]) -> None:
+    """Deletes files of a run, and its folders where nothing else is in them."""
+    for path in files:
+        path.unlink(missing_ok=True)
+    Ledger(folder).forget([path.relative_to(folder) for path in files])
+    for name in (TENSORBOARD, CHECKPOINTS):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            (folder / name).rmdir()
+
+
+def run_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """What stands under the names of a run's files: written by detkit, and not.
+
+    What is written once is known by the folder's ledger, and in a folder from before there was one by its content;
+    what grows, by its first line; checkpoints and event files by their names.
+    """
+    ledger = Ledger(folder)
+    old = CONFIG not in ledger and looks_like_a_run(folder)
+    ours: list[Path] = []
+    foreign: list[Path] = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name in (TENSORBOARD, CHECKPOINTS):
             if path.is_dir():
-                shutil.rmtree(path)
+                inside = sorted(path.iterdir())
+                ours += [p for p in inside if is_own_name(p)]
+                foreign += [p for p in inside if p.name == BEST and not is_own_name(p)]
             else:
-                path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+                foreign.append(path)
+        elif path.name in WRITTEN_ONCE or path.name in GROWING or any(path.match(p) for p in PER_RANK):
+            own = path.is_file() and (ledger.owns(path.name) or grew_here(path) or (old and written_here(path)))
+            (ours if own else foreign).append(path)
+    return ours, foreign
+
+
+def is_own_name(path: Path) -> bool:
+    """Whether a file among the checkpoints or events has a name that detkit or TensorBoard gives."""
+    if path.is_dir():
+        return False
+    if path.name == BEST:
+        return TRAILER.search(tail(path)) is not None
+    names = (STEP_NAME, HALF_WRITTEN) if path.parent.name == CHECKPOINTS else (EVENTS_NAME,)
+    return any(name.fullmatch(path.name) for name in names)
+
+
+def tail(path: Path, length: int = 200) -> bytes:
+    """The last bytes of a file."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - length))
+        return file.read()
+
+
+def grew_here(path: Path) -> bool:
+    """Whether the first line of a log, of metrics or of a profile is one that detkit writes, or there is none."""
+    with path.open("rb") as file:
+        first = file.readline(4096)
+    if path.suffix == ".txt":
+        return not first or LOG_LINE.match(first) is not None
+    if path.name == METRICS:
+        return not first or METRICS_LINE.match(first) is not None
+    return path.match("profile_rank*.json") and b"schemaVersion" in path.read_bytes()[:4096]
+
+
+def looks_like_a_run(folder: Path) -> bool:
+    """Whether an environment or a result in the folder names the detkit that wrote it."""
+    for name in (ENVIRONMENT, RESULT):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            if "detkit" in json.loads((folder / name).read_text(encoding="utf-8"))["versions"]:
+                return True
+    return False
+
+
+def written_here(path: Path) -> bool:
+    """Whether a file of a run from before there were ledgers is as detkit writes it."""
+    if path.suffix == ".png":
+        return True
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.name != CONFIG:
+            return "detkit" in json.loads(text)["versions"]
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_yaml(OmegaConf.create(text)) == text  # a person's has comments, or an order of its own
+    except Exception:
+        return False
 
 
 def refuse_occupied(folder: Path) -> None:
     """Raises ValueError if a run is in the folder, with what can be done about it."""
     occupied = [name for name in EVIDENCE if (folder / name).exists()]
-    if occupied:
-        any_saved = next((folder / "checkpoints").glob("step_*.pt"), None) is not None
-        on = "go on with it by --resume, " if any_saved else "it has no checkpoint to go on from; "
+    ours, foreign = run_files(folder)
+    if occupied and not foreign:
+        any_saved = any(STEP_NAME.fullmatch(path.name) for path in ours)
+        on = "resume it by --resume, " if any_saved else "it has no checkpoint to resume from; "
         raise ValueError(
-            f"{folder} holds a run already ({', '.join(occupied)}): {on}"
+            f"{shown(folder)} holds a run already ({', '.join(occupied)}): {on}"
             f"replace it by --overwrite, or choose another folder by --output"
         )
 
 
 def write_text(path: Path, text: str) -> None:
-    """In place all at once: a run that is killed or finds the disk full leaves what was there."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    """UTF-8, in place all at once, and into the folder's ledger: a run that is killed or finds the disk full leaves
+    what was there."""
+    outputs.write_text(path, text, ledger=Ledger(path.parent))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Readable JSON, in place all at once."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_own(path: Path, text: str) -> bool:
+    """Writes a text unless a person changed what detkit wrote there; says whether it did."""
+    ours, _ = run_files(path.parent)
+    if os.path.lexists(path) and path not in ours:
+        return False
+    write_text(path, text)
+    return True
 
 
 def environment() -> dict[str, Any]:
@@ -160,7 +281,7 @@ def cpu_name() -> str:
     """The processor as the system calls it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -174,7 +295,8 @@ def git_revision(folder: Path) -> str | None:
             done = subprocess.run(
                 ["git", "-C", str(folder), *arguments],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=20,
                 check=False,
             )

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from detkit.data.loader import SampleError
 from detkit.structures import ClassMap
-from detkit.train.checkpoint import BEST, FOLDER, Checkpoint, remove_old, save_checkpoint, step_path
+from detkit.train.checkpoint import Checkpoint, remove_old, save_checkpoint, step_path
 from detkit.train.hooks import Hook, StepReport
 from detkit.train.metrics import Recorder
 from detkit.train.parallel import share_buffers
+from detkit.train.run_folder import BEST, CHECKPOINTS
 from detkit.train.sharded import gathered, load_whole, load_whole_optimizer, whole
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Checkpoints(Hook):
             self.best_ap = ap
             checkpoint = self.capture(trainer) if trainer.rank == 0 or trainer.sharded else None
             if trainer.rank == 0 and checkpoint is not None:
-                save_checkpoint(self.folder / FOLDER / BEST, checkpoint)
+                save_checkpoint(self.folder / CHECKPOINTS / BEST, checkpoint)
 
     def capture(self, trainer: Trainer) -> Checkpoint:
         """Weights and counters as they are now."""

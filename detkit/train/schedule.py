@@ -8,7 +8,20 @@ from detkit.registry import SCHEDULES
 
 
 class Schedule:
-    """Says by what the optimizer's learning rates are multiplied."""
+    """Says by what the optimizer's learning rates are multiplied.
+
+    warmup: steps of the warm-up and the factor that it begins with, where there is one.
+    """
+
+    warmup: tuple[int, float] = (0, 1.0)
+
+    def check_length(self, total: int) -> None:
+        """Raises ValueError if the schedule makes no sense for a training of so many steps."""
+        if self.warmup[0] > total:
+            raise ValueError(
+                f"schedule.warmup_iterations: {self.warmup[0]} is more than train.iterations: {total}, so the learning "
+                f"rate would never reach optimizer.lr: take schedule.warmup_iterations={total // 10}, or train longer"
+            )
 
     def factor(self, step: int, total: int) -> float:
         """The factor for step `step`, counted from 0, of `total`."""
@@ -44,7 +57,7 @@ class MultiStep(Schedule):
     ) -> None:
         self.milestones = [2 / 3, 8 / 9] if milestones is None else list(milestones)
         for m in self.milestones:
-            if m <= 0 or (m > 1 and m != int(m)):
+            if not 0 < m < math.inf or (m > 1 and m != int(m)):
                 raise ValueError(f"milestones: {m} is neither a fraction between 0 and 1 nor a whole step")
         if self.milestones != sorted(self.milestones):
             raise ValueError(f"milestones: {self.milestones} are not in rising order")

@@ -16,6 +16,7 @@ import torch
 
 from detkit.anchors.reach import warn_of_misfits
 from detkit.config import Config
+from detkit.console import guard_of, say
 from detkit.data.audit import warn_of_lost_objects
 from detkit.data.build import SPLITS, build_datasets, build_transforms, open_images, warn_of_shared_images
 from detkit.data.datasets.base import DetectionDataset
@@ -33,10 +34,12 @@ from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
 from detkit.fingerprint import digest
 from detkit.losses.base import Normalizer
+from detkit.outputs import Ledger, lack_of_space
 from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
 from detkit.structures import Batch, ClassMap, Detections
 from detkit.train.checkpoint import as_full_disk, load_checkpoint, saved_steps, step_path
 from detkit.train.meaning import differences
+from detkit.train.memory import as_out_of_memory, check_fits
 from detkit.train.metrics import Recorder, log_path, run_log
 from detkit.train.options import TrainOptions
 from detkit.train.parallel import warn_of_the_split
@@ -51,13 +54,13 @@ from detkit.train.run_folder import (
     PREDICTIONS,
     RESULT,
     TENSORBOARD,
+    check_folder,
     claimed,
     environment,
     peak_memory_mb,
     prepare_folder,
-    refuse_occupied,
     write_json,
-    write_text,
+    write_own,
 )
 from detkit.train.run_hooks import BeforeEvaluation, Checkpoints, Evaluation, TimeLimit, stop_on_signals
 from detkit.train.sharded import gathered
@@ -75,7 +78,7 @@ FAILED_EVALUATION = 1
 DIVERGED = NonFiniteLossError.exit_code
 
 
-def train(config: Config, folder: Path, *, resume: bool = False, init_from: str | None = None,
+def train(config: Config, folder: str | Path, *, resume: bool = False, init_from: str | Path | None = None,
           overwrite: bool = False, meeting: Meeting | None = None,
           profile: int | None = None, allow: Sequence[str] = ()) -> int:  # fmt: skip
     """Runs a whole training in `folder`; returns the exit code of `detkit train`.
@@ -83,7 +86,8 @@ def train(config: Config, folder: Path, *, resume: bool = False, init_from: str 
     meeting: the processes of the run, of which this is one; alone without it. profile: steps to record
     a trace of. allow: what may have changed at a resume: `code`.
     """
-    meeting = meeting or Meeting(Place())
+    folder, meeting = Path(folder), meeting or Meeting(Place())
+    init_from = None if init_from is None else str(init_from)
     check_batch(config, meeting)
     if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
@@ -97,33 +101,35 @@ def train(config: Config, folder: Path, *, resume: bool = False, init_from: str 
             allow = [*allow, "native"]
 
         def prepare() -> None:
-            if not (resume or overwrite):
-                refuse_occupied(folder)  # at once, not after a wait for the lock
+            check_folder(folder, resume=resume, overwrite=overwrite)  # at once, not after a wait for the lock
             kept.enter_context(claimed(folder, restarted=restarted))
             prepare_folder(folder, resume=resume, overwrite=overwrite)
 
-        meeting.first(prepare)
-        meeting.mark_started()
-        folder.mkdir(parents=True, exist_ok=True)  # the disk may be another machine's own
-        with run_log(folder, meeting.place.rank):
-            try:
-                session = Session(
-                    config, folder, resume=resume, init_weights=None if resume else init_from, meeting=meeting,
-                    device=device, profile=profile, allow=allow,
-                )  # fmt: skip
-                session.network = lines
-                return session.run()
-            except NonFiniteLossError as error:
-                log.error("%s", error, extra={"only_file": meeting.place.is_worker})
-                if meeting.place.is_worker:  # told once, by who started the workers, on every machine
-                    raise
-                return DIVERGED
-            except (ValueError, OSError, RuntimeError) as error:
-                known = explain_death(error) or as_full_disk(error, folder)
-                log.error("%s", known or error, extra={"only_file": True})
-                if known is None:
-                    raise
-                raise known from error
+        try:
+            meeting.first(prepare)
+            meeting.mark_started()
+            folder.mkdir(parents=True, exist_ok=True)  # the disk may be another machine's own
+            kept.enter_context(run_log(folder, meeting.place.rank))
+        except OSError as error:
+            raise as_full_disk(error, folder) or error from error
+        try:
+            session = Session(
+                config, folder, resume=resume, init_weights=None if resume else init_from, meeting=meeting,
+                device=device, profile=profile, allow=allow,
+            )  # fmt: skip
+            session.network = lines
+            return session.run()
+        except NonFiniteLossError as error:
+            log.error("%s", error, extra={"only_file": meeting.place.is_worker})
+            if meeting.place.is_worker:  # told once, by who started the workers, on every machine
+                raise
+            return DIVERGED
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            known = explain_death(error) or as_full_disk(error, folder) or as_out_of_memory(error, config, device)
+            log.error("%s", known or error, extra={"only_file": True})
+            if known is None:
+                raise
+            raise known from error
 
 
 def after_restart(meeting: Meeting, folder: Path, *, resume: bool, overwrite: bool) -> tuple[bool, bool]:
@@ -153,7 +159,7 @@ def check(config: Config, meeting: Meeting) -> int:
         lines |= check_data(meeting, data_hashes(*open_data_sets(config, meeting)))
         if meeting.place.rank == 0:
             lines["ready"] = f"{meeting.place.world_size} processes"
-            print(format_lines(lines), flush=True)
+            say(format_lines(lines))
     return 0
 
 
@@ -200,6 +206,8 @@ class Session:
             else None
         )
 
+        if saved is None:
+            config.check_length()
         seed_everything(config.seed)
         self.detector = build_detector(config, len(self.classes))
         if init_weights is not None:
@@ -264,7 +272,8 @@ class Session:
             log.info("%s is finished: nothing to resume", self.folder)
             return 0
         if self.rank == 0:
-            write_text(self.folder / CONFIG, self.config.to_yaml())
+            if not write_own(self.folder / CONFIG, self.config.to_yaml()):
+                log.warning("%s was changed since detkit wrote it: it stays as it is", self.folder / CONFIG)
             write_json(self.folder / ENVIRONMENT, with_starts(self.environment, [*self.earlier, self.start]))
             log.info("%s", self.header())
             for sentence in self.start.changed:
@@ -281,6 +290,7 @@ class Session:
                 self.detector, self.train_set, self.transforms("train"), self.loader_options,
                 seed=self.config.seed, config=self.config.name,
             )  # fmt: skip
+        check_fits(self)
         try:
             with stop_on_signals(self.trainer), self.watchdog():
                 self.trainer.run()
@@ -294,7 +304,7 @@ class Session:
                 self.recorder.close()
         if self.trainer.interrupted:
             log.warning(
-                "%s: stopped after step %d of %d; %s is written, go on with --resume",
+                "%s: stopped after step %d of %d; %s is written, resume with --resume",
                 self.trainer.stop, self.trainer.step, self.options.iterations, self.trainer.last_checkpoint,
             )  # fmt: skip
             return 128 + self.trainer.signal
@@ -320,7 +330,7 @@ class Session:
             self.val_set,
             self.trainer.pulse.through(self.val_loader),
             self.config.options("evaluator"),
-            progress=sys.stderr.isatty(),
+            progress=guard_of(sys.stderr).isatty(),
         )
 
     def watchdog(self) -> Watchdog:
@@ -384,10 +394,10 @@ class Session:
         return f"{rate:g} = {rate / factor:g} x {rule}"
 
     def finish(self) -> None:
-        """result.json, then the table, curves, pictures, and what to do next."""
+        """result.json, and only then table, pictures, and what to do next."""
         trainer, result = self.trainer, self.evaluation.result
         assert result is not None
-        content = {**to_json(result), **self.facts()}
+        content: dict[str, Any] = {**to_json(result), **self.facts()}
         write_json(self.folder / RESULT, content)
         log.info("%s", format_table(result))
         self.draw()
@@ -414,17 +424,18 @@ class Session:
         }
 
     def draw(self) -> None:
-        """Curves and pictures; the result stands without them, so a warning says what failed."""
+        """Curves, and what the detector finds in some images. Where that fails, the run still has its result."""
         from detkit.visualize import picture_grid, plot_curves
 
+        ledger = Ledger(self.folder)
         try:
-            plot_curves(self.folder / METRICS, self.folder / CURVES, title=self.folder.name)
+            plot_curves(self.folder / METRICS, self.folder / CURVES, title=self.folder.name, ledger=ledger)
             rows = predicted_rows(self.trainer.model, self.val_loader, self.device)
-            picture_grid(rows, self.classes, self.folder / PREDICTIONS, title=self.folder.name)
-        except (ValueError, OSError, RuntimeError) as error:
-            if as_full_disk(error, self.folder):
+            picture_grid(rows, self.classes, self.folder / PREDICTIONS, title=self.folder.name, ledger=ledger)
+        except Exception as error:
+            if lack_of_space(error) is not None:
                 raise
-            log.warning("the curves or pictures could not be drawn: %s", error)
+            log.warning("%s or %s could not be drawn: %s: %s", CURVES, PREDICTIONS, type(error).__name__, error)
 
     def note_failed_evaluation(self) -> None:
         """result.json of a training that is done, whose evaluation failed; says how to complete it."""
@@ -468,6 +479,9 @@ def set_up_torch(options: TrainOptions, place: Place | None = None) -> torch.dev
     """Threads, determinism, and the device of this process."""
     place = place or Place()
     if options.threads is not None:
+        most = max(64, 8 * usable_cores())
+        if options.threads > most:
+            raise ValueError(f"train.threads: {options.threads} threads on {usable_cores()} cores: at most {most}")
         torch.set_num_threads(options.threads)
     elif place.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         # srun may have bound the process to cores of its own already; usable_cores then counts just these.
@@ -508,14 +522,15 @@ def predicted_rows(model: Any, loader: Any, device: torch.device) -> list[tuple[
 
 
 def what_next(folder: Path, options: TrainOptions) -> str:
-    """Words for the person at the terminal."""
+    """Words for the person at the terminal; commands can be pasted as they are."""
+    place, longer = shlex.quote(str(folder)), shlex.quote(f"{folder}-longer")
     lines = [
         f"look at      {folder / PREDICTIONS} and {folder / CURVES}",
-        f"evaluate     detkit eval {folder}",
-        f"predict      detkit predict {folder} IMAGE_OR_FOLDER",
-        "longer, new  detkit train CONFIG train.iterations="
-        f"{2 * options.iterations} --init-from {folder} --output {folder}-longer",
+        f"evaluate     detkit eval {place}",
+        f"predict      detkit predict {place} IMAGE_OR_FOLDER",
+        f"longer, new  detkit train CONFIG train.iterations={2 * options.iterations} --init-from {place} "
+        f"--output {longer}",
     ]
     if options.tensorboard:
-        lines.append(f"curves live  tensorboard --logdir {folder / TENSORBOARD}")
+        lines.append(f"curves live  tensorboard --logdir {shlex.quote(str(folder / TENSORBOARD))}")
     return "what to try next\n" + "\n".join(f"  {line}" for line in lines)

@@ -59,7 +59,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def speed_of_run(metrics: Path) -> dict[str, Any]:
     """Figures of a whole run from its metrics.jsonl, resumed or not; warm-up left out where there are more steps."""
-    rows = [row for row in map(json.loads, metrics.read_text().splitlines()) if "seconds" in row]
+    rows = [row for row in map(json.loads, metrics.read_text(encoding="utf-8").splitlines()) if "seconds" in row]
     rows = rows[WARM_UP:] or rows
     speed = measure(
         [row["seconds"] for row in rows], [row["data_seconds"] for row in rows], [row["images"] for row in rows]

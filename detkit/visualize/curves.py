@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
+from detkit import outputs
+from detkit.console import shown
 from detkit.visualize.draw import class_color
 
 
@@ -18,7 +22,7 @@ def read_metrics(path: str | Path) -> tuple[list[dict[str, Any]], list[dict[str,
     path = Path(path)
     train: dict[int, dict[str, Any]] = {}
     evals: dict[int, dict[str, Any]] = {}
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
@@ -35,8 +39,13 @@ def read_metrics(path: str | Path) -> tuple[list[dict[str, Any]], list[dict[str,
     return [train[s] for s in sorted(train)], [evals[s] for s in sorted(evals)]
 
 
-def plot_curves(metrics: str | Path, path: str | Path, *, title: str = "") -> Path:
-    """Loss terms, learning rate and AP over steps, from metrics.jsonl, as one PNG."""
+def plot_curves(
+    metrics: str | Path, path: str | Path, *, title: str = "", ledger: outputs.Ledger | None = None
+) -> Path:
+    """Loss terms, learning rate and AP over steps, from metrics.jsonl, as one PNG.
+
+    ledger: of the folder, if it has one.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -50,17 +59,20 @@ def plot_curves(metrics: str | Path, path: str | Path, *, title: str = "") -> Pa
     _plot_losses(loss_axes, train)
     _plot_lr(lr_axes, train)
     _plot_ap(ap_axes, evals)
-    last = max([line["step"] for line in (*train, *evals)])
+    last = max(line["step"] for line in (*train, *evals))
     for axes in (loss_axes, lr_axes, ap_axes):
         axes.set_xlim(0, last * 1.02)
         axes.set_xlabel("step")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     if title:
-        figure.suptitle(title, fontsize=13)
-    path = Path(path)
+        figure.suptitle(shown(title), fontsize=13, parse_math=False)
+    path, png = Path(path), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands there; one needs no list
+        figure.savefig(png, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    outputs.write_bytes(path, png.getvalue(), ledger=ledger)
     return path
 
 

@@ -6,6 +6,7 @@ import colorsys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detkit.console import shown
 from detkit.structures import ClassMap, Detections, Targets
 
 if TYPE_CHECKING:
@@ -93,9 +94,9 @@ def _entries(found: Detections | Targets, classes: ClassMap, min_score: float) -
     """Box, label and text of everything that is to be drawn."""
     boxes, labels = found.boxes.tolist(), found.labels.tolist()
     if isinstance(found, Targets):
-        return [(box, k, classes.names[k]) for box, k in zip(boxes, labels, strict=True)]
+        return [(box, k, shown(classes.names[k])) for box, k in zip(boxes, labels, strict=True)]
     return [
-        (box, k, f"{classes.names[k]} {score:.2f}")
+        (box, k, f"{shown(classes.names[k])} {score:.2f}")
         for box, k, score in zip(boxes, labels, found.scores.tolist(), strict=True)
         if score >= min_score
     ]

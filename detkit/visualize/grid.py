@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detkit import outputs
+from detkit.console import shown
 from detkit.structures import ClassMap, Detections, Targets
 from detkit.visualize.draw import INK, MUTED, PAPER, class_color, draw_detections, find_font
 
@@ -23,10 +26,12 @@ def picture_grid(
     columns: int = 2,
     tile: int = 400,
     title: str = "",
+    ledger: outputs.Ledger | None = None,
 ) -> Path:
     """Ground truth beside prediction, for each (image, targets, detections), as one PNG.
 
     Boxes in pixels of the image. columns: pairs side by side. tile: pixels of one picture's longer side.
+    ledger: of the folder, if it has one.
     """
     from PIL import Image, ImageDraw
 
@@ -57,7 +62,7 @@ def picture_grid(
     draw = ImageDraw.Draw(sheet)
     y = margin
     if title:
-        draw.text((margin, y - 4), title, fill=INK, font=title_font)
+        draw.text((margin, y - 4), shown(title), fill=INK, font=title_font)
         y += 38
     _draw_legend(draw, legend, (margin, y), legend_font)
     for c in range(columns):
@@ -69,8 +74,10 @@ def picture_grid(
         for k, picture in enumerate(pair):
             sheet.paste(picture, (x + k * (width + gap), top + (n // columns) * (height + 14)))
     path = Path(path)
+    png = io.BytesIO()
+    sheet.save(png, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    outputs.write_bytes(path, png.getvalue(), ledger=ledger)
     return path
 
 
@@ -78,7 +85,7 @@ def _legend_rows(classes: ClassMap, font: FreeTypeFont | ImageFont, width: int) 
     """Rows of (x, label, name), broken to `width`; beyond 20 classes a legend helps nobody."""
     rows: list[list[tuple[int, int, str]]] = [[]]
     x = 0
-    for label, name in enumerate(classes.names[:20]):
+    for label, name in enumerate(map(shown, classes.names[:20])):
         wide = 18 + round(font.getlength(name)) + 18
         if x + wide > width and rows[-1]:
             rows.append([])

@@ -129,7 +129,12 @@ def test_the_two_configs_differ_in_backbone_and_neck_alone() -> None:
 
 
 def test_two_steps_of_training(tmp_path: Path) -> None:
-    short = ["train.iterations=2", "data.loader.batch_size=2", "data.loader.num_workers=0"]
+    short = [
+        "train.iterations=2",
+        "schedule.warmup_iterations=0",
+        "data.loader.batch_size=2",
+        "data.loader.num_workers=0",
+    ]
     short += ["data.train.dataset.num_images=4", "data.val.dataset.num_images=2"]
     assert train(load_config(FOLDER / "config.yaml", short), tmp_path / "run") == 0
     assert json.loads((tmp_path / "run/result.json").read_text())

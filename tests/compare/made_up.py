@@ -21,7 +21,8 @@ CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
 SHORT = [
     "data.val.dataset.num_images=12", "data.train.dataset.num_images=8", "data.val.dataset.size=96",
-    "data.train.dataset.size=96", "train.iterations=2", "train.eval_every=0", "data.loader.num_workers=0",
+    "data.train.dataset.size=96", "train.iterations=2", "schedule.warmup_iterations=1", "train.eval_every=0",
+    "data.loader.num_workers=0",
     "data.loader.batch_size=2", "neck.channels=16", "head.num_convs=1", "train.tensorboard=false",
 ]  # fmt: skip
 WEIGHTS = {"head.class_out.bias": [[9], "x"], "backbone.stem.weight": [[3], "a"]}

@@ -1,12 +1,23 @@
 """Variants out of files and grids, and a plan that may grow but not change."""
 
 import json
+import re
 
 import pytest
 import yaml
 
-from detkit.compare.plan import check_variants, make_plan, parse_grid, read_plan, save_plan, variant_file, variant_name
+from detkit.compare.plan import (
+    check_output,
+    check_variants,
+    make_plan,
+    parse_grid,
+    read_plan,
+    save_plan,
+    variant_file,
+    variant_name,
+)
 from detkit.compare.run import describe
+from detkit.outputs import LEDGER
 
 CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
@@ -50,7 +61,7 @@ def test_values_with_commas_inside_brackets_stay_whole():
 
 
 def test_overrides_hold_for_all():
-    plan = make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=7"])
+    plan = make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=7", "schedule.warmup_iterations=0"])
     assert {v.config.require("train.iterations") for v in (*plan.variants, plan.variants[0])} == {7}
     assert plan.base.require("train.iterations") == 7
 
@@ -106,9 +117,21 @@ def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp
     changed = r"(?s)laid over another config.*train\.iterations: 1500 in the bench, 9 now"
     with pytest.raises(ValueError, match=changed):
         # No name in common: its runs would be compared with none of theirs.
-        save_plan(make_plan(CONFIG, ["configs/losses/ghm.yaml", BCE], overrides=["train.iterations=9"]), tmp_path, "")
+        save_plan(
+            make_plan(
+                CONFIG,
+                ["configs/losses/ghm.yaml", BCE],
+                overrides=["train.iterations=9", "schedule.warmup_iterations=0"],
+            ),
+            tmp_path,
+            "",
+        )
     with pytest.raises(ValueError, match=changed):
-        save_plan(make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9"]), tmp_path, "")
+        save_plan(
+            make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9", "schedule.warmup_iterations=0"]),
+            tmp_path,
+            "",
+        )
     assert (tmp_path / "plan.json").read_text() == before
     # Left out for a while, then there again: its runs are still those of its old config.
     save_plan(make_plan(CONFIG, [BCE, "configs/losses/ghm.yaml"], seeds=[0]), tmp_path, "")
@@ -121,7 +144,12 @@ def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp
 def test_a_dry_run_refuses_what_the_runs_refuse(tmp_path):
     save_plan(make_plan(CONFIG, [FOCAL, BCE]), tmp_path, "")
     with pytest.raises(ValueError, match="laid over another config"):
-        describe(make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9"]), tmp_path, jobs=1, tune=["lr"])
+        describe(
+            make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9", "schedule.warmup_iterations=0"]),
+            tmp_path,
+            jobs=1,
+            tune=["lr"],
+        )
 
 
 def test_names_in_any_script_stay_apart():
@@ -142,3 +170,27 @@ def test_a_folder_without_a_bench_and_a_broken_plan(tmp_path):
 def test_one_variant_is_no_comparison():
     with pytest.raises(ValueError, match="nothing to compare"):
         check_variants([])
+
+
+def test_a_bench_is_not_written_over_files_that_detkit_did_not_write(tmp_path):
+    plan = make_plan(CONFIG, [], grids=["losses.classification.gamma=1,2"], seeds=[0])
+    for name in ("plan.json", "variants/gamma1.yaml", "results.json"):
+        folder = tmp_path / name.replace("/", "-")
+        (folder / "variants").mkdir(parents=True)
+        (folder / name).write_text("mine")
+        with pytest.raises(ValueError, match=rf"{re.escape(name)}|not JSON|Expecting"):
+            check_output(plan, folder, "results.json")
+        assert (folder / name).read_text() == "mine"
+    save_plan(plan, tmp_path / "bench", "detkit compare")
+    check_output(plan, tmp_path / "bench", "results.json")
+    (tmp_path / "bench/variants/gamma1.yaml").write_text("# mine")
+    with pytest.raises(ValueError, match=r"gamma1\.yaml"):
+        check_output(plan, tmp_path / "bench")
+
+
+def test_a_bench_from_before_there_were_ledgers_is_known(tmp_path):
+    plan = make_plan(CONFIG, [], grids=["losses.classification.gamma=1,2"], seeds=[0])
+    save_plan(plan, tmp_path, "detkit compare")
+    for folder in (tmp_path, tmp_path / "variants"):
+        (folder / LEDGER).unlink()
+    check_output(plan, tmp_path)

@@ -11,6 +11,7 @@ from detkit.compare.cell import CELL, hold_out
 from detkit.compare.plan import make_plan
 from detkit.compare.tune import RESULT, best, candidates, compared_loss, tuned
 from detkit.data.datasets.shapes import ShapesDataset
+from detkit.train.run_folder import write_json
 
 CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
@@ -49,7 +50,7 @@ def test_the_best_is_chosen_kept_and_not_run_again(tmp_path):
             if "lr_x1" in job.name:
                 (job.folder / CELL).write_text("{}")
             else:
-                (job.folder / RESULT).write_text(json.dumps({"ap": ap}))
+                write_json(job.folder / RESULT, {"ap": ap})
             finished(job, 3 if "lr_x1" in job.name else 0)
 
     rate = plan.base.require("optimizer.lr")

@@ -81,7 +81,7 @@ def main(rank: int, store: str, out: str) -> None:
             found[f"{slot}-{name}"] = ""
         except Exception as error:  # the other parts are to be tried all the same
             found[f"{slot}-{name}"] = f"{type(error).__name__}: {error}"
-    Path(out).write_text(json.dumps(found))
+    Path(out).write_text(json.dumps(found), encoding="utf-8")
     torch.distributed.destroy_process_group()
 
 

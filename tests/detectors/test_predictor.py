@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -259,3 +260,113 @@ def test_the_anchor_cache_keeps_the_newest_shapes_and_gives_the_same_tensors_aga
     assert detector._anchors_for(levels[-1], (64, 64), cpu)[0] is kept[-1]
     assert detector._anchors_for(levels[0], (64, 64), cpu)[0] is not kept[0]
     assert len(detector._anchor_cache) == ANCHOR_CACHE
+
+
+def image_folder(folder, pictures, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(pictures[0].read_bytes())
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_photo_is_never_drawn_over(checkpoint, pictures, tmp_path, capsys):
+    photos = image_folder(tmp_path / "photos", pictures, "a.png", "b.png")
+    (tmp_path / "link").symlink_to(photos)
+    before = contents(photos)
+    for output in (photos, tmp_path / "link", photos / "../photos"):
+        assert main(["predict", str(checkpoint), str(photos), "--output", str(output)]) == 2
+        assert "a.png, which is read: choose another place" in capsys.readouterr().err
+    hard = tmp_path / "hard"
+    hard.mkdir()
+    (hard / "a.png").hardlink_to(photos / "a.png")
+    assert main(["predict", str(checkpoint), str(photos), "--output", str(hard)]) == 2
+    assert contents(photos) == before
+    # Beside the photos, under other names, there is room; and what was drawn is no photo to the next run.
+    jpegs = image_folder(tmp_path / "jpegs", pictures, "c.jpg")
+    for _ in range(2):
+        assert main(["predict", str(checkpoint), str(jpegs), "--output", str(jpegs)]) == 0
+    assert "left out: 1 files in" in capsys.readouterr().out
+    assert [i["file_name"] for i in json.loads((jpegs / "images.json").read_text())] == [str(jpegs / "c.jpg")]
+
+
+@pytest.mark.parametrize("name", ["a.png", "predictions.json", "images.json"])
+def test_a_file_of_a_person_in_the_output_folder_stays(name, checkpoint, pictures, tmp_path, capsys):
+    photos, out = image_folder(tmp_path / "photos", pictures, "a.jpg"), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    assert main(["predict", str(checkpoint), str(photos), "--output", str(out)]) == 2
+    assert f"--output: detkit did not write {out / name}" in capsys.readouterr().err
+    assert contents(out) == {name: b"mine"}
+    (out / name).unlink()
+    for _ in range(2):
+        assert main(["predict", str(checkpoint), str(photos), "--output", str(out)]) == 0
+    (out / name).write_text("changed since")
+    assert main(["predict", str(checkpoint), str(photos), "--output", str(out)]) == 2
+    assert (out / name).read_text() == "changed since"
+
+
+def test_the_folder_of_a_run_is_no_place_for_drawings(checkpoint, pictures, tmp_path, capsys):
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    assert main(["predict", str(checkpoint), str(pictures[0]), "--output", str(tmp_path / "run")]) == 2
+    assert "is the folder of a run or a bench (checkpoints)" in capsys.readouterr().err
+
+
+def test_no_name_of_a_file_ends_it(checkpoint, pictures, tmp_path, capsys):
+    names = ["a\n\x1b[2J.png", "x" * 251 + ".png", os.fsdecode(b"b\xdf.png"), "A\n\x1b[2j.png"]
+    photos = image_folder(tmp_path / "photos", pictures, *names)
+    out = tmp_path / "out"
+    assert main(["predict", str(checkpoint), str(photos), "--output", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert r"a\n\x1b[2J.png: " in told
+    assert r"b\xdf.png: " in told
+    assert "\x1b" not in told
+    images = json.loads((out / "images.json").read_bytes().decode("ascii"))
+    assert sorted(len(image) for image in images) == [4, 4, 4, 5]
+    (odd,) = [image for image in images if "file_name_hex" in image]
+    assert bytes.fromhex(odd["file_name_hex"]) == os.fsencode(photos / os.fsdecode(b"b\xdf.png"))
+    assert len(list(out.glob("*.png"))) == 4
+
+
+def test_what_was_found_before_an_interrupt_is_written(checkpoint, pictures, tmp_path, monkeypatch):
+    from detkit.detectors import predict_cli
+
+    def interrupted(self, name, image, found):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict_cli.Results, "draw", interrupted)
+    out = tmp_path / "out"
+    assert main(["predict", str(checkpoint), *map(str, pictures), "--output", str(out), "--batch", "1"]) == 130
+    assert len(json.loads((out / "images.json").read_text())) == 1
+    assert (out / "predictions.json").exists()
+
+
+def test_a_drawing_that_can_t_be_written_loses_no_result(checkpoint, pictures, tmp_path, monkeypatch, capsys):
+    from detkit.detectors import predict_cli
+
+    write = predict_cli.write_bytes
+
+    def fail_once(path, content, *, ledger=None):
+        if path.name == "1.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        write(path, content, ledger=ledger)
+
+    monkeypatch.setattr(predict_cli, "write_bytes", fail_once)
+    out = tmp_path / "out"
+    assert main(["predict", str(checkpoint), *map(str, pictures), "--output", str(out)]) == 1
+    assert len(json.loads((out / "images.json").read_text())) == 3
+    assert "error: 1 of 3 drawings could not be written" in capsys.readouterr().err
+
+
+def test_senseless_options_are_named(checkpoint, pictures, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for more, text in (
+        (["--batch", "0"], "--batch 0: at least 1 image"), (["--score", "nan"], "--score nan is not in [0, 1)"),
+        (["--device", "gpu"], "--device: 'gpu' is none of auto, cpu"),
+        (["--output", str(tmp_path / "file")], "is a file, not a folder: choose another place"),
+    ):  # fmt: skip
+        assert main(["predict", str(checkpoint), str(pictures[0]), "--output", str(tmp_path / "out"), *more]) == 2
+        assert text in capsys.readouterr().err

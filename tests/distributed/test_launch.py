@@ -65,7 +65,11 @@ def test_workers_get_the_command_without_what_launches() -> None:
     # Every flag of the verb is either passed on or one that launches: a new one can't be forgotten here.
     flags = {action.dest for action in parser._actions} - {"help", "config", "overrides"}
     launching = {"procs", "nodes", "node_rank", "rdzv", "max_restarts", "local_addr"}
-    source = Path(sys.modules["detkit.train.cli"].__file__ or "").read_text().partition("def worker_words")[2]
+    source = (
+        Path(sys.modules["detkit.train.cli"].__file__ or "")
+        .read_text(encoding="utf-8")
+        .partition("def worker_words")[2]
+    )
     assert all(re.search(rf"\b{flag}\b", source.partition("\n\n\n")[0]) for flag in flags - launching)
 
 

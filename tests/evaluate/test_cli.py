@@ -180,9 +180,26 @@ def test_written_detections_give_pycocotools_the_same_ap(
         run.accumulate()
         run.summarize()
     assert main([*arguments, "--detections", str(tmp_path / "truth.json")]) == 2
-    assert "truth.json is there already; name a new file" in capsys.readouterr().err
+    assert "truth.json is there already" in capsys.readouterr().err
     assert main([*arguments, "--detections", str(found.with_name("x")), "--self-test"]) == 2
     content = json.loads(out.read_text())
     assert run.stats[8] > 0  # the recall at 100 detections, so that something was matched
     assert content["ap"] == pytest.approx(run.stats[0], abs=1e-12)
     assert content["ar100"] == pytest.approx(run.stats[8], abs=1e-12)
+
+
+def test_figures_take_nobody_s_place(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"ap": 1}')
+    for file, text in (
+        (checkpoint, "would replace"), (mine, "detkit did not write it"), (tmp_path, "is a folder"),
+        (mine / "x.json", "mine.json is a file, not a folder"), (Path(""), "names no file"),
+    ):  # fmt: skip
+        assert main(["eval", str(checkpoint), "--json", str(file)]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: --json: ")
+        assert text in err
+    assert mine.read_text() == '{"ap": 1}'
+    words = ["eval", str(checkpoint), "--device", "cpu", "--json", str(tmp_path / "figures.json")]
+    assert main(words) == 0
+    assert main(words) == 0  # its own may be replaced

@@ -27,13 +27,13 @@ def test_there_are_sources() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
 def test_only_the_stable_abi_is_included(path: Path) -> None:
-    for name in re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), re.MULTILINE):
+    for name in re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(encoding="utf-8"), re.MULTILINE):
         if (path.parent / name).exists():
             continue
         # The standard library, the CUDA runtime, intrinsics, the operating system.
         own_world = "/" not in name or name.startswith("sys/")
         assert own_world or re.match(r"torch/(csrc/stable|headeronly)/", name), name
-    assert "Py_LIMITED_API" not in path.read_text()
+    assert "Py_LIMITED_API" not in path.read_text(encoding="utf-8")
 
 
 def test_the_flags_hold_the_abi_and_the_rounding() -> None:

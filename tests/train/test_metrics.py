@@ -9,7 +9,7 @@ from detkit.train.metrics import MetricsFile
 
 
 def steps(path: Path) -> list[tuple[int, bool]]:
-    return [(r["step"], "eval" in r) for r in map(json.loads, path.read_text().splitlines())]
+    return [(r["step"], "eval" in r) for r in map(json.loads, path.read_text(encoding="utf-8").splitlines())]
 
 
 def test_lines_beyond_the_resume_step_are_dropped(tmp_path: Path) -> None:

@@ -8,14 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from detkit.train.run_folder import CONFIG, LOCK, claimed, git_revision, prepare_folder, write_text
+from detkit.outputs import LEDGER, Ledger
+from detkit.train.run_folder import (
+    CONFIG,
+    LOCK,
+    claimed,
+    git_revision,
+    prepare_folder,
+    run_files,
+    write_own,
+    write_text,
+)
 
 
 def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"no checkpoint to go on from; replace it by --overwrite"):
+    with pytest.raises(ValueError, match=r"no checkpoint to resume from; replace it by --overwrite"):
         prepare_folder(tmp_path, resume=False, overwrite=False)
     (tmp_path / "checkpoints/step_00000005.pt").touch()
     with pytest.raises(ValueError, match=r"--resume.*--overwrite"):
@@ -27,8 +37,104 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
 
 
 def test_the_log_of_a_failed_start_is_no_run(tmp_path: Path) -> None:
-    (tmp_path / "log.txt").write_text("no such data set")
+    (tmp_path / "log.txt").write_text("2026-11-26 00:44:35,318 ERROR no such data set\n")
     prepare_folder(tmp_path, resume=False, overwrite=False)
+    assert not (tmp_path / "log.txt").exists()
+
+
+MINE: dict[str, str] = {
+    "config.yaml": "# mine\nseed: 1\n", "environment.json": "{}", "result.json": '{"ap": 1}', "metrics.jsonl": "{}",
+    "log.txt": "dear diary", "log_rank1.txt": "dear diary", "profile_rank0.json": "{}", "curves.png": "drawn by hand",
+    "predictions.png": "drawn by hand", "tensorboard": "a file", "checkpoints": "a file",
+    "checkpoints/best.pt": "of another toolkit",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", MINE)
+def test_a_file_that_detkit_did_not_write_is_named_and_stays(name: str, overwrite: bool, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(MINE[name])
+    with pytest.raises(ValueError, match=rf"--output: detkit did not write .*{re.escape(name)}.*move it away"):
+        prepare_folder(tmp_path, resume=False, overwrite=overwrite)
+    assert (tmp_path / name).read_text() == MINE[name]
+
+
+def old_run(folder: Path) -> None:
+    """The files of a run, as detkit wrote them before there were ledgers."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "tensorboard").mkdir()
+    (folder / CONFIG).write_text("imports: []\nseed: 0\ndata:\n  loader:\n    pad_to: null\n")
+    (folder / "environment.json").write_text('{"command": "detkit", "versions": {"detkit": "0.1.0"}}')
+    (folder / "result.json").write_text('{"ap": 0.5, "versions": {"detkit": "0.1.0"}}')
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    (folder / "log.txt").write_text("2026-11-26 00:44:35,318 INFO step 1\n")
+    (folder / "checkpoints/step_00000001.pt").write_bytes(b"PK")
+    (folder / "checkpoints/best.pt").write_bytes(b"PK\ndetkit-sha256 " + 64 * b"0" + b"\n")
+    (folder / "tensorboard/events.out.tfevents.1.host.2.0").write_text("")
+    for name in ("curves.png", "predictions.png"):
+        (folder / name).write_text("picture")
+
+
+def test_a_run_from_before_there_were_ledgers_is_known_and_replaced_without_its_neighbours(tmp_path: Path) -> None:
+    old_run(tmp_path)
+    kept = ["checkpoints/notes.md", "checkpoints/step_00000001_good.pt", "tensorboard/events", "tensorboard/mine.csv"]
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    prepare_folder(tmp_path, resume=True, overwrite=False)
+    write_text(tmp_path / CONFIG, "seed: 1\n")  # and then it is killed: what the old detkit wrote is still known
+    assert run_files(tmp_path)[1] == []
+    prepare_folder(tmp_path, resume=False, overwrite=True)
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert left == [LEDGER, *kept]
+
+
+def test_only_what_stands_in_the_ledger_unchanged_is_replaced(tmp_path: Path) -> None:
+    for text in ("seed: 0\n", "seed: 1\n"):
+        write_text(tmp_path / CONFIG, text)
+    write_text(tmp_path / "environment.json", "{}")
+    (tmp_path / "environment.json").write_text('{"versions": {"detkit": "edited"}}')
+    assert [path.name for path in run_files(tmp_path)[1]] == ["environment.json"]
+    (tmp_path / "environment.json").write_text("{}")
+    prepare_folder(tmp_path, resume=False, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [LEDGER]
+    assert Ledger(tmp_path).files == {}
+
+
+def test_a_config_that_was_edited_to_be_resumed_stays(tmp_path: Path) -> None:
+    assert write_own(tmp_path / CONFIG, "seed: 0\n")
+    assert write_own(tmp_path / CONFIG, "seed: 1\n")
+    (tmp_path / CONFIG).write_text("seed: 1  # lucky\n")
+    prepare_folder(tmp_path, resume=True, overwrite=False)
+    assert not write_own(tmp_path / CONFIG, "seed: 1\n")
+    assert (tmp_path / CONFIG).read_text() == "seed: 1  # lucky\n"
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        prepare_folder(tmp_path, resume=False, overwrite=True)
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link"])
+def test_a_link_to_a_person_s_file_is_not_followed(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    (tmp_path / "run").mkdir()
+    log = tmp_path / "run/log.txt"
+    log.symlink_to(tmp_path / "diary.txt") if kind == "link" else log.hardlink_to(tmp_path / "diary.txt")
+    with pytest.raises(ValueError, match=r"log\.txt"):
+        prepare_folder(tmp_path / "run", resume=True, overwrite=False)
+
+
+def test_a_place_where_no_run_can_be_written_is_told_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    for path, text in (
+        (tmp_path / "file", "is a file, not a folder: choose another place"),
+        (tmp_path / "file/run", "is a file, not a folder"),
+        (tmp_path / "nowhere", "is a link to nothing"),
+        (tmp_path / ("x" * 300), "File name too long; choose a shorter name"),
+    ):
+        with pytest.raises((ValueError, OSError), match=text) as caught:
+            prepare_folder(path, resume=False, overwrite=False)
+        assert str(caught.value).startswith("--output: ")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_git_revision(tmp_path: Path) -> None:
@@ -95,7 +201,7 @@ write_text(Path({str(tmp_path / CONFIG)!r}), "seed: 1" + 99 * " ")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "File too large" in done.stderr
     assert (tmp_path / CONFIG).read_text() == "seed: 0\n"
-    assert [p.name for p in tmp_path.iterdir()] == [CONFIG]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([CONFIG, LEDGER])
 
 
 def test_the_slurm_script_of_the_docs_resumes_what_can_be_resumed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -117,7 +118,7 @@ def test_a_profile_is_a_trace_of_some_steps(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.slow
 def test_a_run_shorter_than_the_warm_up_leaves_no_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(tmp_path / "run", "train.iterations=2", "--profile") == 0
+    assert train(tmp_path / "run", "train.iterations=2", "schedule.warmup_iterations=0", "--profile") == 0
     assert "--profile: the run ended within its first 5 steps" in capsys.readouterr().err
     assert train(tmp_path / "none", "--profile", "0") == 2
 
@@ -317,7 +318,13 @@ def test_a_run_with_other_anchors_says_what_it_does_not_take_over(
 def test_a_run_starts_from_the_weights_of_another(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["train.iterations=1", "optimizer.lr=0.0", "head.num_convs=2", "train.ema_decay=null"]
+    more = [
+        "train.iterations=1",
+        "schedule.warmup_iterations=0",
+        "optimizer.lr=0.0",
+        "head.num_convs=2",
+        "train.ema_decay=null",
+    ]
     assert train(tmp_path / "next", "--init-from", str(finished), *more) == 0
     out = capsys.readouterr().out
     assert "reinit" in out
@@ -366,3 +373,92 @@ def test_sigterm_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     assert process.returncode == 143
     assert "--resume" in error
     assert load_checkpoint(run, prefer="newest").step == steps(run)[-1]
+
+
+FEW_STEPS = ["train.iterations=2", "schedule.warmup_iterations=0", "train.checkpoint_every=0"]
+
+
+class Gone(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_console_that_is_gone_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Gone())
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict"))
+    assert train(tmp_path / "$x$ \u732b", *FEW_STEPS) == 0
+    assert (tmp_path / "$x$ \u732b/result.json").is_file()
+    assert (tmp_path / "$x$ \u732b/predictions.png").is_file()
+
+
+def test_a_picture_that_fails_costs_no_result_and_a_folder_may_be_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from detkit.train import session
+
+    def fail(*args: Any, **more: Any) -> None:
+        raise TypeError("no picture")
+
+    monkeypatch.setattr("detkit.visualize.picture_grid", fail)
+    assert session.train(load_config(CONFIG, [*TINY, *FEW_STEPS]), str(tmp_path / "run")) == 0
+    assert (tmp_path / "run/result.json").is_file()
+    assert "predictions.png could not be drawn: TypeError: no picture" in (tmp_path / "run/log.txt").read_text()
+
+
+def test_what_a_person_has_in_the_folder_is_named_before_anything_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("# my notes\n")
+    (tmp_path / "log.txt").write_text("mine")
+    for more in ([], ["--overwrite"]):
+        assert train(tmp_path, *more) == 2
+        assert f"--output: detkit did not write {tmp_path}/config.yaml, {tmp_path}/log.txt" in capsys.readouterr().err
+    assert (tmp_path / "config.yaml").read_text() == "# my notes\n"
+    assert (tmp_path / "log.txt").read_text() == "mine"
+
+
+def test_a_batch_that_memory_has_no_room_for_is_refused_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("detkit.train.memory.available_bytes", lambda device: 2**20)
+    assert train(tmp_path / "run") == 2
+    assert re.search(
+        r"data\.loader\.batch_size: a step of 2 images of 64x64 pixels needs at least \d+\.\d GiB, 0\.0 GiB are "
+        r"available on cpu: take a smaller data\.loader\.batch_size, a larger train\.accumulate",
+        capsys.readouterr().err,
+    )
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_an_allocation_that_fails_is_told_with_batch_and_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: Any) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr("detkit.train.trainer.Trainer.train_step", fail)
+    assert train(tmp_path / "run") == 2
+    assert "memory ran out on cpu with data.loader.batch_size=4, train.accumulate=2: take" in capsys.readouterr().err
+
+
+def test_a_full_disk_at_the_very_start_has_path_and_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: Any, **more: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    assert train(tmp_path / "a/run") == 5
+    assert f"{tmp_path}/a/run" in capsys.readouterr().err
+
+
+def test_the_words_at_the_end_can_be_pasted(tmp_path: Path) -> None:
+    from detkit.train.options import TrainOptions
+    from detkit.train.session import what_next
+
+    text = what_next(tmp_path / "my run", TrainOptions(iterations=1))
+    assert f"detkit eval '{tmp_path}/my run'\n" in text
+    assert f"--init-from '{tmp_path}/my run' --output '{tmp_path}/my run-longer'\n" in text
+    assert f"tensorboard --logdir '{tmp_path}/my run/tensorboard'" in text

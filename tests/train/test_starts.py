@@ -134,7 +134,7 @@ def test_a_resume_with_edited_code_is_refused_by_the_file_s_name(
     project.cut_off()
     before = project.environment()
     file: Path = getattr(project, name)
-    file.write_text(file.read_text().replace("ReLU", "SiLU").replace("1", "2"))
+    file.write_text(file.read_text(encoding="utf-8").replace("ReLU", "SiLU").replace("1", "2"), encoding="utf-8")
     assert project.train("--resume") == 2
     error = capsys.readouterr().err
     assert f"  {file.name} has changed" in error

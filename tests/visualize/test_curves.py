@@ -13,7 +13,7 @@ from detkit.visualize.curves import read_metrics
 
 
 def write(path: Path, *lines: Any) -> Path:
-    path.write_text("".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines))
+    path.write_text("".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines), encoding="utf-8")
     return path
 
 

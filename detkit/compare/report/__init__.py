@@ -9,21 +9,23 @@ from detkit.compare.report.html import to_html
 from detkit.compare.report.latex import to_latex
 from detkit.compare.report.markdown import to_markdown
 from detkit.compare.report.words import finite
-from detkit.train.run_folder import write_json
+from detkit.train.run_folder import write_json, write_text
 
 JSON, HTML, MARKDOWN, LATEX = "results.json", "report.html", "report.md", "table.tex"
 
 
-def write_reports(results: dict[str, Any], folder: Path) -> list[Path]:
+REPORTS = (JSON, HTML, MARKDOWN, LATEX)
+
+
+def write_reports(results: dict[str, Any], folder: str | Path) -> list[Path]:
     """Writes all four files into `folder`, each in place all at once; gives back their paths.
 
     results: see docs/compare.md for the keys. Numbers that are not finite become null.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     clean = finite(results)
     write_json(folder / JSON, clean)
     for name, write in ((HTML, to_html), (MARKDOWN, to_markdown), (LATEX, to_latex)):
-        temporary = folder / f"{name}.tmp"
-        temporary.write_text(write(clean), encoding="utf-8")
-        temporary.replace(folder / name)
-    return [folder / name for name in (JSON, HTML, MARKDOWN, LATEX)]
+        write_text(folder / name, write(clean))
+    return [folder / name for name in REPORTS]

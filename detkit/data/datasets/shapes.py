@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from detkit.arguments import within
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.records import RecordsBuilder
 from detkit.data.datasets.scene import SHAPES, Scene, draw_scene
@@ -41,6 +42,9 @@ class ShapesDataset(DetectionDataset):
     ) -> None:
         if num_images < 1:
             raise ValueError(f"num_images: {num_images}; a split needs at least one image")
+        within("num_images", num_images, 1, 1_000_000)
+        within("size", size, 1, 2048)
+        within("seed", seed, 0, 2**63 - 1)
         if size < 64:
             raise ValueError(f"size: {size} px leaves no room for shapes; want at least 64")
         name = f"shapes ({split}, seed {seed})"
@@ -93,7 +97,7 @@ class ShapesDataset(DetectionDataset):
                         "iscrowd": int(crowd),
                     }
                 )
-        annotations.write_text(json.dumps(content))
+        annotations.write_text(json.dumps(content), encoding="utf-8")
 
 
 def scene_of(seed: int, split: str, index: int, size: int) -> Scene:

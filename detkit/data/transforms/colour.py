@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detkit.arguments import within
 from detkit.data.transforms.base import V2Transform
 from detkit.registry import TRANSFORMS
 
@@ -20,6 +21,9 @@ class ColorJitter(V2Transform):
     ) -> None:
         from torchvision.transforms import v2
 
+        for name, most in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
+            within(name, most, 0, 100)
+        within("hue", hue, 0, 0.5)
         self.inner = v2.ColorJitter(brightness, contrast, saturation, hue)
 
 
@@ -42,4 +46,9 @@ class RandomPhotometricDistort(V2Transform):
 
         if not 0 <= p <= 1:
             raise ValueError(f"p: {p} is not a probability")
+        for name, span in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
+            within(name, span, 0, 100)
+            within(name, span[0], 0, span[1])
+        within("hue", hue, -0.5, 0.5)
+        within("hue", hue[0], -0.5, hue[1])
         self.inner = v2.RandomPhotometricDistort(brightness, contrast, saturation, hue, p)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detkit.arguments import LARGEST_SIDE, within
 from detkit.data.transforms.base import IGNORE_LABEL, Transform, V2Transform
 from detkit.registry import TRANSFORMS
 
@@ -46,6 +47,8 @@ class Resize(V2Transform):
 
         if min(height, width) < 1:
             raise ValueError(f"height={height}, width={width}: both must be positive")
+        within("height", height, 1, LARGEST_SIDE)
+        within("width", width, 1, LARGEST_SIDE)
         self.inner = v2.Resize((height, width))
 
 
@@ -62,6 +65,7 @@ class ResizeShortestEdge(Transform):
         self.sizes = [short] if isinstance(short, int) else list(short)
         if not self.sizes or min(self.sizes) < 1 or max_size < 1:
             raise ValueError(f"short={short}, max_size={max_size}: both must be positive")
+        within("short", self.sizes, 1, LARGEST_SIDE)
         self.max_size = max_size
 
     def __call__(self, image: Any, boxes: Any, labels: Tensor) -> tuple[Any, Any, Tensor]:
@@ -98,6 +102,9 @@ class ScaleJitter(V2Transform):
 
         if min(height, width) < 1 or not 0 < scale_range[0] <= scale_range[1]:
             raise ValueError(f"height={height}, width={width}, scale_range={scale_range}: want positive, in order")
+        within("height", height, 1, LARGEST_SIDE)
+        within("width", width, 1, LARGEST_SIDE)
+        within("scale_range", scale_range, 0, 100)
         self.inner = v2.ScaleJitter((height, width), scale_range)
 
 
@@ -108,6 +115,8 @@ class RandomCrop(V2Transform):
     def __init__(self, *, height: int, width: int) -> None:
         from torchvision.transforms import v2
 
+        within("height", height, 1, LARGEST_SIDE)
+        within("width", width, 1, LARGEST_SIDE)
         self.inner = v2.RandomCrop((height, width), pad_if_needed=True)
 
 
@@ -130,6 +139,11 @@ class RandomIoUCrop(V2Transform):
     ) -> None:
         from torchvision.transforms import v2
 
+        within("min_scale", min_scale, 0, max_scale)
+        within("max_scale", max_scale, 0, 1)
+        within("min_aspect_ratio", min_aspect_ratio, 1e-3, max_aspect_ratio)
+        within("max_aspect_ratio", max_aspect_ratio, 1e-3, 1e3)
+        within("trials", trials, 1, 10_000)
         self.inner = v2.RandomIoUCrop(min_scale, max_scale, min_aspect_ratio, max_aspect_ratio, trials=trials)
 
     def __call__(self, image: Any, boxes: Any, labels: Tensor) -> tuple[Any, Any, Tensor]:
@@ -169,4 +183,6 @@ class RandomZoomOut(V2Transform):
 
         if not 1 <= side_range[0] <= side_range[1]:
             raise ValueError(f"side_range: {side_range} must be at least 1 and in order")
+        within("side_range", side_range, 1, 100)
+        within("fill", fill, 0, 255)
         self.inner = v2.RandomZoomOut(fill=list(fill), side_range=side_range, p=_probability(p))

@@ -42,7 +42,7 @@ def test_without_objects_all_is_background_but_for_ignore_regions() -> None:
 
 
 def test_two_steps_of_training(tmp_path: Path) -> None:
-    short = ["train.iterations=2", "data.loader.batch_size=2"]
+    short = ["train.iterations=2", "schedule.warmup_iterations=0", "data.loader.batch_size=2"]
     short += ["data.train.dataset.num_images=4", "data.val.dataset.num_images=2"]
     assert train(load_config(FOLDER / "config.yaml", short), tmp_path / "run") == 0
     assert (tmp_path / "run/result.json").exists()

@@ -1,0 +1,167 @@
+"""Whether a step fits into memory: an estimate before the first one, and words for an allocation that failed."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from detkit.outputs import is_out_of_memory
+from detkit.structures import Targets
+
+if TYPE_CHECKING:
+    from detkit.config import Config
+    from detkit.train.session import Session
+
+log = logging.getLogger("detkit")
+
+SIDE = 128
+"""Pixels of the images that the estimate is made with."""
+LOOKED_AT = 4
+"""Images of the data set whose size, after the transforms, stands for all."""
+GIB = 2**30
+WAY_OUT = (
+    "take a smaller data.loader.batch_size, a larger train.accumulate (micro-batches of a step, same result), "
+    "or smaller images in data.train.transforms"
+)
+
+
+class OutOfMemoryError(ValueError):
+    """A step that memory has no room for."""
+
+
+def check_fits(session: Session) -> None:
+    """Raises OutOfMemoryError if the tensors of a step need more memory than there is, before the first step.
+
+    Counts weights, gradients, the optimizer's state and what the backward pass keeps, so a step needs at least this.
+    """
+    size = image_size(session)
+    images = session.loader_options.batch_size // (session.options.accumulate * session.world_size)
+    needed = step_bytes(session, images, size)
+    here = 1 if session.device.type == "cuda" else session.meeting.place.local_world_size
+    available = available_bytes(session.device)
+    text = (
+        f"a step of {images} images of {size[1]}x{size[0]} pixels needs at least {needed / GIB:.1f} GiB"
+        + (f" in each of {here} processes" if here > 1 else "")
+        + f", {available / GIB:.1f} GiB are available on {session.device}"
+    )
+    if needed * here > available:
+        raise OutOfMemoryError(f"data.loader.batch_size: {text}: {WAY_OUT}")
+    if needed * here > 0.8 * available:
+        log.warning("%s: memory may run out; if it does, %s", text, WAY_OUT)
+
+
+def image_size(session: Session) -> tuple[int, int]:
+    """(height, width) that hold the first few training images after their transforms."""
+    from detkit.anchors.reach import padded
+    from detkit.data.loader import Sample, Samples
+
+    samples = Samples(session.train_set, session.transforms("train"), session.config.seed)
+    step = max(1, len(session.train_set) // LOOKED_AT)
+    made = [samples[0, index] for index in range(0, len(session.train_set), step)[:LOOKED_AT]]
+    sides = [tuple(s.image.shape[-2:]) for s in made if isinstance(s, Sample)]  # a failure is the loader's to tell
+    if not sides:
+        return SIDE, SIDE
+    return padded((max(s[0] for s in sides), max(s[1] for s in sides)), session.loader_options)
+
+
+def step_bytes(session: Session, images: int, size: tuple[int, int]) -> int:
+    """Bytes of the tensors that are there at once in a step of `images` images."""
+    parameters = [p for p in session.detector.parameters() if p.requires_grad]
+    learnt = sum(map(bytes_of, parameters))
+    all_weights = sum(map(bytes_of, session.detector.state_dict().values()))
+    copies = 1 + (session.trainer.ema is not None)
+    states = 2 if "betas" in session.trainer.optimizer.defaults else 1
+    share = session.world_size if session.trainer.sharded else 1
+    fixed = (all_weights * copies + learnt * (1 + states)) // share
+    pixels = images * size[0] * size[1]
+    return fixed + 3 * pixels * 5 + int(kept_bytes(session) * pixels / SIDE**2)
+
+
+def kept_bytes(session: Session) -> int:
+    """Bytes that the backward pass keeps of one image of SIDE x SIDE pixels; 0 if the detector can't take one."""
+    from detkit.train.trainer import DTYPES
+
+    precision = session.options.precision
+    try:
+        if session.trainer.sharded:  # a forward pass would be one of all processes
+            return 0
+        model = copy.deepcopy(session.detector).train()
+        device = next(model.parameters()).device
+        own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
+        kept: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        images = torch.zeros(2, len(model.pixels.mean), SIDE, SIDE, dtype=torch.uint8, device=device)
+        target = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)).to(device)
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        ):
+            with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
+                pred = model(images, torch.full((2, 2), SIDE))
+            losses = model.loss(pred, [target, target])
+        del losses
+        return sum(kept.values()) // 2  # two images, as batch normalisation wants them
+    except (ValueError, RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
+        log.debug("no estimate of the memory: %s", error)
+        return 0
+
+
+def bytes_of(tensor: Tensor) -> int:
+    """Of its elements."""
+    return tensor.numel() * tensor.element_size()
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that this process could still get: of the GPU, or of the machine or its control group, with swap."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
+    return min(system_bytes(), group_bytes())
+
+
+def system_bytes() -> int:
+    """What the system says is available, swap included; without bound where it does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
+    except OSError:
+        return sys.maxsize
+    found = {name: int(kib) << 10 for name, kib in re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE)}
+    return found.get("MemAvailable", sys.maxsize) + found.get("SwapFree", 0)
+
+
+def group_bytes() -> int:
+    """What the limit of this process's control group leaves; without bound where there is none."""
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))
+        shares = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return sys.maxsize
+    files = re.search(r"^inactive_file (\d+)", shares, re.MULTILINE)
+    if not limit.isdecimal():
+        return sys.maxsize
+    return max(0, int(limit) - used + (int(files[1]) if files else 0))
+
+
+def as_out_of_memory(error: BaseException, config: Config, device: torch.device) -> OutOfMemoryError | None:
+    """An allocation that failed in a training, in words; None for other errors."""
+    if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
+        return None
+    loader, options = config.options("data.loader"), config.options("train")
+    first = str(error).strip().partition("\n")[0]
+    return OutOfMemoryError(
+        f"memory ran out on {device} with data.loader.batch_size={loader.batch_size}, "
+        f"train.accumulate={options.accumulate}: {WAY_OUT} ({type(error).__name__}{f': {first}' if first else ''})"
+    )

@@ -1,0 +1,203 @@
+"""Values that make no sense are refused by name before anything is built, with the place they were written at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detkit.config import Config, load_config
+from detkit.data.loader import LoaderOptions
+from detkit.data.worker import check_workers
+from detkit.detectors.predictor import resolve_device
+from detkit.registry import ANCHORS, BACKBONES, BOX_LOSSES, DATASETS, HEADS, NECKS, REGISTRIES, TRANSFORMS
+from detkit.structures import FeatureShape
+from detkit.train.options import TrainOptions
+from detkit.train.session import set_up_torch
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ROOT / "configs/quickstart/shapes.yaml"
+IN_SHAPES = {"c3": FeatureShape(channels=8, stride=8), "c4": FeatureShape(channels=8, stride=16)}
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return load_config(QUICK)
+
+
+TABLE = """
+seed=-1                               seed: -1 is not between 0 and 9223372036854775807
+seed=1e23                             seed: 1e+23 is not int: it is out of range|seed: 1e+23 is not int
+seed=100000000000000000000000         seed: 100000000000000000000000 is not int: it is out of range
+seed=1.0                              seed: 1.0 is not int: write 1
+seed=true                             seed: True is not int
+seed=null                             seed: None is not int
+seed=                                 seed: None is not int
+seed.x=1                              seed: {'x': 1} is not int
+optmizer.lr=1                         optmizer: unknown key at the top level; did you mean optimizer?
+optimizer.lrr=1                       optimizer.lrr: unknown key of AdamW; did you mean lr?
+optimizer.type=SGD                    optimizer.lr: missing: SGD needs it
+optimizer.lr=.inf                     optimizer.lr: inf is not float: it is out of range
+optimizer.lr=.nan                     optimizer.lr: nan is not float
+optimizer.lr=1e300                    optimizer.lr: 1e+300 is not float: it is out of range
+optimizer.eps=-1                      optimizer.eps: -1.0 is negative
+optimizer.norm_weight_decay=-5        optimizer.norm_weight_decay: -5.0 is negative
+optimizer.bias_lr_factor=-1           optimizer.bias_lr_factor: -1.0 is negative
+optimizer.backbone_lr_factor=-1       optimizer.backbone_lr_factor: -1.0 is negative
+optimizer.betas=[]                    optimizer.betas: [] is not a list of 2: float, float
+train.iterations=1e3                  train.iterations: 1000.0 is not int: write 1000
+train.iterations=0                    train.iterations: 0 is less than 1
+train.hang_timeout=-1                 train.hang_timeout: -1.0 is not positive
+train.compile=1                       train.compile: 1 is not bool
+train.lr_batch_size=0                 train.lr_scaling: none with train.lr_batch_size 0
+data.loader.batch_size=0              data.loader.batch_size: 0 is less than 1
+data.loader.batch_size=10000000       data.loader.batch_size: 10000000 is more than 1000000
+data.loader.num_workers=1000000       data.loader.num_workers: 1000000 is more than 10000
+data.loader.size_divisor=1000000      data.loader.size_divisor: 1000000 is more than 4096
+data.loader.pad_to=[100000,64]        data.loader.pad_to: 100000 is not between 1 and 16384
+data.loader.pad_to=[64]               data.loader.pad_to: [64] is not a list of 2: int, int or null
+pixels.std=[1e30,1,1]                 pixels.std: 1e+30 is not between 0 and 1e+06
+evaluator.max_detections=[1,2,10000000]   evaluator.max_detections: 10000000 is not between 1 and 100000
+losses.box.weight=-1                  losses.box.weight: -1 is not between 0 and
+assigner.positive=5                   assigner: negative=0.3, positive=5.0
+data.train.transforms.-1.p=2          data.train.transforms.-1: the list has 2 entries, 0 to 1
+data.train.transforms.99.p=2          data.train.transforms.99: the list has 2 entries, 0 to 1
+data.train.dataset.split=yes          data.train.dataset.split: True is not one of
+backbone.weights=yes                  backbone.weights: True is not str or null
+"""
+
+
+@pytest.mark.parametrize("line", TABLE.strip().splitlines(), ids=lambda line: line.split()[0])
+def test_the_message_names_the_override_and_the_key(line: str) -> None:
+    word, _, text = line.partition(" ")
+    with pytest.raises(ValueError) as caught:
+        load_config(QUICK, [word])
+    said = str(caught.value)
+    assert any(part in said for part in text.strip().split("|")), said
+    assert word in said
+
+
+def test_no_limit_by_infinity_is_null() -> None:
+    loaded = load_config(QUICK, ["train.clip_norm=.inf", "train.max_minutes=.inf"])
+    assert loaded.train.clip_norm is None
+    assert loaded.train.max_minutes is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("my #1 folder", "my #1 folder"), ("#1", "#1"), ("a#b", "a#b"), ("'a #b'", "a #b"), ("a=b", "a=b"),
+     ("\u732b 1", "\u732b 1"), ("'yes'", "yes"), (" spaces in it ", "spaces in it")],
+)  # fmt: skip
+def test_the_value_of_an_override_is_whole(text: str, value: str) -> None:
+    coco = f"data.train.dataset={{type: CocoDataset, annotations: a.json, images: {'x'}}}"
+    loaded = load_config(QUICK, [coco, f"data.train.dataset.images={text}"])
+    assert Path(loaded.data.train.dataset.images).name == value
+
+
+@pytest.mark.parametrize("text", ["[a, b] # c", "{a: 1} #c", "'a' # b", "[a #b]"])
+def test_what_yaml_would_cut_off_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match="what follows the # would be a comment: put it in quotes"):
+        load_config(QUICK, [f"data.train.transforms={text}"])
+
+
+def test_a_warm_up_longer_than_the_training_names_both(config: Config) -> None:
+    with pytest.raises(ValueError, match=r"iterations=4\).*warmup_iterations: 50 is more than train.iterations: 4"):
+        load_config(QUICK, ["train.iterations=4"]).check_length()
+    load_config(QUICK, ["train.iterations=4", "schedule.warmup_iterations=4"]).check_length()
+    config.check_length()
+
+
+HEAVY: list[tuple[Any, dict[str, Any], str]] = [
+    (NECKS, {"type": "FPN", "channels": 10**11}, "channels: 1e+11 is not between 1 and 65536"),
+    (NECKS, {"type": "FPN", "channels": -1}, "channels: -1 is not between"),
+    (NECKS, {"type": "PAFPN", "extra_levels": 10**9}, "extra_levels: 1e+09 is not between 0 and 10"),
+    (NECKS, {"type": "BiFPN", "layers": 10**9}, "layers: 1e+09 is not between 1 and 1000"),
+    (NECKS, {"type": "SSDExtraLevels", "channels": [10**9], "strides": [2]}, "channels: 1e+09 is not between"),
+    (HEADS, {"type": "SharedTowerHead", "num_convs": 10**6}, "num_convs: 1000000 is not between 0 and 1000"),
+    (ANCHORS, {"type": "OctaveAnchors", "scales_per_octave": 10**9}, "scales_per_octave: 1e+09 is not between"),
+    (ANCHORS, {"type": "OctaveAnchors", "base_scale": 0.0}, "base_scale: 0 is not between"),
+    (ANCHORS, {"type": "OctaveAnchors", "aspect_ratios": []}, "aspect_ratios: [] must be a list of positive"),
+    (ANCHORS, {"type": "TorchvisionAnchors", "aspect_ratios": [-1.0]}, "aspect_ratios: -1 is not between"),
+    (BACKBONES, {"type": "VGG", "width": 1e5}, "width: 100000 is not between 0 and 16"),
+    (BACKBONES, {"type": "ResNet", "depth": 18, "in_channels": -1}, "in_channels: -1 is not between"),
+    (TRANSFORMS, {"type": "Resize", "height": 64, "width": 100_000}, "width: 100000 is not between 1 and 16384"),
+    (TRANSFORMS, {"type": "ResizeShortestEdge", "short": 10**9}, "short: 1e+09 is not between 1 and 16384"),
+    (TRANSFORMS, {"type": "RandomCrop", "height": 0, "width": 64}, "height: 0 is not between"),
+    (TRANSFORMS, {"type": "RandomIoUCrop", "trials": -1}, "trials: -1 is not between"),
+    (TRANSFORMS, {"type": "RandomZoomOut", "side_range": [1.0, 1e9]}, "side_range: 1e+09 is not between"),
+    (TRANSFORMS, {"type": "ColorJitter", "hue": 3.0}, "hue: 3 is not between"),
+    (TRANSFORMS, {"type": "RandomPhotometricDistort", "contrast": [2.0, 1.0]}, "contrast: 2 is not between"),
+    (DATASETS, {"type": "ShapesDataset", "num_images": 10**12}, "num_images: 1e+12 is not between"),
+    (DATASETS, {"type": "ShapesDataset", "seed": -1}, "seed: -1 is not between"),
+    (BOX_LOSSES, {"type": "L1Loss", "weight": -1.0}, "weight: -1 is not between"),
+]
+
+
+@pytest.mark.parametrize(
+    ("registry", "node", "text"), HEAVY, ids=lambda x: x.get("type") if isinstance(x, dict) else ""
+)
+def test_a_part_of_absurd_size_is_refused_by_name(registry: Any, node: dict[str, Any], text: str) -> None:
+    handed: dict[str, Any] = {"in_shapes": IN_SHAPES, "strides": (8, 16), "in_channels": (8, 8)}
+    handed |= {"anchors_per_cell": (1, 1), "num_columns": 2, "class_bias": None}
+    with pytest.raises(ValueError) as caught:
+        registry.build(node, **{key: value for key, value in handed.items() if key in registry.derived})
+    assert f"{node['type']}: {text}" in str(caught.value)
+
+
+def test_a_part_that_memory_can_not_hold_is_named_with_its_sizes() -> None:
+    import torch
+
+    from detkit.backbones.base import Backbone
+
+    with BACKBONES.temporary():
+
+        class HugeNet(Backbone):
+            """Fills the memory."""
+
+            def __init__(self, *, width: int = 64) -> None:
+                super().__init__()
+                self.weight = torch.empty(width, 10**9, 10**9)
+
+        BACKBONES.add(HugeNet, "HugeNet")
+        with pytest.raises(ValueError, match="HugeNet: no memory for a part of these sizes: width=7: take smaller"):
+            BACKBONES.build({"type": "HugeNet", "width": 7})
+
+
+def test_an_error_of_a_data_set_s_own_has_class_line_and_key(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from detkit.data.datasets.base import DetectionDataset\n"
+        "from detkit.registry import DATASETS\n"
+        "@DATASETS.register()\n"
+        "class MissingFiles(DetectionDataset):\n"
+        '    """Reads a file that is not there."""\n'
+        "    def __init__(self, *, root: str) -> None:\n"
+        "        open(root)\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "c.yaml").write_text(
+        f"_base_: {QUICK}\nimports: [./mine.py]\ndata:\n  train:\n    dataset: {{type: MissingFiles, root: gone}}\n",
+        encoding="utf-8",
+    )
+    with DATASETS.temporary():
+        loaded = load_config(tmp_path / "c.yaml")
+        with pytest.raises(FileNotFoundError) as caught:
+            loaded.build(DATASETS, "data.train.dataset")
+    assert str(caught.value).startswith(f"{tmp_path / 'c.yaml'}:5: data.train.dataset: MissingFiles (mine.py:7): gone")
+
+
+def test_what_a_machine_can_not_do_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.loader\.num_workers: 9999 loader processes on \d+ cores: at most"):
+        check_workers(9999)
+    check_workers(LoaderOptions().num_workers)
+    with pytest.raises(ValueError, match=r"train\.threads: 99999 threads on \d+ cores: at most"):
+        set_up_torch(TrainOptions(iterations=1, threads=99_999))
+    for name in ("gpu", "meta", "cuda:99", "cpu:cpu"):
+        with pytest.raises(ValueError, match=f"--device: .?{name}"):
+            resolve_device(name)
+
+
+def test_defaults_of_every_part_are_numbers_that_a_config_may_hold() -> None:
+    for registry in REGISTRIES:
+        for name in registry.names():
+            assert registry.arguments(name) is not None
