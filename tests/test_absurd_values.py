@@ -64,7 +64,7 @@ assigner.positive=5                   assigner: negative=0.3, positive=5.0
 data.train.transforms.-1.p=2          data.train.transforms.-1: the list has 2 entries, 0 to 1
 data.train.transforms.99.p=2          data.train.transforms.99: the list has 2 entries, 0 to 1
 data.train.dataset.split=yes          data.train.dataset.split: True is not one of
-backbone.weights=yes                  backbone.weights: True is not str or null
+backbone.weights=yes                  backbone.weights: True is not a path or a name or null
 """
 
 

@@ -42,8 +42,8 @@ def test_the_source_stays_under_every_name_it_has(source, tmp_path, capsys, monk
     os.link(source, tmp_path / "hard.pth")
     monkeypatch.chdir(tmp_path)
     for name in (source, "model.pth", "./model.pth", "linked.pth", "hard.pth"):
-        assert "is the source itself, which would be lost" in refusal(capsys, source, name, *overwrite)
-        assert "is the source itself" in refusal(capsys, Path("linked.pth"), name, *overwrite)
+        assert "which is read: choose another place" in refusal(capsys, source, name, *overwrite)
+        assert "which is read: choose another place" in refusal(capsys, Path("linked.pth"), name, *overwrite)
     assert source.read_bytes() == before
 
 
@@ -52,17 +52,17 @@ def test_the_source_stays_under_every_name_it_has(source, tmp_path, capsys, monk
 def test_a_file_that_detkit_did_not_write_stays(source, tmp_path, capsys, content, overwrite):
     other = tmp_path / "notes.pt"
     other.write_bytes(content)
-    assert f"{other} is there already and is not a checkpoint of detkit" in refusal(capsys, source, other, *overwrite)
+    assert f"{other} is there already, and detkit did not write it" in refusal(capsys, source, other, *overwrite)
     assert other.read_bytes() == content
 
 
 def test_the_classes_file_and_a_damaged_checkpoint_stay(source, tmp_path, capsys):
     classes = tmp_path / "classes.json"
     classes.write_text('{"categories": [{"id": 1, "name": "a"}]}')
-    assert "is not a checkpoint of detkit" in refusal(capsys, source, classes, "--classes", str(classes), "--overwrite")
+    assert "detkit did not write it" in refusal(capsys, source, classes, "--classes", str(classes), "--overwrite")
     damaged = converted(tmp_path / "damaged.pt")
     damaged.write_bytes(damaged.read_bytes()[:-3])
-    assert "is not a checkpoint of detkit" in refusal(capsys, source, damaged, "--overwrite")
+    assert "detkit did not write it" in refusal(capsys, source, damaged, "--overwrite")
 
 
 @pytest.mark.parametrize("more", [{"step": 5}, {"optimizer": {"state": {}}}, {"data": {"train": "abc"}}])
@@ -82,11 +82,11 @@ def test_an_earlier_conversion_is_replaced_when_asked(source, tmp_path, capsys):
 
 
 def test_a_folder_and_what_lies_below_a_file_are_refused(source, tmp_path, capsys):
-    assert "is a folder: name a file in it" in refusal(capsys, source, tmp_path)
-    assert f"{source} is not a folder that can be written to" in refusal(capsys, source, source / "out.pt")
+    assert "is a folder: name a file" in refusal(capsys, source, tmp_path)
+    assert f"{source} is a file, not a folder" in refusal(capsys, source, source / "out.pt")
 
 
 def test_it_is_refused_before_anything_is_read_or_fetched(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("detkit.files.local_path", lambda path: pytest.fail("read or fetched"))
     other = shutil.copy(source, tmp_path / "other.pth")
-    assert "is not a checkpoint of detkit" in refusal(capsys, Path("https://example.org/model.pth"), other)
+    assert "detkit did not write it" in refusal(capsys, Path("https://example.org/model.pth"), other)
