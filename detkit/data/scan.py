@@ -125,10 +125,10 @@ class Remaining(Subset):
         """See `DetectionDataset.content_hash`."""
         return self.whole.content_hash()
 
-    def summary(self) -> str:
-        """Counts, those that are left out among them."""
+    def counts(self) -> str:
+        """See `DetectionDataset.counts`; with the images that are left out."""
         names = some([path.rpartition("/")[2] for path in self.left_out])
-        return f"{super().summary()}; {counted(len(self.left_out), 'bad image')} left out: {names}"
+        return f"{super().counts()}; {counted(len(self.left_out), 'bad image')} left out: {names}"
 
 
 def usable(dataset: DetectionDataset, found: Scan) -> DetectionDataset:

@@ -72,8 +72,8 @@ def test_images_that_are_empty_then_are_left_out_if_none_are_kept(config_of, cap
         train, _ = build_datasets(config)
     assert train.records.image_ids.tolist() == [1]
     assert train.checked_image(0).size == (60, 40)
-    assert "1 images without objects are left out" in train.summary()
-    assert "1 images without objects are left out (keep_empty: false):\n  " in caplog.text
+    assert "1 image without objects is left out" in train.summary()
+    assert "1 image without objects is left out (keep_empty: false):\n  " in caplog.text
 
 
 def test_a_class_without_an_object_to_learn_from_is_warned_of(config_of, caplog):

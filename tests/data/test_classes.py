@@ -7,7 +7,7 @@ from coco_files import write_coco
 
 from detkit.data.datasets.classes import ClassOptions
 from detkit.data.datasets.coco import CocoDataset
-from detkit.data.datasets.problems import IGNORED, UNSELECTED
+from detkit.data.datasets.problems import IGNORED, RENAMED, UNSELECTED
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.structures import ClassMap
 
@@ -31,8 +31,8 @@ def test_class_names_select_and_order_and_what_they_leave_out_is_counted(animals
     assert data.classes == ClassMap(("dog", "cat"), (90, 1))
     assert data.records.labels.tolist() == [0, 1, 0]
     assert data.records.ends.tolist() == [3, 3]
-    assert data.problems.found[UNSELECTED].examples == ["bird: 1, the first in image 2 (2.png)"]
-    assert "1 objects are left out because class_names does not list their class:\n  bird: 1" in caplog.text
+    assert data.problems.found[UNSELECTED].examples == ["bird: 1, the first in image 2 (2.png), box 1"]
+    assert "1 object is left out because class_names does not list its class:\n  bird: 1" in caplog.text
     assert data.records.truth.labels.tolist() == [0, 1, 0]
 
 
@@ -135,3 +135,9 @@ def test_every_data_set_can_be_given_classes():
     assert "star" not in data.classes.names
     assert len(data.records.labels) == len(before)
     assert data.records.is_ignore[[k == 1 for k in before]].all()
+
+
+def test_renamed_and_merged_objects_are_counted(animals):
+    data = CocoDataset(**animals, class_map={"dog": "cat"})
+    assert data.problems.found[RENAMED].count == 2
+    assert data.problems.found[RENAMED].examples == ["dog -> cat: 2, the first in image 1 (1.png), box 1"]

@@ -20,7 +20,7 @@ NFC, NFD = (unicodedata.normalize(form, "Größe.png") for form in ("NFC", "NFD"
         ("a.png", "/home/someone/set/a.png", r"/home/someone/set/a.png \(there is .*/a.png, in another folder"),
         ("a.png", "C:\\Users\\me\\a.png", r"there is .*/a.png, in another folder"),
         ("a.png", "images/a.png", r"there is .*/a.png, in another folder"),
-        ("b.png", "a.png", r"1 of 1 images are missing: .*/a.png$"),
+        ("b.png", "a.png", r"1 of 1 image is missing: .*/a.png$"),
     ],
 )
 def test_the_near_file_is_named(tmp_path, there, wanted, message):

@@ -47,7 +47,7 @@ def test_what_needs_no_action_is_no_warning(caplog):
         problems.report("set")
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
         ("WARNING", "set: 1 pages are upside down:\n  a"),
-        ("INFO", f"set: 1 {CLIPPED_A_PIXEL.text}:\n  b"),
+        ("INFO", f"set: 1 {CLIPPED_A_PIXEL.one}:\n  b"),
     ]
 
 

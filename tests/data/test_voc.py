@@ -3,7 +3,7 @@ import logging
 import pytest
 from PIL import Image
 
-from detkit.data.datasets.problems import UNLISTED
+from detkit.data.datasets.problems import CLIPPED, COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, UNLISTED
 from detkit.data.datasets.voc import VocDataset
 
 
@@ -50,9 +50,7 @@ def test_a_box_without_area_as_published_is_dropped_by_name(root, caplog):
     add(root, "a", ("dog", (5, 5, 5, 20), 0), ("dog", (1, 1, 10, 20), 0))
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = VocDataset(root=str(root), split="train")
-    assert (
-        "1 boxes are unusable and left out of training:\n  a.xml, box 1 [5.0, 5.0, 5.0, 20.0]: zero area" in caplog.text
-    )
+    assert "1 box is unusable and left out of training:\n  a.xml, box 1 [5.0, 5.0, 5.0, 20.0]: zero area" in caplog.text
     assert len(data.records.annotation(0).boxes) == 1
 
 
@@ -89,8 +87,8 @@ def test_a_size_that_is_not_the_images_is_refused_when_loaded(root):
     ("path", "text", "message"),
     [
         ("ImageSets/Main/train.txt", "", "train.txt: the split is empty"),
-        ("ImageSets/Main/train.txt", "a\na\n", "1 images are listed twice: a"),
-        ("ImageSets/Main/train.txt", "a\nz\n", "1 images have no file in Annotations: z"),
+        ("ImageSets/Main/train.txt", "a\na\n", "1 image is listed twice: a"),
+        ("ImageSets/Main/train.txt", "a\nz\n", "1 image has no file in Annotations: z"),
         (
             "Annotations/a.xml",
             f"<annotation>{objects((' ', (1, 1, 2, 2), 0))}</annotation>",
@@ -126,7 +124,7 @@ def test_missing_images_splits_and_folders_are_named(root, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder of VOC layout"):
         VocDataset(root=str(tmp_path / "nowhere"), split="train")
     (root / "JPEGImages/b.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 images are missing: .*b.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 images is missing: .*b.jpg"):
         VocDataset(root=str(root), split="train")
 
 
@@ -226,13 +224,13 @@ def test_names_in_lists_may_have_folders_and_suffixes(root, line):
     data = VocDataset(root=str(root), split="train")
     assert data.records.path(0).endswith("/JPEGImages/a.jpg")
     (root / "ImageSets/Main/train.txt").write_text(f"{line}\na\n")
-    with pytest.raises(ValueError, match="1 images are listed twice: a"):
+    with pytest.raises(ValueError, match="1 image is listed twice: a"):
         VocDataset(root=str(root), split="train")
 
 
 def test_a_listed_name_that_differs_in_case_is_told(root):
     (root / "ImageSets/Main/train.txt").write_text("A\n")
-    with pytest.raises(FileNotFoundError, match=r"1 images have no file in Annotations: A \(there is a.xml\)"):
+    with pytest.raises(FileNotFoundError, match=r"1 image has no file in Annotations: A \(there is a.xml\)"):
         VocDataset(root=str(root), split="train")
 
 
@@ -263,7 +261,7 @@ def test_evaluation_has_every_box_with_its_last_pixel(root):
     assert data.records.annotation(0).boxes.tolist() == [[50, 0, 60, 20]]
     assert data.records.truth.boxes.tolist() == [[4, 4, 1, 16], [50, 0, 20, 20]]
     assert data.records.truth.area.tolist() == [16, 400]
-    assert "1 are left out of training and 1 have other boxes in training" in data.summary()
+    assert "1 is left out of training and 1 differs in training" in data.summary()
 
 
 def test_fractions_are_refused(root):
@@ -278,3 +276,73 @@ def test_images_without_annotation_are_counted_and_classes_can_be_chosen(root):
     assert data.problems.found[UNLISTED].examples == [str(root / "JPEGImages/left_over.jpg")]
     assert data.classes.names == ("bird", "pet")
     assert data.records.is_ignore.tolist() == [False, True]
+
+
+def test_a_box_over_the_edge_is_named_where_no_size_is_stated(root):
+    add(root, "a", ("dog", (5, 5, 5000, 20), 0), size="")
+    data = VocDataset(root=str(root), split="train")
+    assert data.problems.found[CLIPPED].examples == [
+        "a.xml, box 1 [4.0, 4.0, 5000.0, 20.0]: xmax=5000 in an image 60 wide"
+    ]
+    assert data.records.annotation(0).boxes.tolist() == [[4, 4, 60, 20]]
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_one_image_of_two_annotations_is_refused(root, link):
+    image = root / "JPEGImages/b.jpg"
+    image.unlink()
+    getattr(image, link)(root / "JPEGImages/a.jpg")
+    with pytest.raises(ValueError, match=r"1 image file belongs to several.*background.*\(a.xml, b.xml\)"):
+        VocDataset(root=str(root), split="train")
+
+
+def test_the_suffix_that_an_annotation_states_decides(root):
+    Image.new("RGB", (60, 40)).save(root / "JPEGImages/a.png")
+    text = (root / "Annotations/a.xml").read_text()
+    (root / "Annotations/a.xml").write_text(text.replace("<size>", "<filename>a.png</filename><size>"))
+    data = VocDataset(root=str(root), split="train")
+    assert data.records.path(0).endswith("JPEGImages/a.png")
+    (root / "Annotations/a.xml").write_text(text.replace("<size>", "<filename>c.jpg</filename><size>"))
+    data = VocDataset(root=str(root), split="train")
+    assert data.problems.found[OTHER_IMAGE].examples == ["a.xml: <filename> is c.jpg, a.jpg is used"]
+
+
+def test_parts_and_boxes_that_begin_at_zero_are_counted(root):
+    item = objects(("dog", (0, 3, 10, 20), 0)).replace("</object>", "<part><name>head</name></part></object>")
+    (root / "Annotations/a.xml").write_text(f"<annotation>{item}</annotation>")
+    data = VocDataset(root=str(root), split="train")
+    assert data.problems.found[PARTS].examples == ["a.xml, box 1 (dog)"]
+    assert data.problems.found[COUNTS_FROM_ZERO].examples == ["a.xml, box 1 [0.0, 3.0, 10.0, 20.0]"]
+    plain = VocDataset(root=str(root), split="train", one_based=False)
+    assert plain.problems.count(COUNTS_FROM_ZERO) == 0
+
+
+@pytest.mark.parametrize("tag", ["name", "bndbox"])
+def test_an_object_with_two_boxes_or_names_is_refused(root, tag):
+    item = objects(("dog", (3, 3, 10, 20), 0)).replace(f"</{tag}>", f"</{tag}><{tag}/>", 1)
+    (root / "Annotations/a.xml").write_text(f"<annotation>{item}</annotation>")
+    with pytest.raises(ValueError, match=rf"a.xml.*object 1 \(dog\): 2 times <{tag}>"):
+        VocDataset(root=str(root), split="train")
+
+
+def test_entities_are_refused_without_being_read_or_expanded(root):
+    (root / "secret").write_text("SECRET")
+    laughs = "".join(f"<!ENTITY l{i} '{f'&l{i - 1};' * 10}'>" for i in range(1, 12))
+    item = objects(("&l11;", (3, 3, 10, 20), 0))
+    for head in (f"<!ENTITY l0 'ha'>{laughs}", f"<!ENTITY l11 SYSTEM 'file://{root}/secret'>"):
+        (root / "Annotations/a.xml").write_text(f"<!DOCTYPE annotation [{head}]><annotation>{item}</annotation>")
+        with pytest.raises(ValueError, match=r"a.xml.*Its DOCTYPE declares entities.*: remove them"):
+            VocDataset(root=str(root), split="train")
+
+
+def test_hidden_files_are_passed_over_and_folders_named(root):
+    (root / "Annotations/._a.xml").write_bytes(b"\0\5\x16\7Mac OS X")
+    assert len(VocDataset(root=str(root), split="train")) == 2
+    (root / "Annotations/d.xml").symlink_to("d.xml")
+    with pytest.raises(ValueError, match=r"d.xml: not a VOC annotation: it can't be read: Too many levels"):
+        VocDataset(root=str(root), split="train")
+    for file in (root / "Annotations").iterdir():
+        file.unlink()
+    (root / "Annotations/below").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no .xml file in .*; folders below it are not read: below"):
+        VocDataset(root=str(root), split="train")

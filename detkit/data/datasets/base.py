@@ -28,7 +28,7 @@ from detkit.data.datasets.classes import (
 from detkit.data.datasets.files import check_files
 from detkit.data.datasets.images import ImageOptions, read_image, read_size
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, Problems
-from detkit.data.datasets.records import Records, RecordsBuilder, Truth, compared, some
+from detkit.data.datasets.records import Records, RecordsBuilder, Truth, compared, counted, some
 from detkit.structures import ClassMap
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class DetectionDataset:
         unknown = check_selection(options, self.classes, counts, self.name)
         if unknown:
             log.warning("%s: no object of the classes %s of class_names", self.name, some(unknown))
-        note_choice(self.problems, self.records, self.classes, table)
+        note_choice(self.problems, self.records, self.classes, table, options.class_map or {})
         self.classes, self.records = classes, relabelled(self.records, table)
 
     def use_classes(self, classes: ClassMap, owner: str = "the training data") -> None:
@@ -169,20 +169,23 @@ class DetectionDataset:
 
     def summary(self) -> str:
         """Counts, on one line."""
+        told = [kind.counted(found.count) for kind, found in self.problems]
+        return f"{self.name}: " + "; ".join([self.counts(), *told, *differences(self.records)])
+
+    def counts(self) -> str:
+        """Images, boxes by class, and ignore regions."""
         records = self.records
         counts = Counter(records.labels[~records.is_ignore].tolist())
         classes = ", ".join(f"{n} {counts.get(k, 0)}" for k, n in enumerate(self.classes.names[:12]))
-        more = f" and {len(self.classes) - 12} classes more" if len(self.classes) > 12 else ""
+        more = f" and {len(self.classes) - 12} more classes" if len(self.classes) > 12 else ""
         boxed = {int(i) for i in _image_of_box(records)}
         parts = [
-            f"{len(records)} images ({len(records) - len(boxed)} without objects)",
-            f"{int((~records.is_ignore).sum())} boxes: {classes}{more}",
+            f"{counted(len(records), 'image')} ({len(records) - len(boxed)} without objects)",
+            f"{counted(int((~records.is_ignore).sum()), 'box', 'boxes')}: {classes}{more}",
         ]
         if records.is_ignore.any():
-            parts.append(f"{int(records.is_ignore.sum())} ignore regions")
-        parts += [f"{found.count} {kind.text}" for kind, found in self.problems]
-        parts += differences(records)
-        return f"{self.name}: " + "; ".join(parts)
+            parts.append(counted(int(records.is_ignore.sum()), "ignore region"))
+        return "; ".join(parts)
 
     def content_hash(self) -> str:
         """Changes when annotations, names or classes do: of training's boxes, then of the evaluation's."""
@@ -209,9 +212,10 @@ def differences(records: Records) -> list[str]:
     if not missing and not differing:
         return []
     count = int((~truth.is_ignore).sum())
-    parts = [f"{missing} are left out of training"] * bool(missing)
-    parts += [f"{differing} have other boxes in training"] * bool(differing)
-    return [f"evaluation uses the {count} boxes of the file, of which {' and '.join(parts)}"]
+    parts = [f"{missing} {'is' if missing == 1 else 'are'} left out of training"] * bool(missing)
+    parts += [f"{differing} {'differs' if differing == 1 else 'differ'} in training"] * bool(differing)
+    boxes = counted(count, "box", "boxes")
+    return [f"evaluation uses the {boxes} of the file, of which {' and '.join(parts)}"]
 
 
 def _image_of_box(records: Records) -> list[int]:

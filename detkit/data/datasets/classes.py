@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit.data.datasets.problems import IGNORED, UNSELECTED, Problems
+from detkit.data.datasets.problems import IGNORED, RENAMED, UNSELECTED, Problems
 from detkit.data.datasets.records import ANY_CLASS, Records, Truth, some
 from detkit.structures import ClassMap
 
@@ -188,20 +188,26 @@ def objects_by_class(records: Records, classes: ClassMap) -> NDArray[np.int64]:
 
 
 def first_of(records: Records, label: int) -> str:
-    """The first image that has an object of a class, as text."""
+    """The first object of a class, as text."""
     truth = records.truth or records.own_truth()
     at = int(np.flatnonzero((truth.labels == label) & ~truth.is_ignore)[0])
     image = int(np.searchsorted(truth.ends, at, side="right"))
-    return f"image {int(records.image_ids[image])} ({records.path(image).rpartition('/')[2]})"
+    number = at - (int(truth.ends[image - 1]) if image else 0) + 1
+    return f"image {int(records.image_ids[image])} ({records.path(image).rpartition('/')[2]}), box {number}"
 
 
-def note_choice(problems: Problems, records: Records, classes: ClassMap, table: NDArray[np.int64]) -> None:
-    """Counts the objects whose class is left out or ignored, class by class."""
+def note_choice(
+    problems: Problems, records: Records, classes: ClassMap, table: NDArray[np.int64], names: Mapping[str, str]
+) -> None:
+    """Counts the objects whose class is left out, ignored or, by `names`, another one, class by class."""
     counts = objects_by_class(records, classes)
     for label, new in enumerate(table.tolist()):
-        if new < 0 and counts[label]:
-            kind = IGNORED if new == AS_IGNORED else UNSELECTED
-            text = f"{classes.names[label]}: {counts[label]}, the first in {first_of(records, label)}"
+        own = classes.names[label]
+        name = names.get(own, own)
+        if counts[label] and (new < 0 or name != own):
+            kind = RENAMED if new >= 0 else IGNORED if new == AS_IGNORED else UNSELECTED
+            change = own if name == own else f"{own} -> {name}"
+            text = f"{change}: {counts[label]}, the first in {first_of(records, label)}"
             problems.add(kind, text, int(counts[label]))
 
 

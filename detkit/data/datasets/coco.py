@@ -24,7 +24,7 @@ from detkit.data.datasets.coco_file import (
 )
 from detkit.data.datasets.files import Folders, check_files, image_path, unlisted, ways_to_one_file
 from detkit.data.datasets.problems import MERGED, SUSPECT, UNLISTED, Problems
-from detkit.data.datasets.records import BadBoxes, RecordsBuilder, some
+from detkit.data.datasets.records import BadBoxes, RecordsBuilder, counted, some
 from detkit.files import PathStr
 from detkit.registry import DATASETS
 
@@ -144,14 +144,16 @@ def group_by_image(content: Entry, label: dict[str, int], name: str) -> dict[str
             undeclared[category_id(item)] += 1
     strangers = sorted(set(grouped) - set(known))
     if strangers:
-        count = sum(len(grouped[i]) for i in strangers)
+        count = counted(sum(len(grouped[i]) for i in strangers), "annotation")
         raise ValueError(
-            f"{name}: {count} annotations of {len(strangers)} image ids that are not declared in `images`: "
-            f"{some(strangers)}"
+            f"{name}: {count} of {counted(len(strangers), 'image id')} not declared in `images`: "
+            f"{some(strangers)}. List these images, or remove their annotations"
         )
     if undeclared:
-        counts = [f"{category} ({count} boxes)" for category, count in sorted(undeclared.items())]
-        raise ValueError(f"{name}: {len(undeclared)} category ids are not declared in `categories`: {some(counts)}")
+        counts = [f"{category} ({counted(count, 'box', 'boxes')})" for category, count in sorted(undeclared.items())]
+        raise ValueError(
+            f"{name}: {counted(len(undeclared), 'category id')} not declared in `categories`: {some(counts)}"
+        )
     return grouped
 
 
@@ -170,14 +172,15 @@ def merge_images(
             f"{images[where[0]]['file_name']} (ids {', '.join(str(images[i]['id']) for i in where)})"
             for where in shared.values()
         ]
+        count = counted(len(shared), "image file is", "image files are")
         raise ValueError(
-            f"{name}: {len(shared)} image files are listed under several ids, so the objects of one entry would be "
+            f"{name}: {count} listed under several ids, so the objects of one entry would be "
             f"background in the other: {some(texts)}. same_file: merge puts all their boxes under the first id; "
             "or remove the entry that is too many"
         )
     for where in shared.values():
         first, *others = where
-        sizes = {size_of(images[i], name) for i in where}
+        sizes = {size_of(images[i], name) for i in where} - {(-1, -1)}
         if len(sizes) > 1:
             raise ValueError(f"{name}: {images[first]['file_name']} is listed with different sizes: {sorted(sizes)}")
         for i in others:

@@ -40,7 +40,7 @@ def check_entries(content: Entry, part: str, name: str) -> None:
         known = known_json(content)
         raise ValueError(
             f"{name}: {len(wrong)} of {len(entries)} entries of {part!r} are broken: {some(wrong)}"
-            + (f". The file is {known}" if known else "")
+            + (f". The file is {known}" if known else ". Correct these entries, or remove them")
         )
     if part == "categories" and not entries:
         raise ValueError(f"{name}: 'categories' is empty: without classes there is nothing to detect")
@@ -54,10 +54,14 @@ def entry_problem(entry: Any, keys: Mapping[str, tuple[str, Callable[[Any], bool
         if good(entry.get(key)) or (key == "bbox" and entry.get(key) in (None, []) and mask_box(entry)):
             continue
         which = f" (id {short(entry['id'])})" if key != "id" and "id" in entry else ""
-        return (
-            f"{which} has {key} {short(entry[key])}, not {wanted}".strip() if key in entry else f"has no {key!r}{which}"
-        )
+        hint = RLE_HINT if key == "bbox" and isinstance(entry.get("segmentation"), dict) else ""
+        if key not in entry:
+            return f"has no {key!r}{which}{hint}"
+        return f"{which} has {key} {short(entry[key])}, not {wanted}{hint}".strip()
     return None
+
+
+RLE_HINT = " (its segmentation is run-length encoded; pycocotools.mask.toBbox makes a bbox of it)"
 
 
 def short(value: Any) -> str:
@@ -88,7 +92,7 @@ def number_of(value: Any) -> float | None:
 def id_of(value: Any) -> str | None:
     """An id in the one form in which 1, 1.0, "1" and "1.0" are equal; None for what is no id."""
     if type(value) is int:
-        return str(value) if abs(value) < 2**63 else None
+        return str(value)
     if isinstance(value, str):
         text = value.strip()
         whole = text.removesuffix(".0")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from detkit.data.datasets.images import image_suffixes
+from detkit.data.datasets.records import counted
 
 SEARCHED = 200_000
 """Files of a folder that are looked at for one with a similar name."""
@@ -17,14 +18,15 @@ class Folders:
     """Names of the files in folders, each folder listed once."""
 
     def __init__(self) -> None:
-        self._listed: dict[str, dict[str, bool]] = {}
+        self._listed: dict[str, dict[str, os.DirEntry[str]]] = {}
+        self._real: dict[str, str] = {}
 
-    def names(self, folder: str) -> dict[str, bool]:
-        """File name -> whether it is a symbolic link."""
+    def names(self, folder: str) -> dict[str, os.DirEntry[str]]:
+        """File name -> its entry."""
         if folder not in self._listed:
             try:
                 with os.scandir(folder or ".") as entries:
-                    self._listed[folder] = {entry.name: entry.is_symlink() for entry in entries}
+                    self._listed[folder] = {entry.name: entry for entry in entries}
             except OSError:
                 self._listed[folder] = {}
         return self._listed[folder]
@@ -34,10 +36,23 @@ class Folders:
         return name in self.names(folder)
 
     def real(self, path: str) -> str:
-        """The path without detours, so that two ways to one file are equal."""
+        """The path without detours and symbolic links, so that two ways to one file are equal."""
         folder, name = os.path.split(path)
-        plain = os.path.normpath(path)
-        return os.path.realpath(path) if self.names(folder).get(name) else plain
+        entry = self.names(folder).get(name)
+        if entry is not None and entry.is_symlink():
+            return os.path.realpath(path)
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        return os.path.join(self._real[folder], name)
+
+    def inode(self, path: str) -> int | None:
+        """What hard links to one file have in common (but files of other disks may, too); None for no file."""
+        folder, name = os.path.split(path)
+        entry = self.names(folder).get(name)
+        try:
+            return None if entry is None else os.stat(path).st_ino if entry.is_symlink() else entry.inode()
+        except OSError:
+            return None
 
 
 def image_path(images: str, file_name: str, folders: Folders) -> str:
@@ -61,9 +76,8 @@ def check_files(paths: Sequence[str], name: str, folder: str | None = None, fold
     texts = [f"{printable(path)}{near.hint(path)}" for path in missing[: len(missing) if len(missing) < 5 else 5]]
     more = f" and {len(missing) - len(texts)} more" if len(missing) > len(texts) else ""
     where = f" ({folder} is no folder)" if folder is not None and not os.path.isdir(folder) else ""
-    raise FileNotFoundError(
-        f"{name}: {len(missing)} of {len(paths)} images are missing{where}: {', '.join(texts)}{more}"
-    )
+    some = f"{len(missing)} of {counted(len(paths), 'image')} {'is' if len(missing) == 1 else 'are'} missing"
+    raise FileNotFoundError(f"{name}: {some}{where}: {', '.join(texts)}{more}")
 
 
 def printable(path: str) -> str:
@@ -126,19 +140,27 @@ def files_below(folder: str) -> Iterator[str]:
 def unlisted(folder: str, paths: Sequence[str], folders: Folders) -> list[str]:
     """Image files in the folders of `paths` (or in `folder`) that are not among them, in order."""
     suffixes = image_suffixes()
-    there = {os.path.dirname(path) for path in paths} or {folder}
+    there = {folder, *(os.path.dirname(path) for path in paths)}
     taken = set(paths)
     return [
         path
         for parent in sorted(there)
         for name in sorted(folders.names(parent))
-        if name.lower().endswith(suffixes) and (path := str(Path(parent) / name)) not in taken
+        if name.lower().endswith(suffixes)
+        and not name.startswith(".")
+        and (path := str(Path(parent) / name)) not in taken
     ]
 
 
 def ways_to_one_file(paths: Sequence[str], folders: Folders) -> dict[str, list[int]]:
-    """Real path -> numbers of the paths that lead to it, for those that several lead to."""
+    """Real path -> numbers of the paths that lead to it, by whatever link, for those that several lead to."""
     places: dict[str, list[int]] = {}
+    by_inode: dict[int | None, str] = {None: ""}
     for i, path in enumerate(paths):
-        places.setdefault(folders.real(path), []).append(i)
+        real = folders.real(path)
+        if real not in places:
+            first = by_inode.setdefault(folders.inode(path), real)
+            if first and first != real and os.path.samefile(first, real):
+                real = first
+        places.setdefault(real, []).append(i)
     return {path: where for path, where in places.items() if len(where) > 1}

@@ -86,6 +86,14 @@ def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[in
         raise unreadable(path, error) from error
 
 
+def size_if_readable(path: str | Path) -> tuple[int, int]:
+    """(height, width) by the header; (-1, -1) where it can't be read, which whoever opens the image will say."""
+    try:
+        return read_size(path)
+    except (ValueError, OSError):
+        return (-1, -1)
+
+
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
 """EXIF's tag, and its values for which width and height change places."""
 

@@ -7,37 +7,108 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-log = logging.getLogger("detkit")
+log = logging.getLogger("detkit.problems")
 NAMED = 20
 """Examples kept of one kind; the rest is counted."""
+NAMED_QUIETLY = 5
+"""Examples told of a kind that nobody has to act on."""
 
 
 class Kind(NamedTuple):
-    """text: follows the count, as in "3 boxes are clipped". lost: objects or images no longer take part in
-    training. quiet: nothing that a user has to act on, so it is logged as information and not as a warning."""
+    """text: follows the count, as in "3 boxes are clipped"; one: the same for a count of 1. lost: objects or images no
+    longer take part in training. quiet: nothing that a user has to act on, so it is logged as information and not as
+    a warning."""
 
     text: str
     lost: bool = False
     quiet: bool = False
+    one: str | None = None
+
+    def counted(self, number: int) -> str:
+        """`3 boxes are clipped`."""
+        return f"{number} {self.one if number == 1 and self.one else self.text}"
 
 
-DROPPED = Kind("boxes are unusable and left out of training", lost=True)
-CLIPPED = Kind("boxes reach over the image's edge and are clipped for training")
-CLIPPED_A_PIXEL = Kind("boxes reach over the image's edge by a pixel or less and are clipped for training", quiet=True)
-MENDED = Kind("boxes have swapped corners, which are put right for training")
-REPEATED = Kind("boxes are listed again with the same class and coordinates; all of them are kept")
-UNSELECTED = Kind("objects are left out because class_names does not list their class", lost=True)
-IGNORED = Kind("objects are ignore regions because ignore_classes lists their class", lost=True)
-EMPTY = Kind("images without objects are left out (keep_empty: false)", lost=True)
-MERGED = Kind("image entries repeat a file and are merged into its first entry")
-NO_SCORE = Kind("objects have an area below zero: evaluation ignores them, as pycocotools does")
-BAD_AREA = Kind("objects have no usable area; that of the box is used")
-BAD_IDS = Kind("annotation ids are missing or used twice; nothing depends on them", quiet=True)
-FROM_MASK = Kind("boxes are missing and derived from the segmentation")
-RENUMBERED = Kind("ids are text and numbered in alphabetical order", quiet=True)
-UNLISTED = Kind("image files of the folder are not in the annotations and left out", quiet=True)
-SUSPECT = Kind("boxes look as if they are written in another format")
-UNUSED_CATEGORIES = Kind("category entries are unused or repeated and left out", quiet=True)
+DROPPED = Kind("boxes are unusable and left out of training", lost=True, one="box is unusable and left out of training")
+CLIPPED = Kind(
+    "boxes reach over the image's edge and are clipped for training",
+    one="box reaches over the image's edge and is clipped for training",
+)
+CLIPPED_A_PIXEL = Kind(
+    "boxes reach over the image's edge by a pixel or less and are clipped for training",
+    quiet=True,
+    one="box reaches over the image's edge by a pixel or less and is clipped for training",
+)
+MENDED = Kind(
+    "boxes have swapped corners, which are put right for training",
+    one="box has swapped corners, which are put right for training",
+)
+REPEATED = Kind(
+    "boxes are listed again with the same class and coordinates; all of them are kept",
+    one="box is listed again with the same class and coordinates; both are kept",
+)
+RENAMED = Kind("objects have another class by class_map", quiet=True, one="object has another class by class_map")
+UNSELECTED = Kind(
+    "objects are left out because class_names does not list their class",
+    lost=True,
+    one="object is left out because class_names does not list its class",
+)
+IGNORED = Kind(
+    "objects are ignore regions because ignore_classes lists their class",
+    lost=True,
+    one="object is an ignore region because ignore_classes lists its class",
+)
+EMPTY = Kind(
+    "images without objects are left out (keep_empty: false)",
+    lost=True,
+    one="image without objects is left out (keep_empty: false)",
+)
+MERGED = Kind(
+    "image entries repeat a file and are merged into its first entry",
+    one="image entry repeats a file and is merged into its first entry",
+)
+NO_SCORE = Kind(
+    "objects have an area below zero: evaluation ignores them, as pycocotools does",
+    one="object has an area below zero: evaluation ignores it, as pycocotools does",
+)
+BAD_AREA = Kind(
+    "objects have no usable area; that of the box is used", one="object has no usable area; that of the box is used"
+)
+BAD_IDS = Kind(
+    "annotation ids are missing or used twice; nothing depends on them",
+    quiet=True,
+    one="annotation id is missing or used twice; nothing depends on it",
+)
+FROM_MASK = Kind(
+    "boxes are missing and derived from the segmentation", one="box is missing and derived from the segmentation"
+)
+RENUMBERED = Kind(
+    "ids are text or too large, and numbered in alphabetical order",
+    quiet=True,
+    one="id is text or too large, and numbered",
+)
+UNLISTED = Kind(
+    "image files of the folder are not in the annotations and left out",
+    quiet=True,
+    one="image file of the folder is not in the annotations and left out",
+)
+PARTS = Kind("parts of objects are not read", quiet=True, one="part of an object is not read")
+COUNTS_FROM_ZERO = Kind(
+    "boxes begin at 0, so pixels seem to be counted from 0 and not from 1: one_based: false reads them so",
+    one="box begins at 0, so pixels seem to be counted from 0 and not from 1: one_based: false reads them so",
+)
+OTHER_IMAGE = Kind(
+    "annotations name another image that is there, too; the image with the annotation's own name is used",
+    one="annotation names another image that is there, too; the image with the annotation's own name is used",
+)
+SUSPECT = Kind(
+    "boxes look as if they are written in another format", one="box looks as if it is written in another format"
+)
+UNUSED_CATEGORIES = Kind(
+    "category entries are unused or repeated and left out",
+    quiet=True,
+    one="category entry is unused or repeated and left out",
+)
 
 
 @dataclass
@@ -109,7 +180,10 @@ class Problems:
 
 def described(kind: Kind, found: Found) -> list[str]:
     """The count, the examples below it, and how many more there are."""
-    lines = [f"{found.count} {kind.text}:", *(f"  {example}" for example in found.examples)]
-    if found.count > len(found.examples) >= NAMED:
-        lines.append(f"  and {found.count - len(found.examples)} more")
+    named = found.examples[:NAMED_QUIETLY] if kind.quiet else found.examples
+    lines = [f"{kind.counted(found.count)}:", *(f"  {example}" for example in named)]
+    if len(found.examples) > len(named):
+        lines.append("  and others")
+    elif found.count > len(named) >= NAMED:
+        lines.append(f"  and {found.count - len(named)} more")
     return lines

@@ -21,6 +21,7 @@ from detkit.data.datasets.checks import (
     in_first_pixel,
     mend,
 )
+from detkit.data.datasets.images import size_if_readable
 from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, MENDED, NAMED, REPEATED, Problems
 
 BadBoxes = Literal["drop", "clip", "error"]
@@ -140,7 +141,8 @@ class RecordsBuilder:
         source: str | None = None,
         xywh: Sequence[Sequence[float]] | None = None,
     ) -> None:
-        """One image; size (height, width), (-1, -1) if unknown; boxes xyxy. source: what a message names.
+        """One image; size (height, width), (-1, -1) if unknown, when the file's header tells where boxes
+        must end; boxes xyxy. source: what a message names.
 
         xywh: the same boxes as x, y, width, height where the file has them so, for an evaluation without a
         rounding error. Training gets the boxes inside the image; evaluation gets them all, as they are here.
@@ -156,7 +158,7 @@ class RecordsBuilder:
         classes, ignored = np.asarray(labels, np.int64), np.asarray(is_ignore, bool)
         full = own[:, 2:].prod(axis=1) if area is None else np.asarray(area, dtype=np.float64)
         self._note_repeated(raw, classes, ignored, source)
-        good, keep = self._check(raw, size, source)
+        good, keep = self._check(raw, size_if_readable(path) if len(raw) and size[0] < 0 else size, source)
         sides = np.maximum(good[:, 2:] - good[:, :2], 0)
         measured = sides.prod(axis=1) if area is None else full[keep]
         self._images.append((image_id, os.fsencode(path), *size))
@@ -175,7 +177,7 @@ class RecordsBuilder:
         sound &= (single[:, 2:] > single[:, :2]).all(axis=1)
         keep, mended = np.ones(len(raw), dtype=bool), np.zeros(len(raw), dtype=bool)
         for i in np.flatnonzero(~sound).tolist():
-            if in_first_pixel(raw[i]) and not 0 < max(size) <= 8:
+            if raw[i].any() and in_first_pixel(raw[i]) and not 0 < max(size) <= 8:
                 self._first_pixel.append(f"{source}, {box_text(i, raw[i])}")
             if (problem := box_problem(raw[i], size)) is None:
                 continue

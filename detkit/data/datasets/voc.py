@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from detkit.data.datasets.base import DetectionDataset, named_classes
-from detkit.data.datasets.files import Folders, check_files, unlisted
+from detkit.data.datasets.files import Folders, check_files, unlisted, ways_to_one_file
 from detkit.data.datasets.images import images_by_stem
-from detkit.data.datasets.problems import UNLISTED
-from detkit.data.datasets.records import BadBoxes, RecordsBuilder, some
+from detkit.data.datasets.problems import COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, UNLISTED, Problems
+from detkit.data.datasets.records import BadBoxes, RecordsBuilder, counted, some
 from detkit.data.datasets.voc_file import annotation_files, near_stem, read_split, read_xml
 from detkit.files import PathStr
 from detkit.registry import DATASETS
@@ -50,13 +50,15 @@ class VocDataset(DetectionDataset):
         builder = RecordsBuilder(name, bad_boxes)
         for i, stem in enumerate(stems):
             objects = parsed[stem]["objects"]
+            image = image_of(stem, parsed[stem]["filename"], files, Path(root) / "JPEGImages", builder.problems)
+            note_objects(objects, f"{stem}.xml", one_based, builder.problems)
             shift = 1.0 if one_based else 0.0
             boxes = [item["box"] for item in objects]
             # A box without area, or in fractions, as published must not be moved before it is seen.
             moved = [[x1 - shift, y1 - shift, x2, y2] if is_plain(b) else b for b in boxes for x1, y1, x2, y2 in [b]]
             builder.add(
                 i + 1,
-                str(files.get(stem, Path(root) / "JPEGImages" / (parsed[stem]["filename"] or f"{stem}.jpg"))),
+                str(image),
                 parsed[stem]["size"],
                 moved,
                 [label[item["name"]] for item in objects],
@@ -66,6 +68,7 @@ class VocDataset(DetectionDataset):
             )
         folders, folder = Folders(), str(Path(root) / "JPEGImages")
         paths = builder.paths()
+        check_one_way(paths, folders, stems, name)
         annotated = [str(path) for stem, path in files.items() if stem in parsed]
         for path in unlisted(folder, [*paths, *annotated], folders):
             builder.problems.add(UNLISTED, path)
@@ -74,6 +77,41 @@ class VocDataset(DetectionDataset):
             ignore_classes=ignore_classes,
         )  # fmt: skip
         check_files([self.records.path(i) for i in range(len(self))], name, folder, folders)
+
+
+def image_of(stem: str, stated: str, files: dict[str, Path], folder: Path, problems: Problems) -> Path:
+    """The image of an annotation: of its own name, and of the suffix that it states where there are several.
+
+    Counts an annotation that states another image that is there, as a copied one does.
+    """
+    plain = Path(stated)
+    if plain.stem == stem and (folder / plain.name).is_file():
+        return folder / plain.name
+    image = files.get(stem)
+    if image is not None and stated != image.name and plain.stem in files:
+        problems.add(OTHER_IMAGE, f"{stem}.xml: <filename> is {stated}, {image.name} is used")
+    return image or folder / (stated or f"{stem}.jpg")
+
+
+def note_objects(objects: list[dict[str, Any]], source: str, one_based: bool, problems: Problems) -> None:
+    """Counts parts, and boxes that begin at 0 where pixels are counted from 1."""
+    for i, item in enumerate(objects, start=1):
+        if item["parts"]:
+            problems.add(PARTS, f"{source}, box {i} ({item['name']})", item["parts"])
+        if one_based and min(item["box"][:2]) == 0 and is_plain(item["box"]):
+            problems.add(COUNTS_FROM_ZERO, f"{source}, box {i} {item['box']}")
+
+
+def check_one_way(paths: list[str], folders: Folders, stems: list[str], name: str) -> None:
+    """Raises ValueError if one image file is that of several annotations: each one's objects lack in the other."""
+    shared = ways_to_one_file(paths, folders)
+    if shared:
+        texts = [f"{paths[where[0]]} ({', '.join(f'{stems[i]}.xml' for i in where)})" for where in shared.values()]
+        count = counted(len(shared), "image file belongs", "image files belong")
+        raise ValueError(
+            f"{name}: {count} to several annotations, so the objects of one would be "
+            f"background in the other: {some(texts)}. Put all objects into one annotation and list that one"
+        )
 
 
 def is_plain(box: list[float]) -> bool:
@@ -86,11 +124,15 @@ def read_annotations(folder: Path, stems: list[str], name: str) -> dict[str, dic
     """Image name -> annotation, of every file of the folder; FileNotFoundError for an image without one."""
     files = annotation_files(folder)
     if not files:
-        others = sorted({p.suffix for p in folder.iterdir()}) if folder.is_dir() else []
-        there = f"; it has files of the kind {some(others)}" if others else ""
-        raise FileNotFoundError(f"{name}: no .xml file in {folder}{there}")
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        others, below = sorted({p.suffix for p in there if not p.is_dir()}), [p.name for p in there if p.is_dir()]
+        hint = f"; it has files of the kind {some(others)}" if others else ""
+        hint += f"; folders below it are not read: {some(below)}" if below else ""
+        raise FileNotFoundError(f"{name}: no .xml file in {folder}{hint}")
     known = {p.stem for p in files}
     lacking = [near_stem(s, known) for s in stems if s not in known]
     if lacking:
-        raise FileNotFoundError(f"{name}: {len(lacking)} images have no file in Annotations: {some(lacking)}")
+        raise FileNotFoundError(
+            f"{name}: {counted(len(lacking), 'image has', 'images have')} no file in Annotations: {some(lacking)}"
+        )
     return {p.stem: read_xml(p) for p in files}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from detkit.data.datasets.records import some
+from detkit.data.datasets.records import counted, some
 from detkit.data.datasets.text import decode, encoding_of, known_format, known_json, known_root
 
 KNOWN = {"folder", "filename", "path", "source", "size", "segmented", "owner", "object"}
@@ -22,7 +23,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 def read_xml(path: Path) -> dict[str, Any]:
     """One annotation file: size (height, width) and objects. Errors name the file and what it is instead."""
     try:
-        root = parse(path)
+        root = parse(read_bytes(path))
         check_root(root)
         objects = [read_object(item, i) for i, item in enumerate(root.iter("object"), start=1)]
         size = root.find("size")
@@ -37,9 +38,16 @@ def read_xml(path: Path) -> dict[str, Any]:
     }
 
 
-def parse(path: Path) -> ElementTree.Element:
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; ValueError for a folder, a link to nowhere, or what may not be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"it can't be read: {error.strerror}") from None
+
+
+def parse(raw: bytes) -> ElementTree.Element:
     """The root element, its tags and those below it without namespace."""
-    raw = path.read_bytes()
     try:
         root = ElementTree.fromstring(raw)
     except (ElementTree.ParseError, LookupError, ValueError) as error:
@@ -71,6 +79,8 @@ def parse_text(raw: bytes, error: Exception) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", text.lstrip("\ufeff"), flags=re.S))
     except ElementTree.ParseError as again:
+        if "<!ENTITY" in text:
+            raise ValueError(f"{again}. Its DOCTYPE declares entities, which VOC does not have: remove them") from None
         cut = "no element found" in str(again) or again.position[0] >= text.rstrip().count("\n") + 1
         page = known_format(text) if text.lstrip().lower().startswith(("<!doctype html", "<html")) else None
         hint = f" (the file is {page})" if page else " (cut off?)" if cut else ""
@@ -108,6 +118,9 @@ def read_object(item: ElementTree.Element, position: int) -> dict[str, Any]:
     name = (item.findtext("name") or "").strip()
     if not name:
         raise ValueError(f"object {position}: an object has no name")
+    for tag in ("name", "bndbox"):
+        if (count := len(item.findall(tag))) > 1:
+            raise ValueError(f"object {position} ({name}): {count} times <{tag}>; every box is an <object> of its own")
     box = item.find("bndbox")
     if box is None:
         there = sorted(f"<{child.tag}>" for child in item if child.tag in SHAPES)
@@ -126,6 +139,7 @@ def read_object(item: ElementTree.Element, position: int) -> dict[str, Any]:
             number(text, f"object {position} ({name}) has {key}") for key, text in zip(CORNERS, texts, strict=True)
         ],
         "difficult": difficult in ("1", "true", "yes"),
+        "parts": len(item.findall("part")),
     }
 
 
@@ -153,9 +167,9 @@ def read_split(root: Path, split: str) -> list[str]:
     stems = [stem_of(line, annotated) for line in lines]
     if not stems:
         raise ValueError(f"{path}: the split is empty")
-    twice = sorted({s for s in stems if stems.count(s) > 1}) if len(set(stems)) != len(stems) else []
+    twice = sorted(stem for stem, count in Counter(stems).items() if count > 1)
     if twice:
-        raise ValueError(f"{path}: {len(twice)} images are listed twice: {some(twice)}")
+        raise ValueError(f"{path}: {counted(len(twice), 'image is', 'images are')} listed twice: {some(twice)}")
     return stems
 
 
@@ -193,8 +207,10 @@ def stem_of(line: str, annotated: set[str]) -> str:
 
 
 def annotation_files(folder: Path) -> list[Path]:
-    """Files with the suffix .xml, in whatever case."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".xml") if folder.is_dir() else []
+    """Files with the suffix .xml, in whatever case; not the hidden ones, as the ._a.xml that macOS leaves."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".xml" and not p.name.startswith("."))
 
 
 def near_stem(stem: str, annotated: set[str]) -> str:
