@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,15 +67,16 @@ def make_shapes(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Reads every image of both splits; prints what fails and what is left out, and the summary of each split."""
+    """Reads every image of both splits; prints, split by split, what fails, is left out or changed."""
     from detkit.config import load_config
     from detkit.data.build import SPLITS, build_datasets, warn_of_shared_images
     from detkit.data.datasets.records import counted
 
-    config = load_config(args.config, args.overrides)
-    sets = build_datasets(config)
-    reports = [check_split(config, split, dataset) for split, dataset in zip(SPLITS, sets, strict=True)]
-    warn_of_shared_images(*sets)
+    with log_on_stdout():
+        config = load_config(args.config, args.overrides)
+        sets = build_datasets(config)
+        reports = [check_split(config, split, dataset) for split, dataset in zip(SPLITS, sets, strict=True)]
+        warn_of_shared_images(*sets)
     bad, lost = (sum(column) for column in zip(*reports, strict=True))
     dropped = sum(dataset.problems.dropped_count for dataset in sets)
     wrong = [f"{counted(bad, 'image')} can't be used"] * bool(bad)
@@ -81,28 +86,48 @@ def check(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
+@contextmanager
+def log_on_stdout() -> Iterator[None]:
+    """What else the log says belongs to the report; what readers count is printed below its split and not logged."""
+    log, problems = logging.getLogger("detkit"), logging.getLogger("detkit.problems")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    log.addHandler(handler)
+    problems.disabled = True
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        problems.disabled = False
+
+
 def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[int, int]:
     """Prints what is wrong with a split; how many images can't be used, how many objects never reach the network."""
     from detkit.data.audit import DRAWS, audit
     from detkit.data.build import build_transforms, scan_threads
+    from detkit.data.datasets.base import differences
+    from detkit.data.datasets.records import counted
     from detkit.data.scan import Remaining, scan
 
     found = scan(dataset, range(len(dataset)), threads=scan_threads())
-    skips, repairs = (dataset.image_options.bad_images == policy for policy in ("skip", "repair"))
-    for why in found.bad.values():
-        print(f"left out: {why}" if skips else why)
-    for why in found.repaired.values():
-        print(f"repaired: {why}")
+    skips = dataset.image_options.bad_images == "skip"
     if len(found.bad) == len(dataset):
-        print(f"{dataset.name}: none of the {len(dataset)} images can be used")
+        told = [f"{dataset.name}: none of the {len(dataset)} images can be used"]
+        print_split(split, told + [f"left out: {why}" if skips else why for why in found.bad.values()])
         return len(found.bad), 0
     whole = Remaining(dataset, found.bad) if found.bad else dataset
+    told = [f"{dataset.name}: {(whole if skips else dataset).counts()}"]
+    told += [f"left out: {why}" if skips else why for why in found.bad.values()]
+    if found.repaired:
+        told.append(f"{counted(len(found.repaired), 'damaged image')} repaired:")
+        told += [f"  {why}" for why in found.repaired.values()]
     transforms, is_train = build_transforms(config, split), split == "train"
     lost = audit(whole, transforms, seed=config.seed if is_train else 0, draws=DRAWS if is_train else 1)
-    for text in (lost.describe(whole), lost.describe_chance()):
-        if text:
-            print(text)
-    print(whole.summary() if skips else dataset.summary())
-    if repairs:
-        print(f"{dataset.name}: {len(found.repaired)} damaged images repaired")
+    told += [text for text in (lost.describe(whole), lost.describe_chance()) if text]
+    print_split(split, told + dataset.problems.lines() + differences(dataset.records))
     return 0 if skips else len(found.bad), len(lost.never)
+
+
+def print_split(split: str, lines: list[str]) -> None:
+    """The lines under the name of the split."""
+    print(f"{split}: " + "\n".join(lines).replace("\n", "\n  "))

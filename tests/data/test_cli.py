@@ -37,7 +37,7 @@ def test_damaged_images_under_each_policy(folder, capsys):
     assert "1 bad image left out: train0.jpg" in out
     code, out = check(folder, capsys, "data.images.bad_images=repair")
     assert code == 0
-    assert "train.json: 1 damaged images repaired" in out
+    assert "1 damaged image repaired:\n    " in out
 
 
 def test_no_usable_image_is_a_report_not_a_crash(folder, capsys):
@@ -55,3 +55,14 @@ def test_boxes_that_the_reader_drops_are_counted(folder, capsys):
     assert code == 1
     assert "2 boxes are unusable and left out of training" in out
     assert out.splitlines()[-1] == "2 boxes can't be used"
+
+
+def test_what_is_clipped_or_changed_is_named_on_stdout_once(folder, capsys):
+    folder.write("train", [[[8, 8, 4000, 30]], [[8, 8, 10, 10]]])
+    code = main(["data", "check", str(folder.config), "data.classes.class_map={cat: animal}"])
+    told = capsys.readouterr()
+    assert (code, told.err) == (0, "")
+    assert told.out.count("1 box reaches over the image's edge and is clipped for training:\n    image") == 1
+    assert "box 1 [8.0, 8.0, 4008.0, 38.0]: xmax=4008 in an image" in told.out
+    assert "cat -> animal: 2, the first in image 1 (train0.jpg), box 1" in told.out
+    assert "evaluation uses the 2 boxes of the file, of which 1 differs in training" in told.out
