@@ -259,3 +259,42 @@ def test_an_image_is_found_by_its_name_without_suffix(tmp_path):
     found = images_by_stem(tmp_path)
     assert {stem: path.name for stem, path in found.items()} == {"a": "a.jfif", "b": "b.jpg"}
     assert images_by_stem(tmp_path / "gone") == {}
+
+
+def test_the_size_of_a_png_needs_no_pixels(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.png"
+    Image.effect_noise((40, 20), 50).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-300])
+    assert read_size(path) == (20, 40)
+    # EXIF may stand behind the pixels, too.
+    Image.effect_noise((40, 20), 50).save(path, exif=exif)
+    turned = path.read_bytes()
+    at = turned.index(b"eXIf") - 4
+    chunk = turned[at : at + 12 + int.from_bytes(turned[at : at + 4], "big")]
+    path.write_bytes(whole[:-12] + chunk + whole[-12:])
+    assert read_size(path) == np.asarray(read_image(path)).shape[:2] == (40, 20)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "not a readable image: the file is empty"),
+        (b"<!DOCTYPE html><html>", "the file is an HTML page, as a failed download leaves it"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "the file is a pointer of Git LFS"),
+        (b"\xff\xd7\0\1", "the file is of no kind that is known"),
+    ],
+)
+@pytest.mark.parametrize("policy", ["error", "repair"])
+def test_what_is_no_image_is_named(tmp_path, content, text, policy):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match=text):
+        read_image(tmp_path / "a.jpg", ImageOptions(bad_images=policy))
+
+
+@pytest.mark.parametrize("policy", ["error", "repair"])
+def test_a_device_is_not_read(policy):
+    with pytest.raises(ValueError, match=r"/dev/zero: not a readable image .*a folder or a device, not a file"):
+        read_image("/dev/zero", ImageOptions(bad_images=policy))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from detkit.data.datasets.text import known_format
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -63,6 +65,7 @@ def decoded(path: str | Path, options: ImageOptions) -> Image:
 def repaired(path: str | Path, options: ImageOptions) -> Image:
     """What there is of a damaged image; ValueError that names the file if there is nothing."""
     try:
+        open_image(path, path, options).close()
         # Without its end mark, libjpeg waits for more and keeps the last rows to itself.
         whole = Path(path).read_bytes() + END_OF_JPEG
         with open_image(io.BytesIO(whole), path, options) as opened:
@@ -78,12 +81,40 @@ def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[in
     """(height, width) of an upright image, from the file's header alone; raises as `read_image`."""
     try:
         with open_image(path, path, options or ImageOptions()) as opened:
-            turned = opened.getexif().get(ORIENTATION, 1) in SIDEWAYS
+            turned = header_exif(opened).get(ORIENTATION, 1) in SIDEWAYS
             return (opened.width, opened.height) if turned else (opened.height, opened.width)
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
         raise unreadable(path, error) from error
+
+
+def header_exif(opened: Any) -> Any:
+    """The EXIF of an image that is only opened. Pillow decodes a PNG for it, which may be large, or damaged."""
+    from PIL import Image
+
+    late = opened.format == "PNG" and chunks_of_png(opened.fp) & PNG_EXIF
+    return opened.getexif() if late else Image.Image.getexif(opened)
+
+
+PNG_EXIF = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
+"""Chunks that may hold EXIF."""
+
+
+def chunks_of_png(file: Any) -> set[bytes]:
+    """The kinds of chunks from the first of pixels on, found by their lengths."""
+    place, at = file.tell(), 8
+    found: set[bytes] = set()
+    while True:
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8 or not head[4:].isalpha():
+            break
+        if found or head[4:] == b"IDAT":
+            found.add(head[4:])
+        at += 12 + int.from_bytes(head[:4], "big")
+    file.seek(place)
+    return found
 
 
 def size_if_readable(path: str | Path) -> tuple[int, int]:
@@ -106,7 +137,22 @@ def unreadable(path: str | Path, error: Exception) -> ValueError:
     """Whatever a decoder trips over, the file is what the user needs to know."""
     hint = f"; {HEIF_HINT}" if Path(path).suffix.lower() in HEIF and not reads_heif() else ""
     text = " ".join(str(error).split())
+    if type(error).__name__ == "UnidentifiedImageError" and not hint:
+        return ValueError(f"{path}: not a readable image: {what_it_is(path)}")
     return ValueError(f"{path}: not a readable image ({type(error).__name__}: {text}){hint}")
+
+
+def what_it_is(path: str | Path) -> str:
+    """A file that Pillow does not know, in words."""
+    with open(path, "rb") as file:
+        start = file.read(1000)
+    if not start:
+        return "the file is empty"
+    try:
+        known = known_format(start.decode())
+    except UnicodeDecodeError:
+        known = None
+    return f"the file is {known or 'of no kind that is known, or its beginning is damaged'}"
 
 
 def open_image(source: Any, path: str | Path, options: ImageOptions) -> Image:
@@ -114,6 +160,8 @@ def open_image(source: Any, path: str | Path, options: ImageOptions) -> Image:
     from PIL import Image
 
     reads_heif()
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError("it is a folder or a device, not a file")  # reading /dev/zero would never end
     try:
         opened = _with_globals(Image.open, _decompression_bomb_check=lambda size: None)(source)
     except FileNotFoundError:
