@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +77,13 @@ class Locator:
 
 def moved_everywhere() -> dict[str, str]:
     """What the variable `DETKIT_MOVED` says has moved, for every config: OLD=NEW, or several with colons between."""
-    pairs = [pair for pair in os.environ.get(VARIABLE, "").split(os.pathsep) if pair]
+    pairs: list[str] = []
+    for part in os.environ.get(VARIABLE, "").split(os.pathsep):
+        # A folder's name may have a colon, too.
+        if pairs and ("=" not in pairs[-1] or not ("=" in part or part.startswith(("/", "~")) or not part)):
+            pairs[-1] += os.pathsep + part
+        elif part:
+            pairs.append(part)
     if wrong := [pair for pair in pairs if "=" not in pair]:
         raise ValueError(f"{VARIABLE}: {wrong[0]!r} is not OLD_FOLDER=NEW_FOLDER")
     split = [pair.split("=", 1) for pair in pairs]
@@ -129,10 +137,17 @@ def explain_missing(paths: Mapping[str, Located], origins: Mapping[str, str]) ->
     return lines
 
 
+def moved_hint(folder: Path) -> str:
+    """The override for a folder that has moved, as a shell takes it, whatever the folder's name."""
+    if re.fullmatch(r"[\w./ ~+-]+", str(folder)):
+        return f'"{MOVED}={{{folder}: NEW_FOLDER}}"'
+    return shlex.quote(f"{MOVED}={{{json.dumps(str(folder), ensure_ascii=False)}: NEW_FOLDER}}")
+
+
 def near_one(path: Located) -> str:
     """Where a missing relative path was looked for, and whether it is in the current folder."""
     if not path.is_relative or path.result != absolute(path.written, path.folder):
-        return f'; if its folder has moved, add "{MOVED}={{{Path(path.result).parent}: NEW_FOLDER}}"'
+        return f"; if its folder has moved, add {moved_hint(Path(path.result).parent)}"
     here = absolute(path.written, Path.cwd())
     text = f"; {path.written} counts from {path.folder}"
     if Path(here).exists() and here != path.result:

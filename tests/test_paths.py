@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from detkit.arguments import convert, type_name
 from detkit.config import Config, ConfigError, load_config
 from detkit.data.datasets.base import DetectionDataset
 from detkit.files import PathStr, WeightsStr, absolute, is_path
+from detkit.paths import moved_everywhere, moved_hint
 from detkit.registry import DATASETS
 
 SHAPES = Path(__file__).parents[1] / "configs/quickstart/shapes.yaml"
@@ -125,6 +128,8 @@ def test_moved_data_can_be_told_by_the_environment(files, monkeypatch):
     monkeypatch.setenv("DETKIT_MOVED", f"{files}/base={files}/new:/nothing=/there")
     config = Config.from_dict(load_config(files / "own/config.yaml").to_dict())
     assert config.data.val.dataset.images == str(files / "new/images")
+    monkeypatch.setenv("DETKIT_MOVED", f"{files}/a: b=/c: d:{files}/base={files}/new")
+    assert moved_everywhere() == {f"{files}/a: b": "/c: d", f"{files}/base": f"{files}/new"}
     monkeypatch.setenv("DETKIT_MOVED", "/old")
     with pytest.raises(ValueError, match="DETKIT_MOVED: '/old' is not OLD_FOLDER=NEW_FOLDER"):
         load_config(files / "own/config.yaml")
@@ -147,7 +152,7 @@ def test_a_missing_file_is_told_with_key_place_and_the_near_one(files):
     with pytest.raises(FileNotFoundError) as told:
         build_dataset(load_config(files / "own/config.yaml"), "val")
     text = str(told.value)
-    assert f"data.val.dataset: no annotation file {files}/own/own.json" in text
+    assert f"data.val.dataset: CocoDataset: no annotation file {files}/own/own.json" in text
     assert f"data.val.dataset.annotations (../own/config.yaml:4) is {files}/own/own.json, which is not there" in (
         text.replace(str(files / "own/config.yaml"), "../own/config.yaml")
     )
@@ -174,3 +179,12 @@ def test_dots_behind_a_link_are_not_folded(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "far/below")
     assert absolute("a/../b", tmp_path) == str(tmp_path / "b")
     assert Path(absolute("link/../x", tmp_path)).resolve() == tmp_path / "far/x"
+
+
+def test_the_hint_of_a_moved_folder_can_be_pasted(files):
+    for name in ("plain", "my data #1: 100% ü", "it's, {here}"):
+        folder = files / name
+        hint = moved_hint(folder)
+        words = shlex.split(hint.replace("NEW_FOLDER", "/new"))
+        text = f"data.val.dataset.annotations={json.dumps(str(folder / 'x.json'))}"
+        assert load_config(files / "own/config.yaml", [text, *words]).data.val.dataset.annotations == "/new/x.json"

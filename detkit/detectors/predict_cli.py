@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkit.console import shown
+from detkit.data.datasets.records import counted
 from detkit.outputs import (
     ForeignFileError,
     Ledger,
@@ -92,12 +93,13 @@ def run(args: argparse.Namespace) -> int:
             found.add(files[place], image, detections)
             if not args.no_draw:
                 undrawn += not found.draw(names[place], image, detections)
-            print(f"{shown(files[place])}: {len(detections)} detections", flush=True)
+            print(f"{shown(files[place])}: {counted(len(detections), 'detection')}", flush=True)
     finally:
         if found.images:
             found.write()
     what = f"{RESULTS} and {IMAGES}" if args.no_draw else f"drawn images, {RESULTS} and {IMAGES}"
-    print(f"{len(found.results)} detections in {len(found.images)} images; {what} in {shown(output)}")
+    there = f"{counted(len(found.results), 'detection')} in {counted(len(found.images), 'image')}"
+    print(f"{there}; {what} in {shown(output)}")
     if unreadable := len(files) - len(readable):
         print(f"error: {unreadable} of {len(files)} files could not be read, see above", file=sys.stderr)
     if undrawn:
@@ -217,8 +219,9 @@ def find_images(paths: list[str]) -> Iterator[Path]:
             reason = f"no file, folder or glob match: {shown(text)}"
         photos = without_drawings(found)
         if drawn := len(found) - len(photos):
-            reason += f" besides {drawn} files that detkit wrote"
-            print(f"left out: {drawn} files in {shown(text)} that detkit wrote", flush=True)
+            files = counted(drawn, "file")
+            reason += f" besides {files} that detkit wrote"
+            print(f"left out: {files} in {shown(text)} that detkit wrote", flush=True)
         if not photos:
             raise FileNotFoundError(reason)
         yield from photos

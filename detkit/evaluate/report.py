@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from detkit.data.datasets.records import counted
+
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
 
@@ -40,7 +42,8 @@ def format_table(result: CocoResult) -> str:
     rule = "-" * len(line(head))
     recall = "  ".join(f"{_recall_name(k)} {_figure(v)}" for k, v in result.metrics.items() if k.startswith("ar"))
     lines = [
-        f"{result.num_images} images, {total} objects, {result.num_detections} detections",
+        f"{counted(result.num_images, 'image')}, {counted(total, 'object')}, "
+        f"{counted(result.num_detections, 'detection')}",
         line(head), rule, *(line(row) for row in rows), rule, line(mean), "", recall, *_reasons(result),
     ]  # fmt: skip
     return "\n".join(lines)

@@ -146,7 +146,7 @@ def test_files_that_are_no_images_are_told_and_left_out(checkpoint, pictures, tm
     assert (image["id"], image["file_name"]) == (1, str(folder / "b.png"))
     assert [p.name for p in out.glob("*.png")] == ["b.png"]
     told = capsys.readouterr()
-    assert "detections in 1 images" in told.out
+    assert " in 1 image;" in told.out
     assert [line.partition(": not a ")[0] for line in told.err.splitlines()] == [
         f"warning: left out: {folder / 'a.jpg'}",
         f"warning: left out: {folder / 'c.png'}",
@@ -289,7 +289,7 @@ def test_a_photo_is_never_drawn_over(checkpoint, pictures, tmp_path, capsys):
     jpegs = image_folder(tmp_path / "jpegs", pictures, "c.jpg")
     for _ in range(2):
         assert main(["predict", str(checkpoint), str(jpegs), "--output", str(jpegs)]) == 0
-    assert "left out: 1 files in" in capsys.readouterr().out
+    assert "left out: 1 file in" in capsys.readouterr().out
     assert [i["file_name"] for i in json.loads((jpegs / "images.json").read_text())] == [str(jpegs / "c.jpg")]
 
 

@@ -134,7 +134,7 @@ def test_self_test_passes_on_odd_boxes_and_says_what_they_cost(
     overrides = coco_of(tmp_path, ODD, {3: "ring", 7: "star"})
     assert main(["eval", CONFIG, "data.loader.num_workers=0", *overrides, "--self-test"]) == 0
     out = capsys.readouterr().out
-    assert "1 images, 3 objects, 3 detections" in out  # the object of negative area is ignored
+    assert "1 image, 3 objects, 3 detections" in out  # the object of negative area is ignored
     # star: the clipped box is right at 0.5, 0.55 and 0.6, and one of two is found: 51 of 101 recalls.
     assert re.search(r"star +2 +0.151 +0.505 +0.000", out)
     assert (
