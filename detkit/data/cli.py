@@ -18,6 +18,7 @@ from detkit.arguments import within
 from detkit.outputs import check_can_write
 
 MOST_IMAGES = 1_000_000
+ALL_WELL = "every image and every object can be used"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,12 +78,15 @@ def check(args: argparse.Namespace) -> int:
         sets = build_datasets(config)
         reports = [check_split(config, split, dataset) for split, dataset in zip(SPLITS, sets, strict=True)]
         warn_of_shared_images(*sets)
-    bad, lost = (sum(column) for column in zip(*reports, strict=True))
+    bad, skipped, lost = (sum(column) for column in zip(*reports, strict=True))
     dropped = sum(dataset.problems.dropped_count for dataset in sets)
+    asked = skipped + sum(dataset.problems.lost_count for dataset in sets) - dropped
     wrong = [f"{counted(bad, 'image')} can't be used"] * bool(bad)
     wrong += [f"{counted(dropped, 'box', 'boxes')} can't be used"] * bool(dropped)
     wrong += [f"{counted(lost, 'object')} can't reach the network"] * bool(lost)
-    print("; ".join(wrong) or "every image and every object can be used")
+    what = counted(asked, "image or object is", "images or objects are")
+    well = f"{what} left out as the config says; all others can be used" if asked else ALL_WELL
+    print("; ".join(wrong) or well)
     return 1 if wrong else 0
 
 
@@ -101,8 +105,11 @@ def log_on_stdout() -> Iterator[None]:
         problems.disabled = False
 
 
-def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[int, int]:
-    """Prints what is wrong with a split; how many images can't be used, how many objects never reach the network."""
+def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[int, int, int]:
+    """Prints what is wrong with a split.
+
+    Returns how many images can't be used, how many are left out instead, and how many objects never reach the network.
+    """
     from detkit.data.audit import DRAWS, audit
     from detkit.data.build import build_transforms, scan_threads
     from detkit.data.datasets.base import differences
@@ -114,7 +121,7 @@ def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[
     if len(found.bad) == len(dataset):
         told = [f"{dataset.name}: none of the {len(dataset)} images can be used"]
         print_split(split, told + [f"left out: {why}" if skips else why for why in found.bad.values()])
-        return len(found.bad), 0
+        return len(found.bad), 0, 0
     whole = Remaining(dataset, found.bad) if found.bad else dataset
     told = [f"{dataset.name}: {(whole if skips else dataset).counts()}"]
     told += [f"left out: {why}" if skips else why for why in found.bad.values()]
@@ -125,7 +132,7 @@ def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[
     lost = audit(whole, transforms, seed=config.seed if is_train else 0, draws=DRAWS if is_train else 1)
     told += [text for text in (lost.describe(whole), lost.describe_chance()) if text]
     print_split(split, told + dataset.problems.lines() + differences(dataset.records))
-    return 0 if skips else len(found.bad), len(lost.never)
+    return (0, len(found.bad), len(lost.never)) if skips else (len(found.bad), 0, len(lost.never))
 
 
 def print_split(split: str, lines: list[str]) -> None:

@@ -33,6 +33,7 @@ def test_damaged_images_under_each_policy(folder, capsys):
     code, out = check(folder, capsys, "data.images.bad_images=skip")
     assert code == 0
     assert "left out: " in out
+    assert out.splitlines()[-1] == "1 image or object is left out as the config says; all others can be used"
     assert "2 images (0 without objects)" in out
     assert "1 bad image left out: train0.jpg" in out
     code, out = check(folder, capsys, "data.images.bad_images=repair")

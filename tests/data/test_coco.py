@@ -372,7 +372,7 @@ def test_corners_in_the_place_of_sizes_are_suspected(write, caplog):
 def test_images_of_the_folder_that_are_not_listed_are_counted(write, tmp_path):
     data = CocoDataset(**write(files=("1.png", "2.png", "3.png")))
     assert data.problems.found[UNLISTED].examples == [str(tmp_path / "3.png")]
-    assert "1 image file of the folder is not in the annotations and left out" in data.summary()
+    assert "1 image file of the folder is not in the annotations of this split" in data.summary()
 
 
 def test_what_evaluation_uses_is_the_files_own(write):

@@ -88,9 +88,9 @@ RENUMBERED = Kind(
     one="id is text or too large, and numbered",
 )
 UNLISTED = Kind(
-    "image files of the folder are not in the annotations and left out",
+    "image files of the folder are not in the annotations of this split",
     quiet=True,
-    one="image file of the folder is not in the annotations and left out",
+    one="image file of the folder is not in the annotations of this split",
 )
 PARTS = Kind("parts of objects are not read", quiet=True, one="part of an object is not read")
 COUNTS_FROM_ZERO = Kind(
