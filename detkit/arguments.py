@@ -112,6 +112,8 @@ def type_name(annotation: Any) -> str:
         return " or ".join(type_name(part) for part in inner)
     if origin in (list, Sequence):
         return f"a list of {type_name(inner[0])}"
+    if origin in (dict, Mapping) and inner:
+        return f"a map of {type_name(inner[0])} to {type_name(inner[1])}"
     if origin is tuple:
         if inner[-1] is Ellipsis:
             return f"a list of {type_name(inner[0])}"
@@ -165,6 +167,9 @@ def _hint(value: Any, annotation: Any) -> str:
     """What to write instead, where that is known."""
     if annotation is str and isinstance(value, (bool, int, float)):
         return ": put it in quotes to have it as text"
+    items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    if any(isinstance(item, (bool, int, float)) for item in items) and " of str" in type_name(annotation):
+        return ": put numbers, and words such as yes, no and on, in quotes to have them as text"
     if annotation is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return f": write {int(value)}"
     if annotation in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):

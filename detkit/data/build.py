@@ -35,7 +35,14 @@ def build_dataset(config: Config, split: str, classes: ClassMap | None = None, o
     dataset = with_options(read_dataset(config, split), config.options("data.classes"))
     if classes is not None:
         dataset.use_classes(classes, owner or "the checkpoint")
+    check_classes(dataset)
     return dataset
+
+
+def check_classes(dataset: DetectionDataset) -> None:
+    """Raises ValueError if all classes are ignored, which only a split may do that has the classes of another."""
+    if not len(dataset.classes):
+        raise ValueError(f"{dataset.name}: ignore_classes leaves no class, so there is nothing to detect")
 
 
 def build_datasets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
@@ -44,6 +51,7 @@ def build_datasets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
     options: ClassOptions = config.options("data.classes")
     check_known(options, list(dict.fromkeys((*train_set.classes.names, *val_set.classes.names))), "data.classes")
     train_set, val_set = with_options(train_set, options), with_options(val_set, options)
+    check_classes(train_set)
     val_set.use_classes(train_set.classes, f"the training data ({train_set.name})")
     counts = objects_by_class(train_set.records, train_set.classes)
     without = [n for n, count in zip(train_set.classes.names, counts, strict=True) if not count]

@@ -39,9 +39,7 @@ def test_validation_follows_the_training_by_name(config_of):
 
 def test_a_foreign_object_is_refused_and_each_way_out_works(config_of):
     foreign = ({1: "cat", 2: "cow"}, [(1, 1), (2, 2)])
-    with pytest.raises(
-        ValueError, match=r"val.json: 'cow' \(1 objects\): no class of the training data \(.*train.json"
-    ):
+    with pytest.raises(ValueError, match=r"val.json: 'cow' \(1 object\): no class of the training data \(.*train.json"):
         build_datasets(config_of(*foreign))
     _, ignored = build_datasets(config_of(*foreign, "data.classes.ignore_classes=[cow]"))
     assert ignored.records.is_ignore.tolist() == [False, True]
@@ -93,3 +91,13 @@ def test_a_trained_detectors_classes_rule_an_evaluation(config_of):
 
 def test_a_data_set_alone_has_its_own_classes(config_of):
     assert build_dataset(config_of({7: "dog"}, [(1, 7)]), "val").classes.names == ("dog",)
+
+
+def test_validation_may_ignore_all_that_its_file_has_but_training_must_keep_a_class(config_of):
+    _, val = build_datasets(config_of({5: "cow"}, [(1, 5), (2, 5)], "data.val.dataset.ignore_classes=[cow]"))
+    assert val.classes.names == ("cat", "dog", "bird")
+    assert val.records.is_ignore.tolist() == [True, True]
+    config = config_of({1: "cat"}, [(1, 1)], "data.train.dataset.ignore_classes=[cat, dog, bird]")
+    for build in (lambda: build_datasets(config), lambda: build_dataset(config, "train")):
+        with pytest.raises(ValueError, match=r"train.json: ignore_classes leaves no class, so there is nothing to"):
+            build()

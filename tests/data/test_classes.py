@@ -1,8 +1,10 @@
 """Names decide which class an object has: in a split, and between splits."""
 
 import logging
+import re
 
 import pytest
+import yaml
 from coco_files import write_coco
 
 from detkit.data.datasets.classes import ClassOptions
@@ -50,6 +52,7 @@ def test_a_stated_class_that_the_file_lacks_is_a_class_without_objects(animals, 
         ({"class_names": ["dgo", "cat", "bird"]}, r"class_names states 'dgo' \(did you mean 'dog'\?\), which the data"),
         ({"class_names": ["Dog", "cat"]}, r"'Dog' \(did you mean 'dog'\?\)"),
         ({"class_names": ["car", "bus"]}, r"class_names states 'car'.*, 'bus'.*Its classes: cat, bird, dog"),
+        ({"class_map": {"dog": " "}}, "class_map gives dog no name"),
         ({"class_names": []}, "class_names is empty; leave it out"),
         ({"class_names": ["cat", "cat"]}, "class_names lists cat more than once"),
         ({"class_names": ["cat"], "ignore_classes": ["cat"]}, "cat stands in class_names and in ignore_classes"),
@@ -58,7 +61,6 @@ def test_a_stated_class_that_the_file_lacks_is_a_class_without_objects(animals, 
             r"class_map names 'Cat' \(did you mean 'cat'\?\), which the data does not have",
         ),
         ({"ignore_classes": ["fish"]}, r"ignore_classes names 'fish', which the data does not have. Its classes: cat,"),
-        ({"ignore_classes": ["cat", "dog", "bird"]}, "ignore_classes leaves no class: cat, bird, dog"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused_by_name(animals, arguments, message):
@@ -141,3 +143,20 @@ def test_renamed_and_merged_objects_are_counted(animals):
     data = CocoDataset(**animals, class_map={"dog": "cat"})
     assert data.problems.found[RENAMED].count == 2
     assert data.problems.found[RENAMED].examples == ["dog -> cat: 2, the first in image 1 (1.png), box 1"]
+
+
+@pytest.mark.parametrize(
+    "stranger", ["cat ", "traffic: red,left", "Yes", "01", "{owl}", "it's", 'a "b"', "# 1", "eis bär"]
+)
+def test_the_ways_out_for_a_class_of_validation_alone_can_be_pasted(tmp_path, stranger):
+    train = CocoDataset(**write_coco(tmp_path, "train.json", {1: "cat", 2: "dog"}, [(1, 1), (1, 2)]))
+    where = write_coco(tmp_path, "val.json", {1: "cat", 2: stranger}, [(1, 1), (1, 2)])
+    with pytest.raises(ValueError, match=r"first object: image 1 \(1.png\), box 2") as told:
+        CocoDataset(**where).use_classes(train.classes)
+    for key, opening in (("ignore_classes", r"\["), ("class_map", r"\{")):
+        value = re.search(rf"{key}: ({opening}.*?[\]}}])(?=, )", str(told.value))[1].replace(
+            "NAME_THAT_IS_THERE", "dog"
+        )
+        data = CocoDataset(**where, **{key: yaml.safe_load(value)})
+        data.use_classes(train.classes)
+        assert data.classes.names == ("cat", "dog")

@@ -20,6 +20,7 @@ from detkit.data.datasets.classes import (
     check_selection,
     choose,
     first_of,
+    in_yaml,
     near_name,
     note_choice,
     objects_by_class,
@@ -157,12 +158,14 @@ class DetectionDataset:
         if strangers:
             first = first_of(self.records, self.classes.names.index(strangers[0][0]))
             stranger = strangers[0][0]
+            near = near_name(stranger, classes.names)
+            there = [f"{n!r} ({counted(c, 'object')})" for n, c in strangers]
             raise ValueError(
-                f"{self.name}: {some([f'{n!r} ({c} objects)' for n, c in strangers])}: "
+                f"{self.name}: {some(there)}: "
                 f"{'no classes' if len(strangers) > 1 else 'no class'} of {owner} (classes: "
                 f"{some(list(classes.names))}); first object: {first}. Turn such objects into ignore regions by "
-                f"ignore_classes: [{stranger}], or give them a class that is there by "
-                f"class_map: {{{stranger}: {near_name(stranger, classes.names) or classes.names[0]}}}, "
+                f"ignore_classes: [{in_yaml(stranger)}], or give them a class that is there by "
+                f"class_map: {{{in_yaml(stranger)}: {in_yaml(near) if near else 'NAME_THAT_IS_THERE'}}}, "
                 "in this data set or, for both splits, in data.classes"
             )
         self.classes, self.records = mapped, relabelled(self.records, table)

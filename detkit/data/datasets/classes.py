@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +37,15 @@ class ClassOptions:
 
     def __bool__(self) -> bool:
         return any(value is not None for value in (self.class_names, self.class_map, self.ignore_classes))
+
+
+def in_yaml(name: str) -> str:
+    """A class name as it stands in a config, in quotes where YAML would read it otherwise."""
+    plain = re.fullmatch(r"[^\W\d][\w-]*( [\w-]+)*", name) and name.lower() not in YAML_WORDS
+    return name if plain else json.dumps(name, ensure_ascii=False)
+
+
+YAML_WORDS = ("yes", "no", "on", "off", "true", "false", "null", "y", "n", "nan", "inf")
 
 
 def check_known(options: ClassOptions, names: Sequence[str], name: str) -> None:
@@ -85,8 +96,6 @@ def choose(options: ClassOptions, classes: ClassMap, name: str) -> tuple[ClassMa
             ids[new] = category
     names = [n for n in dict.fromkeys(renamed) if n not in ignored] if options.class_names is None else []
     names = names or list(options.class_names or [])
-    if not names:
-        raise ValueError(f"{name}: ignore_classes leaves no class: {some(list(classes.names))}")
     label = {n: k for k, n in enumerate(names)}
     table = [label.get(n, AS_IGNORED if n in ignored else LEFT_OUT) for n in renamed]
     return ClassMap(tuple(names), numbered(names, ids)), np.array(table, np.int64)
@@ -95,6 +104,9 @@ def choose(options: ClassOptions, classes: ClassMap, name: str) -> tuple[ClassMa
 def check_options(options: ClassOptions, name: str) -> None:
     """Raises ValueError for settings that contradict themselves."""
     names = options.class_names
+    nameless = [old for old, new in (options.class_map or {}).items() if not new.strip()]
+    if nameless:
+        raise ValueError(f"{name}: class_map gives {some(nameless)} no name; ignore_classes leaves a class out")
     if names is not None and not names:
         raise ValueError(f"{name}: class_names is empty; leave it out to take all classes")
     twice = [n for n, count in Counter(names or []).items() if count > 1]
