@@ -10,6 +10,7 @@ from typing import Any
 from detkit.config import Config
 from detkit.data.datasets.base import DetectionDataset, Subset, images_with_objects, note_empty
 from detkit.data.datasets.classes import ClassOptions, check_known, objects_by_class
+from detkit.data.datasets.files import Folders
 from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import some
 from detkit.data.scan import Scan, scan, usable
@@ -165,12 +166,6 @@ def warn_of_shared_images(train: DetectionDataset, val: DetectionDataset) -> str
 
 
 def real_paths(dataset: DetectionDataset) -> set[str]:
-    """Its image files, with their folders' links followed."""
-    folders: dict[str, str] = {}
-    found = set()
-    for i in range(len(dataset)):
-        folder, name = os.path.split(dataset.records.path(i))
-        if folder not in folders:
-            folders[folder] = os.path.realpath(folder)
-        found.add(os.path.join(folders[folder], name))
-    return found
+    """Its image files, with links followed."""
+    folders = Folders()
+    return {folders.real(dataset.records.path(i)) for i in range(len(dataset))}
