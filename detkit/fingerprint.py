@@ -32,6 +32,7 @@ OWN, NATIVE, PLUGIN, INSTALLED = "detkit/", "detkit/_C", "plugin ", "installed "
 KNOWN_BY_VERSION = frozenset({"torch", "torchvision", "numpy", "PIL"})
 """Packages of which every run notes the version."""
 PACKAGE = Path(__file__).resolve().parent
+AT_START = ("sitecustomize", "usercustomize")
 GONE = "not there"
 
 
@@ -63,12 +64,15 @@ def source_alone(code: Code) -> Code:
     return {name: value for name, value in code.items() if not name.startswith(NATIVE)}
 
 
-def changes(old: Code, new: Code) -> list[str]:
-    """A line for every file that is not the same; an identical file under another name is no change."""
-    gone, come = {n: old[n] for n in old.keys() - new.keys()}, {n: new[n] for n in new.keys() - old.keys()}
-    moved = Counter(gone.values()) & Counter(come.values())
+def changes(old: Code, new: Code, *, gone: bool = True) -> list[str]:
+    """A line for every file that is not the same; an identical file under another name is no change.
+
+    gone: whether one that is no longer there counts.
+    """
+    lost, come = {n: old[n] for n in old.keys() - new.keys()}, {n: new[n] for n in new.keys() - old.keys()}
+    moved = Counter(lost.values()) & Counter(come.values())
     lines = {name: f"{name} has changed" for name in old.keys() & new.keys() if old[name] != new[name]}
-    for names, what in ((gone, "takes part no more"), (come, "takes part now and did not before")):
+    for names, what in ((lost if gone else {}, "takes part no more"), (come, "takes part now and did not before")):
         left = Counter(moved)
         for name, value in sorted(names.items()):
             if left[value] > 0:
@@ -139,6 +143,7 @@ class _Crawl:
                 self.package(entry, "")  # file by file, as its parts are what the run is made of
             else:
                 self.module(entry)
+                self._folders |= {file.parent} if file is not None else set()
             return
         file = Path(entry).resolve()
         self._folders.add(file.parent)
@@ -208,7 +213,13 @@ class _Crawl:
             self.found(path, other)
 
     def finish(self) -> None:
-        """Adds modules that lie beside an imported file and were loaded in a way that no `import` shows."""
+        """Adds modules that lie beside an imported file and were loaded in a way that no `import` shows.
+
+        Also those that Python itself loads at its start, which may replace what others define.
+        """
+        for name in AT_START:
+            if name in sys.modules:
+                self.module(name)
         for name, module in sorted(sys.modules.items()):
             file = loaded_file(module)
             if file is not None and any(file.is_relative_to(folder) for folder in self._folders):
