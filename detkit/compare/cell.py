@@ -35,7 +35,7 @@ from detkit.compare.evidence import (
     MATCHES,
     START,
     file_hashes,
-    sizes_hash,
+    images_hash,
     truth_hash,
     validation_hash,
 )
@@ -149,8 +149,8 @@ def finish(session: Session) -> None:
         "peak_memory_mb": result["peak_memory_mb"],
         "train_seconds": result["train_seconds"],
     }
-    validation = validation_hash(session.val_set)
-    end(folder, {"status": FINISHED, "error": None, "cost": cost, "validation": validation})
+    images = {"validation": validation_hash(session.val_set), "training_images": images_hash(session.train_set)}
+    end(folder, {"status": FINISHED, "error": None, "cost": cost, **images})
 
 
 def damage(folder: Path) -> str | None:
@@ -203,7 +203,7 @@ def beginning(session: Session) -> dict[str, Any]:
         "images": digest(*(x for batch in batches for x in tensors_of(batch))),
         "classes": list(session.classes.names),
         "data": [session.train_set.records.content_hash(), session.val_set.records.content_hash()],
-        "sizes": sizes_hash(session.train_set),
+        "training_images": images_hash(session.train_set),
         "truth": truth_hash(ground_truth_from(session.val_set)),
         "validation": validation_hash(session.val_set),
         "step0": first_step(session, batches[0]),
