@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import detkit
 from detkit.cli import main
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
@@ -58,6 +59,12 @@ schedule: {{warmup_iterations: 1}}
 """
 
 
+def forget() -> None:
+    """Takes the project's modules out of this process."""
+    for name in [name for name in sys.modules if "start_part" in name or name in ("start_helper", "start_late")]:
+        del sys.modules[name]
+
+
 class Project:
     """A part with helpers, one imported while the part is built, a config, and a run that was cut off after step 2."""
 
@@ -67,7 +74,13 @@ class Project:
         self.late = folder / "start_late.py"
 
     def train(self, *more: str) -> int:
-        """`detkit train` into the run folder."""
+        """`detkit train` into the run folder, with the files as they are now, as in a new process."""
+        forget()
+        with BACKBONES.temporary():
+            return self.train_on(*more)
+
+    def train_on(self, *more: str) -> int:
+        """The same in a process that has imported the files already."""
         return main(["train", str(self.folder / "config.yaml"), "--output", str(self.run), *more])
 
     def environment(self) -> dict[str, Any]:
@@ -99,8 +112,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.syspath_prepend(str(folder))
         assert Project(folder).train() == 0
         yield folder
-    for name in [name for name in sys.modules if "start_part" in name or name in ("start_helper", "start_late")]:
-        del sys.modules[name]
+    forget()
     torch.set_num_threads(settings[0])
     torch.use_deterministic_algorithms(settings[1])
 
@@ -163,6 +175,24 @@ def test_a_checkpoint_that_was_copied_from_another_run_is_refused(
     assert project.train("--resume") == 0
 
 
+def test_a_file_that_was_edited_after_it_was_imported_counts_as_it_runs(
+    project: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    forget()
+    with BACKBONES.temporary():
+        assert project.train_on("--overwrite") == 0
+        before = read_starts(project.run)[0].code
+        project.part.write_text(project.part.read_text().replace("ReLU", "SiLU"))
+        capsys.readouterr()
+        project.run = tmp_path / "again"
+        assert project.train_on() == 0
+        assert read_starts(project.run)[0].code == before
+        assert "start_part.py was edited after this process had imported it" in capsys.readouterr().err
+    project.cut_off()
+    assert project.train("--resume") == 2  # a new process runs the new code
+    assert "start_part.py has changed" in capsys.readouterr().err
+
+
 def test_allowed_it_goes_on_and_is_noted(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.cut_off()
     project.part.write_text(project.part.read_text().replace("ReLU", "SiLU"))
@@ -209,8 +239,9 @@ def test_allow_is_for_a_resume_and_for_code(project: Project, capsys: pytest.Cap
 def test_a_checkpoint_of_an_older_detkit_is_resumed_with_a_warning(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    versions = {"torch": "1.0", "detkit": detkit.__version__}
     project.cut_off(start={})
-    old = {"command": "detkit train ...", "machine": {"threads": 7, "cpu": "old"}, "versions": {"torch": "1.0"}}
+    old = {"command": "detkit train ...", "machine": {"threads": 7, "cpu": "old"}, "versions": versions}
     (project.run / "environment.json").write_text(json.dumps(old))
     (project.run / LEDGER).unlink()  # older than that as well
     assert project.train("--resume") == 0
@@ -218,7 +249,7 @@ def test_a_checkpoint_of_an_older_detkit_is_resumed_with_a_warning(
     assert "does not say which code wrote it" in error
     assert "threads: 7 before, 1 now; torch: 1.0 before, " in error
     first, second = read_starts(project.run)
-    assert (first.code, first.facts) == ({}, {"threads": 7, "cpu": "old", "torch": "1.0"})
+    assert (first.code, first.facts) == ({}, {"threads": 7, "cpu": "old", **versions})
     assert "start_part.py" in second.code
 
 
