@@ -55,6 +55,8 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
     changed = [f"  {k}: {v} in the run, {data[k]} now" for k, v in checkpoint.data.items() if not same(v, data.get(k))]
     differing = differences(was, config.to_dict())
     moved = {key: differing.pop(key) for key in config.paths() if key in differing}
+    if from_plain(checkpoint.start).code:  # imported files are known by their content, see check_code
+        differing = {key: values for key, values in differing.items() if key.partition(".")[0] != "imports"}
     if "skip" not in differing.get(BAD_IMAGES, ("skip",)):  # repair changes no image that the run has trained on
         del differing[BAD_IMAGES]
     old_total = differing.pop("train.iterations", (None, None))[0]

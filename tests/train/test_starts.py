@@ -193,6 +193,22 @@ def test_a_file_that_was_edited_after_it_was_imported_counts_as_it_runs(
     assert "start_part.py has changed" in capsys.readouterr().err
 
 
+def test_a_project_that_moved_goes_on_if_its_code_is_the_same(
+    project: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.cut_off()
+    shutil.copytree(project.folder, tmp_path / "moved", ignore=shutil.ignore_patterns("run"))
+    moved = Project(tmp_path / "moved")
+    moved.run = project.run
+    monkeypatch.syspath_prepend(str(moved.folder))
+    moved.part.write_text(moved.part.read_text().replace("ReLU", "SiLU"))
+    assert moved.train("--resume") == 2
+    assert "start_part.py has changed" in capsys.readouterr().err
+    moved.part.write_text(project.part.read_text())
+    assert moved.train("--resume") == 0
+    assert read_starts(project.run)[1].changed == ()
+
+
 def test_allowed_it_goes_on_and_is_noted(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.cut_off()
     project.part.write_text(project.part.read_text().replace("ReLU", "SiLU"))
