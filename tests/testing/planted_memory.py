@@ -173,6 +173,15 @@ def first_image_stays(self: Any, original: Any, image: Any, boxes: Any, labels: 
     return original(image, boxes, labels)
 
 
+def mixes_with_the_last(self: Any, original: Any, image: Any, boxes: Any, labels: Any) -> Any:
+    """An image gets a corner of the one before, if that has the same size."""
+    last, self.last = getattr(self, "last", image), image
+    image = image.copy()
+    if last.size == image.size:
+        image.paste(last.crop((0, 0, 1, 1)), (0, 0))
+    return original(image, boxes, labels)
+
+
 def other_after_1000(self: Any, original: Any, *given: Any) -> Any:
     self.inner.p = 0.5 if count(self) % 1000 else 1.0
     return original(*given)
@@ -365,6 +374,13 @@ FAULTS = [
         "order_of_images_does_not_matter",
         r"image 23 of 24 with its own seed differs when it is transformed by a new transform",
         __call__=first_image_stays,
+    ),
+    fault(
+        "transforms",
+        "order_of_images_does_not_matter",
+        r"image \d+ of 24 with its own seed differs when it is transformed again, after others",
+        also=("boxes_stay_valid",),
+        __call__=mixes_with_the_last,
     ),
     fault(
         "transforms",
