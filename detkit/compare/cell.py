@@ -31,11 +31,10 @@ from detkit.compare.evidence import (
     CELL,
     DETECTIONS,
     DIAGNOSIS,
-    FILES,
     MATCHES,
     START,
-    file_hashes,
     images_hash,
+    signed,
     truth_hash,
     validation_hash,
 )
@@ -86,7 +85,7 @@ def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
 
 def end(folder: Path, content: dict[str, Any]) -> None:
     """Writes cell.json, which says how the run ended and what its files were then."""
-    write_json(folder / CELL, {**content, FILES: file_hashes(folder)})
+    write_json(folder / CELL, signed(content, folder))
 
 
 def is_json(path: Path) -> bool:

@@ -52,19 +52,34 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {name: sha256(folder / name) for name in EVIDENCE if (folder / name).is_file()}
 
 
+def signed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What cell.json holds: its content, and the hashes of all files, its own included."""
+    files = file_hashes(folder)
+    return {**content, FILES: {**files, CELL: own_hash({**content, FILES: files})}}
+
+
+def own_hash(content: Mapping[str, Any]) -> str:
+    """Of the content of cell.json but for this hash."""
+    files = {name: value for name, value in content[FILES].items() if name != CELL}
+    return hashlib.sha256(json.dumps({**content, FILES: files}, sort_keys=True).encode()).hexdigest()
+
+
 def note_again(folder: Path, name: str) -> None:
     """Notes the new hash of a file that detkit itself made a second time, from files whose hashes hold."""
     content = json.loads((folder / CELL).read_text(encoding="utf-8"))
     if FILES in content:
         content[FILES][name] = sha256(folder / name)
+        content[FILES][CELL] = own_hash(content)
         write_json(folder / CELL, content)
 
 
 def changed_files(folder: Path) -> list[str] | None:
     """Files that are not what they were when the run ended; None if an older detkit made it and noted no hashes."""
-    noted = json.loads((folder / CELL).read_text(encoding="utf-8")).get(FILES)
-    if noted is None:
+    content = json.loads((folder / CELL).read_text(encoding="utf-8"))
+    if (noted := content.get(FILES)) is None:
         return None
+    if noted.pop(CELL, None) != own_hash({**content, FILES: noted}):
+        return [CELL]
     there = {name for name in EVIDENCE if (folder / name).is_file()}
     return sorted(
         name

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from simulate import Skill, train
 
-from detkit.compare.evidence import CELL, DETECTIONS, FILES, MATCHES, START, file_hashes, truth_hash
+from detkit.compare.evidence import CELL, DETECTIONS, MATCHES, START, signed, truth_hash
 from detkit.compare.matches import match, save_matches
 from detkit.compare.plan import make_plan, save_plan
 from detkit.data.datasets.shapes import ShapesDataset
@@ -81,7 +81,7 @@ def made_up(
 def sign(folder):
     """What a run does last."""
     content = json.loads((folder / CELL).read_text())
-    (folder / CELL).write_text(json.dumps(content | {FILES: file_hashes(folder)}))
+    (folder / CELL).write_text(json.dumps(signed(content, folder)))
 
 
 def verdicts(results):
