@@ -12,6 +12,7 @@ import ast
 import hashlib
 import importlib.metadata
 import inspect
+import logging
 import sys
 import sysconfig
 from collections import Counter
@@ -25,6 +26,8 @@ from typing import Any
 from detkit.config import Config
 from detkit.registry import PLUGIN_GROUP, REGISTRIES
 
+log = logging.getLogger("detkit")
+
 Code = dict[str, str]
 """Name of a file -> hash of its content."""
 
@@ -32,7 +35,12 @@ OWN, NATIVE, PLUGIN, INSTALLED = "detkit/", "detkit/_C", "plugin ", "installed "
 KNOWN_BY_VERSION = frozenset({"torch", "torchvision", "numpy", "PIL"})
 """Packages of which every run notes the version."""
 PACKAGE = Path(__file__).resolve().parent
+AT_START = ("sitecustomize", "usercustomize")
 GONE = "not there"
+IMPORTED: dict[Path, tuple[Any, str]] = {}
+"""File -> the spec of the module that was loaded from it, which a reload replaces, and the hash of its content."""
+SAID: set[tuple[Path, str]] = set()
+"""Edits that the log has told of."""
 
 
 def fingerprint(config: Config) -> Code:
@@ -40,8 +48,8 @@ def fingerprint(config: Config) -> Code:
     values = config.to_dict()
     found = {f"{OWN}{path.relative_to(PACKAGE).as_posix()}": path for path in sorted(PACKAGE.rglob("*.py"))}
     found |= {f"{OWN}{path.name.partition('.')[0]}": path for path in native_libraries()}
-    code = {name: content_hash([path]) for name, path in found.items()}
     crawl = _Crawl()
+    code = {name: crawl.hash_of(path) for name, path in found.items()}
     for module in plugin_modules():
         crawl.package(module)
     for entry in values.get("imports") or []:
@@ -63,12 +71,15 @@ def source_alone(code: Code) -> Code:
     return {name: value for name, value in code.items() if not name.startswith(NATIVE)}
 
 
-def changes(old: Code, new: Code) -> list[str]:
-    """A line for every file that is not the same; an identical file under another name is no change."""
-    gone, come = {n: old[n] for n in old.keys() - new.keys()}, {n: new[n] for n in new.keys() - old.keys()}
-    moved = Counter(gone.values()) & Counter(come.values())
+def changes(old: Code, new: Code, *, gone: bool = True) -> list[str]:
+    """A line for every file that is not the same; an identical file under another name is no change.
+
+    gone: whether one that is no longer there counts.
+    """
+    lost, come = {n: old[n] for n in old.keys() - new.keys()}, {n: new[n] for n in new.keys() - old.keys()}
+    moved = Counter(lost.values()) & Counter(come.values())
     lines = {name: f"{name} has changed" for name in old.keys() & new.keys() if old[name] != new[name]}
-    for names, what in ((gone, "takes part no more"), (come, "takes part now and did not before")):
+    for names, what in ((lost if gone else {}, "takes part no more"), (come, "takes part now and did not before")):
         left = Counter(moved)
         for name, value in sorted(names.items()):
             if left[value] > 0:
@@ -130,6 +141,26 @@ class _Crawl:
         self._seen: set[Path] = set()
         self._installed: set[str] = set()
         self._folders: set[Path] = set()
+        self._loaded = {
+            loaded_file(module): module.__spec__ for module in list(sys.modules.values()) if is_module(module)
+        }
+
+    def hash_of(self, file: Path) -> str:
+        """Of the content that runs: a file that was edited after this process had imported it still runs as it was.
+
+        The edit is said once. A file is known from the first fingerprint after its import.
+        """
+        now, spec = content_hash([file]), self._loaded.get(file)
+        if spec is None:
+            return now
+        known = IMPORTED.setdefault(file, (spec, now))
+        if known[0] is not spec:  # imported again, or reloaded
+            known = IMPORTED[file] = spec, now
+        if known[1] != now and (file, now) not in SAID:
+            SAID.add((file, now))
+            log.warning("%s was edited after this process had imported it: what runs, and is noted, is the old code; "
+                        "restart Python to run the new one", file)  # fmt: skip
+        return known[1]
 
     def entry(self, entry: str) -> None:
         """A file or module of `imports:`."""
@@ -139,6 +170,7 @@ class _Crawl:
                 self.package(entry, "")  # file by file, as its parts are what the run is made of
             else:
                 self.module(entry)
+                self._folders |= {file.parent} if file is not None else set()
             return
         file = Path(entry).resolve()
         self._folders.add(file.parent)
@@ -200,7 +232,7 @@ class _Crawl:
         while unique in self.code:
             number += 1
             unique = f"{name} ({number})"
-        self.code[unique] = content_hash([file])
+        self.code[unique] = self.hash_of(file)
         package = module if file.name == "__init__.py" else module.rpartition(".")[0]
         for other in imports_of(file, package):
             self.module(other)
@@ -208,7 +240,13 @@ class _Crawl:
             self.found(path, other)
 
     def finish(self) -> None:
-        """Adds modules that lie beside an imported file and were loaded in a way that no `import` shows."""
+        """Adds modules that lie beside an imported file and were loaded in a way that no `import` shows.
+
+        Also those that Python itself loads at its start, which may replace what others define.
+        """
+        for name in AT_START:
+            if name in sys.modules:
+                self.module(name)
         for name, module in sorted(sys.modules.items()):
             file = loaded_file(module)
             if file is not None and any(file.is_relative_to(folder) for folder in self._folders):
@@ -308,6 +346,11 @@ def loaded_file(module: Any) -> Path | None:
     """A loaded module's file, without waking modules that import themselves on attribute access."""
     file = getattr(module, "__dict__", {}).get("__file__")
     return _resolved(file) if isinstance(file, str) else None
+
+
+def is_module(module: Any) -> bool:
+    """Whether something in sys.modules was loaded from a file in the ordinary way."""
+    return loaded_file(module) is not None and getattr(module, "__dict__", {}).get("__spec__") is not None
 
 
 @cache

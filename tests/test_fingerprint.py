@@ -6,6 +6,7 @@ import importlib
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -99,6 +100,27 @@ def test_a_helper_beside_an_imported_file_counts(tmp_path: Path, imports: str, l
     assert foreign(before) == {"fp_part.py", "fp_helper.py"}
     write(tmp_path, imports, lazy, helper="FACTOR = 2.0\n")
     assert changes(before, code_of(entry)) == ["fp_helper.py has changed"]
+
+
+def test_a_module_beside_an_imported_module_counts_too(tmp_path: Path) -> None:
+    (tmp_path / "fp_entry.py").write_text("import importlib\nNAME = importlib.import_module('fp_' + 'beside').NAME\n")
+    (tmp_path / "fp_beside.py").write_text("NAME = 'relu'\n")
+    before = code_of("imports=[fp_entry]", path=tmp_path)
+    assert foreign(before) == {"fp_entry.py", "fp_beside.py"}
+
+
+def test_what_python_loads_at_its_start_counts_as_it_may_replace_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "usercustomize.py"
+    file.write_text("import torch\n")
+    loaded = ModuleType("usercustomize")
+    loaded.__file__ = str(file)
+    before = fingerprint(load_config(QUICKSTART))
+    monkeypatch.setitem(sys.modules, "usercustomize", loaded)
+    assert changes(before, fingerprint(load_config(QUICKSTART))) == [
+        "usercustomize.py takes part now and did not before"
+    ]
 
 
 def test_a_file_that_moved_is_the_same_and_one_beside_that_nobody_imports_is_left_out(tmp_path: Path) -> None:

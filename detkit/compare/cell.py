@@ -31,11 +31,10 @@ from detkit.compare.evidence import (
     CELL,
     DETECTIONS,
     DIAGNOSIS,
-    FILES,
     MATCHES,
     START,
-    file_hashes,
-    sizes_hash,
+    images_hash,
+    signed,
     truth_hash,
     validation_hash,
 )
@@ -86,7 +85,7 @@ def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
 
 def end(folder: Path, content: dict[str, Any]) -> None:
     """Writes cell.json, which says how the run ended and what its files were then."""
-    write_json(folder / CELL, {**content, FILES: file_hashes(folder)})
+    write_json(folder / CELL, signed(content, folder))
 
 
 def is_json(path: Path) -> bool:
@@ -149,8 +148,8 @@ def finish(session: Session) -> None:
         "peak_memory_mb": result["peak_memory_mb"],
         "train_seconds": result["train_seconds"],
     }
-    validation = validation_hash(session.val_set)
-    end(folder, {"status": FINISHED, "error": None, "cost": cost, "validation": validation})
+    images = {"validation": validation_hash(session.val_set), "training_images": images_hash(session.train_set)}
+    end(folder, {"status": FINISHED, "error": None, "cost": cost, **images})
 
 
 def damage(folder: Path) -> str | None:
@@ -203,7 +202,7 @@ def beginning(session: Session) -> dict[str, Any]:
         "images": digest(*(x for batch in batches for x in tensors_of(batch))),
         "classes": list(session.classes.names),
         "data": [session.train_set.records.content_hash(), session.val_set.records.content_hash()],
-        "sizes": sizes_hash(session.train_set),
+        "training_images": images_hash(session.train_set),
         "truth": truth_hash(ground_truth_from(session.val_set)),
         "validation": validation_hash(session.val_set),
         "step0": first_step(session, batches[0]),

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from detkit.compare.evidence import check_copies, check_figures, check_files, truth_hash
 from detkit.compare.fairness import check_data, check_length
 from detkit.compare.plan import Cell, Plan
-from detkit.compare.provenance import Records, check_code, check_facts
+from detkit.compare.provenance import Records, check_code, check_facts, trial_records
 from detkit.evaluate.coco import GroundTruth, Shard
 
 T = TypeVar("T")
@@ -28,6 +28,7 @@ def ended(cell: Mapping[str, Any]) -> bool:
 def more_checks(
     plan: Plan, where: Mapping[tuple[str, int], Cell], cells: Mapping[str, Mapping[int, dict[str, Any]]],
     figures: Mapping[str, Any], shards: Mapping[tuple[str, int], Shard], records: Records, allow: Sequence[str],
+    folders: Sequence[Path],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Checks on how the runs were made, and on whether their files are what they were."""
     runs = {run: where[run].folder for run, cell in flat(cells).items() if ended(cell)}
@@ -42,10 +43,10 @@ def more_checks(
     devices = {run: str(record.starts[-1].facts.get("device")) for run, record in records.items() if record.starts}
     return [
         check_data(starts, ends, allow),
-        check_code(plan, records, allow),
+        check_code(plan, records, allow, trial_records(folders, plan)),
         *check_facts(records),
         check_length(plan, {run: cell["steps"] for run, cell in flat(cells).items() if run in finished}),
-        check_files(runs),
+        check_files(runs, [run for run, record in records.items() if any(s.code for s in record.starts)]),
         check_figures(finished, computed, devices),
         check_copies(shards),
     ]

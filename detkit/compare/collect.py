@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from detkit.compare.evidence import (
     DIAGNOSIS,
     MATCHES,
     START,
+    named,
     note_again,
     same_detections,
     truth_hash,
@@ -27,7 +28,7 @@ from detkit.compare.evidence import (
 from detkit.compare.fairness import check_configs, fairness
 from detkit.compare.launchers import CONSOLE
 from detkit.compare.matches import Matches, load_matches, match, save_matches
-from detkit.compare.plan import Cell, Plan, Variant, cell_folder, read_plan, saved
+from detkit.compare.plan import CELLS, Cell, Plan, Variant, cell_folder, read_plan, saved
 from detkit.compare.provenance import (
     MACHINE,
     VERSIONS,
@@ -35,6 +36,7 @@ from detkit.compare.provenance import (
     own_code,
     read_record,
     revisions,
+    short,
 )
 from detkit.compare.run import last_words, state
 from detkit.compare.samples import SAMPLE_THRESHOLD, samples
@@ -78,9 +80,15 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> di
     fair = fairness(plan, starts)
     fair["checks"].insert(1, check_configs(plan, configs_of(finished)))
     records = {run: read_record(where[run].folder) for run, cell in flat(cells).items() if ended(cell)}
-    fair["checks"] += more_checks(plan, where, cells, figures, flat(shards), records, allow)
+    fair["checks"] += more_checks(plan, where, cells, figures, flat(shards), records, allow, folders)
     check_one_code(fair["checks"], folders, allow)
-    fair["flags"] += [*twice, *same_detections(flat(shards)), *own_code(records), *changed_truth(starts, truth)]
+    fair["flags"] += [
+        *twice,
+        *left_out(where, folders),
+        *same_detections(flat(shards)),
+        *own_code(records),
+        *changed_truth(starts, truth),
+    ]
     if unfair(fair):
         figures = {name: {**found, "versus_baseline": None} for name, found in figures.items()}
     first = next((start for runs in starts.values() for start in runs.values()), None)
@@ -161,6 +169,17 @@ def merged(
             where.setdefault((name, seed), Cell(name, seed, cell_folder(folders[0], name, seed)))
     first = plans[0]
     return Plan(first.title, tuple(variants.values()), first.baseline, seeds, first.base), where, twice
+
+
+def left_out(where: Mapping[tuple[str, int], Cell], folders: Sequence[Path]) -> list[str]:
+    """A sentence on runs that are there and not in the report, as seeds that nobody asked for: they could be choice."""
+    shown = {cell.folder for cell in where.values()}
+    found = []
+    for path in sorted(path.parent for folder in folders for path in folder.glob(f"{CELLS}/*/seed_*/{CELL}")):
+        variant, seed = path.parent.name, path.name.removeprefix("seed_")
+        if path not in shown and seed.isdecimal() and (variant, int(seed)) not in where:
+            found.append(named((variant, int(seed))))
+    return [f"Done and not in this report: {short(found)}."] if found else []
 
 
 def _ap(cell: Cell) -> float | None:

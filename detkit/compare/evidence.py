@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -52,19 +52,34 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {name: sha256(folder / name) for name in EVIDENCE if (folder / name).is_file()}
 
 
+def signed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What cell.json holds: its content, and the hashes of all files, its own included."""
+    files = file_hashes(folder)
+    return {**content, FILES: {**files, CELL: own_hash({**content, FILES: files})}}
+
+
+def own_hash(content: Mapping[str, Any]) -> str:
+    """Of the content of cell.json but for this hash."""
+    files = {name: value for name, value in content[FILES].items() if name != CELL}
+    return hashlib.sha256(json.dumps({**content, FILES: files}, sort_keys=True).encode()).hexdigest()
+
+
 def note_again(folder: Path, name: str) -> None:
     """Notes the new hash of a file that detkit itself made a second time, from files whose hashes hold."""
     content = json.loads((folder / CELL).read_text(encoding="utf-8"))
     if FILES in content:
         content[FILES][name] = sha256(folder / name)
+        content[FILES][CELL] = own_hash(content)
         write_json(folder / CELL, content)
 
 
 def changed_files(folder: Path) -> list[str] | None:
     """Files that are not what they were when the run ended; None if an older detkit made it and noted no hashes."""
-    noted = json.loads((folder / CELL).read_text(encoding="utf-8")).get(FILES)
-    if noted is None:
+    content = json.loads((folder / CELL).read_text(encoding="utf-8"))
+    if (noted := content.get(FILES)) is None:
         return None
+    if noted.pop(CELL, None) != own_hash({**content, FILES: noted}):
+        return [CELL]
     there = {name for name in EVIDENCE if (folder / name).is_file()}
     return sorted(
         name
@@ -78,9 +93,10 @@ def named(run: tuple[str, int]) -> str:
     return f"{run[0]}, seed {run[1]}"
 
 
-def check_files(runs: Runs) -> Check:
-    """No file was changed after its run had ended."""
+def check_files(runs: Runs, new: Collection[tuple[str, int]] = ()) -> Check:
+    """No file was changed after its run had ended. new: runs of a detkit that notes hashes: there must be some."""
     found = {run: changed_files(folder) for run, folder in runs.items()}
+    found |= {run: [CELL] for run, files in found.items() if files is None and run in new}
     wrong = [
         f"{named(run)}: {', '.join(files)} {'was' if len(files) == 1 else 'were'} changed after the run had ended "
         f"({runs[run]})"
@@ -167,8 +183,27 @@ def validation_hash(dataset: DetectionDataset) -> str:
     return found.hexdigest()[:12]
 
 
-def sizes_hash(dataset: DetectionDataset) -> str:
-    """Of the sizes of all image files: what can be had of a large training split without reading it."""
-    paths = (Path(dataset.records.path(i)) for i in range(len(dataset)))
+def images_hash(dataset: DetectionDataset, whole: int = 8 * 2**30) -> str:
+    """Of all image files of a training split; images that are drawn, and no files, are known by code and config.
+
+    whole: bytes up to which every file is read whole; of a larger split, its size and three blocks of it.
+    """
+    paths = [Path(dataset.records.path(i)) for i in range(len(dataset))]
     sizes = [path.stat().st_size if path.is_file() else -1 for path in paths]
-    return arrays_hash(np.array(sizes, np.int64))
+    read_all, found = sum(sizes) <= whole, hashlib.sha256(np.array(sizes, np.int64).tobytes())
+    for path, size in zip(paths, sizes, strict=True):
+        if size >= 0:
+            found.update(sha256(path).encode() if read_all else blocks(path, size))
+    return found.hexdigest()[:12]
+
+
+def blocks(path: Path, size: int, length: int = 4096) -> bytes:
+    """The first, the middle and the last block of a file."""
+    with path.open("rb") as file:
+        return b"".join(read_at(file, max(0, at), length) for at in (0, (size - length) // 2, size - length))
+
+
+def read_at(file: BinaryIO, place: int, length: int) -> bytes:
+    """Some bytes of an open file."""
+    file.seek(place)
+    return file.read(length)

@@ -74,28 +74,29 @@ def check_data(
     starts: Mapping[tuple[str, int], Mapping[str, Any]], ends: Mapping[tuple[str, int], Mapping[str, Any]],
     allow: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Every run has the same annotations of both splits and the same validation images, from its start to its end.
+    """Every run has the same annotations and images of both splits, from its start to its end.
 
-    starts: start.json by (variant, seed); ends: cell.json. Of training images, the sizes of their files are compared.
+    starts: start.json by (variant, seed); ends: cell.json.
     """
     wrong: list[str] = []
     for what, values in (
         ("training annotations", {run: start["data"][0] for run, start in starts.items()}),
         ("validation annotations", {run: start["data"][1] for run, start in starts.items()}),
-        ("sizes of the training images", {run: start.get("sizes") for run, start in starts.items()}),
-        ("validation annotations and images at the start", {run: s.get("validation") for run, s in starts.items()}),
-        ("validation annotations and images at the end", {run: end.get("validation") for run, end in ends.items()}),
+        *((f"{what} at the start", {run: s.get(key) for run, s in starts.items()}) for key, what in NOTED.items()),
+        *((f"{what} at the end", {run: end.get(key) for run, end in ends.items()}) for key, what in NOTED.items()),
     ):
         wrong += unlike(what, {run: value for run, value in values.items() if value is not None})
     for run, end in ends.items():
-        before, after = starts.get(run, {}).get("validation"), end.get("validation")
-        if before and after and before != after:
-            wrong.append(
-                f"{named(run)}: the validation data changed while it ran: {before} at its start, {after} at its end"
-            )
-    return check("data", wrong, "equal: annotations of both splits, images of the validation split") | {
-        "withholds": "data" not in allow
-    }
+        for key, what in NOTED.items():
+            before, after = starts.get(run, {}).get(key), end.get(key)
+            if before and after and before != after:
+                wrong.append(f"{named(run)}: {what} changed while it ran: {before} at its start, {after} at its end")
+    fine = "equal: annotations and images of both splits"
+    return check("data", wrong, fine) | {"withholds": "data" not in allow}
+
+
+NOTED = {"training_images": "training images", "validation": "validation annotations and images"}
+"""What start.json and cell.json note of the data, by key."""
 
 
 def unlike(what: str, values: Mapping[tuple[str, int], Any]) -> list[str]:
@@ -197,6 +198,8 @@ def flags(keys: list[str], normalizers: Mapping[str, str]) -> Iterator[str]:
         yield f"The normalisers differ ({listed}): losses are then of another size, and so is the learning rate."
     elif any(key.startswith("losses.normalizer") for key in keys):
         yield "The settings of the normaliser differ."
+    if any(key == "imports" or key.startswith("imports.") for key in keys):
+        yield "The imports differ: parts of one name may be different code."
     for section, what in (("assigner", "matchers"), ("head", "heads"), ("schedule", "schedules")):
         if any(key == section or key.startswith(f"{section}.") for key in keys):
             yield f"The {what} differ: not the loss alone is compared."

@@ -10,6 +10,7 @@ from typing import Any
 
 from detkit.compare.evidence import Check, named
 from detkit.compare.plan import Plan
+from detkit.compare.tune import FOLDER as TUNING
 from detkit.fingerprint import OWN, PLUGIN, Code, changes, digest
 from detkit.train.run_folder import ENVIRONMENT
 from detkit.train.starts import LIBRARIES, Start, read_starts
@@ -50,12 +51,18 @@ def read_record(folder: Path) -> Record:
 # ---- the code
 
 
-def check_code(plan: Plan, records: Records, allow: Sequence[str] = ()) -> Check:
-    """One and the same code in every start of every run; a file that only some variants import is their own affair."""
+def check_code(
+    plan: Plan, records: Records, allow: Sequence[str] = (), trials: Mapping[str, Sequence[Record]] | None = None
+) -> Check:
+    """One and the same code in every start of every run; a file that only some variants import is their own affair.
+
+    trials: of `--tune`, by variant, which must have had the code of its runs.
+    """
     known = {run: record for run, record in records.items() if record.starts and all(s.code for s in record.starts)}
     wrong = [f"{named(run)}: {record.problem}" for run, record in records.items() if record.problem]
     wrong += [f"{named(run)}, {line}" for run, record in known.items() for line in between_starts(record)]
     wrong += between_runs(plan, known)
+    wrong += between_trials(trials or {}, known)
     others = [run for run in records if run not in known and not records[run].problem]
     if known and others:
         wrong.append(
@@ -139,6 +146,28 @@ def renamed(name: str, found: Mapping[str, Any], missing: Iterable[tuple[str, in
     )
 
 
+def trial_records(folders: Iterable[Path], plan: Plan) -> dict[str, list[Record]]:
+    """What is known of the runs by which `--tune` chose, by variant."""
+    return {
+        variant.name: [read_record(trial) for trial in trials_of(folders, variant.name)] for variant in plan.variants
+    }
+
+
+def trials_of(folders: Iterable[Path], variant: str) -> list[Path]:
+    """Folders of the runs by which a variant chose."""
+    return [path.parent for folder in folders for path in sorted((folder / TUNING / variant).glob(f"*/{ENVIRONMENT}"))]
+
+
+def between_trials(trials: Mapping[str, Sequence[Record]], known: Records) -> list[str]:
+    """Lines on code that changed between the trials of a variant and its runs."""
+    found: dict[str, None] = {}
+    for (variant, _), record in known.items():
+        for trial in trials.get(variant, ()):
+            for line in changes(trial.starts[-1].code, record.starts[0].code) if trial.starts else []:
+                found[f"{variant} was tuned with other code: {line}"] = None
+    return list(found)
+
+
 def between_revisions(others: Records) -> list[str]:
     """Lines on runs of older detkits, of which only the revision is known, if they have several."""
     found: dict[str, list[str]] = {}
@@ -167,7 +196,8 @@ def code_now(now: Mapping[str, Code], records: Records) -> list[str]:
     lines: dict[str, list[str]] = {}
     for run, record in records.items():
         if record.starts and record.starts[-1].code and run[0] in now:
-            for line in changes(record.starts[-1].code, now[run[0]]):
+            # Nothing is built here, so a module that a part imports while it is built is missing.
+            for line in changes(record.starts[-1].code, now[run[0]], gone=False):
                 lines.setdefault(line, []).append(named(run))
     return [f"{line} since {short(runs)} ran" for line, runs in sorted(lines.items())]
 

@@ -291,12 +291,17 @@ def says_what_it_divides_by(s: Subject) -> None:
     expect(bool(s.part.meaning), "meaning is empty")
 
 
+EMPTY = 5
+"""Of eight training steps, the one without an object."""
+
+
 def _end_of_step(part: Any, total: Tensor, of: Tensor) -> list[Tensor]:
     """Sum and gradients of a training step, after which the loss is told that it ends; the sum alone in eval mode."""
     if not part.training:
         return [total.detach()]
     part.zero_grad()
-    total.backward()  # type: ignore[no-untyped-call]
+    if total.requires_grad:
+        total.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         part.end_step(part.take_gathered())
     gradients = [of.grad, *(p.grad for p in part.parameters())]
@@ -305,19 +310,21 @@ def _end_of_step(part: Any, total: Tensor, of: Tensor) -> list[Tensor]:
 
 def _class_step(s: Subject, part: Any, k: int) -> Any:
     labels = _labels().roll(k, dims=1)
+    if k % 8 == EMPTY:
+        labels = torch.full_like(labels, BACKGROUND)
     logits = torch.randn(IMAGES, ANCHORS, part.num_columns(CLASSES), requires_grad=True)
     quality = torch.where(labels >= 0, 0.7, 0.0) if part.uses_quality else None
     return [*_end_of_step(part, part(logits, labels, quality), logits), part.scores(logits.detach())]
 
 
 def _box_step(s: Subject, part: Any, k: int) -> Any:
-    anchors, boxes = _positives(4 + k % 9)
+    anchors, boxes = _positives(0 if k % 8 == EMPTY else 4 + k % 9)
     deltas = (0.3 * torch.randn(len(boxes), 4)).requires_grad_()
     return _end_of_step(part, part(deltas, anchors, boxes, DeltaCoder()), deltas)
 
 
 def _normalizer_step(s: Subject, part: Any, k: int) -> Any:
-    labels = torch.where(torch.rand(IMAGES, ANCHORS) < 0.1, 1, BACKGROUND)
+    labels = torch.where(torch.rand(IMAGES, ANCHORS) < (0.0 if k % 8 == EMPTY else 0.1), 1, BACKGROUND)
     with torch.no_grad():
         weights, total = part.image_weights(labels), part(labels)
         found = [total, *([] if weights is None else [weights])]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import io
 import random
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,13 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detkit.testing.modules import expect_same, tensors
+from detkit.testing.hidden import forget_cached, moved, places, private, set_to
+from detkit.testing.modules import expect_same, same_entry, tensors
 from detkit.testing.report import Broken, Contract, Subject, expect, must_not_raise
 
 Call = Callable[[Subject, Any, int], Any]
 """(subject, part, k) -> nest of tensors: what the k-th call gives, a function of k, of the part's mode and its
 state. In training mode it is a whole step, with gradients and what comes at the end of a step."""
 OTHER_SEED = 99
+COUNTERS = 16
+"""Places that are tried as counters."""
 ROUND = (10, 100, 1_000, 10_000, 100_000, 1_000_000, 2**20 * 5**9, 5_342_931_457_063_200)
 """Counts at which something may happen. The last but one is a multiple of the powers of 2 and of 10, the last of
 every number up to 40."""
@@ -64,11 +66,11 @@ def add_memory_checks(
             if k in stops:
                 saved[k] = _state(s.part)
             given.append(_called(s, s.part, call, k))
-        moved = _moved(before, private(s.part))
+        changed = _attributes(moved(before, private(s.part)))
         for stop, state in saved.items():
             other = _loaded(s, state, assemble)
             for k in range(stop, calls):
-                _same(_called(s, other, call, k), given[k], f"training call {k}, resumed after {stop} calls", moved)
+                _same(_called(s, other, call, k), given[k], f"training call {k}, resumed after {stop} calls", changed)
         rest = {k: given[k] for k in range(stops[0], calls)}
         expect_no_counter(lambda: _loaded(s, saved[stops[0]], assemble), lambda p, k: _called(s, p, call, k), rest)
 
@@ -81,18 +83,18 @@ def add_memory_checks(
         state, before = _state(s.part), private(s.part)
         order = range(100, 100 + max(calls // 3, 3))
         first = {k: _called(s, _evaluating(s.part), call, k) for k in order}
-        moved = _moved(before, private(s.part))
+        changed = _attributes(moved(before, private(s.part)))
         for part, what in (
             (s.part, "again, after others"),
             (_loaded(s, state, assemble), "by a part with the same state"),
         ):
             for k in reversed(order):
-                _same(_called(s, _evaluating(part), call, k), first[k], f"evaluation call {k} {what}", moved)
+                _same(_called(s, _evaluating(part), call, k), first[k], f"evaluation call {k} {what}", changed)
         _expect_same_state(state, _state(s.part))
         for k in range(4):
             given = _called(s, twin, call, k)
             if k >= 2:
-                _same(_called(s, _training(s.part), call, k), given, f"training call {k} after evaluating", moved)
+                _same(_called(s, _training(s.part), call, k), given, f"training call {k} after evaluating", changed)
 
 
 def _called(s: Subject, part: Any, call: Call, k: int) -> list[Tensor]:
@@ -101,13 +103,18 @@ def _called(s: Subject, part: Any, call: Call, k: int) -> list[Tensor]:
         return [torch.nan_to_num(t) for t in tensors(call(s, part, k))]
 
 
-def _same(a: Any, b: Any, what: str, moved: Iterable[str]) -> None:
+def _same(a: Any, b: Any, what: str, changed: Iterable[str]) -> None:
     """`expect_same` to the bit; names the attributes that changed between."""
     try:
         expect_same(a, b, what)
     except Broken as error:
-        names = ", ".join(list(moved)[:4])
+        names = ", ".join(list(changed)[:4])
         raise Broken(f"{error}" + (f"; outside the state dict {names} changed" if names else "")) from None
+
+
+def _attributes(names: Iterable[str]) -> list[str]:
+    """The attributes that places lie in, each once."""
+    return list(dict.fromkeys(name.partition("[")[0] for name in names))
 
 
 def _evaluating(part: Any) -> Any:
@@ -133,6 +140,7 @@ def _loaded(s: Subject, state: dict[str, Any], assemble: Callable[[Any], object]
     """A new part in training mode with a saved state."""
     with seeded(OTHER_SEED):
         other = s.build()
+    forget_cached(other)
     assemble(other)
     if isinstance(other, nn.Module):
         with must_not_raise("loading the saved state into a new part"):
@@ -141,98 +149,36 @@ def _loaded(s: Subject, state: dict[str, Any], assemble: Callable[[Any], object]
 
 
 def _expect_same_state(before: dict[str, Any], after: dict[str, Any]) -> None:
-    changed = [
-        name
-        for name, value in after.items()
-        if not (torch.equal(value, before[name]) if isinstance(value, Tensor) else value == before[name])
-    ]
+    changed = _changed(before, after)
     expect(not changed, f"evaluating changes {', '.join(changed[:4])} in the state dict")
 
 
-def private(part: Any) -> dict[str, Any]:
-    """Attribute -> a value that can be compared, of everything a part, its class and its file hold beside the state."""
-    found: dict[str, Any] = {}
-    for name, owner in _owners(part):
-        kept = {
-            "training",
-            *(k for table in ("_parameters", "_buffers", "_modules") for k in vars(owner).get(table, ())),
-        }
-        for key, value in list(vars(owner).items()):
-            if not key.startswith("__") and key not in kept and (mark := _mark(value)) is not None:
-                found[f"{name}{key}"] = mark
-    return found
-
-
-def _owners(part: Any) -> Iterator[tuple[str, Any]]:
-    """(prefix, object with attributes): the part, its submodules, its classes and their files."""
-    parts = part.named_modules() if isinstance(part, nn.Module) else [("", part)]
-    seen: set[int] = set()
-    for name, module in parts:
-        if hasattr(module, "__dict__"):
-            yield f"{name}." if name else "", module
-        for cls in type(module).__mro__:
-            if cls.__module__.partition(".")[0] in ("torch", "torchvision", "timm", "builtins") or id(cls) in seen:
-                continue
-            seen.add(id(cls))
-            yield f"{cls.__name__}.", cls
-            file = sys.modules.get(cls.__module__)
-            if file is not None and id(file) not in seen:
-                seen.add(id(file))
-                yield f"{file.__name__}.", file
-
-
-def _mark(value: Any, depth: int = 0) -> Any:
-    """Something that changes when the value does; None for what is not looked at."""
-    if isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Tensor):
-        return tuple(value.shape), value.detach().flatten()[:64].tolist()
-    if isinstance(value, np.ndarray):
-        return value.shape, value.ravel()[:64].tolist() if value.dtype.kind in "biuf" else None
-    if isinstance(value, random.Random):
-        return hash(value.getstate())
-    if isinstance(value, (list, tuple, set, frozenset, dict)) and depth < 3:
-        items = list(value.items()) if isinstance(value, dict) else list(value)
-        return len(items), [_mark(item, depth + 1) for item in items[:16]]
-    return None
-
-
-def _moved(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    return sorted(name for name, mark in after.items() if before.get(name) != mark)
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Entries of a state dict that differ, those of a part's own `get_extra_state` included."""
+    return [name for name, value in after.items() if not same_entry(value, before[name])]
 
 
 def expect_no_counter(new: Callable[[], Any], call: Callable[[Any, int], Any], given: Mapping[int, Any]) -> None:
     """Sets every whole number that moves with the calls near round ones: something may happen at the 1000th only.
 
-    new: makes a part that gives `given` (call -> tensors).
+    new: makes a part that gives `given` (call -> tensors). A number that the part saves by `get_extra_state` is kept.
     """
     part, (first, *calls) = new(), list(given)[:3]
     call(part, first)
     before = private(part)
     for k in calls:
         call(part, k)
-    after = private(part)
-    for name in _moved(before, after):
-        if type(before.get(name)) is int and type(after[name]) is int:
-            for count in ROUND:
-                other = new()
-                call(other, first)
-                with _set_to(other, name, count - 1):
-                    for k in calls:
-                        _same(call(other, k), given[k], f"call {k}, {name} being {count - 1}", ())
-
-
-@contextmanager
-def _set_to(part: Any, name: str, value: int) -> Iterator[None]:
-    """Inside, one of the part's private numbers is set."""
-    for prefix, owner in _owners(part):
-        key = name.removeprefix(prefix)
-        if key in vars(owner) and f"{prefix}{key}" == name:
-            old = vars(owner)[key]
-            setattr(owner, key, value)
-            try:
-                yield
-            finally:
-                setattr(owner, key, old)
-            return
-    yield
+    counters = set(moved(before, private(part))[:COUNTERS]) & before.keys()
+    for name in counters:
+        for count in ROUND:
+            other = new()
+            call(other, first)
+            place = next((p for p in places(other) if p.name == name), None)
+            if place is None or place.number is None or not place.can_be_set:
+                break
+            state = _state(other)
+            with set_to(place, count - 1):
+                if _changed(state, _state(other)):
+                    break
+                for k in calls:
+                    _same(call(other, k), given[k], f"call {k}, {place.top} being {count - 1}", ())

@@ -12,8 +12,8 @@ from detkit.fingerprint import NATIVE
 from detkit.registry import SCHEDULES
 from detkit.structures import ClassMap
 from detkit.train.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from detkit.train.run_folder import RESULT
-from detkit.train.starts import Start, code_changes, from_plain, listed
+from detkit.train.run_folder import ENVIRONMENT
+from detkit.train.starts import Start, code_changes, from_plain, listed, read_starts
 
 log = logging.getLogger("detkit")
 
@@ -35,18 +35,10 @@ FREE = frozenset(
 BAD_IMAGES = "data.images.bad_images"
 
 
-def find_resumable(
-    folder: Path,
-    config: Config,
-    classes: ClassMap,
-    data: Mapping[str, str],
-    now: Start | None = None,
-    allow: Sequence[str] = (),
-) -> Checkpoint:
-    """The newest intact checkpoint of the run, if it is a run of this config, these classes, this data and this code.
+def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mapping[str, str]) -> Checkpoint:
+    """The newest intact checkpoint of the run, if it is a run of this config, these classes and this data.
 
-    data: hashes of the data sets by name. now: this start; None leaves the code uncompared. allow: `code` lets another
-    code pass, `native` another build of the native library.
+    data: hashes of the data sets by name.
     """
     try:
         checkpoint = load_checkpoint(folder, prefer="newest")
@@ -63,6 +55,8 @@ def find_resumable(
     changed = [f"  {k}: {v} in the run, {data[k]} now" for k, v in checkpoint.data.items() if not same(v, data.get(k))]
     differing = differences(was, config.to_dict())
     moved = {key: differing.pop(key) for key in config.paths() if key in differing}
+    if from_plain(checkpoint.start).code:  # imported files are known by their content, see check_code
+        differing = {key: values for key, values in differing.items() if key.partition(".")[0] != "imports"}
     if "skip" not in differing.get(BAD_IMAGES, ("skip",)):  # repair changes no image that the run has trained on
         del differing[BAD_IMAGES]
     old_total = differing.pop("train.iterations", (None, None))[0]
@@ -81,9 +75,7 @@ def find_resumable(
             + "\n".join(lines)
             + "\nUse the old values, or start a new run from its weights by --init-from."
         )
-    finished = checkpoint.step >= int(config.require("train.iterations")) and (folder / RESULT).exists()
-    if now is not None and not finished:
-        check_code(checkpoint, now, allow)
+    check_origin(checkpoint, folder)
     for key, (old, new) in moved.items():
         log.info("%s has moved from %s to %s; the annotations are the same", key, old, new)
     return checkpoint
@@ -102,8 +94,26 @@ def completed(values: dict[str, Any]) -> dict[str, Any]:
         return values
 
 
+def check_origin(checkpoint: Checkpoint, folder: Path) -> None:
+    """Raises ValueError unless one of the run's own starts wrote the checkpoint, where both are known."""
+    try:
+        starts = read_starts(folder)
+    except ValueError:  # damaged: the starts are taken from the checkpoint, and that is said
+        return
+    mine, known = from_plain(checkpoint.start), [start for start in starts if start.time]
+    if mine.time and known and not any((s.time, s.step, s.code) == (mine.time, mine.step, mine.code) for s in known):
+        raise ValueError(
+            f"--resume: another run wrote {checkpoint.path}, one that was started at {mine.time} by `{mine.command}`: "
+            f"{folder / ENVIRONMENT} has no such start. Bring the run's own checkpoint back, or start a new run from "
+            "these weights by --init-from."
+        )
+
+
 def check_code(checkpoint: Checkpoint, now: Start, allow: Sequence[str]) -> None:
-    """Raises ValueError that names the files of code that changed since the checkpoint, unless `code` is allowed."""
+    """Raises ValueError that names the files of code that changed since the checkpoint, unless `code` is allowed.
+
+    allow: `code` lets another code pass, `native` another build of the native library.
+    """
     before = from_plain(checkpoint.start)
     if not before.code:
         log.warning(

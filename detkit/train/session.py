@@ -45,7 +45,7 @@ from detkit.train.options import TrainOptions
 from detkit.train.parallel import warn_of_the_split
 from detkit.train.profile import Profile
 from detkit.train.random import seed_everything, set_deterministic
-from detkit.train.resume import find_resumable
+from detkit.train.resume import check_code, find_resumable
 from detkit.train.run_folder import (
     CONFIG,
     CURVES,
@@ -199,13 +199,7 @@ class Session:
         self.same_data = check_data(meeting, data)
         self.classes: ClassMap = self.train_set.classes
         self.environment = environment()
-        start = this_start(config, device, self.world_size, self.environment["command"])
-        saved = (
-            from_first_rank(lambda: find_resumable(folder, config, self.classes, data, start, allow))
-            if resume
-            else None
-        )
-
+        saved = from_first_rank(lambda: find_resumable(folder, config, self.classes, data)) if resume else None
         if saved is None:
             config.check_length()
         seed_everything(config.seed)
@@ -234,6 +228,10 @@ class Session:
             world_size=self.world_size,
             micro_batches=self.options.accumulate,
         )
+        # Only now, as a part may import a module while it is built.
+        start = this_start(config, device, self.world_size, self.environment["command"])
+        if saved is not None and not (saved.step >= self.options.iterations and (folder / RESULT).exists()):
+            from_first_rank(lambda: check_code(saved, start, allow))
         self.batches = iter(self.train_loader)
         self.recorder = Recorder(folder) if self.rank == 0 else None
         self.evaluation = Evaluation(self.evaluate, self.recorder)

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from simulate import Skill, train
 
-from detkit.compare.evidence import CELL, DETECTIONS, FILES, MATCHES, START, file_hashes, truth_hash
+from detkit.compare.evidence import CELL, DETECTIONS, MATCHES, START, signed, truth_hash
 from detkit.compare.matches import match, save_matches
 from detkit.compare.plan import make_plan, save_plan
 from detkit.data.datasets.shapes import ShapesDataset
@@ -53,18 +53,18 @@ def made_up(
         evaluator.merge([found])
         cell.folder.mkdir(parents=True)
         start = {"seed": cell.seed, "weights": WEIGHTS, "order": f"o{cell.seed}", "images": f"i{cell.seed}",
-                 "data": ["d1", "d2"], "step0": {"ratio": 1.0}, "train": "t", "val": "v", "sizes": "s",
-                 "validation": "v", "truth": truth_hash(truth)}  # fmt: skip
+                 "data": ["d1", "d2"], "step0": {"ratio": 1.0}, "train": "t", "val": "v",
+                 "training_images": "v", "validation": "v", "truth": truth_hash(truth)}  # fmt: skip
         done = {"status": "finished", "error": None, "cost": {"seconds_per_step": 0.1, "peak_memory_mb": 500.0}}
         line = {"step": 1, "loss": 1.0, "loss_classification": 0.5, "loss_box": 0.5}
         if old is None:
             environment = with_starts(
                 {"git": "abc"}, [Start(code={**CODE, "detkit/losses/focal.py": code}, facts=FACTS)]
             )
-            done["validation"] = "v"
+            done |= {"validation": "v", "training_images": "v"}
         else:
             environment = {"git": old, "machine": {"threads": 2, "cpu": "an old CPU"}, "versions": {"torch": "2.10"}}
-            start = {key: start[key] for key in start if key not in ("sizes", "validation", "truth")}
+            start = {key: start[key] for key in start if key not in ("training_images", "validation", "truth")}
         result = to_json(evaluator.compute()) | {"step": 2}
         files = {START: start, RESULT: result, ENVIRONMENT: environment, CELL: done, METRICS: line}
         for name, content in files.items():
@@ -81,7 +81,7 @@ def made_up(
 def sign(folder):
     """What a run does last."""
     content = json.loads((folder / CELL).read_text())
-    (folder / CELL).write_text(json.dumps(content | {FILES: file_hashes(folder)}))
+    (folder / CELL).write_text(json.dumps(signed(content, folder)))
 
 
 def verdicts(results):

@@ -207,6 +207,16 @@ class TestSeveralBenches:
         with pytest.raises(ValueError, match=r"(?s)different validation images.*new: focal, seed 1"):
             collect_results([first, second], allow=["data"])
 
+    def test_validation_annotations_that_differ_in_an_area_alone_withhold_the_verdict(self, tmp_path, capsys):
+        first, second = made_up(tmp_path / "a", seeds=[0]), made_up(tmp_path / "b", seeds=[1])
+        for variant in ("focal", "bce"):
+            for name in (START, CELL):
+                change(second / f"cells/{variant}/seed_1", name, validation="another area")
+        words = ["compare", "report", str(first), str(second), "--output", str(tmp_path / "all")]
+        assert main(words) == 1
+        assert "No verdict: not fair: data (focal, seed 1: validation annotations and images" in capsys.readouterr().out
+        assert main([*words, "--allow", "data"]) == 0
+
     def test_a_run_that_came_out_differently_in_two_benches_is_said(self, tmp_path):
         first, second = made_up(tmp_path / "a"), made_up(tmp_path / "b")
         change(second / "cells/bce/seed_1", RESULT, ap=0.1234)

@@ -8,6 +8,7 @@ from simulate import Skill
 
 from detkit.cli import main
 from detkit.compare.collect import collect_results
+from detkit.compare.fairness import flags
 from detkit.compare.plan import make_plan
 from detkit.compare.provenance import Record, check_code, check_facts, code_now
 from detkit.train.run_folder import ENVIRONMENT
@@ -215,6 +216,25 @@ def test_two_projects_may_each_have_a_file_of_the_same_name(tmp_path):
     assert "p_net.py is not the same" in judged(tmp_path, variants, again)["detail"]
 
 
+def test_variants_that_import_different_files_are_flagged():
+    assert list(flags(["imports.0", "losses.classification.gamma"], {"a": "x", "b": "x"})) == [
+        "The imports differ: parts of one name may be different code."
+    ]
+
+
+def test_a_variant_that_was_tuned_with_other_code_is_named(bench, tmp_path):
+    folder = copied(bench, tmp_path)
+    (start,) = read_starts(folder / "cells/bce/seed_0")
+    for name, code in (("weight_x1", start.code), ("weight_x2", {**start.code, FILE: "then"})):
+        trial = folder / "tuning/bce" / name
+        trial.mkdir(parents=True)
+        (trial / ENVIRONMENT).write_text(json.dumps(with_starts({}, [Start(code=code)])))
+    results = collect_results([folder])
+    (found,) = failed(results)
+    assert (found["name"], found["detail"]) == ("code", f"bce was tuned with other code: {FILE} has changed")
+    assert verdicts(results)["bce"] is None
+
+
 def test_a_file_under_another_name_with_the_same_content_is_no_difference(tmp_path):
     variants = {"a": ["p_old.py"], "b": ["p_new.py"]}
     assert judged(tmp_path, variants, {("a", 0): {"p_old.py": "1"}, ("b", 0): {"p_new.py": "1"}})["ok"]
@@ -224,6 +244,8 @@ def test_code_that_changed_since_is_said_before_the_runs_to_come(tmp_path):
     records = {("a", 0): Record([Start(code={FILE: "old"})]), ("b", 0): Record([])}
     assert code_now({"a": {FILE: "new"}, "b": {FILE: "new"}}, records) == [f"{FILE} has changed since a, seed 0 ran"]
     assert code_now({"a": {FILE: "old"}}, records) == []
+    late = {("a", 0): Record([Start(code={FILE: "old", "imported_while_built.py": "1"})])}
+    assert code_now({"a": {FILE: "old"}}, late) == []
 
 
 def test_both_variants_of_a_bench_are_there():

@@ -71,6 +71,7 @@ class Project:
     def compare(self, *variants, jobs=1, allow=()):
         """Runs the bench, the cells in this process; gives back exit code, results and the cells' exit codes."""
         codes = {}
+        forget()
 
         def launcher(jobs, *, at_once, threads, finished, started):
             before = torch.get_num_threads()
@@ -93,6 +94,13 @@ class Project:
         return weights
 
 
+def forget():
+    """Takes the part out of this process, so that its file is imported again as it is now."""
+    for name in [name for name in sys.modules if "bench_part" in name]:
+        del sys.modules[name]
+    BACKBONES._entries = {k: v for k, v in BACKBONES._entries.items() if "bench_part" not in v.cls.__module__}
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch, few_resamples):
     for name in ("plot_curves", "picture_grid"):  # most of the time of so short a run
@@ -101,8 +109,7 @@ def project(tmp_path, monkeypatch, few_resamples):
     deterministic = torch.are_deterministic_algorithms_enabled()
     with BACKBONES.temporary():
         yield Project(tmp_path)
-    for name in [name for name in sys.modules if "bench_part" in name]:
-        del sys.modules[name]
+    forget()
     torch.use_deterministic_algorithms(deterministic)
 
 

@@ -9,6 +9,9 @@ from planted import fault, vanishing
 
 from detkit.structures import BACKGROUND, IGNORED
 
+MEMORY = ("training_state_is_in_the_checkpoint", "evaluation_remembers_nothing")
+"""What a part that fails without an object breaks besides."""
+
 
 def without_images_without_positives(self: Any, original: Any, logits: Any, labels: Any, quality: Any) -> Any:
     return original(logits, labels.masked_fill((labels < 0).all(dim=1, keepdim=True), IGNORED))
@@ -152,6 +155,7 @@ FAULTS = [
         "box_losses",
         "empty_gives_zero_with_a_graph",
         "the sum over no box raises IndexError",
+        also=MEMORY,
         forward=lambda self, original, deltas, *rest: (deltas[0], original(deltas, *rest))[1],
     ),
     fault(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,6 +46,76 @@ def count_in_a_dict(self: Any) -> int:
     kept = self.__dict__.setdefault("kept", {})
     kept[len(kept)] = 1
     return len(kept)
+
+
+def count_in_a_float(self: Any) -> float:
+    self.calls = getattr(self, "calls", 0.0) + 1.0
+    return self.calls
+
+
+def count_in_a_tensor(self: Any) -> int:
+    self.calls = self.__dict__.setdefault("calls", torch.zeros((), dtype=torch.long)) + 1
+    return int(self.calls)
+
+
+def count_in_place(self: Any) -> int:
+    cell = self.__dict__.setdefault("cell", [0])
+    cell[0] += 1
+    return cell[0]
+
+
+def count_by_iterator(self: Any) -> int:
+    return next(self.__dict__.setdefault("numbers", itertools.count(1)))
+
+
+def count_by_default(self: Any, cell: list[int] = [0]) -> int:  # noqa: B006
+    cell[0] += 1
+    return cell[0]
+
+
+def count_in_a_closure() -> Callable[[Any], int]:
+    calls = 0
+
+    def count(self: Any) -> int:
+        nonlocal calls
+        calls += 1
+        return calls
+
+    return count
+
+
+class Counter:
+    """An object that is no part."""
+
+    calls = 0
+
+
+def count_in_an_object(self: Any) -> int:
+    counter = self.__dict__.setdefault("counter", Counter())
+    counter.calls += 1
+    return int(counter.calls)
+
+
+def millionth(counter: Callable[[Any], int]) -> Callable[[Any], float]:
+    """Something that happens at every millionth call alone."""
+    return lambda self: float(counter(self) % 1_000_000 == 0)
+
+
+@functools.cache
+def first_number(key: int) -> float:
+    """One of a process's own for each key."""
+    return next(NUMBERS)
+
+
+NUMBERS = map(float, itertools.count())
+
+
+def keep_cache(self: Any) -> None:
+    self.first_number = first_number
+
+
+def cached_by_key(self: Any, tensor: Any) -> float:
+    return first_number(int(torch.randint(1 << 30, ())))
 
 
 def own_dice(self: Any) -> float:
@@ -98,6 +170,15 @@ def first_image_stays(self: Any, original: Any, image: Any, boxes: Any, labels: 
         self.corner = image.crop((0, 0, 1, 1))
     image = image.copy()
     image.paste(self.corner, (0, 0))
+    return original(image, boxes, labels)
+
+
+def mixes_with_the_last(self: Any, original: Any, image: Any, boxes: Any, labels: Any) -> Any:
+    """An image gets a corner of the one before, if that has the same size."""
+    last, self.last = getattr(self, "last", image), image
+    image = image.copy()
+    if last.size == image.size:
+        image.paste(last.crop((0, 0, 1, 1)), (0, 0))
     return original(image, boxes, labels)
 
 
@@ -157,6 +238,24 @@ FAULTS = [
         EVALUATION,
         r"training call \d after evaluating: .*calls changed",
         outputs=lambda self, t: (t + 1e-3 * getattr(self, "calls", 0)) if self.training else (count(self), t)[1],
+    ),
+    *in_modules(RESUME, r"call \d, calls being 999999", outputs=in_training(without(millionth(count_in_a_float)))),
+    *in_modules(RESUME, r"call \d, calls being 999999", outputs=in_training(without(millionth(count_in_a_tensor)))),
+    *in_modules(RESUME, r"call \d, cell being 999999", outputs=in_training(without(millionth(count_in_place)))),
+    *in_modules(RESUME, r"call \d, numbers being 999999", outputs=in_training(without(millionth(count_by_iterator)))),
+    *in_modules(RESUME, r"call \d, .* being 999999", outputs=in_training(without(millionth(count_by_default)))),
+    *in_modules(RESUME, r"call \d, .* being 999999", outputs=in_training(without(millionth(count_in_a_closure())))),
+    *in_modules(RESUME, r"call \d, .* being 999999", outputs=in_training(without(millionth(count_in_an_object)))),
+    *in_modules(RESUME, r"training call \d, resumed after", init=keep_cache, outputs=in_training(cached_by_key)),
+    fault(
+        "class_losses",
+        RESUME,
+        r"training call 8, resumed after 8 calls: .*calls changed",
+        forward=lambda self, original, logits, labels, *rest: (
+            original(logits, labels, *rest)
+            * (1 + 0.01 * (getattr(self, "calls", 0) if (labels >= 0).any() or not self.training else count(self)))
+        ),
+        also=("sum_adds_up_over_images",),
     ),
     fault(
         "class_losses",
@@ -275,6 +374,13 @@ FAULTS = [
         "order_of_images_does_not_matter",
         r"image 23 of 24 with its own seed differs when it is transformed by a new transform",
         __call__=first_image_stays,
+    ),
+    fault(
+        "transforms",
+        "order_of_images_does_not_matter",
+        r"image \d+ of 24 with its own seed differs when it is transformed again, after others",
+        also=("boxes_stay_valid",),
+        __call__=mixes_with_the_last,
     ),
     fault(
         "transforms",

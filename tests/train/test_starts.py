@@ -14,9 +14,11 @@ import pytest
 import torch
 from torch import nn
 
+import detkit
 from detkit.cli import main
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
+from detkit.outputs import LEDGER
 from detkit.registry import BACKBONES
 from detkit.train.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint, step_path
 from detkit.train.parallel import has_own_statistics, other_processes
@@ -24,6 +26,7 @@ from detkit.train.starts import Start, facts, from_plain, read_starts, to_plain,
 
 ROOT = Path(__file__).parents[2]
 PART = """
+import importlib
 from torch import nn
 import start_helper
 from detkit.backbones.base import Backbone
@@ -35,6 +38,7 @@ class StartNet(Backbone):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.norm, self.act = nn.Conv2d(3, 8, 8, 8), nn.BatchNorm2d(8), nn.ReLU()
+        importlib.import_module("start_" + "late")
         self.out_shapes = {"c3": FeatureShape(8, 8)}
 
     def forward(self, images):
@@ -55,15 +59,28 @@ schedule: {{warmup_iterations: 1}}
 """
 
 
+def forget() -> None:
+    """Takes the project's modules out of this process."""
+    for name in [name for name in sys.modules if "start_part" in name or name in ("start_helper", "start_late")]:
+        del sys.modules[name]
+
+
 class Project:
-    """A part with a helper beside it, a config, and a run that was cut off after step 2."""
+    """A part with helpers, one imported while the part is built, a config, and a run that was cut off after step 2."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.run = folder, folder / "run"
         self.part, self.helper = folder / "start_part.py", folder / "start_helper.py"
+        self.late = folder / "start_late.py"
 
     def train(self, *more: str) -> int:
-        """`detkit train` into the run folder."""
+        """`detkit train` into the run folder, with the files as they are now, as in a new process."""
+        forget()
+        with BACKBONES.temporary():
+            return self.train_on(*more)
+
+    def train_on(self, *more: str) -> int:
+        """The same in a process that has imported the files already."""
         return main(["train", str(self.folder / "config.yaml"), "--output", str(self.run), *more])
 
     def environment(self) -> dict[str, Any]:
@@ -87,6 +104,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("starts")
     (folder / "start_part.py").write_text(PART)
     (folder / "start_helper.py").write_text("FACTOR = 1\n")
+    (folder / "start_late.py").write_text("LATE = 1\n")
     (folder / "config.yaml").write_text(CONFIG.format(root=ROOT))
     settings = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
@@ -94,8 +112,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.syspath_prepend(str(folder))
         assert Project(folder).train() == 0
         yield folder
-    for name in [name for name in sys.modules if "start_part" in name or name == "start_helper"]:
-        del sys.modules[name]
+    forget()
     torch.set_num_threads(settings[0])
     torch.use_deterministic_algorithms(settings[1])
 
@@ -104,7 +121,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def project(trained: Path, tmp_path: Path) -> Iterator[Project]:
     """A copy of the run, beside the very files that it began with, which are put back afterwards."""
     found = Project(trained)
-    kept = [(file, file.read_text()) for file in (found.part, found.helper)]
+    kept = [(file, file.read_text()) for file in (found.part, found.helper, found.late)]
     found.run = Path(shutil.copytree(trained / "run", tmp_path / "run"))
     yield found
     for file, text in kept:
@@ -116,6 +133,7 @@ def test_a_run_notes_its_code_and_its_machine(project: Project) -> None:
     assert {
         "start_part.py",
         "start_helper.py",
+        "start_late.py",
         "detkit/train/trainer.py",
         "detkit/losses/focal.py",
     } <= start.code.keys()
@@ -127,7 +145,7 @@ def test_a_run_notes_its_code_and_its_machine(project: Project) -> None:
     assert json.loads((project.run / "result.json").read_text())["code"] == project.environment()["starts"][0]["code"]
 
 
-@pytest.mark.parametrize("name", ["part", "helper"])
+@pytest.mark.parametrize("name", ["part", "helper", "late"])
 def test_a_resume_with_edited_code_is_refused_by_the_file_s_name(
     project: Project, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +160,53 @@ def test_a_resume_with_edited_code_is_refused_by_the_file_s_name(
     assert str(step_path(project.run, 2)) in error
     assert project.environment() == before
     assert project.saved().step == 0
+
+
+def test_a_checkpoint_that_was_copied_from_another_run_is_refused(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = load_checkpoint(project.run, prefer="newest").start
+    project.cut_off(start=saved | {"time": "2020-01-01T00:00:00+00:00", "command": "detkit train --init-from x"})
+    assert project.train("--resume") == 2
+    error = capsys.readouterr().err
+    assert f"another run wrote {step_path(project.run, 2)}" in error
+    assert "started at 2020-01-01T00:00:00+00:00 by `detkit train --init-from x`" in error
+    (project.run / "environment.json").unlink()  # then nothing contradicts the checkpoint
+    assert project.train("--resume") == 0
+
+
+def test_a_file_that_was_edited_after_it_was_imported_counts_as_it_runs(
+    project: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    forget()
+    with BACKBONES.temporary():
+        assert project.train_on("--overwrite") == 0
+        before = read_starts(project.run)[0].code
+        project.part.write_text(project.part.read_text().replace("ReLU", "SiLU"))
+        capsys.readouterr()
+        project.run = tmp_path / "again"
+        assert project.train_on() == 0
+        assert read_starts(project.run)[0].code == before
+        assert "start_part.py was edited after this process had imported it" in capsys.readouterr().err
+    project.cut_off()
+    assert project.train("--resume") == 2  # a new process runs the new code
+    assert "start_part.py has changed" in capsys.readouterr().err
+
+
+def test_a_project_that_moved_goes_on_if_its_code_is_the_same(
+    project: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.cut_off()
+    shutil.copytree(project.folder, tmp_path / "moved", ignore=shutil.ignore_patterns("run"))
+    moved = Project(tmp_path / "moved")
+    moved.run = project.run
+    monkeypatch.syspath_prepend(str(moved.folder))
+    moved.part.write_text(moved.part.read_text().replace("ReLU", "SiLU"))
+    assert moved.train("--resume") == 2
+    assert "start_part.py has changed" in capsys.readouterr().err
+    moved.part.write_text(project.part.read_text())
+    assert moved.train("--resume") == 0
+    assert read_starts(project.run)[1].changed == ()
 
 
 def test_allowed_it_goes_on_and_is_noted(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,15 +255,17 @@ def test_allow_is_for_a_resume_and_for_code(project: Project, capsys: pytest.Cap
 def test_a_checkpoint_of_an_older_detkit_is_resumed_with_a_warning(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    versions = {"torch": "1.0", "detkit": detkit.__version__}
     project.cut_off(start={})
-    old = {"command": "detkit train ...", "machine": {"threads": 7, "cpu": "old"}, "versions": {"torch": "1.0"}}
+    old = {"command": "detkit train ...", "machine": {"threads": 7, "cpu": "old"}, "versions": versions}
     (project.run / "environment.json").write_text(json.dumps(old))
+    (project.run / LEDGER).unlink()  # older than that as well
     assert project.train("--resume") == 0
     error = capsys.readouterr().err
     assert "does not say which code wrote it" in error
     assert "threads: 7 before, 1 now; torch: 1.0 before, " in error
     first, second = read_starts(project.run)
-    assert (first.code, first.facts) == ({}, {"threads": 7, "cpu": "old", "torch": "1.0"})
+    assert (first.code, first.facts) == ({}, {"threads": 7, "cpu": "old", **versions})
     assert "start_part.py" in second.code
 
 
