@@ -147,7 +147,7 @@ def test_a_missing_file_is_told_with_key_place_and_the_near_one(files):
     with pytest.raises(FileNotFoundError) as told:
         build_dataset(load_config(files / "own/config.yaml"), "val")
     text = str(told.value)
-    assert f"data.val.dataset: no annotation file {files}/own/own.json" in text
+    assert f"data.val.dataset: CocoDataset: no annotation file {files}/own/own.json" in text
     assert f"data.val.dataset.annotations (../own/config.yaml:4) is {files}/own/own.json, which is not there" in (
         text.replace(str(files / "own/config.yaml"), "../own/config.yaml")
     )
@@ -174,3 +174,10 @@ def test_dots_behind_a_link_are_not_folded(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "far/below")
     assert absolute("a/../b", tmp_path) == str(tmp_path / "b")
     assert Path(absolute("link/../x", tmp_path)).resolve() == tmp_path / "far/x"
+
+
+def test_pairs_in_lists_in_lists_are_no_paths(tmp_path):
+    """The type is a union, of which the value fits the second."""
+    pairs = [[[8, 8], [8, 16]], [[16, 16]], [[32.5, 32]]]
+    config = load_config(SHAPES, [f"anchors={{type: ExplicitAnchors, sizes: {pairs}}}"])
+    assert config.to_dict()["anchors"]["sizes"] == pairs
