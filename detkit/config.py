@@ -194,6 +194,7 @@ def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
     for text in overrides:
         override(tree, text)
     registry.load_plugins()
+    moved = _place(MOVED, tree.origin, name)
     locator = Locator(tree, read_moved(tree))
     if tree.imports:
         tree.values["imports"] = [
@@ -206,7 +207,7 @@ def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
     if validator.errors:
         raise ConfigError([f"{_place(p, tree.origin, name)}: {p}: {text}" for p, text in validator.errors])
     if unused := locator.unused():
-        raise ConfigError([f"{name}: {MOVED}: no path of the config begins with {old}" for old in unused])
+        raise ConfigError([f"{moved}: {MOVED}: no path of the config begins with {old}" for old in unused])
     return Config(values, origin, name, locator.found)
 
 

@@ -125,6 +125,7 @@ HEAVY: list[tuple[Any, dict[str, Any], str]] = [
     (TRANSFORMS, {"type": "ResizeShortestEdge", "short": 10**9}, "short: 1e+09 is not between 1 and 16384"),
     (TRANSFORMS, {"type": "RandomCrop", "height": 0, "width": 64}, "height: 0 is not between"),
     (TRANSFORMS, {"type": "RandomIoUCrop", "trials": -1}, "trials: -1 is not between"),
+    (TRANSFORMS, {"type": "RandomIoUCrop", "min_scale": 0.0}, "min_scale: 0 is not between"),
     (TRANSFORMS, {"type": "RandomZoomOut", "side_range": [1.0, 1e9]}, "side_range: 1e+09 is not between"),
     (TRANSFORMS, {"type": "ColorJitter", "hue": 3.0}, "hue: 3 is not between"),
     (TRANSFORMS, {"type": "RandomPhotometricDistort", "contrast": [2.0, 1.0]}, "contrast: 2 is not between"),
