@@ -185,12 +185,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Se
     each with the file and line, the key and the nearest match.
     """
     tree = read_tree(Path(path))
-    for above in overlays:
+    for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
         overlay(tree, read_tree(Path(above)))
     return _finish(tree, overrides, show(path))
 
 
 def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
+    if isinstance(overrides, (str, Mapping)):
+        raise ValueError(f"overrides: {overrides!r} is not a list, as in ['seed=1', 'optimizer.lr=1e-3']")
     for text in overrides:
         override(tree, text)
     registry.load_plugins()

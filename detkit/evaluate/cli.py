@@ -84,7 +84,7 @@ def measure_detector(args: argparse.Namespace) -> CocoResult:
 
 
 def in_ledger(path: Path) -> bool:
-    """Whether a file is as detkit wrote it, by its folder's ledger: COCO results are a list, without room for a mark."""
+    """Whether a file is as detkit wrote it, by the ledger of its folder: COCO results have no room for a mark."""
     return Ledger(path.parent).owns(path.name)
 
 

@@ -86,6 +86,8 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, init_from
     meeting: the processes of the run, of which this is one; alone without it. profile: steps to record
     a trace of. allow: what may have changed at a resume: `code`.
     """
+    if not isinstance(config, Config):
+        raise ValueError(f"config: {config!r} is not a Config: train(load_config(FILE), FOLDER)")
     folder, meeting = Path(folder), meeting or Meeting(Place())
     init_from = None if init_from is None else str(init_from)
     check_batch(config, meeting)

@@ -28,7 +28,7 @@ from detkit.data.datasets.classes import (
 from detkit.data.datasets.files import check_files
 from detkit.data.datasets.images import ImageOptions, read_image, read_size
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, Problems
-from detkit.data.datasets.records import Records, RecordsBuilder, Truth, compared, some
+from detkit.data.datasets.records import Records, RecordsBuilder, Truth, compared, counted, some
 from detkit.structures import ClassMap
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class DetectionDataset:
         more = f" and {len(self.classes) - 12} classes more" if len(self.classes) > 12 else ""
         boxed = {int(i) for i in _image_of_box(records)}
         parts = [
-            f"{len(records)} images ({len(records) - len(boxed)} without objects)",
+            f"{counted(len(records), 'image')} ({len(records) - len(boxed)} without objects)",
             f"{int((~records.is_ignore).sum())} boxes: {classes}{more}",
         ]
         if records.is_ignore.any():
