@@ -215,7 +215,10 @@ class Session:
         if init_weights is not None:
             self.load_weights(init_weights)
         elif saved is None:
-            self.detector.backbone.load_pretrained()
+            try:
+                self.detector.backbone.load_pretrained()
+            except ValueError as error:
+                raise ValueError(f"{config.place('backbone.weights')}: {error}") from error
         self.detector.to(self.device)
         if self.options.channels_last:
             self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
