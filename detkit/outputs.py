@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from detkit.console import shown, with_escapes
+from detkit.console import shown, some, with_escapes
 
 LEDGER, NOTES = ".detkit.json", ".detkit.notes"
 MARK = "written_by"
@@ -163,10 +163,9 @@ def refuse_foreign(option: str, folder: str | Path, paths: Iterable[str | Path])
 
 def foreign_files(option: str, paths: Iterable[Path]) -> ForeignFileError:
     """The error that names files which detkit would have to replace."""
-    names = [shown(path) for path in paths]
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    names = some([shown(path) for path in paths], 10)
     return ForeignFileError(
-        f"{option}: detkit did not write {', '.join(names[:10])}{more} (or it was changed since), and would have to "
+        f"{option}: detkit did not write {names} (or it was changed since), and would have to "
         "replace it: choose another place, or move it away"
     )
 
