@@ -14,7 +14,7 @@ from detkit.detectors.predictor import resolve_device
 from detkit.registry import ANCHORS, BACKBONES, BOX_LOSSES, DATASETS, HEADS, NECKS, REGISTRIES, TRANSFORMS
 from detkit.structures import FeatureShape
 from detkit.train.options import TrainOptions
-from detkit.train.session import set_up_torch
+from detkit.train.session import set_up_torch, train
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ROOT / "configs/quickstart/shapes.yaml"
@@ -202,3 +202,12 @@ def test_defaults_of_every_part_are_numbers_that_a_config_may_hold() -> None:
     for registry in REGISTRIES:
         for name in registry.names():
             assert registry.arguments(name) is not None
+
+
+def test_too_many_loader_processes_are_told_with_their_place_before_data_are_read(tmp_path: Path) -> None:
+    config = load_config(QUICK, ["data.loader.num_workers=9999", "data.train.dataset.num_images=1000000"])
+    with pytest.raises(
+        ValueError, match=r"^command line \(data\.loader\.num_workers=9999\): data\.loader\.num_workers"
+    ):
+        train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

@@ -22,7 +22,7 @@ from detkit.data.build import SPLITS, build_datasets, build_transforms, open_ima
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.loader import build_eval_loader, build_train_loader, check_split
 from detkit.data.scan import BadImagesError
-from detkit.data.worker import explain_death, worker_processes
+from detkit.data.worker import check_workers, explain_death, worker_processes
 from detkit.detectors.build import build_detector
 from detkit.distributed.environment import Place
 from detkit.distributed.failure import hung
@@ -146,9 +146,13 @@ def after_restart(meeting: Meeting, folder: Path, *, resume: bool, overwrite: bo
 
 
 def check_batch(config: Config, meeting: Meeting) -> None:
-    """Refuses a batch that the processes can't share out, before they connect."""
-    batch_size = config.options("data.loader").batch_size
-    check_split(batch_size, meeting.place.world_size, config.options("train").accumulate)
+    """Refuses a batch that the processes can't share out, and too many loader processes, before they connect."""
+    loader = config.options("data.loader")
+    check_split(loader.batch_size, meeting.place.world_size, config.options("train").accumulate)
+    try:
+        check_workers(loader.num_workers)
+    except ValueError as error:
+        raise ValueError(f"{config.place('data.loader.num_workers')}: {error}") from error
 
 
 def check(config: Config, meeting: Meeting) -> int:
