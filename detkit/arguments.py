@@ -203,7 +203,9 @@ def located(value: Any, annotation: Any, path: str, locate: Callable[[str, str, 
         return locate(value, kinds[0], path) if kinds and isinstance(value, str) else value
     if origin in (Union, types.UnionType):
         for part in inner:
-            value = located(value, part, path, locate)
+            with contextlib.suppress(TypeMismatch):
+                convert(value, part)
+                return located(value, part, path, locate)
     elif origin in (list, tuple, Sequence) and isinstance(value, (list, tuple)):
         parts = [inner[0]] * len(value) if origin is not tuple or inner[-1] is Ellipsis else inner
         value = [located(v, p, f"{path}.{i}", locate) for i, (v, p) in enumerate(zip(value, parts, strict=True))]

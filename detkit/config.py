@@ -185,15 +185,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Se
     each with the file and line, the key and the nearest match.
     """
     tree = read_tree(Path(path))
-    for above in overlays:
+    for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
         overlay(tree, read_tree(Path(above)))
     return _finish(tree, overrides, show(path))
 
 
 def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
+    if isinstance(overrides, (str, Mapping)):
+        raise ValueError(f"overrides: {overrides!r} is not a list, as in ['seed=1', 'optimizer.lr=1e-3']")
     for text in overrides:
         override(tree, text)
     registry.load_plugins()
+    moved = _place(MOVED, tree.origin, name)
     locator = Locator(tree, read_moved(tree))
     if tree.imports:
         tree.values["imports"] = [
@@ -206,7 +209,7 @@ def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
     if validator.errors:
         raise ConfigError([f"{_place(p, tree.origin, name)}: {p}: {text}" for p, text in validator.errors])
     if unused := locator.unused():
-        raise ConfigError([f"{name}: {MOVED}: no path of the config begins with {old}" for old in unused])
+        raise ConfigError([f"{moved}: {MOVED}: no path of the config begins with {old}" for old in unused])
     return Config(values, origin, name, locator.found)
 
 

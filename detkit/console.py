@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 CONTROLS = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160)) if c not in (9, 10)}
@@ -18,6 +18,12 @@ SEPARATORS = {9: "\\t", 10: "\\n", **{c: f"\\u{c:04x}" for c in (*range(0x2028, 
 def shown(name: object) -> str:
     """A name in one line: control characters, line breaks and bytes that are not UTF-8 as escapes."""
     return with_escapes(str(name).translate(CONTROLS | SEPARATORS))
+
+
+def some(items: Sequence[Any], most: int = 5) -> str:
+    """The first few of a list, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more
 
 
 def with_escapes(text: str, encoding: str = "utf-8") -> str:

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from detkit.console import shown, with_escapes
+from detkit.console import shown, some, with_escapes
 
-LEDGER = ".detkit.json"
+LEDGER, NOTES = ".detkit.json", ".detkit.notes"
 MARK = "written_by"
 LONGEST_NAME = 255
 """Bytes of a file's name on the usual file systems."""
@@ -35,7 +35,7 @@ class Ledger:
     """What detkit wrote into a folder: names, relative to it, and the SHA-256 of each file's content.
 
     The last two contents of a name are known, as a process may be killed between the note and the file. every: seconds
-    that notes may wait for `flush`, so that many files do not each write the whole list.
+    between two writings of the whole list, for many files; until then, notes are lines of a file of their own.
     """
 
     def __init__(self, folder: str | Path, *, every: float = 0.0) -> None:
@@ -46,6 +46,10 @@ class Ledger:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
             content = json.loads(self.path.read_text(encoding="utf-8"))
             self.files = {str(k): [str(v) for v in hashes] for k, hashes in content["files"].items()}
+        with contextlib.suppress(OSError, ValueError, TypeError):  # the last line may be cut off
+            for line in (self.folder / NOTES).read_text(encoding="utf-8").splitlines():
+                name, content_hash = json.loads(line)
+                self._add(str(name), str(content_hash))
 
     def __contains__(self, path: str | Path) -> bool:
         return self._name(path) in self.files
@@ -61,9 +65,15 @@ class Ledger:
     def note(self, path: str | Path, content_hash: str) -> None:
         """Records what is about to be written."""
         name = self._name(path)
-        self.files[name] = [*self.files.get(name, [])[-1:], content_hash]
+        self._add(name, content_hash)
         if time.monotonic() - self._saved_at >= self._every:
             self.flush()
+            return
+        with (self.folder / NOTES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps([name, content_hash]) + "\n")
+
+    def _add(self, name: str, content_hash: str) -> None:
+        self.files[name] = [*self.files.get(name, [])[-1:], content_hash]
 
     def adopt(self, paths: Iterable[str | Path]) -> None:
         """Records files that are known to be detkit's from before there was a ledger."""
@@ -90,6 +100,7 @@ class Ledger:
         content = {"detkit": __version__, "files": dict(sorted(self.files.items()))}
         with replacing(self.path) as file:
             file.write((json.dumps(content, indent=1) + "\n").encode())
+        (self.folder / NOTES).unlink(missing_ok=True)
 
 
 def digest(path: Path) -> str:
@@ -152,10 +163,9 @@ def refuse_foreign(option: str, folder: str | Path, paths: Iterable[str | Path])
 
 def foreign_files(option: str, paths: Iterable[Path]) -> ForeignFileError:
     """The error that names files which detkit would have to replace."""
-    names = [shown(path) for path in paths]
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    names = some([shown(path) for path in paths], 10)
     return ForeignFileError(
-        f"{option}: detkit did not write {', '.join(names[:10])}{more} (or it was changed since), and would have to "
+        f"{option}: detkit did not write {names} (or it was changed since), and would have to "
         "replace it: choose another place, or move it away"
     )
 

@@ -14,7 +14,7 @@ from detkit.detectors.predictor import resolve_device
 from detkit.registry import ANCHORS, BACKBONES, BOX_LOSSES, DATASETS, HEADS, NECKS, REGISTRIES, TRANSFORMS
 from detkit.structures import FeatureShape
 from detkit.train.options import TrainOptions
-from detkit.train.session import set_up_torch
+from detkit.train.session import set_up_torch, train
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ROOT / "configs/quickstart/shapes.yaml"
@@ -125,6 +125,7 @@ HEAVY: list[tuple[Any, dict[str, Any], str]] = [
     (TRANSFORMS, {"type": "ResizeShortestEdge", "short": 10**9}, "short: 1e+09 is not between 1 and 16384"),
     (TRANSFORMS, {"type": "RandomCrop", "height": 0, "width": 64}, "height: 0 is not between"),
     (TRANSFORMS, {"type": "RandomIoUCrop", "trials": -1}, "trials: -1 is not between"),
+    (TRANSFORMS, {"type": "RandomIoUCrop", "min_scale": 0.0}, "min_scale: 0 is not between"),
     (TRANSFORMS, {"type": "RandomZoomOut", "side_range": [1.0, 1e9]}, "side_range: 1e+09 is not between"),
     (TRANSFORMS, {"type": "ColorJitter", "hue": 3.0}, "hue: 3 is not between"),
     (TRANSFORMS, {"type": "RandomPhotometricDistort", "contrast": [2.0, 1.0]}, "contrast: 2 is not between"),
@@ -201,3 +202,12 @@ def test_defaults_of_every_part_are_numbers_that_a_config_may_hold() -> None:
     for registry in REGISTRIES:
         for name in registry.names():
             assert registry.arguments(name) is not None
+
+
+def test_too_many_loader_processes_are_told_with_their_place_before_data_are_read(tmp_path: Path) -> None:
+    config = load_config(QUICK, ["data.loader.num_workers=9999", "data.train.dataset.num_images=1000000"])
+    with pytest.raises(
+        ValueError, match=r"^command line \(data\.loader\.num_workers=9999\): data\.loader\.num_workers"
+    ):
+        train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

@@ -359,3 +359,9 @@ def test_a_base_inside_an_installed_package(tmp_path):
         (tmp_path / "own.yaml").write_text(f"_base_: {base}\n")
         with pytest.raises(FileNotFoundError, match=f"own.yaml:1: `_base_: {base}` is no file"):
             load_config(tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize("overrides", ["seed=1", {"seed": 1}])
+def test_overrides_that_are_no_list_are_not_taken_letter_by_letter(overrides):
+    with pytest.raises(ValueError, match=r"overrides: .*seed.* is not a list, as in \['seed=1'"):
+        load_config(ROOT / "configs/quickstart/shapes.yaml", overrides)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from detkit.outputs import (
+    NOTES,
     Ledger,
     check_output_file,
     exit_code_of,
@@ -89,12 +90,16 @@ def test_a_ledger_that_is_damaged_owns_nothing(tmp_path: Path) -> None:
         assert not Ledger(tmp_path).owns("a.txt")
 
 
-def test_notes_of_many_files_wait_for_each_other(tmp_path: Path) -> None:
+def test_notes_of_many_files_wait_for_each_other_and_outlive_the_process(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, every=1e9)
     for name in ("a", "b", "c"):
         write_text(tmp_path / name, name, ledger=ledger)
-    assert set(Ledger(tmp_path).files) == {"a"}
+    assert set(json.loads(ledger.path.read_text())["files"]) == {"a"}
+    with (tmp_path / NOTES).open("a") as notes:
+        notes.write('["a", "half a li')  # killed in the midst of it
+    assert all(Ledger(tmp_path).owns(name) for name in ("a", "b", "c"))
     ledger.flush()
+    assert not (tmp_path / NOTES).exists()
     assert all(Ledger(tmp_path).owns(name) for name in ("a", "b", "c"))
 
 

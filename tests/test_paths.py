@@ -188,3 +188,10 @@ def test_the_hint_of_a_moved_folder_can_be_pasted(files):
         words = shlex.split(hint.replace("NEW_FOLDER", "/new"))
         text = f"data.val.dataset.annotations={json.dumps(str(folder / 'x.json'))}"
         assert load_config(files / "own/config.yaml", [text, *words]).data.val.dataset.annotations == "/new/x.json"
+
+
+def test_pairs_in_lists_in_lists_are_no_paths(tmp_path):
+    """The type is a union, of which the value fits the second."""
+    pairs = [[[8, 8], [8, 16]], [[16, 16]], [[32.5, 32]]]
+    config = load_config(SHAPES, [f"anchors={{type: ExplicitAnchors, sizes: {pairs}}}"])
+    assert config.to_dict()["anchors"]["sizes"] == pairs

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from detkit.arguments import MOST_CHANNELS, within
 from detkit.backbones.base import Backbone
-from detkit.backbones.pretrained import fit_channels, read_weights
+from detkit.backbones.pretrained import fit_channels, load_all, read_weights
 from detkit.depthwise import mobile_norm
 from detkit.files import WeightsStr
 from detkit.norms import NormName
@@ -69,14 +69,7 @@ class MobileNetV3(Backbone):
         stem = "features.0.0.weight"
         if stem in own:
             own[stem] = fit_channels(own[stem], self.in_channels)
-        missing, unexpected = self.load_state_dict(own, strict=False)
-        missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-        unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
-        if missing or unexpected:
-            raise ValueError(
-                f"backbone.weights: {self.weights} is not a mobilenet_v3_large of torchvision: "
-                f"{len(missing)} tensors missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}"
-            )
+        load_all(self, own, f"backbone.weights: {self.weights} is not a mobilenet_v3_large of torchvision")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> c4 (B, 672, H / 16, W / 16) and c5 (B, 480 or 960, H / 32, W / 32)."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detkit.files import local_path
+from detkit.interop.pickles import load_torch
+
+COUNTERS = ".num_batches_tracked"
+"""Ending of batch norm's counters, which may be missing."""
 
 
 def read_weights(source: str, model: str) -> dict[str, Tensor]:
@@ -17,8 +20,7 @@ def read_weights(source: str, model: str) -> dict[str, Tensor]:
     """
     path = local_path(source)
     if Path(path).is_file():
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
+        return read_file(path)
     from torchvision.models import get_model_weights
 
     known = get_model_weights(model)
@@ -29,6 +31,32 @@ def read_weights(source: str, model: str) -> dict[str, Tensor]:
         )
     fetched: dict[str, Tensor] = known[source].get_state_dict(progress=True, check_hash=True)
     return fetched
+
+
+def read_file(path: str) -> dict[str, Tensor]:
+    """A file of `torch.save` -> the state dict that it is; ValueError that names the file for anything else."""
+    try:
+        content, _ = load_torch(Path(path))
+    except ValueError as error:
+        raise ValueError(f"backbone.weights: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        way_out = "start from a checkpoint of detkit by --init-from, else save the state_dict() of the backbone"
+        raise ValueError(f"backbone.weights: {path} holds other things than tensors by name: {way_out}")
+    return content
+
+
+def load_all(module: nn.Module, state: dict[str, Tensor], wrong: str) -> None:
+    """Loads a state dict that fits to the last tensor; a ValueError that begins with `wrong` says what doesn't."""
+    own = module.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith(COUNTERS)]
+    unknown = [key for key, value in state.items() if value.shape != getattr(own.get(key), "shape", None)]
+    unknown = [key for key in unknown if not key.endswith(COUNTERS)]
+    if missing or unknown:
+        raise ValueError(
+            f"{wrong}: {len(missing)} tensors missing {missing[:3]}, {len(unknown)} unknown or of another shape "
+            f"{unknown[:3]}"
+        )
+    module.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
 
 
 def fit_channels(weight: Tensor, channels: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detkit.arguments import MOST_CHANNELS, within
 from detkit.backbones.base import Backbone
-from detkit.backbones.pretrained import fit_channels, read_weights
+from detkit.backbones.pretrained import fit_channels, load_all, read_weights
 from detkit.files import WeightsStr
 from detkit.norms import FrozenBatchNorm2d, NormName, norm_layer
 from detkit.registry import BACKBONES
@@ -113,15 +113,10 @@ class ResNet(Backbone):
             for key, value in state.items()
             if not key.startswith(("fc.", *(f"layer{i}." for i in range(self.last + 1, 5))))
         }
-        renamed["stem.conv1.weight"] = fit_channels(renamed["stem.conv1.weight"], self.in_channels)
-        missing, unexpected = self.load_state_dict(renamed, strict=False)
-        missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-        unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
-        if missing or unexpected:
-            raise ValueError(
-                f"backbone.weights: {self.weights} is not a ResNet-{self.depth} of torchvision: "
-                f"{len(missing)} tensors missing {missing[:3]}, {len(unexpected)} unknown {unexpected[:3]}"
-            )
+        stem = "stem.conv1.weight"
+        if stem in renamed:
+            renamed[stem] = fit_channels(renamed[stem], self.in_channels)
+        load_all(self, renamed, f"backbone.weights: {self.weights} is not a ResNet-{self.depth} of torchvision")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> the levels of `out_shapes`."""

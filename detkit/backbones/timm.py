@@ -24,6 +24,7 @@ from detkit.backbones.adapt import (
 )
 from detkit.backbones.base import Backbone
 from detkit.files import WeightsStr, local_path
+from detkit.interop.pickles import NOT_READ
 from detkit.norms import NormName
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
@@ -139,6 +140,9 @@ class TimmBackbone(Backbone):
             body = self._create(out_indices=self.indices, pretrained=True, **more)
         except OSError as error:
             raise OSError(f"backbone.weights: timm can't fetch the weights of {self.name}: {error}") from error
+        except NOT_READ as error:
+            first = str(error).strip().partition("\n")[0]
+            raise ValueError(f"backbone.weights: {self.weights} holds no weights of {self.name}: {first}") from error
         replace_norms(self.name, body, self.norm)
         self.body.load_state_dict(body.state_dict())
 

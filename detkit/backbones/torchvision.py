@@ -26,6 +26,7 @@ from detkit.backbones.adapt import (
     warn_of_frozen_random,
 )
 from detkit.backbones.base import Backbone
+from detkit.backbones.pretrained import read_file
 from detkit.files import WeightsStr, local_path
 from detkit.norms import NormName
 from detkit.registry import BACKBONES
@@ -199,7 +200,7 @@ def _pretrained(name: str, source: str, paths: list[str]) -> nn.Module:
     body = _build(name)
     wrong = f"backbone.weights: {source} is no state dict of torchvision's {name}"
     try:
-        missing, _ = body.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=False)
+        missing, _ = body.load_state_dict(read_file(path), strict=False)
     except RuntimeError as error:
         raise ValueError(f"{wrong}: {error}") from error
     lost = [key for key in missing if key.startswith(tuple(f"{p}." for p in paths))]

@@ -17,6 +17,7 @@ import numpy as np
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.evaluate.coco import GroundTruth, Shard, ground_truth_from
+from detkit.outputs import digest
 from detkit.train.run_folder import CONFIG, ENVIRONMENT, METRICS, RESULT, write_json
 
 START, CELL = "start.json", "cell.json"
@@ -38,18 +39,9 @@ def check(name: str, wrong: Sequence[str], fine: str, *, withholds: bool = True)
     return {"name": name, "ok": not wrong, "detail": "; ".join(wrong) or fine, "withholds": withholds}
 
 
-def sha256(path: Path) -> str:
-    """Of a file's content."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
-
-
 def file_hashes(folder: Path) -> dict[str, str]:
     """Name -> hash of every file of a run that a verdict rests on."""
-    return {name: sha256(folder / name) for name in EVIDENCE if (folder / name).is_file()}
+    return {name: digest(folder / name) for name in EVIDENCE if (folder / name).is_file()}
 
 
 def signed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -68,7 +60,7 @@ def note_again(folder: Path, name: str) -> None:
     """Notes the new hash of a file that detkit itself made a second time, from files whose hashes hold."""
     content = json.loads((folder / CELL).read_text(encoding="utf-8"))
     if FILES in content:
-        content[FILES][name] = sha256(folder / name)
+        content[FILES][name] = digest(folder / name)
         content[FILES][CELL] = own_hash(content)
         write_json(folder / CELL, content)
 
@@ -84,7 +76,7 @@ def changed_files(folder: Path) -> list[str] | None:
     return sorted(
         name
         for name in {*noted, *there}
-        if name not in there or name not in noted or sha256(folder / name) != noted[name]
+        if name not in there or name not in noted or digest(folder / name) != noted[name]
     )
 
 
@@ -179,7 +171,7 @@ def validation_hash(dataset: DetectionDataset) -> str:
     found = hashlib.sha256(truth_hash(ground_truth_from(dataset)).encode())
     for i in range(len(dataset)):
         path = Path(dataset.records.path(i))
-        found.update(sha256(path).encode() if path.is_file() else np.asarray(dataset.load_image(i)).tobytes())
+        found.update(digest(path).encode() if path.is_file() else np.asarray(dataset.load_image(i)).tobytes())
     return found.hexdigest()[:12]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from detkit.compare.evidence import Check, named
 from detkit.compare.plan import Plan
 from detkit.compare.tune import FOLDER as TUNING
+from detkit.console import some
 from detkit.fingerprint import OWN, PLUGIN, Code, changes, digest
 from detkit.train.run_folder import ENVIRONMENT
 from detkit.train.starts import LIBRARIES, Start, read_starts
@@ -261,5 +262,4 @@ def revisions(records: Records) -> str | None:
 
 def short(runs: Iterable[str]) -> str:
     """The first few, and how many more there are."""
-    names = list(runs)
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return some(list(runs), NAMED)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detkit.arguments import LARGEST_FLOAT
 from detkit.console import shown
 from detkit.data.datasets.records import counted
 from detkit.outputs import (
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--score {args.score} is not in [0, 1)")
     if args.batch < 1:
         raise ValueError(f"--batch {args.batch}: at least 1 image a forward pass")
+    if args.max_megapixels is not None and not 0 < args.max_megapixels < LARGEST_FLOAT:
+        raise ValueError(f"--max-megapixels {args.max_megapixels} is not a positive number")
     files = list(find_images(args.paths))
     output = Path(args.output)
     names = unique_names(files)

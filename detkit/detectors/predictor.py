@@ -121,7 +121,8 @@ def as_pil(image: Any, options: ImageOptions | None = None) -> Any:
         return to_rgb(image)
     array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) and image.ndim == 3 else image
     shape, dtype = getattr(array, "shape", None), str(getattr(array, "dtype", type(image).__name__))
-    if shape is None or len(shape) not in (2, 3) or dtype.rpartition(".")[2] != "uint8":
+    is_image = shape is not None and 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
+    if not is_image or dtype.rpartition(".")[2] != "uint8":
         raise ValueError(
             f"an image must be a path, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), "
             f"not {type(image).__name__} of {dtype} {tuple(shape or ())}"

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.outputs import check_output_file, write_marked_json, write_text
+from detkit.console import shown
+from detkit.outputs import Ledger, check_output_file, write_marked_json, write_text
 
 if TYPE_CHECKING:
     from detkit.config import Config
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--detections: a self-test has no detections; leave one of the two out")
     if args.json is not None:
         check_output_file("--json", args.json, inputs=[args.checkpoint])
+    if args.json and args.detections and Path(args.json).resolve() == Path(args.detections).resolve():
+        raise ValueError(f"--detections: {shown(args.detections)} is the file of --json, too: name another one")
     test = measure_ground_truth(args) if args.self_test else None
     result = test.file if test else measure_detector(args)
     if args.json is not None:
@@ -66,18 +69,23 @@ def measure_detector(args: argparse.Namespace) -> CocoResult:
     from detkit.evaluate.engines import coco_results
     from detkit.evaluate.run import evaluate
 
-    if args.detections:
-        check_output_file("--detections", args.detections, inputs=[args.checkpoint])
+    if args.detections is not None:
+        file = check_output_file("--detections", args.detections, inputs=[args.checkpoint], ours=in_ledger)
     detector, config, classes = load_detector(args.checkpoint, device=args.device, overrides=args.overrides)
     dataset, loader = validation_data(config, classes)
-    if not args.detections:
+    if args.detections is None:
         return evaluate(detector, dataset, loader, config.options("evaluator"))
 
     def write(found: Shard) -> None:
-        Path(args.detections).parent.mkdir(parents=True, exist_ok=True)
-        write_text(args.detections, json.dumps(coco_results(found, dataset.classes)) + "\n")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(coco_results(found, dataset.classes)) + "\n", ledger=Ledger(file.parent))
 
     return evaluate(detector, dataset, loader, config.options("evaluator"), on_found=write)
+
+
+def in_ledger(path: Path) -> bool:
+    """Whether a file is as detkit wrote it, by the ledger of its folder: COCO results have no room for a mark."""
+    return Ledger(path.parent).owns(path.name)
 
 
 def measure_ground_truth(args: argparse.Namespace) -> SelfTest:

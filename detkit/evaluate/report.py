@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from detkit.console import some
 from detkit.data.datasets.records import counted
 
 if TYPE_CHECKING:
@@ -65,14 +66,10 @@ def _reasons(result: CocoResult) -> list[str]:
     absent = [name for name in result.num_objects if name not in present]
     if not present:
         return ["n/a (no ground truth in any image)"]
-    lines = [f"{_names(absent)}: n/a (no ground truth of the class)"] if absent else []
+    lines = [f"{some(absent, 10)}: n/a (no ground truth of the class)"] if absent else []
     for area, span in spans.items():
         without = [name for name in present if not result.num_objects[name][area]]
         if without:
-            whose = "" if len(without) == len(present) else f" of {_names(without)}"
+            whose = "" if len(without) == len(present) else f" of {some(without, 10)}"
             lines.append(f"{area}{whose}: n/a (no ground truth {span})")
     return lines
-
-
-def _names(names: list[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import struct
+import tarfile
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +23,8 @@ import torch
 from detkit.interop.arrays import ADMITTED, NDArray
 
 NOT_READ = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError,
-            ArithmeticError, RecursionError, MemoryError, zipfile.BadZipFile)  # fmt: skip
+            ArithmeticError, AssertionError, RecursionError, MemoryError, OSError, struct.error, zlib.error,
+            tarfile.TarError, zipfile.BadZipFile)  # fmt: skip
 """What may be said of a file that was cut off, garbled or made to do harm."""
 
 
@@ -90,6 +94,8 @@ def load_torch(path: Path) -> tuple[Any, list[str]]:
 
     Raises ValueError, naming the file, if it is none.
     """
+    with path.open("rb"):  # a file that can't be opened is the system's to tell
+        pass
     try:
         return torch.load(path, map_location="cpu", weights_only=True), []
     except NOT_READ as error:

@@ -107,6 +107,8 @@ def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
             Ledger(folder).adopt(path.name for path in ours if path.name in WRITTEN_ONCE)
         else:
             remove(folder, ours)
+        if LOG not in (ledger := Ledger(folder)):
+            ledger.note(LOG, "")  # no content: it grows; its name says that a run has begun here
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
@@ -136,35 +138,45 @@ def remove(folder: Path, files: Sequence[Path]) -> None:
 def run_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """What stands under the names of a run's files: written by detkit, and not.
 
-    What is written once is known by the folder's ledger, and in a folder from before there was one by its content;
-    what grows, by its first line; checkpoints and event files by their names.
+    What is written once is known by the folder's ledger, and in a folder from before there was one by its content.
+    What grows is known by its first line, checkpoints and event files by their names, but only in the folder of a run:
+    other programs log in the same form and give the same names.
     """
     ledger = Ledger(folder)
     old = CONFIG not in ledger and looks_like_a_run(folder)
+    of_run = old or CONFIG in ledger or LOG in ledger
     ours: list[Path] = []
     foreign: list[Path] = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name in (TENSORBOARD, CHECKPOINTS):
             if path.is_dir():
                 inside = sorted(path.iterdir())
-                ours += [p for p in inside if is_own_name(p)]
-                foreign += [p for p in inside if p.name == BEST and not is_own_name(p)]
+                ours += (own_files := [p for p in inside if is_own_name(p, of_run=of_run)])
+                foreign += [p for p in inside if is_checkpoint_name(p) and p not in own_files]
             else:
                 foreign.append(path)
         elif path.name in WRITTEN_ONCE or path.name in GROWING or any(path.match(p) for p in PER_RANK):
-            own = path.is_file() and (ledger.owns(path.name) or grew_here(path) or (old and written_here(path)))
+            own = path.is_file() and (
+                ledger.owns(path.name) or (of_run and grew_here(path)) or (old and written_here(path))
+            )
             (ours if own else foreign).append(path)
     return ours, foreign
 
 
-def is_own_name(path: Path) -> bool:
-    """Whether a file among the checkpoints or events has a name that detkit or TensorBoard gives."""
+def is_own_name(path: Path, *, of_run: bool) -> bool:
+    """Whether a file among the checkpoints or events is detkit's: a checkpoint by its last line, and in the folder of a
+    run by the name that detkit or TensorBoard gives."""
     if path.is_dir():
         return False
-    if path.name == BEST:
-        return TRAILER.search(tail(path)) is not None
+    if is_checkpoint_name(path) and TRAILER.search(tail(path)) is not None:
+        return True
     names = (STEP_NAME, HALF_WRITTEN) if path.parent.name == CHECKPOINTS else (EVENTS_NAME,)
-    return any(name.fullmatch(path.name) for name in names)
+    return of_run and any(name.fullmatch(path.name) for name in names)
+
+
+def is_checkpoint_name(path: Path) -> bool:
+    """Whether a run would write a checkpoint under this name."""
+    return path.parent.name == CHECKPOINTS and (path.name == BEST or STEP_NAME.fullmatch(path.name) is not None)
 
 
 def tail(path: Path, length: int = 200) -> bytes:

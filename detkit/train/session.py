@@ -22,7 +22,7 @@ from detkit.data.build import SPLITS, build_datasets, build_transforms, open_ima
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.loader import build_eval_loader, build_train_loader, check_split
 from detkit.data.scan import BadImagesError
-from detkit.data.worker import explain_death, worker_processes
+from detkit.data.worker import check_workers, explain_death, worker_processes
 from detkit.detectors.build import build_detector
 from detkit.distributed.environment import Place
 from detkit.distributed.failure import hung
@@ -86,6 +86,8 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, init_from
     meeting: the processes of the run, of which this is one; alone without it. profile: steps to record
     a trace of. allow: what may have changed at a resume: `code`.
     """
+    if not isinstance(config, Config):
+        raise ValueError(f"config: {config!r} is not a Config: train(load_config(FILE), FOLDER)")
     folder, meeting = Path(folder), meeting or Meeting(Place())
     init_from = None if init_from is None else str(init_from)
     check_batch(config, meeting)
@@ -144,9 +146,13 @@ def after_restart(meeting: Meeting, folder: Path, *, resume: bool, overwrite: bo
 
 
 def check_batch(config: Config, meeting: Meeting) -> None:
-    """Refuses a batch that the processes can't share out, before they connect."""
-    batch_size = config.options("data.loader").batch_size
-    check_split(batch_size, meeting.place.world_size, config.options("train").accumulate)
+    """Refuses a batch that the processes can't share out, and too many loader processes, before they connect."""
+    loader = config.options("data.loader")
+    check_split(loader.batch_size, meeting.place.world_size, config.options("train").accumulate)
+    try:
+        check_workers(loader.num_workers)
+    except ValueError as error:
+        raise ValueError(f"{config.place('data.loader.num_workers')}: {error}") from error
 
 
 def check(config: Config, meeting: Meeting) -> int:
@@ -207,7 +213,10 @@ class Session:
         if init_weights is not None:
             self.load_weights(init_weights)
         elif saved is None:
-            self.detector.backbone.load_pretrained()
+            try:
+                self.detector.backbone.load_pretrained()
+            except ValueError as error:
+                raise ValueError(f"{config.place('backbone.weights')}: {error}") from error
         self.detector.to(self.device)
         if self.options.channels_last:
             self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -5,6 +5,7 @@ import torch
 from torchvision.models import resnet18, resnet50
 
 from detkit.backbones.resnet import ResNet
+from detkit.registry import BACKBONES
 
 
 @pytest.mark.parametrize("size", [64, 97])
@@ -92,3 +93,28 @@ def test_stages_above_the_last_wanted_level_are_left_out(tmp_path):
     net.load_pretrained()
     assert list(net(torch.zeros(1, 3, 64, 64))) == ["c3", "c4"]
     assert not any(name.startswith("layer4") for name, _ in net.named_parameters())
+
+
+@pytest.mark.parametrize("kind", ["ResNet", "MobileNetV3", "TorchvisionBackbone"])
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"junk", "is not a file of torch.save"),
+        ({"model": {"stem": torch.zeros(1)}}, r"other things than tensors by name: .*--init-from.*state_dict\(\)"),
+        ({"stem": torch.zeros(1)}, r"missing"),
+    ],
+)
+def test_a_file_that_holds_no_such_weights_is_named(content, text, kind, tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    more = {"TorchvisionBackbone": {"name": "resnet18"}, "MobileNetV3": {"reduced_tail": False}}.get(kind, {})
+    net = BACKBONES.build({"type": kind, "weights": str(path), **more})
+    with pytest.raises(ValueError, match=rf"backbone\.weights: .*weights\.pt.*{text}"):
+        net.load_pretrained()
+
+
+def test_weights_of_another_depth_are_refused_by_shape(tmp_path):
+    torch.save(resnet50().state_dict(), tmp_path / "r50.pt")
+    net = BACKBONES.build({"type": "ResNet", "depth": 18, "weights": str(tmp_path / "r50.pt")})
+    with pytest.raises(ValueError, match=r"is not a ResNet-18 of torchvision: 0 tensors missing .* of another shape"):
+        net.load_pretrained()

@@ -1,9 +1,12 @@
 import sys
-from types import SimpleNamespace
+from pathlib import Path
+from types import CodeType, FunctionType, SimpleNamespace
+from typing import Any
 
 import numpy as np
+import PIL
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageFile, features
 
 from detkit.data.datasets.images import (
     ImageOptions,
@@ -298,3 +301,34 @@ def test_what_is_no_image_is_named(tmp_path, content, text, policy):
 def test_a_device_is_not_read(policy):
     with pytest.raises(ValueError, match=r"/dev/zero: not a readable image .*a folder or a device, not a file"):
         read_image("/dev/zero", ImageOptions(bad_images=policy))
+
+
+def global_names(code: CodeType) -> set[str]:
+    """Names that a function or one inside of it reads from its module."""
+    inner = [part for part in code.co_consts if isinstance(part, CodeType)]
+    return set(code.co_names).union(*map(global_names, inner))
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(Image.open, "_decompression_bomb_check"), (ImageFile.ImageFile.load, "LOAD_TRUNCATED_IMAGES")],
+)
+def test_pillow_still_has_the_switches_that_images_sets_for_one_call(function: Any, name: str) -> None:
+    place = f"{function.__module__}.{function.__qualname__}"
+    text = f"Pillow {PIL.__version__}: {place} no longer reads the global {name}: adapt detkit/data/datasets/images.py"
+    assert isinstance(function, FunctionType), text
+    assert name in function.__globals__, text
+    assert name in global_names(function.__code__), text
+    assert not function.__kwdefaults__, f"Pillow {PIL.__version__}: _with_globals must copy the defaults of {place}"
+
+
+def test_pillow_s_switches_stay_as_they_are_for_everyone_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.jpg", quality=95)
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-2000])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_image(tmp_path / "whole.jpg").size == (64, 64)
+    assert read_image(tmp_path / "cut.jpg", ImageOptions(bad_images="repair")).size == (64, 64)
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "whole.jpg")

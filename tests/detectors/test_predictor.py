@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -184,7 +185,7 @@ def test_an_image_over_the_limit_is_refused_until_it_is_lifted(checkpoint, pictu
     assert "0.png: the image has 0.0 megapixels (100x80), the limit is 0.001" in capsys.readouterr().err
     assert main([*words, "--max-megapixels", "0.01"]) == 0
     assert main([*words, "--max-megapixels", "0"]) == 2
-    assert "data.images.max_megapixels: 0.0 is not positive" in capsys.readouterr().err
+    assert "--max-megapixels 0.0 is not a positive number" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_named(checkpoint, tmp_path, capsys):
@@ -365,8 +366,15 @@ def test_senseless_options_are_named(checkpoint, pictures, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     for more, text in (
         (["--batch", "0"], "--batch 0: at least 1 image"), (["--score", "nan"], "--score nan is not in [0, 1)"),
+        (["--max-megapixels", "nan"], "--max-megapixels nan is not a positive number"),
         (["--device", "gpu"], "--device: 'gpu' is none of auto, cpu"),
         (["--output", str(tmp_path / "file")], "is a file, not a folder: choose another place"),
     ):  # fmt: skip
         assert main(["predict", str(checkpoint), str(pictures[0]), "--output", str(tmp_path / "out"), *more]) == 2
         assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(0, 0, 3), (0, 9), (9, 9, 7), (9,)])
+def test_an_array_that_is_no_image_is_named_with_its_shape(shape):
+    with pytest.raises(ValueError, match=re.escape(f"not ndarray of uint8 {shape}")):
+        as_pil(np.zeros(shape, np.uint8))

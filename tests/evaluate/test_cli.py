@@ -170,6 +170,7 @@ def test_written_detections_give_pycocotools_the_same_ap(
     out, found = tmp_path / "out.json", tmp_path / "new" / "found.json"
     arguments = ["eval", str(checkpoint), *overrides, "--device", "cpu", "--json", str(out)]
     assert main([*arguments, "--detections", str(found)]) == 0
+    assert main([*arguments, "--detections", str(found)]) == 0  # its own of before
     results = json.loads(found.read_text())
     assert {r["category_id"] for r in results} <= set(categories)
     assert {r["image_id"] for r in results} == {1}
@@ -179,6 +180,12 @@ def test_written_detections_give_pycocotools_the_same_ap(
         run.evaluate()
         run.accumulate()
         run.summarize()
+    assert main([*arguments, "--detections", str(out)]) == 2
+    assert "out.json is the file of --json, too" in capsys.readouterr().err
+    found.write_text(json.dumps(results[1:]))
+    assert main([*arguments, "--detections", str(found)]) == 2
+    assert "found.json is there already" in capsys.readouterr().err
+    assert json.loads(found.read_text()) == results[1:]
     assert main([*arguments, "--detections", str(tmp_path / "truth.json")]) == 2
     assert "truth.json is there already" in capsys.readouterr().err
     assert main([*arguments, "--detections", str(found.with_name("x")), "--self-test"]) == 2

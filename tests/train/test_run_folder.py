@@ -22,6 +22,7 @@ from detkit.train.run_folder import (
 
 
 def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    prepare_folder(tmp_path, resume=False, overwrite=False)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
@@ -33,10 +34,11 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     prepare_folder(tmp_path, resume=True, overwrite=False)
     assert (tmp_path / "metrics.jsonl").exists()
     prepare_folder(tmp_path, resume=False, overwrite=True)
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [LEDGER, "notes.txt"]
 
 
 def test_the_log_of_a_failed_start_is_no_run(tmp_path: Path) -> None:
+    prepare_folder(tmp_path, resume=False, overwrite=False)
     (tmp_path / "log.txt").write_text("2026-11-26 00:44:35,318 ERROR no such data set\n")
     prepare_folder(tmp_path, resume=False, overwrite=False)
     assert not (tmp_path / "log.txt").exists()
@@ -58,6 +60,34 @@ def test_a_file_that_detkit_did_not_write_is_named_and_stays(name: str, overwrit
     with pytest.raises(ValueError, match=rf"--output: detkit did not write .*{re.escape(name)}.*move it away"):
         prepare_folder(tmp_path, resume=False, overwrite=overwrite)
     assert (tmp_path / name).read_text() == MINE[name]
+
+
+LIKE_OURS = {
+    "log.txt": "2026-11-26 00:44:35,318 INFO the form that Python's logging gives everyone\n",
+    "log_rank1.txt": "", "metrics.jsonl": '{"step": 1, "loss": 2.0}\n',
+    "profile_rank0.json": '{"schemaVersion": 1}', "checkpoints/step_00000100.pt": "of another toolkit",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", LIKE_OURS)
+def test_a_file_that_looks_like_a_run_s_is_a_run_s_only_in_its_folder(
+    name: str, overwrite: bool, tmp_path: Path
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(LIKE_OURS[name])
+    with pytest.raises(ValueError, match=rf"--output: detkit did not write .*{re.escape(name)}.*move it away"):
+        prepare_folder(tmp_path, resume=False, overwrite=overwrite)
+    assert (tmp_path / name).read_text() == LIKE_OURS[name]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_event_files_of_another_program_stay(overwrite: bool, tmp_path: Path) -> None:
+    events = tmp_path / "tensorboard/events.out.tfevents.1.host.2.0"
+    events.parent.mkdir()
+    events.write_text("mine")
+    prepare_folder(tmp_path, resume=False, overwrite=overwrite)
+    assert events.read_text() == "mine"
 
 
 def old_run(folder: Path) -> None:
@@ -98,7 +128,7 @@ def test_only_what_stands_in_the_ledger_unchanged_is_replaced(tmp_path: Path) ->
     (tmp_path / "environment.json").write_text("{}")
     prepare_folder(tmp_path, resume=False, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == [LEDGER]
-    assert Ledger(tmp_path).files == {}
+    assert list(Ledger(tmp_path).files) == ["log.txt"]
 
 
 def test_a_config_that_was_edited_to_be_resumed_stays(tmp_path: Path) -> None:

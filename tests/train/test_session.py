@@ -303,13 +303,8 @@ def test_resuming_a_finished_run_does_nothing(finished: Path, capsys: pytest.Cap
 def test_a_run_with_other_anchors_says_what_it_does_not_take_over(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = [
-        "train.iterations=1",
-        "schedule.warmup_iterations=0",
-        "optimizer.lr=0.0",
-        "anchors.base_scale=3.0",
-        "pixels.order=bgr",
-    ]
+    more = ["train.iterations=1", "schedule.warmup_iterations=0", "optimizer.lr=0.0"]
+    more += ["anchors.base_scale=3.0", "pixels.order=bgr"]
     assert train(tmp_path / "next", "--init-from", str(finished), *more) == 0
     said = capsys.readouterr()
     for branch in ("class_out", "box_out"):

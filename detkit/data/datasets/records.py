@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from detkit import console
 from detkit.data.datasets.checks import (
     FRACTION,
     LARGEST,
@@ -267,8 +268,7 @@ def compared(records: Records) -> tuple[int, int]:
 
 def some(items: Sequence[Any]) -> str:
     """The first few of a list, and how many more there are."""
-    text = ", ".join(map(str, items[:NAMED]))
-    return text + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
+    return console.some(items, NAMED)
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

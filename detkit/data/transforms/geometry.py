@@ -139,7 +139,7 @@ class RandomIoUCrop(V2Transform):
     ) -> None:
         from torchvision.transforms import v2
 
-        within("min_scale", min_scale, 0, max_scale)
+        within("min_scale", min_scale, 1e-3, max_scale)
         within("max_scale", max_scale, 0, 1)
         within("min_aspect_ratio", min_aspect_ratio, 1e-3, max_aspect_ratio)
         within("max_aspect_ratio", max_aspect_ratio, 1e-3, 1e3)
@@ -154,7 +154,10 @@ class RandomIoUCrop(V2Transform):
         objects = labels != IGNORE_LABEL
         if not objects.any():
             return image, boxes, labels
-        window = self.inner.make_params([image, tv_tensors.wrap(boxes[objects], like=boxes)])
+        try:
+            window = self.inner.make_params([image, tv_tensors.wrap(boxes[objects], like=boxes)])
+        except ZeroDivisionError:  # a window thinner than a pixel
+            window = None
         if not window:
             return image, boxes, labels
         place = [window[side] for side in ("top", "left", "height", "width")]
