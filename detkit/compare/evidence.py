@@ -185,7 +185,7 @@ def images_hash(dataset: DetectionDataset, whole: int = 8 * 2**30) -> str:
     read_all, found = sum(sizes) <= whole, hashlib.sha256(np.array(sizes, np.int64).tobytes())
     for path, size in zip(paths, sizes, strict=True):
         if size >= 0:
-            found.update(sha256(path).encode() if read_all else blocks(path, size))
+            found.update(digest(path).encode() if read_all else blocks(path, size))
     return found.hexdigest()[:12]
 
 
