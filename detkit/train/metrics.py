@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from detkit.console import CONTROLS, bar_stream, guard_of
 from detkit.outputs import write_text
 from detkit.train.hooks import Hook, StepReport
-from detkit.train.run_folder import LOG, METRICS, TENSORBOARD, peak_memory_mb
+from detkit.train.run_folder import LOG, METRICS, TENSORBOARD, note_growing, peak_memory_mb
 from detkit.train.speed import SpeedWindow
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ class Recorder(Hook):
         if trainer.options.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
+            before = set((self.folder / TENSORBOARD).glob("*"))
             self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=trainer.step + 1)
+            note_growing(self.folder, set((self.folder / TENSORBOARD).glob("*")) - before)
         if guard_of(sys.stderr).isatty():
             from tqdm import tqdm
 

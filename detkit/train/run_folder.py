@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +105,18 @@ def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if resume:
             Ledger(folder).adopt(path.name for path in ours if path.name in WRITTEN_ONCE)
+            note_growing(folder, [path for path in ours if path.parent.name == TENSORBOARD])
         else:
             remove(folder, ours)
-        if LOG not in (ledger := Ledger(folder)):
-            ledger.note(LOG, "")  # no content: it grows; its name says that a run has begun here
+        note_growing(folder, [folder / LOG])  # which says that a run has begun here
+
+
+def note_growing(folder: Path, paths: Iterable[Path]) -> None:
+    """Records files of the run whose content is not known yet."""
+    ledger = Ledger(folder)
+    for path in paths:
+        if path.relative_to(folder) not in ledger:
+            ledger.note(path.relative_to(folder), "")
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
@@ -151,7 +159,10 @@ def run_files(folder: Path) -> tuple[list[Path], list[Path]]:
         if path.name in (TENSORBOARD, CHECKPOINTS):
             if path.is_dir():
                 inside = sorted(path.iterdir())
-                ours += (own_files := [p for p in inside if is_own_name(p, of_run=of_run)])
+                own_files = [p for p in inside if is_own_name(p, of_run=of_run)]
+                if path.name == TENSORBOARD and LOG in ledger:  # from then on they are noted
+                    own_files = [p for p in own_files if p.relative_to(folder) in ledger]
+                ours += own_files
                 foreign += [p for p in inside if is_checkpoint_name(p) and p not in own_files]
             else:
                 foreign.append(path)

@@ -14,6 +14,7 @@ from detkit.train.run_folder import (
     LOCK,
     claimed,
     git_revision,
+    note_growing,
     prepare_folder,
     run_files,
     write_own,
@@ -87,7 +88,10 @@ def test_event_files_of_another_program_stay(overwrite: bool, tmp_path: Path) ->
     events.parent.mkdir()
     events.write_text("mine")
     prepare_folder(tmp_path, resume=False, overwrite=overwrite)
-    assert events.read_text() == "mine"
+    (own := events.with_name("events.out.tfevents.2")).touch()
+    note_growing(tmp_path, [own])
+    prepare_folder(tmp_path, resume=False, overwrite=True)
+    assert [path.read_text() for path in events.parent.iterdir()] == ["mine"]
 
 
 def old_run(folder: Path) -> None:
