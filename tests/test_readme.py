@@ -77,8 +77,10 @@ def run(command):
     if words[1] == "train":
         # A run's own config.yaml has the short settings already.
         own = words[2].startswith("runs/")
-        on_shapes = words[2] in ("configs/quickstart/shapes.yaml", "projects/my_net/config.yaml")
+        on_shapes = words[2].endswith("shapes.yaml") or words[2] == "projects/my_net/config.yaml"
         words += ([] if own else SHORT) + (SHORT_SHAPES if on_shapes else [])
+    if words[1] == "anchors":
+        words.append("data.train.dataset.num_images=40")
     if words[1] == "compare" and words[2] != "report":
         words = [w for w in words if w not in ("--seeds", "3")] + ["--seeds", "1", *SHORT, *SHORT_SHAPES]
     assert main(words[1:]) == 0, command

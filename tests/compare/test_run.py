@@ -177,6 +177,7 @@ def test_a_run_that_was_cut_off_resumes_only_with_its_own_code_and_with_its_thre
     assert "the same in all 3 starts of 2 runs" in checks(results)["code"]["detail"]
 
 
+@pytest.mark.slow
 def test_a_resumed_cell_with_allowed_code_is_shown_as_a_difference(project):
     assert project.compare("a.yaml", "c.yaml")[0] == 0
     project.cut_off("c")

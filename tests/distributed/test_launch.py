@@ -222,7 +222,7 @@ def test_a_run_under_nohup_outlives_its_terminal(tiny: Tiny) -> None:
     tiny.finish(process)
 
 
-@pytest.mark.parametrize("flag", ["--check", "--overwrite"])
+@pytest.mark.parametrize("flag", ["--check", pytest.param("--overwrite", marks=pytest.mark.slow)])
 def test_what_every_rank_refuses_is_said_once_and_not_tried_again(tiny: Tiny, flag: str) -> None:
     _, error = tiny.finish(tiny.start("uneven", "--procs", "2", "data.loader.batch_size=3", flag), code=2)
     assert not (tiny.folder / "uneven").exists()

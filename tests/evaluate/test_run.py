@@ -163,7 +163,10 @@ def test_an_image_that_one_process_can_not_read_is_told_by_all(tmp_path: Path) -
     assert got == dict.fromkeys((0, 1), "image 2 (val_000002.png): the disk is gone")
 
 
-@pytest.mark.parametrize(("world_size", "images"), [(2, 7), (3, 2)], ids=["uneven", "more than images"])
+@pytest.mark.parametrize(
+    ("world_size", "images"),
+    [pytest.param(2, 7, id="uneven", marks=pytest.mark.slow), pytest.param(3, 2, id="more than images")],
+)
 def test_several_processes_give_what_one_gives(tmp_path: Path, world_size: int, images: int) -> None:
     got = several_processes(tmp_path, world_size, images, fail=False)
     dataset = ShapesDataset(num_images=images, split="val")

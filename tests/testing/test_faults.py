@@ -27,7 +27,13 @@ FAULTS: list[Fault] = [
 PAIRS = {(slot, c.name) for slot, contract in CONTRACTS.items() for c in contract.checks}
 UNPLANTED: dict[tuple[str, str], str] = {}
 """(slot, check) -> why no fault is planted. Keep it short."""
-SLOW = {"compiles_to_one_graph", "exports", "makes_no_anchors_by_boxes_matrix"}
+SLOW = {
+    "compiles_to_one_graph",
+    "evaluation_remembers_nothing",
+    "exports",
+    "makes_no_anchors_by_boxes_matrix",
+    "training_state_is_in_the_checkpoint",
+}
 """Checks that are run for their own faults and for sound parts, not for every fault."""
 
 
