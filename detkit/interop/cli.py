@@ -29,8 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .pth/.pt state dict or a zoo .pkl; for torchvision also retinanet_resnet50_fpn, "
         "retinanet_resnet50_fpn_v2, ssd300_vgg16 or ssdlite320_mobilenet_v3_large, which torchvision downloads",
     )
-    parser.add_argument("--output", required=True, metavar="OUT.pt", help="the checkpoint to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT.pt if it is an earlier conversion")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="OUT.pt",
+        help="the checkpoint to write; an earlier conversion is replaced, nothing else is",
+    )
     parser.add_argument(
         "--key",
         metavar="NAME",
@@ -67,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from detkit.interop.classes import read_classes
     from detkit.interop.files import save_converted
 
-    check_output(output, args.source, overwrite=args.overwrite)
+    check_output(output, args.source)
     source = local_path(args.source)
     classes = read_classes(args.classes) if args.classes else None
     if args.toolkit == "torchvision":
@@ -88,17 +92,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_output(output: Path, source: str, *, overwrite: bool) -> None:
+def check_output(output: Path, source: str) -> None:
     """Raises ValueError unless `output` is free, or an earlier conversion that may be replaced."""
     there = existing(output)
     if there is not None and (there.step or there.optimizer is not None or there.data):
         refuse_inputs("--output", [output], [source])
         raise ForeignFileError(f"--output: {shown(output)} is the checkpoint of a training: choose another name")
     check_output_file("--output", output, inputs=[source], ours=lambda path: there is not None)
-    if there is not None and not overwrite:
-        raise ForeignFileError(
-            f"--output: {shown(output)} is there already: choose another name, or replace it with --overwrite"
-        )
 
 
 def existing(path: Path) -> Checkpoint | None:

@@ -35,49 +35,46 @@ def refusal(capsys: pytest.CaptureFixture[str], source: Path, output: Path | str
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
-def test_the_source_stays_under_every_name_it_has(source, tmp_path, capsys, monkeypatch, overwrite):
+def test_the_source_stays_under_every_name_it_has(source, tmp_path, capsys, monkeypatch):
     before = source.read_bytes()
     (tmp_path / "linked.pth").symlink_to(source)
     os.link(source, tmp_path / "hard.pth")
     monkeypatch.chdir(tmp_path)
     for name in (source, "model.pth", "./model.pth", "linked.pth", "hard.pth"):
-        assert "which is read: choose another place" in refusal(capsys, source, name, *overwrite)
-        assert "which is read: choose another place" in refusal(capsys, Path("linked.pth"), name, *overwrite)
+        assert "which is read: choose another place" in refusal(capsys, source, name)
+        assert "which is read: choose another place" in refusal(capsys, Path("linked.pth"), name)
     assert source.read_bytes() == before
 
 
-@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
 @pytest.mark.parametrize("content", [b"", b"my notes", pickle.dumps({})])
-def test_a_file_that_detkit_did_not_write_stays(source, tmp_path, capsys, content, overwrite):
+def test_a_file_that_detkit_did_not_write_stays(source, tmp_path, capsys, content):
     other = tmp_path / "notes.pt"
     other.write_bytes(content)
-    assert f"{other} is there already, and detkit did not write it" in refusal(capsys, source, other, *overwrite)
+    assert f"{other} is there already, and detkit did not write it" in refusal(capsys, source, other)
     assert other.read_bytes() == content
 
 
 def test_the_classes_file_and_a_damaged_checkpoint_stay(source, tmp_path, capsys):
     classes = tmp_path / "classes.json"
     classes.write_text('{"categories": [{"id": 1, "name": "a"}]}')
-    assert "detkit did not write it" in refusal(capsys, source, classes, "--classes", str(classes), "--overwrite")
+    assert "detkit did not write it" in refusal(capsys, source, classes, "--classes", str(classes))
     damaged = converted(tmp_path / "damaged.pt")
     damaged.write_bytes(damaged.read_bytes()[:-3])
-    assert "detkit did not write it" in refusal(capsys, source, damaged, "--overwrite")
+    assert "detkit did not write it" in refusal(capsys, source, damaged)
 
 
 @pytest.mark.parametrize("more", [{"step": 5}, {"optimizer": {"state": {}}}, {"data": {"train": "abc"}}])
 def test_the_checkpoint_of_a_training_stays(source, tmp_path, capsys, more):
     path = converted(tmp_path / "best.pt", **more)
     before = path.read_bytes()
-    assert "is the checkpoint of a training" in refusal(capsys, source, path, "--overwrite")
+    assert "is the checkpoint of a training" in refusal(capsys, source, path)
     assert path.read_bytes() == before
 
 
-def test_an_earlier_conversion_is_replaced_when_asked(source, tmp_path, capsys):
+def test_an_earlier_conversion_is_replaced(source, tmp_path):
     path = converted(tmp_path / "out.pt")
-    assert "replace it with --overwrite" in refusal(capsys, source, path)
-    cli.check_output(path, str(source), overwrite=True)
-    cli.check_output(tmp_path / "new" / "deep" / "out.pt", str(source), overwrite=False)
+    cli.check_output(path, str(source))
+    cli.check_output(tmp_path / "new" / "deep" / "out.pt", str(source))
     assert read_checkpoint(path).step == 0
 
 
