@@ -116,7 +116,8 @@ def stored_run(folder: Path) -> dict[str, Any]:
 def bench(folder: Path) -> dict[str, Any]:
     """Two losses x 2 seeds x 6 steps, then the report again from the recorded cells."""
     losses = [str(ROOT / f"configs/losses/{name}.yaml") for name in ("focal", "softmax_mining")]
-    detkit("compare", str(SHAPES), *losses, "--seeds", "2", "--output", str(folder), *SHORT, "train.iterations=6",
+    detkit("compare", str(SHAPES), *losses, "--seeds", "2", "--output", str(folder), *SHORT,
+           "train.iterations=6", "schedule.warmup_iterations=2",
            "data.train.dataset.num_images=60")  # fmt: skip
     kept: dict[str, Any] = {}
     for name in ("first", "again"):
