@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SOURCES := $(wildcard detkit/csrc/* detkit/csrc/*/*)
 
-.PHONY: demo test check format bench setup clean
+.PHONY: help demo test test-slow test-gpu check format bench setup clean
 
 setup: $(STAMP)
 
@@ -19,11 +19,24 @@ $(STAMP): constraints.txt pyproject.toml setup.py $(SOURCES)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[dev]"
 	touch $@
 
+help:
+	@echo "demo       train a small detector on data made on the spot"
+	@echo "test       the suite; test-slow: the tests that take longer; test-gpu: those that need a GPU"
+	@echo "check      linters, types and every config; format: let the formatters rewrite"
+	@echo "bench      speed beside the peers'"
+	@echo "setup      make .venv; clean: remove what was built"
+
 demo: $(STAMP)
 	$(BIN)/detkit train configs/quickstart/shapes.yaml --output runs/quickstart --overwrite
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu
 
 check: $(STAMP)
 	$(BIN)/ruff check .
