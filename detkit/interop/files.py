@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +26,6 @@ class Converted:
     config: Config
     classes: ClassMap
     notes: list[str]
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file's bytes."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def count_class_columns(source: str, state: Mapping[str, Tensor], class_name: str, box_name: str) -> int:

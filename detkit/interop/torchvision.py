@@ -14,11 +14,11 @@ from detkit.interop.files import (
     assemble,
     count_blocks,
     count_class_columns,
-    sha256,
 )
 from detkit.interop.names import modern_torchvision_name, torchvision_name
 from detkit.interop.torchvision_ssd import SSD_MODELS, convert_ssd, is_ssd
 from detkit.interop.weights import read_weights
+from detkit.outputs import digest
 
 MODELS = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", *SSD_MODELS)
 NORM_EPS = 1e-5
@@ -106,9 +106,9 @@ def _read(source: str, key: str | None) -> tuple[dict[str, Tensor], list[str], b
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"{source!r} is neither a file nor one of {', '.join(MODELS)} (with :COCO_V1 or nothing)")
-    digest = sha256(path)
+    content = digest(path)
     found = read_weights(path, key)
-    return found.state, found.notes, any(_hash_of(w.url) == digest[:8] for m in MODELS for w in _weights(m))
+    return found.state, found.notes, any(_hash_of(w.url) == content[:8] for m in MODELS for w in _weights(m))
 
 
 def _fetch(model: str, weights: str) -> dict[str, Tensor]:
