@@ -8,7 +8,7 @@ if int(setuptools.__version__.split(".")[0]) < 77:
     raise SystemExit(f"setuptools {setuptools.__version__} is too old: pip install -U 'setuptools>=77,<82'")
 
 # By path: importing detkit itself would need its dependencies.
-spec = importlib.util.spec_from_file_location("detkit_build", "detkit/ops/build.py")
+spec = importlib.util.spec_from_file_location("detkit_build", "detkit/native/build.py")
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
 setuptools.setup(**build.setup_arguments())

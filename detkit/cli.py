@@ -10,24 +10,24 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from detkit import __version__
-from detkit.arguments import nearest
-from detkit.console import guarded
-from detkit.outputs import exit_code_of, is_out_of_memory, lines_of
-from detkit.quiet import hush_libraries
+from detkit.registry.arguments import nearest
+from detkit.utils.console import guarded
+from detkit.utils.outputs import exit_code_of, is_out_of_memory, lines_of
+from detkit.utils.quiet import hush_libraries
 
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("detkit.train.cli", "train a detector from a config"),
     "eval": ("detkit.evaluate.cli", "COCO metrics of a run or checkpoint"),
-    "predict": ("detkit.detectors.predict_cli", "detect in files, folders and globs"),
+    "predict": ("detkit.predict.cli", "detect in files, folders and globs"),
     "compare": ("detkit.compare.cli", "which loss is better, and how sure are we? variants x seeds, with statistics"),
     "new": ("detkit.scaffold.cli", "a project of your own: part, config, README and test"),
-    "list": ("detkit.config_cli:list", "registered parts: name, origin, one line"),
-    "config": ("detkit.config_cli:config", "show a config with its origins, or check configs"),
+    "list": ("detkit.config.cli:list", "registered parts: name, origin, one line"),
+    "config": ("detkit.config.cli:config", "show a config with its origins, or check configs"),
     "data": ("detkit.data.cli", "make or look at data sets"),
-    "anchors": ("detkit.anchors.cli", "how well anchors fit the training boxes; anchors that fit"),
+    "anchors": ("detkit.analyze.cli", "how well anchors fit the training boxes; anchors that fit"),
     "convert": ("detkit.interop.cli", "weights of torchvision or Detectron2 to a checkpoint"),
     "check-part": ("detkit.testing.cli", "does a registered part keep its contract?"),
-    "doctor": ("detkit.ops.doctor", "what is installed, what was built against what"),
+    "doctor": ("detkit.native.doctor", "what is installed, what was built against what"),
 }
 WRITING_VERBS = ("train", "predict", "compare", "new", "convert")
 """What they find out is in files, and what they print a copy."""

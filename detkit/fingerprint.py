@@ -102,7 +102,7 @@ def content_hash(paths: Iterable[Path]) -> str:
 
 def native_libraries() -> list[Path]:
     """Files of the native libraries that are loaded."""
-    from detkit.ops.library import native
+    from detkit.native.library import native
 
     loaded = {"_C": native.cpu, "_C_cuda": native.cuda}
     files = (path for end in ("so", "pyd", "dylib") for path in PACKAGE.glob(f"_C*.*{end}"))

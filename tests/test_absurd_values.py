@@ -10,7 +10,7 @@ import pytest
 from detkit.config import Config, load_config
 from detkit.data.loader import LoaderOptions
 from detkit.data.worker import check_workers
-from detkit.detectors.predictor import resolve_device
+from detkit.predict.predictor import resolve_device
 from detkit.registry import ANCHORS, BACKBONES, BOX_LOSSES, DATASETS, HEADS, NECKS, REGISTRIES, TRANSFORMS
 from detkit.structures import FeatureShape
 from detkit.train.options import TrainOptions

@@ -76,7 +76,7 @@ def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("detkit.config_cli.run_list", interrupted)
+    monkeypatch.setattr("detkit.config.cli.run_list", interrupted)
     assert main(["list"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -30,7 +30,7 @@ def machine_line() -> str:
 
 def json_output(text: str) -> Path:
     """The type of an option that names a JSON file: refuses a file that these tools did not write, before the work."""
-    from detkit.outputs import check_output_file
+    from detkit.utils.outputs import check_output_file
 
     try:
         return check_output_file("JSON", text)

@@ -15,7 +15,7 @@ from _bench import json_output, machine_line
 
 from detkit.compare.bootstrap import average_precision, resample
 from detkit.compare.matches import THRESHOLDS, ClassMatches, Matches
-from detkit.outputs import write_marked_json
+from detkit.utils.outputs import write_marked_json
 
 
 def made_up(random: np.random.Generator, images: int, detections: int, objects: int) -> ClassMatches:

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from _bench import json_output, machine_line
 
-from detkit.evaluate.coco import CocoEvaluator, CocoResult, GroundTruth
+from detkit.evaluate.arrays import GroundTruth
+from detkit.evaluate.coco import CocoEvaluator, CocoResult
 from detkit.evaluate.options import EvaluatorOptions
-from detkit.outputs import write_marked_json
 from detkit.structures import ClassMap, Detections
+from detkit.utils.outputs import write_marked_json
 
 CLASSES, OBJECTS, FOUND = 80, 7, 100
 KEYS = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
 from detkit.interop.names import torchvision_name
-from detkit.outputs import write_marked_json
+from detkit.utils.outputs import write_marked_json
 
 BASE = Path(__file__).resolve().parent.parent / "configs/base/retinanet.yaml"
 SIZE = (480, 640)

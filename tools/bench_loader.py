@@ -17,7 +17,7 @@ from typing import Any
 
 from _bench import json_output, machine_line
 
-from detkit.outputs import write_marked_json
+from detkit.utils.outputs import write_marked_json
 
 FILES = 64
 

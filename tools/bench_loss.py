@@ -18,9 +18,9 @@ import torch
 from _bench import json_output, machine_line, peak_memory_mib
 from torch import Tensor
 
+from detkit.native.library import native
 from detkit.ops import sigmoid_focal_sum
-from detkit.ops.library import native
-from detkit.outputs import write_marked_json
+from detkit.utils.outputs import write_marked_json
 
 IMAGES, CLASSES, POSITIVES = 2, 80, 10
 

@@ -19,9 +19,9 @@ import torch
 from _bench import json_output, machine_line
 from torch import Tensor
 
+from detkit.native.library import native
 from detkit.ops import batched_nms, nms
-from detkit.ops.library import native
-from detkit.outputs import write_marked_json
+from detkit.utils.outputs import write_marked_json
 
 
 def cluster(n: int, g: torch.Generator) -> Tensor:

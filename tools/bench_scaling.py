@@ -24,7 +24,7 @@ from typing import Any
 
 from _bench import json_output, machine_line
 
-from detkit.outputs import write_marked_json
+from detkit.utils.outputs import write_marked_json
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs/quickstart/shapes.yaml"
@@ -99,7 +99,7 @@ def one_round(folder: Path, args: argparse.Namespace) -> dict[str, float]:
 
 def checkpoint_cost(run: Path, rounds: int) -> dict[str, float]:
     """Seconds to write a checkpoint of a run, safely on disk, and its size."""
-    from detkit.train.checkpoint import load_checkpoint, save_checkpoint
+    from detkit.checkpoint import load_checkpoint, save_checkpoint
 
     checkpoint, seconds, path = load_checkpoint(run, prefer="newest"), [], run / "again.pt"
     for _ in range(rounds):

@@ -25,8 +25,8 @@ from torch import nn
 
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
-from detkit.outputs import write_marked_json
 from detkit.structures import Targets
+from detkit.utils.outputs import write_marked_json
 
 CLASSES = 80
 OVERRIDES = ["neck.extra_from=p5", "backbone.freeze_at=2", "losses.box={type: L1Loss}"]

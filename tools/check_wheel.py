@@ -37,7 +37,7 @@ try:
 except Exception as error:
     said["vision"], said["vision_problem"] = None, str(error).strip().splitlines()[0]
 import detkit
-from detkit.ops.library import native
+from detkit.native.library import native
 said |= {"file": detkit.__file__, "cpu": native.cpu, "cuda": native.cuda}
 said |= {"cpu_problem": native.cpu_problem, "cuda_problem": native.cuda_problem}
 print(json.dumps(said))

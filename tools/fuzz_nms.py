@@ -16,9 +16,10 @@ import time
 import torch
 from torch import Tensor
 
-from detkit.ops import batched_nms, diou, diou_nms, nms, nms_padded, soft, soft_nms
-from detkit.ops.hard_nms import reference_mask
-from detkit.ops.library import native
+from detkit.native.library import native
+from detkit.ops import batched_nms, diou_nms, nms, nms_padded, soft_nms
+from detkit.ops.nms import diou, soft
+from detkit.ops.nms.hard import reference_mask
 
 try:
     from torchvision.ops import nms as torchvision_nms

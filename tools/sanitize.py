@@ -33,7 +33,7 @@ CAPABILITIES = ("default", "avx2", "best")
 # Python's own flags hold -fwrapv, which would make signed overflow a legal thing.
 FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv"]
 # These tests compile or look at files; no native op runs in them.
-NOT_NATIVE = ("tests/ops/test_build.py",)
+NOT_NATIVE = ("tests/native/test_build.py",)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def build(folder: Path, sanitizer: Sanitizer) -> Path:
     """Compiles the CPU library of the package copy in `folder`; the library's path."""
     from setuptools import Distribution
 
-    from detkit.ops import build as recipe
+    from detkit.native import build as recipe
 
     os.environ["DETKIT_CUDA"] = "0"
     shutil.copytree(ROOT / "detkit", folder / "detkit", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
@@ -166,7 +166,7 @@ def planted_bugs_are_seen(folder: Path, library: Path, sanitizer: Sanitizer, env
 def loaded_library(folder: Path, env: dict[str, str]) -> str:
     """The file that detkit's ops come from, as the system sees it."""
     code = (
-        "import detkit.ops.library as l; assert l.native.cpu, l.native.cpu_problem;"
+        "import detkit.native.library as l; assert l.native.cpu, l.native.cpu_problem;"
         "print({line.split()[-1] for line in open('/proc/self/maps') if '/detkit/_C' in line})"
     )
     done = subprocess.run([sys.executable, "-c", code], env=env, cwd=folder, capture_output=True, text=True)

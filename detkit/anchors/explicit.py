@@ -9,8 +9,8 @@ from torch import Tensor
 
 from detkit.anchors.base import AnchorGenerator
 from detkit.anchors.grid import centred_boxes, lay_over_grid
-from detkit.arguments import LARGEST_SIDE, within
 from detkit.registry import ANCHORS
+from detkit.registry.arguments import LARGEST_SIDE, within
 
 
 @ANCHORS.register()

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from detkit.anchors.base import AnchorGenerator
 from detkit.anchors.grid import centred_boxes, lay_over_grid
-from detkit.arguments import within
 from detkit.registry import ANCHORS
+from detkit.registry.arguments import within
 
 
 @ANCHORS.register()

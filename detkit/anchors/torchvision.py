@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from detkit.anchors.base import AnchorGenerator
-from detkit.arguments import LARGEST_SIDE, within
 from detkit.registry import ANCHORS
+from detkit.registry.arguments import LARGEST_SIDE, within
 
 
 @ANCHORS.register()

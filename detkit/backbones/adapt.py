@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.backbones.pretrained import fit_channels
-from detkit.norms import NormName, norm_layer
+from detkit.layers.norms import NormName, norm_layer
 
 PROBE = (64, 96)
 """Height and width of the image that strides are read off: two sides, to tell (C, H, W) from (H, W, C)."""

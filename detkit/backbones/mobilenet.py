@@ -6,14 +6,14 @@ import logging
 
 from torch import Tensor, nn
 
-from detkit.arguments import MOST_CHANNELS, within
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import fit_channels, load_all, read_weights
-from detkit.depthwise import mobile_norm
-from detkit.files import WeightsStr
-from detkit.norms import NormName
+from detkit.layers.depthwise import mobile_norm
+from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES
+from detkit.registry.arguments import MOST_CHANNELS, within
 from detkit.structures import FeatureShape
+from detkit.utils.urls import WeightsStr
 
 SPLIT = 13
 """The block that goes from stride 16 to 32; its expansion is the last map of stride 16."""

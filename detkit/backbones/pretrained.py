@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from detkit.files import local_path
-from detkit.interop.pickles import load_torch
+from detkit.utils.pickles import load_torch
+from detkit.utils.urls import local_path
 
 COUNTERS = ".num_batches_tracked"
 """Ending of batch norm's counters, which may be missing."""

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detkit.arguments import MOST_CHANNELS, nearest, within
 from detkit.backbones.adapt import (
     ODD,
     PROBE,
@@ -23,11 +22,12 @@ from detkit.backbones.adapt import (
     warn_of_frozen_random,
 )
 from detkit.backbones.base import Backbone
-from detkit.files import WeightsStr, local_path
-from detkit.interop.pickles import NOT_READ
-from detkit.norms import NormName
+from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES
+from detkit.registry.arguments import MOST_CHANNELS, nearest, within
 from detkit.structures import FeatureShape
+from detkit.utils.pickles import NOT_READ
+from detkit.utils.urls import WeightsStr, local_path
 
 
 @BACKBONES.register()

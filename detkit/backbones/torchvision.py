@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detkit.arguments import MOST_CHANNELS, nearest, within
 from detkit.backbones.adapt import (
     ODD,
     PROBE,
@@ -27,10 +26,11 @@ from detkit.backbones.adapt import (
 )
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import read_file
-from detkit.files import WeightsStr, local_path
-from detkit.norms import NormName
+from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES
+from detkit.registry.arguments import MOST_CHANNELS, nearest, within
 from detkit.structures import FeatureShape
+from detkit.utils.urls import WeightsStr, local_path
 
 
 @BACKBONES.register()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detkit.compare.matches import THRESHOLDS, ClassMatches, Matches
-from detkit.evaluate.coco import AREAS
+from detkit.evaluate.arrays import AREAS
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 CHUNK = 1 << 24

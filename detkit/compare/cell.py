@@ -15,8 +15,6 @@ import json
 import logging
 import sys
 import time
-import zipfile
-import zlib
 from collections.abc import Sequence
 from itertools import islice, pairwise
 from pathlib import Path
@@ -26,18 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detkit.checkpoint import saved_steps
+from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, DIVERGED_RUN, FINISHED, MATCHES, START, is_json
 from detkit.compare.diagnosis import diagnose
-from detkit.compare.evidence import (
-    CELL,
-    DETECTIONS,
-    DIAGNOSIS,
-    MATCHES,
-    START,
-    images_hash,
-    signed,
-    truth_hash,
-    validation_hash,
-)
+from detkit.compare.evidence import images_hash, signed, truth_hash, validation_hash
 from detkit.compare.matches import match, save_matches
 from detkit.config import Config, load_config
 from detkit.data.build import usable_dataset
@@ -46,20 +36,18 @@ from detkit.data.loader import LoaderOptions, build_train_loader
 from detkit.data.random import at_position
 from detkit.distributed.environment import Place
 from detkit.distributed.group import Meeting
-from detkit.evaluate.coco import Shard, ground_truth_from
+from detkit.evaluate.coco import ground_truth_from
 from detkit.evaluate.run import collect
+from detkit.runs.folder import METRICS, RESULT, prepare_folder, write_json
+from detkit.runs.log import run_log
 from detkit.structures import Batch
-from detkit.train.checkpoint import saved_steps
-from detkit.train.metrics import run_log
+from detkit.train.non_finite import NonFiniteLossError
 from detkit.train.random import seed_everything
-from detkit.train.run_folder import METRICS, RESULT, prepare_folder, write_json
 from detkit.train.session import DIVERGED, Session, set_up_torch
-from detkit.train.trainer import NonFiniteLossError
 
 log = logging.getLogger("detkit")
 
 HASHED_BATCHES = 2
-FINISHED, DIVERGED_RUN = "finished", "diverged"
 
 
 def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
@@ -86,15 +74,6 @@ def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
 def end(folder: Path, content: dict[str, Any]) -> None:
     """Writes cell.json, which says how the run ended and what its files were then."""
     write_json(folder / CELL, signed(content, folder))
-
-
-def is_json(path: Path) -> bool:
-    """Whether a file is there and can be read."""
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def make_session(
@@ -150,33 +129,6 @@ def finish(session: Session) -> None:
     }
     images = {"validation": validation_hash(session.val_set), "training_images": images_hash(session.train_set)}
     end(folder, {"status": FINISHED, "error": None, "cost": cost, **images})
-
-
-def damage(folder: Path) -> str | None:
-    """Which file of a run that ended is not there or can't be read, and why; None if all is well.
-
-    matches.npz is left out, as it can be made anew; diagnosis.json may be missing, as no verdict needs it.
-    """
-    name = CELL
-    try:
-        status = json.loads((folder / CELL).read_text(encoding="utf-8"))["status"]
-        for name in (START, RESULT) if status == FINISHED else (START,):
-            json.loads((folder / name).read_text(encoding="utf-8"))
-        name = DIAGNOSIS
-        if (folder / name).exists():
-            json.loads((folder / name).read_text(encoding="utf-8"))
-        if status == FINISHED:
-            name = DETECTIONS
-            with np.load(folder / name) as arrays:
-                for field in Shard._fields:
-                    arrays[field]
-    except UNREADABLE as error:
-        return f"{folder / name} is not there" if isinstance(error, FileNotFoundError) else f"{folder / name}: {error}"
-    return None
-
-
-UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged JSON or NPZ file raises."""
 
 
 def seconds_per_step(metrics: Path) -> float | None:

@@ -10,7 +10,7 @@ from detkit.compare.evidence import check_copies, check_figures, check_files, tr
 from detkit.compare.fairness import check_data, check_length
 from detkit.compare.plan import Cell, Plan
 from detkit.compare.provenance import Records, check_code, check_facts, trial_records
-from detkit.evaluate.coco import GroundTruth, Shard
+from detkit.evaluate.arrays import GroundTruth, Shard
 
 T = TypeVar("T")
 

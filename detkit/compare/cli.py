@@ -117,7 +117,7 @@ def report(args: argparse.Namespace) -> int:
     from detkit.compare.plan import PLAN
     from detkit.compare.report import REPORTS
     from detkit.compare.run import report as write_report
-    from detkit.outputs import check_can_write, refuse_foreign
+    from detkit.utils.outputs import check_can_write, refuse_foreign
 
     folders = [Path(text) for text in args.variants]
     allow = words_of("--allow", args.allow, MAY_DIFFER)

@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 import yaml
 
-from detkit.compare.cell import FINISHED, UNREADABLE, damage
-from detkit.compare.checks import changed_truth, check_one_code, ended, flat, more_checks
-from detkit.compare.diagnosis import merge
-from detkit.compare.evidence import (
+from detkit.compare.cell_folder import (
     CELL,
     DETECTIONS,
     DIAGNOSIS,
+    FINISHED,
     MATCHES,
     START,
-    named,
-    note_again,
-    same_detections,
-    truth_hash,
+    UNREADABLE,
+    damage,
+    last_words,
+    state,
 )
+from detkit.compare.checks import changed_truth, check_one_code, ended, flat, more_checks
+from detkit.compare.diagnosis import merge
+from detkit.compare.evidence import named, note_again, same_detections, truth_hash
 from detkit.compare.fairness import check_configs, fairness
 from detkit.compare.launchers import CONSOLE
 from detkit.compare.matches import Matches, load_matches, match, save_matches
@@ -38,16 +39,16 @@ from detkit.compare.provenance import (
     revisions,
     short,
 )
-from detkit.compare.run import last_words, state
 from detkit.compare.samples import SAMPLE_THRESHOLD, samples
 from detkit.compare.statistics import analyse
 from detkit.config import Config
 from detkit.data.build import usable_dataset
-from detkit.evaluate.coco import GroundTruth, Shard, ground_truth_from
+from detkit.evaluate.arrays import GroundTruth, Shard
+from detkit.evaluate.coco import ground_truth_from
 from detkit.evaluate.options import EvaluatorOptions
+from detkit.runs.folder import CONFIG, METRICS, RESULT
 from detkit.structures import ClassMap
 from detkit.train.resume import differences
-from detkit.train.run_folder import CONFIG, METRICS, RESULT
 
 TUNING = "tuning.json"
 CURVE_POINTS = 100

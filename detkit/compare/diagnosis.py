@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detkit.compare.errors import CORRECT, IGNORED, Judged, cost_of_errors, count_errors, judge
 from detkit.detectors.dense import DenseDetector
-from detkit.evaluate.coco import GroundTruth, Shard
+from detkit.evaluate.arrays import GroundTruth, Shard
 from detkit.structures import BACKGROUND, Batch
 
 EASY_BELOW = 0.1

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from detkit import boxes as box_ops
-from detkit.evaluate.coco import GroundTruth, Shard
+from detkit.evaluate.arrays import GroundTruth, Shard
 
 CORRECT, IGNORED = "correct", "ignored"
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")

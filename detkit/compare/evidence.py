@@ -15,14 +15,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from detkit.compare.cell_folder import CELL, EVIDENCE
 from detkit.data.datasets.base import DetectionDataset
-from detkit.evaluate.coco import GroundTruth, Shard, ground_truth_from
-from detkit.outputs import digest
-from detkit.train.run_folder import CONFIG, ENVIRONMENT, METRICS, RESULT, write_json
+from detkit.evaluate.arrays import GroundTruth, Shard
+from detkit.evaluate.coco import ground_truth_from
+from detkit.runs.folder import RESULT, write_json
+from detkit.utils.outputs import digest
 
-START, CELL = "start.json", "cell.json"
-DETECTIONS, MATCHES, DIAGNOSIS = "detections.npz", "matches.npz", "diagnosis.json"
-EVIDENCE = (CONFIG, ENVIRONMENT, START, METRICS, RESULT, DETECTIONS, MATCHES, DIAGNOSIS)
 FILES = "files"
 AP_TOLERANCE = {"cpu": 1e-6}
 """Between the AP that a run wrote and that of its detections: on a CPU both come from the same bits."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit.evaluate.coco import AREAS, GroundTruth, Shard, area_ranges
+from detkit.evaluate.arrays import AREAS, GroundTruth, Shard, area_ranges
 from detkit.evaluate.engines import Annotations, found_dicts, truth_dicts
 from detkit.evaluate.options import EvaluatorOptions
 

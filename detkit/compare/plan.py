@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from detkit.config import Config, load_config
-from detkit.outputs import Ledger, refuse_foreign
+from detkit.runs.folder import write_json, write_text
 from detkit.train.resume import completed, differences
-from detkit.train.run_folder import write_json, write_text
+from detkit.utils.outputs import Ledger, refuse_foreign
 
 SCHEMA = 1
 PLAN, VARIANTS, CELLS = "plan.json", "variants", "cells"

@@ -11,10 +11,10 @@ from typing import Any
 from detkit.compare.evidence import Check, named
 from detkit.compare.plan import Plan
 from detkit.compare.tune import FOLDER as TUNING
-from detkit.console import some
 from detkit.fingerprint import OWN, PLUGIN, Code, changes, digest
-from detkit.train.run_folder import ENVIRONMENT
-from detkit.train.starts import LIBRARIES, Start, read_starts
+from detkit.runs.folder import ENVIRONMENT
+from detkit.runs.starts import LIBRARIES, Start, read_starts
+from detkit.utils.console import some
 
 VERSIONS = ("detkit", *LIBRARIES, "python")
 MACHINE = (

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detkit.compare.cell import damage
-from detkit.compare.evidence import CELL
+from detkit.compare.cell_folder import last_words, state
 from detkit.compare.launchers import CONSOLE, Job, launch_local, python, share_of_cores
 from detkit.compare.plan import PLAN, Cell, Plan, check_goes_on, check_output, save_plan, saved, variant_file
 from detkit.compare.provenance import code_now, read_record
 from detkit.fingerprint import fingerprint
-from detkit.outputs import check_can_write
+from detkit.utils.outputs import check_can_write
 
 log = logging.getLogger("detkit")
 
@@ -125,13 +124,6 @@ def warn_of_changed_code(plan: Plan, folder: Path) -> None:
                         "the old files brought back", line)  # fmt: skip
 
 
-def state(cell: Cell) -> str | None:
-    """`finished` or `diverged`; None if the run is still to be made, or made again as a file of it is damaged."""
-    if not (cell.folder / CELL).exists() or damage(cell.folder):
-        return None
-    return str(json.loads((cell.folder / CELL).read_text(encoding="utf-8"))["status"])
-
-
 def job_of(cell: Cell, folder: Path, allow: Sequence[str] = ()) -> Job:
     """The process that makes a run."""
     arguments = [str(variant_file(folder, cell.variant)), "--seed", str(cell.seed), "--output", str(cell.folder)]
@@ -158,14 +150,6 @@ class Progress:
         if end is None:
             log.error("%s: failed with exit code %d:\n%s", job.name, code, last_words(job.folder))
         log.info("%s: %s, %d of %d done, %s left", job.name, end or "failed", self.done, self.total, duration(left))
-
-
-def last_words(folder: Path, lines: int = 12) -> str:
-    """The end of what a run printed."""
-    path = folder / CONSOLE
-    if not path.is_file():
-        return ""
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def duration(seconds: float) -> str:

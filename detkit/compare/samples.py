@@ -10,7 +10,7 @@ import numpy as np
 
 from detkit.compare.errors import CORRECT, judge
 from detkit.compare.plan import Plan
-from detkit.evaluate.coco import GroundTruth, Shard
+from detkit.evaluate.arrays import GroundTruth, Shard
 
 SAMPLES, SAMPLE_SIDE, SAMPLE_THRESHOLD = 6, 320, 0.3
 

@@ -15,13 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from detkit.compare.evidence import CELL
+from detkit.compare.cell_folder import CELL
 from detkit.compare.fairness import differs
 from detkit.compare.launchers import CONSOLE, Job, python
 from detkit.compare.plan import Plan, Variant
 from detkit.config import Config
-from detkit.outputs import foreign_files
-from detkit.train.run_folder import RESULT, remove, run_files, write_json, write_text
+from detkit.runs.folder import RESULT, remove, run_files, write_json, write_text
+from detkit.utils.outputs import foreign_files
 
 log = logging.getLogger("detkit")
 

@@ -12,11 +12,11 @@ from detkit.data.datasets.base import DetectionDataset, Subset, images_with_obje
 from detkit.data.datasets.classes import ClassOptions, check_known, objects_by_class
 from detkit.data.datasets.files import Folders
 from detkit.data.datasets.problems import Problems
-from detkit.data.datasets.records import some
 from detkit.data.scan import Scan, scan, usable
 from detkit.data.transforms.base import Transform
 from detkit.registry import DATASETS, TRANSFORMS
 from detkit.structures import ClassMap
+from detkit.utils.console import some
 
 log = logging.getLogger("detkit")
 

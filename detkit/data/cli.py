@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from detkit.config import Config
     from detkit.data.datasets.base import DetectionDataset
 
-from detkit.arguments import within
-from detkit.outputs import check_can_write
+from detkit.registry.arguments import within
+from detkit.utils.outputs import check_can_write
 
 MOST_IMAGES = 1_000_000
 ALL_WELL = "every image and every object can be used"
@@ -71,7 +71,7 @@ def check(args: argparse.Namespace) -> int:
     """Reads every image of both splits; prints, split by split, what fails, is left out or changed."""
     from detkit.config import load_config
     from detkit.data.build import SPLITS, build_datasets, warn_of_shared_images
-    from detkit.data.datasets.records import counted
+    from detkit.utils.console import counted
 
     with log_on_stdout():
         config = load_config(args.config, args.overrides)
@@ -113,8 +113,8 @@ def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[
     from detkit.data.audit import DRAWS, audit
     from detkit.data.build import build_transforms, scan_threads
     from detkit.data.datasets.base import differences
-    from detkit.data.datasets.records import counted
     from detkit.data.scan import Remaining, scan
+    from detkit.utils.console import counted
 
     found = scan(dataset, range(len(dataset)), threads=scan_threads())
     skips = dataset.image_options.bad_images == "skip"

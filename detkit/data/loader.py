@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from detkit.arguments import LARGEST_SIDE, within
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.random import at_position, seeded
 from detkit.data.transforms.base import Transform, apply
@@ -24,6 +23,7 @@ from detkit.data.worker import (
     lost_connection,
     set_up_worker,
 )
+from detkit.registry.arguments import LARGEST_SIDE, within
 from detkit.structures import Batch, Targets
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from detkit.data.datasets.base import DetectionDataset, Subset
-from detkit.data.datasets.records import counted, some
+from detkit.utils.console import counted, some
 
 log = logging.getLogger("detkit")
 

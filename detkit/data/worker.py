@@ -18,7 +18,8 @@ from multiprocessing.process import BaseProcess
 import torch.multiprocessing
 from torch.utils.data import get_worker_info
 
-from detkit.data.datasets.records import Records, some
+from detkit.data.datasets.records import Records
+from detkit.utils.console import some
 
 PROCESS, PLACE, LENGTH, FIRST = range(4)
 """Columns of a `WorkerTable`: process id, images of its batch that it has made, images of the batch, their indices."""

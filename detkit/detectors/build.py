@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from detkit.config import Config
+from detkit.config.tree import show
 from detkit.detectors.dense import DenseDetector
-from detkit.overlay import show
 from detkit.registry import (
     ANCHORS,
     ASSIGNERS,

@@ -13,12 +13,12 @@ from detkit.anchors.base import AnchorGenerator
 from detkit.assigners.base import Assigner
 from detkit.backbones.base import Backbone
 from detkit.coders.base import BoxCoder
-from detkit.detectors.nms import NMSBase
 from detkit.detectors.pixels import PixelOptions, normalize
 from detkit.detectors.postprocess import PostprocessOptions, postprocess
 from detkit.heads.base import Head
 from detkit.losses.base import BoxLoss, ClassificationLoss, Normalizer
 from detkit.necks.base import Neck
+from detkit.nms.base import NonMaxSuppression
 from detkit.structures import Assignment, Detections, Losses, Match, Predictions, Targets
 
 ANCHOR_CACHE = 8
@@ -42,7 +42,7 @@ class DenseDetector(nn.Module):
         box_loss: BoxLoss,
         normalizer: Normalizer,
         options: PostprocessOptions,
-        nms: NMSBase,
+        nms: NonMaxSuppression,
     ) -> None:
         super().__init__()
         self.pixels, self.options = pixels, options

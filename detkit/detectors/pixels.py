@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detkit.arguments import within
+from detkit.registry.arguments import within
 
 
 @dataclass(frozen=True, kw_only=True)

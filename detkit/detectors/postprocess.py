@@ -10,8 +10,8 @@ from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.coders.base import BoxCoder
-from detkit.detectors.nms import NMSBase
 from detkit.losses.base import ClassificationLoss
+from detkit.nms.base import NonMaxSuppression
 from detkit.structures import Detections, Predictions
 
 
@@ -49,7 +49,7 @@ def postprocess(
     options: PostprocessOptions,
     class_loss: ClassificationLoss,
     coder: BoxCoder,
-    nms: NMSBase,
+    nms: NonMaxSuppression,
 ) -> list[Detections]:
     """One `Detections` an image, in pixels of the network's input, inside `sizes` (B, 2)."""
     # The best of a class are chosen among all anchors, as if they were one level.

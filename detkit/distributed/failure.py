@@ -7,19 +7,18 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from detkit.distributed.environment import Place
-from detkit.outputs import exit_code_of, lines_of
+from detkit.utils.outputs import exit_code_of, lines_of
 
 if TYPE_CHECKING:
-    from detkit.distributed.group import Meeting
+    pass
 
 CRASHED, WRONG_INPUT, DIVERGED, MISSING, DISK_FULL, HUNG = 1, 2, 3, 4, 5, 7
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -79,14 +78,6 @@ def describe(error: BaseException, place: Place) -> Note:
     return Note(rank=place.rank, host=host, code=code, kind=kind, text=text, trace=trace)  # type: ignore[arg-type]
 
 
-def hung(meeting: Meeting, guilty: Sequence[int], text: str) -> None:
-    """Leaves word that ranks hang, for the other processes and the agent; in place of those that can't."""
-    host = meeting.hosts[guilty[0]] if guilty else socket.gethostname()
-    note = Note(rank=guilty[0], host=host, code=HUNG, kind="crash", text=text)
-    first = meeting.post(note)
-    write_error_file(first, own=meeting.place.rank in guilty)
-
-
 def in_time(work: Callable[[], object], seconds: float) -> bool:
     """Does something that asks the network; False where no answer came within `seconds`, or whoever answers has gone.
 
@@ -113,29 +104,6 @@ def is_network(error: BaseException) -> bool:
     if isinstance(error, (PeerFailedError, dist.DistError)):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "ProcessGroup"))
-
-
-def run_worker(place: Place, work: Callable[[Meeting], int]) -> int:
-    """Runs a worker's whole life; gives back its exit code, and sees to it that a failure is told once."""
-    from detkit.distributed.group import Meeting
-
-    meeting = Meeting(place)
-    try:
-        meeting.join()
-        return work(meeting)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except (Exception, SystemExit) as error:  # a part that calls sys.exit() would leave the others waiting for it
-        first = meeting.post(describe(error, place))
-        own = first.rank == place.rank
-        # Who started us tells it: our own parent, or torchrun, which prints what it finds in the files, last.
-        told = (place.launcher == "detkit" or (own and place.launcher == "torchrun")) and write_error_file(
-            first, own=own
-        )
-        if own and not told:
-            print(first.told(), file=sys.stderr, flush=True)
-        meeting.leave()
-        return first.code
 
 
 def write_error_file(note: Note, *, own: bool) -> bool:

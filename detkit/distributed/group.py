@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,7 +19,15 @@ import torch
 import torch.distributed as dist
 
 from detkit.distributed.environment import NAMES, Place
-from detkit.distributed.failure import MissingRankError, Note, PeerFailedError, describe, hung, in_time
+from detkit.distributed.failure import (
+    HUNG,
+    MissingRankError,
+    Note,
+    PeerFailedError,
+    describe,
+    in_time,
+    write_error_file,
+)
 from detkit.distributed.pulse import Pulse
 from detkit.distributed.watchdog import Watchdog
 
@@ -240,23 +248,6 @@ def process_group(meeting: Meeting, device: torch.device) -> Iterator[str]:
             dist.destroy_process_group()
 
 
-def from_first_rank(action: Callable[[], T]) -> T:
-    """Runs on rank 0 alone; every rank gets what it gives back, or raises what it raises."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return action()
-    outcome: list[Any] = [None, None]
-    if dist.get_rank() == 0:
-        try:
-            outcome[0] = action()
-        except (ValueError, OSError) as error:
-            outcome[1] = error
-    dist.broadcast_object_list(outcome, src=0)
-    if outcome[1] is not None:
-        raise outcome[1]
-    result: T = outcome[0]
-    return result
-
-
 def device_of(place: Place, on_gpu: bool) -> torch.device:
     """The device of a rank: its GPU by local rank, or the CPU. Raises ValueError where GPUs are too few."""
     if not on_gpu:
@@ -285,3 +276,11 @@ def follow_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True, name="follow-parent").start()
+
+
+def hung(meeting: Meeting, guilty: Sequence[int], text: str) -> None:
+    """Leaves word that ranks hang, for the other processes and the agent; in place of those that can't."""
+    host = meeting.hosts[guilty[0]] if guilty else socket.gethostname()
+    note = Note(rank=guilty[0], host=host, code=HUNG, kind="crash", text=text)
+    first = meeting.post(note)
+    write_error_file(first, own=meeting.place.rank in guilty)

@@ -7,14 +7,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.console import shown
-from detkit.outputs import Ledger, check_output_file, write_marked_json, write_text
+from detkit.utils.console import shown
+from detkit.utils.outputs import Ledger, check_output_file, write_marked_json, write_text
 
 if TYPE_CHECKING:
     from detkit.config import Config
     from detkit.data.datasets.base import DetectionDataset
     from detkit.data.loader import Loader
-    from detkit.evaluate.coco import CocoResult, Shard
+    from detkit.evaluate.arrays import Shard
+    from detkit.evaluate.coco import CocoResult
     from detkit.evaluate.run import SelfTest
     from detkit.structures import ClassMap
 
@@ -65,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
 
 def measure_detector(args: argparse.Namespace) -> CocoResult:
     """The detector of a checkpoint on its config's `data.val`, overrides applied."""
-    from detkit.detectors.predictor import load_detector
     from detkit.evaluate.engines import coco_results
     from detkit.evaluate.run import evaluate
+    from detkit.predict.predictor import load_detector
 
     if args.detections is not None:
         file = check_output_file("--detections", args.detections, inputs=[args.checkpoint], ours=in_ledger)
@@ -96,7 +97,7 @@ def measure_ground_truth(args: argparse.Namespace) -> SelfTest:
     if Path(args.checkpoint).suffix in (".yaml", ".yml"):
         config = load_config(args.checkpoint, args.overrides)
     else:
-        from detkit.train.checkpoint import load_checkpoint
+        from detkit.checkpoint import load_checkpoint
 
         config = Config.from_dict(load_checkpoint(args.checkpoint).config, args.overrides)
     dataset, loader = validation_data(config)

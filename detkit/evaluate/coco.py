@@ -8,64 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detkit.data.datasets.records import ANY_CLASS, Records, Truth
+from detkit.evaluate.arrays import AREAS, GroundTruth, Shard, area_ranges
 from detkit.evaluate.engines import run_engine
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap, Detections
+from detkit.utils.console import some
 
 if TYPE_CHECKING:
     from detkit.data.datasets.base import DetectionDataset
-
-AREAS = ("all", "small", "medium", "large")
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """The objects of N images, M in all.
-
-    image_ids: (N,) the data set's own. offsets: (N + 1,) rows `offsets[i]:offsets[i + 1]` belong to
-    image i. boxes: (M, 4) xyxy pixels of the image on disk. labels: (M,) 0..K-1. crowd: (M,) bool,
-    regions in which detections are neither right nor wrong. area: (M,) square pixels; an object of negative
-    area is neither missed nor found. xywh: (M, 4) the boxes as x, y, width, height, to the last bit as the
-    file has them; None to compute them.
-    """
-
-    image_ids: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    boxes: NDArray[np.floating[Any]]
-    labels: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
-    area: NDArray[np.float64]
-    xywh: NDArray[np.float64] | None = None
-
-    def __post_init__(self) -> None:
-        ids, counts = np.unique(self.image_ids, return_counts=True)
-        if len(ids) < len(self.image_ids):
-            raise ValueError(f"ground truth: image ids given twice: {_some(ids[counts > 1])}")
-        if len(self.offsets) != len(self.image_ids) + 1 or self.offsets[-1] != len(self.boxes):
-            raise ValueError(
-                f"ground truth: {len(self.offsets)} offsets up to {self.offsets[-1:]} do not fit "
-                f"{len(self.image_ids)} images and {len(self.boxes)} boxes"
-            )
-
-
-class Shard(NamedTuple):
-    """What one process has collected: n images, N detections.
-
-    image_ids (n,) int64, counts (n,) int64 detections of each, boxes (N, 4) float32 xyxy pixels of the
-    image on disk, scores (N,) float32, labels (N,) int64.
-    """
-
-    image_ids: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -168,20 +124,24 @@ class CocoEvaluator:
             )
         wrong = ~(np.isfinite(shard.boxes).all(axis=1) & np.isfinite(shard.scores))
         if wrong.any():
-            raise ValueError(f"boxes or scores are not finite in image {_some(np.unique(owner[wrong]))}")
+            raise ValueError(f"boxes or scores are not finite in image {some(np.unique(owner[wrong]).tolist(), 5)}")
 
     def sorted(self) -> Shard:
         """The shards as one, by ascending image id; the order within an image is kept."""
         all_ = self.shard()
         ids, counts = np.unique(all_.image_ids, return_counts=True)
         if (counts > 1).any():
-            raise ValueError(f"detections of the same image were added twice: image {_some(ids[counts > 1])}")
+            raise ValueError(
+                f"detections of the same image were added twice: image {some(ids[counts > 1].tolist(), 5)}"
+            )
         missing, unknown = np.setdiff1d(self.truth.image_ids, ids), np.setdiff1d(ids, self.truth.image_ids)
         if len(unknown):
-            raise ValueError(f"detections of {len(unknown)} images that the ground truth lacks: {_some(unknown)}")
+            raise ValueError(
+                f"detections of {len(unknown)} images that the ground truth lacks: {some(unknown.tolist(), 5)}"
+            )
         if len(missing):
             raise ValueError(
-                f"{len(missing)} of {len(self.truth.image_ids)} images were never added: {_some(missing)}; "
+                f"{len(missing)} of {len(self.truth.image_ids)} images were never added: {some(missing.tolist(), 5)}; "
                 "an image in which nothing is found needs an entry without detections"
             )
         order = np.argsort(all_.image_ids, kind="stable")
@@ -210,12 +170,6 @@ def _summarize(
     metrics.update({f"ar{most}": mean(r[:, :, 0, m]) for m, most in enumerate(options.max_detections)})
     metrics.update({f"ar_{area}": mean(r[:, :, a, -1]) for a, area in enumerate(AREAS) if a})
     return metrics
-
-
-def area_ranges(options: EvaluatorOptions) -> list[list[float]]:
-    """[lower, upper] of all, small, medium, large; both ends belong to the range, as in pycocotools."""
-    small, medium = options.area_limits
-    return [[0.0, 1e10], [0.0, small], [small, medium], [medium, 1e10]]
 
 
 def _count_objects(truth: GroundTruth, classes: ClassMap, options: EvaluatorOptions) -> dict[str, dict[str, int]]:
@@ -256,9 +210,3 @@ def _ground_truth(records: Records, truth: Truth, num_classes: int) -> GroundTru
         area=truth.area[rows],
         xywh=xywh,
     )
-
-
-def _some(ids: NDArray[Any], most: int = 5) -> str:
-    """The first few ids, and how many more there are."""
-    text = ", ".join(str(i) for i in ids[:most].tolist())
-    return text + (f" and {len(ids) - most} more" if len(ids) > most else "")

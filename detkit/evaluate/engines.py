@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from detkit.evaluate.coco import GroundTruth, Shard
+    from detkit.evaluate.arrays import GroundTruth, Shard
     from detkit.evaluate.options import EvaluatorOptions
     from detkit.structures import ClassMap
 
@@ -29,7 +29,7 @@ def run_engine(
     precision: (T, R, K, areas, limits): at 10 IoU thresholds and 101 recalls; recall: (T, K, areas,
     limits). -1 where a class has no ground truth in an area range.
     """
-    from detkit.evaluate.coco import AREAS, area_ranges
+    from detkit.evaluate.arrays import AREAS, area_ranges
 
     eval_class = _load(options.engine)
     # Both libraries print; what is worth saying is in the result.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from detkit.arguments import within
+from detkit.registry.arguments import within
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from detkit.console import some
-from detkit.data.datasets.records import counted
+from detkit.utils.console import counted, some
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult

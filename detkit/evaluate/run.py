@@ -12,12 +12,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from detkit import boxes as box_ops
-from detkit.console import bar_stream
 from detkit.data.datasets.records import compared
 from detkit.data.loader import SampleError
-from detkit.evaluate.coco import CocoEvaluator, CocoResult, Shard, ground_truth_from, training_truth_from
+from detkit.evaluate.arrays import Shard
+from detkit.evaluate.coco import CocoEvaluator, CocoResult, ground_truth_from, training_truth_from
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import Batch, Detections
+from detkit.utils.console import bar_stream
 
 if TYPE_CHECKING:
     from detkit.data.datasets.base import DetectionDataset

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from detkit.arguments import MOST_CHANNELS, MOST_LAYERS, within
 from detkit.heads.base import Head
-from detkit.norms import NormName, norm_layer
+from detkit.layers.norms import NormName, norm_layer
 from detkit.registry import HEADS
+from detkit.registry.arguments import MOST_CHANNELS, MOST_LAYERS, within
 
 
 @HEADS.register()

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.console import shown
-from detkit.outputs import ForeignFileError, check_output_file, refuse_inputs
+from detkit.utils.console import shown
+from detkit.utils.outputs import ForeignFileError, check_output_file, refuse_inputs
 
 if TYPE_CHECKING:
-    from detkit.train.checkpoint import Checkpoint
+    from detkit.checkpoint import Checkpoint
 
 EPILOG = """examples:
   detkit convert torchvision retinanet_resnet50_fpn_v2 --output retinanet_v2.pt
@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--keep-columns and --norm-eps are for torchvision models only")
     if args.norm_eps is not None and args.norm_eps < 0:
         raise ValueError(f"--norm-eps {args.norm_eps} is negative")
-    from detkit.files import local_path
     from detkit.interop.classes import read_classes
     from detkit.interop.files import save_converted
+    from detkit.utils.urls import local_path
 
     check_output(output, args.source)
     source = local_path(args.source)
@@ -103,7 +103,7 @@ def check_output(output: Path, source: str) -> None:
 
 def existing(path: Path) -> Checkpoint | None:
     """The detkit checkpoint that is there; None for anything else."""
-    from detkit.train.checkpoint import CheckpointError, read_checkpoint
+    from detkit.checkpoint import CheckpointError, read_checkpoint
 
     try:
         return read_checkpoint(path) if path.is_file() else None

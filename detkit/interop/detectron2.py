@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detkit.interop.arrays import load_arrays
 from detkit.interop.classes import detectron2_columns
 from detkit.interop.files import (
     Converted,
@@ -14,6 +13,7 @@ from detkit.interop.files import (
 )
 from detkit.interop.names import detectron2_name
 from detkit.interop.weights import Found, as_tensors, find_weights, read_weights
+from detkit.utils.pickle_arrays import load_arrays
 
 # Older files carry these; the config tree says the same.
 _CONSTANTS = ("pixel_mean", "pixel_std", "anchor_generator.")

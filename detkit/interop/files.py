@@ -73,7 +73,7 @@ def assemble(
 
 def save_converted(converted: Converted, path: Path) -> None:
     """Writes it as a checkpoint of step 0."""
-    from detkit.train.checkpoint import Checkpoint, save_checkpoint
+    from detkit.checkpoint import Checkpoint, save_checkpoint
 
     weights = {name: tensor.contiguous() for name, tensor in converted.detector.state_dict().items()}
     checkpoint = Checkpoint(step=0, seed=0, model=weights, config=converted.config.to_dict(), classes=converted.classes)

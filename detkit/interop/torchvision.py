@@ -18,7 +18,7 @@ from detkit.interop.files import (
 from detkit.interop.names import modern_torchvision_name, torchvision_name
 from detkit.interop.torchvision_ssd import SSD_MODELS, convert_ssd, is_ssd
 from detkit.interop.weights import read_weights
-from detkit.outputs import digest
+from detkit.utils.outputs import digest
 
 MODELS = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", *SSD_MODELS)
 NORM_EPS = 1e-5

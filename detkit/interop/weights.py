@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from detkit.arguments import nearest
-from detkit.interop.pickles import Unread, load_torch, tensors_by_name
+from detkit.registry.arguments import nearest
+from detkit.utils.pickles import Unread, load_torch, tensors_by_name
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 """What DDP, torch.compile, FSDP and checkpointing put between the parts of a name."""

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from detkit.arguments import LARGEST_FLOAT, within
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import BoxLoss
 from detkit.registry import BOX_LOSSES
+from detkit.registry.arguments import LARGEST_FLOAT, within
 
 
 @BOX_LOSSES.register()

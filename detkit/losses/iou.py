@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from detkit import boxes as box_ops
-from detkit.arguments import LARGEST_FLOAT, within
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import BoxLoss
 from detkit.registry import BOX_LOSSES
+from detkit.registry.arguments import LARGEST_FLOAT, within
 
 FAR = 1e7
 """Predicted coordinates in pixels end here, so that no square of one overflows float32."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from detkit.arguments import LARGEST_FLOAT, within
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import BoxLoss
 from detkit.registry import BOX_LOSSES
+from detkit.registry.arguments import LARGEST_FLOAT, within
 
 
 @BOX_LOSSES.register()

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detkit.arguments import MOST_CHANNELS, MOST_LAYERS, within
+from detkit.layers.norms import NormName, norm_layer
 from detkit.necks.base import Neck
-from detkit.norms import NormName, norm_layer
 from detkit.registry import NECKS
+from detkit.registry.arguments import MOST_CHANNELS, MOST_LAYERS, within
 from detkit.structures import FeatureShape
 
 EPSILON = 1e-4

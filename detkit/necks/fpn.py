@@ -7,10 +7,10 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detkit.arguments import MOST_CHANNELS, within
+from detkit.layers.norms import NormName, norm_layer
 from detkit.necks.base import Neck
-from detkit.norms import NormName, norm_layer
 from detkit.registry import NECKS
+from detkit.registry.arguments import MOST_CHANNELS, within
 from detkit.structures import FeatureShape
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detkit.arguments import MOST_CHANNELS, within
-from detkit.depthwise import depthwise, init_mobile, init_xavier, pointwise
+from detkit.layers.depthwise import depthwise, init_mobile, init_xavier, pointwise
+from detkit.layers.norms import NormName, norm_layer
 from detkit.necks.base import Neck
-from detkit.norms import NormName, norm_layer
 from detkit.registry import NECKS
+from detkit.registry.arguments import MOST_CHANNELS, within
 from detkit.structures import FeatureShape
 
 KERNEL = 3

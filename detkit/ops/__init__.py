@@ -12,12 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detkit.ops.diou import diou_nms
-    from detkit.ops.hard_nms import batched_nms, nms, nms_mask
-    from detkit.ops.matrix import matrix_nms
-    from detkit.ops.padded_nms import nms_padded
+    from detkit.ops.nms.diou import diou_nms
+    from detkit.ops.nms.hard import batched_nms, nms, nms_mask
+    from detkit.ops.nms.matrix import matrix_nms
+    from detkit.ops.nms.padded import nms_padded
+    from detkit.ops.nms.soft import soft_nms
     from detkit.ops.sigmoid_focal import sigmoid_focal_sum
-    from detkit.ops.soft import soft_nms
 
 __all__ = [
     "batched_nms",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detkit.ops.library import fall_back, native
+from detkit.native.library import fall_back, native
 
 IGNORED = -2
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table of checks; 1 if one failed."""
-    from detkit.arguments import nearest
     from detkit.config import import_entry
-    from detkit.quiet import captured, wanted
     from detkit.registry import REGISTRIES
+    from detkit.registry.arguments import nearest
     from detkit.testing import CONTRACTS
+    from detkit.utils.quiet import captured, wanted
 
     if args.registry not in CONTRACTS:
         raise ValueError(

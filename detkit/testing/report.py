@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from detkit.quiet import from_library
+from detkit.utils.quiet import from_library
 
 SEED = 7
 """Of every check, so that what was seen once is seen again."""

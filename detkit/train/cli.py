@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, flag) is not None:
             raise ValueError(f"--{flag.replace('_', '-')} is for runs of several processes: give --procs or --nodes")
     if place.is_worker:
-        from detkit.distributed.failure import run_worker
+        from detkit.distributed.worker import run_worker
 
         return run_worker(place, lambda meeting: work(args, meeting))
     from detkit.distributed.group import Meeting

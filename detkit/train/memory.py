@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from detkit.outputs import is_out_of_memory
 from detkit.structures import Targets
+from detkit.utils.outputs import is_out_of_memory
 
 if TYPE_CHECKING:
     from detkit.config import Config
@@ -60,7 +60,7 @@ def check_fits(session: Session) -> None:
 
 def image_size(session: Session) -> tuple[int, int]:
     """(height, width) that hold the first few training images after their transforms."""
-    from detkit.anchors.reach import padded
+    from detkit.analyze.anchor_coverage import padded
     from detkit.data.loader import Sample, Samples
 
     samples = Samples(session.train_set, session.transforms("train"), session.config.seed)

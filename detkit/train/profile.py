@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detkit.train.hooks import Hook, StepReport
+from detkit.train.trainer import Hook, StepReport
 
 if TYPE_CHECKING:
     from detkit.train.trainer import Trainer

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from detkit.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from detkit.config import Config
 from detkit.fingerprint import NATIVE
 from detkit.registry import SCHEDULES
+from detkit.runs.folder import ENVIRONMENT
+from detkit.runs.starts import Start, code_changes, fact_changes, from_plain, listed, read_starts
 from detkit.structures import ClassMap
-from detkit.train.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from detkit.train.run_folder import ENVIRONMENT
-from detkit.train.starts import Start, code_changes, from_plain, listed, read_starts
+from detkit.train.parallel import other_processes
 
 log = logging.getLogger("detkit")
 
@@ -170,3 +172,20 @@ def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in items:
         found |= flatten(value, f"{prefix}.{key}" if prefix else key)
     return found
+
+
+def resumed_start(
+    now: Start, saved: Checkpoint, earlier: Sequence[Start], detector: Any, allow: Sequence[str]
+) -> Start:
+    """This start with what differs from the process that wrote the checkpoint, and what the user allowed.
+
+    earlier: the starts of the run, which know some facts where a checkpoint of an older detkit knows none.
+    """
+    before = from_plain(saved.start)
+    if not before.facts and earlier:
+        before = replace(before, facts=earlier[-1].facts)
+    processes = other_processes(detector, before.facts.get("processes", now.facts["processes"]), now.facts["processes"])
+    said = [*code_changes(before, now), *([processes] if processes else [])]
+    if others := fact_changes(before, now):
+        said.append(f"{'; '.join(others)}: from here on the same to rounding, not bit for bit")
+    return replace(now, step=saved.step, changed=tuple(said), allowed=tuple(allow))

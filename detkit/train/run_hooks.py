@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detkit.checkpoint import BEST, CHECKPOINTS, Checkpoint, remove_old, save_checkpoint, step_path
 from detkit.data.loader import SampleError
 from detkit.structures import ClassMap
-from detkit.train.checkpoint import Checkpoint, remove_old, save_checkpoint, step_path
-from detkit.train.hooks import Hook, StepReport
-from detkit.train.metrics import Recorder
 from detkit.train.parallel import share_buffers
-from detkit.train.run_folder import BEST, CHECKPOINTS
+from detkit.train.recorder import Recorder
 from detkit.train.sharded import gathered, load_whole, load_whole_optimizer, whole
+from detkit.train.trainer import Hook, StepReport
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult

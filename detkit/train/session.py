@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from detkit.anchors.reach import warn_of_misfits
+from detkit.analyze.anchor_coverage import warn_of_misfits
+from detkit.checkpoint import as_full_disk, load_checkpoint, saved_steps, step_path
 from detkit.config import Config
-from detkit.console import guard_of, say
 from detkit.data.audit import warn_of_lost_objects
 from detkit.data.build import SPLITS, build_datasets, build_transforms, open_images, warn_of_shared_images
 from detkit.data.datasets.base import DetectionDataset
@@ -24,9 +24,9 @@ from detkit.data.loader import build_eval_loader, build_train_loader, check_spli
 from detkit.data.scan import BadImagesError
 from detkit.data.worker import check_workers, explain_death, worker_processes
 from detkit.detectors.build import build_detector
+from detkit.distributed.comm import from_first_rank, rank_and_world_size
 from detkit.distributed.environment import Place
-from detkit.distributed.failure import hung
-from detkit.distributed.group import COLLECTIVE_TIMEOUT, Meeting, device_of, from_first_rank, process_group
+from detkit.distributed.group import COLLECTIVE_TIMEOUT, Meeting, device_of, hung, process_group
 from detkit.distributed.launch import usable_cores
 from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
 from detkit.distributed.watchdog import Watchdog, group_store
@@ -34,19 +34,9 @@ from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
 from detkit.fingerprint import digest
 from detkit.losses.base import Normalizer
-from detkit.outputs import Ledger, lack_of_space
 from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
-from detkit.structures import Batch, ClassMap, Detections
-from detkit.train.checkpoint import as_full_disk, load_checkpoint, saved_steps, step_path
-from detkit.train.meaning import differences
-from detkit.train.memory import as_out_of_memory, check_fits
-from detkit.train.metrics import Recorder, log_path, run_log
-from detkit.train.options import TrainOptions
-from detkit.train.parallel import warn_of_the_split
-from detkit.train.profile import Profile
-from detkit.train.random import seed_everything, set_deterministic
-from detkit.train.resume import check_code, find_resumable
-from detkit.train.run_folder import (
+from detkit.runs.environment import environment, peak_memory_mb
+from detkit.runs.folder import (
     CONFIG,
     CURVES,
     ENVIRONMENT,
@@ -56,18 +46,29 @@ from detkit.train.run_folder import (
     TENSORBOARD,
     check_folder,
     claimed,
-    environment,
-    peak_memory_mb,
     prepare_folder,
     write_json,
     write_own,
 )
+from detkit.runs.log import log_path, run_log
+from detkit.runs.starts import starts_before, this_start, to_plain, with_starts
+from detkit.structures import Batch, ClassMap, Detections
+from detkit.train.meaning import differences
+from detkit.train.memory import as_out_of_memory, check_fits
+from detkit.train.non_finite import NonFiniteLossError
+from detkit.train.options import TrainOptions
+from detkit.train.parallel import warn_of_the_split
+from detkit.train.profile import Profile
+from detkit.train.random import seed_everything, set_deterministic
+from detkit.train.recorder import Recorder
+from detkit.train.resume import check_code, find_resumable, resumed_start
 from detkit.train.run_hooks import BeforeEvaluation, Checkpoints, Evaluation, TimeLimit, stop_on_signals
 from detkit.train.sharded import gathered
 from detkit.train.speed import RankLog, speed_of_run
-from detkit.train.starts import resumed_start, starts_before, this_start, to_plain, with_starts
-from detkit.train.trainer import NonFiniteLossError, Trainer, rank_and_world_size
+from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
+from detkit.utils.console import guard_of, say
+from detkit.utils.outputs import Ledger, lack_of_space
 
 log = logging.getLogger("detkit")
 

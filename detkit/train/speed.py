@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detkit.train.hooks import Hook, StepReport
-from detkit.train.run_folder import peak_memory_mb
+from detkit.runs.environment import peak_memory_mb
+from detkit.train.trainer import Hook, StepReport
 
 if TYPE_CHECKING:
     from detkit.train.trainer import Trainer

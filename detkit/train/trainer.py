@@ -8,6 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from detkit.distributed.comm import rank_and_world_size
 from detkit.distributed.pulse import Pulse
 from detkit.structures import Batch, Losses, Predictions
 from detkit.train.ema import Ema
-from detkit.train.hooks import Hook, StepReport
+from detkit.train.non_finite import NonFiniteLossError, describe_non_finite, describe_terms
 from detkit.train.options import TrainOptions
 from detkit.train.parallel import check_gradients, largest_image, pad_to, wrap_forward
 from detkit.train.random import seed_everything
@@ -29,16 +31,8 @@ from detkit.train.sharded import local, shard
 log = logging.getLogger("detkit")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NAMED = 4
-"""Ranks of which the images are told when a loss is not finite."""
 MAX_SKIPPED = 30
 """fp16 steps skipped in a row, each halving the loss scale, after which the run counts as diverged."""
-
-
-class NonFiniteLossError(FloatingPointError):
-    """A loss or gradient became infinite or NaN; the step was not applied."""
-
-    exit_code = 3
 
 
 class Trainer:
@@ -235,7 +229,9 @@ class Trainer:
             self.pulse.enter("all-reduce", report.step)
             ranks = ranks * self.world_size
             dist.all_gather_object(ranks, describe_terms(micro, own))
-        raise NonFiniteLossError(describe_non_finite(report, ranks, self.last_checkpoint))
+        raise NonFiniteLossError(
+            describe_non_finite(report.step, report.lr, report.gradient_norm, ranks, self.last_checkpoint)
+        )
 
 
 def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | None, sharded: bool = False) -> Tensor:
@@ -259,53 +255,36 @@ def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | 
     return norm
 
 
-def rank_and_world_size() -> tuple[int, int]:
-    """(0, 1) unless torch.distributed is up."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What a step did, on the host.
+
+    step: steps done, this one included. loss, classification, box: divided by `normalizer`, as the
+    gradient was, over all micro-batches and processes. gradient_norm: before clipping. images: of all processes.
+    data_seconds: spent waiting for the loader. skipped: fp16 gradients overflowed
+    and the weights stayed as they were.
+    """
+
+    step: int
+    loss: float
+    classification: float
+    box: float
+    normalizer: float
+    gradient_norm: float
+    lr: float
+    images: int
+    data_seconds: float
+    skipped: bool = False
 
 
-def describe_terms(micro: list[Batch], own: list[float]) -> tuple[bool, list[str]]:
-    """Whether a process's own terms, (M, 3) and flat, are finite, and lines about its micro-batches."""
-    lines = []
-    for i, batch in enumerate(micro):
-        classification, box, normalizer = own[3 * i : 3 * i + 3]
-        bad = "" if math.isfinite(classification + box) else "  <- here"
-        lines.append(
-            f"  micro-batch {i + 1}: classification {classification:g} box {box:g} (sums), "
-            f"normaliser {normalizer:g}{bad}"
-        )
-        lines.append(f"    image ids {', '.join(map(str, batch.image_ids))}")
-    lines.append(f"    boxes of these images: {find_bad_boxes(micro) or 'all finite and of positive area'}")
-    return all(map(math.isfinite, own)), lines
+class Hook:
+    """Something that happens around training. A subclass overrides what it needs; hooks run in order."""
 
+    def before_train(self, trainer: Trainer) -> None:
+        """Once, before the first step; `trainer.step` is above 0 in a resumed run."""
 
-def describe_non_finite(report: StepReport, ranks: list[tuple[bool, list[str]]], checkpoint: Path | None) -> str:
-    """Everything one wants to know when a loss is not finite; ranks: `describe_terms` of each."""
-    lines = [f"the loss is not finite at step {report.step}; it was not applied"]
-    guilty = [rank for rank, (finite, _) in enumerate(ranks) if not finite]
-    # Where every rank's loss was finite and the gradient wasn't, nothing points to one of them.
-    for rank in (shown := (guilty or list(range(len(ranks))))[:NAMED]):
-        lines += [f"  rank {rank}:"] * (len(ranks) > 1) + ranks[rank][1]
-    if len(guilty) > len(shown):
-        lines.append(f"  and {len(guilty) - len(shown)} ranks more")
-    lines += [
-        f"  learning rate {report.lr:g}, gradient norm {report.gradient_norm:g}",
-        f"  last good checkpoint: {checkpoint or 'none yet'}",
-        "What helps, as a rule: a lower optimizer.lr, a longer schedule.warmup_iterations, "
-        "train.clip_norm=10; with fp16, train.precision=bf16 or fp32.",
-    ]
-    return "\n".join(lines)
+    def after_step(self, trainer: Trainer, report: StepReport) -> None:
+        """After every step, when the weights have changed. May set `trainer.stop`."""
 
-
-def find_bad_boxes(micro: list[Batch]) -> str:
-    """Names images with a box that is not finite or has no area; empty if there is none."""
-    found = []
-    for batch in micro:
-        for image_id, path, target in zip(batch.image_ids, batch.paths, batch.targets, strict=True):
-            sides = target.boxes[:, 2:] - target.boxes[:, :2]
-            bad = ~(torch.isfinite(target.boxes).all(1) & (sides > 0).all(1))
-            if bool(bad.any()):
-                found.append(f"image {image_id} ({path}): {target.boxes[bad][0].tolist()}")
-    return "; ".join(found)
+    def after_train(self, trainer: Trainer) -> None:
+        """Once, after the last step, or after the one at which `trainer.stop` was set."""

@@ -8,8 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from detkit import outputs
-from detkit.console import shown
+from detkit.utils import outputs
+from detkit.utils.console import shown
 from detkit.visualize.draw import class_color
 
 

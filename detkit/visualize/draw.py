@@ -6,8 +6,8 @@ import colorsys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detkit.console import shown
 from detkit.structures import ClassMap, Detections, Targets
+from detkit.utils.console import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage

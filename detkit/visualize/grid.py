@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detkit import outputs
-from detkit.console import shown
 from detkit.structures import ClassMap, Detections, Targets
+from detkit.utils import outputs
+from detkit.utils.console import shown
 from detkit.visualize.draw import INK, MUTED, PAPER, class_color, draw_detections, find_font
 
 if TYPE_CHECKING:

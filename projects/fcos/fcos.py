@@ -20,9 +20,9 @@ from detkit.assigners.base import Assigner
 from detkit.coders.base import BoxCoder
 from detkit.heads.base import Head
 from detkit.heads.shared_tower import per_anchor
+from detkit.layers.norms import NormName, norm_layer
 from detkit.losses.base import BoxLoss, ClassificationLoss
 from detkit.losses.focal import sigmoid_focal_sum
-from detkit.norms import NormName, norm_layer
 from detkit.registry import ASSIGNERS, BOX_LOSSES, CLASS_LOSSES, CODERS, HEADS
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detkit.layers.norms import NormName, norm_layer
 from detkit.necks.base import Neck
-from detkit.norms import NormName, norm_layer
 from detkit.registry import NECKS
 from detkit.structures import FeatureShape
 

@@ -8,7 +8,7 @@ from torchvision import models
 from detkit.backbones.torchvision import TorchvisionBackbone
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
-from detkit.norms import FrozenBatchNorm2d
+from detkit.layers.norms import FrozenBatchNorm2d
 from detkit.structures import Targets
 
 RETINANET = Path(__file__).parents[2] / "configs/base/retinanet.yaml"

@@ -8,14 +8,15 @@ import numpy as np
 import yaml
 from simulate import Skill, train
 
-from detkit.compare.evidence import CELL, DETECTIONS, MATCHES, START, signed, truth_hash
+from detkit.compare.cell_folder import CELL, DETECTIONS, MATCHES, START
+from detkit.compare.evidence import signed, truth_hash
 from detkit.compare.matches import match, save_matches
 from detkit.compare.plan import make_plan, save_plan
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
 from detkit.evaluate.report import to_json
-from detkit.train.run_folder import ENVIRONMENT, METRICS, RESULT
-from detkit.train.starts import Start, read_starts, with_starts
+from detkit.runs.folder import ENVIRONMENT, METRICS, RESULT
+from detkit.runs.starts import Start, read_starts, with_starts
 
 CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"

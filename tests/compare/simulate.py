@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit.evaluate.coco import GroundTruth, Shard
+from detkit.evaluate.arrays import GroundTruth, Shard
 
 
 @dataclass(frozen=True)

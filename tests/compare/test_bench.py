@@ -20,15 +20,14 @@ from simulate import Skill
 
 from detkit.cli import main
 from detkit.compare.cell import run_cell
+from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START, state
 from detkit.compare.collect import collect_results, trained_classes
-from detkit.compare.evidence import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START
 from detkit.compare.launchers import CONSOLE
 from detkit.compare.plan import make_plan, read_plan, save_plan
 from detkit.compare.report import write_reports
-from detkit.compare.run import state
 from detkit.compare.samples import SAMPLES
 from detkit.config import load_config
-from detkit.train.run_folder import RESULT
+from detkit.runs.folder import RESULT
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from simulate import Skill, make_images, train
 
 from detkit.compare.bootstrap import average_precision, resample
 from detkit.compare.matches import load_matches, match, save_matches
-from detkit.evaluate.coco import CocoEvaluator, GroundTruth, Shard
+from detkit.evaluate.arrays import GroundTruth, Shard
+from detkit.evaluate.coco import CocoEvaluator
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from detkit.compare.errors import CORRECT, IGNORED, KINDS, ap50, cost_of_errors, count_errors, judge
-from detkit.evaluate.coco import CocoEvaluator, GroundTruth
+from detkit.evaluate.arrays import GroundTruth
+from detkit.evaluate.coco import CocoEvaluator
 from detkit.structures import ClassMap, Detections
 
 CLASSES = ClassMap(("a", "b"), (0, 1))

@@ -10,23 +10,12 @@ from made_up import BCE, FOCAL, change, checks, copied, failed, made_up, sign, v
 from simulate import Skill
 
 from detkit.cli import main
+from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, EVIDENCE, MATCHES, START
 from detkit.compare.collect import collect_results
-from detkit.compare.evidence import (
-    CELL,
-    DETECTIONS,
-    DIAGNOSIS,
-    EVIDENCE,
-    FILES,
-    MATCHES,
-    START,
-    check_figures,
-    file_hashes,
-    images_hash,
-    validation_hash,
-)
+from detkit.compare.evidence import FILES, check_figures, file_hashes, images_hash, validation_hash
 from detkit.data.datasets.coco import CocoDataset
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.train.run_folder import CONFIG, ENVIRONMENT, METRICS, RESULT
+from detkit.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 

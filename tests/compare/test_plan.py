@@ -17,7 +17,7 @@ from detkit.compare.plan import (
     variant_name,
 )
 from detkit.compare.run import describe
-from detkit.outputs import LEDGER
+from detkit.utils.outputs import LEDGER
 
 CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"

@@ -11,8 +11,8 @@ from detkit.compare.collect import collect_results
 from detkit.compare.fairness import flags
 from detkit.compare.plan import make_plan
 from detkit.compare.provenance import Record, check_code, check_facts, code_now
-from detkit.train.run_folder import ENVIRONMENT
-from detkit.train.starts import Start, read_starts, with_starts
+from detkit.runs.folder import ENVIRONMENT
+from detkit.runs.starts import Start, read_starts, with_starts
 
 FILE = "detkit/losses/focal.py"
 

@@ -18,7 +18,7 @@ from detkit.compare.report.html import to_html
 from detkit.compare.report.latex import to_latex
 from detkit.compare.report.markdown import to_markdown
 from detkit.compare.report.words import conclusions, finite, points, probability, signed
-from detkit.outputs import LEDGER
+from detkit.utils.outputs import LEDGER
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 

@@ -11,17 +11,17 @@ import torch
 from made_up import BCE, CONFIG, FOCAL, SHORT, change, checks, failed, made_up, sign
 
 from detkit import visualize
+from detkit.checkpoint import load_checkpoint
 from detkit.cli import main
 from detkit.compare import cell
 from detkit.compare.cell import run_cell
+from detkit.compare.cell_folder import CELL
 from detkit.compare.collect import collect_results
-from detkit.compare.evidence import CELL
 from detkit.compare.plan import make_plan, saved
 from detkit.compare.run import run_bench, threads_of
 from detkit.config import load_config
 from detkit.registry import BACKBONES
-from detkit.train.checkpoint import load_checkpoint
-from detkit.train.run_folder import ENVIRONMENT, RESULT
+from detkit.runs.folder import ENVIRONMENT, RESULT
 
 ROOT = Path(__file__).parents[2]
 PART = """

@@ -11,7 +11,7 @@ from detkit.compare.cell import CELL, hold_out
 from detkit.compare.plan import make_plan
 from detkit.compare.tune import RESULT, best, candidates, compared_loss, tuned
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.train.run_folder import write_json
+from detkit.runs.folder import write_json
 
 CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"

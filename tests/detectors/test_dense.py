@@ -10,7 +10,6 @@ from detkit.boxes import pairwise_iou
 from detkit.coders.delta import DeltaCoder
 from detkit.detectors.build import probe
 from detkit.detectors.dense import DenseDetector
-from detkit.detectors.nms import HardNMS
 from detkit.detectors.pixels import PixelOptions, normalize
 from detkit.detectors.postprocess import PostprocessOptions
 from detkit.heads.shared_tower import SharedTowerHead
@@ -18,6 +17,7 @@ from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.l1 import SmoothL1Loss
 from detkit.losses.normalizers import PerImagePositiveCount, PositiveCount
 from detkit.necks.fpn import FPN
+from detkit.nms.hard import HardNMS
 from detkit.structures import FeatureShape, Predictions, Targets
 
 

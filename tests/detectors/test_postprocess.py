@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from detkit.coders.delta import DeltaCoder
-from detkit.detectors.nms import HardNMS
 from detkit.detectors.postprocess import PostprocessOptions, postprocess
 from detkit.losses.focal import SigmoidFocalLoss
+from detkit.nms.hard import HardNMS
 from detkit.structures import Detections, Predictions
 
 

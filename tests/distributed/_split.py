@@ -11,10 +11,10 @@ import torch.distributed as dist
 from detkit.config import load_config
 from detkit.data.loader import build_train_loader
 from detkit.detectors.build import build_detector
+from detkit.distributed.comm import rank_and_world_size
 from detkit.registry import DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
-from detkit.train.hooks import Hook
 from detkit.train.random import seed_everything, set_deterministic
-from detkit.train.trainer import Trainer, rank_and_world_size
+from detkit.train.trainer import Hook, Trainer
 
 
 class Steps(Hook):

@@ -131,7 +131,7 @@ data:
         """Two finished runs have the same weights, optimizer and metrics: bit for bit, or within a tolerance."""
         import torch
 
-        from detkit.train.checkpoint import load_checkpoint
+        from detkit.checkpoint import load_checkpoint
 
         a, b = (load_checkpoint(self.folder / run, prefer="newest") for run in (first, second))
         assert a.step == b.step

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from detkit.norms import SyncBatchNorm2d
+from detkit.layers.norms import SyncBatchNorm2d
 from detkit.structures import Batch, Predictions
 from detkit.train.options import TrainOptions
 from detkit.train.parallel import largest_image, share_buffers, wrap_forward

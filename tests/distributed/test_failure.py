@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from detkit.checkpoint import load_checkpoint, saved_steps
 from detkit.distributed.failure import HUNG
-from detkit.train.checkpoint import load_checkpoint, saved_steps
-from detkit.train.starts import read_starts
+from detkit.runs.starts import read_starts
 
 if TYPE_CHECKING:
     from conftest import Tiny

@@ -29,11 +29,11 @@ from detkit.distributed.failure import (
     PeerFailedError,
     describe,
     root_cause,
-    run_worker,
     write_error_file,
 )
 from detkit.distributed.group import Meeting, connect_seconds
 from detkit.distributed.preflight import compare
+from detkit.distributed.worker import run_worker
 
 
 def places(count: int, **more: Any) -> list[Place]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from detkit.train.checkpoint import saved_steps
+from detkit.checkpoint import saved_steps
 
 if TYPE_CHECKING:
     from conftest import Tiny

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from detkit.checkpoint import step_path
 from detkit.config import load_config
-from detkit.train.checkpoint import step_path
 from detkit.train.options import TrainOptions
 from detkit.train.random import set_deterministic
 from detkit.train.sharded import count, count_calls, gathered, is_sharded, units, whole

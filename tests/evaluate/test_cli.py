@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detkit.checkpoint import Checkpoint, save_checkpoint
 from detkit.cli import main
 from detkit.config import load_config
 from detkit.data.datasets.shapes import ShapesDataset
@@ -21,7 +22,6 @@ from detkit.evaluate.cli import judge_self_test
 from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.run import SelfTest
 from detkit.structures import ClassMap
-from detkit.train.checkpoint import Checkpoint, save_checkpoint
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml")
 SMALL = [

@@ -13,7 +13,8 @@ import torch
 
 from detkit.data.datasets.classes import ClassOptions
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.evaluate.coco import CocoEvaluator, CocoResult, GroundTruth, ground_truth_from
+from detkit.evaluate.arrays import GroundTruth
+from detkit.evaluate.coco import CocoEvaluator, CocoResult, ground_truth_from
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap, Detections
 

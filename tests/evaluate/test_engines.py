@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from detkit.evaluate.coco import GroundTruth, Shard
+from detkit.evaluate.arrays import GroundTruth, Shard
 from detkit.evaluate.engines import run_engine
 from detkit.evaluate.options import EvaluatorOptions
 

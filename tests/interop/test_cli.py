@@ -27,7 +27,7 @@ def state_file(tmp_path_factory: Any, torchvision_models: Any) -> Path:
 def test_a_converted_checkpoint_predicts(state_file: Path, tmp_path: Path, capsys: Any) -> None:
     from PIL import Image
 
-    from detkit.detectors.predictor import Predictor
+    from detkit.predict.predictor import Predictor
 
     output = tmp_path / "new" / "model.pt"
     assert main(["convert", "torchvision", str(state_file), "--classes", "a,b,c", "--output", str(output)]) == 0

@@ -17,9 +17,9 @@ from detkit.config import Config
 from detkit.data.datasets.images import read_image
 from detkit.data.loader import collate_images
 from detkit.data.transforms.base import apply_to_image
-from detkit.detectors.predictor import Predictor
 from detkit.interop.detectron2 import convert_detectron2
 from detkit.interop.files import Converted
+from detkit.predict.predictor import Predictor
 from detkit.registry import TRANSFORMS
 
 IMAGE = "data/bccd/JPEGImages/BloodImage_00001.jpg"

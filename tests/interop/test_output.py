@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from detkit.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from detkit.cli import main
 from detkit.interop import cli
 from detkit.structures import ClassMap
-from detkit.train.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 CLASSES = ClassMap(("a",), (1,))
 
@@ -84,6 +84,6 @@ def test_a_folder_and_what_lies_below_a_file_are_refused(source, tmp_path, capsy
 
 
 def test_it_is_refused_before_anything_is_read_or_fetched(source, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("detkit.files.local_path", lambda path: pytest.fail("read or fetched"))
+    monkeypatch.setattr("detkit.utils.urls.local_path", lambda path: pytest.fail("read or fetched"))
     other = shutil.copy(source, tmp_path / "other.pth")
     assert "detkit did not write it" in refusal(capsys, Path("https://example.org/model.pth"), other)

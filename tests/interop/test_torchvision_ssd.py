@@ -226,7 +226,7 @@ def test_by_name_and_through_the_command_line(tmp_path: Path, capsys: Any) -> No
     from torchvision.models._api import WeightsEnum
 
     from detkit.cli import main
-    from detkit.detectors.predictor import Predictor
+    from detkit.predict.predictor import Predictor
 
     name, output = "ssdlite320_mobilenet_v3_large", tmp_path / "lite.pt"
     model = random_model(name, 91)

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detkit.interop.pickles import load_torch
 from detkit.interop.weights import read_weights
+from detkit.utils.pickles import load_torch
 
 STATE = {
     "backbone.body.conv1.weight": torch.randn(4, 3, 3, 3),

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from detkit.native.library import native
 from detkit.ops import sigmoid_focal_sum
-from detkit.ops.library import native
 from detkit.ops.sigmoid_focal import reference
 
 ROOT = Path(__file__).resolve().parents[2]

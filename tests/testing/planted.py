@@ -16,12 +16,12 @@ from detkit.backbones.base import Backbone
 from detkit.coders.delta import DeltaCoder
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.transforms.geometry import RandomHorizontalFlip
-from detkit.detectors.nms import HardNMS
 from detkit.heads.shared_tower import SharedTowerHead
 from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.l1 import L1Loss
 from detkit.losses.normalizers import PositiveCount
 from detkit.necks.base import Neck
+from detkit.nms.hard import HardNMS
 from detkit.structures import FeatureShape
 from detkit.testing.modules import mapped
 

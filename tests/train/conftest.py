@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from detkit.structures import Batch, Losses, Predictions, Targets
-from detkit.train.hooks import Hook
 from detkit.train.optim import SGD, OptimizerFactory
 from detkit.train.options import TrainOptions
 from detkit.train.schedule import Constant, Schedule
-from detkit.train.trainer import Trainer
+from detkit.train.trainer import Hook, Trainer
 
 
 class TinyDetector(nn.Module):

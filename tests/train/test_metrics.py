@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit.train.metrics import MetricsFile
+from detkit.runs.metrics import MetricsFile
 
 
 def steps(path: Path) -> list[tuple[int, bool]]:

@@ -6,7 +6,7 @@ from torch import nn
 
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
-from detkit.norms import SyncBatchNorm2d
+from detkit.layers.norms import SyncBatchNorm2d
 from detkit.structures import Batch, Targets
 from detkit.train.options import TrainOptions
 from detkit.train.parallel import check_gradients, has_own_statistics, largest_image, pad_to, warn_of_the_split

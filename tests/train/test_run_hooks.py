@@ -11,15 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from detkit.checkpoint import load_checkpoint, read_checkpoint, saved_steps
 from detkit.data.loader import SampleError
 from detkit.evaluate.coco import CocoResult
 from detkit.structures import ClassMap
-from detkit.train.checkpoint import load_checkpoint, read_checkpoint, saved_steps
-from detkit.train.hooks import Hook, StepReport
 from detkit.train.optim import AdamW
 from detkit.train.run_hooks import BeforeEvaluation, Checkpoints, Evaluation, stop_on_signals
 from detkit.train.schedule import Cosine
-from detkit.train.trainer import Trainer
+from detkit.train.trainer import Hook, StepReport, Trainer
 
 MakeTrainer = Callable[..., Trainer]
 CLASSES = ClassMap(("cat",), (1,))

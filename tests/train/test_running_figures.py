@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from detkit.anchors.octave import OctaveAnchors
 from detkit.assigners.max_iou import MaxIoUAssigner
 from detkit.backbones.base import Backbone
+from detkit.checkpoint import read_checkpoint, step_path
 from detkit.coders.delta import DeltaCoder
 from detkit.detectors.dense import DenseDetector
-from detkit.detectors.nms import HardNMS
 from detkit.detectors.pixels import PixelOptions
 from detkit.detectors.postprocess import PostprocessOptions
 from detkit.heads.shared_tower import SharedTowerHead
 from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.wise_iou import WiseIoULoss
 from detkit.necks.fpn import FPN
+from detkit.nms.hard import HardNMS
 from detkit.registry import NORMALIZERS
 from detkit.structures import Batch, ClassMap, FeatureShape, Targets
-from detkit.train.checkpoint import read_checkpoint, step_path
 from detkit.train.optim import SGD
 from detkit.train.options import TrainOptions
 from detkit.train.run_hooks import Checkpoints

@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 import torch
 
+from detkit.checkpoint import load_checkpoint, save_checkpoint, step_path
 from detkit.cli import main
 from detkit.config import load_config
 from detkit.data.datasets.records import Records
-from detkit.train.checkpoint import load_checkpoint, save_checkpoint, step_path
-from detkit.train.run_folder import claimed
+from detkit.runs.folder import claimed
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml")
 TINY = [
@@ -249,7 +249,7 @@ def test_a_folder_in_which_another_run_trains_is_left_alone(
     finished: Path, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("detkit.train.session.claimed", partial(claimed, wait=0.1))
-    script = "import sys, time, pathlib; from detkit.train.run_folder import claimed\nwith claimed(pathlib.Path(sys."
+    script = "import sys, time, pathlib; from detkit.runs.folder import claimed\nwith claimed(pathlib.Path(sys."
     script += "argv[1])): print(flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", script, str(finished)], stdout=subprocess.PIPE)
     assert other.stdout is not None

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from detkit.checkpoint import load_checkpoint, step_path
 from detkit.cli import main
 from detkit.config import load_config
 from detkit.data.datasets.base import DetectionDataset
 from detkit.detectors.dense import DenseDetector
-from detkit.train.checkpoint import load_checkpoint, step_path
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from torch import nn
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
 from detkit.structures import Batch, Losses, Predictions, Targets
-from detkit.train.hooks import Hook, StepReport
+from detkit.train.non_finite import NonFiniteLossError
 from detkit.train.optim import SGD, AdamW
 from detkit.train.run_hooks import TimeLimit
 from detkit.train.schedule import Cosine
-from detkit.train.trainer import MAX_SKIPPED, NonFiniteLossError, Trainer, scale_and_clip
+from detkit.train.trainer import MAX_SKIPPED, Hook, StepReport, Trainer, scale_and_clip
 
 MakeTrainer = Callable[..., Trainer]
 BASE = Path(__file__).parents[2] / "configs" / "base" / "retinanet.yaml"

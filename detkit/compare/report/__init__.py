@@ -9,7 +9,7 @@ from detkit.compare.report.html import to_html
 from detkit.compare.report.latex import to_latex
 from detkit.compare.report.markdown import to_markdown
 from detkit.compare.report.words import finite
-from detkit.train.run_folder import write_json, write_text
+from detkit.runs.folder import write_json, write_text
 
 JSON, HTML, MARKDOWN, LATEX = "results.json", "report.html", "report.md", "table.tex"
 

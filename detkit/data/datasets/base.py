@@ -29,8 +29,9 @@ from detkit.data.datasets.classes import (
 from detkit.data.datasets.files import check_files
 from detkit.data.datasets.images import ImageOptions, read_image, read_size
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, Problems
-from detkit.data.datasets.records import Records, RecordsBuilder, Truth, compared, counted, some
+from detkit.data.datasets.records import Records, RecordsBuilder, Truth, compared
 from detkit.structures import ClassMap
+from detkit.utils.console import counted, some
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detkit.data.datasets.problems import IGNORED, RENAMED, UNSELECTED, Problems
-from detkit.data.datasets.records import ANY_CLASS, Records, Truth, some
+from detkit.data.datasets.records import ANY_CLASS, Records, Truth
 from detkit.structures import ClassMap
+from detkit.utils.console import some
 
 LEFT_OUT, AS_IGNORED = -1, -2
 """What a table of new labels holds for a class that is no class any more."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from detkit.data.datasets.problems import BAD_AREA, BAD_IDS, FROM_MASK, RENUMBERED, UNUSED_CATEGORIES, Problems
-from detkit.data.datasets.records import some
 from detkit.data.datasets.text import known_json, parse_json
+from detkit.utils.console import some
 
 Entry = dict[str, Any]
 

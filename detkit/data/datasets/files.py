@@ -7,9 +7,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from detkit.console import shown
 from detkit.data.datasets.images import image_suffixes
-from detkit.data.datasets.records import counted
+from detkit.utils.console import counted, shown
 
 SEARCHED = 200_000
 """Files of a folder that are looked at for one with a similar name."""

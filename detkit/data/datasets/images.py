@@ -277,7 +277,7 @@ def list_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
 
 def describe_left_out(folder: str | Path, left_out: list[Path]) -> str | None:
     """A sentence on what `list_images` left out; None if it is nothing."""
-    from detkit.data.datasets.records import counted, some
+    from detkit.utils.console import counted, some
 
     if not left_out:
         return None

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit import console
 from detkit.data.datasets.checks import (
     FRACTION,
     LARGEST,
@@ -23,7 +22,7 @@ from detkit.data.datasets.checks import (
     mend,
 )
 from detkit.data.datasets.images import size_if_readable
-from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, MENDED, NAMED, REPEATED, Problems
+from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, MENDED, REPEATED, Problems
 
 BadBoxes = Literal["drop", "clip", "error"]
 ANY_CLASS = -1
@@ -264,13 +263,3 @@ def compared(records: Records) -> tuple[int, int]:
         return 0, 0
     moved = (np.abs(truth.boxes[truth.trained] - own.boxes) > ROUNDING).any(axis=1) & ~own.is_ignore
     return int((~truth.trained & ~truth.is_ignore).sum()), int(moved.sum())
-
-
-def some(items: Sequence[Any]) -> str:
-    """The first few of a list, and how many more there are."""
-    return console.some(items, NAMED)
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """`1 image`, `2 images`; many: a plural that is not formed by an s."""
-    return f"{number} {one if number == 1 else many or one + 's'}"

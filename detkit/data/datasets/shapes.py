@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from detkit.arguments import within
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.records import RecordsBuilder
 from detkit.data.datasets.scene import SHAPES, Scene, draw_scene
 from detkit.registry import DATASETS
+from detkit.registry.arguments import within
 from detkit.structures import ClassMap
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from detkit.data.datasets.base import DetectionDataset, named_classes
 from detkit.data.datasets.files import Folders, check_files, unlisted, ways_to_one_file
 from detkit.data.datasets.images import images_by_stem
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, UNLISTED, Problems
-from detkit.data.datasets.records import BadBoxes, RecordsBuilder, counted, some
+from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.data.datasets.voc_file import annotation_files, near_stem, read_split, read_xml
-from detkit.files import PathStr
 from detkit.registry import DATASETS
+from detkit.utils.console import counted, some
+from detkit.utils.urls import PathStr
 
 
 @DATASETS.register()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from detkit.data.datasets.records import counted, some
 from detkit.data.datasets.text import decode, encoding_of, known_format, known_json, known_root
+from detkit.utils.console import counted, some
 
 KNOWN = {"folder", "filename", "path", "source", "size", "segmented", "owner", "object"}
 """Elements by which an annotation without objects is known as one of VOC."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from detkit.arguments import within
 from detkit.data.transforms.base import V2Transform
 from detkit.registry import TRANSFORMS
+from detkit.registry.arguments import within
 
 
 @TRANSFORMS.register()

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detkit.arguments import LARGEST_SIDE, within
 from detkit.data.transforms.base import IGNORE_LABEL, Transform, V2Transform
 from detkit.registry import TRANSFORMS
+from detkit.registry.arguments import LARGEST_SIDE, within
 
 
 def _probability(p: float) -> float:

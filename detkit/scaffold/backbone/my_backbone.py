@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from detkit.backbones.base import Backbone
-from detkit.norms import NormName, norm_layer
+from detkit.layers.norms import NormName, norm_layer
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from detkit.heads.base import Head
 from detkit.heads.shared_tower import per_anchor
-from detkit.norms import NormName, norm_layer
+from detkit.layers.norms import NormName, norm_layer
 from detkit.registry import HEADS
 
 

@@ -1,0 +1,1 @@
+"""What anchors do to a data set, before training."""

@@ -1,0 +1,211 @@
+"""The verb `detkit anchors`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from detkit.utils.outputs import check_output_file, write_marked_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from detkit.analyze.anchor_coverage import Reach, Sample
+    from detkit.anchors.base import AnchorGenerator
+    from detkit.data.datasets.base import DetectionDataset
+    from detkit.data.transforms.base import Transform
+
+IMAGES, MOST_PER_CELL = 2000, 1000
+SIZES = (("small, below 32^2 px on disk", 0, 32**2), ("medium", 32**2, 96**2), ("large, from 96^2 px", 96**2, 1e12))
+"""COCO's, by annotated area."""
+SHAPES = (
+    ("very tall, from 3:1", 3, 1e12), ("tall", 1.5, 3), ("square, 2:3 to 3:2", 1 / 1.5, 1.5), ("wide", 1 / 3, 1 / 1.5),
+    ("very wide, below 1:3", 0, 1 / 3),
+)  # fmt: skip
+"""By height over width, as the network sees it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    check = verbs.add_parser("check", help="share of training objects that have an anchor of the positive IoU")
+    fit = verbs.add_parser("fit", help="anchors by k-means on IoU, as YAML to paste into the config")
+    for verb in (check, fit):
+        verb.add_argument("config", help="config file")
+        verb.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for detkit train")
+        verb.add_argument("--images", type=int, default=IMAGES, metavar="N",
+                          help=f"images to look at (default {IMAGES}; 0: all)")  # fmt: skip
+        verb.add_argument("--iou", type=float, help="IoU that counts as reached; default: the assigner's")
+    check.add_argument("--json", metavar="FILE", help="write the figures here, too")
+    fit.add_argument("--per-cell", type=int, metavar="N", help="anchors a cell; default: as many as now")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what the sub-verb says."""
+    from detkit.analyze.anchor_coverage import measure, with_lost
+
+    if args.images < 0:
+        raise ValueError(f"--images: {args.images} is negative")
+    if args.verb == "check" and args.json is not None:
+        check_output_file("--json", args.json, inputs=[args.config])
+    generator, strides, positive, forces, samples, total, lost = read(args)
+    reach = measure(generator, strides, samples)
+    if args.verb == "check":
+        reach = with_lost(reach, lost.boxes, lost.area)
+    if not len(reach.iou):
+        raise ValueError(f"no objects in {reach.images} training images: nothing to hold anchors against")
+    if args.verb == "fit":
+        for sentence in lost.sentences:
+            print("# " + sentence.replace("\n", "\n# "))
+        return print_fit(args, generator, strides, positive, samples, reach)
+    report = to_json(reach, strides, positive, forces)
+    if args.json is not None:
+        write_marked_json(args.json, {"images": reach.images, "of_images": total, **report})
+    print(format_table(report, reach.images, total))
+    print("".join(f"{sentence}\n" for sentence in lost.sentences), end="")
+    return 0
+
+
+@dataclass(frozen=True)
+class LostObjects:
+    """Objects that never reach the network: boxes (N, 4) and area (N,) on disk, and sentences about them."""
+
+    boxes: Tensor
+    area: Tensor
+    sentences: list[str]
+
+
+def lost_objects(dataset: DetectionDataset, transforms: list[Transform], seed: int, limit: int | None) -> LostObjects:
+    """Those in the images that `read_samples` looks at."""
+    import torch
+
+    from detkit.data.audit import audit
+    from detkit.data.random import permutation
+
+    found = audit(dataset, transforms, seed=seed, indices=permutation(seed, 0, len(dataset)).tolist()[:limit])
+    annotations = [(dataset.records.annotation(index), lost.row) for index, lost in found.never]
+    return LostObjects(
+        torch.tensor([a.boxes[row].tolist() for a, row in annotations]).reshape(-1, 4),
+        torch.tensor([float(a.area[row]) for a, row in annotations]),
+        [s for s in (found.describe(dataset), found.describe_chance()) if s],
+    )
+
+
+def read(
+    args: argparse.Namespace,
+) -> tuple[AnchorGenerator, list[int], float, bool, list[Sample], int, LostObjects]:
+    """Anchors, strides, IoU that counts, whether best anchors are forced, objects, images in the split, and the
+    objects that never reach the network."""
+    from detkit.analyze.anchor_coverage import read_samples
+    from detkit.config import load_config
+    from detkit.data.build import build_transforms, usable_dataset
+    from detkit.registry import ANCHORS, ASSIGNERS, BACKBONES, NECKS
+
+    config = load_config(args.config, args.overrides)
+    assigner = ASSIGNERS.build(config.assigner)
+    positive = assigner.positive_iou if args.iou is None else args.iou
+    if positive is None:
+        raise ValueError(f"{type(assigner).__name__} has no IoU from which an anchor is positive; give one with --iou")
+    if not 0 < positive <= 1:
+        raise ValueError(f"--iou: {positive} is not in (0, 1]")
+    neck = NECKS.build(config.neck, in_shapes=BACKBONES.build(config.backbone).out_shapes)
+    strides = [shape.stride for shape in neck.out_shapes.values()]
+    dataset, transforms = usable_dataset(config, "train"), build_transforms(config, "train")
+    samples = list(
+        read_samples(
+            dataset, transforms, config.options("data.loader"), seed=config.seed, limit=args.images or None,
+            read_images=True,
+        )
+    )  # fmt: skip
+    return (
+        ANCHORS.build(config.anchors, strides=tuple(strides)),
+        strides,
+        positive,
+        assigner.forces_best,
+        samples,
+        len(dataset),
+        lost_objects(dataset, transforms, config.seed, args.images or None),
+    )
+
+
+def to_json(reach: Reach, strides: list[int], positive: float, forces: bool) -> dict[str, Any]:
+    """All figures, group by group; a group without objects has null shares."""
+    from detkit.analyze.anchor_coverage import NO_LEVEL
+
+    sides = reach.boxes[:, 2:] - reach.boxes[:, :2]
+    ratio = sides[:, 1] / sides[:, 0]
+    nowhere = reach.level == NO_LEVEL
+
+    def figures(mask: Tensor) -> dict[str, Any]:
+        iou = reach.iou[mask]
+        count, reached, overlapped = len(iou), int((iou >= positive).sum()), int((iou > 0).sum())
+        return {
+            "objects": count,
+            "reached": reached / count if count else None,
+            "mean_best_iou": float(iou.mean()) if count else None,
+            "forced": overlapped - reached if forces else 0,
+            "lost": count - overlapped if forces else count - reached,
+        }
+
+    return {
+        "positive_iou": positive,
+        "all": figures(reach.iou >= 0),
+        "size": {name: figures((reach.area >= low) & (reach.area < high)) for name, low, high in SIZES},
+        "shape": {name: figures((ratio >= low) & (ratio < high)) for name, low, high in SHAPES},
+        "level": {f"stride {s}": figures(reach.level == i) for i, s in enumerate(strides)}
+        | ({"none, never reach the network": figures(nowhere)} if bool(nowhere.any()) else {}),
+    }
+
+
+def format_table(report: dict[str, Any], images: int, total: int) -> str:
+    """The figures of `to_json` as a table with its legend."""
+    rows = [("all objects", report["all"])]
+    titles = {"size": "by size", "shape": "by height : width", "level": "by level of the best anchor"}
+    for key, title in titles.items():
+        rows.append((title, None))
+        rows += [(f"  {name}", figures) for name, figures in report[key].items()]
+    lines = [
+        f"training objects of {images} of {total} images, as the network sees them",
+        f"{'':32} {'objects':>8} {'reached':>8} {'mean IoU':>9} {'forced':>8} {'lost':>8}",
+    ]
+    for name, f in rows:
+        if f is None:
+            lines.append(name)
+        elif not f["objects"]:
+            lines.append(f"{name:32} {0:8d} {'-':>8} {'-':>9} {'-':>8} {'-':>8}")
+        else:
+            lines.append(
+                f"{name:32} {f['objects']:8d} {100 * f['reached']:6.1f} % {f['mean_best_iou']:9.3f} "
+                f"{f['forced']:8d} {f['lost']:8d}"
+            )
+    lines.append(
+        f"reached: the best anchor has an IoU of at least {report['positive_iou']:g}; forced: below that, but learnt "
+        "by the assigner's rule that an object's best anchor is positive; lost: no anchor learns it, or it "
+        "never reaches the network"
+    )
+    return "\n".join(lines)
+
+
+def print_fit(
+    args: argparse.Namespace,
+    generator: AnchorGenerator,
+    strides: list[int],
+    positive: float,
+    samples: list[Sample],
+    before: Reach,
+) -> int:
+    """Fits, and prints YAML with the reach before and after as comments."""
+    from detkit.analyze.anchor_fit import fit, to_yaml
+
+    per_cell = max(generator.per_cell) if args.per_cell is None else args.per_cell
+    if not 1 <= per_cell <= MOST_PER_CELL:
+        raise ValueError(f"--per-cell: {per_cell} is not between 1 and {MOST_PER_CELL}")
+    sizes, after = fit(samples, strides, per_cell, positive)
+    for name, count, reach in (("before", max(generator.per_cell), before), ("after", per_cell, after)):
+        print(
+            f"# {name + ':':7} {100 * reach.share(positive):.1f} % of {len(reach.iou)} objects in {reach.images} "
+            f"images reached at IoU {positive:g}, mean best IoU {float(reach.iou.mean()):.3f}, {count} anchors a cell"
+        )
+    print(to_yaml(sizes, strides))
+    return 0

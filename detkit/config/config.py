@@ -1,0 +1,315 @@
+"""A run's settings: loaded, overlaid, overridden, checked to the last key, and then frozen.
+
+    config = load_config("configs/quickstart/shapes.yaml", ["backbone.depth=34"])
+    config.backbone.depth, config.origin("backbone.depth"), config.to_yaml()
+
+Every key must be one that a registered part's constructor or an options class takes (schema.py says which
+stands where), so nothing can be misspelt or left unread. Nothing is built and no weight allocated here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detkit import registry
+from detkit.config.paths import MOVED, Located, Locator, explain_missing, read_moved
+from detkit.config.schema import ROOT, Options, Section
+from detkit.config.tree import Tree, first_line, overlay, override, read_tree, show
+from detkit.config.validate import Validator, build_options
+from detkit.utils.outputs import in_place
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a config, one line each; `errors` holds the lines."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = list(errors)
+
+
+class Config:
+    """A complete, checked, read-only config. Sections and parts are reached as attributes."""
+
+    name: str
+    _values: dict[str, Any]
+    _origin: dict[str, str]
+    _paths: dict[str, Located]
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        origin: Mapping[str, str],
+        name: str,
+        paths: Mapping[str, Located] | None = None,
+    ) -> None:
+        from omegaconf import OmegaConf
+
+        view = OmegaConf.create(dict(values))
+        OmegaConf.set_readonly(view, True)
+        vars(self).update(_values=dict(values), _origin=dict(origin), _view=view, name=name, _paths=dict(paths or {}))
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        raise AttributeError(f"{self.name}: a config is read-only; give {key}=... as an override to load_config")
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("_"):
+            raise AttributeError(key)
+        if key not in self._view:
+            raise AttributeError(f"{self.name}: the config has no {key!r}; add it to the file")
+        return self._view[key]
+
+    def __contains__(self, path: str) -> bool:
+        node: Any = self._values
+        for key in path.split("."):
+            if not isinstance(node, Mapping) or key not in node:
+                return False
+            node = node[key]
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(self.hash())
+
+    def require(self, path: str) -> Any:
+        """The node at a dotted path; ValueError that names file and key if it isn't there."""
+        node: Any = self._view
+        for key in path.split("."):
+            if key.isdecimal() and not isinstance(node, Mapping):
+                node = node[int(key)]
+                continue
+            if key not in node:
+                raise ValueError(f"{self.name}: {path}: missing; this command needs it")
+            node = node[key]
+        return node
+
+    def options(self, path: str) -> Any:
+        """The options object (a frozen dataclass) at a dotted path, e.g. `train` or `data.loader`."""
+        from omegaconf import OmegaConf
+
+        node: Any = ROOT
+        for key in path.split("."):
+            node = node.keys[key] if isinstance(node, Section) else None
+        if not isinstance(node, Options):
+            raise ValueError(f"{path} is no options section of a config")
+        values = OmegaConf.to_container(self.require(path), resolve=True)
+        assert isinstance(values, dict)
+        return build_options(node, {str(k): v for k, v in values.items()})
+
+    def build(self, registry_of: registry.Registry, path: str, **derived: Any) -> Any:
+        """The part at a dotted path; a ValueError or OSError of its constructor says where it was asked for."""
+        try:
+            return registry_of.build(self.require(path), **derived)
+        except ValueError as error:
+            raise ValueError(f"{self.place(path)}: {path}: {error}") from error
+        except OSError as error:
+            raise in_place(error, f"{self.place(path)}: {path}") from error
+
+    def check_length(self) -> None:
+        """Raises ValueError if the schedule, where there is one, makes no sense for `train.iterations`.
+
+        Not part of loading: runs from before this was checked still load, resume and evaluate.
+        """
+        if "schedule" not in self or "train" not in self:
+            return
+        try:
+            registry.SCHEDULES.build(self.schedule).check_length(self.options("train").iterations)
+        except ValueError as error:
+            places = {self.place("schedule.warmup_iterations"), self.place("train.iterations")}
+            raise ValueError(f"{' with '.join(sorted(places))}: {error}") from error
+
+    def place(self, path: str) -> str:
+        """What an error about a value names: the file and line, or the override, that it is from."""
+        return _place(path, {key: o for key, o in self._origin.items() if not o.startswith("default")}, self.name)
+
+    def origin(self, path: str) -> str:
+        """Where a value came from: `file:line`, `command line (...)` or `default of Part`."""
+        while path and path not in self._origin:
+            path = path.rpartition(".")[0]
+        return self._origin.get(path, "default")
+
+    def paths(self, below: str = "") -> dict[str, str]:
+        """Dotted keys, at or below one, that hold files or folders -> the absolute paths."""
+        return {k: p.result for k, p in self._paths.items() if not below or f"{k}.".startswith(f"{below}.")}
+
+    def explain_paths(self, below: str) -> list[str]:
+        """A line for each path below a key: where it was written, where that is, and what is near if it is missing."""
+        paths = {key: self._paths[key] for key in self.paths(below)}
+        origins = {key: self.origin(key) for key in paths}
+        return explain_missing(paths, {key: self.name if o == "default" else o for key, o in origins.items()})
+
+    def leaves(self) -> Iterator[tuple[str, Any]]:
+        """Every (dotted path, plain value); an empty list or mapping counts as a value."""
+        yield from _leaves(self._values, "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A deep copy as plain dicts and lists."""
+        copied: dict[str, Any] = json.loads(json.dumps(self._values))
+        return copied
+
+    def to_yaml(self) -> str:
+        """YAML that loads, alone, to this same config."""
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_yaml(OmegaConf.create(self.to_dict()))
+
+    def hash(self) -> str:
+        """Twelve hex digits that are equal exactly for equal settings."""
+        return hashlib.sha256(json.dumps(self._values, sort_keys=True).encode()).hexdigest()[:12]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], overrides: Sequence[str] = (), name: str = "saved config") -> Config:
+        """A config out of `to_dict()`, as a checkpoint holds it; checked like any other."""
+        tree = Tree()
+        overlay(tree, Tree(dict(values), {}, [(str(e), Path.cwd()) for e in values.get("imports", [])]))
+        return _finish(tree, overrides, name)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Sequence[str | Path] = ()) -> Config:
+    """Reads a config file with its bases, applies `key=value` overrides, checks and completes it.
+
+    overlays: files laid over it in turn before the overrides; they may be fragments, as configs/losses/ has.
+
+    Raises FileNotFoundError for a file that isn't there and ConfigError for everything that is wrong,
+    each with the file and line, the key and the nearest match.
+    """
+    tree = read_tree(Path(path))
+    for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
+        overlay(tree, read_tree(Path(above)))
+    return _finish(tree, overrides, show(path))
+
+
+def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
+    if isinstance(overrides, (str, Mapping)):
+        raise ValueError(f"overrides: {overrides!r} is not a list, as in ['seed=1', 'optimizer.lr=1e-3']")
+    for text in overrides:
+        override(tree, text)
+    registry.load_plugins()
+    moved = _place(MOVED, tree.origin, name)
+    locator = Locator(tree, read_moved(tree))
+    if tree.imports:
+        tree.values["imports"] = [
+            import_entry(entry, folder, _place("imports", tree.origin, name), locator)
+            for entry, folder in dict.fromkeys(tree.imports)
+        ]
+    validator = Validator(locator)
+    values = validator.complete(ROOT, _resolved(tree, name), "")
+    origin = {**validator.origin, **tree.origin}
+    if validator.errors:
+        raise ConfigError([f"{_place(p, tree.origin, name)}: {p}: {text}" for p, text in validator.errors])
+    if unused := locator.unused():
+        raise ConfigError([f"{moved}: {MOVED}: no path of the config begins with {old}" for old in unused])
+    return Config(values, origin, name, locator.found)
+
+
+def _place(path: str, origin: Mapping[str, str], name: str) -> str:
+    """The file and line, or the override, that an error at `path` is about.
+
+    A complaint about a part as a whole, or about what nobody set, may come from any override of the part.
+    """
+    while path and path not in origin:
+        path = path.rpartition(".")[0]
+    here = origin.get(path, name)
+    below = {o for key, o in origin.items() if path and key.startswith(f"{path}.") and o.startswith("command line")}
+    return " with ".join([here, *sorted(below - {here})])
+
+
+def _resolved(tree: Tree, name: str) -> Any:
+    """`${other.key}` replaced by what stands there."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(OmegaConf.create(dict(tree.values)), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = re.sub(r"\[(\d+)\]", r".\1", str(error.full_key or ""))
+        text = "`???` waits for a value" if isinstance(error, MissingMandatoryValue) else first_line(error)
+        raise ConfigError([f"{_place(key, tree.origin, name)}: {key}: {text}"]) from None
+
+
+def import_entry(entry: str, folder: Path, place: str, locator: Locator | None = None) -> str:
+    """Imports a module or a bare file (relative to `folder`); gives the entry as a saved config can use it.
+
+    place: what an error names, as in "configs/mine.yaml:3". locator: knows which folders have moved.
+    """
+    try:
+        if not entry.endswith(".py"):
+            importlib.import_module(entry)
+            registry.note_import(entry)
+            return entry
+        file = (folder / entry).resolve()
+        file = Path(locator.move(str(file))) if locator else file
+        if not file.is_file():
+            raise FileNotFoundError(f"no file {show(file)}")
+        _import_file(file)
+        registry.note_import(show(file))
+        return str(file)
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {error}{_raised_at(error)}{_hint(entry, folder, error)}"
+        raise ConfigError([f"{place}: imports: {entry!r}: {text}"]) from error
+
+
+def _raised_at(error: BaseException) -> str:
+    """` (file.py:3)`: where imported code failed; nothing if it never ran. A SyntaxError says so itself."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    ours = (Path(__file__).parents[1], Path(importlib.__file__ or "").parent)
+    frames = [f for f in frames if not any(Path(f.filename).is_relative_to(folder) for folder in ours)]
+    return f" ({show(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+
+
+def _hint(entry: str, folder: Path, error: BaseException) -> str:
+    """The way out where a module is not installed: a bare file that is there, or installing its package."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None or not f"{entry}.".startswith(f"{error.name}."):
+        return ""
+    file = Path(*entry.split(".")).with_suffix(".py")
+    if (folder / file).is_file():
+        return f"; for the file write ./{file.as_posix()}"
+    return "; install its package, or name a file by its path, as in ./my_net.py"
+
+
+def _import_file(file: Path) -> None:
+    """Runs a bare file as a module, once a process; its siblings are not on the import path.
+
+    A file that was imported by an ordinary import is not run again: that would make its classes twice.
+    """
+    if any(_file_of(module) == str(file) for module in list(sys.modules.values())):
+        return
+    module_name = f"detkit_import_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+
+
+def _file_of(module: Any) -> str | None:
+    """A module's absolute file, without waking modules that import themselves on attribute access."""
+    file = getattr(module, "__dict__", {}).get("__file__")
+    return os.path.realpath(file) if isinstance(file, str) else None
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and any(isinstance(item, (Mapping, list)) for item in value):
+        for i, item in enumerate(value):
+            yield from _leaves(item, f"{path}.{i}")
+    else:
+        yield path, value

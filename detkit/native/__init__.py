@@ -1,0 +1,1 @@
+"""Compiling, finding and loading the native library."""

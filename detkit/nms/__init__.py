@@ -1,0 +1,1 @@
+"""Suppression of duplicate detections, by part."""

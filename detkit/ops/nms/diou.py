@@ -1,0 +1,61 @@
+"""Suppression by distance IoU (1911.08287, section 3.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from detkit.native.library import fall_back, native
+from detkit.ops.nms.hard import check_scores, prepared, real
+from detkit.ops.nms.soft import overlaps
+
+
+def diou_nms(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor | None = None) -> Tensor:
+    """Indices of the boxes that stay, by descending score, then index: int64 (K,).
+
+    boxes (N, 4) xyxy, scores (N,), groups (N,) integers. A box goes if a better one of its group that stays has
+    IoU - d^2 / c^2 > threshold (equation 16): d the distance of their centres, c the diagonal of the
+    smallest box around both. So boxes whose centres are far apart are kept more easily than by IoU alone.
+    Computed in float64 on the CPU, wherever the boxes are. NaN scores come first, as in `nms`; a box with a
+    coordinate that is not finite overlaps nothing. Raises ValueError on wrong shapes, dtypes or devices.
+    """
+    boxes, groups = prepared(boxes, groups)
+    check_scores(boxes, scores)
+    device = boxes.device
+    boxes, scores, groups = boxes.cpu(), real(scores).cpu(), None if groups is None else groups.cpu()
+    if native.cpu:
+        keep: Tensor = torch.ops.detkit.diou_nms.default(boxes, scores, groups, float(threshold))
+    else:
+        fall_back("cpu")
+        keep = reference(boxes, scores, groups, threshold)
+    return keep.to(device)
+
+
+def reference(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> Tensor:
+    """The same in plain PyTorch, one box at a time; what the native op is tested against."""
+    order = scores.sort(descending=True, stable=True).indices
+    boxes, groups = boxes[order].double(), None if groups is None else groups[order]
+    keep = torch.ones(len(boxes), dtype=torch.bool)
+    for i in range(len(boxes)):
+        if not keep[i]:
+            continue
+        over = overlaps(boxes[i], boxes[i:]) - distances(boxes[i], boxes[i:]) > threshold
+        if groups is not None:
+            over &= groups[i:] == groups[i]
+        over[0] = False  # a box does not suppress itself
+        keep[i:] &= ~over
+    return order[keep]
+
+
+def distances(box: Tensor, others: Tensor) -> Tensor:
+    """Squared distance of the centres over the squared diagonal of the hull, boxes (..., 4) broadcastable."""
+    way = (box[..., :2] + box[..., 2:] - others[..., :2] - others[..., 2:]) / 2
+    hull = torch.maximum(box[..., 2:], others[..., 2:]) - torch.minimum(box[..., :2], others[..., :2])
+    return way.square().sum(dim=-1) / hull.square().sum(dim=-1)
+
+
+if native.cpu:
+
+    @torch.library.register_fake("detkit::diou_nms")  # type: ignore[untyped-decorator]
+    def _(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float) -> Tensor:
+        return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.long)

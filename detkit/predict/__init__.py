@@ -1,0 +1,1 @@
+"""Detections in images and files."""

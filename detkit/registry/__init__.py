@@ -1,0 +1,54 @@
+"""Registries: a name in a config file -> the class that it builds. What plugins import stands here.
+
+    from detkit.registry import BACKBONES
+
+    @BACKBONES.register()
+    class MyNet(Backbone):
+        def __init__(self, *, width: int = 64) -> None: ...
+
+The constructor is the schema: keyword-only, annotated. Registering is all a plugin does; its module gets
+imported through `imports:` in the config or the entry-point group `detkit.plugins`.
+"""
+
+from detkit.registry.parts import (
+    ANCHORS,
+    ASSIGNERS,
+    BACKBONES,
+    BOX_LOSSES,
+    CLASS_LOSSES,
+    CODERS,
+    DATASETS,
+    HEADS,
+    NECKS,
+    NMS,
+    NORMALIZERS,
+    OPTIMIZERS,
+    REGISTRIES,
+    SCHEDULES,
+    TRANSFORMS,
+)
+from detkit.registry.registry import LOADING, PLUGIN_GROUP, Registry, imported, load_plugins, note_import
+
+__all__ = [
+    "ANCHORS",
+    "ASSIGNERS",
+    "BACKBONES",
+    "BOX_LOSSES",
+    "CLASS_LOSSES",
+    "CODERS",
+    "DATASETS",
+    "HEADS",
+    "LOADING",
+    "NECKS",
+    "NMS",
+    "NORMALIZERS",
+    "OPTIMIZERS",
+    "PLUGIN_GROUP",
+    "REGISTRIES",
+    "SCHEDULES",
+    "TRANSFORMS",
+    "Registry",
+    "imported",
+    "load_plugins",
+    "note_import",
+]

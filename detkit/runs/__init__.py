@@ -1,0 +1,1 @@
+"""Run folders: names, lock, metrics, log, environment."""

@@ -1,0 +1,258 @@
+"""What a run leaves on disk besides its checkpoints, and on which machine it ran."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from detkit.checkpoint import BEST, CHECKPOINTS, HALF_WRITTEN, STEP_NAME, TRAILER
+from detkit.utils import outputs
+from detkit.utils.console import shown
+from detkit.utils.outputs import Ledger, check_can_write, foreign_files, in_words
+
+log = logging.getLogger("detkit")
+
+CONFIG, ENVIRONMENT, METRICS, LOG, RESULT = (
+    "config.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "log.txt",
+    "result.json",
+)
+CURVES, PREDICTIONS, TENSORBOARD = "curves.png", "predictions.png", "tensorboard"
+LOCK = ".lock"
+LOCK_SECONDS = 20.0
+"""What the processes of a run that was killed have to end before the next one refuses to go on."""
+EVIDENCE = (METRICS, RESULT, CHECKPOINTS)
+WRITTEN_ONCE = (CONFIG, ENVIRONMENT, RESULT, CURVES, PREDICTIONS)
+GROWING = (METRICS, LOG)
+PER_RANK = ("log_rank*.txt", "profile_rank*.json")
+EVENTS_NAME = re.compile(r"events\.out\.tfevents\..+")
+"""Names that detkit and TensorBoard give: a copy that somebody calls step_00000100_good.pt is none of them."""
+LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+METRICS_LINE = re.compile(rb'\{"step": \d+, ')
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool = False) -> Iterator[None]:
+    """Meanwhile the folder is this process's; a ValueError says whose it still is after `wait` seconds.
+
+    The system gives it free when the process ends, however it ends. Where the file system has no locks nothing is
+    refused; nor is a restart, as the lock of a machine that was lost stays with a file server for some time.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with in_words("--output", folder):
+        check_can_write("--output", folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    # lockf, not flock: a loader process that outlives its parent must not keep the lock.
+    with in_words("--output", folder / LOCK):
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        deadline, told = time.monotonic() + wait, False
+        while True:
+            try:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN) or restarted:
+                    break
+                owner = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+                if time.monotonic() > deadline:
+                    raise ValueError(
+                        f"{folder} is in use: {owner} trains in it; end that run first, or choose another folder by "
+                        "--output"
+                    ) from None
+                if not told:
+                    log.warning("%s is in use by %s; waiting %.0f s for its end", folder, owner, wait)
+                    told = True
+                time.sleep(0.2)
+            else:
+                with contextlib.suppress(OSError):  # a full disk speaks where it matters
+                    os.ftruncate(handle, 0)
+                    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+                break
+        yield
+    finally:
+        os.close(handle)
+
+
+def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Makes the run folder. A run that is already in it is resumed or overwritten only by request.
+
+    Deletes only what an earlier run of detkit wrote. Raises ForeignFileError with the files that stand in the way.
+    """
+    ours = check_folder(folder, resume=resume, overwrite=overwrite)
+    with in_words("--output", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if resume:
+            Ledger(folder).adopt(path.name for path in ours if path.name in WRITTEN_ONCE)
+            note_growing(folder, [path for path in ours if path.parent.name == TENSORBOARD])
+        else:
+            remove(folder, ours)
+        note_growing(folder, [folder / LOG])  # which says that a run has begun here
+
+
+def note_growing(folder: Path, paths: Iterable[Path]) -> None:
+    """Records files of the run whose content is not known yet."""
+    ledger = Ledger(folder)
+    for path in paths:
+        if path.relative_to(folder) not in ledger:
+            ledger.note(path.relative_to(folder), "")
+
+
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
+    """The files of an earlier run in the folder; an error where a run can't be written. Changes nothing."""
+    with in_words("--output", folder):
+        check_can_write("--output", folder)
+        if not (resume or overwrite):
+            refuse_occupied(folder)
+        ours, foreign = run_files(folder)
+    if resume:
+        foreign = [path for path in foreign if path.name != CONFIG]  # edited to be resumed: it stays as it is
+    if foreign:
+        raise foreign_files("--output", foreign)
+    return ours
+
+
+def remove(folder: Path, files: Sequence[Path]) -> None:
+    """Deletes files of a run, and its folders where nothing else is in them."""
+    for path in files:
+        path.unlink(missing_ok=True)
+    Ledger(folder).forget([path.relative_to(folder) for path in files])
+    for name in (TENSORBOARD, CHECKPOINTS):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            (folder / name).rmdir()
+
+
+def run_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """What stands under the names of a run's files: written by detkit, and not.
+
+    What is written once is known by the folder's ledger, and in a folder from before there was one by its content.
+    What grows is known by its first line, checkpoints and event files by their names, but only in the folder of a run:
+    other programs log in the same form and give the same names.
+    """
+    ledger = Ledger(folder)
+    old = CONFIG not in ledger and looks_like_a_run(folder)
+    of_run = old or CONFIG in ledger or LOG in ledger
+    ours: list[Path] = []
+    foreign: list[Path] = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name in (TENSORBOARD, CHECKPOINTS):
+            if path.is_dir():
+                inside = sorted(path.iterdir())
+                own_files = [p for p in inside if is_own_name(p, of_run=of_run)]
+                if path.name == TENSORBOARD and LOG in ledger:  # from then on they are noted
+                    own_files = [p for p in own_files if p.relative_to(folder) in ledger]
+                ours += own_files
+                foreign += [p for p in inside if is_checkpoint_name(p) and p not in own_files]
+            else:
+                foreign.append(path)
+        elif path.name in WRITTEN_ONCE or path.name in GROWING or any(path.match(p) for p in PER_RANK):
+            own = path.is_file() and (
+                ledger.owns(path.name) or (of_run and grew_here(path)) or (old and written_here(path))
+            )
+            (ours if own else foreign).append(path)
+    return ours, foreign
+
+
+def is_own_name(path: Path, *, of_run: bool) -> bool:
+    """Whether a file among the checkpoints or events is detkit's: a checkpoint by its last line, and in the folder of a
+    run by the name that detkit or TensorBoard gives."""
+    if path.is_dir():
+        return False
+    if is_checkpoint_name(path) and TRAILER.search(tail(path)) is not None:
+        return True
+    names = (STEP_NAME, HALF_WRITTEN) if path.parent.name == CHECKPOINTS else (EVENTS_NAME,)
+    return of_run and any(name.fullmatch(path.name) for name in names)
+
+
+def is_checkpoint_name(path: Path) -> bool:
+    """Whether a run would write a checkpoint under this name."""
+    return path.parent.name == CHECKPOINTS and (path.name == BEST or STEP_NAME.fullmatch(path.name) is not None)
+
+
+def tail(path: Path, length: int = 200) -> bytes:
+    """The last bytes of a file."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - length))
+        return file.read()
+
+
+def grew_here(path: Path) -> bool:
+    """Whether the first line of a log, of metrics or of a profile is one that detkit writes, or there is none."""
+    with path.open("rb") as file:
+        first = file.readline(4096)
+    if path.suffix == ".txt":
+        return not first or LOG_LINE.match(first) is not None
+    if path.name == METRICS:
+        return not first or METRICS_LINE.match(first) is not None
+    return path.match("profile_rank*.json") and b"schemaVersion" in path.read_bytes()[:4096]
+
+
+def looks_like_a_run(folder: Path) -> bool:
+    """Whether an environment or a result in the folder names the detkit that wrote it."""
+    for name in (ENVIRONMENT, RESULT):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            if "detkit" in json.loads((folder / name).read_text(encoding="utf-8"))["versions"]:
+                return True
+    return False
+
+
+def written_here(path: Path) -> bool:
+    """Whether a file of a run from before there were ledgers is as detkit writes it."""
+    if path.suffix == ".png":
+        return True
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.name != CONFIG:
+            return "detkit" in json.loads(text)["versions"]
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_yaml(OmegaConf.create(text)) == text  # a person's has comments, or an order of its own
+    except Exception:
+        return False
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Raises ValueError if a run is in the folder, with what can be done about it."""
+    occupied = [name for name in EVIDENCE if (folder / name).exists()]
+    ours, foreign = run_files(folder)
+    if occupied and not foreign:
+        any_saved = any(STEP_NAME.fullmatch(path.name) for path in ours)
+        on = "resume it by --resume, " if any_saved else "it has no checkpoint to resume from; "
+        raise ValueError(
+            f"{shown(folder)} holds a run already ({', '.join(occupied)}): {on}"
+            f"replace it by --overwrite, or choose another folder by --output"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, in place all at once, and into the folder's ledger: a run that is killed or finds the disk full leaves
+    what was there."""
+    outputs.write_text(path, text, ledger=Ledger(path.parent))
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Readable JSON, in place all at once."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_own(path: Path, text: str) -> bool:
+    """Writes a text unless a person changed what detkit wrote there; says whether it did."""
+    ours, _ = run_files(path.parent)
+    if os.path.lexists(path) and path not in ours:
+        return False
+    write_text(path, text)
+    return True

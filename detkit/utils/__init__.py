@@ -1,0 +1,1 @@
+"""Console text, output files, local paths and URLs, safe unpickling."""

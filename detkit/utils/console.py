@@ -1,0 +1,152 @@
+"""Text for people: no console, locale or name may end a run, and no name may command the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+CONTROLS = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160)) if c not in (9, 10)}
+"""Control characters, tab and line feed left out -> how they are shown."""
+SEPARATORS = {9: "\\t", 10: "\\n", **{c: f"\\u{c:04x}" for c in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))}}
+"""What breaks a line or turns its direction."""
+
+
+def shown(name: object) -> str:
+    """A name in one line: control characters, line breaks and bytes that are not UTF-8 as escapes."""
+    return with_escapes(str(name).translate(CONTROLS | SEPARATORS))
+
+
+def some(items: Sequence[Any], most: int = 20) -> str:
+    """The first few of a list, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more
+
+
+def with_escapes(text: str, encoding: str = "utf-8") -> str:
+    r"""The text, what the encoding lacks as an escape: \xdf for a byte of a file's name that is not UTF-8."""
+    try:
+        return text.encode(encoding, "strict").decode(encoding)
+    except UnicodeError:
+        bytes_shown = "".join(f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in text)
+        return bytes_shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+class Guard(io.TextIOBase):
+    """A stream in front of another that takes every text, and goes silent when the other one fails.
+
+    What the stream's encoding lacks, and control characters, become escapes. lost: the error after which nothing is
+    written any more: the reader of a pipe has gone, the disk behind it is full, it is closed. raw: control
+    characters pass, as a progress bar needs them.
+    """
+
+    def __init__(self, inner: Any, *, raw: bool = False) -> None:
+        self.inner, self.raw = inner, raw
+        self.lost: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __eq__(self, other: object) -> bool:
+        """Guards of one stream are equal: tqdm then knows that a log line and its bar share a terminal."""
+        return isinstance(other, Guard) and other.inner is self.inner
+
+    def __hash__(self) -> int:
+        return id(self.inner)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The other stream's."""
+        return getattr(self.inner, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Never raises."""
+        plain = text if self.raw else text.replace("\r\n", "\n").translate(CONTROLS)
+        self._try(lambda: self.inner.write(with_escapes(plain, self.encoding)))
+        return len(text)
+
+    def flush(self) -> None:
+        """Never raises."""
+        self._try(lambda: self.inner.flush())
+
+    def isatty(self) -> bool:
+        """Whether a person looks at it."""
+        with contextlib.suppress(Exception):
+            return self.lost is None and bool(self.inner.isatty())
+        return False
+
+    def fileno(self) -> int:
+        """The other stream's."""
+        return int(self.inner.fileno())
+
+    def close(self) -> None:
+        """Leaves the other stream open."""
+
+    def _try(self, work: Any) -> None:
+        if self.lost is not None or self.inner is None:
+            return
+        try:
+            work()
+        except (OSError, ValueError, AttributeError, LookupError) as error:
+            self.lost = error
+            self._discard()
+
+    def _discard(self) -> None:
+        """Sends what Python still holds back into the void, or its last flush would be an error of its own."""
+        with contextlib.suppress(Exception):
+            null = os.open(os.devnull, os.O_WRONLY)
+            try:
+                os.dup2(null, self.inner.fileno())
+            finally:
+                os.close(null)
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[tuple[Guard, Guard]]:
+    """In it, `sys.stdout` and `sys.stderr` are guards of what they were."""
+    open_standard_files()
+    before = sys.stdout, sys.stderr
+    guards = guard_of(before[0]), guard_of(before[1])
+    sys.stdout, sys.stderr = guards
+    try:
+        yield guards
+    finally:
+        for guard in guards:
+            guard.flush()
+        sys.stdout, sys.stderr = before
+
+
+def guard_of(stream: Any) -> Guard:
+    """A stream behind a guard; itself if it is one."""
+    return stream if isinstance(stream, Guard) else Guard(stream)
+
+
+def bar_stream() -> Guard:
+    """Where a progress bar is drawn: stderr, control characters and all."""
+    stream = sys.stderr
+    return Guard(stream.inner if isinstance(stream, Guard) else stream, raw=True)
+
+
+def open_standard_files() -> None:
+    """Puts the null device where a standard stream is closed: else the next file that is opened gets its number,
+    and with it what a library prints."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """A line on stdout or stderr, whatever they are."""
+    stream = guard_of(sys.stderr if error else sys.stdout)
+    stream.write(text + "\n")
+    stream.flush()
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 image`, `2 images`; many: a plural that is not formed by an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

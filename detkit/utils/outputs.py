@@ -1,0 +1,374 @@
+"""Files that detkit writes: in place all at once, and never over one that it did not write.
+
+A folder that detkit writes into holds `.detkit.json`, a ledger of what it wrote there with the SHA-256 of each
+file. A file that is not in it, or was changed since, is its owner's: it is neither replaced nor deleted. A JSON file
+that a user names carries the same mark inside (`written_by`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from detkit.utils.console import shown, some, with_escapes
+
+LEDGER, NOTES = ".detkit.json", ".detkit.notes"
+MARK = "written_by"
+LONGEST_NAME = 255
+"""Bytes of a file's name on the usual file systems."""
+
+
+class ForeignFileError(ValueError):
+    """Something stands where detkit would write, and detkit did not write it."""
+
+
+class Ledger:
+    """What detkit wrote into a folder: names, relative to it, and the SHA-256 of each file's content.
+
+    The last two contents of a name are known, as a process may be killed between the note and the file. every: seconds
+    between two writings of the whole list, for many files; until then, notes are lines of a file of their own.
+    """
+
+    def __init__(self, folder: str | Path, *, every: float = 0.0) -> None:
+        self.folder = Path(folder)
+        self._every, self._saved_at = every, -math.inf
+        self.path = self.folder / LEDGER
+        self.files: dict[str, list[str]] = {}
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            self.files = {str(k): [str(v) for v in hashes] for k, hashes in content["files"].items()}
+        with contextlib.suppress(OSError, ValueError, TypeError):  # the last line may be cut off
+            for line in (self.folder / NOTES).read_text(encoding="utf-8").splitlines():
+                name, content_hash = json.loads(line)
+                self._add(str(name), str(content_hash))
+
+    def __contains__(self, path: str | Path) -> bool:
+        return self._name(path) in self.files
+
+    def owns(self, path: str | Path) -> bool:
+        """Whether the file is as detkit wrote it."""
+        noted = self.files.get(self._name(path))
+        try:
+            return noted is not None and digest(self.folder / path) in noted
+        except OSError:
+            return False
+
+    def note(self, path: str | Path, content_hash: str) -> None:
+        """Records what is about to be written."""
+        name = self._name(path)
+        self._add(name, content_hash)
+        if time.monotonic() - self._saved_at >= self._every:
+            self.flush()
+            return
+        with (self.folder / NOTES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps([name, content_hash]) + "\n")
+
+    def _add(self, name: str, content_hash: str) -> None:
+        self.files[name] = [*self.files.get(name, [])[-1:], content_hash]
+
+    def adopt(self, paths: Iterable[str | Path]) -> None:
+        """Records files that are known to be detkit's from before there was a ledger."""
+        for path in paths:
+            if (self.folder / path).is_file() and not self.owns(path):
+                self.note(path, digest(self.folder / path))
+
+    def forget(self, paths: Iterable[str | Path]) -> None:
+        """Drops files that are gone."""
+        for path in paths:
+            self.files.pop(self._name(path), None)
+        if self.path.is_file():
+            self.flush()
+
+    def _name(self, path: str | Path) -> str:
+        return Path(os.path.relpath(self.folder / path, self.folder)).as_posix()
+
+    def flush(self) -> None:
+        """Writes all notes down."""
+        from detkit import __version__
+
+        self._saved_at = time.monotonic()
+
+        content = {"detkit": __version__, "files": dict(sorted(self.files.items()))}
+        with replacing(self.path) as file:
+            file.write((json.dumps(content, indent=1) + "\n").encode())
+        (self.folder / NOTES).unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file for writing that takes the place of `path` at the end, all at once; after an error, all is as before."""
+    path = Path(path)
+    temporary, file = _new_file(path.parent)
+    try:
+        with file:
+            yield file
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _new_file(folder: Path) -> tuple[Path, IO[bytes]]:
+    """A file that was not there, under a short name."""
+    for number in range(10_000):
+        path = folder / f".detkit-{os.getpid()}-{number}.tmp"
+        with contextlib.suppress(FileExistsError):
+            return path, path.open("xb")
+    raise FileExistsError(f"{folder} is full of .detkit-*.tmp files: delete them")
+
+
+def write_bytes(path: str | Path, content: bytes, *, ledger: Ledger | None = None) -> None:
+    """In place all at once, and into the ledger of its folder."""
+    if ledger is not None:
+        ledger.note(Path(path).relative_to(ledger.folder), hashlib.sha256(content).hexdigest())
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_text(path: str | Path, text: str, *, ledger: Ledger | None = None) -> None:
+    """UTF-8, in place all at once. What UTF-8 lacks (half a surrogate pair) becomes an escape."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), ledger=ledger)
+
+
+def refuse_foreign(option: str, folder: str | Path, paths: Iterable[str | Path]) -> None:
+    """Raises ForeignFileError with the files among `paths`, in the folder, that are there and not detkit's."""
+    ledgers: dict[Path, Ledger] = {}
+    foreign = []
+    for path in (Path(folder) / name for name in paths):
+        ledger = ledgers.setdefault(path.parent, Ledger(path.parent))
+        if os.path.lexists(path) and not ledger.owns(path.name):
+            foreign.append(path)
+    if foreign:
+        raise foreign_files(option, foreign)
+
+
+def foreign_files(option: str, paths: Iterable[Path]) -> ForeignFileError:
+    """The error that names files which detkit would have to replace."""
+    names = some([shown(path) for path in paths], 10)
+    return ForeignFileError(
+        f"{option}: detkit did not write {names} (or it was changed since), and would have to "
+        "replace it: choose another place, or move it away"
+    )
+
+
+def write_marked_json(path: str | Path, content: dict[str, Any]) -> None:
+    """JSON for a file that a user names, with the mark by which detkit knows it again."""
+    from detkit import __version__
+
+    plain = json.loads(json.dumps(content))
+    marked = {**plain, MARK: {"detkit": __version__, "sha256": _content_hash(plain)}}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(marked, indent=1) + "\n")
+
+
+def is_marked(path: Path) -> bool:
+    """Whether the file is JSON that `write_marked_json` wrote and nobody changed."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        mark = content.pop(MARK)
+        return bool(mark["sha256"] == _content_hash(content))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _content_hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def check_output_file(
+    option: str, path: str | Path, *, inputs: Iterable[str | Path] = (), ours: Callable[[Path], bool] = is_marked
+) -> Path:
+    """The path, if a file can be written there; ValueError otherwise, before anything is computed.
+
+    option: what the message begins with, as in `--json`. inputs: files that are read. ours: tells a file that detkit
+    wrote, which may be replaced.
+    """
+    path = Path(path)
+    if not str(path).strip() or path.name in ("", ".", ".."):
+        raise ValueError(f"{option}: {str(path)!r} names no file")
+    with in_words(option, path):
+        found = path.lstat() if os.path.lexists(path) else None
+        if path.is_dir():
+            raise ForeignFileError(f"{option}: {shown(path)} is a folder: name a file")
+        if found is not None:
+            refuse_inputs(option, [path], inputs)
+            if not path.is_file() or not ours(path):
+                raise ForeignFileError(
+                    f"{option}: {shown(path)} is there already, and detkit did not write it (or it was changed since): "
+                    "choose another name, or move it away"
+                )
+        check_can_write(option, path.parent)
+    return path
+
+
+def refuse_inputs(option: str, outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    """Raises ForeignFileError for an output that is one of the inputs, by whatever name or link."""
+    read = {_identity(Path(path)): path for path in inputs}
+    read.pop(None, None)
+    for path in outputs:
+        if (identity := _identity(path)) is not None and identity in read:
+            raise ForeignFileError(
+                f"{option}: {shown(path)} would replace {shown(read[identity])}, which is read: choose another place"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_can_write(option: str, folder: str | Path) -> None:
+    """Raises ValueError or OSError unless files can be made in the folder, which need not be there yet."""
+    folder = Path(folder)
+    with in_words(option, folder):
+        there = folder
+        while not os.path.lexists(there) and there != there.parent:
+            there = there.parent
+        if not there.is_dir():
+            what = "is a link to nothing" if there.is_symlink() else "is a file, not a folder"
+            raise ForeignFileError(f"{option}: {shown(there)} {what}: choose another place")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+
+@contextlib.contextmanager
+def in_words(option: str, path: str | Path) -> Iterator[None]:
+    """An OSError inside becomes one of the same kind that names option and path, and the way out."""
+    try:
+        yield
+    except OSError as error:
+        if getattr(error, "told", False):
+            raise
+        raise told(error, option, path) from error
+
+
+WAYS_OUT = {
+    errno.EACCES: "choose another place, or change who may write there",
+    errno.EPERM: "choose another place, or change who may write there",
+    errno.EROFS: "choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "a part of this path is a file: choose another place",
+    errno.EISDIR: "it is a folder: name a file",
+    errno.ELOOP: "links lead round in a circle",
+    errno.ENOSPC: "make room there, or choose another place",
+    errno.EDQUOT: "the quota is used up: make room, or choose another place",
+    errno.EFBIG: "files there can't be that large: see `ulimit -f`, or choose another place",
+    errno.EMFILE: "too many files are open: raise `ulimit -n`, or take fewer data.loader.num_workers",
+    errno.ENOENT: "check the spelling and the folder that it is relative to",
+}
+
+
+def told(error: OSError, option: str = "", path: str | Path | None = None) -> OSError:
+    """The error in words: option, path, reason and the way out. Its type and number stay."""
+    if error.errno is None:
+        return error
+    name = error.filename if error.filename is not None else path
+    parts = [option, shown(os.fsdecode(name)) if isinstance(name, (str, bytes, Path)) else "", os.strerror(error.errno)]
+    text = ": ".join(part for part in parts if part)
+    if error.errno in WAYS_OUT:
+        text += f"; {WAYS_OUT[error.errno]}"
+    again = type(error)(text)
+    again.errno, again.told = error.errno, True  # type: ignore[attr-defined]
+    return again
+
+
+def in_place(error: OSError, place: str) -> OSError:
+    """The error, with what it is about in front; its type and number stay."""
+    words = error if getattr(error, "told", False) else told(error)
+    again = type(error)(f"{place}: {words}")
+    again.errno, again.told = error.errno, True  # type: ignore[attr-defined]
+    return again
+
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK_CODE, WRONG_INPUT_CODE = 5, 2
+"""Exit codes."""
+
+
+def lack_of_space(error: BaseException | None) -> OSError | None:
+    """The error that says that a disk, a quota or a file is full, be it `error` or what caused it."""
+    seen: set[int] = set()  # an error may be its own cause: `raise error from error` is Python that somebody writes
+    while error is not None and id(error) not in seen:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+ALLOCATION = re.compile(
+    r"can't allocate memory|out of memory|bad_alloc|Cannot allocate memory|array is too big|Unable to allocate|"
+    r"MemoryError|Maximum allowed dimension exceeded|Storage size calculation overflowed|"
+    r"Overflow when unpacking|numel: integer multiplication overflow",
+    re.IGNORECASE,
+)
+"""How Python, numpy, torch and CUDA say that there is no room for something."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, by whomever."""
+    told_so = isinstance(error, (RuntimeError, ValueError, TypeError)) and ALLOCATION.search(str(error)) is not None
+    return isinstance(error, MemoryError) or told_so
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """What a user's error says, line by line; an error of the system in words."""
+    if errors := getattr(error, "errors", None):
+        return [str(line) for line in errors]
+    if is_out_of_memory(error) and not isinstance(error, ValueError):
+        first = str(error).strip().partition("\n")[0]
+        return [f"not enough memory: take fewer or smaller images at a time ({first or type(error).__name__})"]
+    if isinstance(error, OSError) and not getattr(error, "told", False):
+        return [str(told(error))]
+    return [str(error)]
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Of a user's error: its own, 5 for a full disk, else 2."""
+    code = getattr(error, "exit_code", None)
+    if code is not None:
+        return int(code)
+    full = isinstance(error, OSError) and lack_of_space(error) is not None
+    return FULL_DISK_CODE if full else WRONG_INPUT_CODE
+
+
+def short_name(stem: str, ending: str) -> str:
+    """`stem + ending`, the stem cut off where a file's name would be too long."""
+    room = LONGEST_NAME - len(os.fsencode(ending))
+    raw = os.fsencode(stem)
+    if len(raw) > room:
+        stem = raw[:room].decode("utf-8", "ignore")
+    return stem + ending
+
+
+def json_name(name: str | Path) -> dict[str, str]:
+    """`file_name` of an entry in a JSON file. A name that is not UTF-8 is shown with escapes, and `file_name_hex`
+    holds its bytes."""
+    text = str(name)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return {"file_name": with_escapes(text), "file_name_hex": os.fsencode(text).hex()}
+    return {"file_name": text}

@@ -1,0 +1,367 @@
+"""Every way in which a config can be wrong, and that each is named with its file, line, key and way out."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from detkit.config import Config, load_config
+from detkit.config.tree import parse_file
+from detkit.registry import BACKBONES
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "configs/base/retinanet.yaml"
+FRAGMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs/losses").glob("*.yaml"))
+CONFIGS = sorted({path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")} - set(FRAGMENTS))
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    with BACKBONES.temporary():
+        yield
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a config that overlays RetinaNet; gives its path."""
+
+    def make(text, name="mine.yaml", base=BASE):
+        path = tmp_path / name
+        path.write_text(f"_base_: {base}\n{text}" if base else text)
+        return path
+
+    return make
+
+
+def error_of(path, *overrides):
+    with pytest.raises(ValueError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_every_config_of_the_repository_is_right(path):
+    load_config(ROOT / path)
+
+
+@pytest.mark.parametrize("base", ["base/retinanet.yaml", "quickstart/shapes.yaml"])
+@pytest.mark.parametrize("fragment", FRAGMENTS)
+def test_every_fragment_goes_over_a_config(tmp_path, fragment, base):
+    path = tmp_path / "both.yaml"
+    path.write_text(f"_base_: [{ROOT / 'configs' / base}, {ROOT / fragment}]\n")
+    config, (values, _) = load_config(path), parse_file(ROOT / fragment)
+    for slot, part in values["losses"].items():
+        assert part.items() <= dict(config.losses[slot]).items()
+        assert fragment in config.origin(f"losses.{slot}.type")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "parts"),
+    [
+        ("backbon: 3", 2, ["backbon: unknown key at the top level", "did you mean backbone?"]),
+        ("backbone:\n  dept: 18", 3, ["backbone.dept: unknown key of ResNet", "did you mean depth?"]),
+        ("losses:\n  clasification: {}", 3, ["losses.clasification: unknown key", "did you mean classification?"]),
+        ("losses:\n  box:\n    bta: 1", 4, ["losses.box.bta", "did you mean beta?"]),
+        ("data:\n  loader:\n    batchsize: 3", 4, ["data.loader.batchsize", "did you mean batch_size?"]),
+        ("backbone:\n  depth: '18'", 3, ["backbone.depth: '18' is not one of 18, 34, 50"]),
+        ("backbone:\n  depth: 19", 3, ["backbone.depth: 19 is not one of"]),
+        ("backbone:\n  norm: batchnorm", 3, ["backbone.norm: 'batchnorm' is not one of frozen_bn, bn"]),
+        ("backbone:\n  freeze_at: 1.5", 3, ["backbone.freeze_at: 1.5 is not int"]),
+        ("backbone:\n  freeze_at: true", 3, ["backbone.freeze_at: True is not int"]),
+        ("anchors:\n  aspect_ratios: 3", 3, ["anchors.aspect_ratios: 3 is not a list of float"]),
+        ("coder:\n  weights: [1, 2, 3]", 3, ["coder.weights: [1, 2, 3] is not a list of 4"]),
+        ("backbone: resnet50", 2, ["backbone: 'resnet50' stands where a part"]),
+        ("backbone:\n  type: ResNett", 3, ["'ResNett' is not in backbones", "did you mean ResNet?", "`imports:`"]),
+        ("head:\n  num_columns: 3", 3, ["head.num_columns: is derived", "remove the key"]),
+        ("neck:\n  in_shapes: {}", 3, ["neck.in_shapes: is derived", "the backbone's levels"]),
+        ("head:\n  num_classes: 3", 3, ["head.num_classes", "come from the data set"]),
+        ("num_classes: 3", 2, ["num_classes", "come from the data set"]),
+        ("train: {}", 2, ["train.iterations: missing"]),
+        ("train:\n  iterations: -1", 3, ["iterations", "-1"]),
+        ("data:\n  train:\n    dataset:\n      type: CocoDataset", 4, ["dataset.annotations: missing"]),
+        ("data:\n  train:\n    transforms: 3", 4, ["data.train.transforms: 3 stands where a list"]),
+        ("postprocess:\n  score_threshold: 2.0", 3, ["postprocess.score_threshold: 2.0 is not in [0, 1)"]),
+        ("pixels:\n  std: [0, 1, 1]", 3, ["pixels.std"]),
+        ("imports: [nowhere_to_be_found]", 2, ["imports: 'nowhere_to_be_found': ModuleNotFoundError"]),
+        ("imports: [./nowhere.py]", 2, ["imports: './nowhere.py'", "no file"]),
+        ("imports: ./net.py", 2, ["imports: './net.py' is not a list of modules and files"]),
+        ("seed: ${nothing.here}", 2, ["seed: Interpolation key 'nothing.here' not found"]),
+        ("pixels:\n  mean:\n    - ???", 4, ["pixels.mean.0: `???` waits for a value"]),
+        ("backbone:\n  type: [ResNet]", 3, ["backbone.type: ['ResNet'] is no name; one of", "ResNet"]),
+        ("assigner:\n  positive: 0.3\n  negative: 0.5", None, ["assigner: ", "0.3", "0.5"]),
+        ("schedule:\n  type: Cosine\n  final_factor: 3", 4, ["schedule.final_factor: 3.0 is not between 0 and 1"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_its_place(write, text, line, parts):
+    path = write(text)
+    message = error_of(path)
+    assert f"{path}:{line}:" in message if line else str(path) in message
+    for part in parts:
+        assert part in message
+
+
+def test_all_errors_are_told_at_once(write):
+    message = error_of(write("backbon: 1\nhead:\n  norms: gn\nneck:\n  chanels: 3"))
+    assert len(message.splitlines()) == 3
+
+
+def test_missing_parts_and_types_are_named(write):
+    message = error_of(write("backbone: {depth: 18}", base=None))
+    assert "backbone.type: missing, one of" in message
+    assert "neck: missing: give it a `type`" in message
+
+
+def test_broken_yaml_names_the_line(write):
+    with pytest.raises(ValueError, match=r"mine.yaml:3: not YAML: while parsing a flow node"):
+        load_config(write("a: [1,\nb: }"))
+    with pytest.raises(ValueError, match=r"mine.yaml:3: not YAML: .*; there is a tab, YAML is indented with spaces"):
+        load_config(write("head:\n\tnorm: gn"))
+    with pytest.raises(ValueError, match="found duplicate key"):
+        load_config(write("seed: 1\nseed: 2"))
+    with pytest.raises(ValueError, match="a config is a mapping"):
+        load_config(write("- 1", base=None))
+    with pytest.raises(ValueError, match=r"mine.yaml: seed: no viable alternative"):
+        load_config(write("seed: ${"))
+    latin = write("")
+    latin.write_bytes(b"seed: 1 # \xe9\xff")
+    with pytest.raises(ValueError, match=r"mine.yaml: not a text file in UTF-8"):
+        load_config(latin)
+
+
+@pytest.mark.parametrize("base", ["", "3", "{a: 1}", "[1]"])
+def test_a_base_is_a_file_or_files(write, base):
+    with pytest.raises(ValueError, match=r"mine.yaml:1: `_base_` is a file or a list of files, not"):
+        load_config(write(f"_base_: {base}", base=None))
+
+
+def test_files_that_are_not_there(write, tmp_path):
+    write("seed: 1", name="mine.yaml")
+    with pytest.raises(FileNotFoundError, match=r"no config file .*mein.yaml; did you mean mine.yaml\?"):
+        load_config(tmp_path / "mein.yaml")
+    with pytest.raises(FileNotFoundError, match=r"child.yaml:1: `_base_: gone.yaml` is no file"):
+        load_config(write("", name="child.yaml", base="gone.yaml"))
+    write("", name="a.yaml", base="b.yaml")
+    with pytest.raises(ValueError, match=r"circle: .*a.yaml -> .*b.yaml -> .*a.yaml"):
+        load_config(write("", name="b.yaml", base="a.yaml").parent / "a.yaml")
+
+
+def test_overlays_merge_and_remember_their_origin(write, tmp_path):
+    write("backbone: {depth: 18, norm: gn}\nanchors:\n  aspect_ratios: [1, 2]", name="below.yaml")
+    path = write("backbone:\n  depth: 34\nanchors:\n  aspect_ratios: [3]", name="above.yaml", base="below.yaml")
+    config = load_config(path, ["backbone.freeze_at=1"])
+    assert config.backbone == {**config.to_dict()["backbone"], "depth": 34, "norm": "gn", "freeze_at": 1}
+    assert list(config.anchors.aspect_ratios) == [3.0]
+    assert config.origin("backbone.depth") == f"{tmp_path / 'above.yaml'}:3"
+    assert config.origin("backbone.norm") == f"{tmp_path / 'below.yaml'}:2"
+    assert config.origin("backbone.type").endswith("configs/base/retinanet.yaml:3")
+    assert config.origin("backbone.freeze_at") == "command line (backbone.freeze_at=1)"
+    assert config.origin("backbone.in_channels") == "default of ResNet"
+
+
+def test_several_bases_are_laid_in_order(write):
+    write("seed: 1\nbackbone: {depth: 18}", name="one.yaml")
+    write("seed: 2", name="two.yaml", base=None)
+    config = load_config(write("", name="both.yaml", base="[one.yaml, two.yaml]"))
+    assert (config.seed, config.backbone.depth) == (2, 18)
+
+
+def test_another_type_drops_the_arguments_of_the_old_one(write):
+    path = write("losses:\n  box:\n    beta: 0.5")
+    assert load_config(path).losses.box.beta == 0.5
+    above = write("losses:\n  box:\n    type: GIoULoss", name="above.yaml", base="mine.yaml")
+    assert load_config(above).to_dict()["losses"]["box"] == {"type": "GIoULoss", "weight": 1.0}
+    by_override = load_config(path, ["losses.box.type=GIoULoss", "losses.box.weight=2"])
+    assert by_override.to_dict()["losses"]["box"] == {"type": "GIoULoss", "weight": 2.0}
+    whole = load_config(path, ["losses.box={type: L1Loss, weight: 3}"])
+    assert whole.to_dict()["losses"]["box"] == {"type": "L1Loss", "weight": 3.0}
+    assert whole.origin("losses.box.weight").startswith("command line")
+
+
+def test_a_part_that_leaves_its_default_type_unsaid_keeps_its_arguments(write):
+    below = yaml.safe_load(BASE.read_text())
+    below["coder"] = {"weights": [1, 2, 3, 4]}
+    write(yaml.safe_dump(below), name="below.yaml", base=None)
+    above = write("coder: {type: DeltaCoder}", name="above.yaml", base="below.yaml")
+    for config in (load_config(above), load_config(above.parent / "below.yaml", ["coder.type=DeltaCoder"])):
+        assert list(config.coder.weights) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("change", ["losses.box.type=GIoULoss", "losses.box={type: GIoULoss}"])
+def test_no_override_drops_an_earlier_one_unsaid(write, change):
+    with pytest.raises(ValueError, match=r"would drop losses.box.weight of an earlier override; give the type first"):
+        load_config(write(""), ["losses.box.weight=2", change])
+
+
+def test_overrides_are_read_as_yaml(write):
+    text = "data:\n  train:\n    dataset: {type: ShapesDataset}\n    transforms:\n      - {type: RandomHorizontalFlip}"
+    config = load_config(
+        write(text), ["seed=7", "losses.classification.alpha=null", "losses.classification.gamma=1e-3",
+                      "data.train.transforms.0.p=0.25", "anchors.aspect_ratios=[1, 2.5]"],
+    )  # fmt: skip
+    assert config.seed == 7
+    assert config.losses.classification.alpha is None
+    assert config.losses.classification.gamma == 0.001
+    assert config.data.train.transforms[0].p == 0.25
+    assert list(config.anchors.aspect_ratios) == [1.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [("seed", "not of the form key=value"), ("=3", "not of the form"), ("seed=[1", "not YAML"),
+     ("losses.box.weight=.nan", "nan is not float"), ("train.clip_norm=.nan", "nan is not float or null"),
+     ("data.train.transforms.4.p=1", "stands where a list"), ("optimiser.lr=1", "did you mean optimizer"),
+     ("seed=${", "no viable alternative"), ("imports=./a.py", "given as a whole list"),
+     ("imports.0=./a.py", "given as a whole list")],
+)  # fmt: skip
+def test_senseless_overrides_are_named(write, override, text):
+    with pytest.raises(ValueError, match=text):
+        load_config(write(""), [override])
+
+
+def test_a_list_index_outside_the_list(write):
+    text = "data:\n  train:\n    dataset: {type: ShapesDataset}\n    transforms: []"
+    with pytest.raises(ValueError, match="the list has 0 entries"):
+        load_config(write(text), ["data.train.transforms.0.p=1"])
+
+
+def test_the_dump_loads_alone_to_the_same_config(write, tmp_path):
+    (tmp_path / "part.py").write_text(PART)
+    config = load_config(write("imports: [./part.py]\nbackbone: {type: ImportedNet, width: 3}"))
+    dumped = tmp_path / "elsewhere" / "config.yaml"
+    dumped.parent.mkdir()
+    dumped.write_text(config.to_yaml())
+    again = load_config(dumped)
+    assert again == config
+    assert again.hash() == config.hash() == Config.from_dict(config.to_dict()).hash()
+    assert load_config(dumped, ["seed=1"]).hash() != config.hash()
+    assert yaml.safe_load(config.to_yaml())["backbone"]["width"] == 3
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"], exclude_characters="$"), max_size=12),
+    st.sampled_from(
+        ["1e-3", "0E0", "null", "~", "true", "on", "1:30", "0x1f", "1_0", "2020-01-01", ".5", "- a", "# a"]
+    ),
+)
+NUMBERS = st.floats(min_value=1e-12, max_value=1e12)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    weights=st.none() | TEXTS.filter(lambda text: text != "???"),
+    features=st.none() | st.lists(st.sampled_from(["c2", "c3", "c4", "c5"]), min_size=1),
+    ratios=st.lists(NUMBERS, min_size=1, max_size=4),
+    seed=st.integers(0, 2**31 - 1),
+    box=st.sampled_from([{"type": "L1Loss"}, {"type": "GIoULoss", "weight": 3}, {"beta": 1e-7}]),
+)
+def test_whatever_a_config_holds_its_dump_loads_to_the_same(tmp_path, weights, features, ratios, seed, box):
+    over = {"_base_": str(BASE), "backbone": {"weights": weights, "out_features": features}, "seed": seed}
+    over |= {"anchors": {"aspect_ratios": ratios}, "losses": {"box": box}}
+    (tmp_path / "over.yaml").write_text(json.dumps(over))
+    config = load_config(tmp_path / "over.yaml")
+    assert config.backbone.weights == weights
+    assert list(config.anchors.aspect_ratios) == ratios
+    (tmp_path / "dump.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    again = load_config(tmp_path / "dump.yaml")
+    assert again.to_dict() == config.to_dict()
+    assert again.hash() == config.hash()
+
+
+PART = """
+from detkit.backbones.base import Backbone
+from detkit.config.tree import parse_file
+from detkit.registry import BACKBONES
+from detkit.structures import FeatureShape
+
+@BACKBONES.register()
+class ImportedNet(Backbone):
+    def __init__(self, *, width: int = 8) -> None:
+        super().__init__()
+        self.out_shapes = {"c3": FeatureShape(width, 8)}
+"""
+
+
+def test_imports_take_bare_files_and_report_what_broke_in_them(write, tmp_path):
+    (tmp_path / "part.py").write_text(PART)
+    assert load_config(write("imports: [part.py]\nbackbone: {type: ImportedNet}")).backbone.width == 8
+    assert BACKBONES.entry("ImportedNet").file == str(tmp_path / "part.py")
+    for source, text in {
+        "\n1 / 0": f"ZeroDivisionError: division by zero ({tmp_path / 'broken.py'}:2)",
+        "raise SystemExit(3)": f"SystemExit: 3 ({tmp_path / 'broken.py'}:1)",
+        "def f(:": "SyntaxError: ",
+    }.items():
+        (tmp_path / "broken.py").write_text(source)
+        assert f"mine.yaml:2: imports: 'broken.py': {text}" in error_of(write("imports: [broken.py]"))
+
+
+def test_a_module_that_is_not_installed_points_to_the_file(write, tmp_path):
+    assert "; install its package, or name a file" in error_of(write("imports: [my_parts.nets]"))
+    (tmp_path / "my_parts").mkdir()
+    (tmp_path / "my_parts/nets.py").write_text(PART)
+    assert "; for the file write ./my_parts/nets.py" in error_of(write("imports: [my_parts.nets]"))
+
+
+def test_a_file_that_was_imported_by_name_is_not_run_again(write, tmp_path, monkeypatch):
+    (tmp_path / "named_part.py").write_text(PART)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("named_part")
+    load_config(write("imports: [./named_part.py]\nbackbone: {type: ImportedNet}"))
+    assert BACKBONES.get("ImportedNet") is module.ImportedNet
+
+
+def test_overridden_imports_replace_those_of_the_file(write, tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    config = load_config(write("imports: [./one.py]"), ["imports=[./two.py]"])
+    assert list(config.imports) == [str(tmp_path / "two.py")]
+    assert list(load_config(write("imports: [./one.py]"), ["imports=[]"]).imports) == []
+
+
+def test_configs_are_frozen_and_say_what_they_lack(write):
+    from omegaconf.errors import ReadonlyConfigError
+
+    config = load_config(write("backbone: {depth: 18}"))
+    with pytest.raises(ReadonlyConfigError):
+        config.backbone.depth = 50
+    with pytest.raises(AttributeError, match=r"mine.yaml: a config is read-only; give seed="):
+        config.seed = 7
+    with pytest.raises(ValueError, match=r"mine.yaml: data.train: missing"):
+        config.require("data.train")
+    with pytest.raises(AttributeError, match="no 'optimizer'"):
+        _ = config.optimizer
+    assert "optimizer" not in config
+    assert "backbone.depth" in config
+    assert "backbone.weights" in config, "a value that is null is there"
+    assert config.backbone.weights is None
+    assert config.options("postprocess").max_detections == 100
+
+
+def test_checking_needs_no_torchvision_and_no_weights(write):
+    code = (
+        "import sys, detkit.config as c; c.load_config(sys.argv[1]); "
+        "assert 'torchvision' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(write("backbone: {depth: 18}"))], check=True)
+
+
+def test_a_base_inside_an_installed_package(tmp_path):
+    (tmp_path / "own.yaml").write_text("_base_: detkit:scaffold/base.yaml\nneck: {channels: 32}\n")
+    config = load_config(tmp_path / "own.yaml")
+    assert (config.neck.channels, config.backbone.depth) == (32, 18)
+    for base in ("detkit:scaffold/none.yaml", "no_such_package:base.yaml"):
+        (tmp_path / "own.yaml").write_text(f"_base_: {base}\n")
+        with pytest.raises(FileNotFoundError, match=f"own.yaml:1: `_base_: {base}` is no file"):
+            load_config(tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize("overrides", ["seed=1", {"seed": 1}])
+def test_overrides_that_are_no_list_are_not_taken_letter_by_letter(overrides):
+    with pytest.raises(ValueError, match=r"overrides: .*seed.* is not a list, as in \['seed=1'"):
+        load_config(ROOT / "configs/quickstart/shapes.yaml", overrides)

@@ -1,0 +1,380 @@
+import json
+import os
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detkit.cli import main
+from detkit.config import load_config
+from detkit.detectors.build import build_detector
+from detkit.detectors.dense import ANCHOR_CACHE
+from detkit.predict.predictor import Predictor, as_pil
+from detkit.structures import ClassMap
+
+CLASSES = ClassMap(("cat", "dog"), (7, 3))
+BASE = "configs/base/retinanet.yaml"
+
+
+SMALL = [
+    "neck.channels=32", "head.num_convs=0", "losses.classification.prior=0.3", "postprocess.max_detections=7",
+    "data.val={dataset: {type: ShapesDataset}, transforms: [{type: ResizeShortestEdge, short: 64}]}",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return small_predictor([])
+
+
+def small_predictor(overrides):
+    own = any(o.startswith("backbone=") for o in overrides)
+    backbone = [] if own else ["backbone.depth=18", "backbone.norm=gn"]
+    config = load_config(Path(__file__).resolve().parents[2] / BASE, [*backbone, *SMALL, *overrides])
+    torch.manual_seed(0)
+    return Predictor(build_detector(config, 2).eval(), config, CLASSES, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for i, (width, height) in enumerate([(100, 80), (64, 90), (200, 50)]):
+        pixels = np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return sorted(folder.iterdir())
+
+
+def equal(a, b):
+    torch.testing.assert_close(a.boxes, b.boxes)
+    torch.testing.assert_close(a.scores, b.scores)
+    assert torch.equal(a.labels, b.labels)
+
+
+def test_paths_arrays_tensors_and_pictures_give_the_same(predictor, pictures):
+    (one,) = predictor(pictures[0])
+    assert len(one) == 7
+    opened = Image.open(pictures[0])
+    array = np.asarray(opened)
+    for same in (str(pictures[0]), opened, array, torch.tensor(array).permute(2, 0, 1)):
+        equal(predictor(same)[0], one)
+
+
+def test_boxes_are_in_pixels_of_the_given_image(predictor, pictures):
+    for found, path in zip(predictor(pictures), pictures, strict=True):
+        with Image.open(path) as image:
+            limit = torch.tensor([image.width, image.height, image.width, image.height])
+        assert (found.boxes >= 0).all()
+        assert (found.boxes <= limit + 1e-3).all()
+        assert found.boxes[:, 2].max() > 0.5 * limit[0]
+        assert (found.scores.diff() <= 0).all()
+
+
+def test_a_batch_of_unequal_images_changes_little(predictor, pictures):
+    # Padding changes what is beside the image, so scores move, but only in the last digits.
+    together = predictor(pictures)
+    assert [len(f) for f in together] == [7, 7, 7]
+
+
+def test_senseless_images_are_named():
+    with pytest.raises(ValueError, match="not ndarray of float64"):
+        as_pil(np.zeros((3, 3, 3)))
+    with pytest.raises(ValueError, match="not int"):
+        as_pil(3)
+    with pytest.raises(FileNotFoundError, match=r"nothing\.jpg"):
+        as_pil("nothing.jpg")
+
+
+@pytest.fixture
+def checkpoint(predictor, tmp_path):
+    from detkit.checkpoint import Checkpoint, save_checkpoint
+
+    path = tmp_path / "model.pt"
+    weights = predictor.detector.state_dict()
+    save_checkpoint(path, Checkpoint(step=0, seed=0, model=weights, config=predictor.config.to_dict(), classes=CLASSES))
+    return path
+
+
+def test_the_command_draws_and_writes_coco_results(checkpoint, pictures, tmp_path, capsys, predictor):
+    out = tmp_path / "out"
+    folder = pictures[0].parent
+    assert (
+        main(
+            [
+                "predict",
+                str(checkpoint),
+                str(folder),
+                str(pictures[0]),
+                "--output",
+                str(out),
+                "--score",
+                "0.05",
+                "--batch",
+                "1",
+            ]
+        )
+        == 0
+    )
+    results = json.loads((out / "predictions.json").read_text())
+    images = json.loads((out / "images.json").read_text())
+    assert [i["file_name"] for i in images] == [*map(str, pictures), str(pictures[0])]
+    assert {r["category_id"] for r in results} <= {7, 3}
+    first = [r for r in results if r["image_id"] == 1]
+    (found,) = predictor(pictures[0])
+    x, y, w, h = first[0]["bbox"]
+    torch.testing.assert_close(torch.tensor([x, y, x + w, y + h]), found.boxes[0], rtol=0, atol=1e-3)
+    # The same file twice gets two pictures.
+    assert sorted(p.name for p in out.glob("*.png")) == ["0-2.png", "0.png", "1.png", "2.png"]
+    with Image.open(out / "2.png") as drawn:
+        assert drawn.size == (200, 50)
+    assert "detections in 4 images" in capsys.readouterr().out
+
+
+def test_files_that_are_no_images_are_told_and_left_out(checkpoint, pictures, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "a.jpg").write_text("text")
+    (folder / "b.png").write_bytes(pictures[0].read_bytes())
+    (folder / "c.png").write_bytes(pictures[1].read_bytes()[:60])
+    out = tmp_path / "out"
+    assert main(["predict", str(checkpoint), str(folder), "--output", str(out)]) == 1
+    (image,) = json.loads((out / "images.json").read_text())
+    assert (image["id"], image["file_name"]) == (1, str(folder / "b.png"))
+    assert [p.name for p in out.glob("*.png")] == ["b.png"]
+    told = capsys.readouterr()
+    assert " in 1 image;" in told.out
+    assert [line.partition(": not a ")[0] for line in told.err.splitlines()] == [
+        f"warning: left out: {folder / 'a.jpg'}",
+        f"warning: left out: {folder / 'c.png'}",
+        "error: 2 of 3 files could not be read, see above",
+    ]
+    (folder / "b.png").unlink()
+    assert main(["predict", str(checkpoint), str(folder), "--output", str(out)]) == 2
+    assert "error: none of the 2 files is an image that can be read" in capsys.readouterr().err
+    assert main(["predict", str(checkpoint), str(folder / "a.jpg"), "--output", str(out)]) == 2
+    assert f"error: {folder / 'a.jpg'}: not a readable image" in capsys.readouterr().err
+
+
+def test_images_of_every_suffix_are_found_and_the_rest_of_a_folder_is_told(checkpoint, pictures, tmp_path, capsys):
+    folder = tmp_path / "all"
+    folder.mkdir()
+    with Image.open(pictures[0]) as image:
+        for name in ("a.jfif", "b.JPE", "c.webp", "d.tga"):
+            image.convert("RGB").save(folder / name, format=None if name[0] in "cd" else "jpeg")
+    (folder / "notes.txt").touch()
+    (folder / "deeper").mkdir()
+    out = tmp_path / "out"
+    assert main(["predict", str(checkpoint), str(folder), "--output", str(out), "--no-draw"]) == 0
+    told = capsys.readouterr()
+    assert [Path(i["file_name"]).name for i in json.loads((out / "images.json").read_text())] == [
+        "a.jfif", "b.JPE", "c.webp", "d.tga",
+    ]  # fmt: skip
+    assert (
+        told.err == f"note: {folder}: left out 1 file that can't be read as images: notes.txt; 1 folder in it: deeper\n"
+    )
+
+
+def test_an_image_over_the_limit_is_refused_until_it_is_lifted(checkpoint, pictures, tmp_path, capsys):
+    words = ["predict", str(checkpoint), str(pictures[0]), "--output", str(tmp_path / "out"), "--no-draw"]
+    assert main([*words, "--max-megapixels", "0.001"]) == 2
+    assert "0.png: the image has 0.0 megapixels (100x80), the limit is 0.001" in capsys.readouterr().err
+    assert main([*words, "--max-megapixels", "0.01"]) == 0
+    assert main([*words, "--max-megapixels", "0"]) == 2
+    assert "--max-megapixels 0.0 is not a positive number" in capsys.readouterr().err
+
+
+def test_what_is_not_there_is_named(checkpoint, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for path, text in (
+        ("gone.jpg", "no file, folder or glob match: gone.jpg"),
+        (str(tmp_path / "empty"), "holds no image"),
+    ):
+        assert main(["predict", str(checkpoint), path]) == 2
+        assert text in capsys.readouterr().err
+    assert main(["predict", str(checkpoint), "x.jpg", "--score", "2"]) == 2
+    assert "--score 2.0" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "none.pt"), str(tmp_path)]) == 2
+
+
+def in_threads(work, count=8):
+    """What `work(k)` gives for k threads that begin together and are interrupted often."""
+    start, interval = Barrier(count), sys.getswitchinterval()
+
+    def run(k):
+        start.wait()
+        return work(k)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(run, range(count)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        ["anchors={type: TorchvisionAnchors}"],
+        ["backbone={type: TimmBackbone, name: resnet10t}", "neck.extra_levels=0", "nms={type: SoftNMS}"],
+        ["backbone={type: TorchvisionBackbone, name: mobilenet_v3_small}", "nms={type: MatrixNMS}"],
+    ],
+    ids=["own", "torchvision's anchors", "timm's backbone", "torchvision's backbone"],
+)
+def test_many_threads_with_many_shapes_find_what_one_thread_finds(parts):
+    parts = [*parts, "data.val.transforms=[]", "data.loader.size_divisor=8"]
+    shared, alone = small_predictor(parts), small_predictor(parts)
+    sides = [(32 + 8 * (k % 5), 32 + 8 * (k // 5)) for k in range(15)]
+    images = [np.random.default_rng(k).integers(0, 256, (*side, 3), dtype=np.uint8) for k, side in enumerate(sides)]
+    want = [alone(image)[0] for image in images]
+    orders = [np.roll(np.arange(len(images)), k).tolist() for k in range(8)]
+    for order, seen in zip(orders, in_threads(lambda k: [shared(images[i])[0] for i in orders[k]]), strict=True):
+        for i, found in zip(order, seen, strict=True):
+            equal(found, want[i])
+    assert sum(map(len, want)) > 0
+
+
+def test_threads_that_ask_for_more_shapes_than_are_remembered_get_the_anchors_of_theirs(predictor):
+    detector, cpu = predictor.detector, torch.device("cpu")
+    levels = [[(-(-side // s),) * 2 for s in (8, 16, 32, 64, 128)] for side in range(32, 32 + 8 * 24, 8)]
+    want = [torch.cat(detector.anchors(shapes, (8 * shapes[0][0],) * 2, cpu)) for shapes in levels]
+
+    def work(k):
+        order = np.random.default_rng(k).integers(0, len(levels), 150).tolist()
+        return [(i, torch.cat(detector._anchors_for(levels[i], (8 * levels[i][0][0],) * 2, cpu))) for i in order]
+
+    for seen in in_threads(work):
+        assert all(torch.equal(found, want[i]) for i, found in seen)
+    assert len(detector._anchor_cache) <= ANCHOR_CACHE
+
+
+def test_the_anchor_cache_keeps_the_newest_shapes_and_gives_the_same_tensors_again(predictor):
+    detector, cpu = predictor.detector, torch.device("cpu")
+    levels = [[(side,) * 2] * 5 for side in range(1, ANCHOR_CACHE + 3)]
+    kept = [detector._anchors_for(shapes, (64, 64), cpu)[0] for shapes in levels]
+    assert detector._anchors_for(levels[-1], (64, 64), cpu)[0] is kept[-1]
+    assert detector._anchors_for(levels[0], (64, 64), cpu)[0] is not kept[0]
+    assert len(detector._anchor_cache) == ANCHOR_CACHE
+
+
+def image_folder(folder, pictures, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(pictures[0].read_bytes())
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_photo_is_never_drawn_over(checkpoint, pictures, tmp_path, capsys):
+    photos = image_folder(tmp_path / "photos", pictures, "a.png", "b.png")
+    (tmp_path / "link").symlink_to(photos)
+    before = contents(photos)
+    for output in (photos, tmp_path / "link", photos / "../photos"):
+        assert main(["predict", str(checkpoint), str(photos), "--output", str(output)]) == 2
+        assert "a.png, which is read: choose another place" in capsys.readouterr().err
+    hard = tmp_path / "hard"
+    hard.mkdir()
+    (hard / "a.png").hardlink_to(photos / "a.png")
+    assert main(["predict", str(checkpoint), str(photos), "--output", str(hard)]) == 2
+    assert contents(photos) == before
+    # Beside the photos, under other names, there is room; and what was drawn is no photo to the next run.
+    jpegs = image_folder(tmp_path / "jpegs", pictures, "c.jpg")
+    for _ in range(2):
+        assert main(["predict", str(checkpoint), str(jpegs), "--output", str(jpegs)]) == 0
+    assert "left out: 1 file in" in capsys.readouterr().out
+    assert [i["file_name"] for i in json.loads((jpegs / "images.json").read_text())] == [str(jpegs / "c.jpg")]
+
+
+@pytest.mark.parametrize("name", ["a.png", "predictions.json", "images.json"])
+def test_a_file_of_a_person_in_the_output_folder_stays(name, checkpoint, pictures, tmp_path, capsys):
+    photos, out = image_folder(tmp_path / "photos", pictures, "a.jpg"), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    assert main(["predict", str(checkpoint), str(photos), "--output", str(out)]) == 2
+    assert f"--output: detkit did not write {out / name}" in capsys.readouterr().err
+    assert contents(out) == {name: b"mine"}
+    (out / name).unlink()
+    for _ in range(2):
+        assert main(["predict", str(checkpoint), str(photos), "--output", str(out)]) == 0
+    (out / name).write_text("changed since")
+    assert main(["predict", str(checkpoint), str(photos), "--output", str(out)]) == 2
+    assert (out / name).read_text() == "changed since"
+
+
+def test_the_folder_of_a_run_is_no_place_for_drawings(checkpoint, pictures, tmp_path, capsys):
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    assert main(["predict", str(checkpoint), str(pictures[0]), "--output", str(tmp_path / "run")]) == 2
+    assert "is the folder of a run or a bench (checkpoints)" in capsys.readouterr().err
+
+
+def test_no_name_of_a_file_ends_it(checkpoint, pictures, tmp_path, capsys):
+    names = ["a\n\x1b[2J.png", "x" * 251 + ".png", os.fsdecode(b"b\xdf.png"), "A\n\x1b[2j.png"]
+    photos = image_folder(tmp_path / "photos", pictures, *names)
+    out = tmp_path / "out"
+    assert main(["predict", str(checkpoint), str(photos), "--output", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert r"a\n\x1b[2J.png: " in told
+    assert r"b\xdf.png: " in told
+    assert "\x1b" not in told
+    images = json.loads((out / "images.json").read_bytes().decode("ascii"))
+    assert sorted(len(image) for image in images) == [4, 4, 4, 5]
+    (odd,) = [image for image in images if "file_name_hex" in image]
+    assert bytes.fromhex(odd["file_name_hex"]) == os.fsencode(photos / os.fsdecode(b"b\xdf.png"))
+    assert len(list(out.glob("*.png"))) == 4
+
+
+def test_what_was_found_before_an_interrupt_is_written(checkpoint, pictures, tmp_path, monkeypatch):
+    from detkit.predict import cli as predict_cli
+
+    def interrupted(self, name, image, found):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict_cli.Results, "draw", interrupted)
+    out = tmp_path / "out"
+    assert main(["predict", str(checkpoint), *map(str, pictures), "--output", str(out), "--batch", "1"]) == 130
+    assert len(json.loads((out / "images.json").read_text())) == 1
+    assert (out / "predictions.json").exists()
+
+
+def test_a_drawing_that_can_t_be_written_loses_no_result(checkpoint, pictures, tmp_path, monkeypatch, capsys):
+    from detkit.predict import cli as predict_cli
+
+    write = predict_cli.write_bytes
+
+    def fail_once(path, content, *, ledger=None):
+        if path.name == "1.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        write(path, content, ledger=ledger)
+
+    monkeypatch.setattr(predict_cli, "write_bytes", fail_once)
+    out = tmp_path / "out"
+    assert main(["predict", str(checkpoint), *map(str, pictures), "--output", str(out)]) == 1
+    assert len(json.loads((out / "images.json").read_text())) == 3
+    assert "error: 1 of 3 drawings could not be written" in capsys.readouterr().err
+
+
+def test_senseless_options_are_named(checkpoint, pictures, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for more, text in (
+        (["--batch", "0"], "--batch 0: at least 1 image"), (["--score", "nan"], "--score nan is not in [0, 1)"),
+        (["--max-megapixels", "nan"], "--max-megapixels nan is not a positive number"),
+        (["--device", "gpu"], "--device: 'gpu' is none of auto, cpu"),
+        (["--output", str(tmp_path / "file")], "is a file, not a folder: choose another place"),
+    ):  # fmt: skip
+        assert main(["predict", str(checkpoint), str(pictures[0]), "--output", str(tmp_path / "out"), *more]) == 2
+        assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(0, 0, 3), (0, 9), (9, 9, 7), (9,)])
+def test_an_array_that_is_no_image_is_named_with_its_shape(shape):
+    with pytest.raises(ValueError, match=re.escape(f"not ndarray of uint8 {shape}")):
+        as_pil(np.zeros(shape, np.uint8))

@@ -1,0 +1,151 @@
+"""What detkit may write over, and what it says where it may not."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from detkit.utils.outputs import (
+    NOTES,
+    Ledger,
+    check_output_file,
+    exit_code_of,
+    is_marked,
+    is_out_of_memory,
+    json_name,
+    lines_of,
+    replacing,
+    short_name,
+    told,
+    write_marked_json,
+    write_text,
+)
+
+BYTES = b"b\xc3\xa8\xdf\xe4.png"
+
+
+def test_a_file_that_detkit_wrote_is_replaced_and_one_that_was_changed_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "figures.json"
+    write_marked_json(check_output_file("--json", path), {"ap": 0.5})
+    assert json.loads(path.read_text(encoding="utf-8"))["ap"] == 0.5
+    check_output_file("--json", path)
+    path.write_text(path.read_text(encoding="utf-8").replace("0.5", "0.6"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"--json: .*figures\.json is there already, and detkit did not write it"):
+        check_output_file("--json", path)
+
+
+def test_what_a_user_has_is_never_an_output(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_text("[1]", encoding="utf-8")
+    (tmp_path / "link.json").symlink_to(mine)
+    (tmp_path / "hard.json").hardlink_to(mine)
+    (tmp_path / "nowhere.json").symlink_to(tmp_path / "gone")
+    for name, text in (
+        ("mine.json", "would replace .*mine.json, which is read"),
+        ("link.json", "which is read"),
+        ("hard.json", "which is read"),
+        ("../" + tmp_path.name + "/mine.json", "which is read"),
+        ("nowhere.json", "is there already"),
+        (".", "names no file|is a folder"),
+        ("mine.json/figures.json", "Not a directory|is a file, not a folder"),
+        ("x" * 300, "File name too long; choose a shorter name"),
+    ):
+        with pytest.raises((ValueError, OSError), match=text):
+            check_output_file("--json", tmp_path / name, inputs=[mine])
+    assert mine.read_text(encoding="utf-8") == "[1]"
+
+
+def test_an_error_while_writing_leaves_all_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def write_half() -> None:
+        with replacing(path) as file:
+            file.write(b"new")
+            raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_temporary_file_takes_nobody_s_place(tmp_path: Path) -> None:
+    mine = tmp_path / f".detkit-{os.getpid()}-0.tmp"
+    mine.write_text("mine", encoding="utf-8")
+    write_text(tmp_path / "a.txt", "text")
+    assert mine.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_ledger_that_is_damaged_owns_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    write_text(tmp_path / "a.txt", "text", ledger=ledger)
+    assert Ledger(tmp_path).owns("a.txt")
+    for text in ("", "[]", '{"files": 3}', '{"files": {"a.txt": 3}}', "\xff"):
+        ledger.path.write_text(text, encoding="latin-1")
+        assert not Ledger(tmp_path).owns("a.txt")
+
+
+def test_notes_of_many_files_wait_for_each_other_and_outlive_the_process(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, every=1e9)
+    for name in ("a", "b", "c"):
+        write_text(tmp_path / name, name, ledger=ledger)
+    assert set(json.loads(ledger.path.read_text())["files"]) == {"a"}
+    with (tmp_path / NOTES).open("a") as notes:
+        notes.write('["a", "half a li')  # killed in the midst of it
+    assert all(Ledger(tmp_path).owns(name) for name in ("a", "b", "c"))
+    ledger.flush()
+    assert not (tmp_path / NOTES).exists()
+    assert all(Ledger(tmp_path).owns(name) for name in ("a", "b", "c"))
+
+
+def test_names_that_are_not_utf8_go_into_json_whole() -> None:
+    entry = json_name(os.fsdecode(BYTES))
+    assert entry == {"file_name": r"bè\xdf\xe4.png", "file_name_hex": BYTES.hex()}
+    json.dumps(entry).encode("ascii")
+    assert bytes.fromhex(entry["file_name_hex"]) == BYTES
+    assert json_name("è.png") == {"file_name": "è.png"}
+
+
+def test_a_name_is_cut_to_what_a_file_system_takes() -> None:
+    assert short_name("a", "-2.png") == "a-2.png"
+    for stem in ("x" * 300, "\u732b" * 200, os.fsdecode(b"\xdf" * 300)):
+        assert len(os.fsencode(short_name(stem, "-2.png"))) <= 255
+
+
+def test_text_that_utf8_lacks_becomes_an_escape(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "b\udcdf\u732b")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "b\\udcdf\u732b"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [(errno.ENOSPC, 5, "make room"), (errno.EDQUOT, 5, "quota"), (errno.EFBIG, 5, "ulimit -f"),
+     (errno.EACCES, 2, "change who may write there"), (errno.EROFS, 2, "choose another place"),
+     (errno.EMFILE, 2, "ulimit -n"), (errno.ENAMETOOLONG, 2, "shorter name")],
+)  # fmt: skip
+def test_an_error_of_the_system_has_path_reason_and_way_out(number: int, code: int, words: str) -> None:
+    error = OSError(number, os.strerror(number), "some/file\x1b[2J")
+    (line,) = lines_of(error)
+    assert line.startswith(rf"some/file\x1b[2J: {os.strerror(number)}; ")
+    assert words in line
+    assert exit_code_of(error) == code
+    again = told(error, "--output")
+    assert (type(again), again.errno, str(again)) == (type(error), number, f"--output: {line}")
+
+
+def test_allocations_that_failed_are_known() -> None:
+    for text in ("[enforce fail] DefaultCPUAllocator: can't allocate memory", "CUDA out of memory. Tried to"):
+        assert is_out_of_memory(RuntimeError(text))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+    assert lines_of(MemoryError()) == ["not enough memory: take fewer or smaller images at a time (MemoryError)"]
+
+
+def test_a_mark_is_of_its_own_content(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"written_by": {"detkit": "0.1.0", "sha256": "0"}}', encoding="utf-8")
+    assert not is_marked(tmp_path / "a.json")

@@ -1,0 +1,40 @@
+import http.server
+import threading
+from pathlib import Path
+
+import pytest
+
+from detkit.utils.urls import local_path
+
+
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    """A folder served on the loopback interface."""
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served/weights.bin").write_bytes(b"weights")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(tmp_path / "served"))
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_paths_stay_and_addresses_are_fetched_once(address, tmp_path):
+    assert local_path("some/file.pt") == "some/file.pt"
+    found = local_path(f"{address}/weights.bin")
+    assert Path(found).read_bytes() == b"weights"
+    (tmp_path / "served/weights.bin").unlink()
+    assert local_path(f"{address}/weights.bin") == found
+
+
+def test_an_address_that_is_not_there_is_named(address):
+    with pytest.raises(OSError, match=r"/gone.bin can't be fetched"):
+        local_path(f"{address}/gone.bin")
