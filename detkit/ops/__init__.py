@@ -30,14 +30,14 @@ __all__ = [
     "soft_nms",
 ]
 _HOMES = {
-    "batched_nms": "hard_nms",
-    "diou_nms": "diou",
-    "matrix_nms": "matrix",
-    "nms": "hard_nms",
-    "nms_mask": "hard_nms",
-    "nms_padded": "padded_nms",
+    "batched_nms": "nms.hard",
+    "diou_nms": "nms.diou",
+    "matrix_nms": "nms.matrix",
+    "nms": "nms.hard",
+    "nms_mask": "nms.hard",
+    "nms_padded": "nms.padded",
     "sigmoid_focal_sum": "sigmoid_focal",
-    "soft_nms": "soft",
+    "soft_nms": "nms.soft",
 }
 
 
