@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,6 @@ print(peak() - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
 @pytest.mark.parametrize("name", [n for n in ASSIGNERS.names() if ASSIGNERS.get(n).__module__.startswith("detkit.")])
-def test_100000_anchors_and_2000_objects_take_less_than_200_mb(name):
+def test_100000_anchors_and_2000_objects_take_less_than_200_mb(name: Any) -> None:
     found = subprocess.run([sys.executable, "-c", SCRIPT, name], capture_output=True, text=True, check=True)
     assert float(found.stdout) < 200

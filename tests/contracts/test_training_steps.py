@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What each of two processes found, by part."""
     folder = tmp_path_factory.mktemp("ddp")
     command = [sys.executable, str(FOLDER / "ddp_worker.py")]
@@ -51,7 +52,7 @@ def ranks(tmp_path_factory):
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch has no gloo")
 @pytest.mark.parametrize(("registry", "name"), PARTS)
-def test_ddp_steps_without_unused_parameters(ranks, registry, name):
+def test_ddp_steps_without_unused_parameters(ranks: Any, registry: Any, name: Any) -> None:
     found = [seen[f"{registry.name}-{name}"] for seen in ranks]
     if found == ["no parameters"] * 2:
         pytest.skip("a part without parameters is not wrapped in DDP")
@@ -59,13 +60,13 @@ def test_ddp_steps_without_unused_parameters(ranks, registry, name):
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch has no gloo")
-def test_ddp_steps_are_seen_to_fail(ranks):
+def test_ddp_steps_are_seen_to_fail(ranks: Any) -> None:
     for seen in ranks:
         assert "Expected to have finished reduction" in seen["backbones-Unused"]
 
 
 @pytest.mark.parametrize(("registry", "name"), PARTS)
-def test_compiled_step_gives_the_same_outputs_gradients_and_buffers(registry, name):
+def test_compiled_step_gives_the_same_outputs_gradients_and_buffers(registry: Any, name: Any) -> None:
     node = {"type": name, **examples.EXAMPLES.get(registry.name, {}).get(name, {})}
     subject = CONTRACTS[registry.name].subject(lambda **derived: registry.build(node, **derived))
     subject.reset()

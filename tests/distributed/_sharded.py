@@ -3,6 +3,7 @@
 import copy
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,7 @@ from detkit.train.trainer import Trainer
 IMAGES = torch.full((1, 3, 64, 64), 100, dtype=torch.uint8)
 
 
-def build(config, folder, resume=None):
+def build(config: Any, folder: Any, resume: Any = None) -> Any:
     """A trainer with its checkpoints, gone on from a file or not."""
     dataset = DATASETS.build(config.require("data.train.dataset"))
     rank, world_size = rank_and_world_size()
@@ -44,7 +45,7 @@ def build(config, folder, resume=None):
     return trainer
 
 
-def state_of(trainer):
+def state_of(trainer: Any) -> Any:
     """Everything that goes on into the next step, as one process has it."""
     state = {
         "model": whole(trainer.detector.state_dict()),
@@ -54,13 +55,13 @@ def state_of(trainer):
     return copy.deepcopy(state)
 
 
-def train(config, folder, resume=None):
+def train(config: Any, folder: Any, resume: Any = None) -> Any:
     trainer = build(config, folder, resume)
     trainer.run()
     return trainer, state_of(trainer)
 
 
-def main(folder, overrides):
+def main(folder: Any, overrides: Any) -> None:
     torch.set_num_threads(1)
     set_deterministic(True)
     dist.init_process_group("gloo")
