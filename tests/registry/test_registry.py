@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit import registry as registry_module
+from detkit.registry import registry as registry_module
 from detkit.backbones.base import Backbone
 from detkit.backbones.resnet import ResNet
 from detkit.coders.base import BoxCoder
