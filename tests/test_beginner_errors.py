@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from detkit import registry
+from detkit.registry import registry
 from detkit.cli import main
 from detkit.registry import BACKBONES
 
