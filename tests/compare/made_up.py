@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from simulate import Skill, train
 
 from detkit.compare.cell_folder import CELL, DETECTIONS, MATCHES, START
 from detkit.compare.evidence import signed, truth_hash
@@ -20,6 +19,7 @@ from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
 from detkit.evaluate.report import to_json
 from detkit.runs.folder import ENVIRONMENT, METRICS, RESULT
 from detkit.runs.starts import Start, read_starts, with_starts
+from tests.compare.simulate import Skill, train
 
 CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"

@@ -6,7 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from made_up import (
+
+from detkit.cli import main
+from detkit.compare.cell import run_cell
+from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START, state
+from detkit.compare.collect import collect_results, trained_classes
+from detkit.compare.launchers import CONSOLE
+from detkit.compare.plan import make_plan, read_plan, save_plan
+from detkit.compare.report import write_reports
+from detkit.compare.samples import SAMPLES
+from detkit.config import load_config
+from detkit.runs.folder import RESULT
+from tests.compare.made_up import (
     BCE,
     CONFIG,
     FOCAL,
@@ -19,18 +30,7 @@ from made_up import (
     sign,
     verdicts,
 )
-from simulate import Skill
-
-from detkit.cli import main
-from detkit.compare.cell import run_cell
-from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START, state
-from detkit.compare.collect import collect_results, trained_classes
-from detkit.compare.launchers import CONSOLE
-from detkit.compare.plan import make_plan, read_plan, save_plan
-from detkit.compare.report import write_reports
-from detkit.compare.samples import SAMPLES
-from detkit.config import load_config
-from detkit.runs.folder import RESULT
+from tests.compare.simulate import Skill
 
 
 @pytest.fixture(scope="module")

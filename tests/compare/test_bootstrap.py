@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulate import Skill, make_images, train
 
 from detkit.compare.bootstrap import average_precision, resample
 from detkit.compare.matches import load_matches, match, save_matches
@@ -13,6 +12,7 @@ from detkit.evaluate.arrays import GroundTruth, Shard
 from detkit.evaluate.coco import CocoEvaluator, CocoResult
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap
+from tests.compare.simulate import Skill, make_images, train
 
 CLASSES = ClassMap(("a", "b", "never"), (0, 1, 2))
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from made_up import BCE, FOCAL, change, checks, copied, failed, made_up, sign, verdicts
-from simulate import Skill
 
 from detkit.cli import main
 from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, EVIDENCE, MATCHES, START
@@ -18,6 +16,8 @@ from detkit.compare.evidence import FILES, check_figures, file_hashes, images_ha
 from detkit.data.datasets.coco import CocoDataset
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT
+from tests.compare.made_up import BCE, FOCAL, change, checks, copied, failed, made_up, sign, verdicts
+from tests.compare.simulate import Skill
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import BCE, FACTS, FOCAL, checks, copied, failed, made_up, restart, sign, verdicts
-from simulate import Skill
 
 from detkit.cli import main
 from detkit.compare.collect import collect_results
@@ -15,6 +13,8 @@ from detkit.compare.plan import make_plan
 from detkit.compare.provenance import Record, check_code, check_facts, code_now
 from detkit.runs.folder import ENVIRONMENT
 from detkit.runs.starts import Start, read_starts, with_starts
+from tests.compare.made_up import BCE, FACTS, FOCAL, checks, copied, failed, made_up, restart, sign, verdicts
+from tests.compare.simulate import Skill
 
 FILE = "detkit/losses/focal.py"
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from made_up import BCE, CONFIG, FOCAL, SHORT, change, checks, failed, made_up, sign
 
 from detkit import visualize
 from detkit.checkpoint import load_checkpoint
@@ -24,6 +23,7 @@ from detkit.compare.run import run_bench, threads_of
 from detkit.config import load_config
 from detkit.registry import BACKBONES
 from detkit.runs.folder import ENVIRONMENT, RESULT
+from tests.compare.made_up import BCE, CONFIG, FOCAL, SHORT, change, checks, failed, made_up, sign
 
 ROOT = Path(__file__).parents[2]
 PART = """

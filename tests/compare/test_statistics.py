@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.stats import nct
 from scipy.stats import t as student
-from simulate import Skill, make_images, train
 
 from detkit.compare.matches import match
 from detkit.compare.statistics import (
@@ -24,6 +23,7 @@ from detkit.compare.statistics import (
     verdict,
 )
 from detkit.evaluate.options import EvaluatorOptions
+from tests.compare.simulate import Skill, make_images, train
 
 CLASSES = ("a", "b")
 OPTIONS = EvaluatorOptions()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import subprocess
 import sys
@@ -17,13 +16,9 @@ from detkit.registry import REGISTRIES
 from detkit.testing import CONTRACTS
 from detkit.testing.features import INPUTS
 from detkit.testing.modules import SIDE, expect_same, tensors
+from tests.contracts import examples
 
-FOLDER = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("contract_examples", FOLDER / "examples.py")
-assert _spec is not None
-assert _spec.loader is not None
-examples = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(examples)
+ROOT = Path(__file__).parents[2]
 
 PARTS = [pytest.param(r, name, id=f"{r.name}-{name}") for r in REGISTRIES if r.name in INPUTS for name in r.names()]
 pytestmark = pytest.mark.slow
@@ -33,10 +28,11 @@ pytestmark = pytest.mark.slow
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What each of two processes found, by part."""
     folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, str(FOLDER / "ddp_worker.py")]
+    command = [sys.executable, "-m", "tests.contracts.ddp_worker"]
     workers = [
         subprocess.Popen(
             [*command, str(rank), str(folder / "store"), str(folder / f"{rank}.json")],
+            cwd=ROOT,
             stderr=(folder / f"{rank}.txt").open("w"),
         )
         for rank in (0, 1)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from coco_files import write_coco
 
 from detkit.config import load_config
 from detkit.config.config import Config
 from detkit.data.build import build_dataset, build_datasets
+from tests.data.coco_files import write_coco
 
 BASE = Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml"
 TRAIN = {1: "cat", 2: "dog", 3: "bird"}

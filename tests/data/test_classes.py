@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from coco_files import write_coco
 
 from detkit.data.datasets.classes import ClassOptions
 from detkit.data.datasets.coco import CocoDataset
 from detkit.data.datasets.problems import IGNORED, RENAMED, UNSELECTED
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.structures import ClassMap
+from tests.data.coco_files import write_coco
 
 ANIMALS = {90: "dog", 1: "cat", 3: "bird"}
 BOXES = [(1, 90), (1, 1), (1, 90), (2, 3)]

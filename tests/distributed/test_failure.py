@@ -21,7 +21,7 @@ from detkit.distributed.failure import HUNG
 from detkit.runs.starts import read_starts
 
 if TYPE_CHECKING:
-    from conftest import Tiny
+    from tests.distributed.conftest import Tiny
 else:
     Tiny = Any
 

@@ -20,14 +20,14 @@ from detkit.distributed.launch import LaunchOptions, check_devices, interface_of
 from detkit.train.cli import add_arguments, parse_nodes, worker_words
 
 if TYPE_CHECKING:
-    from conftest import Tiny
+    from tests.distributed.conftest import Tiny
 else:
     Tiny = Any
 
 SLURM = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0"}
 MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
 ROOT = Path(__file__).parents[2]
-QUICKSTART, TRAIN_NET = ROOT / "configs/quickstart/shapes.yaml", ROOT / "tools/train_net.py"
+QUICKSTART = ROOT / "configs/quickstart/shapes.yaml"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_what_every_rank_refuses_is_said_once_and_not_tried_again(tiny: Tiny, fl
 def test_every_launcher_gives_the_same_run(tiny: Tiny, whole: str) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*torchrun, str(TRAIN_NET), *tiny.command("torchrun")[4:]],
+        [*torchrun, "-m", "detkit", *tiny.command("torchrun")[3:]],
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

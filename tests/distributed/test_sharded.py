@@ -1,6 +1,5 @@
 """`train.parallel: fsdp`: the model of one process, in parts; the same checkpoint. Two real processes, gloo."""
 
-import importlib.util
 import os
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from detkit.config import load_config
 from detkit.train.options import TrainOptions
 from detkit.train.random import set_deterministic
 from detkit.train.sharded import count, count_calls, gathered, is_sharded, units, whole
+from tests.distributed import _sharded
 
 WORKER = Path(__file__).parent / "_sharded.py"
 ROOT = Path(__file__).parents[2]
@@ -27,13 +27,6 @@ TINY = [
     "head.num_convs=1", "train.ema_decay=0.9", "schedule.warmup_iterations=1", "train.iterations=3",
     "train.checkpoint_every=2", "train.clip_norm=0.5", "train.threads=1", "train.parallel=fsdp",
 ]  # fmt: skip
-
-
-def worker_module() -> Any:
-    spec = importlib.util.spec_from_file_location("_sharded", WORKER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def start(folder: Any, overrides: Any, processes: int = 2) -> Any:
@@ -92,9 +85,8 @@ def test_two_processes_train_the_model_of_one(
 ) -> None:
     ours = [*TINY, f"backbone.norm={norm}", f"optimizer={{type: {optimizer}, lr: 0.001}}"]
     first, second = start(tmp_path / "two", [*ours, f"train.accumulate={accumulate}"])
-    worker = worker_module()
     config = load_config(ROOT / "configs/quickstart/shapes.yaml", ours)
-    trainer, one = worker.train(config, tmp_path / "one")
+    trainer, one = _sharded.train(config, tmp_path / "one")
     # Adam's root, and a variance over the few numbers of a small image, magnify what rounding does.
     compare(one, first["end"], is_close if norm == "gn" else lambda *_: None)
     compare(first["end"], second["end"], is_same)
@@ -107,12 +99,12 @@ def test_two_processes_train_the_model_of_one(
     # The file is that of one process, which goes on from it.
     saved = step_path(tmp_path / "two/rank0", 2)
     assert not (tmp_path / "two/rank1").exists()
-    compare(worker.train(config, tmp_path / "third", saved)[1], one, is_close if norm == "gn" else lambda *_: None)
+    compare(_sharded.train(config, tmp_path / "third", saved)[1], one, is_close if norm == "gn" else lambda *_: None)
     # While gathered, a process may call the model alone, and as often as it likes.
     assert len(first["alone"]) == 0
     trainer.ema.module.load_state_dict(first["end"]["ema"])
     with torch.inference_mode():
-        torch.testing.assert_close(second["alone"][1], trainer.model(worker.IMAGES).logits)
+        torch.testing.assert_close(second["alone"][1], trainer.model(_sharded.IMAGES).logits)
     assert first["after"] == second["after"]
     assert 0 < first["after"] < 10
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import fuzz_nms as fuzz
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from detkit.ops import diou_nms, matrix_nms, soft_nms
 from detkit.ops.suppression import soft as module
+from tests.ops import fuzz_nms as fuzz
 
 METHODS = ("linear", "gaussian")
 # IoU of the first two: 50 / 150.
