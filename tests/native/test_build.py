@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -56,37 +57,17 @@ def test_metadata_is_read_without_torch() -> None:
     assert re.search(r"^\d+\.\d+", done.stdout.strip().splitlines()[-1])
 
 
-def test_no_torch_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "find_torch", lambda: None)
-    with pytest.raises(SystemExit, match=r"^torch>=2\.10 must be installed first: pip install torch; then "):
+def test_compiling_without_torch_ends_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from setuptools import Distribution
+
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv("DETKIT_NATIVE", raising=False)
+    sentence = r"^torch>=2\.10 must be installed first and be visible to the build: pip install torch; then "
+    with pytest.raises(SystemExit, match=sentence):
         build.extensions(str(PACKAGE.parent))
-
-
-def test_torch_is_found_behind_the_isolation_of_pip(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    assert build.find_torch() == str(Path(torch.__file__).parent.parent)
-    assert sys.path[-1] == build.find_torch()
-
-
-def test_torch_is_found_from_an_environment_of_the_build_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    bare = tmp_path / "bare"
-    bare.write_text("#!/bin/sh\n")  # a Python that knows no torch
-    bare.chmod(0o755)
-    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(build.sys, "executable", str(bare))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delenv("CONDA_PREFIX", raising=False)
-    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
-    assert build.find_torch() is None
-    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
-    assert build.find_torch() == str(Path(torch.__file__).parent.parent)
-    monkeypatch.setattr(build.sys, "version_info", (2, 7))
-    assert build.find_torch() is None
+    distribution = Distribution({"name": "detkit", **build.setup_arguments()})
+    with pytest.raises(SystemExit, match=sentence):
+        distribution.run_command("build_ext")
 
 
 def fake_toolkit(folder: Path, release: str = "13.0") -> Path:
@@ -134,7 +115,7 @@ def test_cuda_is_decided_by_wish_toolkit_and_torch(tmp_path: Path, no_cuda: pyte
     no_cuda.setenv("DETKIT_CUDA", "0")
     assert build.cuda_decision() == (None, "DETKIT_CUDA=0")
     no_cuda.setenv("DETKIT_CUDA", "yes")
-    with pytest.raises(SystemExit, match="DETKIT_CUDA=yes: say 1"):
+    with pytest.raises(SystemExit, match="DETKIT_CUDA=yes: must be 1"):
         build.cuda_decision()
     no_cuda.delenv("DETKIT_CUDA")
     no_cuda.setenv("CUDA_HOME", str(fake_toolkit(tmp_path / "old", "11.8")))
@@ -179,6 +160,8 @@ def test_a_cuda_library_of_an_earlier_build_is_dropped(
     command.run()
     assert olds[0].exists() == built
     assert olds[1].exists() == (built or not inplace)
+    record = json.loads((olds[inplace].parent / build.INFO_FILE).read_text(encoding="utf-8"))
+    assert record["bytes"] == ({olds[0].name: 0} if built else {})
 
 
 @pytest.mark.slow
