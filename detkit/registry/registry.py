@@ -17,7 +17,9 @@ from detkit.registry.arguments import (
     Argument,
     TypeMismatch,
     arguments_of,
+    checked,
     convert,
+    enforce_bounds,
     nearest,
     signature_problem,
     type_name,
@@ -54,7 +56,7 @@ class Registry:
         return f"Registry({self.name!r}, {len(self._entries)} parts)"
 
     def register(self, name: str | None = None) -> Callable[[C], C]:
-        """Decorator that registers a class under `name` (its own name if None).
+        """Decorator that registers a class under `name` (its own name if None) and lets it `enforce_bounds`.
 
         The same class from the same place (a notebook cell that runs again) replaces the earlier one;
         the name taken by another place, a constructor that is no schema or a wrong base class raise
@@ -91,6 +93,7 @@ class Registry:
                 f"e.g. @{self.name.upper()}.register('{name}2')"
             )
         self._entries[name] = entry
+        enforce_bounds(cls)
 
     def unregister(self, name: str) -> None:
         """Forgets a name; raises ValueError if it is unknown."""
@@ -175,10 +178,7 @@ class Registry:
         for key, value in values.items():
             if key not in known:
                 raise ValueError(f"{name}: unknown argument {key!r}{nearest(key, list(known))}")
-            try:
-                values[key] = convert(value, known[key].annotation)
-            except TypeMismatch as error:
-                raise ValueError(f"{name}.{key}: {error}") from None
+            values[key] = checked(f"{name}: {key}", value, known[key].annotation)
         wanted = {key: value for key, value in derived.items() if key in known}
         missing = [k for k, a in known.items() if a.required and k not in values and k not in wanted]
         if missing:

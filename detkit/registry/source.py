@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Entry:
 def entry_of(cls: type) -> Entry:
     """Where `cls` was written, read from its own functions, since a notebook's module has no file."""
     for item in vars(cls).values():
-        function = getattr(item, "__func__", item)
+        function = inspect.unwrap(getattr(item, "__func__", item))
         if isinstance(function, FunctionType) and function.__module__ == cls.__module__:
             code = function.__code__
             if code.co_filename != "<string>":  # the constructor that dataclass writes

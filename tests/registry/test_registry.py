@@ -194,7 +194,7 @@ def test_build_checks_arguments_and_hands_derived_ones_only_where_wanted():
     assert isinstance(net, ResNet)
     for node, text in (
         ({"type": "ResNet", "dept": 18}, "unknown argument 'dept'; did you mean depth"),
-        ({"type": "ResNet", "depth": "18"}, "ResNet.depth: '18' is not one of"),
+        ({"type": "ResNet", "depth": "18"}, "ResNet: depth: '18' is not one of"),
         ({"type": "ResNet", "depth": 18, "freeze_at": 9}, "ResNet: freeze_at: 9"),
     ):
         with pytest.raises(ValueError, match=text):
