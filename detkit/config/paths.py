@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit.config.tree import Place, Tree
-from detkit.utils.urls import absolute, is_path
+from detkit.registry.path_types import is_path
 
 MOVED = "moved"
 """Top-level key of a config: {old folder: new folder}, applied to every path and not stored."""
@@ -153,3 +153,11 @@ def near_one(path: Located) -> str:
     if Path(here).exists() and here != path.result:
         text += f", where the config lies, not from the current folder. There is {here}: write that instead"
     return text
+
+
+def absolute(text: str, folder: Path) -> str:
+    """A path that counts from `folder`, made absolute; `~` is the home folder."""
+    joined = str(folder.absolute() / Path(text).expanduser())
+    plain = os.path.normpath(joined)
+    # Behind a symbolic link, `..` is not the folder that the text makes one expect.
+    return plain if os.path.realpath(plain) == os.path.realpath(joined) else joined

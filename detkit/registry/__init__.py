@@ -43,6 +43,7 @@ from detkit.registry.parts import (
     SCHEDULES,
     TRANSFORMS,
 )
+from detkit.registry.path_types import PathStr, WeightsStr
 from detkit.registry.registry import LOADING, PLUGIN_GROUP, Registry, imported, load_plugins, note_import
 
 __all__ = [
@@ -71,11 +72,13 @@ __all__ = [
     "NonNegative",
     "NonNegativeInt",
     "OpenFraction",
+    "PathStr",
     "Positive",
     "PositiveInt",
     "Registry",
     "Seed",
     "Side",
+    "WeightsStr",
     "enforce_bounds",
     "imported",
     "load_plugins",

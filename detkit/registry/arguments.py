@@ -17,7 +17,7 @@ from detkit.registry.bounds import LARGEST_SIDE as LARGEST_SIDE
 from detkit.registry.bounds import MOST_CHANNELS as MOST_CHANNELS
 from detkit.registry.bounds import MOST_LAYERS as MOST_LAYERS
 from detkit.registry.bounds import bounds_text, is_bounded, is_within, number_text
-from detkit.utils.urls import FILE, FILE_OR_NAME
+from detkit.registry.path_types import FILE, FILE_OR_NAME
 
 C = TypeVar("C", bound=type)
 MISSING = inspect.Parameter.empty
