@@ -77,19 +77,19 @@ class Registry:
         base = _resolve(self.base)
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise ValueError(
-                f"{entry.place}: {cls.__name__} can't go into {self.name}: it is not a subclass of "
+                f"{entry.location}: {cls.__name__} can't go into {self.name}: it is not a subclass of "
                 f"{base.__module__}.{base.__qualname__}"
             )
         problem = signature_problem(cls)
         if problem:
-            raise ValueError(f"{entry.place}: {cls.__name__}.__init__ can't be a schema: {problem}")
+            raise ValueError(f"{entry.location}: {cls.__name__}.__init__ can't be a schema: {problem}")
         if not cls.__module__.startswith("detkit."):
             self.load()  # so that a name that clashes with a built-in part is the newcomer's error
         old = self._entries.get(name)
         if old is not None and not same_source(old, entry):
             raise ValueError(
-                f"{self.name}: the name {name!r} is taken by {old.cls.__qualname__} at {old.place}; "
-                f"{cls.__qualname__} at {entry.place} needs another one, "
+                f"{self.name}: the name {name!r} is taken by {old.cls.__qualname__} at {old.location}; "
+                f"{cls.__qualname__} at {entry.location} needs another one, "
                 f"e.g. @{self.name.upper()}.register('{name}2')"
             )
         self._entries[name] = entry
@@ -158,7 +158,7 @@ class Registry:
         found = arguments_of(entry.cls)
         for key, argument in found.items():
             if key not in self.derived:
-                _check_argument(argument, f"{entry.place}: {name}.__init__, argument {key!r}")
+                _check_argument(argument, f"{entry.location}: {name}.__init__, argument {key!r}")
         return {k: a for k, a in found.items() if a.plain and k not in self.derived}
 
     def derived_arguments(self, name: Any) -> dict[str, str]:
@@ -202,8 +202,8 @@ class Registry:
                 raise
             part = None
         if part is None or (hasattr(cls, "register_buffer") and "_buffers" not in vars(part)):
-            place = self.entry(name).place
-            raise ValueError(f"{place}: {cls.__name__}.__init__ must call super().__init__() before anything else")
+            location = self.entry(name).location
+            raise ValueError(f"{location}: {cls.__name__}.__init__ must call super().__init__() before anything else")
         return part
 
 

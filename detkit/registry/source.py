@@ -31,7 +31,7 @@ class Entry:
         return inside[0] if inside else self.mark or 0
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.file}:{self.line}"
 
 
