@@ -13,8 +13,8 @@ from detkit.config import Config, ConfigError, load_config
 from detkit.config.paths import absolute, moved_everywhere, moved_hint
 from detkit.data.datasets.base import DetectionDataset
 from detkit.registry import DATASETS, PathStr, WeightsStr
-from detkit.registry.arguments import convert, type_name
 from detkit.registry.path_types import is_path
+from detkit.registry.values import convert, type_name
 
 SHAPES = Path(__file__).parents[2] / "configs/quickstart/shapes.yaml"
 COCO = "dataset: {{type: CocoDataset, annotations: {}.json, images: images}}"
