@@ -318,11 +318,11 @@ FAULTS = [
         "assigners",
         EVALUATION,
         "evaluation call 107 by a part with the same state.*cache changed",
-        forward=lambda self, original, anchors, sizes, targets, *rest: (
-            original(anchors, sizes, targets, *rest)
+        forward=lambda self, original, candidates, targets: (
+            original(candidates, targets)
             if self.training
             else replace(
-                found := original(anchors, sizes, targets, *rest),
+                found := original(candidates, targets),
                 matched=found.matched + int(1e6 * cached(self, targets.boxes)),
             )
         ),
