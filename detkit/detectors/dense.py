@@ -97,17 +97,17 @@ class DenseDetector(nn.Module):
             quality = quality_of(assigned, image, row, box_ops.paired_iou(predicted, boxes))
         return Match(labels, image, row, boxes, quality)
 
-    def end_step(self, normalizer: Tensor, gathered: Sequence[Tensor]) -> Tensor:
-        """Once a step, with totals over micro-batches and ranks of the normaliser and of what `take_gathered`
+    def end_step(self, normalizer: Tensor, totals: Sequence[Tensor]) -> Tensor:
+        """Once a step, with totals over micro-batches and ranks of the normaliser and of what `take_accumulated`
         gave: lets the parts update their running figures; returns what the gradients are divided by."""
         with torch.no_grad():
-            for part, sums in zip((self.class_loss, self.box_loss), gathered, strict=True):
+            for part, sums in zip((self.class_loss, self.box_loss), totals, strict=True):
                 part.end_step(sums)
             return self.normalizer.divisor(normalizer)
 
-    def take_gathered(self) -> list[Tensor]:
-        """What the losses of this process gathered in the step, see `Loss`."""
-        return [self.class_loss.take_gathered(), self.box_loss.take_gathered()]
+    def take_accumulated(self) -> list[Tensor]:
+        """What the losses of this process accumulated in the step, see `Loss`."""
+        return [self.class_loss.take_accumulated(), self.box_loss.take_accumulated()]
 
     def _sums(
         self, logits: Tensor, labels: Tensor, quality: Tensor | None, positives: tuple[Tensor, Tensor, Tensor]

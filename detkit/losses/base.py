@@ -11,26 +11,26 @@ from detkit.coders.base import BoxCoder
 class Loss(nn.Module):
     """What both losses may do: keep a running figure that changes once a step.
 
-    In every `forward`, while training, such a loss calls `gather` with sums over what it was given, be it
+    In every `forward`, while training, such a loss calls `accumulate` with sums over what it was given, be it
     nothing: the ranks must agree on how many numbers there are to add. The trainer
     adds them up over micro-batches and ranks and hands the totals to `end_step`, where the loss updates a
     buffer. So the figure is the same on every rank, stands in the checkpoint, and does not depend on how
     a batch is divided. Who writes a training loop of their own calls `DenseDetector.end_step` there.
     """
 
-    _gathered: Tensor | None = None
+    _accumulated: Tensor | None = None
 
-    def gather(self, sums: Tensor) -> None:
+    def accumulate(self, sums: Tensor) -> None:
         """Adds (S,) sums of a micro-batch, without graph, S always the same, to those of the step."""
         sums = sums.detach().double()
-        self._gathered = sums if self._gathered is None else self._gathered + sums
+        self._accumulated = sums if self._accumulated is None else self._accumulated + sums
 
-    def take_gathered(self) -> Tensor:
-        """(S,) float64, what this process gathered since the last call; empty if that is nothing."""
-        sums, self._gathered = self._gathered, None
+    def take_accumulated(self) -> Tensor:
+        """(S,) float64, what this process accumulated since the last call; empty if that is nothing."""
+        sums, self._accumulated = self._accumulated, None
         return torch.zeros(0, dtype=torch.float64) if sums is None else sums
 
-    def end_step(self, gathered: Tensor) -> None:
+    def end_step(self, totals: Tensor) -> None:
         """Called once a step under `no_grad` with (S,) totals over all micro-batches and ranks."""
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from detkit.losses.focal import sigmoid_focal_sum
 from detkit.losses.sigmoid import SigmoidLoss, check_alpha
+from detkit.ops import sigmoid_focal_sum
 from detkit.registry import CLASS_LOSSES
 
 

@@ -60,10 +60,10 @@ class EqualizedFocalLoss(SigmoidLoss):
         gamma = self.gamma + self.scale * (1 - self.balance())
         total, sizes = focal_family_sum(logits, labels, self.alpha, gamma, gamma / self.gamma)
         if self.training:
-            self.gather(sizes.flatten())
+            self.accumulate(sizes.flatten())
         return self.weight * total
 
-    def end_step(self, gathered: Tensor) -> None:
+    def end_step(self, totals: Tensor) -> None:
         """See `Loss.end_step`."""
-        if gathered.numel():
-            self.gradients += gathered.to(self.gradients).view_as(self.gradients)
+        if totals.numel():
+            self.gradients += totals.to(self.gradients).view_as(self.gradients)

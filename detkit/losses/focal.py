@@ -8,8 +8,6 @@ from detkit.losses.sigmoid import SigmoidLoss, check_alpha, check_not_negative
 from detkit.ops import sigmoid_focal_sum
 from detkit.registry import CLASS_LOSSES
 
-__all__ = ["SigmoidFocalLoss", "sigmoid_focal_sum"]
-
 
 @CLASS_LOSSES.register()
 class SigmoidFocalLoss(SigmoidLoss):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detkit.losses.sigmoid import check_shapes, widened
+from detkit.losses.sigmoid import check_shapes, to_float32
 from detkit.structures import IGNORED
 
 
@@ -28,8 +28,8 @@ class _Attach(torch.autograd.Function):
         return (gradient * upstream).to(ctx.dtype), None, None
 
 
-def attach(logits: Tensor, total: Tensor, gradient: Tensor) -> Tensor:
-    """`total` with a graph in which d total / d logits is `gradient` (widened); can be differentiated once.
+def with_gradient(logits: Tensor, total: Tensor, gradient: Tensor) -> Tensor:
+    """`total` with a graph in which d total / d logits is `gradient` (float32); can be differentiated once.
 
     A half-precision gradient is made only after the factor from above, the loss scale, has come in.
     """
@@ -48,16 +48,16 @@ def focal_family_sum(
     """
     check_shapes(logits, labels)
     with torch.no_grad():
-        total = widened(logits.new_zeros(()))
+        total = to_float32(logits.new_zeros(()))
         gradient = torch.empty_like(logits, dtype=total.dtype)
         sizes = total.new_zeros((2, logits.shape[-1]), dtype=torch.float64)
         gamma, factor = gamma.to(total), factor.to(total)
-        for i, (x, y) in enumerate(zip(widened(logits.detach()), labels, strict=True)):
+        for i, (x, y) in enumerate(zip(to_float32(logits.detach()), labels, strict=True)):
             value, slope = _one_image(x, y, alpha, gamma, factor, epsilon)
             total = total + value
             gradient[i] = slope
             sizes += torch.stack([-slope.clamp(max=0).sum(dim=0), slope.clamp(min=0).sum(dim=0)])
-    return attach(logits, total, gradient), sizes
+    return with_gradient(logits, total, gradient), sizes
 
 
 def _one_image(

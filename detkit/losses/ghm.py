@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detkit.losses.focal_family import attach
-from detkit.losses.sigmoid import SigmoidLoss, check_shapes, widened
+from detkit.losses.focal_family import with_gradient
+from detkit.losses.sigmoid import SigmoidLoss, check_shapes, to_float32
 from detkit.registry import CLASS_LOSSES
 from detkit.structures import IGNORED
 
@@ -49,15 +49,15 @@ class GHMCLoss(SigmoidLoss):
             places = bins_of(errors, labels, self.bins)
             found = torch.cat([count(places, self.bins), (labels >= 0).sum()[None]]).double()
             if self.training:
-                self.gather(found)
+                self.accumulate(found)
             weights = self._weights(found).to(errors)
             total = errors.new_zeros(())
-            for x, error, place in zip(widened(logits.detach()), errors, places, strict=True):
+            for x, error, place in zip(to_float32(logits.detach()), errors, places, strict=True):
                 each = weights.index_select(0, place.int().flatten()).view_as(error)
                 # Cross-entropy is softplus of the logit turned so that larger is more wrong.
                 total = total + (each * F.softplus(torch.where(error < 0, -x, x))).sum()
                 error *= each
-        return self.weight * attach(logits, total, errors)
+        return self.weight * with_gradient(logits, total, errors)
 
     def _weights(self, found: Tensor) -> Tensor:
         """(bins + 1,) counts of this call -> (UNUSED + 1,) factor on the entries of each bin, 0 for the unused."""
@@ -66,20 +66,20 @@ class GHMCLoss(SigmoidLoss):
         weights = average[-1].clamp(min=1) / (self.bins * entries)
         return F.pad(weights, (0, UNUSED + 1 - self.bins))
 
-    def end_step(self, gathered: Tensor) -> None:
+    def end_step(self, totals: Tensor) -> None:
         """See `Loss.end_step`."""
-        if gathered.numel():
-            new = gathered.to(self.average)
+        if totals.numel():
+            new = totals.to(self.average)
             self.average.copy_(torch.where(self.average < 0, new, new.lerp(self.average, self.momentum)))
 
 
 def signed_errors(logits: Tensor, labels: Tensor) -> Tensor:
     """Logits (B, A, C), labels (B, A) -> (B, A, C) p - t, below zero (at most -0.0) for a positive's own class only."""
-    errors = widened(logits.detach()).sigmoid()
+    errors = to_float32(logits.detach()).sigmoid()
     if logits.shape[-1]:
         own, positive = labels.clamp(min=0)[..., None], (labels >= 0)[..., None]
         picked = errors.gather(-1, own)
-        miss = -widened(logits.detach().gather(-1, own)).neg().sigmoid()
+        miss = -to_float32(logits.detach().gather(-1, own)).neg().sigmoid()
         # A miss may round to 0; the smallest number keeps the sign that says what the entry is.
         errors.scatter_(-1, own, torch.where(positive, miss.clamp(max=-1e-38), picked))
     return errors

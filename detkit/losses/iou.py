@@ -29,7 +29,7 @@ class OverlapLoss(BoxLoss):
 
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
         """See `BoxLoss.forward`."""
-        predicted = proper(coder.decode(deltas.to(anchors.dtype), anchors))
+        predicted = make_valid(coder.decode(deltas.to(anchors.dtype), anchors))
         return self.weight * self.costs(predicted, boxes).sum()
 
     def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class EIoULoss(OverlapLoss):
         return 1 - box_ops.paired_iou(predicted, boxes) + distance + shape
 
 
-def proper(boxes: Tensor) -> Tensor:
+def make_valid(boxes: Tensor) -> Tensor:
     """Any (P, 4) without NaN -> boxes within `FAR` of zero whose sides are positive in float32; others unchanged.
 
     An inverted or empty box becomes a point at its upper left corner, which has a loss and a gradient.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detkit.losses.focal import sigmoid_focal_sum
 from detkit.losses.sigmoid import SigmoidLoss, background_costs, check_shapes
+from detkit.ops import sigmoid_focal_sum
 from detkit.registry import CLASS_LOSSES
 from detkit.structures import IGNORED
 

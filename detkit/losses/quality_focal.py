@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from detkit.losses.focal import sigmoid_focal_sum
 from detkit.losses.sigmoid import SigmoidLoss, at_positives, check_not_negative, check_shapes, soft_cross_entropy
+from detkit.ops import sigmoid_focal_sum
 from detkit.registry import CLASS_LOSSES
 
 

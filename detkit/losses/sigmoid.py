@@ -58,14 +58,14 @@ def check_shapes(logits: Tensor, labels: Tensor, quality: Tensor | None = None) 
             raise ValueError(f"{name} {tuple(other.shape)} do not fit logits {tuple(logits.shape)}")
 
 
-def widened(logits: Tensor) -> Tensor:
+def to_float32(logits: Tensor) -> Tensor:
     """Logits in float32, or float64 if they are that."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def background_costs(logits: Tensor) -> Tensor:
     """Logits (B, A, C) -> (B, A), binary cross-entropy of each anchor as background, without graph."""
-    return F.softplus(widened(logits.detach())).sum(dim=-1)
+    return F.softplus(to_float32(logits.detach())).sum(dim=-1)
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -74,10 +74,10 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def at_positives(logits: Tensor, labels: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The P logits of the positives' own classes, widened, with graph, and their targets, (P,) each.
+    """The P logits of the positives' own classes, in float32, with graph, and their targets, (P,) each.
 
     The targets are `quality` (B, A) at the positives, 1 where there is none.
     """
     image, row = (labels >= 0).nonzero(as_tuple=True)
-    own = widened(logits[image, row, labels[image, row]])
+    own = to_float32(logits[image, row, labels[image, row]])
     return own, torch.ones_like(own) if quality is None else quality[image, row].to(own.dtype)

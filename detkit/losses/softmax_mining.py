@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detkit.losses.base import ClassificationLoss
 from detkit.losses.mining import hard_negatives
-from detkit.losses.sigmoid import check_not_negative, check_shapes, widened
+from detkit.losses.sigmoid import check_not_negative, check_shapes, to_float32
 from detkit.registry import CLASS_LOSSES
 
 
@@ -52,7 +52,7 @@ class SoftmaxMiningLoss(ClassificationLoss):
     def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
         """See `ClassificationLoss.forward`."""
         check_shapes(logits, labels)
-        wide = widened(logits)
+        wide = to_float32(logits)
         positive = labels >= 0
         target = torch.where(positive, labels, logits.shape[-1] - 1)
         costs = wide.logsumexp(dim=-1) - wide.gather(-1, target[..., None])[..., 0]

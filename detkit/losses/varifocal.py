@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from detkit.losses.focal import sigmoid_focal_sum
 from detkit.losses.sigmoid import (
     SigmoidLoss,
     at_positives,
@@ -13,6 +12,7 @@ from detkit.losses.sigmoid import (
     check_shapes,
     soft_cross_entropy,
 )
+from detkit.ops import sigmoid_focal_sum
 from detkit.registry import CLASS_LOSSES
 
 

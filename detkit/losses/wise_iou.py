@@ -55,7 +55,7 @@ class WiseIoULoss(OverlapLoss):
             return wise
         cost = cost.detach()
         if self.training:
-            self.gather(torch.stack((cost.sum(), cost.new_tensor(len(cost)))))
+            self.accumulate(torch.stack((cost.sum(), cost.new_tensor(len(cost)))))
         return self.focus(cost) * wise
 
     def focus(self, cost: Tensor) -> Tensor:
@@ -65,10 +65,10 @@ class WiseIoULoss(OverlapLoss):
             return unusual.pow(self.gamma)
         return unusual / (self.delta * self.alpha ** (unusual - self.delta))
 
-    def end_step(self, gathered: Tensor) -> None:
+    def end_step(self, totals: Tensor) -> None:
         """Moves the mean; a step without positives leaves it."""
         if self.version != "v1":
-            total, count = gathered.to(self.mean.dtype)
+            total, count = totals.to(self.mean.dtype)
             moved = self.mean.lerp(total / count.clamp(min=1), self.momentum)
             self.mean.copy_(torch.where(count > 0, moved, self.mean))
 

@@ -18,11 +18,10 @@ from torch.nn import functional as F
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
 from detkit.coders.base import BoxCoder
-from detkit.heads.base import Head
-from detkit.heads.shared_tower import per_anchor
+from detkit.heads.base import Head, per_anchor
 from detkit.layers.norms import NormName, norm_layer
 from detkit.losses.base import BoxLoss, ClassificationLoss
-from detkit.losses.focal import sigmoid_focal_sum
+from detkit.ops import sigmoid_focal_sum
 from detkit.registry import ASSIGNERS, BOX_LOSSES, CLASS_LOSSES, CODERS, HEADS
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from detkit.heads.base import per_anchor
 from detkit.heads.per_level import PerLevelHead
-from detkit.heads.shared_tower import SharedTowerHead, per_anchor
+from detkit.heads.shared_tower import SharedTowerHead
 
 
 def head(**options):
