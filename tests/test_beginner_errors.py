@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit import registry
+from detkit.registry import plugins
 from detkit.cli import main
 from detkit.registry import BACKBONES
 
@@ -34,7 +34,7 @@ CONFIG = "_base_: detkit:scaffold/base.yaml\nimports: [./my_net.py]\nbackbone: {
 @pytest.fixture
 def said(tmp_path, monkeypatch, capsys):
     """Writes my_net.py with one mistake and a config, runs one step, gives back what the user reads."""
-    monkeypatch.setattr(registry, "imported", [])
+    monkeypatch.setattr(plugins, "imported", [])
 
     def run(old="", new="", config=CONFIG):
         assert old in GOOD
