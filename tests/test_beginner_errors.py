@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from detkit.registry import plugins
 from detkit.cli import main
-from detkit.registry import BACKBONES
+from detkit.registry import BACKBONES, plugins
 
 GOOD = """import torch
 from torch import Tensor, nn
