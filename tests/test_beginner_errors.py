@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from detkit.cli import main
-from detkit.registry import BACKBONES, registry
+from detkit.registry import BACKBONES, plugins
 
 GOOD = """import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ CONFIG = "_base_: detkit:scaffold/base.yaml\nimports: [./my_net.py]\nbackbone: {
 @pytest.fixture
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Writes my_net.py with one mistake and a config, runs one step, gives back what the user reads."""
-    monkeypatch.setattr(registry, "imported", [])
+    monkeypatch.setattr(plugins, "imported", [])
 
     def run(old: str = "", new: str = "", config: Any = CONFIG) -> Any:
         assert old in GOOD

@@ -207,7 +207,7 @@ def first_step(session: Session, batch: Batch) -> dict[str, Any]:
     batch = batch.to(session.device)
     pred = detector(batch.images, batch.sizes)
     losses = detector.loss(pred, batch.targets)
-    divisor = detector.end_step(losses.normalizer.double(), [x.double() for x in detector.take_gathered()])
+    divisor = detector.end_step(losses.normalizer.double(), [x.double() for x in detector.take_accumulated()])
     shared = [p for part in (detector.backbone, detector.neck) for p in part.parameters() if p.requires_grad]
     norms = {}
     for name, loss in (("class", losses.classification), ("box", losses.box)):

@@ -154,7 +154,7 @@ def check_batch(config: Config, coordinator: Coordinator) -> None:
     try:
         check_workers(loader.num_workers)
     except ValueError as error:
-        raise ValueError(f"{config.place('data.loader.num_workers')}: {error}") from error
+        raise ValueError(f"{config.location('data.loader.num_workers')}: {error}") from error
 
 
 def check(config: Config, coordinator: Coordinator) -> int:
@@ -218,7 +218,7 @@ class Session:
             try:
                 self.detector.backbone.load_pretrained()
             except ValueError as error:
-                raise ValueError(f"{config.place('backbone.weights')}: {error}") from error
+                raise ValueError(f"{config.location('backbone.weights')}: {error}") from error
         self.detector.to(self.device)
         if self.options.channels_last:
             self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

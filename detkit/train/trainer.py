@@ -104,7 +104,7 @@ class Trainer:
         seed_everything(self.seed, self.step, self.rank)
         lr = self.set_learning_rate()
         own, micro, waited = self.accumulate_gradients()
-        gathered = [x.to(own) for x in self.detector.take_gathered()]
+        gathered = [x.to(own) for x in self.detector.take_accumulated()]
         total = torch.cat([own.sum(0), own.new_full((1,), float(self.stop is not None)), *gathered])
         self.progress.enter("all-reduce", self.step + 1)
         if self.world_size > 1:

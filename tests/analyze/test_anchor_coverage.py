@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detkit.analyze.anchor_coverage import Sample, best_anchors, measure, read_samples, warn_of_misfits
-from detkit.analyze.anchor_fit import fit, k_means, shape_iou, share_out, to_yaml
+from detkit.analyze.anchor_fit import divide, fit, k_means, shape_iou, to_yaml
 from detkit.anchors.explicit import ExplicitAnchors
 from detkit.assigners.max_iou import MaxIoUAssigner
 from detkit.boxes import pairwise_iou
@@ -61,11 +61,11 @@ def test_images_of_unknown_size_are_left_out_unless_they_may_be_read() -> None:
 def test_best_anchor_by_hand() -> None:
     generator = ExplicitAnchors(strides=(8, 32), sizes=[[(8, 8)], [(32, 32)]])
     boxes = torch.tensor([[0.0, 0, 8, 8], [0, 0, 16, 8], [32, 0, 64, 16]])
-    reach = measure(generator, [8, 32], [Sample((32, 64), boxes, torch.ones(3))])
-    assert reach.iou.tolist() == [1.0, 0.5, 0.5]
-    assert reach.level.tolist() == [0, 0, 1]
-    assert reach.share(0.5) == 1
-    assert reach.share(0.51) == pytest.approx(1 / 3)
+    coverage = measure(generator, [8, 32], [Sample((32, 64), boxes, torch.ones(3))])
+    assert coverage.iou.tolist() == [1.0, 0.5, 0.5]
+    assert coverage.level.tolist() == [0, 0, 1]
+    assert coverage.recall(0.5) == 1
+    assert coverage.recall(0.51) == pytest.approx(1 / 3)
 
 
 def test_chunks_change_nothing() -> None:
@@ -87,21 +87,21 @@ def test_k_means_finds_planted_shapes() -> None:
     assert float(shape_iou(planted, planted).diagonal().min()) == 1
 
 
-def test_fewer_shapes_than_anchors_still_give_that_many() -> None:
-    sizes = share_out(torch.full((5, 2), 20.0, dtype=torch.float64), [8, 16], 3, 0.0, 0)
+def test_fewer_shapes_than_anchors_still_give_that_many():
+    sizes = divide(torch.full((5, 2), 20.0, dtype=torch.float64), [8, 16], 3, 0.0, 0)
     assert [len(level) for level in sizes] == [3, 3]
     assert (20.0, 20.0) in sizes[0]
     # A level without objects takes the shapes of its neighbour, twice as large.
-    assert share_out(torch.full((5, 2), 20.0, dtype=torch.float64), [8, 16], 1, 2.0, 0) == [[(20, 20)], [(40, 40)]]
+    assert divide(torch.full((5, 2), 20.0, dtype=torch.float64), [8, 16], 1, 2.0, 0) == [[(20, 20)], [(40, 40)]]
 
 
 def test_fit_reaches_what_was_planted_on_the_levels() -> None:
     centres = np.random.default_rng(0).uniform(60, 196, (60, 2))
     half = np.array([[8, 8], [50, 25]] * 30) / 2
     boxes = torch.tensor(np.concatenate((centres - half, centres + half), axis=1)).float()
-    sizes, reach = fit([Sample((256, 256), boxes, torch.ones(60))], [8, 16], 1, 0.5)
+    sizes, coverage = fit([Sample((256, 256), boxes, torch.ones(60))], [8, 16], 1, 0.5)
     assert sizes == [[(8.0, 8.0)], [(50.0, 25.0)]]
-    assert len(reach.iou) == 60
+    assert len(coverage.iou) == 60
     assert "    - [[8, 8]]  # stride 8\n    - [[50, 25]]  # stride 16" in to_yaml(sizes, [8, 16])
     with pytest.raises(ValueError, match="no objects"):
         fit([], [8], 1, 0.5)

@@ -1,32 +1,35 @@
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from detkit.assigners.atss import ATSSAssigner
+from detkit.assigners.base import assign as assign_by
 from detkit.boxes import pairwise_iou
-from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from tests.assigners.only_anchors import only_anchors
 
 EMPTY = torch.zeros(0, 4)
 
 
 def assign(
-    anchors: list[list[float]] | torch.Tensor,
-    boxes: list[list[float]] | torch.Tensor,
-    labels: list[int] | None = None,
-    ignore: list[list[int]] | torch.Tensor = EMPTY,
+    anchors: Any,
+    boxes: Any,
+    labels: Any = None,
+    ignore: Any = EMPTY,
     level_sizes: tuple[int, ...] | None = None,
-    **options: int,
+    **options: Any,
 ) -> Assignment:
-    anchors, boxes = torch.as_tensor(anchors).float(), torch.as_tensor(boxes).float().reshape(-1, 4)
+    boxes = torch.as_tensor(boxes).float().reshape(-1, 4)
     labels = torch.arange(len(boxes)) if labels is None else torch.tensor(labels)
     targets = Targets(boxes, labels, torch.as_tensor(ignore).float())
-    deltas = torch.zeros(len(anchors), 4)
-    return ATSSAssigner(**options)(
-        anchors, level_sizes or (len(anchors),), targets, lambda: pytest.fail("asked for scores"), deltas, DeltaCoder()
-    )
+    return assign_by(ATSSAssigner(**options), only_anchors(anchors, level_sizes), targets)
 
 
-def square(x: int, y: int, side: int = 10) -> list[float]:
+def square(x: float, y: float, side: float = 10) -> list[float]:
     return [x - side / 2, y - side / 2, x + side / 2, y + side / 2]
 
 
@@ -83,31 +86,29 @@ def test_nothing_there_and_ignore_regions() -> None:
     assert found.labels.tolist() == [IGNORED, BACKGROUND]
 
 
-def scene(seed: int = 0, anchors: int = 240, objects: int = 25) -> tuple[torch.Tensor, torch.Tensor]:
+def scene(seed: int = 0, anchors: int = 240, objects: int = 25) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
 
-    def boxes(n: int) -> torch.Tensor:
+    def boxes(n: int) -> Tensor:
         corner = torch.randint(0, 90, (n, 2), generator=generator).float()
         return torch.cat((corner, corner + torch.randint(4, 40, (n, 2), generator=generator)), 1)
 
     return boxes(anchors), boxes(objects)
 
 
-def algorithm_1(
-    anchors: torch.Tensor, boxes: torch.Tensor, level_sizes: tuple[int, int, int, int], k: int
-) -> list[int]:
+def algorithm_1(anchors: Tensor, boxes: Tensor, level_sizes: tuple[int, ...], k: int) -> list[int]:
     """The paper's algorithm, line by line; of several objects the one with the greatest IoU."""
     iou, best = pairwise_iou(anchors, boxes), [(-1.0, -1)] * len(anchors)
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2
     for g, box in enumerate(boxes):
         distance = (centre - (box[:2] + box[2:]) / 2).square().sum(1).tolist()
-        candidates, start = [], 0
+        rows, start = [], 0
         for size in level_sizes:
-            candidates += sorted(range(start, start + size), key=lambda a: (distance[a], a))[:k]
+            rows += sorted(range(start, start + size), key=lambda a: (distance[a], a))[:k]
             start += size
-        d = iou[candidates, g]
+        d = iou[rows, g]
         threshold = d.mean() + d.std()
-        for a in candidates:
+        for a in rows:
             inside = bool((centre[a] > box[:2]).all() and (centre[a] < box[2:]).all())
             if iou[a, g] >= threshold and inside and iou[a, g] > best[a][0]:
                 best[a] = (iou[a, g].item(), g)

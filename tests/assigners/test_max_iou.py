@@ -1,31 +1,23 @@
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 
+from detkit.assigners.base import assign as assign_by
 from detkit.assigners.max_iou import MaxIoUAssigner
-from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from tests.assigners.only_anchors import only_anchors
 
 EMPTY = torch.zeros(0, 4)
 
 
-def assign(
-    anchors: list[list[int]] | torch.Tensor,
-    boxes: list[list[int]] | torch.Tensor,
-    labels: list[int] | None = None,
-    ignore: list[list[int]] | torch.Tensor = EMPTY,
-    **options: int,
-) -> Assignment:
-    anchors, boxes = torch.as_tensor(anchors).float(), torch.as_tensor(boxes).float().reshape(-1, 4)
+def assign(anchors: Any, boxes: Any, labels: Any = None, ignore: Any = EMPTY, **options: Any) -> Assignment:
+    boxes = torch.as_tensor(boxes).float().reshape(-1, 4)
     labels = torch.arange(len(boxes)) if labels is None else torch.tensor(labels)
-    nothing = anchors.new_zeros(len(anchors), 4)
-    return MaxIoUAssigner(**options)(
-        anchors,
-        (len(anchors),),
-        Targets(boxes, labels, torch.as_tensor(ignore).float()),
-        lambda: nothing,
-        nothing,
-        DeltaCoder(),
-    )
+    targets = Targets(boxes, labels, torch.as_tensor(ignore).float())
+    return assign_by(MaxIoUAssigner(**options), only_anchors(anchors), targets)
 
 
 # One object of 10 x 10 px; anchors of the same height with IoU exactly 1, 0.5, 0.4, 0.25 and 0.

@@ -1,10 +1,16 @@
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
+from detkit.assigners.base import assign as assign_by
 from detkit.assigners.task_aligned import TaskAlignedAssigner
 from detkit.boxes import pairwise_iou
 from detkit.coders.delta import DeltaCoder
-from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 
 EMPTY = torch.zeros(0, 4)
 BOX = [0, 0, 10, 10]
@@ -12,22 +18,26 @@ CODER = DeltaCoder()
 
 
 def assign(
-    anchors: list[list[int]] | torch.Tensor,
-    boxes: list[list[int]] | torch.Tensor,
-    scores: list[list[float]] | torch.Tensor,
-    labels: list[int] | None = None,
-    ignore: list[list[int]] | torch.Tensor = EMPTY,
-    predicted: list[list[float]] | torch.Tensor | None = None,
-    **options: float,
+    anchors: Any,
+    boxes: Any,
+    scores: Any,
+    labels: Any = None,
+    ignore: Any = EMPTY,
+    predicted: Any = None,
+    **options: Any,
 ) -> Assignment:
     anchors, boxes = torch.as_tensor(anchors).float(), torch.as_tensor(boxes).float().reshape(-1, 4)
     labels = torch.zeros(len(boxes), dtype=torch.int64) if labels is None else torch.tensor(labels)
     predicted = anchors if predicted is None else torch.as_tensor(predicted).float()
     scores = torch.as_tensor(scores).float()
     targets = Targets(boxes, labels, torch.as_tensor(ignore).float())
-    return TaskAlignedAssigner(**options)(
-        anchors, (len(anchors),), targets, lambda: scores, CODER.encode(predicted, anchors), CODER
-    )
+    candidates = Candidates(anchors, (len(anchors),), lambda: scores, lambda: decoded(predicted, anchors))
+    return assign_by(TaskAlignedAssigner(**options), candidates, targets)
+
+
+def decoded(predicted: Tensor, anchors: Tensor) -> Tensor:
+    """Boxes as they come out of a coder, rounding included."""
+    return CODER.decode(CODER.encode(predicted, anchors), anchors)
 
 
 def test_score_and_overlap_decide_by_hand() -> None:
@@ -40,6 +50,7 @@ def test_score_and_overlap_decide_by_hand() -> None:
     two = assign(anchors, [BOX], scores, beta=1.0, topk=2, centre_inside=False)
     assert two.labels.tolist() == [BACKGROUND, 0, 0]
     # The best aligned gets the greatest IoU of the two, the other in proportion.
+    assert two.quality is not None
     torch.testing.assert_close(two.quality[1:], torch.tensor([0.5, 0.5 * 0.225 / 0.4]))
 
 
@@ -88,10 +99,10 @@ def test_nothing_there_ignore_regions_and_broken_predictions() -> None:
     assert found.labels.tolist() == [BACKGROUND, BACKGROUND]
 
 
-def scene(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int], torch.Tensor]:
+def scene(seed: int) -> tuple[Tensor, Tensor, Tensor, list[int], Tensor]:
     generator = torch.Generator().manual_seed(seed)
 
-    def boxes(n: int) -> torch.Tensor:
+    def boxes(n: int) -> Tensor:
         corner = torch.randint(0, 90, (n, 2), generator=generator).float()
         return torch.cat((corner, corner + torch.randint(4, 40, (n, 2), generator=generator)), 1)
 
@@ -103,7 +114,7 @@ def scene(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int
 @pytest.mark.parametrize("centre_inside", [True, False])
 def test_equals_plain_loops_for_any_chunk(seed: int, centre_inside: bool) -> None:
     anchors, boxes, scores, labels, predicted = scene(seed)
-    u = pairwise_iou(CODER.decode(CODER.encode(predicted, anchors), anchors), boxes)
+    u = pairwise_iou(decoded(predicted, anchors), boxes)
     t = scores[:, labels] * u**6
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2
     owner: list[tuple[float, int]] = [(0.0, -1)] * len(anchors)

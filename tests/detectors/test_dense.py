@@ -19,7 +19,7 @@ from detkit.losses.l1 import SmoothL1Loss
 from detkit.losses.normalizers import PerImagePositiveCount, PositiveCount
 from detkit.necks.fpn import FPN
 from detkit.nms.hard import HardNMS
-from detkit.structures import FeatureShape, Predictions, Targets
+from detkit.structures import IGNORED, FeatureShape, Predictions, Targets
 
 
 class TinyBackbone(Backbone):
@@ -138,11 +138,11 @@ def exact_predictions(model: Any, targets: Any, size: Any) -> Any:
     """Logits and deltas that say exactly what the targets say."""
     images = torch.zeros(1, 3, *size, dtype=torch.uint8)
     pred = model(images)
-    found = model.assigner(pred.anchors, pred.level_sizes, targets, pred.logits[0].sigmoid, pred.deltas[0], model.coder)
+    assignment = model.assigner(model.candidates(pred, 0), targets)
     logits, deltas = torch.full_like(pred.logits, -9.0), torch.zeros_like(pred.deltas)
-    rows = (found.labels >= 0).nonzero()[:, 0]
-    logits[0, rows, found.labels[rows]] = 3.0
-    deltas[0, rows] = model.coder.encode(targets.boxes[found.matched[rows]], pred.anchors[rows])
+    rows = (assignment.labels >= 0).nonzero()[:, 0]
+    logits[0, rows, assignment.labels[rows]] = 3.0
+    deltas[0, rows] = model.coder.encode(targets.boxes[assignment.matched[rows]], pred.anchors[rows])
     return Predictions(logits, deltas, pred.anchors, pred.level_sizes)
 
 
@@ -246,14 +246,26 @@ def test_an_assigner_is_handed_scores_by_the_losss_own_link_when_it_asks() -> No
 
     model, heard = detector(), []
     model.class_loss, assign = Half(), model.assigner.forward
-    model.assigner.forward = lambda *a: heard.append(a[3]()) or assign(*a)
+    model.assigner.forward = lambda candidates, targets: (
+        heard.append(candidates.scores()) or assign(candidates, targets)
+    )
     pred = model(*batch((64, 64), (64, 64)))
     model.loss(pred, [boxes_of(2), boxes_of(0)])
     torch.testing.assert_close(torch.stack(heard), pred.logits.softmax(-1) / 2)
     assert not heard[0].requires_grad
 
 
-def test_losses_of_each_image_by_its_own_positives_are_what_single_images_give() -> None:
+def test_anchors_in_ignore_regions_take_no_part_unless_the_assigner_has_a_rule_of_its_own():
+    model, targets = detector(), boxes_of(2)
+    targets.ignore = torch.tensor([[0.0, 0, 64, 64]])
+    pred = model(*batch((64, 64)))
+    inside = ((pred.anchors[:, :2] >= 0) & (pred.anchors[:, 2:] <= 64)).all(dim=1)
+    assert (model.match(pred, [targets]).labels[0, inside] == IGNORED).all()
+    model.assigner.ignore_overlap = None
+    assert (model.match(pred, [targets]).labels[0, inside] >= 0).any()
+
+
+def test_losses_of_each_image_by_its_own_positives_are_what_single_images_give():
     model = detector()
     images, sizes = batch((64, 64), (64, 64), (64, 64))
     targets = [boxes_of(1), boxes_of(3), boxes_of(0)]

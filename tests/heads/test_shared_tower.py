@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 import torch
 
+from detkit.heads.base import per_anchor
 from detkit.heads.per_level import PerLevelHead
-from detkit.heads.shared_tower import SharedTowerHead, per_anchor
+from detkit.heads.shared_tower import SharedTowerHead
 
 
 def head(**options: Any) -> Any:

@@ -80,7 +80,7 @@ def test_ignored_anchors_get_no_gradient_and_change_nothing(name: Any) -> None:
     assert gradient[labels >= 0].abs().sum() > 0
     other = logits.detach().clone()
     other[labels == IGNORED] = 50.0
-    loss.take_gathered()
+    loss.take_accumulated()
     torch.testing.assert_close(gradient_of(loss, other, labels, quality)[0], total)
 
 
@@ -164,16 +164,16 @@ def test_state_survives_a_checkpoint_and_always_gathers_as_many_numbers(name: An
     loss = build(name)
     logits, labels, quality = example(loss)
     loss(logits, labels, quality)
-    first = loss.take_gathered()
+    first = loss.take_accumulated()
     loss(logits, torch.full_like(labels, IGNORED), None if quality is None else quality * 0)
-    assert loss.take_gathered().shape == first.shape
+    assert loss.take_accumulated().shape == first.shape
     loss.end_step(first)
     twin = build(name)
     twin.load_state_dict(loss.state_dict())
     torch.testing.assert_close(twin(logits, labels, quality), loss(logits, labels, quality), rtol=0, atol=0)
-    loss.take_gathered()
+    loss.take_accumulated()
     loss.eval()(logits, labels, quality)
-    assert loss.take_gathered().numel() == 0
+    assert loss.take_accumulated().numel() == 0
 
 
 @each_loss

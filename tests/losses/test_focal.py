@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from detkit.losses.focal import SigmoidFocalLoss, sigmoid_focal_sum
+from detkit.losses.focal import SigmoidFocalLoss
+from detkit.ops import sigmoid_focal_sum
 from detkit.structures import BACKGROUND, IGNORED
 
 

@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 from detkit.losses.bce import BCELoss
 from detkit.losses.equalized_focal import EqualizedFocalLoss
-from detkit.losses.focal import SigmoidFocalLoss, sigmoid_focal_sum
-from detkit.losses.focal_family import attach, focal_family_sum
+from detkit.losses.focal import SigmoidFocalLoss
+from detkit.losses.focal_family import focal_family_sum, with_gradient
 from detkit.losses.poly_focal import PolyFocalLoss
 from detkit.losses.quality_focal import QualityFocalLoss
 from detkit.losses.varifocal import VarifocalLoss
+from detkit.ops import sigmoid_focal_sum
 from detkit.structures import BACKGROUND
 
 
@@ -80,7 +81,7 @@ def test_gradcheck_of_the_family() -> None:
 
 def test_a_small_half_gradient_is_scaled_before_it_is_rounded() -> None:
     logits = torch.zeros(1, dtype=torch.float16, requires_grad=True)
-    (attach(logits, torch.zeros(()), torch.tensor([1e-9])) * 65536).backward()
+    (with_gradient(logits, torch.zeros(()), torch.tensor([1e-9])) * 65536).backward()
     assert logits.grad.item() == pytest.approx(65536e-9, rel=1e-2)
 
 
@@ -98,7 +99,7 @@ def test_equalized_counts_its_own_gradient_once_a_step() -> None:
     logits, labels = example()
     loss = EqualizedFocalLoss()
     _, gradient = both(loss(logits, labels), logits)
-    loss.end_step(loss.take_gathered())
+    loss.end_step(loss.take_accumulated())
     torch.testing.assert_close(loss.gradients.sum(), gradient.abs().sum())
     torch.testing.assert_close(loss.gradients[0], -gradient.clamp(max=0).sum((0, 1)))
     loss.end_step(torch.zeros(0, dtype=torch.float64))  # a step of which nobody trained changes nothing

@@ -69,7 +69,7 @@ def test_counts_move_once_a_step_and_the_past_weighs_by_momentum() -> None:
     assert (loss.average < 0).all()
     loss(logits[:1], labels[:1])
     loss(logits[1:], labels[1:])  # two micro-batches of a step
-    loss.end_step(loss.take_gathered())
+    loss.end_step(loss.take_accumulated())
     first = loss.average.clone()
     assert first[:-1].sum() == 3 * (labels != -2).sum()
     assert first[-1] == (labels >= 0).sum()
@@ -83,7 +83,7 @@ def test_with_a_past_an_image_weighs_the_same_alone_and_in_a_batch() -> None:
     logits, labels = example()
     loss = GHMCLoss(bins=4)
     loss(logits, labels)
-    loss.end_step(loss.take_gathered())
+    loss.end_step(loss.take_accumulated())
     together = both(loss, logits, labels)
     alone = [both(loss, logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
     torch.testing.assert_close(alone[0][0] + alone[1][0], together[0])

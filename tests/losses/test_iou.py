@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from detkit.coders.delta import DeltaCoder
-from detkit.losses.iou import CIoULoss, DIoULoss, EIoULoss, GIoULoss, IoULoss, proper
+from detkit.losses.iou import CIoULoss, DIoULoss, EIoULoss, GIoULoss, IoULoss, make_valid
 
 CODER = DeltaCoder()
 ANCHOR = torch.tensor([[0.0, 0, 10, 10]])
@@ -83,8 +83,8 @@ def test_the_aspect_ratios_weight_is_a_constant_to_the_gradient() -> None:
 
 def test_proper_boxes_stay_as_they_are_and_others_get_an_area() -> None:
     good = torch.tensor([[0.0, 1, 2, 3], [-50, 1000, 4000, 1001]])
-    assert torch.equal(proper(good), good)
+    assert torch.equal(make_valid(good), good)
     bad = torch.tensor([[1e9, 5, 2, 5], [1e6, 1e6, 1e6, 1e6]])
-    sides = proper(bad)[:, 2:] - proper(bad)[:, :2]
+    sides = make_valid(bad)[:, 2:] - make_valid(bad)[:, :2]
     assert (sides > 0).all()
     assert (sides < 20).all()

@@ -75,6 +75,6 @@ def test_running_count_of_several_processes_is_that_of_one_of_them_times_their_n
 
 
 @pytest.mark.parametrize(("key", "value"), [("momentum", 1.0), ("momentum", -0.1), ("start", 0.0), ("start", -1.0)])
-def test_running_count_refuses_values_without_meaning(key: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{key}: {value}"):
+def test_running_count_refuses_values_out_of_bounds(key: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{key}: {value:g}"):
         NORMALIZERS.build({"type": "RunningPositiveCount", key: value})

@@ -78,23 +78,23 @@ def test_the_mean_moves_once_a_step_however_the_batch_is_divided(version: str) -
         loss = WiseIoULoss(version=version, momentum=0.1)
         before = [loss.costs(*pair).sum() for pair in zip(a.chunk(parts), b.chunk(parts), strict=True)]
         assert loss.mean == 1
-        loss.end_step(loss.take_gathered())
+        loss.end_step(loss.take_accumulated())
         assert loss.mean.item() == pytest.approx(0.9 + 0.1 * cost, rel=1e-6)
         assert sum(before).item() == pytest.approx(WiseIoULoss(version=version).costs(a, b).sum().item(), rel=1e-5)
-    assert loss.take_gathered().shape == (0,)
+    assert loss.take_accumulated().shape == (0,)
 
 
 def test_the_mean_stays_without_positives_and_outside_training() -> None:
     loss = WiseIoULoss(momentum=0.5)
     nothing = torch.zeros(0, 4)
     loss(nothing, nothing, nothing, CODER)
-    gathered = loss.take_gathered()
-    assert gathered.tolist() == [0, 0]
-    loss.end_step(gathered)
+    sums = loss.take_accumulated()
+    assert sums.tolist() == [0, 0]
+    loss.end_step(sums)
     assert loss.mean == 1
     loss.eval()
     loss(torch.zeros(1, 4), ANCHOR, LONGER, CODER)
-    assert loss.take_gathered().shape == (0,)
+    assert loss.take_accumulated().shape == (0,)
     assert list(loss.state_dict()) == ["mean"]
     assert not WiseIoULoss(version="v1").state_dict()
 
