@@ -15,6 +15,7 @@ from detkit.backbones.resnet import ResNet
 from detkit.coders.base import BoxCoder
 from detkit.registry import BACKBONES, CODERS, HEADS, REGISTRIES, Registry, load_plugins
 from detkit.registry import plugins as plugin_module
+from detkit.registry import registry as registry_package
 
 
 @pytest.fixture(autouse=True)
