@@ -85,7 +85,7 @@ def wheel_problems(wheel: Path, folder: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         binaries = [n for n in names if n.endswith(".so")]
-        for wanted in ("detkit/_C.abi3.so", "detkit/_build_info.json", "detkit/csrc/ops.cpp"):
+        for wanted in ("detkit/_C.abi3.so", "detkit/_build_info.json", "detkit/csrc/ops.cpp", "detkit/py.typed"):
             if wanted not in names:
                 problems.append(f"the wheel lacks {wanted}")
         if any(n.startswith(("tests/", "tools/", "build/")) for n in names):
