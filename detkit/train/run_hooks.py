@@ -35,7 +35,7 @@ class Evaluation(Hook):
     `result` is None. failed_last: the last evaluation of a run ended with an error of any kind.
     """
 
-    def __init__(self, evaluate: Callable[[Any], CocoResult], recorder: Recorder | None) -> None:
+    def __init__(self, evaluate: Callable[[Trainer], CocoResult], recorder: Recorder | None) -> None:
         self.evaluate, self.recorder = evaluate, recorder
         self.result: CocoResult | None = None
         self.step = -1
@@ -79,7 +79,7 @@ class Evaluation(Hook):
     def attempt(self, trainer: Trainer) -> tuple[CocoResult | None, str | None]:
         """The result, or why the data gave none."""
         try:
-            return self.evaluate(trainer.model), None
+            return self.evaluate(trainer), None
         except SampleError as error:
             log.error("step %d: the evaluation failed: %s", trainer.step, error)
             return None, str(error)

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from detkit.detectors.dense import DenseDetector
 from detkit.distributed.comm import rank_and_world_size
 from detkit.distributed.progress import Progress
 from detkit.structures import Batch, Losses, Predictions
@@ -47,7 +48,7 @@ class Trainer:
 
     def __init__(
         self,
-        detector: Any,
+        detector: DenseDetector,
         batches: Iterator[Batch],
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
@@ -77,7 +78,7 @@ class Trainer:
         self._skipped_in_a_row, self._stops_asked = 0, 0.0
 
     @property
-    def model(self) -> Any:
+    def model(self) -> DenseDetector:
         """The averaged detector where there is one, else the detector."""
         return self.ema.module if self.ema else self.detector
 

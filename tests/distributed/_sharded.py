@@ -13,9 +13,10 @@ from detkit.data.loader import build_train_loader
 from detkit.detectors.build import build_detector
 from detkit.distributed.comm import rank_and_world_size
 from detkit.registry import DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
-from detkit.train.random import seed_everything, set_deterministic
+from detkit.train.random import seed_everything
 from detkit.train.run_hooks import Checkpoints
 from detkit.train.sharded import gathered, local, whole
+from detkit.train.torch_setup import set_deterministic
 from detkit.train.trainer import Trainer
 
 IMAGES = torch.full((1, 3, 64, 64), 100, dtype=torch.uint8)

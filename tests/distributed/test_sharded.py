@@ -14,8 +14,8 @@ from torch import nn
 from detkit.checkpoint import step_path
 from detkit.config import load_config
 from detkit.train.options import TrainOptions
-from detkit.train.random import set_deterministic
 from detkit.train.sharded import count, count_calls, gathered, is_sharded, units, whole
+from detkit.train.torch_setup import set_deterministic
 
 WORKER = Path(__file__).parent / "_sharded.py"
 ROOT = Path(__file__).parents[2]
