@@ -272,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
         return run_trial(config, args.output) if args.trial else run_cell(config, args.output, args.allow)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return ExitCode.WRONG_INPUT
 
 
 if __name__ == "__main__":
