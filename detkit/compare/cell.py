@@ -38,7 +38,7 @@ from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.process_info import ProcessInfo
 from detkit.evaluate.coco import ground_truth_from
 from detkit.evaluate.run import collect
-from detkit.runs.folder import METRICS, RESULT, prepare_folder, write_json
+from detkit.runs.folder import METRICS, RESULT, init_run_folder, write_json
 from detkit.runs.log import run_log
 from detkit.structures import Batch
 from detkit.train.assemble import Session, assemble
@@ -58,7 +58,7 @@ def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
     resume = bool(saved_steps(folder)) and is_json(folder / START)
     for name in (CELL, RESULT, DETECTIONS, MATCHES, DIAGNOSIS):
         (folder / name).unlink(missing_ok=True)  # the end is made again from the checkpoint, never believed
-    prepare_folder(folder, resume=resume, overwrite=not resume)
+    init_run_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
         session = make_session(config, folder, resume=resume, allow=allow)
         if not resume:
@@ -110,7 +110,7 @@ HELD_OUT = 5
 def run_trial(config: Config, folder: Path) -> int:
     """A short run for tuning: an ordinary training on the held-out split, without what a cell notes."""
     resume = bool(saved_steps(folder))
-    prepare_folder(folder, resume=resume, overwrite=not resume)
+    init_run_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
         try:
             return run_session(make_session(config, folder, resume=resume, held_out=True))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from detkit.train.sharded import local
+from detkit.train.sharded import local_shard
 
 M = TypeVar("M", bound=nn.Module)
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -41,7 +41,7 @@ class Ema(Generic[M]):
         self.updates += 1
 
     def _mix(self, mine: Tensors, new: Tensors, _: Tensor | int) -> None:
-        mine, new = [local(x) for x in mine], [local(x) for x in new]
+        mine, new = [local_shard(x) for x in mine], [local_shard(x) for x in new]
         if mine[0].is_floating_point():
             decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
             torch._foreach_lerp_(mine, new, 1 - decay)

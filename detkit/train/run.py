@@ -24,8 +24,8 @@ from detkit.runs.folder import (
     CONFIG,
     ENVIRONMENT,
     check_folder,
-    claimed,
-    prepare_folder,
+    init_run_folder,
+    lock_run_folder,
     write_json,
     write_own,
 )
@@ -36,7 +36,7 @@ from detkit.train.memory import as_out_of_memory, check_fits
 from detkit.train.non_finite import NonFiniteLossError
 from detkit.train.parallel import warn_of_the_split
 from detkit.train.run_hooks import stop_on_signals
-from detkit.train.sharded import gathered
+from detkit.train.sharded import unsharded
 from detkit.train.summary import finish, format_lines, header, is_complete, note_failed_evaluation
 from detkit.train.torch_setup import set_up_torch, warn_of_slow_precision
 from detkit.utils.console import say
@@ -150,8 +150,8 @@ def open_folder(
 
     def prepare() -> None:
         check_folder(folder, resume=resume, overwrite=overwrite)  # at once, not after a wait for the lock
-        locks.enter_context(claimed(folder, restarted=restarted))
-        prepare_folder(folder, resume=resume, overwrite=overwrite)
+        locks.enter_context(lock_run_folder(folder, restarted=restarted))
+        init_run_folder(folder, resume=resume, overwrite=overwrite)
 
     try:
         coordinator.on_rank_zero(prepare)
@@ -199,7 +199,7 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
         if trainer.rank == 0:
             note_failed_evaluation(session)
         return ExitCode.FAILED
-    with gathered(trainer.model):
+    with unsharded(trainer.model):
         if trainer.rank == 0:
             finish(session, evaluation.result)
     return ExitCode.FINISHED

@@ -27,7 +27,7 @@ from detkit.train.options import TrainOptions
 from detkit.train.parallel import check_gradients, largest_image, pad_to, wrap_forward
 from detkit.train.random import seed_everything
 from detkit.train.schedule import Schedule
-from detkit.train.sharded import local, shard
+from detkit.train.sharded import local_shard, shard
 
 log = logging.getLogger("detkit")
 
@@ -241,7 +241,7 @@ def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | 
     sharded: each process has a part of every gradient, and the norm is that of the whole. Returns the norm
     after scaling and before clipping, a double scalar on the device.
     """
-    gradients = [local(p.grad) for p in parameters if p.grad is not None]
+    gradients = [local_shard(p.grad) for p in parameters if p.grad is not None]
     if not gradients:
         return factor.new_zeros(())
     norm = nn.utils.get_total_norm(gradients).double()

@@ -25,7 +25,7 @@ from detkit.checkpoint import load_checkpoint, save_checkpoint, step_path
 from detkit.cli import main
 from detkit.config import load_config
 from detkit.data.datasets.records import Records
-from detkit.runs.folder import claimed
+from detkit.runs.folder import lock_run_folder
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml")
 TINY = [
@@ -248,9 +248,9 @@ def test_refuses_to_spoil_a_run(
 def test_a_folder_in_which_another_run_trains_is_left_alone(
     finished: Path, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("detkit.train.run.claimed", partial(claimed, wait=0.1))
-    script = "import sys, time, pathlib; from detkit.runs.folder import claimed\nwith claimed(pathlib.Path(sys."
-    script += "argv[1])): print(flush=True); time.sleep(60)"
+    monkeypatch.setattr("detkit.train.run.lock_run_folder", partial(lock_run_folder, wait=0.1))
+    script = "import sys, time, pathlib; from detkit.runs.folder import lock_run_folder\n"
+    script += "with lock_run_folder(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", script, str(finished)], stdout=subprocess.PIPE)
     assert other.stdout is not None
     other.stdout.readline()
