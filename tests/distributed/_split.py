@@ -14,7 +14,8 @@ from detkit.data.loader import build_train_loader
 from detkit.detectors.build import build_detector
 from detkit.distributed.comm import rank_and_world_size
 from detkit.registry import DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
-from detkit.train.random import seed_everything, set_deterministic
+from detkit.train.random import seed_everything
+from detkit.train.torch_setup import set_deterministic
 from detkit.train.trainer import Hook, Trainer
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from detkit.cli import main
-from detkit.distributed.failure import HUNG
 from detkit.distributed.launch import LaunchOptions, check_devices, interface_of, own_address, usable_cores
 from detkit.train.cli import add_arguments, parse_nodes, worker_words
+from detkit.utils.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from tests.distributed.conftest import Tiny
@@ -179,7 +179,7 @@ def test_a_rank_that_differs_is_named_before_the_ranks_connect(tiny: Tiny) -> No
 def test_a_rank_that_hangs_while_the_ranks_connect_is_named(tiny: Tiny) -> None:
     (tiny.folder / "hanging.py").write_text(HANGING)
     processes = in_slurm(tiny, "connecting", f"imports=[{tiny.folder}/tiny.py, {tiny.folder}/hanging.py]")
-    errors = [tiny.finish(process, code=HUNG, seconds=60)[1] for process in processes]
+    errors = [tiny.finish(process, code=ExitCode.HUNG, seconds=60)[1] for process in processes]
     assert "error: no progress for 4 s (DETKIT_CONNECT_SECONDS)\n" in errors[1]
     assert re.search(r"rank 1 on .+ \(process \d+\): step 0, connecting  <- ", errors[1])
     assert " in hang\n" in errors[1], "its stack"

@@ -15,8 +15,8 @@ from torch import nn
 from detkit.checkpoint import step_path
 from detkit.config import load_config
 from detkit.train.options import TrainOptions
-from detkit.train.random import set_deterministic
-from detkit.train.sharded import count, count_calls, gathered, is_sharded, units, whole
+from detkit.train.sharded import count, count_calls, full_state, is_sharded, units, unsharded
+from detkit.train.torch_setup import set_deterministic
 from tests.distributed import _sharded
 
 WORKER = Path(__file__).parent / "_sharded.py"
@@ -142,10 +142,10 @@ def test_units_are_the_largest_modules_that_are_small_enough_and_called_once() -
 def test_a_model_that_is_not_divided_is_left_as_it_is() -> None:
     model = nn.Linear(2, 2)
     assert not is_sharded(model)
-    with gathered(model):
+    with unsharded(model):
         assert type(model) is nn.Linear
     state = model.state_dict()
-    assert all(value is state[name] for name, value in whole(state).items())
+    assert all(value is state[name] for name, value in full_state(state).items())
 
 
 @pytest.mark.parametrize("other", [{"precision": "fp16"}, {"compile": True}])

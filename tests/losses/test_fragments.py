@@ -137,7 +137,7 @@ def test_train_takes_an_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     seen = {}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "detkit.train.session.train", lambda config, folder, **_: seen.update(config=config, folder=folder) or 0
+        "detkit.train.run.train", lambda config, folder, **_: seen.update(config=config, folder=folder) or 0
     )
     assert main(["train", str(QUICK), "--overlay", str(CONFIGS / "losses" / "ohem.yaml")]) == 0
     assert seen["config"].losses.classification.type == "OHEMLoss"

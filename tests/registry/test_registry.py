@@ -88,7 +88,7 @@ def test_a_room_that_failed_to_load_is_tried_again_and_never_half_known(
     (room / "deep/__init__.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(str(tmp_path))
     parts = Registry("parts", "room_of_parts:Base", "room_of_parts")
-    monkeypatch.setattr(registry_package, "TEST_PARTS", parts, raising=False)
+    monkeypatch.setattr("detkit.registry.registry.TEST_PARTS", parts, raising=False)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             parts.names()

@@ -38,12 +38,12 @@ def started(old: list[str], new: list[str], base: str = "retinanet") -> tuple[di
 
 
 def fresh(rows: dict[str, Any]) -> set[str]:
-    return {name for name, row in rows.items() if row.what == "reinit"}
+    return {name for name, row in rows.items() if row.status == "reinit"}
 
 
 def test_the_same_config_is_loaded_whole() -> None:
     rows, changed, theirs, mine = started([], [])
-    assert {row.what for row in rows.values()} == {"loaded"}
+    assert {row.status for row in rows.values()} == {"loaded"}
     assert changed == Differences()
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in mine.state_dict().items())
 
@@ -69,7 +69,7 @@ def test_other_anchors_leave_the_last_layers_as_initialised_and_load_the_towers(
     assert all(rows[name].note.startswith(reason) for name in BOX | CLASS)
     for name in BOX | CLASS:
         assert torch.equal(mine.state_dict()[name], first[name])
-    assert rows["head.box_tower.0.weight"].what == rows["head.class_tower.0.weight"].what == "loaded"
+    assert rows["head.box_tower.0.weight"].status == rows["head.class_tower.0.weight"].status == "loaded"
     assert torch.equal(mine.head.box_tower[0].weight, theirs.head.box_tower[0].weight)
     assert reason in format_rows(list(rows.values()))
 
