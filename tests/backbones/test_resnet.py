@@ -84,7 +84,7 @@ def test_frozen_norm_over_random_weights_is_warned_about(caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize(("argument", "value"), [("freeze_at", 6), ("out_features", ["c6"]), ("out_features", [])])
-def test_senseless_arguments_are_named(argument: str, value: int | list[str]) -> None:
+def test_senseless_arguments_are_named(argument: Any, value: Any) -> None:
     with pytest.raises(ValueError, match=argument):
         ResNet(depth=18, **{argument: value})
 
@@ -107,11 +107,11 @@ def test_stages_above_the_last_wanted_level_are_left_out(tmp_path: Path) -> None
     ],
 )
 def test_a_file_that_holds_no_such_weights_is_named(
-    content: bytes | dict[str, Any], text: str, kind: str, tmp_path: Path
+    content: bytes | dict[str, Any], text: str, kind: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    more = {"TorchvisionBackbone": {"name": "resnet18"}, "MobileNetV3": {"reduced_tail": False}}.get(kind, {})
+    more: Any = {"TorchvisionBackbone": {"name": "resnet18"}, "MobileNetV3": {"reduced_tail": False}}.get(kind, {})
     net = BACKBONES.build({"type": kind, "weights": str(path), **more})
     with pytest.raises(ValueError, match=rf"backbone\.weights: .*weights\.pt.*{text}"):
         net.load_pretrained()

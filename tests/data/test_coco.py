@@ -42,7 +42,7 @@ def box(
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., dict[str, str]]:
+def write(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Writes a COCO folder with images 1 and 2; gives the arguments of CocoDataset."""
 
     def make(
@@ -50,7 +50,7 @@ def write(tmp_path: Path) -> Callable[..., dict[str, str]]:
         name: str = "instances.json",
         files: tuple[str, ...] = ("1.png", "2.png"),
         **changes: dict[str, dict[Any, Any]] | list[dict[str, Any] | str] | None,
-    ) -> dict[str, str]:
+    ) -> dict[str, Any]:
         if content is None:
             content = {"images": [image(1), image(2)], "categories": CATEGORIES, "annotations": [], **changes}
         for file in files:
@@ -62,7 +62,7 @@ def write(tmp_path: Path) -> Callable[..., dict[str, str]]:
     return make
 
 
-def test_boxes_labels_ids_and_crowd(write: Callable[..., dict[str, str]]) -> None:
+def test_boxes_labels_ids_and_crowd(write: Callable[..., dict[str, Any]]) -> None:
     annotations = [
         box(1, 2, [10, 5, 20, 10], 90),
         box(2, 1, [0, 0, 60, 40], 3, iscrowd=1),
@@ -83,7 +83,7 @@ def test_boxes_labels_ids_and_crowd(write: Callable[..., dict[str, str]]) -> Non
     assert "2 images (0 without objects); 2 boxes: cat 1, bird 0, dog 1; 1 ignore region" in data.summary()
 
 
-def test_images_without_objects_are_kept_unless_told_otherwise(write: Callable[..., dict[str, str]]) -> None:
+def test_images_without_objects_are_kept_unless_told_otherwise(write: Callable[..., dict[str, Any]]) -> None:
     where = write(annotations=[box(1, 2, [1, 1, 5, 5])])
     assert len(CocoDataset(**where)) == 2
     only = CocoDataset(**where, keep_empty=False)
@@ -105,7 +105,7 @@ BAD = {
     [*BAD.items(), ("outside", [-20, 5, 20, 10]), ("outside", [5, -9, 5, 8]), ("outside", [5, 40, 5, 8])],
 )
 def test_bad_boxes_are_dropped_counted_and_named(
-    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture, reason: str, bbox: list[float]
+    write: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture, reason: str, bbox: Any
 ) -> None:
     where = write(annotations=[box(1, 1, bbox), box(2, 1, [1, 1, 5, 5])])
     with caplog.at_level(logging.WARNING, logger="detkit"):
@@ -120,7 +120,7 @@ def test_bad_boxes_are_dropped_counted_and_named(
         CocoDataset(**where, bad_boxes="error")
 
 
-def test_clip_mends_what_can_be_mended(write: Callable[..., dict[str, str]]) -> None:
+def test_clip_mends_what_can_be_mended(write: Callable[..., dict[str, Any]]) -> None:
     where = write(annotations=[box(1, 1, [20, 30, -10, -5]), box(2, 1, [5, 5, 0, 10]), box(3, 1, [50, 30, 30, 30])])
     data = CocoDataset(**where, bad_boxes="clip")
     assert data.records.annotation(0).boxes.tolist() == [[10, 25, 20, 30], [50, 30, 60, 40]]
@@ -129,7 +129,7 @@ def test_clip_mends_what_can_be_mended(write: Callable[..., dict[str, str]]) -> 
     assert data.problems.count(CLIPPED) == 1
 
 
-def test_a_box_over_the_edge_is_clipped(write: Callable[..., dict[str, str]]) -> None:
+def test_a_box_over_the_edge_is_clipped(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [50, 30, 30, 30])]))
     assert data.records.annotation(0).boxes.tolist() == [[50, 30, 60, 40]]
     assert data.problems.found[CLIPPED].examples == [
@@ -177,7 +177,7 @@ def test_a_box_over_the_edge_is_clipped(write: Callable[..., dict[str, str]]) ->
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(
-    write: Callable[..., dict[str, str]], changes: dict[str, Any], error: type, text: str
+    write: Callable[..., dict[str, Any]], changes: dict[str, Any], error: type, text: str
 ) -> None:
     with pytest.raises(error, match=text):
         CocoDataset(**write(**changes))
@@ -222,13 +222,13 @@ GOOD = box(7, 1, [1, 1, 5, 5])
     ],
 )
 def test_broken_entries_are_named_and_counted(
-    write: Callable[..., dict[str, str]], changes: dict[str, Any], text: str
+    write: Callable[..., dict[str, Any]], changes: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(ValueError, match=text):
         CocoDataset(**write(**changes))
 
 
-def test_what_tools_leave_out_or_write_oddly_is_read(write: Callable[..., dict[str, str]]) -> None:
+def test_what_tools_leave_out_or_write_oddly_is_read(write: Callable[..., dict[str, Any]]) -> None:
     odd = [
         {**without(GOOD, "id"), "area": None, "iscrowd": "0"},
         {**without(GOOD, "id"), "area": float("nan"), "iscrowd": "1", "image_id": 1.0},
@@ -241,7 +241,7 @@ def test_what_tools_leave_out_or_write_oddly_is_read(write: Callable[..., dict[s
 
 
 def test_a_split_without_a_single_object_is_warned_of(
-    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
+    write: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         CocoDataset(**write(annotations=[{**GOOD, "iscrowd": 1}]))
@@ -253,7 +253,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         CocoDataset(annotations=str(tmp_path / "nothing.json"), images=str(tmp_path))
 
 
-def test_records_hold_no_python_object_an_image(write: Callable[..., dict[str, str]]) -> None:
+def test_records_hold_no_python_object_an_image(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [1, 1, 5, 5])]))
     arrays = [v for k, v in vars(data.records).items() if k != "truth"] + list(vars(data.records.truth).values())
     assert all(isinstance(value, np.ndarray) for value in arrays)
@@ -265,7 +265,7 @@ def test_records_hold_no_python_object_an_image(write: Callable[..., dict[str, s
     assert data.content_hash() != CocoDataset(**write(annotations=[box(1, 1, [1, 1, 5, 6])])).content_hash()
 
 
-def test_ids_are_equal_as_text_as_float_and_as_number(write: Callable[..., dict[str, str]]) -> None:
+def test_ids_are_equal_as_text_as_float_and_as_number(write: Callable[..., dict[str, Any]]) -> None:
     annotations = [
         box("a", "1", [1, 1, 5, 5], "90"),
         box(None, 1.0, [2, 2, 5, 5], 90.0),
@@ -280,7 +280,7 @@ def test_ids_are_equal_as_text_as_float_and_as_number(write: Callable[..., dict[
     assert "2 annotation ids are missing or used twice; nothing depends on them" in data.summary()
 
 
-def test_ids_that_are_words_are_numbered(write: Callable[..., dict[str, str]]) -> None:
+def test_ids_that_are_words_are_numbered(write: Callable[..., dict[str, Any]]) -> None:
     images = [image("left"), image("back")]
     categories = [{"id": "c-dog", "name": "dog"}, {"id": "c-cat", "name": "cat"}]
     annotations = [box(1, "back", [1, 1, 5, 5], "c-dog"), box(2, "left", [2, 2, 5, 5], "c-cat")]
@@ -294,7 +294,7 @@ def test_ids_that_are_words_are_numbered(write: Callable[..., dict[str, str]]) -
         CocoDataset(**write(annotations=[box(1, "01", [1, 1, 5, 5])]))
 
 
-def test_numbers_that_are_text_are_read(write: Callable[..., dict[str, str]]) -> None:
+def test_numbers_that_are_text_are_read(write: Callable[..., dict[str, Any]]) -> None:
     odd = {**box(1, 1, ["1", "2.5", "10", 5]), "area": "50", "iscrowd": "true"}
     data = CocoDataset(**write(images=[{**image(1), "height": "40", "width": "60"}, image(2)], annotations=[odd]))
     assert data.records.boxes.tolist() == [[1, 2.5, 11, 7.5]]
@@ -303,7 +303,7 @@ def test_numbers_that_are_text_are_read(write: Callable[..., dict[str, str]]) ->
     assert data.records.sizes[0].tolist() == [40, 60]
 
 
-def test_a_box_comes_from_the_segmentation_where_it_is_missing(write: Callable[..., dict[str, str]]) -> None:
+def test_a_box_comes_from_the_segmentation_where_it_is_missing(write: Callable[..., dict[str, Any]]) -> None:
     polygons = [[5, 6, 15, 6, 15, 26], [3, 10, 4, 12, 5, 11]]
     data = CocoDataset(**write(annotations=[{**without(GOOD, "bbox"), "segmentation": polygons, "area": 90}]))
     assert data.records.boxes.tolist() == [[3, 6, 15, 26]]
@@ -317,7 +317,7 @@ FISH = [
 ]
 
 
-def test_an_unused_root_and_repeated_categories_give_way(write: Callable[..., dict[str, str]]) -> None:
+def test_an_unused_root_and_repeated_categories_give_way(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(categories=[*FISH, FISH[2]], annotations=[box(1, 1, [1, 1, 5, 5], 1)]))
     assert data.classes.names == ("fish", "trap")
     assert data.classes.ids == (1, 2)
@@ -327,7 +327,7 @@ def test_an_unused_root_and_repeated_categories_give_way(write: Callable[..., di
     ]
 
 
-def test_a_root_with_annotations_is_a_conflict(write: Callable[..., dict[str, str]]) -> None:
+def test_a_root_with_annotations_is_a_conflict(write: Callable[..., dict[str, Any]]) -> None:
     annotations = [box(1, 1, [1, 1, 5, 5], 0), box(2, 1, [1, 1, 5, 6], 1)]
     with pytest.raises(
         ValueError,
@@ -341,7 +341,7 @@ SHARED = [box(1, 1, [1, 1, 5, 5]), box(2, 3, [20, 20, 5, 5], 90), box(3, 2, [3, 
 
 @pytest.mark.parametrize("name", ["1.png", "./1.png", "link.png"])
 def test_a_picture_under_two_ids_is_refused_or_merged(
-    write: Callable[..., dict[str, str]], tmp_path: Path, name: str
+    write: Callable[..., dict[str, Any]], tmp_path: Path, name: str
 ) -> None:
     where = write(images=[image(1), image(2), image(3, name)], annotations=SHARED)
     (tmp_path / "link.png").symlink_to(tmp_path / "1.png")
@@ -353,13 +353,13 @@ def test_a_picture_under_two_ids_is_refused_or_merged(
     assert data.problems.found[MERGED].examples == [f"{name}: id 3 into 1"]
 
 
-def test_a_picture_listed_with_two_sizes_is_refused(write: Callable[..., dict[str, str]]) -> None:
+def test_a_picture_listed_with_two_sizes_is_refused(write: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match=r"1.png is listed with different sizes: \[\(40, 60\), \(80, 60\)\]"):
         CocoDataset(**write(images=[image(1), image(2, "1.png", 80)]), same_file="merge")
 
 
 def test_a_box_listed_twice_is_kept_and_named(
-    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
+    write: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = CocoDataset(**write(annotations=[GOOD, {**GOOD, "id": 8}, {**GOOD, "category_id": 3}]))
@@ -368,7 +368,7 @@ def test_a_box_listed_twice_is_kept_and_named(
     assert "1 box is listed again with the same class and coordinates; both are kept" in caplog.text
 
 
-def test_fractions_of_the_image_are_refused(write: Callable[..., dict[str, str]]) -> None:
+def test_fractions_of_the_image_are_refused(write: Callable[..., dict[str, Any]]) -> None:
     boxes = [box(1, 1, [0.1, 0.2, 0.3, 0.4]), box(2, 2, [0.0, 0.0, 1.0, 1.0])]
     message = (
         r"instances.json: 2 of 2 boxes lie within the first pixel, so they seem to be fractions .*image 1 \(1.png\)"
@@ -379,7 +379,7 @@ def test_fractions_of_the_image_are_refused(write: Callable[..., dict[str, str]]
         CocoDataset(**write(annotations=boxes[1:]))
 
 
-def test_a_single_box_in_the_first_pixel_is_left_out_by_name(write: Callable[..., dict[str, str]]) -> None:
+def test_a_single_box_in_the_first_pixel_is_left_out_by_name(write: Callable[..., dict[str, Any]]) -> None:
     plain = [box(i, 1, [1, 1, 5, 5 + i]) for i in range(2, 30)]
     data = CocoDataset(**write(annotations=[box(1, 1, [0.1, 0.2, 0.3, 0.4]), *plain]))
     assert len(data.records.boxes) == 28
@@ -389,7 +389,7 @@ def test_a_single_box_in_the_first_pixel_is_left_out_by_name(write: Callable[...
 
 
 def test_corners_in_the_place_of_sizes_are_suspected(
-    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
+    write: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         CocoDataset(**write(annotations=[box(1, 1, [20, 15, 50, 35]), box(2, 1, [30, 20, 58, 39])]))
@@ -398,14 +398,14 @@ def test_corners_in_the_place_of_sizes_are_suspected(
 
 
 def test_images_of_the_folder_that_are_not_listed_are_counted(
-    write: Callable[..., dict[str, str]], tmp_path: Path
+    write: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     data = CocoDataset(**write(files=("1.png", "2.png", "3.png")))
     assert data.problems.found[UNLISTED].examples == [str(tmp_path / "3.png")]
     assert "1 image file of the folder is not in the annotations of this split" in data.summary()
 
 
-def test_what_evaluation_uses_is_the_files_own(write: Callable[..., dict[str, str]]) -> None:
+def test_what_evaluation_uses_is_the_files_own(write: Callable[..., dict[str, Any]]) -> None:
     annotations = [
         box(1, 1, [-20.25, 5.1, 60.7, 10.3], area=-3),
         box(2, 1, [5, 5, 0, 10], area=7),
@@ -422,7 +422,7 @@ def test_what_evaluation_uses_is_the_files_own(write: Callable[..., dict[str, st
     assert records.ends.tolist() == [1, 2]
 
 
-def test_the_hash_tells_what_evaluation_would_find_differently(write: Callable[..., dict[str, str]]) -> None:
+def test_the_hash_tells_what_evaluation_would_find_differently(write: Callable[..., dict[str, Any]]) -> None:
     def hash_of(**changes: int | list[int]) -> str:
         return CocoDataset(**write(annotations=[{**GOOD, **changes}])).content_hash()
 
@@ -448,7 +448,7 @@ def places(value: Any, path: tuple[int | str, ...] = ()) -> Iterator[tuple[int |
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("odd", range(len(ODD)))
-def test_no_odd_value_anywhere_ends_in_another_error(write: Callable[..., dict[str, str]], odd: int) -> None:
+def test_no_odd_value_anywhere_ends_in_another_error(write: Callable[..., dict[str, Any]], odd: int) -> None:
     """Whatever stands where: it is read, or a message names the file."""
     content = {
         "images": [image(1), image(2)],
@@ -473,7 +473,7 @@ def test_no_odd_value_anywhere_ends_in_another_error(write: Callable[..., dict[s
     assert read > 0
 
 
-def test_ids_of_any_size_are_read(write: Callable[..., dict[str, str]]) -> None:
+def test_ids_of_any_size_are_read(write: Callable[..., dict[str, Any]]) -> None:
     big = 2**70
     where = write(
         images=[image(big, "1.png")],
@@ -487,7 +487,7 @@ def test_ids_of_any_size_are_read(write: Callable[..., dict[str, str]]) -> None:
 
 @pytest.mark.parametrize("name", ["link/1.png", "hard.png"])
 def test_a_picture_by_way_of_a_linked_folder_or_a_hard_link_is_the_same(
-    write: Callable[..., dict[str, str]], tmp_path: Path, name: str
+    write: Callable[..., dict[str, Any]], tmp_path: Path, name: str
 ) -> None:
     where = write(images=[image(1), image(2), image(3, name)], annotations=SHARED)
     (tmp_path / "link").symlink_to(tmp_path)
@@ -497,13 +497,13 @@ def test_a_picture_by_way_of_a_linked_folder_or_a_hard_link_is_the_same(
     assert len(CocoDataset(**where, same_file="merge")) == 2
 
 
-def test_an_entry_without_a_size_is_merged_with_one_that_has_it(write: Callable[..., dict[str, str]]) -> None:
+def test_an_entry_without_a_size_is_merged_with_one_that_has_it(write: Callable[..., dict[str, Any]]) -> None:
     entries = [image(1), {"id": 2, "file_name": "1.png"}]
     data = CocoDataset(**write(images=entries, annotations=[box(1, 2, [1, 1, 5, 5])]), same_file="merge")
     assert data.records.sizes.tolist() == [[40, 60]]
 
 
-def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write: Callable[..., dict[str, str]]) -> None:
+def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(images=[{"id": 1, "file_name": "1.png"}], annotations=[box(1, 1, [10, 5, 5000, 10])]))
     assert data.problems.found[CLIPPED].examples == [
         "image 1 (1.png), box 1 [10.0, 5.0, 5010.0, 15.0]: xmax=5010 in an image 60 wide"
@@ -511,12 +511,12 @@ def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write: Calla
     assert data.records.boxes.tolist() == [[10, 5, 60, 15]]
 
 
-def test_a_mask_without_a_box_says_what_makes_one(write: Callable[..., dict[str, str]]) -> None:
+def test_a_mask_without_a_box_says_what_makes_one(write: Callable[..., dict[str, Any]]) -> None:
     entry = box(7, 1, None, segmentation={"size": [40, 60], "counts": [10, 20, 2370]})
     with pytest.raises(ValueError, match=r"annotations\[0\].*bbox None.*run-length.*toBbox makes.*Correct these"):
         CocoDataset(**write(annotations=[entry]))
 
 
-def test_boxes_of_zeros_are_not_taken_for_fractions(write: Callable[..., dict[str, str]]) -> None:
+def test_boxes_of_zeros_are_not_taken_for_fractions(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [0, 0, 0, 0])]))
     assert data.problems.found[DROPPED].examples == ["image 1 (1.png), box 1 [0.0, 0.0, 0.0, 0.0]: zero area"]

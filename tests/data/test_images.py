@@ -22,7 +22,7 @@ from detkit.data.datasets.images import (
 )
 
 
-def saved(path: Path, image: Image, **options: Any) -> np.ndarray:
+def saved(path: Path, image: Image.Image, **options: Any) -> np.ndarray:
     image.save(path, **options)
     return np.asarray(read_image(path))
 
@@ -106,7 +106,7 @@ def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
 # ---- damaged files, limits, suffixes
 
 
-def picture(side: int = 64) -> Image:
+def picture(side: int = 64) -> Image.Image:
     """Blocks of colour, as large as those of JPEG with its colour at half the size."""
     blocks = np.random.default_rng(0).integers(0, 255, (side // 16, side // 16, 3))
     return Image.fromarray(np.kron(blocks, np.ones((16, 16, 1))).astype(np.uint8))
@@ -292,14 +292,14 @@ def test_the_size_of_a_png_needs_no_pixels(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("policy", ["error", "repair"])
-def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, text: str, policy: str) -> None:
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, text: str, policy: Any) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(ValueError, match=text):
         read_image(tmp_path / "a.jpg", ImageOptions(bad_images=policy))
 
 
 @pytest.mark.parametrize("policy", ["error", "repair"])
-def test_a_device_is_not_read(policy: str) -> None:
+def test_a_device_is_not_read(policy: Any) -> None:
     with pytest.raises(ValueError, match=r"/dev/zero: not a readable image .*a folder or a device, not a file"):
         read_image("/dev/zero", ImageOptions(bad_images=policy))
 

@@ -104,7 +104,7 @@ def test_a_size_that_is_not_the_images_is_refused_when_loaded(root: Path) -> Non
         ("Annotations/a.xml", "<annotation><object><name>x</name></object></annotation>", "a.xml.*no bndbox"),
         (
             "Annotations/a.xml",
-            f"<annotation>{objects(('dog', ('one', 1, 2, 2), 0))}</annotation>",
+            f"<annotation>{objects(('dog', ('one', 1, 2, 2), 0))}</annotation>",  # type: ignore[arg-type]
             "a.xml: not a VOC",
         ),
     ],

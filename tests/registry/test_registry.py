@@ -15,7 +15,6 @@ from detkit.backbones.resnet import ResNet
 from detkit.coders.base import BoxCoder
 from detkit.registry import BACKBONES, CODERS, HEADS, REGISTRIES, Registry, load_plugins
 from detkit.registry import plugins as plugin_module
-from detkit.registry import registry as registry_package
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +126,7 @@ def net(init: Callable[..., Any]) -> type:
 def positional(self: Any, width: int = 1) -> None: ...
 def unannotated(self: Any, *, width=1) -> None: ...  # type: ignore[no-untyped-def]
 def starred(self: Any, **rest: int) -> None: ...
-def bare(self: Any, *, widths: list = (1,)) -> None: ...
+def bare(self: Any, *, widths: list = (1,)) -> None: ...  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,7 @@ def test_a_constructor_that_is_no_schema_is_refused(init: Callable[..., Any], te
         BACKBONES.register()(net(init))
 
 
-def misfit(self: Any, *, width: int = 0.5) -> None: ...
+def misfit(self: Any, *, width: int = 0.5) -> None: ...  # type: ignore[assignment]
 def unfillable(self: Any, *, shape: Path) -> None: ...
 def kept(self: Any, *, width: int = 1, shape: Path = Path()) -> None: ...
 
@@ -175,7 +174,7 @@ def test_a_dataclass_is_a_part_with_its_factories_as_defaults() -> None:
 
 def test_the_decorator_without_brackets_is_explained() -> None:
     with pytest.raises(ValueError, match=r"with brackets over ResNet"):
-        BACKBONES.register(ResNet)
+        BACKBONES.register(ResNet)  # type: ignore[arg-type]
 
 
 def test_an_unknown_name_says_what_is_near_and_what_was_imported() -> None:
@@ -225,8 +224,8 @@ class Point:
 
 
 @pytest.fixture
-def plugins(monkeypatch):
-    def install(load):
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    def install(load: Any) -> None:
         load_plugins.cache_clear()
         monkeypatch.setattr(plugin_module, "imported", [])
         monkeypatch.setattr(

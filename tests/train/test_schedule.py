@@ -45,4 +45,4 @@ def test_a_milestone_inside_the_warmup_counts() -> None:
 )
 def test_nonsense_is_refused(make: object, word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        make()  # type: ignore[operator]
+        make()

@@ -68,7 +68,7 @@ def test_strides_and_emptiness() -> None:
 
 
 @pytest.mark.parametrize("function", [soft_nms, matrix_nms, lambda b, s, g=None: diou_nms(b, s, 0.5, g)])
-def test_wrong_input_is_named(function: Any) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_input_is_named(function: Any) -> None:
     with pytest.raises(ValueError, match=r"boxes: shape \(3, 5\)"):
         function(torch.zeros(3, 5), torch.zeros(3))
     with pytest.raises(ValueError, match=r"scores: shape \(2,\)"):
