@@ -79,6 +79,6 @@ def test_norms_with_an_activation_inside_keep_it(timm: Any) -> None:
      {"name": "resnet18", "freeze_at": 6},
      {"name": "convnext_atto", "norm": "gn"}],
 )  # fmt: skip
-def test_what_can_not_serve_says_why(refuses: Refuses, timm: Any, arguments: dict[str, str]) -> None:
+def test_what_can_not_serve_says_why(refuses: Refuses, timm: Any, arguments: Any) -> None:
     with refuses(ValueError):
         TimmBackbone(**arguments)

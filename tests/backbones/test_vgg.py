@@ -99,7 +99,7 @@ def test_wrong_weights_and_values_are_named(refuses: Refuses, tmp_path: Path, ca
         VGG(weights=str(tmp_path / "x.pth")).load_pretrained()
     for bad in ({"freeze_at": 6}, {"width": 0.001}, {"l2_norm": 0.0}):
         with refuses(ValueError):
-            VGG(**bad)  # type: ignore[arg-type]
+            VGG(**bad)
     with caplog.at_level(logging.WARNING, "detkit"):
         VGG(**SMALL, freeze_at=1).load_pretrained()
     assert "random weights" in caplog.text

@@ -67,9 +67,7 @@ def test_a_stated_class_that_the_file_lacks_is_a_class_without_objects(
         {"ignore_classes": ["fish"]},
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused_by_name(
-    refuses: Refuses, animals: dict[str, str], arguments: dict[str, Any]
-) -> None:
+def test_settings_that_cannot_be_meant_are_refused_by_name(refuses: Refuses, animals: Any, arguments: Any) -> None:
     with refuses(ValueError):
         CocoDataset(**animals, **arguments)
 

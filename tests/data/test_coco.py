@@ -85,7 +85,7 @@ def test_boxes_labels_ids_and_crowd(write: Callable[..., dict[str, Any]]) -> Non
 
 
 def test_images_without_objects_are_kept_unless_told_otherwise(
-    refuses: Refuses, write: Callable[..., dict[str, str]]
+    refuses: Refuses, write: Callable[..., dict[str, Any]]
 ) -> None:
     where = write(annotations=[box(1, 2, [1, 1, 5, 5])])
     assert len(CocoDataset(**where)) == 2
@@ -109,10 +109,10 @@ BAD = {
 )
 def test_bad_boxes_are_dropped_counted_and_named(
     refuses: Refuses,
-    write: Callable[..., dict[str, str]],
+    write: Callable[..., dict[str, Any]],
     caplog: pytest.LogCaptureFixture,
     reason: str,
-    bbox: list[float],
+    bbox: Any,
 ) -> None:
     where = write(annotations=[box(1, 1, bbox), box(2, 1, [1, 1, 5, 5])])
     with caplog.at_level(logging.WARNING, logger="detkit"):
@@ -164,7 +164,7 @@ def test_a_box_over_the_edge_is_clipped(write: Callable[..., dict[str, Any]]) ->
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(
-    refuses: Refuses, write: Callable[..., dict[str, str]], changes: dict[str, Any], error: type
+    refuses: Refuses, write: Callable[..., dict[str, Any]], changes: dict[str, Any], error: type
 ) -> None:
     with refuses(error):
         CocoDataset(**write(**changes))
@@ -206,7 +206,7 @@ GOOD = box(7, 1, [1, 1, 5, 5])
     ],
 )
 def test_broken_entries_are_named_and_counted(
-    refuses: Refuses, write: Callable[..., dict[str, str]], changes: dict[str, Any]
+    refuses: Refuses, write: Callable[..., dict[str, Any]], changes: dict[str, Any]
 ) -> None:
     with refuses(ValueError):
         CocoDataset(**write(**changes))
@@ -264,7 +264,7 @@ def test_ids_are_equal_as_text_as_float_and_as_number(write: Callable[..., dict[
     assert "2 annotation ids are missing or used twice; nothing depends on them" in data.summary()
 
 
-def test_ids_that_are_words_are_numbered(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
+def test_ids_that_are_words_are_numbered(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
     images = [image("left"), image("back")]
     categories = [{"id": "c-dog", "name": "dog"}, {"id": "c-cat", "name": "cat"}]
     annotations = [box(1, "back", [1, 1, 5, 5], "c-dog"), box(2, "left", [2, 2, 5, 5], "c-cat")]
@@ -311,7 +311,7 @@ def test_an_unused_root_and_repeated_categories_give_way(write: Callable[..., di
     ]
 
 
-def test_a_root_with_annotations_is_a_conflict(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
+def test_a_root_with_annotations_is_a_conflict(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
     annotations = [box(1, 1, [1, 1, 5, 5], 0), box(2, 1, [1, 1, 5, 6], 1)]
     with refuses(ValueError):
         CocoDataset(**write(categories=FISH, annotations=annotations))
@@ -322,7 +322,7 @@ SHARED = [box(1, 1, [1, 1, 5, 5]), box(2, 3, [20, 20, 5, 5], 90), box(3, 2, [3, 
 
 @pytest.mark.parametrize("name", ["1.png", "./1.png", "link.png"])
 def test_a_picture_under_two_ids_is_refused_or_merged(
-    refuses: Refuses, write: Callable[..., dict[str, str]], tmp_path: Path, name: str
+    refuses: Refuses, write: Callable[..., dict[str, Any]], tmp_path: Path, name: str
 ) -> None:
     where = write(images=[image(1), image(2), image(3, name)], annotations=SHARED)
     (tmp_path / "link.png").symlink_to(tmp_path / "1.png")
@@ -334,7 +334,7 @@ def test_a_picture_under_two_ids_is_refused_or_merged(
     assert data.problems.found[MERGED].examples == [f"{name}: id 3 into 1"]
 
 
-def test_a_picture_listed_with_two_sizes_is_refused(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
+def test_a_picture_listed_with_two_sizes_is_refused(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
     with refuses(ValueError):
         CocoDataset(**write(images=[image(1), image(2, "1.png", 80)]), same_file="merge")
 
@@ -349,7 +349,7 @@ def test_a_box_listed_twice_is_kept_and_named(
     assert "1 box is listed again with the same class and coordinates; both are kept" in caplog.text
 
 
-def test_fractions_of_the_image_are_refused(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
+def test_fractions_of_the_image_are_refused(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
     boxes = [box(1, 1, [0.1, 0.2, 0.3, 0.4]), box(2, 2, [0.0, 0.0, 1.0, 1.0])]
     with refuses(ValueError):
         CocoDataset(**write(annotations=boxes))
@@ -465,7 +465,7 @@ def test_ids_of_any_size_are_read(write: Callable[..., dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("name", ["link/1.png", "hard.png"])
 def test_a_picture_by_way_of_a_linked_folder_or_a_hard_link_is_the_same(
-    refuses: Refuses, write: Callable[..., dict[str, str]], tmp_path: Path, name: str
+    refuses: Refuses, write: Callable[..., dict[str, Any]], tmp_path: Path, name: str
 ) -> None:
     where = write(images=[image(1), image(2), image(3, name)], annotations=SHARED)
     (tmp_path / "link").symlink_to(tmp_path)
@@ -489,7 +489,7 @@ def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write: Calla
     assert data.records.boxes.tolist() == [[10, 5, 60, 15]]
 
 
-def test_a_mask_without_a_box_says_what_makes_one(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
+def test_a_mask_without_a_box_says_what_makes_one(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
     entry = box(7, 1, None, segmentation={"size": [40, 60], "counts": [10, 20, 2370]})
     with refuses(ValueError):
         CocoDataset(**write(annotations=[entry]))

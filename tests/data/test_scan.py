@@ -11,7 +11,7 @@ from detkit.config import load_config
 from detkit.data.build import build_dataset, open_images, usable_dataset, warn_of_shared_images
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.data.scan import Remaining, Scan, scan
+from detkit.data.scan import Scan, scan
 from tests.refusals import Refuses
 
 SHAPES = Path(__file__).parents[2] / "configs/quickstart/shapes.yaml"

@@ -101,6 +101,6 @@ def test_the_mean_stays_without_positives_and_outside_training() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("alpha", 1.0), ("delta", 0.0), ("gamma", 0.0), ("momentum", 0.0)])
-def test_senseless_arguments_are_named(refuses: Refuses, key: str, value: float) -> None:
+def test_senseless_arguments_are_named(refuses: Refuses, key: Any, value: Any) -> None:
     with refuses(ValueError):
         WiseIoULoss(**{key: value})

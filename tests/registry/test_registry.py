@@ -175,7 +175,7 @@ def test_a_dataclass_is_a_part_with_its_factories_as_defaults() -> None:
 
 def test_the_decorator_without_brackets_is_explained(refuses: Refuses) -> None:
     with refuses(ValueError):
-        BACKBONES.register(ResNet)
+        BACKBONES.register(ResNet)  # type: ignore[arg-type]
 
 
 def test_an_unknown_name_says_what_is_near_and_what_was_imported(refuses: Refuses) -> None:
