@@ -280,7 +280,7 @@ def test_matches_that_another_version_kept_otherwise_are_made_anew(bench: Path, 
 
 
 @pytest.mark.parametrize("name", [START, RESULT, CELL, DETECTIONS])
-@pytest.mark.parametrize("lost", [True, False])
+@pytest.mark.parametrize("lost", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_damaged_run_withholds_the_verdict_and_is_made_again(
     bench: Path, tmp_path: Path, name: Any, lost: bool
 ) -> None:
@@ -303,7 +303,7 @@ def test_a_damaged_diagnosis_does_not_end_the_report(bench: Path, tmp_path: Path
     assert collect_results([folder])["withheld"] == ["bce: seed 1 has failed"]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"PK cut off"])
+@pytest.mark.parametrize("content", [None, pytest.param(b"", marks=pytest.mark.slow), b"PK cut off"])
 def test_damaged_matches_are_made_anew(bench: Path, tmp_path: Path, content: bytes | None) -> None:
     folder = copied(bench, tmp_path)
     path = folder / "cells/bce/seed_1" / MATCHES

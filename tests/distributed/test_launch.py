@@ -144,6 +144,7 @@ def in_slurm(tiny: Any, run: Any, *more: Any, last: Any = ()) -> list[subprocess
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_rank_with_another_config_is_named_once(tiny: Tiny) -> None:
     processes = in_slurm(tiny, "differs", last=("optimizer.lr=0.5",))
     errors = [tiny.finish(process, code=2)[1] for process in processes]

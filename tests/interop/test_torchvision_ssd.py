@@ -139,6 +139,10 @@ def test_training_losses_are_equal(pair: Any) -> None:
     torch.testing.assert_close(ours.box / ours.normalizer, theirs["bbox_regression"], rtol=1e-4, atol=1e-6)
 
 
+SLOW_300 = [pytest.param("ssd300_vgg16", marks=pytest.mark.slow), "ssdlite320_mobilenet_v3_large"]
+
+
+@pytest.mark.parametrize("pair", SLOW_300, indirect=True)
 def test_a_training_step_of_the_converted_model_is_torchvisions(pair: Any) -> None:
     """The whole loss with its normalisation and mining, as converted, and the gradient of all weights."""
     name, model, converted = pair

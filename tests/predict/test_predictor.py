@@ -230,8 +230,11 @@ def in_threads(work: Any, count: int = 8) -> Any:
     "parts",
     [
         [],
-        ["anchors={type: TorchvisionAnchors}"],
-        ["backbone={type: TimmBackbone, name: resnet10t}", "neck.extra_levels=0", "nms={type: SoftNMS}"],
+        pytest.param(["anchors={type: TorchvisionAnchors}"], marks=pytest.mark.slow),
+        pytest.param(
+            ["backbone={type: TimmBackbone, name: resnet10t}", "neck.extra_levels=0", "nms={type: SoftNMS}"],
+            marks=pytest.mark.slow,
+        ),
         ["backbone={type: TorchvisionBackbone, name: mobilenet_v3_small}", "nms={type: MatrixNMS}"],
     ],
     ids=["own", "torchvision's anchors", "timm's backbone", "torchvision's backbone"],

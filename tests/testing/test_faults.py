@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 
 from detkit.anchors.octave import OctaveAnchors
 from detkit.testing import CONTRACTS, Contract, ContractError
@@ -40,7 +41,16 @@ SLOW = {
 """Checks that are run for their own faults and for sound parts, not for every fault."""
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=[f.part.__name__ for f in FAULTS])
+def cases() -> list[ParameterSet]:
+    """Every fault; those after the first of a check in a slot are for the slow tests."""
+    first = {(f.slot, f.check): f for f in reversed(FAULTS)}
+    return [
+        pytest.param(f, id=f.part.__name__, marks=() if first[f.slot, f.check] is f else pytest.mark.slow)
+        for f in FAULTS
+    ]
+
+
+@pytest.mark.parametrize("fault", cases())
 def test_the_check_that_is_meant_complains_and_no_other(fault: Fault) -> None:
     contract = CONTRACTS[fault.slot]
     subject = contract.subject(fault.part)

@@ -50,7 +50,7 @@ def parts(batch: Batch, n: int) -> Iterator[Batch]:
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("clip_norm", [None, 0.05])
+@pytest.mark.parametrize("clip_norm", [pytest.param(None, marks=pytest.mark.slow), 0.05])
 def test_four_times_two_images_are_one_batch_of_eight(make_trainer: MakeTrainer, clip_norm: float | None) -> None:
     batch = eight_images()
     weights, reports = [], []

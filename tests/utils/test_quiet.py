@@ -54,7 +54,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return str(path)
 
 
-@pytest.mark.parametrize("words", [[], ["--verbose"]])
+@pytest.mark.parametrize("words", [[], pytest.param(["--verbose"], marks=pytest.mark.slow)])
 def test_the_table_comes_first_and_alone(noisy: Any, words: list[str]) -> None:
     done = detkit("check-part", "backbones", "Noisy", "--import", noisy, *words)
     lines = done.stdout.splitlines()
