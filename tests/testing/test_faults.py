@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from _pytest.mark import ParameterSet
 
 from detkit.anchors.octave import OctaveAnchors
 from detkit.testing import CONTRACTS, Contract, ContractError
@@ -41,7 +40,7 @@ SLOW = {
 """Checks that are run for their own faults and for sound parts, not for every fault."""
 
 
-def cases() -> list[ParameterSet]:
+def cases() -> list[Any]:
     """Every fault; those after the first of a check in a slot are for the slow tests."""
     first = {(f.slot, f.check): f for f in reversed(FAULTS)}
     return [
