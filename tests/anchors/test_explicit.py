@@ -25,7 +25,12 @@ def test_one_list_serves_every_level_and_yaml_gives_lists():
 
 @pytest.mark.parametrize(
     ("sizes", "text"),
-    [([], "positive"), ([[(1, 1)]], "1 lists for 2 levels"), ([(0, 1)], "positive"), ([[(1, 1)], []], "stride 16")],
+    [
+        ([], "at least 1"),
+        ([[(1, 1)]], "1 lists for 2 levels"),
+        ([(0, 1)], "greater than 0"),
+        ([[(1, 1)], []], "at least 1"),
+    ],
 )
 def test_senseless_sizes_are_named(sizes, text):
     with pytest.raises(ValueError, match=f"sizes.*{text}"):

@@ -94,9 +94,9 @@ def test_the_three_ways_to_clip() -> None:
         ({"aspect_ratios": [[2.0]]}, "aspect_ratios: 1 given, want 2"),
         ({"steps": [8]}, "steps: 1 given, want 2"),
         ({"steps": [8, 0]}, "steps"),
-        ({"scales": [0.1, 0.0, 0.3]}, "must be positive"),
-        ({"aspect_ratios": [[2.0], [-1.0]]}, "must be positive"),
-        ({"min_scale": 0.9, "max_scale": 0.2}, "in order"),
+        ({"scales": [0.1, 0.0, 0.3]}, "must be greater than 0"),
+        ({"aspect_ratios": [[2.0], [-1.0]]}, "must be greater than 0"),
+        ({"min_scale": 0.9, "max_scale": 0.2}, "min_scale: 0.9 must not exceed max_scale: 0.2"),
     ],
 )
 def test_senseless_arguments_are_named(bad: Any, text: str) -> None:

@@ -35,5 +35,5 @@ def test_a_wild_side_is_held_back():
 
 
 def test_weights_must_be_positive():
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="must be greater than 0"):
         DeltaCoder(weights=(1, 1, 0, 1))

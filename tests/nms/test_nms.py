@@ -34,7 +34,7 @@ def test_class_agnostic_is_one_group() -> None:
 
 
 def test_threshold_is_checked() -> None:
-    with pytest.raises(ValueError, match=r"iou_threshold: 50 is not in \[0, 1\]"):
+    with pytest.raises(ValueError, match="iou_threshold: 50 must be between 0 and 1"):
         HardNMS(iou_threshold=50)
 
 
@@ -69,7 +69,7 @@ def test_a_config_names_them_and_lowered_scores_reach_the_detections(name: str) 
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"sigma: 0\.0 must be greater than 0"):
+    with pytest.raises(ValueError, match="sigma: 0 must be greater than 0"):
         SoftNMS(sigma=0.0)
-    with pytest.raises(ValueError, match=r"min_score: 2 is not in \[0, 1\]"):
+    with pytest.raises(ValueError, match="min_score: 2 must be between 0 and 1"):
         SoftNMS(min_score=2)
