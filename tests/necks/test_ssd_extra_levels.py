@@ -48,8 +48,10 @@ def test_every_weight_learns(lite: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "strides"), [([8], [2, 2]), ([8], [3]), ([1], [2])], ids=["length", "stride", "width"]
+    ("channels", "strides", "text"),
+    [([8], [2, 2], "channels="), ([8], [3], "strides: 3"), ([1], [2], "channels: 1")],
+    ids=["length", "stride", "width"],
 )
-def test_senseless_levels_are_refused(channels: list[int], strides: list[int]) -> None:
-    with pytest.raises(ValueError, match="channels="):
+def test_senseless_levels_are_refused(channels: list[int], strides: list[int], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
         SSDExtraLevels(in_shapes=SHAPES, channels=channels, strides=strides)
