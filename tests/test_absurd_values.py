@@ -14,7 +14,8 @@ from detkit.predict.predictor import resolve_device
 from detkit.registry import ANCHORS, BACKBONES, BOX_LOSSES, DATASETS, HEADS, NECKS, REGISTRIES, TRANSFORMS
 from detkit.structures import FeatureShape
 from detkit.train.options import TrainOptions
-from detkit.train.session import set_up_torch, train
+from detkit.train.run import train
+from detkit.train.torch_setup import set_up_torch
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ROOT / "configs/quickstart/shapes.yaml"

@@ -13,18 +13,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from detkit.registry import plugins
-from detkit.registry.arguments import (
-    Argument,
-    TypeMismatch,
-    arguments_of,
-    checked,
-    convert,
-    enforce_bounds,
-    nearest,
-    signature_problem,
-    type_name,
-)
+from detkit.registry.arguments import Argument, arguments_of, checked, enforce_bounds, nearest, signature_problem
 from detkit.registry.source import Entry, entry_of
+from detkit.registry.values import TypeMismatch, convert, type_name
 from detkit.utils.outputs import in_place, is_out_of_memory
 from detkit.utils.types import Value
 
@@ -71,7 +62,7 @@ class Registry:
     def add(self, cls: type, name: str) -> None:
         """See `register`."""
         entry = entry_of(cls)
-        base = _resolve(self.base)
+        base = load_class(self.base)
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise ValueError(
                 f"{entry.location}: {cls.__name__} can't go into {self.name}: it is not a subclass of "
@@ -256,7 +247,8 @@ def _plain_dict(node: Mapping[str, Value]) -> dict[str, Value]:
     return dict(node)
 
 
-def _resolve(path: str) -> type:
+def load_class(path: str) -> type:
+    """The class behind "module:Class"."""
     module, _, name = path.partition(":")
-    found: type = getattr(importlib.import_module(module), name)
-    return found
+    cls: type = getattr(importlib.import_module(module), name)
+    return cls

@@ -15,7 +15,7 @@ from detkit.detectors.build import build_detector
 from detkit.registry import ANCHORS, ASSIGNERS, BOX_LOSSES, CLASS_LOSSES, CODERS, HEADS, Registry
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 from detkit.testing import CONTRACTS
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")

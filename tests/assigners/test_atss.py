@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from only_anchors import only_anchors
 from torch import Tensor
 
 from detkit.assigners.atss import ATSSAssigner
 from detkit.assigners.base import assign as assign_by
 from detkit.boxes import pairwise_iou
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from tests.assigners.only_anchors import only_anchors
 
 EMPTY = torch.zeros(0, 4)
 

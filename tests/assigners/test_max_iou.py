@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from only_anchors import only_anchors
 
 from detkit.assigners.base import assign as assign_by
 from detkit.assigners.max_iou import MaxIoUAssigner
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from tests.assigners.only_anchors import only_anchors
 
 EMPTY = torch.zeros(0, 4)
 

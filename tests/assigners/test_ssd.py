@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from only_anchors import only_anchors
 
 from detkit.assigners.base import assign as assign_by
 from detkit.assigners.ssd import SSDAssigner
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from tests.assigners.only_anchors import only_anchors
 
 EMPTY = torch.zeros(0, 4)
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from planted import fault
 
 from detkit import boxes as box_ops
 from detkit.structures import BACKGROUND, IGNORED
+from tests.testing.planted import fault
 
 
 def one_label_more(self: Any, original: Any, *given: Any) -> Any:

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from planted import Fault, fault
 
 from detkit.structures import IGNORED
+from tests.testing.planted import Fault, fault
 
 RESUME, EVALUATION = "training_state_is_in_the_checkpoint", "evaluation_remembers_nothing"
 SHARED = {"calls": 0}

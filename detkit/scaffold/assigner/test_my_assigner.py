@@ -10,7 +10,7 @@ from detkit.config import load_config
 from detkit.registry import ASSIGNERS
 from detkit.structures import BACKGROUND, Candidates, Targets
 from detkit.testing import check_assigner
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_assigner.py, and so registers its class
