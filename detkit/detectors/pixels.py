@@ -44,7 +44,7 @@ def normalize(images: Tensor, sizes: Tensor | None, options: PixelOptions) -> Te
     if images.shape[1] != len(options.mean):
         raise ValueError(
             f"images have {images.shape[1]} channels, pixels.mean has {len(options.mean)} values: give pixels.mean and "
-            f"pixels.std one value per channel, and backbone.in_channels their number (data sets give 3, RGB)"
+            f"pixels.std one value per channel, and use a backbone for that number (data sets give 3, RGB)"
         )
     x = images.flip(1) if options.order == "bgr" else images
     mean = images.new_tensor(options.mean, dtype=torch.float32).view(1, -1, 1, 1)
