@@ -211,3 +211,9 @@ def test_too_many_loader_processes_are_told_with_their_place_before_data_are_rea
     ):
         train(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_override_below_a_plain_value_is_an_error() -> None:
+    with pytest.raises(ValueError) as caught:
+        load_config(QUICK, ["pixels.mean=[1,2,3]", "pixels.mean.0.x=1"])
+    assert str(caught.value) == "override 'pixels.mean.0.x=1': pixels.mean.0 is 1, which has no keys"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from detkit.config import Config
-from detkit.config.tree import short_path
+from detkit.config.raw import short_path
 from detkit.detectors.dense import DenseDetector
 from detkit.registry import (
     ANCHORS,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.config import Config
-from detkit.config.tree import short_path
+from detkit.config.raw import short_path
 from detkit.data.datasets.images import ImageOptions, read_image, to_rgb
 from detkit.data.loader import collate_images
 from detkit.data.transforms.base import apply_to_image

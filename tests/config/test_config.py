@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detkit.config import Config, load_config
-from detkit.config.tree import parse_file
+from detkit.config.raw import parse_file
 from detkit.registry import BACKBONES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -275,7 +275,7 @@ def test_whatever_a_config_holds_its_dump_loads_to_the_same(tmp_path, weights, f
 
 PART = """
 from detkit.backbones.base import Backbone
-from detkit.config.tree import parse_file
+from detkit.config.raw import parse_file
 from detkit.registry import BACKBONES
 from detkit.structures import FeatureShape
 
