@@ -17,8 +17,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from detkit.detectors.dense import DenseDetector
 from detkit.distributed.comm import rank_and_world_size
-from detkit.distributed.pulse import Pulse
+from detkit.distributed.progress import Progress
 from detkit.structures import Batch, Losses, Predictions
 from detkit.train.ema import Ema
 from detkit.train.non_finite import NonFiniteLossError, describe_non_finite, describe_terms
@@ -26,7 +27,7 @@ from detkit.train.options import TrainOptions
 from detkit.train.parallel import check_gradients, largest_image, pad_to, wrap_forward
 from detkit.train.random import seed_everything
 from detkit.train.schedule import Schedule
-from detkit.train.sharded import local, shard
+from detkit.train.sharded import local_shard, shard
 
 log = logging.getLogger("detkit")
 
@@ -41,13 +42,13 @@ class Trainer:
     batches: endless, M = options.accumulate to a step. step: steps done. stop: set by a hook or a signal
     to a reason; the loop ends after the step in progress. signal: number of the one that asked for it, else 0.
     interrupted: all processes know that one of them got a signal, so what comes after training is left out.
-    last_checkpoint: the last from which training went on well, named when the run fails. pulse: where the
+    last_checkpoint: the last from which training went on well, named when the run fails. progress: where the
     loop is, for the watchdog. model: what is evaluated and predicted with.
     """
 
     def __init__(
         self,
-        detector: Any,
+        detector: DenseDetector,
         batches: Iterator[Batch],
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
@@ -70,14 +71,14 @@ class Trainer:
         self.scaler = GradScaler(self.device.type, init_scale=2.0**12, enabled=options.precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.step, self.train_seconds, self.images_seen = 0, 0.0, 0
-        self.pulse = Pulse()
+        self.progress = Progress()
         self.stop: str | None = None
         self.interrupted, self.signal = False, 0
         self.last_checkpoint: Path | None = None
         self._skipped_in_a_row, self._stops_asked = 0, 0.0
 
     @property
-    def model(self) -> Any:
+    def model(self) -> DenseDetector:
         """The averaged detector where there is one, else the detector."""
         return self.ema.module if self.ema else self.detector
 
@@ -104,9 +105,9 @@ class Trainer:
         seed_everything(self.seed, self.step, self.rank)
         lr = self.set_learning_rate()
         own, micro, waited = self.accumulate_gradients()
-        gathered = [x.to(own) for x in self.detector.take_gathered()]
+        gathered = [x.to(own) for x in self.detector.take_accumulated()]
         total = torch.cat([own.sum(0), own.new_full((1,), float(self.stop is not None)), *gathered])
-        self.pulse.enter("all-reduce", self.step + 1)
+        self.progress.enter("all-reduce", self.step + 1)
         if self.world_size > 1:
             dist.all_reduce(total)
         totals = torch.split(total[4:], [len(x) for x in gathered])
@@ -147,20 +148,20 @@ class Trainer:
         spent waiting for them.
         """
         self.detector.train()
-        self.pulse.enter("data", self.step + 1)
+        self.progress.enter("data", self.step + 1)
         asked = time.perf_counter()
         micro = [next(self.batches) for _ in range(self.options.accumulate)]
         waited = time.perf_counter() - asked
         size = None
         if self.options.pad_together and self.world_size * len(micro) > 1:
-            self.pulse.enter("all-reduce", self.step + 1)
+            self.progress.enter("all-reduce", self.step + 1)
             size = largest_image(micro, self.device, self.world_size)
         terms = []
         for i, batch in enumerate(micro):
             with self.gradients_shared(i == self.options.accumulate - 1):
-                self.pulse.enter("forward", self.step + 1)
+                self.progress.enter("forward", self.step + 1)
                 losses = self.losses(batch, size)
-                self.pulse.enter("backward", self.step + 1)
+                self.progress.enter("backward", self.step + 1)
                 self.scaler.scale(losses.total()).backward()  # type: ignore[no-untyped-call]
             parts = (losses.classification, losses.box, losses.normalizer)
             terms.append(torch.stack([x.detach().double() for x in parts]))
@@ -192,7 +193,7 @@ class Trainer:
         """
         number = self.signal
         if self.world_size > 1:
-            self.pulse.enter("all-reduce", self.step)
+            self.progress.enter("all-reduce", self.step)
             highest = torch.tensor(number, device=self.device)
             dist.all_reduce(highest, op=dist.ReduceOp.MAX)
             number = int(highest)
@@ -226,7 +227,7 @@ class Trainer:
         # All processes come here: what is not finite in one of them is so in the sums and the norm of all.
         ranks: list[Any] = [describe_terms(micro, own)]
         if self.world_size > 1:
-            self.pulse.enter("all-reduce", report.step)
+            self.progress.enter("all-reduce", report.step)
             ranks = ranks * self.world_size
             dist.all_gather_object(ranks, describe_terms(micro, own))
         raise NonFiniteLossError(
@@ -240,7 +241,7 @@ def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | 
     sharded: each process has a part of every gradient, and the norm is that of the whole. Returns the norm
     after scaling and before clipping, a double scalar on the device.
     """
-    gradients = [local(p.grad) for p in parameters if p.grad is not None]
+    gradients = [local_shard(p.grad) for p in parameters if p.grad is not None]
     if not gradients:
         return factor.new_zeros(())
     norm = nn.utils.get_total_norm(gradients).double()
