@@ -26,6 +26,7 @@ from detkit.registry import (
 from detkit.structures import FeatureShape
 
 PROBE_SIDE = 64
+"""Side in pixels of the image that a detector is tried out with."""
 
 
 def build_detector(config: Config, num_classes: int) -> DenseDetector:
