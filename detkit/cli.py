@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from detkit import __version__
 from detkit.registry.arguments import nearest
-from detkit.utils.console import guarded
+from detkit.utils.console import guarded_streams
 from detkit.utils.outputs import exit_code_of, is_out_of_memory, lines_of
 from detkit.utils.quiet import hush_libraries
 
@@ -46,7 +46,7 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; user errors print one line and give exit code 2, or their own."""
     words = list(sys.argv[1:] if argv is None else argv)
-    with guarded() as (out, _):
+    with guarded_streams() as (out, _):
         code = command(words)
         out.flush()
         return lost_output(words, out.lost) if code == 0 and out.lost is not None else code

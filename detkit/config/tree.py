@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit.registry.arguments import nearest
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 from detkit.utils.outputs import in_words
 
 BASE_KEY = "_base_"
@@ -290,6 +290,6 @@ def show(path: Path | str) -> str:
     """A path as short as it can be said: relative to the current folder where that helps."""
     path = Path(path)
     try:
-        return shown(path.resolve().relative_to(Path.cwd()))
+        return printable(path.resolve().relative_to(Path.cwd()))
     except (ValueError, OSError):  # the latter: the current folder was deleted
-        return shown(path)
+        return printable(path)

@@ -16,7 +16,7 @@ from detkit.data.scan import Scan, scan, usable
 from detkit.data.transforms.base import Transform
 from detkit.registry import DATASETS, TRANSFORMS
 from detkit.structures import ClassMap
-from detkit.utils.console import some
+from detkit.utils.console import shorten_list
 
 log = logging.getLogger("detkit")
 
@@ -57,7 +57,7 @@ def build_datasets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
     counts = objects_by_class(train_set.records, train_set.classes)
     without = [n for n, count in zip(train_set.classes.names, counts, strict=True) if not count]
     if without and counts.any():
-        log.warning("%s: no object of %s to learn from", train_set.name, some(without))
+        log.warning("%s: no object of %s to learn from", train_set.name, shorten_list(without))
     return train_set, val_set
 
 
@@ -157,7 +157,7 @@ def warn_of_shared_images(train: DetectionDataset, val: DetectionDataset) -> str
     if train.content_hash() == val.content_hash():
         text = "the validation split is the training split: its AP says how well the images are learnt by heart"
     elif same:
-        names = some([path.rpartition("/")[2] for path in same])
+        names = shorten_list([path.rpartition("/")[2] for path in same])
         text = f"{len(same)} of {len(val)} validation images are training images, which makes AP too good: {names}"
     else:
         return None

@@ -71,7 +71,7 @@ def check(args: argparse.Namespace) -> int:
     """Reads every image of both splits; prints, split by split, what fails, is left out or changed."""
     from detkit.config import load_config
     from detkit.data.build import SPLITS, build_datasets, warn_of_shared_images
-    from detkit.utils.console import counted
+    from detkit.utils.console import plural
 
     with log_on_stdout():
         config = load_config(args.config, args.overrides)
@@ -81,10 +81,10 @@ def check(args: argparse.Namespace) -> int:
     bad, skipped, lost = (sum(column) for column in zip(*reports, strict=True))
     dropped = sum(dataset.problems.dropped_count for dataset in sets)
     asked = skipped + sum(dataset.problems.lost_count for dataset in sets) - dropped
-    wrong = [f"{counted(bad, 'image')} can't be used"] * bool(bad)
-    wrong += [f"{counted(dropped, 'box', 'boxes')} can't be used"] * bool(dropped)
-    wrong += [f"{counted(lost, 'object')} can't reach the network"] * bool(lost)
-    what = counted(asked, "image or object is", "images or objects are")
+    wrong = [f"{plural(bad, 'image')} can't be used"] * bool(bad)
+    wrong += [f"{plural(dropped, 'box', 'boxes')} can't be used"] * bool(dropped)
+    wrong += [f"{plural(lost, 'object')} can't reach the network"] * bool(lost)
+    what = plural(asked, "image or object is", "images or objects are")
     well = f"{what} left out as the config says; all others can be used" if asked else ALL_WELL
     print("; ".join(wrong) or well)
     return 1 if wrong else 0
@@ -114,7 +114,7 @@ def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[
     from detkit.data.build import build_transforms, scan_threads
     from detkit.data.datasets.base import differences
     from detkit.data.scan import Remaining, scan
-    from detkit.utils.console import counted
+    from detkit.utils.console import plural
 
     found = scan(dataset, range(len(dataset)), threads=scan_threads())
     skips = dataset.image_options.bad_images == "skip"
@@ -126,7 +126,7 @@ def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[
     told = [f"{dataset.name}: {(whole if skips else dataset).counts()}"]
     told += [f"left out: {why}" if skips else why for why in found.bad.values()]
     if found.repaired:
-        told.append(f"{counted(len(found.repaired), 'damaged image')} repaired:")
+        told.append(f"{plural(len(found.repaired), 'damaged image')} repaired:")
         told += [f"  {why}" for why in found.repaired.values()]
     transforms, is_train = build_transforms(config, split), split == "train"
     lost = audit(whole, transforms, seed=config.seed if is_train else 0, draws=DRAWS if is_train else 1)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from detkit.data.datasets.base import DetectionDataset, Subset
-from detkit.utils.console import counted, some
+from detkit.utils.console import plural, shorten_list
 
 log = logging.getLogger("detkit")
 
@@ -127,8 +127,8 @@ class Remaining(Subset):
 
     def counts(self) -> str:
         """See `DetectionDataset.counts`; with the images that are left out."""
-        names = some([path.rpartition("/")[2] for path in self.left_out])
-        return f"{super().counts()}; {counted(len(self.left_out), 'bad image')} left out: {names}"
+        names = shorten_list([path.rpartition("/")[2] for path in self.left_out])
+        return f"{super().counts()}; {plural(len(self.left_out), 'bad image')} left out: {names}"
 
 
 def usable(dataset: DetectionDataset, found: Scan) -> DetectionDataset:

@@ -19,7 +19,7 @@ import torch.multiprocessing
 from torch.utils.data import get_worker_info
 
 from detkit.data.datasets.records import Records
-from detkit.utils.console import some
+from detkit.utils.console import shorten_list
 
 PROCESS, PLACE, LENGTH, FIRST = range(4)
 """Columns of a `WorkerTable`: process id, images of its batch that it has made, images of the batch, their indices."""
@@ -71,9 +71,10 @@ class WorkerTable:
         """The images that a worker was at, in words."""
         row: list[int] = self._rows[worker].tolist()
         names = [self._name(index) for index in row[FIRST : FIRST + row[LENGTH]]]
-        if row[PLACE] < len(names):
-            return f"while it made image {names[row[PLACE]]}, number {row[PLACE] + 1} of its batch of {some(names)}"
-        return f"after it had made its batch of {some(names)}"
+        position, batch = row[PLACE], shorten_list(names)
+        if position < len(names):
+            return f"while it made image {names[position]}, number {position + 1} of its batch of {batch}"
+        return f"after it had made its batch of {batch}"
 
     def _name(self, index: int) -> str:
         return f"{int(self.records.image_ids[index])} ({self.records.path(index)})"

@@ -16,7 +16,7 @@ from typing import Any
 
 from detkit.checkpoint import BEST, CHECKPOINTS, HALF_WRITTEN, STEP_NAME, TRAILER
 from detkit.utils import outputs
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 from detkit.utils.outputs import Ledger, check_can_write, foreign_files, in_words
 
 log = logging.getLogger("detkit")
@@ -233,7 +233,7 @@ def refuse_occupied(folder: Path) -> None:
         any_saved = any(STEP_NAME.fullmatch(path.name) for path in ours)
         on = "resume it by --resume, " if any_saved else "it has no checkpoint to resume from; "
         raise ValueError(
-            f"{shown(folder)} holds a run already ({', '.join(occupied)}): {on}"
+            f"{printable(folder)} holds a run already ({', '.join(occupied)}): {on}"
             f"replace it by --overwrite, or choose another folder by --output"
         )
 

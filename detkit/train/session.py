@@ -67,7 +67,7 @@ from detkit.train.sharded import gathered
 from detkit.train.speed import RankLog, speed_of_run
 from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
-from detkit.utils.console import guard_of, say
+from detkit.utils.console import guard_stream, print_line
 from detkit.utils.outputs import Ledger, lack_of_space
 
 log = logging.getLogger("detkit")
@@ -166,7 +166,7 @@ def check(config: Config, meeting: Meeting) -> int:
         lines |= check_data(meeting, data_hashes(*open_data_sets(config, meeting)))
         if meeting.place.rank == 0:
             lines["ready"] = f"{meeting.place.world_size} processes"
-            say(format_lines(lines))
+            print_line(format_lines(lines))
     return 0
 
 
@@ -338,7 +338,7 @@ class Session:
             self.val_set,
             self.trainer.pulse.through(self.val_loader),
             self.config.options("evaluator"),
-            progress=guard_of(sys.stderr).isatty(),
+            progress=guard_stream(sys.stderr).isatty(),
         )
 
     def watchdog(self) -> Watchdog:

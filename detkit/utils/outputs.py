@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from detkit.utils.console import shown, some, with_escapes
+from detkit.utils.console import printable, shorten_list, with_escapes
 
 LEDGER, NOTES = ".detkit.json", ".detkit.notes"
 MARK = "written_by"
@@ -163,7 +163,7 @@ def refuse_foreign(option: str, folder: str | Path, paths: Iterable[str | Path])
 
 def foreign_files(option: str, paths: Iterable[Path]) -> ForeignFileError:
     """The error that names files which detkit would have to replace."""
-    names = some([shown(path) for path in paths], 10)
+    names = shorten_list([printable(path) for path in paths], 10)
     return ForeignFileError(
         f"{option}: detkit did not write {names} (or it was changed since), and would have to "
         "replace it: choose another place, or move it away"
@@ -208,12 +208,13 @@ def check_output_file(
     with in_words(option, path):
         found = path.lstat() if os.path.lexists(path) else None
         if path.is_dir():
-            raise ForeignFileError(f"{option}: {shown(path)} is a folder: name a file")
+            raise ForeignFileError(f"{option}: {printable(path)} is a folder: name a file")
         if found is not None:
             refuse_inputs(option, [path], inputs)
             if not path.is_file() or not ours(path):
                 raise ForeignFileError(
-                    f"{option}: {shown(path)} is there already, and detkit did not write it (or it was changed since): "
+                    f"{option}: {printable(path)} is there already, and detkit did not write it (or it was changed "
+                    "since): "
                     "choose another name, or move it away"
                 )
         check_can_write(option, path.parent)
@@ -227,7 +228,8 @@ def refuse_inputs(option: str, outputs: Iterable[Path], inputs: Iterable[str | P
     for path in outputs:
         if (identity := _identity(path)) is not None and identity in read:
             raise ForeignFileError(
-                f"{option}: {shown(path)} would replace {shown(read[identity])}, which is read: choose another place"
+                f"{option}: {printable(path)} would replace {printable(read[identity])}, which is read: choose another "
+                "place"
             )
 
 
@@ -248,7 +250,7 @@ def check_can_write(option: str, folder: str | Path) -> None:
             there = there.parent
         if not there.is_dir():
             what = "is a link to nothing" if there.is_symlink() else "is a file, not a folder"
-            raise ForeignFileError(f"{option}: {shown(there)} {what}: choose another place")
+            raise ForeignFileError(f"{option}: {printable(there)} {what}: choose another place")
         if not os.access(there, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
@@ -285,7 +287,11 @@ def told(error: OSError, option: str = "", path: str | Path | None = None) -> OS
     if error.errno is None:
         return error
     name = error.filename if error.filename is not None else path
-    parts = [option, shown(os.fsdecode(name)) if isinstance(name, (str, bytes, Path)) else "", os.strerror(error.errno)]
+    parts = [
+        option,
+        printable(os.fsdecode(name)) if isinstance(name, (str, bytes, Path)) else "",
+        os.strerror(error.errno),
+    ]
     text = ": ".join(part for part in parts if part)
     if error.errno in WAYS_OUT:
         text += f"; {WAYS_OUT[error.errno]}"

@@ -31,7 +31,7 @@ from detkit.data.datasets.images import ImageOptions, read_image, read_size
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, Problems
 from detkit.data.datasets.records import Records, RecordsBuilder, Truth, compared
 from detkit.structures import ClassMap
-from detkit.utils.console import counted, some
+from detkit.utils.console import plural, shorten_list
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,7 +123,9 @@ class DetectionDataset:
         if self.records.is_ignore.all():
             log.warning("%s: no image has a usable box: there is nothing to learn or to evaluate", name)
         for alike in much_alike(self.classes.names):
-            log.warning("%s: the classes %s differ in case or spaces only and count as different", name, some(alike))
+            log.warning(
+                "%s: the classes %s differ in case or spaces only and count as different", name, shorten_list(alike)
+            )
 
     def choose_classes(self, options: ClassOptions) -> None:
         """Selects, merges, renames and ignores classes by name, and reports what that leaves out."""
@@ -142,7 +144,7 @@ class DetectionDataset:
             counts[(options.class_map or {}).get(old, old)] += count
         unknown = check_selection(options, self.classes, counts, self.name)
         if unknown:
-            log.warning("%s: no object of the classes %s of class_names", self.name, some(unknown))
+            log.warning("%s: no object of the classes %s of class_names", self.name, shorten_list(unknown))
         note_choice(self.problems, self.records, self.classes, table, options.class_map or {})
         self.classes, self.records = classes, relabelled(self.records, table)
 
@@ -160,11 +162,12 @@ class DetectionDataset:
             first = first_of(self.records, self.classes.names.index(strangers[0][0]))
             stranger = strangers[0][0]
             near = near_name(stranger, classes.names)
-            there = [f"{n!r} ({counted(c, 'object')})" for n, c in strangers]
+            there = [f"{n!r} ({plural(c, 'object')})" for n, c in strangers]
             raise ValueError(
-                f"{self.name}: {some(there)}: "
+                f"{self.name}: {shorten_list(there)}: "
                 f"{'no classes' if len(strangers) > 1 else 'no class'} of {owner} (classes: "
-                f"{some(list(classes.names))}); first object: {first}. Turn such objects into ignore regions by "
+                f"{shorten_list(list(classes.names))}); first object: {first}. Turn such objects into ignore regions "
+                "by "
                 f"ignore_classes: [{in_yaml(stranger)}], or give them a class that is there by "
                 f"class_map: {{{in_yaml(stranger)}: {in_yaml(near) if near else 'NAME_THAT_IS_THERE'}}}, "
                 "in this data set or, for both splits, in data.classes"
@@ -184,11 +187,11 @@ class DetectionDataset:
         more = f" and {len(self.classes) - 12} more classes" if len(self.classes) > 12 else ""
         boxed = {int(i) for i in _image_of_box(records)}
         parts = [
-            f"{counted(len(records), 'image')} ({len(records) - len(boxed)} without objects)",
-            f"{counted(int((~records.is_ignore).sum()), 'box', 'boxes')}: {classes}{more}",
+            f"{plural(len(records), 'image')} ({len(records) - len(boxed)} without objects)",
+            f"{plural(int((~records.is_ignore).sum()), 'box', 'boxes')}: {classes}{more}",
         ]
         if records.is_ignore.any():
-            parts.append(counted(int(records.is_ignore.sum()), "ignore region"))
+            parts.append(plural(int(records.is_ignore.sum()), "ignore region"))
         return "; ".join(parts)
 
     def content_hash(self) -> str:
@@ -218,7 +221,7 @@ def differences(records: Records) -> list[str]:
     count = int((~truth.is_ignore).sum())
     parts = [f"{missing} {'is' if missing == 1 else 'are'} left out of training"] * bool(missing)
     parts += [f"{differing} {'differs' if differing == 1 else 'differ'} in training"] * bool(differing)
-    boxes = counted(count, "box", "boxes")
+    boxes = plural(count, "box", "boxes")
     return [f"evaluation uses the {boxes} of the file, of which {' and '.join(parts)}"]
 
 
@@ -316,8 +319,8 @@ def named_classes(found: Sequence[tuple[int, str]], stated: Sequence[str] | None
         missing = [n for n in classes.names if n not in stated]
         raise ValueError(
             f"{name}: class_names states {len(stated)} classes, the data set has {len(classes)}"
-            + (f"; not in the data: {some(extra)}" if extra else "")
-            + (f"; not stated: {some(missing)}" if missing else "")
+            + (f"; not in the data: {shorten_list(extra)}" if extra else "")
+            + (f"; not stated: {shorten_list(missing)}" if missing else "")
             + ". Leave class_names out to take those of the data set"
         )
     if stated is not None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from detkit.data.datasets.problems import IGNORED, RENAMED, UNSELECTED, Problems
 from detkit.data.datasets.records import ANY_CLASS, Records, Truth
 from detkit.structures import ClassMap
-from detkit.utils.console import some
+from detkit.utils.console import shorten_list
 
 LEFT_OUT, AS_IGNORED = -1, -2
 """What a table of new labels holds for a class that is no class any more."""
@@ -62,8 +62,9 @@ def check_names(given: Sequence[str] | Mapping[str, str], known: Sequence[str], 
     unknown = [n for n in given if n not in known]
     if unknown:
         raise ValueError(
-            f"{name}: {key} names {some([with_near(n, known) for n in unknown])}, which the data does not have. "
-            f"Its classes: {some(list(dict.fromkeys(known))) or 'none'}"
+            f"{name}: {key} names {shorten_list([with_near(n, known) for n in unknown])}, which the data does not "
+            "have. "
+            f"Its classes: {shorten_list(list(dict.fromkeys(known))) or 'none'}"
         )
 
 
@@ -107,15 +108,17 @@ def check_options(options: ClassOptions, name: str) -> None:
     names = options.class_names
     nameless = [old for old, new in (options.class_map or {}).items() if not new.strip()]
     if nameless:
-        raise ValueError(f"{name}: class_map gives {some(nameless)} no name; ignore_classes leaves a class out")
+        raise ValueError(f"{name}: class_map gives {shorten_list(nameless)} no name; ignore_classes leaves a class out")
     if names is not None and not names:
         raise ValueError(f"{name}: class_names is empty; leave it out to take all classes")
     twice = [n for n, count in Counter(names or []).items() if count > 1]
     if twice:
-        raise ValueError(f"{name}: class_names lists {some(twice)} more than once")
+        raise ValueError(f"{name}: class_names lists {shorten_list(twice)} more than once")
     both = [n for n in names or [] if n in (options.ignore_classes or [])]
     if both:
-        raise ValueError(f"{name}: {some(both)} stands in class_names and in ignore_classes; keep it in one of them")
+        raise ValueError(
+            f"{name}: {shorten_list(both)} stands in class_names and in ignore_classes; keep it in one of them"
+        )
 
 
 def numbered(names: Sequence[str], ids: Mapping[str, int]) -> tuple[int, ...]:
@@ -142,8 +145,8 @@ def check_selection(options: ClassOptions, classes: ClassMap, counts: Mapping[st
     slips = [n for n in unknown if near_name(n, others, SLIP)]
     if slips or (names and len(unknown) == len(names)):
         raise ValueError(
-            f"{name}: class_names states {some([with_near(n, others) for n in slips or unknown])}, "
-            f"which the data does not have. Its classes: {some(list(counts))}. "
+            f"{name}: class_names states {shorten_list([with_near(n, others) for n in slips or unknown])}, "
+            f"which the data does not have. Its classes: {shorten_list(list(counts))}. "
             "class_map: {old: new} renames a class; class_names left out takes all"
         )
     return unknown

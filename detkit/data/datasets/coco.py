@@ -26,7 +26,7 @@ from detkit.data.datasets.files import Folders, check_files, image_path, unliste
 from detkit.data.datasets.problems import MERGED, SUSPECT, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.registry import DATASETS
-from detkit.utils.console import counted, some
+from detkit.utils.console import plural, shorten_list
 from detkit.utils.urls import PathStr
 
 
@@ -136,7 +136,7 @@ def group_by_image(content: Entry, label: dict[str, int], name: str) -> dict[str
     if twice:
         files = {i: [im["file_name"] for im in content["images"] if id_text(im) == i] for i in sorted(twice)[:20]}
         texts = [f"image id {i} is used {known[i]} times: {' and '.join(names[:3])}" for i, names in files.items()]
-        raise ValueError(f"{name}: {some(texts)}. Give each image an id of its own")
+        raise ValueError(f"{name}: {shorten_list(texts)}. Give each image an id of its own")
     grouped: dict[str, list[Entry]] = {}
     undeclared: Counter[str] = Counter()
     for item in content["annotations"]:
@@ -145,15 +145,15 @@ def group_by_image(content: Entry, label: dict[str, int], name: str) -> dict[str
             undeclared[category_id(item)] += 1
     strangers = sorted(set(grouped) - set(known))
     if strangers:
-        count = counted(sum(len(grouped[i]) for i in strangers), "annotation")
+        count = plural(sum(len(grouped[i]) for i in strangers), "annotation")
         raise ValueError(
-            f"{name}: {count} of {counted(len(strangers), 'image id')} not declared in `images`: "
-            f"{some(strangers)}. List these images, or remove their annotations"
+            f"{name}: {count} of {plural(len(strangers), 'image id')} not declared in `images`: "
+            f"{shorten_list(strangers)}. List these images, or remove their annotations"
         )
     if undeclared:
-        counts = [f"{category} ({counted(count, 'box', 'boxes')})" for category, count in sorted(undeclared.items())]
+        counts = [f"{category} ({plural(count, 'box', 'boxes')})" for category, count in sorted(undeclared.items())]
         raise ValueError(
-            f"{name}: {counted(len(undeclared), 'category id')} not declared in `categories`: {some(counts)}"
+            f"{name}: {plural(len(undeclared), 'category id')} not declared in `categories`: {shorten_list(counts)}"
         )
     return grouped
 
@@ -173,10 +173,11 @@ def merge_images(
             f"{images[where[0]]['file_name']} (ids {', '.join(str(images[i]['id']) for i in where)})"
             for where in shared.values()
         ]
-        count = counted(len(shared), "image file is", "image files are")
+        count = plural(len(shared), "image file is", "image files are")
         raise ValueError(
             f"{name}: {count} listed under several ids, so the objects of one entry would be "
-            f"background in the other: {some(texts)}. same_file: merge puts all their boxes under the first id; "
+            f"background in the other: {shorten_list(texts)}. same_file: merge puts all their boxes under the first "
+            "id; "
             "or remove the entry that is too many"
         )
     for where in shared.values():

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 from detkit.data.datasets.problems import BAD_AREA, BAD_IDS, FROM_MASK, RENUMBERED, UNUSED_CATEGORIES, Problems
 from detkit.data.datasets.text import known_json, parse_json
-from detkit.utils.console import some
+from detkit.utils.console import shorten_list
 
 Entry = dict[str, Any]
 
@@ -28,7 +28,7 @@ def read_json(path: str) -> Entry:
 def check_entries(content: Entry, part: str, name: str) -> None:
     """Raises ValueError unless `content[part]` is a list whose entries have what a box needs."""
     if part not in content:
-        keys = f" (its keys: {some(list(content))})" if content else " (it is an empty object)"
+        keys = f" (its keys: {shorten_list(list(content))})" if content else " (it is an empty object)"
         raise ValueError(f"{name}: no list {part!r}{keys}; this is not a COCO instances file")
     entries = content[part]
     if not isinstance(entries, list):
@@ -39,7 +39,7 @@ def check_entries(content: Entry, part: str, name: str) -> None:
     if wrong:
         known = known_json(content)
         raise ValueError(
-            f"{name}: {len(wrong)} of {len(entries)} entries of {part!r} are broken: {some(wrong)}"
+            f"{name}: {len(wrong)} of {len(entries)} entries of {part!r} are broken: {shorten_list(wrong)}"
             + (f". The file is {known}" if known else ". Correct these entries, or remove them")
         )
     if part == "categories" and not entries:
@@ -249,6 +249,6 @@ def note_ids(content: Entry, problems: Problems) -> None:
     twice = [i for i, count in counts.items() if count > 1]
     null = sum("id" in a and a["id"] is None for a in content["annotations"])
     if twice:
-        problems.add(BAD_IDS, f"used more than once: {some(twice)}", len(twice))
+        problems.add(BAD_IDS, f"used more than once: {shorten_list(twice)}", len(twice))
     if null:
         problems.add(BAD_IDS, f"null in {null} annotations", null)

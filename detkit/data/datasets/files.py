@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from detkit.data.datasets.images import image_suffixes
-from detkit.utils.console import counted, shown
+from detkit.utils.console import plural, printable
 
 SEARCHED = 200_000
 """Files of a folder that are looked at for one with a similar name."""
@@ -73,10 +73,10 @@ def check_files(paths: Sequence[str], name: str, folder: str | None = None, fold
     if not missing:
         return
     near = Nearby(folder or os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in missing]))
-    texts = [f"{shown(path)}{near.hint(path)}" for path in missing[: len(missing) if len(missing) < 5 else 5]]
+    texts = [f"{printable(path)}{near.hint(path)}" for path in missing[: len(missing) if len(missing) < 5 else 5]]
     more = f" and {len(missing) - len(texts)} more" if len(missing) > len(texts) else ""
     where = f" ({folder} is no folder)" if folder is not None and not os.path.isdir(folder) else ""
-    some = f"{len(missing)} of {counted(len(paths), 'image')} {'is' if len(missing) == 1 else 'are'} missing"
+    some = f"{len(missing)} of {plural(len(paths), 'image')} {'is' if len(missing) == 1 else 'are'} missing"
     raise FileNotFoundError(f"{name}: {some}{where}: {', '.join(texts)}{more}")
 
 
@@ -97,7 +97,7 @@ class Nearby:
         if not near:
             return ""
         file = min(near, key=lambda f: (os.path.basename(f) != os.path.basename(path), f))
-        return f" (there is {shown(file)}{difference(path, file)})"
+        return f" (there is {printable(file)}{difference(path, file)})"
 
 
 def difference(wanted: str, there: str) -> str:

@@ -277,14 +277,14 @@ def list_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
 
 def describe_left_out(folder: str | Path, left_out: list[Path]) -> str | None:
     """A sentence on what `list_images` left out; None if it is nothing."""
-    from detkit.utils.console import counted, some
+    from detkit.utils.console import plural, shorten_list
 
     if not left_out:
         return None
     folders = [p for p in left_out if p.is_dir()]
     files = [p.name for p in left_out if not p.is_dir()]
-    parts = [f"{counted(len(files), 'file')} that can't be read as images: {some(files)}"] if files else []
-    parts += [f"{counted(len(folders), 'folder')} in it: {some([p.name for p in folders])}"] if folders else []
+    parts = [f"{plural(len(files), 'file')} that can't be read as images: {shorten_list(files)}"] if files else []
+    parts += [f"{plural(len(folders), 'folder')} in it: {shorten_list([p.name for p in folders])}"] if folders else []
     hint = f" ({HEIF_HINT})" if any(p.suffix.lower() in HEIF for p in left_out) and not reads_heif() else ""
     return f"{folder}: left out {'; '.join(parts)}{hint}"
 

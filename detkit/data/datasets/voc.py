@@ -12,7 +12,7 @@ from detkit.data.datasets.problems import COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, 
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.data.datasets.voc_file import annotation_files, near_stem, read_split, read_xml
 from detkit.registry import DATASETS
-from detkit.utils.console import counted, some
+from detkit.utils.console import plural, shorten_list
 from detkit.utils.urls import PathStr
 
 
@@ -108,10 +108,10 @@ def check_one_way(paths: list[str], folders: Folders, stems: list[str], name: st
     shared = ways_to_one_file(paths, folders)
     if shared:
         texts = [f"{paths[where[0]]} ({', '.join(f'{stems[i]}.xml' for i in where)})" for where in shared.values()]
-        count = counted(len(shared), "image file belongs", "image files belong")
+        count = plural(len(shared), "image file belongs", "image files belong")
         raise ValueError(
             f"{name}: {count} to several annotations, so the objects of one would be "
-            f"background in the other: {some(texts)}. Put all objects into one annotation and list that one"
+            f"background in the other: {shorten_list(texts)}. Put all objects into one annotation and list that one"
         )
 
 
@@ -127,13 +127,14 @@ def read_annotations(folder: Path, stems: list[str], name: str) -> dict[str, dic
     if not files:
         there = sorted(folder.iterdir()) if folder.is_dir() else []
         others, below = sorted({p.suffix for p in there if not p.is_dir()}), [p.name for p in there if p.is_dir()]
-        hint = f"; it has files of the kind {some(others)}" if others else ""
-        hint += f"; folders below it are not read: {some(below)}" if below else ""
+        hint = f"; it has files of the kind {shorten_list(others)}" if others else ""
+        hint += f"; folders below it are not read: {shorten_list(below)}" if below else ""
         raise FileNotFoundError(f"{name}: no .xml file in {folder}{hint}")
     known = {p.stem for p in files}
     lacking = [near_stem(s, known) for s in stems if s not in known]
     if lacking:
         raise FileNotFoundError(
-            f"{name}: {counted(len(lacking), 'image has', 'images have')} no file in Annotations: {some(lacking)}"
+            f"{name}: {plural(len(lacking), 'image has', 'images have')} no file in Annotations: "
+            f"{shorten_list(lacking)}"
         )
     return {p.stem: read_xml(p) for p in files}

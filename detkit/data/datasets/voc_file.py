@@ -11,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from detkit.data.datasets.text import decode, encoding_of, known_format, known_json, known_root
-from detkit.utils.console import counted, some
+from detkit.utils.console import plural, shorten_list
 
 KNOWN = {"folder", "filename", "path", "source", "size", "segmented", "owner", "object"}
 """Elements by which an annotation without objects is known as one of VOC."""
@@ -105,12 +105,12 @@ def check_root(root: ElementTree.Element) -> None:
         raise ValueError(f"{known_root(root.tag)}; the root of a VOC annotation is <annotation>")
     tags = {child.tag for child in root}
     if not tags & KNOWN:
-        there = f"it holds {some(sorted(f'<{t}>' for t in tags))}" if tags else "it is empty"
-        raise ValueError(f"{there}, and none of {some(sorted(f'<{t}>' for t in KNOWN))}")
+        there = f"it holds {shorten_list(sorted(f'<{t}>' for t in tags))}" if tags else "it is empty"
+        raise ValueError(f"{there}, and none of {shorten_list(sorted(f'<{t}>' for t in KNOWN))}")
     inside = {id(e) for item in root.iter("object") for e in item.iter()}
     stray = sorted({e.tag for e in root.iter() if e.tag in SHAPES and id(e) not in inside})
     if stray:
-        raise ValueError(f"{some([f'<{t}>' for t in stray])} stands outside of <object>, where VOC has none")
+        raise ValueError(f"{shorten_list([f'<{t}>' for t in stray])} stands outside of <object>, where VOC has none")
 
 
 def read_object(item: ElementTree.Element, position: int) -> dict[str, Any]:
@@ -126,12 +126,12 @@ def read_object(item: ElementTree.Element, position: int) -> dict[str, Any]:
         there = sorted(f"<{child.tag}>" for child in item if child.tag in SHAPES)
         raise ValueError(
             f"object {position} ({name}): no bndbox"
-            + (f" but {some(there)}: export the set with boxes" if there else "")
+            + (f" but {shorten_list(there)}: export the set with boxes" if there else "")
         )
     texts = [box.findtext(key) for key in CORNERS]
     lacking = [key for key, text in zip(CORNERS, texts, strict=True) if not (text or "").strip()]
     if lacking:
-        raise ValueError(f"object {position} ({name}): bndbox has no {some(lacking)}")
+        raise ValueError(f"object {position} ({name}): bndbox has no {shorten_list(lacking)}")
     difficult = (item.findtext("difficult") or "0").strip().lower()
     return {
         "name": name,
@@ -159,7 +159,7 @@ def read_split(root: Path, split: str) -> list[str]:
     path = lists / f"{split}.txt"
     if not path.is_file():
         there = sorted(p.stem for p in lists.glob("*.txt")) if lists.is_dir() else []
-        hint = f"splits there: {some(there)}" if there else f"no folder of VOC layout ({lists} has no lists)"
+        hint = f"splits there: {shorten_list(there)}" if there else f"no folder of VOC layout ({lists} has no lists)"
         raise FileNotFoundError(f"no split {split!r}: {path}; {hint}")
     annotated = {p.stem for p in annotation_files(root / "Annotations")}
     # The challenges' lists of a class have 1 or -1 behind the name; a name may have spaces itself.
@@ -169,7 +169,7 @@ def read_split(root: Path, split: str) -> list[str]:
         raise ValueError(f"{path}: the split is empty")
     twice = sorted(stem for stem, count in Counter(stems).items() if count > 1)
     if twice:
-        raise ValueError(f"{path}: {counted(len(twice), 'image is', 'images are')} listed twice: {some(twice)}")
+        raise ValueError(f"{path}: {plural(len(twice), 'image is', 'images are')} listed twice: {shorten_list(twice)}")
     return stems
 
 
