@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from detkit import __version__
 from detkit.registry.arguments import nearest
 from detkit.utils.console import guarded_streams
-from detkit.utils.outputs import exit_code_of, is_out_of_memory, lines_of
+from detkit.utils.errors import error_lines, exit_code, is_out_of_memory
 from detkit.utils.quiet import hush_libraries
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -84,9 +84,9 @@ def command(words: Sequence[str]) -> int:
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
-        for line in lines_of(error):
+        for line in error_lines(error):
             print(f"error: {line}", file=sys.stderr)
-        return exit_code_of(error)
+        return exit_code(error)
 
 
 def check_current_folder() -> None:
@@ -103,8 +103,8 @@ def lost_output(words: Sequence[str], reason: Exception) -> int:
         return 0
     if isinstance(reason, BrokenPipeError):  # as in `detkit list | head`
         return 141
-    print(f"error: the output can't be written: {lines_of(reason)[0]}", file=sys.stderr)
-    return exit_code_of(reason)
+    print(f"error: the output can't be written: {error_lines(reason)[0]}", file=sys.stderr)
+    return exit_code(reason)
 
 
 class Parser(argparse.ArgumentParser):

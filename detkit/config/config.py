@@ -26,7 +26,7 @@ from detkit.config.paths import MOVED, Located, Locator, explain_missing, read_m
 from detkit.config.schema import ROOT, Options, Section
 from detkit.config.tree import Tree, first_line, overlay, override, read_tree, show
 from detkit.config.validate import Validator, build_options
-from detkit.utils.outputs import in_place
+from detkit.utils.errors import prefix_error
 
 
 class ConfigError(ValueError):
@@ -114,7 +114,7 @@ class Config:
         except ValueError as error:
             raise ValueError(f"{self.place(path)}: {path}: {error}") from error
         except OSError as error:
-            raise in_place(error, f"{self.place(path)}: {path}") from error
+            raise prefix_error(error, f"{self.place(path)}: {path}") from error
 
     def check_length(self) -> None:
         """Raises ValueError if the schedule, where there is one, makes no sense for `train.iterations`.

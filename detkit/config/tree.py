@@ -11,7 +11,7 @@ from typing import Any
 
 from detkit.registry.arguments import nearest
 from detkit.utils.console import printable
-from detkit.utils.outputs import in_words
+from detkit.utils.errors import explain_os_errors
 
 BASE_KEY = "_base_"
 
@@ -104,7 +104,7 @@ def parse_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
         raise FileNotFoundError(f"no config file {show(path)}{near.rstrip('.')}")
     try:
-        with in_words("", path):
+        with explain_os_errors("", path):
             text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{show(path)}: not a text file in UTF-8: {error}") from None

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from detkit.distributed.environment import Place
-from detkit.utils.outputs import exit_code_of, lines_of
+from detkit.utils.errors import error_lines, exit_code
 
 if TYPE_CHECKING:
     pass
@@ -64,11 +64,11 @@ class Note:
 
 def describe(error: BaseException, place: Place) -> Note:
     """An exception of this process as a note."""
-    text, trace, host = "\n".join(lines_of(error)), "", socket.gethostname()
+    text, trace, host = "\n".join(error_lines(error)), "", socket.gethostname()
     if isinstance(error, MissingRankError):
         code, kind = MISSING, "missing"
     elif isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and not is_network(error):
-        code, kind = exit_code_of(error), "user"
+        code, kind = exit_code(error), "user"
         if os.environ.get("DETKIT_TRACEBACK"):
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     else:

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from detkit.registry.arguments import LARGEST_FLOAT
 from detkit.utils.console import plural, printable
+from detkit.utils.errors import error_lines, find_disk_full
 from detkit.utils.outputs import (
     ForeignFileError,
     Ledger,
     check_can_write,
-    foreign_files,
+    foreign_files_error,
     json_name,
-    lack_of_space,
-    lines_of,
     refuse_inputs,
     short_name,
     write_bytes,
@@ -122,7 +121,7 @@ def check_output(output: Path, names: Sequence[str], inputs: Sequence[str | Path
     ledger = Ledger(output)
     foreign = [path for path in paths if os.path.lexists(path) and not ledger.owns(path.name)]
     if foreign:
-        raise foreign_files("--output", foreign)
+        raise foreign_files_error("--output", foreign)
 
 
 class Results:
@@ -159,9 +158,9 @@ class Results:
             draw_detections(image, found, self.classes).save(png, format="png")
             write_bytes(self.output / name, png.getvalue(), ledger=self.ledger)
         except (OSError, ValueError) as error:
-            if lack_of_space(error) is not None:
+            if find_disk_full(error) is not None:
                 raise
-            print(f"warning: not drawn: {printable(name)}: {lines_of(error)[0]}", file=sys.stderr, flush=True)
+            print(f"warning: not drawn: {printable(name)}: {error_lines(error)[0]}", file=sys.stderr, flush=True)
             return False
         return True
 
@@ -188,7 +187,7 @@ def read_images(files: list[Path], readable: list[int], options: ImageOptions) -
         except (ValueError, OSError, MemoryError) as error:
             if len(files) == 1:
                 raise
-            text = "; ".join(lines_of(error)).replace(str(file), printable(file))
+            text = "; ".join(error_lines(error)).replace(str(file), printable(file))
             print(f"warning: left out: {text}", file=sys.stderr, flush=True)
             continue
         readable.append(place)

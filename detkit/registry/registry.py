@@ -23,7 +23,7 @@ from detkit.registry.arguments import (
     type_name,
 )
 from detkit.registry.source import Entry, entry_of, same_source
-from detkit.utils.outputs import in_place, is_out_of_memory
+from detkit.utils.errors import is_out_of_memory, prefix_error
 
 C = TypeVar("C", bound=type)
 PLUGIN_GROUP = "detkit.plugins"
@@ -188,7 +188,7 @@ class Registry:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         except OSError as error:
-            raise in_place(error, f"{name}{_raised_in(cls, error)}") from error
+            raise prefix_error(error, f"{name}{_raised_in(cls, error)}") from error
         except (MemoryError, RuntimeError, OverflowError, TypeError) as error:
             if not is_out_of_memory(error):
                 raise

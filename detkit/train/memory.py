@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from detkit.structures import Targets
-from detkit.utils.outputs import is_out_of_memory
+from detkit.utils.errors import is_out_of_memory
 
 if TYPE_CHECKING:
     from detkit.config import Config

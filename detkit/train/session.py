@@ -68,7 +68,8 @@ from detkit.train.speed import RankLog, speed_of_run
 from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
 from detkit.utils.console import guard_stream, print_line
-from detkit.utils.outputs import Ledger, lack_of_space
+from detkit.utils.errors import find_disk_full
+from detkit.utils.outputs import Ledger
 
 log = logging.getLogger("detkit")
 
@@ -441,7 +442,7 @@ class Session:
             rows = predicted_rows(self.trainer.model, self.val_loader, self.device)
             picture_grid(rows, self.classes, self.folder / PREDICTIONS, title=self.folder.name, ledger=ledger)
         except Exception as error:
-            if lack_of_space(error) is not None:
+            if find_disk_full(error) is not None:
                 raise
             log.warning("%s or %s could not be drawn: %s: %s", CURVES, PREDICTIONS, type(error).__name__, error)
 
