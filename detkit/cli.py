@@ -13,7 +13,7 @@ from detkit import __version__
 from detkit.registry.arguments import nearest
 from detkit.utils.console import guarded_streams
 from detkit.utils.errors import error_lines, exit_code, is_out_of_memory
-from detkit.utils.quiet import hush_libraries
+from detkit.utils.quiet import silence_libraries
 
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("detkit.train.cli", "train a detector from a config"),
@@ -64,7 +64,7 @@ def command(words: Sequence[str]) -> int:
     if verb not in VERBS:
         print(f"error: unknown verb {verb!r}{nearest(verb, list(VERBS))} Verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    hush_libraries()
+    silence_libraries()
     location, line = VERBS[verb]
     module_name, _, prefix = location.partition(":")
     module = importlib.import_module(module_name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detkit.utils.quiet import captured, from_library
+from detkit.utils.quiet import capture_output, from_library
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = str(ROOT / "configs/quickstart/shapes.yaml")
@@ -95,7 +95,7 @@ def test_warnings_of_libraries_stay_away_and_those_of_the_users_files_are_shown(
 
 
 def test_what_is_captured_is_all_that_was_written(capfd):
-    with captured() as said:
+    with capture_output() as said:
         print("python")
         print("errors", file=sys.stderr)
         os.write(1, b"descriptor\n")
@@ -106,7 +106,7 @@ def test_what_is_captured_is_all_that_was_written(capfd):
 
 def test_an_error_inside_gives_the_console_back(capfd):
     def fail():
-        with captured():
+        with capture_output():
             print("lost")
             raise KeyError
 
