@@ -80,10 +80,12 @@ def lost_objects(dataset: DetectionDataset, transforms: list[Transform], seed: i
     """Those in the images that `read_samples` looks at."""
     import torch
 
-    from detkit.data.audit import audit
-    from detkit.data.random import permutation
+    from detkit.data.audit import find_lost_objects
+    from detkit.data.seeding import permutation
 
-    found = audit(dataset, transforms, seed=seed, indices=permutation(seed, 0, len(dataset)).tolist()[:limit])
+    found = find_lost_objects(
+        dataset, transforms, seed=seed, indices=permutation(seed, 0, len(dataset)).tolist()[:limit]
+    )
     annotations = [(dataset.records.annotation(index), lost.row) for index, lost in found.never]
     return LostObjects(
         torch.tensor([a.boxes[row].tolist() for a, row in annotations]).reshape(-1, 4),

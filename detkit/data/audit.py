@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.random import seeded
-from detkit.data.transforms.base import SMALLEST_SIDE, Lost, Transform, trace
+from detkit.data.seeding import seeded
+from detkit.data.transforms.base import SMALLEST_SIDE, LostObject, Transform, trace_lost_objects
 
 log = logging.getLogger("detkit")
 
@@ -30,7 +30,7 @@ SECONDS = 3.0
 
 
 @dataclass
-class Audit:
+class LostObjects:
     """What transforms leave out of the `objects` in `images` of the `total` images of a split.
 
     never: (index of the image, what happened) of objects that are lost in every draw. by_chance: objects that are lost
@@ -41,7 +41,7 @@ class Audit:
     total: int
     images: int = 0
     objects: int = 0
-    never: list[tuple[int, Lost]] = field(default_factory=list)
+    never: list[tuple[int, LostObject]] = field(default_factory=list)
     by_chance: Counter[str] = field(default_factory=Counter)
     redraw_seconds: float = 0.0
 
@@ -67,14 +67,14 @@ class Audit:
         return f"{self.name}: in the first epoch {by} of {self.objects} objects are left out by chance, in others not"
 
 
-def name_object(dataset: DetectionDataset, index: int, lost: Lost) -> str:
+def name_object(dataset: DetectionDataset, index: int, lost: LostObject) -> str:
     """`im0.png box 3 [50, 100, 58, 108]: 0.8x0.8 px at the network's size`."""
     box = [round(v, 2) for v in dataset.records.annotation(index).boxes[lost.row].tolist()]
     size = f"{lost.width:.2g}x{lost.height:.2g} px at the network's size" if lost.width and lost.height else "cut off"
     return f"image {dataset.records.path(index)} box {lost.row + 1} {box}: {size}"
 
 
-def audit(
+def find_lost_objects(
     dataset: DetectionDataset,
     transforms: Sequence[Transform],
     *,
@@ -82,13 +82,13 @@ def audit(
     draws: int = DRAWS,
     indices: Sequence[int] | None = None,
     seconds: float | None = None,
-) -> Audit:
+) -> LostObjects:
     """Follows the boxes of a split through its transforms, on blank images of the annotated size.
 
     draws: epochs that an image is looked at in which objects are lost. seconds: no further image is taken after it.
     """
     moving = [t for t in transforms if t.moves_boxes]
-    found = Audit(dataset.name, len(dataset))
+    found = LostObjects(dataset.name, len(dataset))
     started = time.monotonic()
     for index in range(len(dataset)) if indices is None else indices:
         if seconds is not None and time.monotonic() - started > seconds:
@@ -102,7 +102,7 @@ def audit(
 
 
 def _follow(
-    dataset: DetectionDataset, transforms: Sequence[Transform], index: int, seed: int, draws: int, found: Audit
+    dataset: DetectionDataset, transforms: Sequence[Transform], index: int, seed: int, draws: int, found: LostObjects
 ) -> None:
     """Adds to `found` what is lost of an image."""
     drawn, _ = _draw(dataset, transforms, index, seed, 0)
@@ -123,7 +123,7 @@ def _follow(
 
 def _draw(
     dataset: DetectionDataset, transforms: Sequence[Transform], index: int, seed: int, epoch: int
-) -> tuple[list[Lost], bool]:
+) -> tuple[list[LostObject], bool]:
     """What is lost of an image in an epoch, and, but for the first, whether the transforms drew random numbers."""
     a = dataset.records.annotation(index)
     image, boxes, is_ignore = blank(dataset, index), torch.tensor(a.boxes), torch.tensor(a.is_ignore)
@@ -131,7 +131,7 @@ def _draw(
     with seeded(seed, epoch, image_id):
         before = _state() if epoch else ()
         try:
-            found = trace(transforms, image, boxes, is_ignore)
+            found = trace_lost_objects(transforms, image, boxes, is_ignore)
         except Exception as error:
             # A fault of a transform keeps its traceback, as in the loader; bad input is the user's to mend.
             kind = ValueError if isinstance(error, (ValueError, OSError)) else RuntimeError
@@ -166,7 +166,7 @@ def warn_of_lost_objects(
     """
     for (dataset, transforms), own_seed, draws in ((train, seed, DRAWS), (val, 0, 1)):
         order = _spread(len(dataset))
-        found = audit(dataset, transforms, seed=own_seed, draws=draws, indices=order, seconds=SECONDS)
+        found = find_lost_objects(dataset, transforms, seed=own_seed, draws=draws, indices=order, seconds=SECONDS)
         text = found.describe(dataset)
         if text is None:
             continue

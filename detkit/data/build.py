@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from detkit.config import Config
-from detkit.data.datasets.base import DetectionDataset, Subset, images_with_objects, note_empty
-from detkit.data.datasets.classes import ClassOptions, check_known, objects_by_class
-from detkit.data.datasets.files import Folders
+from detkit.data.datasets.base import DetectionDataset, Subset, count_empty_images, find_images_with_objects
+from detkit.data.datasets.classes import ClassOptions, check_known, count_objects
+from detkit.data.datasets.image_files import Folders
 from detkit.data.datasets.problems import Problems
-from detkit.data.scan import Scan, scan, usable
+from detkit.data.scan import ScanResult, apply_bad_images, scan_images
 from detkit.data.transforms.base import Transform
 from detkit.registry import DATASETS, TRANSFORMS
 from detkit.structures import ClassMap
@@ -23,7 +23,7 @@ log = logging.getLogger("detkit")
 SPLITS = ("train", "val")
 SECONDS = {"train": 30.0, "val": 120.0}
 """At the start of a training: after so long, only headers are read of the images that are left."""
-Share = Callable[[str, Any], list[Any]]
+AllGather = Callable[[str, Any], list[Any]]
 """Everyone's value under a name, by rank."""
 
 
@@ -54,7 +54,7 @@ def build_datasets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
     train_set, val_set = with_options(train_set, options), with_options(val_set, options)
     check_classes(train_set)
     val_set.use_classes(train_set.classes, f"the training data ({train_set.name})")
-    counts = objects_by_class(train_set.records, train_set.classes)
+    counts = count_objects(train_set.records, train_set.classes)
     without = [n for n, count in zip(train_set.classes.names, counts, strict=True) if not count]
     if without and counts.any():
         log.warning("%s: no object of %s to learn from", train_set.name, shorten_list(without))
@@ -82,12 +82,12 @@ def with_options(dataset: DetectionDataset, options: ClassOptions) -> DetectionD
     dataset.choose_classes(options)
     if dataset.keep_empty:
         return dataset
-    kept = images_with_objects(dataset.records, dataset.name)
+    kept = find_images_with_objects(dataset.records, dataset.name)
     if len(kept) == len(dataset):
         return dataset
     less = Subset(dataset, kept, dataset.name)
     emptied = Problems()
-    note_empty(emptied, dataset.records, kept)
+    count_empty_images(emptied, dataset.records, kept)
     emptied.report(dataset.name)
     less.problems.merge(dataset.problems)
     less.problems.merge(emptied)
@@ -105,7 +105,7 @@ def open_images(
     dataset: DetectionDataset,
     split: str,
     *,
-    share: Share | None = None,
+    share: AllGather | None = None,
     rank: int = 0,
     world_size: int = 1,
     early: bool = False,
@@ -119,10 +119,10 @@ def open_images(
     if not careful and not (early and dataset.reads_files):
         return dataset
     mine = range(rank, len(dataset), world_size)
-    found = scan(dataset, mine, threads=scan_threads(world_size), seconds=None if careful else SECONDS[split])
+    found = scan_images(dataset, mine, threads=scan_threads(world_size), seconds=None if careful else SECONDS[split])
     if share is not None:
-        parts = [Scan.from_json(part) for part in share(f"images of {split}", found.to_json())]
-        found = Scan()
+        parts = [ScanResult.from_json(part) for part in share(f"images of {split}", found.to_json())]
+        found = ScanResult()
         for part in parts:
             found.add(part)
     if found.headers:
@@ -130,7 +130,7 @@ def open_images(
             "%s: decoded %d images, read the headers of %d more; `detkit data check` decodes all",
             dataset.name, found.decoded, found.headers,
         )  # fmt: skip
-    return usable(dataset, found)
+    return apply_bad_images(dataset, found)
 
 
 def scan_threads(world_size: int = 1) -> int:

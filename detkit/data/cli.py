@@ -110,28 +110,28 @@ def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[
 
     Returns how many images can't be used, how many are left out instead, and how many objects never reach the network.
     """
-    from detkit.data.audit import DRAWS, audit
+    from detkit.data.audit import DRAWS, find_lost_objects
     from detkit.data.build import build_transforms, scan_threads
-    from detkit.data.datasets.base import differences
-    from detkit.data.scan import Remaining, scan
+    from detkit.data.datasets.base import describe_differences
+    from detkit.data.scan import WithoutBadImages, scan_images
     from detkit.utils.console import plural
 
-    found = scan(dataset, range(len(dataset)), threads=scan_threads())
+    found = scan_images(dataset, range(len(dataset)), threads=scan_threads())
     skips = dataset.image_options.bad_images == "skip"
     if len(found.bad) == len(dataset):
         told = [f"{dataset.name}: none of the {len(dataset)} images can be used"]
         print_split(split, told + [f"left out: {why}" if skips else why for why in found.bad.values()])
         return len(found.bad), 0, 0
-    whole = Remaining(dataset, found.bad) if found.bad else dataset
+    whole = WithoutBadImages(dataset, found.bad) if found.bad else dataset
     told = [f"{dataset.name}: {(whole if skips else dataset).counts()}"]
     told += [f"left out: {why}" if skips else why for why in found.bad.values()]
     if found.repaired:
         told.append(f"{plural(len(found.repaired), 'damaged image')} repaired:")
         told += [f"  {why}" for why in found.repaired.values()]
     transforms, is_train = build_transforms(config, split), split == "train"
-    lost = audit(whole, transforms, seed=config.seed if is_train else 0, draws=DRAWS if is_train else 1)
+    lost = find_lost_objects(whole, transforms, seed=config.seed if is_train else 0, draws=DRAWS if is_train else 1)
     told += [text for text in (lost.describe(whole), lost.describe_chance()) if text]
-    print_split(split, told + dataset.problems.lines() + differences(dataset.records))
+    print_split(split, told + dataset.problems.lines() + describe_differences(dataset.records))
     return (0, len(found.bad), len(lost.never)) if skips else (len(found.bad), 0, len(lost.never))
 
 

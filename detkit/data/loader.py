@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.random import at_position, seeded
-from detkit.data.transforms.base import Transform, apply
+from detkit.data.seeding import at_position, seeded
+from detkit.data.transforms.base import Transform, apply_transforms
 from detkit.data.worker import (
     WorkerTable,
     check_temporary_folder,
     check_workers,
-    explain_death,
-    lost_connection,
+    explain_lost_connection,
+    explain_worker_death,
     set_up_worker,
 )
 from detkit.registry.arguments import LARGEST_SIDE, within
@@ -67,7 +67,7 @@ class SampleError(ValueError):
 
 
 @dataclass
-class Failure:
+class FailedSample:
     """What a worker sends instead of a sample that it could not make."""
 
     message: str
@@ -87,11 +87,11 @@ class Samples(Dataset[Sample]):
         self.dataset, self.transforms, self.seed = dataset, list(transforms), seed
         self.table: WorkerTable | None = None
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Sample | Failure]:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Sample | FailedSample]:
         """The samples of a batch; a worker notes down which it is at."""
-        return [self[key] for key in (self.table.noting(keys) if self.table else keys)]
+        return [self[key] for key in (self.table.track(keys) if self.table else keys)]
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:  # type: ignore[override]
+    def __getitem__(self, key: tuple[int, int]) -> Sample | FailedSample:  # type: ignore[override]
         """The sample, or why there is none, with the image's id and file."""
         epoch, index = key
         records = self.dataset.records
@@ -99,18 +99,18 @@ class Samples(Dataset[Sample]):
         try:
             return self._make(epoch, index, image_id, path)
         except (ValueError, OSError) as error:
-            return Failure(f"image {image_id} ({path}): {error}")
+            return FailedSample(f"image {image_id} ({path}): {error}")
         except Exception as error:
             # Nothing is swallowed: the loader raises it again, with the image's name in front.
             text = f"image {image_id} ({path}): {type(error).__name__}: {error}"
-            return Failure(text, traceback.format_exc())
+            return FailedSample(text, traceback.format_exc())
 
     def _make(self, epoch: int, index: int, image_id: int, path: str) -> Sample:
         image = self.dataset.checked_image(index)
         size = (image.height, image.width)
         a = self.dataset.records.annotation(index)
         with seeded(self.seed, epoch, image_id):
-            tensor, targets = apply(
+            tensor, targets = apply_transforms(
                 self.transforms,
                 image,
                 torch.tensor(a.boxes),
@@ -129,7 +129,7 @@ def check_split(batch_size: int, world_size: int, micro_batches: int) -> None:
         )
 
 
-class Positions:
+class TrainBatches:
     """Endless lists of (epoch, index): the micro-batches of one process, from a step on."""
 
     def __init__(
@@ -174,7 +174,7 @@ def build_train_loader(
 
     start_step: optimizer steps done already; going on there costs nothing.
     """
-    positions = Positions(
+    positions = TrainBatches(
         len(dataset), options.batch_size, seed=seed, start_step=start_step, rank=rank, world_size=world_size,
         micro_batches=micro_batches,
     )  # fmt: skip
@@ -231,11 +231,13 @@ class Loader:
                 return
             except (RuntimeError, OSError, EOFError) as error:
                 # A batch of a worker that is dead by now can't be fetched: not torch, the connection tells.
-                known = explain_death(error if isinstance(error, RuntimeError) else lost_connection(error, workers))
+                known = explain_worker_death(
+                    error if isinstance(error, RuntimeError) else explain_lost_connection(error, workers)
+                )
                 if known is None:
                     raise
                 raise known from error
-            if isinstance(batch, Failure):
+            if isinstance(batch, FailedSample):
                 raise batch.error()
             yield batch
 
@@ -244,16 +246,16 @@ class _Collate:
     def __init__(self, divisor: int, pad_to: tuple[int, int] | None) -> None:
         self.divisor, self.pad_to = divisor, pad_to
 
-    def __call__(self, samples: list[Sample | Failure]) -> Batch | Failure:
+    def __call__(self, samples: list[Sample | FailedSample]) -> Batch | FailedSample:
         good = []
         for sample in samples:
-            if isinstance(sample, Failure):
+            if isinstance(sample, FailedSample):
                 return sample
             good.append(sample)
         for s in good:
             size = tuple(s.image.shape[-2:])
             if self.pad_to is not None and (size[0] > self.pad_to[0] or size[1] > self.pad_to[1]):
-                return Failure(
+                return FailedSample(
                     f"image {s.image_id} ({s.path}): {size} pixels (height, width) don't fit into "
                     f"data.loader.pad_to {tuple(self.pad_to)}: resize to less, or pad to more"
                 )

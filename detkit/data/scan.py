@@ -21,7 +21,7 @@ CHUNK = 64
 
 
 @dataclass
-class Scan:
+class ScanResult:
     """What opening images has shown: bad and repaired ones by index, each with the reason; how many were decoded, and
     of how many only the header was read."""
 
@@ -30,7 +30,7 @@ class Scan:
     decoded: int = 0
     headers: int = 0
 
-    def add(self, other: Scan) -> None:
+    def add(self, other: ScanResult) -> None:
         """Takes over what another process or a later look has found."""
         self.bad |= other.bad
         self.repaired |= other.repaired
@@ -42,25 +42,27 @@ class Scan:
         return {**vars(self), "bad": [*self.bad.items()], "repaired": [*self.repaired.items()]}
 
     @classmethod
-    def from_json(cls, values: dict[str, object]) -> Scan:
+    def from_json(cls, values: dict[str, object]) -> ScanResult:
         """The opposite of `to_json`."""
         bad, repaired = values["bad"], values["repaired"]
         return cls(**{**values, "bad": dict(bad), "repaired": dict(repaired)})  # type: ignore[call-overload]
 
 
-def scan(dataset: DetectionDataset, indices: Sequence[int], *, threads: int = 1, seconds: float | None = None) -> Scan:
+def scan_images(
+    dataset: DetectionDataset, indices: Sequence[int], *, threads: int = 1, seconds: float | None = None
+) -> ScanResult:
     """Decodes the images at `indices`; after `seconds` of it, reads only the headers of those that are left.
 
     Images that are not files, as those of a data set that draws them, are decoded in one thread.
     """
-    found, done = Scan(), 0
+    found, done = ScanResult(), 0
     started = time.monotonic()
     if len(indices) >= MANY:
         log.info("%s: opening %d images once", dataset.name, len(indices))
     with ThreadPoolExecutor(threads if dataset.reads_files else 1) as pool:
         while done < len(indices) and (seconds is None or time.monotonic() - started < seconds):
             part = indices[done : done + CHUNK]
-            for index, (why, mended) in zip(part, pool.map(lambda i: inspect(dataset, i), part), strict=True):
+            for index, (why, mended) in zip(part, pool.map(lambda i: check_image(dataset, i), part), strict=True):
                 if why is not None:
                     (found.repaired if mended else found.bad)[index] = why
             done += len(part)
@@ -75,18 +77,18 @@ def _problems(indices: Iterable[int], whys: Iterable[str | None]) -> Iterator[tu
     return ((index, why) for index, why in zip(indices, whys, strict=True) if why is not None)
 
 
-def inspect(dataset: DetectionDataset, index: int) -> tuple[str | None, bool]:
+def check_image(dataset: DetectionDataset, index: int) -> tuple[str | None, bool]:
     """Why an image can't be used as it is, or None; and whether `bad_images: repair` makes it usable."""
     strict = copy.copy(dataset)
     strict.image_options = replace(dataset.image_options, bad_images="error")
-    why = problem(strict, index)
+    why = decoding_problem(strict, index)
     if why is None or dataset.image_options.bad_images != "repair":
         return why, False
-    worse = problem(dataset, index)
+    worse = decoding_problem(dataset, index)
     return (why, True) if worse is None else (worse, False)
 
 
-def problem(dataset: DetectionDataset, index: int) -> str | None:
+def decoding_problem(dataset: DetectionDataset, index: int) -> str | None:
     """What decoding an image ends with, or None."""
     try:
         dataset.checked_image(index)
@@ -113,7 +115,7 @@ class BadImagesError(ValueError):
     """Images of a split can't be used, and its `bad_images` does not leave them out."""
 
 
-class Remaining(Subset):
+class WithoutBadImages(Subset):
     """A data set without its bad images; `left_out` says which and why. Its annotations count as those of the whole."""
 
     def __init__(self, dataset: DetectionDataset, bad: dict[int, str]) -> None:
@@ -131,7 +133,7 @@ class Remaining(Subset):
         return f"{super().counts()}; {plural(len(self.left_out), 'bad image')} left out: {names}"
 
 
-def usable(dataset: DetectionDataset, found: Scan) -> DetectionDataset:
+def apply_bad_images(dataset: DetectionDataset, found: ScanResult) -> DetectionDataset:
     """The data set as its `bad_images` has it; BadImagesError that names them if they are errors."""
     total = len(dataset)
     for why in found.repaired.values():
@@ -150,4 +152,4 @@ def usable(dataset: DetectionDataset, found: Scan) -> DetectionDataset:
         raise BadImagesError(f"{dataset.name}: none of the {total} images can be used:{lines}")
     log.warning("%s: left out %d of %d images (data.images.bad_images: skip):%s", dataset.name, len(found.bad), total,
                 lines)  # fmt: skip
-    return Remaining(dataset, found.bad)
+    return WithoutBadImages(dataset, found.bad)

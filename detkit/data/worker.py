@@ -49,7 +49,7 @@ class WorkerTable:
         self._rows.share_memory_()  # type: ignore[no-untyped-call]
         _TABLES.add(self)
 
-    def noting(self, keys: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    def track(self, keys: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """The (epoch, index) keys of a batch, one by one, each noted down before it is given."""
         info = get_worker_info()
         if info is None:
@@ -88,7 +88,7 @@ def worker_processes() -> list[int]:
     return sorted({process for table in _TABLES for process in table.processes()})
 
 
-def explain_death(error: BaseException) -> WorkerDiedError | None:
+def explain_worker_death(error: BaseException) -> WorkerDiedError | None:
     """What torch's "DataLoader worker (pid 7) is killed" means, with the worker's images; None for other errors.
 
     torch raises it from a signal handler as well, so it may come from anywhere in the training process.
@@ -132,7 +132,7 @@ def check_temporary_folder() -> None:
         )
 
 
-def lost_connection(error: Exception, workers: Collection[BaseProcess]) -> Exception:
+def explain_lost_connection(error: Exception, workers: Collection[BaseProcess]) -> Exception:
     """An error of the connection to loader processes in torch's words for a dead one, if one of them is dead."""
     deadline = time.monotonic() + DYING_SECONDS
     try:

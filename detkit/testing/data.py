@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detkit.data.datasets.records import ANY_CLASS
-from detkit.data.transforms.base import apply
+from detkit.data.transforms.base import apply_transforms
 from detkit.structures import Targets
 from detkit.testing.memory import expect_no_counter
 from detkit.testing.modules import add_copy_check
@@ -118,7 +118,7 @@ def apply_seeded(part: Any, seed: int, boxes: Tensor, pixels: Any = None) -> tup
     random.seed(seed)
     labels = torch.arange(len(boxes)) % 3
     ignore = torch.zeros(len(boxes), dtype=torch.bool)
-    return apply([part], Image.fromarray(pixels), boxes, labels, ignore)
+    return apply_transforms([part], Image.fromarray(pixels), boxes, labels, ignore)
 
 
 @check_transform.check(

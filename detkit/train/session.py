@@ -22,7 +22,7 @@ from detkit.data.build import SPLITS, build_datasets, build_transforms, open_ima
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.loader import build_eval_loader, build_train_loader, check_split
 from detkit.data.scan import BadImagesError
-from detkit.data.worker import check_workers, explain_death, worker_processes
+from detkit.data.worker import check_workers, explain_worker_death, worker_processes
 from detkit.detectors.build import build_detector
 from detkit.distributed.comm import from_first_rank, rank_and_world_size
 from detkit.distributed.environment import Place
@@ -129,7 +129,9 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, init_from
                 raise
             return DIVERGED
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            known = explain_death(error) or as_full_disk(error, folder) or as_out_of_memory(error, config, device)
+            known = (
+                explain_worker_death(error) or as_full_disk(error, folder) or as_out_of_memory(error, config, device)
+            )
             log.error("%s", known or error, extra={"only_file": True})
             if known is None:
                 raise

@@ -13,10 +13,10 @@ from detkit.data.datasets.problems import (
     CLIPPED,
     DROPPED,
     FROM_MASK,
-    MENDED,
     MERGED,
     RENUMBERED,
     REPEATED,
+    SWAPPED_CORNERS,
     UNLISTED,
     UNUSED_CATEGORIES,
 )
@@ -109,7 +109,7 @@ def test_clip_mends_what_can_be_mended(write):
     data = CocoDataset(**where, bad_boxes="clip")
     assert data.records.annotation(0).boxes.tolist() == [[10, 25, 20, 30], [50, 30, 60, 40]]
     assert data.problems.dropped_count == 1
-    assert data.problems.count(MENDED) == 1
+    assert data.problems.count(SWAPPED_CORNERS) == 1
     assert data.problems.count(CLIPPED) == 1
 
 

@@ -7,7 +7,7 @@ import torch
 
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.loader import LoaderOptions, build_eval_loader, build_train_loader, collate_images
-from detkit.data.random import seeded
+from detkit.data.seeding import seeded
 from detkit.data.transforms.base import Transform
 from detkit.registry import TRANSFORMS
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, MENDED, NAMED, Kind, Problems
-from detkit.data.datasets.records import RecordsBuilder, compared
+from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, NAMED, SWAPPED_CORNERS, Kind, Problems
+from detkit.data.datasets.records import RecordsBuilder, count_differences
 from detkit.structures import ClassMap
 
 PAGES = Kind("pages are upside down", lost=True)
@@ -90,9 +90,9 @@ def test_file_and_box_and_value_are_named(box, kind, text):
 def test_swapped_corners_are_put_right_if_told_so():
     records, problems = build([[50, 60, 10, 20]], "clip")
     assert records.boxes.tolist() == [[10, 20, 50, 60]]
-    assert problems.count(MENDED) == 1
+    assert problems.count(SWAPPED_CORNERS) == 1
     assert records.truth.boxes.tolist() == [[50, 60, -40, -40]]
-    assert compared(records) == (0, 1)
+    assert count_differences(records) == (0, 1)
 
 
 def test_without_a_stated_size_nothing_is_clipped():
@@ -106,7 +106,7 @@ def test_a_plugins_boxes_are_its_truth():
     assert records.truth.boxes.tolist() == [[-5, 5, 25, 45], [1, 2, 2, 2]]
     assert records.truth.area.tolist() == [25 * 45, 4]
     assert records.area.tolist() == [20 * 45, 4]
-    assert compared(records) == (0, 1)
+    assert count_differences(records) == (0, 1)
     assert records.truth.labels is records.labels  # nothing is dropped, so nothing is held twice
 
 

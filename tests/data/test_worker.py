@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.loader import LoaderOptions, build_eval_loader, build_train_loader
 from detkit.data.transforms.base import Transform
-from detkit.data.worker import WorkerDiedError, explain_death, lost_connection, worker_processes
+from detkit.data.worker import WorkerDiedError, explain_lost_connection, explain_worker_death, worker_processes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kills forked loader processes")
 
@@ -69,7 +69,7 @@ def test_a_worker_killed_from_outside_names_its_last_batch(dataset: ShapesDatase
     # torch raises it here or there: from its signal handler or in the loader.
     with pytest.raises((WorkerDiedError, RuntimeError)) as caught:
         kill_and_go_on()
-    died = caught.value if isinstance(caught.value, WorkerDiedError) else explain_death(caught.value)
+    died = caught.value if isinstance(caught.value, WorkerDiedError) else explain_worker_death(caught.value)
     assert died is not None
     assert f"(process {process}) died after it had made its batch of " in str(died)
     assert len(ids) == 2
@@ -102,10 +102,10 @@ def test_a_batch_that_a_dead_worker_did_not_hand_over_names_the_worker(dataset: 
 def test_a_lost_connection_with_all_workers_alive_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detkit.data.worker.DYING_SECONDS", 0.1)
     error = ConnectionResetError(104, "Connection reset by peer")
-    assert lost_connection(error, []) is error
+    assert explain_lost_connection(error, []) is error
     sleeper = multiprocessing.Process(target=time.sleep, args=(30,), daemon=True)
     sleeper.start()
-    assert lost_connection(error, [sleeper]) is error
+    assert explain_lost_connection(error, [sleeper]) is error
     sleeper.kill()
     sleeper.join()
 
@@ -133,12 +133,12 @@ def test_torch_may_speak_up_while_a_lost_connection_is_looked_into() -> None:
             raise told  # as torch's handler of SIGCHLD does, wherever the program is
 
     asked: Any = [Asked()]
-    assert lost_connection(ConnectionResetError(104, "Connection reset by peer"), asked) is told
+    assert explain_lost_connection(ConnectionResetError(104, "Connection reset by peer"), asked) is told
 
 
 def test_other_errors_are_left_alone() -> None:
-    assert explain_death(RuntimeError("shapes don't fit")) is None
-    assert explain_death(RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")) is None
+    assert explain_worker_death(RuntimeError("shapes don't fit")) is None
+    assert explain_worker_death(RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")) is None
 
 
 def test_a_worker_shows_where_it_is() -> None:

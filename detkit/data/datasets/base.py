@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 
 from detkit.data.datasets.classes import (
     ClassOptions,
-    aligned,
+    align_classes,
     check_known,
     check_selection,
-    choose,
-    first_of,
-    in_yaml,
-    near_name,
-    note_choice,
-    objects_by_class,
-    relabelled,
+    count_objects,
+    count_selection,
+    locate_first,
+    nearest_name,
+    quote_for_yaml,
+    relabel,
+    select_classes,
 )
-from detkit.data.datasets.files import check_files
+from detkit.data.datasets.image_files import check_files
 from detkit.data.datasets.images import ImageOptions, read_image, read_size
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, Problems
-from detkit.data.datasets.records import Records, RecordsBuilder, Truth, compared
+from detkit.data.datasets.records import Records, RecordsBuilder, Truth, count_differences
 from detkit.structures import ClassMap
 from detkit.utils.console import plural, shorten_list
 
@@ -115,14 +115,14 @@ class DetectionDataset:
         check_known(options, classes.names, name)
         self._choose(options)
         if not keep_empty:
-            kept = images_with_objects(self.records, name)
-            note_empty(self.problems, self.records, kept)
-            self.records = chosen_records(self.records, kept, name)
-        note_areas(self.problems, self.records)
+            kept = find_images_with_objects(self.records, name)
+            count_empty_images(self.problems, self.records, kept)
+            self.records = select_images(self.records, kept, name)
+        count_negative_areas(self.problems, self.records)
         self.problems.report(name)
         if self.records.is_ignore.all():
             log.warning("%s: no image has a usable box: there is nothing to learn or to evaluate", name)
-        for alike in much_alike(self.classes.names):
+        for alike in similar_names(self.classes.names):
             log.warning(
                 "%s: the classes %s differ in case or spaces only and count as different", name, shorten_list(alike)
             )
@@ -138,15 +138,15 @@ class DetectionDataset:
     def _choose(self, options: ClassOptions) -> None:
         if not options:
             return
-        classes, table = choose(options, self.classes, self.name)
+        classes, table = select_classes(options, self.classes, self.name)
         counts: Counter[str] = Counter()
-        for old, count in zip(self.classes.names, objects_by_class(self.records, self.classes).tolist(), strict=True):
+        for old, count in zip(self.classes.names, count_objects(self.records, self.classes).tolist(), strict=True):
             counts[(options.class_map or {}).get(old, old)] += count
         unknown = check_selection(options, self.classes, counts, self.name)
         if unknown:
             log.warning("%s: no object of the classes %s of class_names", self.name, shorten_list(unknown))
-        note_choice(self.problems, self.records, self.classes, table, options.class_map or {})
-        self.classes, self.records = classes, relabelled(self.records, table)
+        count_selection(self.problems, self.records, self.classes, table, options.class_map or {})
+        self.classes, self.records = classes, relabel(self.records, table)
 
     def use_classes(self, classes: ClassMap, owner: str = "the training data") -> None:
         """Takes over another split's classes and their order, by name; category ids stay this split's own.
@@ -155,29 +155,29 @@ class DetectionDataset:
         """
         if self.classes.names == classes.names:
             return
-        mapped, table = aligned(classes, self.classes)
-        counts = objects_by_class(self.records, self.classes)
+        mapped, table = align_classes(classes, self.classes)
+        counts = count_objects(self.records, self.classes)
         strangers = [(n, int(c)) for n, c, new in zip(self.classes.names, counts, table, strict=True) if new < 0 and c]
         if strangers:
-            first = first_of(self.records, self.classes.names.index(strangers[0][0]))
+            first = locate_first(self.records, self.classes.names.index(strangers[0][0]))
             stranger = strangers[0][0]
-            near = near_name(stranger, classes.names)
+            near = nearest_name(stranger, classes.names)
             there = [f"{n!r} ({plural(c, 'object')})" for n, c in strangers]
             raise ValueError(
                 f"{self.name}: {shorten_list(there)}: "
                 f"{'no classes' if len(strangers) > 1 else 'no class'} of {owner} (classes: "
                 f"{shorten_list(list(classes.names))}); first object: {first}. Turn such objects into ignore regions "
                 "by "
-                f"ignore_classes: [{in_yaml(stranger)}], or give them a class that is there by "
-                f"class_map: {{{in_yaml(stranger)}: {in_yaml(near) if near else 'NAME_THAT_IS_THERE'}}}, "
+                f"ignore_classes: [{quote_for_yaml(stranger)}], or give them a class that is there by "
+                f"class_map: {{{quote_for_yaml(stranger)}: {quote_for_yaml(near) if near else 'NAME_THAT_IS_THERE'}}}, "
                 "in this data set or, for both splits, in data.classes"
             )
-        self.classes, self.records = mapped, relabelled(self.records, table)
+        self.classes, self.records = mapped, relabel(self.records, table)
 
     def summary(self) -> str:
         """Counts, on one line."""
         told = [kind.counted(found.count) for kind, found in self.problems]
-        return f"{self.name}: " + "; ".join([self.counts(), *told, *differences(self.records)])
+        return f"{self.name}: " + "; ".join([self.counts(), *told, *describe_differences(self.records)])
 
     def counts(self) -> str:
         """Images, boxes by class, and ignore regions."""
@@ -212,9 +212,9 @@ def check_labels(records: Records, classes: ClassMap, name: str) -> None:
         )
 
 
-def differences(records: Records) -> list[str]:
+def describe_differences(records: Records) -> list[str]:
     """How many objects evaluation measures against, where training has others; empty where they are the same."""
-    missing, differing = compared(records)
+    missing, differing = count_differences(records)
     truth = records.truth or records.own_truth()
     if not missing and not differing:
         return []
@@ -232,7 +232,7 @@ def _image_of_box(records: Records) -> list[int]:
     return found
 
 
-def note_empty(problems: Problems, records: Records, kept: Sequence[int]) -> None:
+def count_empty_images(problems: Problems, records: Records, kept: Sequence[int]) -> None:
     """Counts the images that are left out."""
     there = set(kept)
     for i in range(len(records)):
@@ -240,7 +240,7 @@ def note_empty(problems: Problems, records: Records, kept: Sequence[int]) -> Non
             problems.add(EMPTY, records.path(i))
 
 
-def note_areas(problems: Problems, records: Records) -> None:
+def count_negative_areas(problems: Problems, records: Records) -> None:
     """Counts the objects whose area is below zero, which no area range of the evaluation contains."""
     truth = records.truth or records.own_truth()
     for at in np.flatnonzero((truth.area < 0) & ~truth.is_ignore).tolist():
@@ -258,14 +258,14 @@ class Subset(DetectionDataset):
         self.name, self.classes, self.problems = name, dataset.classes, Problems()
         if not self.indices:
             raise ValueError(f"{name}: no image of the {len(dataset)} is in it")
-        self.records = chosen_records(dataset.records, self.indices, name)
+        self.records = select_images(dataset.records, self.indices, name)
 
     def load_image(self, index: int) -> Image:
         """See `DetectionDataset.load_image`."""
         return self.whole.load_image(self.indices[index])
 
 
-def images_with_objects(records: Records, name: str) -> list[int]:
+def find_images_with_objects(records: Records, name: str) -> list[int]:
     """Numbers of the images with at least one object; an error if none has."""
     kept = _image_of_box(records)
     if not kept:
@@ -273,7 +273,7 @@ def images_with_objects(records: Records, name: str) -> list[int]:
     return kept
 
 
-def chosen_records(records: Records, indices: Sequence[int], name: str) -> Records:
+def select_images(records: Records, indices: Sequence[int], name: str) -> Records:
     """The annotations of some images."""
     if len(set(indices)) != len(indices):
         raise ValueError(f"{name}: an image is in it twice")
@@ -329,7 +329,7 @@ def named_classes(found: Sequence[tuple[int, str]], stated: Sequence[str] | None
     return classes
 
 
-def much_alike(names: Sequence[str]) -> list[list[str]]:
+def similar_names(names: Sequence[str]) -> list[list[str]]:
     """Groups of names that are one and the same but for case and spaces, as after a slip."""
     groups: dict[str, list[str]] = {}
     for name in names:

@@ -40,7 +40,7 @@ class ClassOptions:
         return any(value is not None for value in (self.class_names, self.class_map, self.ignore_classes))
 
 
-def in_yaml(name: str) -> str:
+def quote_for_yaml(name: str) -> str:
     """A class name as it stands in a config, in quotes where YAML would read it otherwise."""
     plain = re.fullmatch(r"[^\W\d][\w-]*( [\w-]+)*", name) and name.lower() not in YAML_WORDS
     return name if plain else json.dumps(name, ensure_ascii=False)
@@ -70,11 +70,11 @@ def check_names(given: Sequence[str] | Mapping[str, str], known: Sequence[str], 
 
 def with_near(name: str, known: Sequence[str]) -> str:
     """The name, and what it may be a slip of."""
-    near = near_name(name, known)
+    near = nearest_name(name, known)
     return f"{name!r} (did you mean {near!r}?)" if near else repr(name)
 
 
-def near_name(name: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
+def nearest_name(name: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
     """A known name that differs little, by difflib's ratio; case, spaces and the order of letters count for nothing."""
     plain = {"".join(k.casefold().split()): k for k in known}
     wanted = "".join(name.casefold().split())
@@ -87,7 +87,7 @@ SLIP = 0.8
 """Similarity from which a class name that the data lacks is taken for a slip of one that it has."""
 
 
-def choose(options: ClassOptions, classes: ClassMap, name: str) -> tuple[ClassMap, NDArray[np.int64]]:
+def select_classes(options: ClassOptions, classes: ClassMap, name: str) -> tuple[ClassMap, NDArray[np.int64]]:
     """New classes, and for each old label its new one (or LEFT_OUT, AS_IGNORED)."""
     check_options(options, name)
     mapping, ignored = options.class_map or {}, set(options.ignore_classes or [])
@@ -100,7 +100,7 @@ def choose(options: ClassOptions, classes: ClassMap, name: str) -> tuple[ClassMa
     names = names or list(options.class_names or [])
     label = {n: k for k, n in enumerate(names)}
     table = [label.get(n, AS_IGNORED if n in ignored else LEFT_OUT) for n in renamed]
-    return ClassMap(tuple(names), numbered(names, ids)), np.array(table, np.int64)
+    return ClassMap(tuple(names), assign_ids(names, ids)), np.array(table, np.int64)
 
 
 def check_options(options: ClassOptions, name: str) -> None:
@@ -121,7 +121,7 @@ def check_options(options: ClassOptions, name: str) -> None:
         )
 
 
-def numbered(names: Sequence[str], ids: Mapping[str, int]) -> tuple[int, ...]:
+def assign_ids(names: Sequence[str], ids: Mapping[str, int]) -> tuple[int, ...]:
     """The category id of each name; a name without one gets a number that no other has."""
     free = max(ids.values(), default=0) + 1
     found = []
@@ -142,7 +142,7 @@ def check_selection(options: ClassOptions, classes: ClassMap, counts: Mapping[st
     names = options.class_names or []
     unknown = [n for n in names if n not in counts]
     others = [n for n, count in counts.items() if count and n not in names and n not in (options.ignore_classes or [])]
-    slips = [n for n in unknown if near_name(n, others, SLIP)]
+    slips = [n for n in unknown if nearest_name(n, others, SLIP)]
     if slips or (names and len(unknown) == len(names)):
         raise ValueError(
             f"{name}: class_names states {shorten_list([with_near(n, others) for n in slips or unknown])}, "
@@ -152,7 +152,7 @@ def check_selection(options: ClassOptions, classes: ClassMap, counts: Mapping[st
     return unknown
 
 
-def relabelled(records: Records, table: NDArray[np.int64]) -> Records:
+def relabel(records: Records, table: NDArray[np.int64]) -> Records:
     """The records with new labels; boxes of classes that are left out are gone, ignored ones are ignore regions."""
     parts = _relabelled(records.ends, records.labels, records.is_ignore, table)
     changed = replace(
@@ -196,14 +196,14 @@ def _relabelled(
     return _Parts(keep, kept[ends], new[keep], ignored[keep])
 
 
-def objects_by_class(records: Records, classes: ClassMap) -> NDArray[np.int64]:
+def count_objects(records: Records, classes: ClassMap) -> NDArray[np.int64]:
     """(K,) objects of the file of each class, ignore regions not counted."""
     truth = records.truth or records.own_truth()
     counts: NDArray[np.int64] = np.bincount(truth.labels[~truth.is_ignore], minlength=len(classes))
     return counts
 
 
-def first_of(records: Records, label: int) -> str:
+def locate_first(records: Records, label: int) -> str:
     """The first object of a class, as text."""
     truth = records.truth or records.own_truth()
     at = int(np.flatnonzero((truth.labels == label) & ~truth.is_ignore)[0])
@@ -212,22 +212,22 @@ def first_of(records: Records, label: int) -> str:
     return f"image {int(records.image_ids[image])} ({records.path(image).rpartition('/')[2]}), box {number}"
 
 
-def note_choice(
+def count_selection(
     problems: Problems, records: Records, classes: ClassMap, table: NDArray[np.int64], names: Mapping[str, str]
 ) -> None:
     """Counts the objects whose class is left out, ignored or, by `names`, another one, class by class."""
-    counts = objects_by_class(records, classes)
+    counts = count_objects(records, classes)
     for label, new in enumerate(table.tolist()):
         own = classes.names[label]
         name = names.get(own, own)
         if counts[label] and (new < 0 or name != own):
             kind = RENAMED if new >= 0 else IGNORED if new == AS_IGNORED else UNSELECTED
             change = own if name == own else f"{own} -> {name}"
-            text = f"{change}: {counts[label]}, the first in {first_of(records, label)}"
+            text = f"{change}: {counts[label]}, the first in {locate_first(records, label)}"
             problems.add(kind, text, int(counts[label]))
 
 
-def aligned(classes: ClassMap, own: ClassMap) -> tuple[ClassMap, NDArray[np.int64]]:
+def align_classes(classes: ClassMap, own: ClassMap) -> tuple[ClassMap, NDArray[np.int64]]:
     """`classes` by name, with the ids of `own` where it has them, and the table of new labels for `own`'s."""
     label = {n: k for k, n in enumerate(classes.names)}
     ids = dict(zip(own.names, own.ids, strict=True))
@@ -241,4 +241,4 @@ def _ids_of(classes: ClassMap, own: Mapping[str, int]) -> tuple[int, ...]:
     for name, trained in zip(classes.names, classes.ids, strict=True):
         if name not in ids and trained not in ids.values() and trained not in own.values():
             ids[name] = trained
-    return numbered(classes.names, ids)
+    return assign_ids(classes.names, ids)

@@ -15,14 +15,20 @@ from detkit.data.datasets.coco_file import (
     box_of,
     categories_of,
     check_entries,
-    id_of,
+    count_bad_ids,
+    integer_ids,
     is_crowd,
-    note_ids,
+    normalize_id,
     read_json,
     size_of,
-    whole_ids,
 )
-from detkit.data.datasets.files import Folders, check_files, image_path, unlisted, ways_to_one_file
+from detkit.data.datasets.image_files import (
+    Folders,
+    check_files,
+    find_duplicate_files,
+    find_unlisted_images,
+    image_path,
+)
 from detkit.data.datasets.problems import MERGED, SUSPECT, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.registry import DATASETS
@@ -58,22 +64,22 @@ class CocoDataset(DetectionDataset):
         for part in PARTS:
             check_entries(content, part, annotations)
         builder = RecordsBuilder(annotations, bad_boxes)
-        note_ids(content, builder.problems)
+        count_bad_ids(content, builder.problems)
         categories = categories_of(
             content, Counter(map(category_id, content["annotations"])), annotations, builder.problems
         )
-        numbers = whole_ids(list(categories), "category", builder.problems)
+        numbers = integer_ids(list(categories), "category", builder.problems)
         classes = named_classes([(numbers[i], n) for i, n in categories.items()], None, annotations)
         label = {i: classes.ids.index(number) for i, number in numbers.items()}
         by_image = group_by_image(content, label, annotations)
         folders = Folders()
         paths = [image_path(images, image["file_name"], folders) for image in content["images"]]
         merged = merge_images(content["images"], paths, by_image, folders, annotations, same_file, builder.problems)
-        ids = whole_ids([id_text(image) for image in content["images"]], "image", builder.problems)
+        ids = integer_ids([id_text(image) for image in content["images"]], "image", builder.problems)
         for image, path in zip(content["images"], paths, strict=True):
             if id_text(image) not in merged:
                 add_image(builder, image, ids[id_text(image)], path, by_image.get(id_text(image), []), label)
-        for path in unlisted(images, paths, folders):
+        for path in find_unlisted_images(images, paths, folders):
             builder.problems.add(UNLISTED, path)
         self.finish(
             annotations, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
@@ -83,13 +89,13 @@ class CocoDataset(DetectionDataset):
 
 
 def id_text(image: Entry) -> str:
-    """The id of an image in the form of `id_of`."""
-    return id_of(image["id"]) or ""
+    """The id of an image in the form of `normalize_id`."""
+    return normalize_id(image["id"]) or ""
 
 
 def category_id(item: Entry) -> str:
-    """The category id of an annotation in the form of `id_of`."""
-    return id_of(item["category_id"]) or ""
+    """The category id of an annotation in the form of `normalize_id`."""
+    return normalize_id(item["category_id"]) or ""
 
 
 def add_image(
@@ -140,7 +146,7 @@ def group_by_image(content: Entry, label: dict[str, int], name: str) -> dict[str
     grouped: dict[str, list[Entry]] = {}
     undeclared: Counter[str] = Counter()
     for item in content["annotations"]:
-        grouped.setdefault(id_of(item["image_id"]) or "", []).append(item)
+        grouped.setdefault(normalize_id(item["image_id"]) or "", []).append(item)
         if category_id(item) not in label:
             undeclared[category_id(item)] += 1
     strangers = sorted(set(grouped) - set(known))
@@ -167,7 +173,7 @@ def merge_images(
     Without the policy ValueError: each entry would train on the other's objects as background.
     """
     gone: set[str] = set()
-    shared = ways_to_one_file(paths, folders)
+    shared = find_duplicate_files(paths, folders)
     if shared and policy is None:
         texts = [
             f"{images[where[0]]['file_name']} (ids {', '.join(str(images[i]['id']) for i in where)})"

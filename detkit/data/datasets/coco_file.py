@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from detkit.data.datasets.file_formats import describe_json, parse_json
 from detkit.data.datasets.problems import BAD_AREA, BAD_IDS, FROM_MASK, RENUMBERED, UNUSED_CATEGORIES, Problems
-from detkit.data.datasets.text import known_json, parse_json
 from detkit.utils.console import shorten_list
 
 Entry = dict[str, Any]
@@ -19,8 +19,8 @@ def read_json(path: str) -> Entry:
     """A COCO instances file as it is; errors name the file and what it is instead."""
     content = parse_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a COCO instances file: it is {known_json(content)}")
-    if not (set(PARTS) <= set(content)) and (known := known_json(content)):
+        raise ValueError(f"{path}: not a COCO instances file: it is {describe_json(content)}")
+    if not (set(PARTS) <= set(content)) and (known := describe_json(content)):
         raise ValueError(f"{path}: not a COCO instances file: it is {known}")
     return content
 
@@ -37,7 +37,7 @@ def check_entries(content: Entry, part: str, name: str) -> None:
         )
     wrong = [f"{part}[{i}] {why}" for i, entry in enumerate(entries) if (why := entry_problem(entry, PARTS[part]))]
     if wrong:
-        known = known_json(content)
+        known = describe_json(content)
         raise ValueError(
             f"{name}: {len(wrong)} of {len(entries)} entries of {part!r} are broken: {shorten_list(wrong)}"
             + (f". The file is {known}" if known else ". Correct these entries, or remove them")
@@ -89,7 +89,7 @@ def number_of(value: Any) -> float | None:
         return None
 
 
-def id_of(value: Any) -> str | None:
+def normalize_id(value: Any) -> str | None:
     """An id in the one form in which 1, 1.0, "1" and "1.0" are equal; None for what is no id."""
     if type(value) is int:
         return str(value)
@@ -103,7 +103,7 @@ def id_of(value: Any) -> str | None:
 
 
 def is_id(value: Any) -> bool:
-    return id_of(value) is not None
+    return normalize_id(value) is not None
 
 
 def is_file_name(value: Any) -> bool:
@@ -189,8 +189,8 @@ def size_of(image: Entry, name: str) -> tuple[int, int]:
     return (height, width) if height > 0 and width > 0 else (-1, -1)
 
 
-def whole_ids(ids: Sequence[str], what: str, problems: Problems) -> dict[str, int]:
-    """Ids in the form of `id_of` -> whole numbers; ids that are text are numbered in alphabetical order."""
+def integer_ids(ids: Sequence[str], what: str, problems: Problems) -> dict[str, int]:
+    """Ids in the form of `normalize_id` -> whole numbers; ids that are text are numbered in alphabetical order."""
     if all(is_whole(i) for i in ids):
         return {i: int(i) for i in ids}
     ordered = sorted(set(ids))
@@ -212,7 +212,7 @@ def categories_of(content: Entry, used: Counter[str], name: str, problems: Probl
 
     used: annotations of each category id.
     """
-    entries = [(id_of(c["id"]), str(c["name"]), c) for c in content["categories"]]
+    entries = [(normalize_id(c["id"]), str(c["name"]), c) for c in content["categories"]]
     parents = {str(c.get("supercategory")) for _, _, c in entries if c.get("supercategory") != c["name"]}
     repeated = Counter((i, n) for i, n, _ in entries)
     for (category, class_name), count in repeated.items():
@@ -243,7 +243,7 @@ def categories_of(content: Entry, used: Counter[str], name: str, problems: Probl
     return kept
 
 
-def note_ids(content: Entry, problems: Problems) -> None:
+def count_bad_ids(content: Entry, problems: Problems) -> None:
     """Counts annotation ids that are null or used twice. Nothing depends on them."""
     counts = Counter(str(a["id"]) for a in content["annotations"] if a.get("id") is not None)
     twice = [i for i, count in counts.items() if count > 1]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from detkit.data.datasets.text import known_format
+from detkit.data.datasets.file_formats import describe_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,23 +46,23 @@ def read_image(path: str | Path, options: ImageOptions | None = None) -> Image:
     """
     options = options or ImageOptions()
     try:
-        return decoded(path, options)
+        return decode_file(path, options)
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
         if options.bad_images != "repair":
-            raise unreadable(path, error) from error
-    return repaired(path, options)
+            raise unreadable_error(path, error) from error
+    return repair_file(path, options)
 
 
-def decoded(path: str | Path, options: ImageOptions) -> Image:
+def decode_file(path: str | Path, options: ImageOptions) -> Image:
     """The image of a file that is whole; whatever Pillow raises otherwise."""
     with open_image(path, path, options) as opened:
         opened.load()
-        return upright(opened)
+        return to_upright_rgb(opened)
 
 
-def repaired(path: str | Path, options: ImageOptions) -> Image:
+def repair_file(path: str | Path, options: ImageOptions) -> Image:
     """What there is of a damaged image; ValueError that names the file if there is nothing."""
     try:
         open_image(path, path, options).close()
@@ -70,10 +70,10 @@ def repaired(path: str | Path, options: ImageOptions) -> Image:
         whole = Path(path).read_bytes() + END_OF_JPEG
         with open_image(io.BytesIO(whole), path, options) as opened:
             load_what_is_there(opened)
-            return upright(opened)
+            return to_upright_rgb(opened)
     except Exception as error:
         raise ValueError(
-            f"{unreadable(path, error)}; there is nothing to repair, bad_images: skip leaves it out"
+            f"{unreadable_error(path, error)}; there is nothing to repair, bad_images: skip leaves it out"
         ) from (error)
 
 
@@ -86,7 +86,7 @@ def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[in
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
 
 
 def header_exif(opened: Any) -> Any:
@@ -133,23 +133,23 @@ class ImageTooLargeError(ValueError):
     """An image has more pixels than the limit, by its header."""
 
 
-def unreadable(path: str | Path, error: Exception) -> ValueError:
+def unreadable_error(path: str | Path, error: Exception) -> ValueError:
     """Whatever a decoder trips over, the file is what the user needs to know."""
     hint = f"; {HEIF_HINT}" if Path(path).suffix.lower() in HEIF and not reads_heif() else ""
     text = " ".join(str(error).split())
     if type(error).__name__ == "UnidentifiedImageError" and not hint:
-        return ValueError(f"{path}: not a readable image: {what_it_is(path)}")
+        return ValueError(f"{path}: not a readable image: {describe_file(path)}")
     return ValueError(f"{path}: not a readable image ({type(error).__name__}: {text}){hint}")
 
 
-def what_it_is(path: str | Path) -> str:
+def describe_file(path: str | Path) -> str:
     """A file that Pillow does not know, in words."""
     with open(path, "rb") as file:
         start = file.read(1000)
     if not start:
         return "the file is empty"
     try:
-        known = known_format(start.decode())
+        known = describe_text(start.decode())
     except UnicodeDecodeError:
         known = None
     return f"the file is {known or 'of no kind that is known, or its beginning is damaged'}"
@@ -184,7 +184,7 @@ def check_pixels(image: Any, path: str | Path, limit: float) -> None:
         )
 
 
-def upright(opened: Any) -> Image:
+def to_upright_rgb(opened: Any) -> Image:
     """A decoded image in RGB, turned as its EXIF says."""
     from PIL import ImageOps
 

@@ -39,7 +39,7 @@ CLIPPED_A_PIXEL = Kind(
     quiet=True,
     one="box reaches over the image's edge by a pixel or less and is clipped for training",
 )
-MENDED = Kind(
+SWAPPED_CORNERS = Kind(
     "boxes have swapped corners, which are put right for training",
     one="box has swapped corners, which are put right for training",
 )
@@ -112,7 +112,7 @@ UNUSED_CATEGORIES = Kind(
 
 
 @dataclass
-class Found:
+class Occurrences:
     """How often a kind of problem was found, and the first few places."""
 
     count: int = 0
@@ -127,9 +127,9 @@ class Problems:
     """
 
     def __init__(self) -> None:
-        self.found: dict[Kind, Found] = {}
+        self.found: dict[Kind, Occurrences] = {}
 
-    def __iter__(self) -> Iterator[tuple[Kind, Found]]:
+    def __iter__(self) -> Iterator[tuple[Kind, Occurrences]]:
         yield from self.found.items()
 
     def __bool__(self) -> bool:
@@ -137,7 +137,7 @@ class Problems:
 
     def add(self, kind: Kind, example: str, count: int = 1) -> None:
         """Counts, and keeps the example if there are few so far."""
-        found = self.found.setdefault(kind, Found())
+        found = self.found.setdefault(kind, Occurrences())
         found.count += count
         if len(found.examples) < NAMED:
             found.examples.append(example)
@@ -159,7 +159,7 @@ class Problems:
     def merge(self, other: Problems) -> None:
         """Adds what another one found."""
         for kind, found in other:
-            mine = self.found.setdefault(kind, Found())
+            mine = self.found.setdefault(kind, Occurrences())
             mine.count += found.count
             mine.examples += found.examples[: NAMED - len(mine.examples)]
 
@@ -168,17 +168,17 @@ class Problems:
         lines = []
         for kind, found in self:
             if quiet or not kind.quiet:
-                lines += described(kind, found)
+                lines += describe_problem(kind, found)
         return lines
 
     def report(self, name: str) -> None:
         """Logs one record for each kind, a warning unless the kind is quiet."""
         for kind, found in self:
             level = logging.INFO if kind.quiet else logging.WARNING
-            log.log(level, "%s: %s", name, "\n".join(described(kind, found)))
+            log.log(level, "%s: %s", name, "\n".join(describe_problem(kind, found)))
 
 
-def described(kind: Kind, found: Found) -> list[str]:
+def describe_problem(kind: Kind, found: Occurrences) -> list[str]:
     """The count, the examples below it, and how many more there are."""
     named = found.examples[:NAMED_QUIETLY] if kind.quiet else found.examples
     lines = [f"{kind.counted(found.count)}:", *(f"  {example}" for example in named)]

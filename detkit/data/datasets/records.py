@@ -11,18 +11,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit.data.datasets.checks import (
+from detkit.data.datasets.box_checks import (
     FRACTION,
     LARGEST,
-    as_xywh,
     box_problem,
     box_text,
-    edges,
+    describe_overhang,
     in_first_pixel,
-    mend,
+    swap_corners,
+    xyxy_to_xywh,
 )
 from detkit.data.datasets.images import size_if_readable
-from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, MENDED, REPEATED, Problems
+from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, REPEATED, SWAPPED_CORNERS, Problems
 
 BadBoxes = Literal["drop", "clip", "error"]
 ANY_CLASS = -1
@@ -154,7 +154,7 @@ class RecordsBuilder:
         if max(size) > LARGEST_SIDE:
             raise ValueError(f"{self.name}: {source}: {size[1]}x{size[0]} pixels is not the size of an image")
         raw = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-        own = as_xywh(raw) if xywh is None else np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
+        own = xyxy_to_xywh(raw) if xywh is None else np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
         classes, ignored = np.asarray(labels, np.int64), np.asarray(is_ignore, bool)
         full = own[:, 2:].prod(axis=1) if area is None else np.asarray(area, dtype=np.float64)
         self._note_repeated(raw, classes, ignored, source)
@@ -186,9 +186,9 @@ class RecordsBuilder:
                 raise ValueError(f"{self.name}: {where}. bad_boxes: drop leaves such boxes out and lists them")
             if problem.startswith(FRACTION):
                 self._fractions.append(where)
-            elif self.bad_boxes == "clip" and mend(inside[i]):
+            elif self.bad_boxes == "clip" and swap_corners(inside[i]):
                 mended[i] = True
-                self.problems.add(MENDED, where)
+                self.problems.add(SWAPPED_CORNERS, where)
                 continue
             keep[i] = False
             self.problems.add(DROPPED, where)
@@ -196,7 +196,7 @@ class RecordsBuilder:
         for i in np.flatnonzero(beyond > 0).tolist():
             # A pixel over the edge is a matter of counting from 0 or 1, or of rounding.
             kind = CLIPPED if beyond[i] > 1.0 else CLIPPED_A_PIXEL
-            self.problems.add(kind, f"{source}, {box_text(i, raw[i])}: {edges(raw[i], size)}")
+            self.problems.add(kind, f"{source}, {box_text(i, raw[i])}: {describe_overhang(raw[i], size)}")
         return inside[keep], keep
 
     def _note_repeated(
@@ -256,7 +256,7 @@ ROUNDING = 1e-2
 """Pixels by which boxes in single precision may differ from the file's."""
 
 
-def compared(records: Records) -> tuple[int, int]:
+def count_differences(records: Records) -> tuple[int, int]:
     """Objects of the file that training leaves out, and those that it has with another box."""
     truth, own = records.truth, records.own_truth()
     if truth is None:

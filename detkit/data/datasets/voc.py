@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from detkit.data.datasets.base import DetectionDataset, named_classes
-from detkit.data.datasets.files import Folders, check_files, unlisted, ways_to_one_file
+from detkit.data.datasets.image_files import Folders, check_files, find_duplicate_files, find_unlisted_images
 from detkit.data.datasets.images import images_by_stem
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
-from detkit.data.datasets.voc_file import annotation_files, near_stem, read_split, read_xml
+from detkit.data.datasets.voc_file import annotation_files, describe_near_stem, read_split, read_xml
 from detkit.registry import DATASETS
 from detkit.utils.console import plural, shorten_list
 from detkit.utils.urls import PathStr
@@ -71,7 +71,7 @@ class VocDataset(DetectionDataset):
         paths = builder.paths()
         check_one_way(paths, folders, stems, name)
         annotated = [str(path) for stem, path in files.items() if stem in parsed]
-        for path in unlisted(folder, [*paths, *annotated], folders):
+        for path in find_unlisted_images(folder, [*paths, *annotated], folders):
             builder.problems.add(UNLISTED, path)
         self.finish(
             name, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
@@ -105,7 +105,7 @@ def note_objects(objects: list[dict[str, Any]], source: str, one_based: bool, pr
 
 def check_one_way(paths: list[str], folders: Folders, stems: list[str], name: str) -> None:
     """Raises ValueError if one image file is that of several annotations: each one's objects lack in the other."""
-    shared = ways_to_one_file(paths, folders)
+    shared = find_duplicate_files(paths, folders)
     if shared:
         texts = [f"{paths[where[0]]} ({', '.join(f'{stems[i]}.xml' for i in where)})" for where in shared.values()]
         count = plural(len(shared), "image file belongs", "image files belong")
@@ -131,7 +131,7 @@ def read_annotations(folder: Path, stems: list[str], name: str) -> dict[str, dic
         hint += f"; folders below it are not read: {shorten_list(below)}" if below else ""
         raise FileNotFoundError(f"{name}: no .xml file in {folder}{hint}")
     known = {p.stem for p in files}
-    lacking = [near_stem(s, known) for s in stems if s not in known]
+    lacking = [describe_near_stem(s, known) for s in stems if s not in known]
     if lacking:
         raise FileNotFoundError(
             f"{name}: {plural(len(lacking), 'image has', 'images have')} no file in Annotations: "

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from detkit.data.datasets.text import decode, encoding_of, known_format, known_json, known_root
+from detkit.data.datasets.file_formats import (
+    decode_text,
+    describe_json,
+    describe_text,
+    describe_xml_root,
+    detect_encoding,
+)
 from detkit.utils.console import plural, shorten_list
 
 KNOWN = {"folder", "filename", "path", "source", "size", "segmented", "owner", "object"}
@@ -62,7 +68,7 @@ def parse_text(raw: bytes, error: Exception) -> ElementTree.Element:
     """What the parser refuses as bytes, for its encoding: once more as text. ValueError with the reason."""
     declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""", raw)
     name = declared.group(1).decode() if declared else None
-    if name is not None and encoding_of(raw) == "utf-8":
+    if name is not None and detect_encoding(raw) == "utf-8":
         try:
             text = raw.decode(name)
         except LookupError:
@@ -73,36 +79,36 @@ def parse_text(raw: bytes, error: Exception) -> ElementTree.Element:
                 "save it as UTF-8"
             ) from None
     else:
-        text = decode(raw, "")
+        text = decode_text(raw, "")
     if not text.lstrip("\ufeff \r\n\t").startswith("<"):
-        raise ValueError(f"the file is {what_is(text)}")
+        raise ValueError(f"the file is {describe_non_xml(text)}")
     try:
         return ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", text.lstrip("\ufeff"), flags=re.S))
     except ElementTree.ParseError as again:
         if "<!ENTITY" in text:
             raise ValueError(f"{again}. Its DOCTYPE declares entities, which VOC does not have: remove them") from None
         cut = "no element found" in str(again) or again.position[0] >= text.rstrip().count("\n") + 1
-        page = known_format(text) if text.lstrip().lower().startswith(("<!doctype html", "<html")) else None
+        page = describe_text(text) if text.lstrip().lower().startswith(("<!doctype html", "<html")) else None
         hint = f" (the file is {page})" if page else " (cut off?)" if cut else ""
         raise ValueError(f"{again if name is None else error}{hint}") from None
 
 
-def what_is(text: str) -> str:
+def describe_non_xml(text: str) -> str:
     """A text that is no XML, in words."""
     import json
 
     if text.lstrip().startswith(("{", "[")):
         try:
-            return f"JSON: {known_json(json.loads(text)) or 'of an unknown kind'}"
+            return f"JSON: {describe_json(json.loads(text)) or 'of an unknown kind'}"
         except ValueError:
             return "JSON, or the beginning of it"
-    return known_format(text) or f"no XML (it begins with {text.strip()[:40]!r})"
+    return describe_text(text) or f"no XML (it begins with {text.strip()[:40]!r})"
 
 
 def check_root(root: ElementTree.Element) -> None:
     """Raises ValueError unless the elements are VOC's; never lets an unknown file pass for one without objects."""
     if root.tag != "annotation":
-        raise ValueError(f"{known_root(root.tag)}; the root of a VOC annotation is <annotation>")
+        raise ValueError(f"{describe_xml_root(root.tag)}; the root of a VOC annotation is <annotation>")
     tags = {child.tag for child in root}
     if not tags & KNOWN:
         there = f"it holds {shorten_list(sorted(f'<{t}>' for t in tags))}" if tags else "it is empty"
@@ -177,7 +183,7 @@ def read_list(path: Path, annotated: set[str]) -> str:
     """The text of a list; ValueError that names file, encoding and the encoding it seems to have."""
     raw = path.read_bytes()
     try:
-        return decode(raw, str(path)).removeprefix("\ufeff")
+        return decode_text(raw, str(path)).removeprefix("\ufeff")
     except ValueError as error:
         fitting = [name for name in CODE_PAGES if fits(raw, name, annotated)]
         hint = f". Read as {fitting[0]}, its names are those of Annotations" if fitting else ""
@@ -213,7 +219,7 @@ def annotation_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".xml" and not p.name.startswith("."))
 
 
-def near_stem(stem: str, annotated: set[str]) -> str:
+def describe_near_stem(stem: str, annotated: set[str]) -> str:
     """A missing name, with an annotation whose name is the same but for case or Unicode form."""
 
     def key(text: str) -> str:

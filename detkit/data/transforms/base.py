@@ -49,7 +49,7 @@ Watch = Callable[[str, Tensor, Tensor], None]
 """Told after every transform: its name, the boxes inside the image (N, 4), their labels (N,)."""
 
 
-def apply(
+def apply_transforms(
     transforms: Sequence[Transform],
     image: Any,
     boxes: Tensor,
@@ -70,14 +70,14 @@ def apply(
     for transform in transforms:
         image, wrapped, labels = _run(transform, image, wrapped, labels)
         if watch is not None:
-            watch(type(transform).__name__, inside(wrapped, image.height, image.width), labels)
+            watch(type(transform).__name__, clip_boxes(wrapped, image.height, image.width), labels)
     tensor = pil_to_tensor(image)
     names = ", ".join(type(t).__name__ for t in transforms)
     if len(wrapped) != len(labels):
         raise ValueError(f"{len(wrapped)} boxes but {len(labels)} labels after the transforms {names}")
     if not torch.isfinite(wrapped.as_subclass(Tensor)).all():
         raise ValueError(f"a box is not finite after the transforms {names}: {wrapped.tolist()}")
-    plain = inside(wrapped, *tensor.shape[-2:])
+    plain = clip_boxes(wrapped, *tensor.shape[-2:])
     usable = is_usable(plain)
     objects, ignored = usable & (labels != IGNORE_LABEL), usable & (labels == IGNORE_LABEL)
     return tensor, Targets(plain[objects], labels[objects], plain[ignored])
@@ -95,7 +95,7 @@ def _run(transform: Transform, image: Any, boxes: Any, labels: Tensor) -> tuple[
         ) from None
 
 
-def inside(boxes: Tensor, height: int, width: int) -> Tensor:
+def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     """What of the boxes (N, 4) lies in an image of that size, as plain float32."""
     plain = boxes.as_subclass(Tensor).float()
     return plain.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
@@ -107,7 +107,7 @@ def is_usable(boxes: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostObject:
     """An object that transforms take away: its row, the transform, its width and height after the last one."""
 
     row: int
@@ -116,14 +116,18 @@ class Lost:
     height: float
 
 
-def trace(transforms: Sequence[Transform], image: Any, boxes: Tensor, is_ignore: Tensor) -> list[Lost]:
-    """The objects (not the ignore regions) that `apply` leaves out, each with the transform that takes it away.
+def trace_lost_objects(
+    transforms: Sequence[Transform], image: Any, boxes: Tensor, is_ignore: Tensor
+) -> list[LostObject]:
+    """Objects (not ignore regions) that `apply_transforms` leaves out, each with the transform that removes it.
 
     Transforms get rows in the place of labels, so that a box is known even after others are removed.
     """
     rows = torch.arange(len(boxes))
-    stages = [("the annotation", inside(boxes, image.height, image.width), rows.masked_fill(is_ignore, IGNORE_LABEL))]
-    _, left = apply(transforms, image, boxes, rows, is_ignore, lambda *stage: stages.append(stage))
+    stages = [
+        ("the annotation", clip_boxes(boxes, image.height, image.width), rows.masked_fill(is_ignore, IGNORE_LABEL))
+    ]
+    _, left = apply_transforms(transforms, image, boxes, rows, is_ignore, lambda *stage: stages.append(stage))
     if len(left.labels) == int((~is_ignore).sum()):
         return []
     objects = set(rows[~is_ignore].tolist())
@@ -133,7 +137,7 @@ def trace(transforms: Sequence[Transform], image: Any, boxes: Tensor, is_ignore:
         by.update(dict.fromkeys(alive - still, name))
         alive = still
     sides = {int(row): _sides(box) for row, box in zip(stages[-1][2], stages[-1][1], strict=True)}
-    return [Lost(row, by[row], *sides.get(row, (0.0, 0.0))) for row in sorted(objects - alive)]
+    return [LostObject(row, by[row], *sides.get(row, (0.0, 0.0))) for row in sorted(objects - alive)]
 
 
 def _sides(box: Tensor) -> tuple[float, float]:
@@ -141,7 +145,7 @@ def _sides(box: Tensor) -> tuple[float, float]:
     return max(x2 - x1, 0.0), max(y2 - y1, 0.0)
 
 
-def apply_to_image(transforms: Sequence[Transform], image: Any) -> Tensor:
+def transform_image(transforms: Sequence[Transform], image: Any) -> Tensor:
     """The same for an image (PIL) without boxes -> uint8 (3, H, W)."""
     nothing = torch.zeros(0, dtype=torch.int64)
-    return apply(transforms, image, torch.zeros(0, 4), nothing, nothing.bool())[0]
+    return apply_transforms(transforms, image, torch.zeros(0, 4), nothing, nothing.bool())[0]

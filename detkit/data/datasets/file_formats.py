@@ -31,15 +31,15 @@ MAGIC = (
 
 def read_text(path: str | Path, problem: str = "not text") -> str:
     """The text of a file in UTF-8, UTF-16 or UTF-32; ValueError that names file, encoding and byte."""
-    return decode(Path(path).read_bytes(), str(path), problem)
+    return decode_text(Path(path).read_bytes(), str(path), problem)
 
 
-def decode(raw: bytes, name: str, problem: str = "not text") -> str:
+def decode_text(raw: bytes, name: str, problem: str = "not text") -> str:
     """Bytes to text, by the mark at the beginning or the pattern of zero bytes; UTF-8 without either.
 
     name: of the file, for messages; may be empty.
     """
-    encoding, start = encoding_of(raw), f"{name}: " if name else ""
+    encoding, start = detect_encoding(raw), f"{name}: " if name else ""
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
@@ -54,7 +54,7 @@ def decode(raw: bytes, name: str, problem: str = "not text") -> str:
         ) from None
 
 
-def encoding_of(raw: bytes) -> str:
+def detect_encoding(raw: bytes) -> str:
     """The name of a Unicode encoding."""
     for mark, encoding in BOMS:
         if raw.startswith(mark):
@@ -70,7 +70,7 @@ def encoding_of(raw: bytes) -> str:
     return patterns.get(tuple(zeros), "utf-8")
 
 
-def known_format(text: str) -> str | None:
+def describe_text(text: str) -> str | None:
     """What a text is that is no JSON, in words; None if nothing says so."""
     start = text.lstrip().lower()
     if not start:
@@ -80,7 +80,7 @@ def known_format(text: str) -> str | None:
     if start.startswith(("<!doctype html", "<html")):
         return "an HTML page, as a failed download leaves it"
     if start.startswith("<"):
-        return f"XML ({xml_root(text)})"
+        return f"XML ({find_xml_root(text)})"
     lines = [line for line in text.splitlines()[:5] if line.strip()]
     if lines and all(re.fullmatch(r"\s*\d+(\s+-?[\d.]+([eE]-?\d+)?){4,}\s*", line) for line in lines):
         return "a YOLO label file (class and box in fractions of the image)"
@@ -93,13 +93,13 @@ def known_format(text: str) -> str | None:
     return None
 
 
-def xml_root(text: str) -> str:
+def find_xml_root(text: str) -> str:
     """What the root element of an XML text tells."""
     match = re.search(r"<([A-Za-z_][\w:.-]*)", re.sub(r"<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>]*>", "", text, flags=re.S))
-    return known_root(match.group(1).rpartition(":")[2]) if match else "without an element"
+    return describe_xml_root(match.group(1).rpartition(":")[2]) if match else "without an element"
 
 
-def known_root(tag: str) -> str:
+def describe_xml_root(tag: str) -> str:
     """An XML root element in words."""
     names = {
         "annotation": "root <annotation>: a Pascal VOC file; VocDataset reads a folder of them",
@@ -111,10 +111,10 @@ def known_root(tag: str) -> str:
     return names.get(tag, f"root <{tag}>")
 
 
-def known_json(content: Any) -> str | None:
+def describe_json(content: Any) -> str | None:
     """What a JSON value is that is no COCO instances file, in words; None if nothing says so."""
     if isinstance(content, list):
-        return known_list(content)
+        return describe_json_list(content)
     if not isinstance(content, dict):
         return f"a single {type(content).__name__}"
     keys = set(content)
@@ -138,7 +138,7 @@ def known_json(content: Any) -> str | None:
     return None
 
 
-def known_list(content: list[Any]) -> str:
+def describe_json_list(content: list[Any]) -> str:
     """A JSON list in words."""
     first = content[0] if content else None
     if not isinstance(first, dict):
@@ -175,7 +175,7 @@ def parse_json(path: str) -> Any:
     except RecursionError:
         raise ValueError(f"{path}: not a COCO instances file: its lists are nested too deeply") from None
     except ValueError as error:
-        known = known_format(text)
+        known = describe_text(text)
         if known is None and isinstance(error, json.JSONDecodeError) and not text[error.pos :].strip():
             known = "cut off: it ends before its last bracket"
         raise ValueError(f"{path}: not JSON: {f'the file is {known}' if known else error}") from None

@@ -92,15 +92,15 @@ class Nearby:
         if self._found is None:
             self._found = {}
             for file in files_below(self.folder):
-                self._found.setdefault(key_of(file), []).append(file)
-        near = self._found.get(key_of(path), [])
+                self._found.setdefault(similarity_key(file), []).append(file)
+        near = self._found.get(similarity_key(path), [])
         if not near:
             return ""
         file = min(near, key=lambda f: (os.path.basename(f) != os.path.basename(path), f))
-        return f" (there is {printable(file)}{difference(path, file)})"
+        return f" (there is {printable(file)}{describe_name_difference(path, file)})"
 
 
-def difference(wanted: str, there: str) -> str:
+def describe_name_difference(wanted: str, there: str) -> str:
     """What a file name and that of a near file differ in."""
     a, b = os.path.basename(wanted), os.path.basename(there)
     if a == b:
@@ -114,7 +114,7 @@ def difference(wanted: str, there: str) -> str:
     return ", which differs in upper and lower case" if a.lower() == b.lower() else ", under a similar name"
 
 
-def key_of(path: str) -> str:
+def similarity_key(path: str) -> str:
     """What similar file names have in common."""
     name = os.path.splitext(os.path.basename(path.replace("\\", "/")))[0]
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
@@ -132,7 +132,7 @@ def files_below(folder: str) -> Iterator[str]:
             yield os.path.join(parent, file)
 
 
-def unlisted(folder: str, paths: Sequence[str], folders: Folders) -> list[str]:
+def find_unlisted_images(folder: str, paths: Sequence[str], folders: Folders) -> list[str]:
     """Image files in the folders of `paths` (or in `folder`) that are not among them, in order."""
     suffixes = image_suffixes()
     there = {folder, *(os.path.dirname(path) for path in paths)}
@@ -147,7 +147,7 @@ def unlisted(folder: str, paths: Sequence[str], folders: Folders) -> list[str]:
     ]
 
 
-def ways_to_one_file(paths: Sequence[str], folders: Folders) -> dict[str, list[int]]:
+def find_duplicate_files(paths: Sequence[str], folders: Folders) -> dict[str, list[int]]:
     """Real path -> numbers of the paths that lead to it, by whatever link, for those that several lead to."""
     places: dict[str, list[int]] = {}
     by_inode: dict[int | None, str] = {None: ""}

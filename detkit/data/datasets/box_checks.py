@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def as_xywh(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+def xyxy_to_xywh(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N, 4) xyxy -> x, y, width, height."""
     return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
 
 
-def mend(box: NDArray[np.float64]) -> bool:
+def swap_corners(box: NDArray[np.float64]) -> bool:
     """Swaps the corners of a clipped box in place where that helps; whether it has an area now."""
     if not np.isfinite(box).all():
         return False
@@ -43,13 +43,13 @@ def box_problem(box: NDArray[np.float64], size: tuple[int, int]) -> str | None:
         return "zero area"
     height, width = size
     if height > 0 and (x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height):
-        return f"outside of the image of {width}x{height}: {edges(box, size)}"
+        return f"outside of the image of {width}x{height}: {describe_overhang(box, size)}"
     if in_first_pixel(box) and not (box == np.round(box)).all() and not 0 < max(size) <= 8:
         return f"{FRACTION}, as a box in fractions of the image does"
     return None
 
 
-def edges(box: NDArray[np.float64], size: tuple[int, int]) -> str:
+def describe_overhang(box: NDArray[np.float64], size: tuple[int, int]) -> str:
     """Which sides of a box (xyxy) lie beyond the image, as in "xmax=5000 in an image 500 wide"."""
     height, width = size
     x1, y1, x2, y2 = box.tolist()
