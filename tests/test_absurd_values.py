@@ -27,9 +27,9 @@ def config() -> Config:
 
 
 TABLE = """
-seed=-1                               seed: -1 is not between 0 and 9223372036854775807
-seed=1e23                             seed: 1e+23 is not int: it is out of range|seed: 1e+23 is not int
-seed=100000000000000000000000         seed: 100000000000000000000000 is not int: it is out of range
+seed=-1                               seed: -1 must be between 0 and 9.22337e+18
+seed=1e23                             seed: 1e+23 is not int
+seed=100000000000000000000000         seed: 1e+23 must be a 64-bit integer
 seed=1.0                              seed: 1.0 is not int: write 1
 seed=true                             seed: True is not int
 seed=null                             seed: None is not int
@@ -38,9 +38,9 @@ seed.x=1                              seed: {'x': 1} is not int
 optmizer.lr=1                         optmizer: unknown key at the top level; did you mean optimizer?
 optimizer.lrr=1                       optimizer.lrr: unknown key of AdamW; did you mean lr?
 optimizer.type=SGD                    optimizer.lr: missing: SGD needs it
-optimizer.lr=.inf                     optimizer.lr: inf is not float: it is out of range
-optimizer.lr=.nan                     optimizer.lr: nan is not float
-optimizer.lr=1e300                    optimizer.lr: 1e+300 is not float: it is out of range
+optimizer.lr=.inf                     optimizer.lr: inf must be a finite 32-bit number
+optimizer.lr=.nan                     optimizer.lr: nan must be a finite 32-bit number
+optimizer.lr=1e300                    optimizer.lr: 1e+300 must be a finite 32-bit number
 optimizer.eps=-1                      optimizer.eps: -1.0 is negative
 optimizer.norm_weight_decay=-5        optimizer.norm_weight_decay: -5.0 is negative
 optimizer.bias_lr_factor=-1           optimizer.bias_lr_factor: -1.0 is negative

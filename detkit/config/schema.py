@@ -35,12 +35,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Value:
-    """A plain value; a number may have bounds."""
+    """A plain value."""
 
     annotation: Any
     default: Any
-    least: float | None = None
-    most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def data_section() -> Section:
 ROOT = Section(
     {
         "imports": Value(list[str], []),
-        "seed": Value(int, 0, least=0, most=2**63 - 1),
+        "seed": Value(registry.Seed, 0),
         "pixels": Options("detkit.detectors.pixels:PixelOptions"),
         "backbone": Part(registry.BACKBONES),
         "neck": Part(registry.NECKS),

@@ -214,10 +214,7 @@ class Validator:
             self.origin[path] = "default"
             return to_plain(node.default)
         try:
-            converted = convert(value, node.annotation)
-            if node.least is not None and node.most is not None and not node.least <= converted <= node.most:
-                raise TypeMismatch(f"{value!r} is not between {node.least} and {node.most}")
-            return to_plain(converted)
+            return to_plain(convert(value, node.annotation))
         except TypeMismatch as error:
             self.error(path, str(error))
             return to_plain(node.default)

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from detkit.utils.urls import FILE, FILE_OR_NAME
+from detkit.registry.bounds import LARGEST_FLOAT as LARGEST_FLOAT
+from detkit.registry.bounds import LARGEST_SIDE as LARGEST_SIDE
+from detkit.registry.bounds import MOST_CHANNELS as MOST_CHANNELS
+from detkit.registry.bounds import MOST_LAYERS as MOST_LAYERS
+from detkit.registry.bounds import bounds_text, is_bounded, is_within, number_text
+from detkit.registry.path_types import FILE, FILE_OR_NAME
 
+C = TypeVar("C", bound=type)
 MISSING = inspect.Parameter.empty
 PLAIN = (int, float, bool, str, type(None))
 BARE = (list, tuple, dict, "list", "tuple", "dict")
-LARGEST_FLOAT = 3.4e38
 BARE_EXAMPLES = {"list": "list[float]", "tuple": "tuple[float, ...]", "dict": "dict[str, float]"}
 
 
 class TypeMismatch(ValueError):
     """A value that is not of the type an argument wants; its text says both."""
+
+
+class OutOfBounds(TypeMismatch):
+    """A value of the right type outside the bounds of its argument."""
 
 
 @dataclass(frozen=True)
@@ -125,21 +135,29 @@ def convert(value: Any, annotation: Any) -> Any:
     """`value` as a config holds it -> as the constructor wants it; raises `TypeMismatch`.
 
     An int serves as a float, a list as a tuple; nothing else changes its type. bool is no int; nan, infinities and
-    what a 32-bit float or a 64-bit int can't hold are no numbers.
+    what a 32-bit float or a 64-bit int can't hold are no numbers. The bounds of `Annotated` types are enforced:
+    `OutOfBounds` where the type is right.
     """
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
+        if not isinstance(inner[1], str):
+            return _within_bounds(convert(value, inner[0]), annotation)
         with contextlib.suppress(TypeMismatch):
             return convert(value, inner[0])
     elif origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in inner):
             return value
     elif origin in (Union, types.UnionType):
+        outside = None
         for part in inner:
             try:
                 return convert(value, part)
+            except OutOfBounds as error:
+                outside = error
             except TypeMismatch:
                 continue
+        if outside is not None:
+            raise OutOfBounds(f"{outside} or null" if type(None) in inner else str(outside))
     elif origin in (list, Sequence) and isinstance(value, (list, tuple)):
         return [convert(item, inner[0]) for item in value]
     elif origin is tuple and isinstance(value, (list, tuple)):
@@ -150,17 +168,68 @@ def convert(value: Any, annotation: Any) -> Any:
     elif origin in (dict, Mapping) and isinstance(value, Mapping):
         return {convert(key, inner[0]): convert(item, inner[1]) for key, item in value.items()}
     elif annotation is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_FLOAT:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if not abs(value) <= LARGEST_FLOAT:
+                raise OutOfBounds(f"{number_text(value)} must be a finite 32-bit number")
             return float(value)
     elif annotation in (None, type(None)):
         if value is None:
             return None
     elif annotation in (int, bool, str):
-        if type(value) is annotation and not (annotation is int and abs(value) >= 2**63):
+        if type(value) is annotation:
+            if annotation is int and abs(value) >= 2**63:
+                raise OutOfBounds(f"{number_text(value)} must be a 64-bit integer")
             return value
     elif annotation is Any or not is_plain(annotation):
         return value
     raise TypeMismatch(f"{value!r} is not {type_name(annotation)}{_hint(value, annotation)}")
+
+
+def _within_bounds(value: Any, annotation: Any) -> Any:
+    if not is_within(value, annotation):
+        raise OutOfBounds(f"{number_text(value)} must be {bounds_text(annotation)}")
+    return value
+
+
+def checked(name: str, value: Any, annotation: Any) -> Any:
+    """A converted value; ValueError that begins with the name of the argument if it does not fit the annotation."""
+    try:
+        return convert(value, annotation)
+    except TypeMismatch as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def enforce_bounds(cls: C) -> C:
+    """Class decorator: the constructor raises ValueError for an argument outside the bounds of its annotation.
+
+    Registering a part applies it, options classes write it above `@dataclass`. It makes a direct call in Python keep
+    to the same bounds as a config. Types are not checked there, since Python code may hand in paths or numpy numbers.
+    """
+    init = cls.__init__  # type: ignore[misc]
+    if hasattr(init, "bounds_are_enforced") or not own_parameters(cls):
+        return cls
+
+    @functools.wraps(init)
+    def init_within_bounds(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name, annotation in _bounded_hints(init).items():
+            try:
+                convert(kwargs.get(name), annotation)
+            except OutOfBounds as error:
+                raise ValueError(f"{name}: {error}") from None
+            except TypeMismatch:  # not given, or of a type that only Python code has
+                continue
+        init(self, *args, **kwargs)
+
+    init_within_bounds.bounds_are_enforced = True  # type: ignore[attr-defined]
+    cls.__init__ = init_within_bounds  # type: ignore[misc]
+    return cls
+
+
+@functools.cache
+def _bounded_hints(init: Callable[..., None]) -> dict[str, Any]:
+    """The arguments of a constructor whose types carry bounds."""
+    hints = typing.get_type_hints(init, include_extras=True)
+    return {name: annotation for name, annotation in hints.items() if is_bounded(annotation)}
 
 
 def _hint(value: Any, annotation: Any) -> str:
@@ -172,8 +241,6 @@ def _hint(value: Any, annotation: Any) -> str:
         return ": put numbers, and words such as yes, no and on, in quotes to have them as text"
     if annotation is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return f": write {int(value)}"
-    if annotation in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return "" if annotation is int and isinstance(value, float) else ": it is out of range"
     return ""
 
 
@@ -181,15 +248,8 @@ def within(name: str, values: float | Sequence[float], least: float, most: float
     """Raises ValueError that names the argument unless the value, or each of several, is in [least, most]."""
     for value in values if isinstance(values, Sequence) else [values]:
         if not least <= value <= most:
-            raise ValueError(f"{name}: {_number(value)} is not between {_number(least)} and {_number(most)}")
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) and abs(value) < 10**9 else f"{value:g}"
-
-
-MOST_CHANNELS, MOST_LAYERS, LARGEST_SIDE = 65_536, 1_000, 16_384
-"""Beyond these, a number is a slip of the finger: it would fill the memory before anything could be said."""
+            texts = [number_text(number) for number in (value, least, most)]
+            raise ValueError("{}: {} is not between {} and {}".format(name, *texts))
 
 
 def located(value: Any, annotation: Any, path: str, locate: Callable[[str, str, str], str]) -> Any:

@@ -17,7 +17,9 @@ from detkit.registry.arguments import (
     Argument,
     TypeMismatch,
     arguments_of,
+    checked,
     convert,
+    enforce_bounds,
     nearest,
     signature_problem,
     type_name,
@@ -54,7 +56,7 @@ class Registry:
         return f"Registry({self.name!r}, {len(self._entries)} parts)"
 
     def register(self, name: str | None = None) -> Callable[[C], C]:
-        """Decorator that registers a class under `name` (its own name if None).
+        """Decorator that registers a class under `name` (its own name if None) and lets it `enforce_bounds`.
 
         The same class from the same place (a notebook cell that runs again) replaces the earlier one;
         the name taken by another place, a constructor that is no schema or a wrong base class raise
@@ -75,22 +77,23 @@ class Registry:
         base = _resolve(self.base)
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise ValueError(
-                f"{entry.place}: {cls.__name__} can't go into {self.name}: it is not a subclass of "
+                f"{entry.location}: {cls.__name__} can't go into {self.name}: it is not a subclass of "
                 f"{base.__module__}.{base.__qualname__}"
             )
         problem = signature_problem(cls)
         if problem:
-            raise ValueError(f"{entry.place}: {cls.__name__}.__init__ can't be a schema: {problem}")
+            raise ValueError(f"{entry.location}: {cls.__name__}.__init__ can't be a schema: {problem}")
         if not cls.__module__.startswith("detkit."):
             self.load()  # so that a name that clashes with a built-in part is the newcomer's error
         old = self._entries.get(name)
         if old is not None and not same_source(old, entry):
             raise ValueError(
-                f"{self.name}: the name {name!r} is taken by {old.cls.__qualname__} at {old.place}; "
-                f"{cls.__qualname__} at {entry.place} needs another one, "
+                f"{self.name}: the name {name!r} is taken by {old.cls.__qualname__} at {old.location}; "
+                f"{cls.__qualname__} at {entry.location} needs another one, "
                 f"e.g. @{self.name.upper()}.register('{name}2')"
             )
         self._entries[name] = entry
+        enforce_bounds(cls)
 
     def unregister(self, name: str) -> None:
         """Forgets a name; raises ValueError if it is unknown."""
@@ -155,7 +158,7 @@ class Registry:
         found = arguments_of(entry.cls)
         for key, argument in found.items():
             if key not in self.derived:
-                _check_argument(argument, f"{entry.place}: {name}.__init__, argument {key!r}")
+                _check_argument(argument, f"{entry.location}: {name}.__init__, argument {key!r}")
         return {k: a for k, a in found.items() if a.plain and k not in self.derived}
 
     def derived_arguments(self, name: Any) -> dict[str, str]:
@@ -175,10 +178,7 @@ class Registry:
         for key, value in values.items():
             if key not in known:
                 raise ValueError(f"{name}: unknown argument {key!r}{nearest(key, list(known))}")
-            try:
-                values[key] = convert(value, known[key].annotation)
-            except TypeMismatch as error:
-                raise ValueError(f"{name}.{key}: {error}") from None
+            values[key] = checked(f"{name}: {key}", value, known[key].annotation)
         wanted = {key: value for key, value in derived.items() if key in known}
         missing = [k for k, a in known.items() if a.required and k not in values and k not in wanted]
         if missing:
@@ -202,8 +202,8 @@ class Registry:
                 raise
             part = None
         if part is None or (hasattr(cls, "register_buffer") and "_buffers" not in vars(part)):
-            place = self.entry(name).place
-            raise ValueError(f"{place}: {cls.__name__}.__init__ must call super().__init__() before anything else")
+            location = self.entry(name).location
+            raise ValueError(f"{location}: {cls.__name__}.__init__ must call super().__init__() before anything else")
         return part
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,14 +31,14 @@ class Entry:
         return inside[0] if inside else self.mark or 0
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.file}:{self.line}"
 
 
 def entry_of(cls: type) -> Entry:
     """Where `cls` was written, read from its own functions, since a notebook's module has no file."""
     for item in vars(cls).values():
-        function = getattr(item, "__func__", item)
+        function = inspect.unwrap(getattr(item, "__func__", item))
         if isinstance(function, FunctionType) and function.__module__ == cls.__module__:
             code = function.__code__
             if code.co_filename != "<string>":  # the constructor that dataclass writes

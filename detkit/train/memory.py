@@ -52,7 +52,7 @@ def check_fits(session: Session) -> None:
         + f", {available / GIB:.1f} GiB are available on {session.device}"
     )
     if needed * here > available:
-        place = session.config.place("data.loader.batch_size")
+        place = session.config.location("data.loader.batch_size")
         raise OutOfMemoryError(f"{place}: data.loader.batch_size: {text}: {WAY_OUT}")
     if needed * here > 0.8 * available:
         log.warning("%s: memory may run out; if it does, %s", text, WAY_OUT)

@@ -156,7 +156,7 @@ def check_batch(config: Config, meeting: Meeting) -> None:
     try:
         check_workers(loader.num_workers)
     except ValueError as error:
-        raise ValueError(f"{config.place('data.loader.num_workers')}: {error}") from error
+        raise ValueError(f"{config.location('data.loader.num_workers')}: {error}") from error
 
 
 def check(config: Config, meeting: Meeting) -> int:
@@ -220,7 +220,7 @@ class Session:
             try:
                 self.detector.backbone.load_pretrained()
             except ValueError as error:
-                raise ValueError(f"{config.place('backbone.weights')}: {error}") from error
+                raise ValueError(f"{config.location('backbone.weights')}: {error}") from error
         self.detector.to(self.device)
         if self.options.channels_last:
             self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -214,7 +214,7 @@ def test_overrides_are_read_as_yaml(write):
 @pytest.mark.parametrize(
     ("override", "text"),
     [("seed", "not of the form key=value"), ("=3", "not of the form"), ("seed=[1", "not YAML"),
-     ("losses.box.weight=.nan", "nan is not float"), ("train.clip_norm=.nan", "nan is not float or null"),
+     ("losses.box.weight=.nan", "nan must be a finite"), ("train.clip_norm=.nan", "a finite 32-bit number or null"),
      ("data.train.transforms.4.p=1", "stands where a list"), ("optimiser.lr=1", "did you mean optimizer"),
      ("seed=${", "no viable alternative"), ("imports=./a.py", "given as a whole list"),
      ("imports.0=./a.py", "given as a whole list")],

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from detkit.config import Config, ConfigError, load_config
-from detkit.config.paths import moved_everywhere, moved_hint
+from detkit.config.paths import absolute, moved_everywhere, moved_hint
 from detkit.data.datasets.base import DetectionDataset
-from detkit.registry import DATASETS
+from detkit.registry import DATASETS, PathStr, WeightsStr
 from detkit.registry.arguments import convert, type_name
-from detkit.utils.urls import PathStr, WeightsStr, absolute, is_path
+from detkit.registry.path_types import is_path
 
 SHAPES = Path(__file__).parents[2] / "configs/quickstart/shapes.yaml"
 COCO = "dataset: {{type: CocoDataset, annotations: {}.json, images: images}}"

@@ -64,7 +64,7 @@ def test_a_file_that_runs_again_replaces_its_class_edited_or_not(tmp_path):
     path.write_text("# a new line moves the class\n" + CELL.format(width=2))
     load_file(path, "second_name")
     assert BACKBONES.arguments("CellNet")["width"].default == 2
-    assert BACKBONES.entry("CellNet").place == f"{path}:6"
+    assert BACKBONES.entry("CellNet").location == f"{path}:6"
 
 
 def test_two_classes_of_one_name_in_one_file_are_an_error_that_names_both_lines(tmp_path):
@@ -194,7 +194,7 @@ def test_build_checks_arguments_and_hands_derived_ones_only_where_wanted():
     assert isinstance(net, ResNet)
     for node, text in (
         ({"type": "ResNet", "dept": 18}, "unknown argument 'dept'; did you mean depth"),
-        ({"type": "ResNet", "depth": "18"}, "ResNet.depth: '18' is not one of"),
+        ({"type": "ResNet", "depth": "18"}, "ResNet: depth: '18' is not one of"),
         ({"type": "ResNet", "depth": 18, "freeze_at": 9}, "ResNet: freeze_at: 9"),
     ):
         with pytest.raises(ValueError, match=text):

@@ -31,9 +31,8 @@ from detkit.data.datasets.image_files import (
 )
 from detkit.data.datasets.problems import MERGED, SUSPECT, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
-from detkit.registry import DATASETS
+from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, shorten_list
-from detkit.utils.urls import PathStr
 
 
 @DATASETS.register()
