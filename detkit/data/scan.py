@@ -125,7 +125,7 @@ class WithoutBadImages(Subset):
 
     def content_hash(self) -> str:
         """See `DetectionDataset.content_hash`."""
-        return self.whole.content_hash()
+        return self.dataset.content_hash()
 
     def counts(self) -> str:
         """See `DetectionDataset.counts`; with the images that are left out."""

@@ -190,12 +190,12 @@ def ground_truth_from(dataset: DetectionDataset) -> GroundTruth:
     `ignore_classes`) becomes one of each.
     """
     records = dataset.records
-    return _ground_truth(records, records.truth or records.own_truth(), len(dataset.classes))
+    return _ground_truth(records, records.truth, len(dataset.classes))
 
 
 def training_truth_from(dataset: DetectionDataset) -> GroundTruth:
     """The same of the boxes that training uses: inside their images, without the unusable ones."""
-    return _ground_truth(dataset.records, dataset.records.own_truth(), len(dataset.classes))
+    return _ground_truth(dataset.records, dataset.records.training_truth(), len(dataset.classes))
 
 
 def _ground_truth(records: Records, truth: Truth, num_classes: int) -> GroundTruth:

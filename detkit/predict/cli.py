@@ -203,7 +203,7 @@ def find_images(paths: list[str]) -> Iterator[Path]:
     """
     import glob
 
-    from detkit.data.datasets.images import describe_left_out, list_images
+    from detkit.data.datasets.image_files import describe_left_out, list_images
 
     for text in paths:
         path = Path(text)

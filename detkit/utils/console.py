@@ -20,7 +20,7 @@ def printable(name: object) -> str:
     return with_escapes(str(name).translate(CONTROLS | SEPARATORS))
 
 
-def shorten_list(items: Sequence[Any], most: int = 20) -> str:
+def shorten_list(items: Sequence[object], most: int = 20) -> str:
     """The first few of a list, and how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(map(str, items[:most])) + more

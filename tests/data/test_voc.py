@@ -273,7 +273,7 @@ def test_fractions_are_refused(root):
 def test_images_without_annotation_are_counted_and_classes_can_be_chosen(root):
     Image.new("RGB", (60, 40)).save(root / "JPEGImages/left_over.jpg")
     data = VocDataset(root=str(root), split="train", class_map={"dog": "pet"}, ignore_classes=["cat"])
-    assert data.problems.found[UNLISTED].examples == [str(root / "JPEGImages/left_over.jpg")]
+    assert data.problems.by_kind[UNLISTED].examples == [str(root / "JPEGImages/left_over.jpg")]
     assert data.classes.names == ("bird", "pet")
     assert data.records.is_ignore.tolist() == [False, True]
 
@@ -281,7 +281,7 @@ def test_images_without_annotation_are_counted_and_classes_can_be_chosen(root):
 def test_a_box_over_the_edge_is_named_where_no_size_is_stated(root):
     add(root, "a", ("dog", (5, 5, 5000, 20), 0), size="")
     data = VocDataset(root=str(root), split="train")
-    assert data.problems.found[CLIPPED].examples == [
+    assert data.problems.by_kind[CLIPPED].examples == [
         "a.xml, box 1 [4.0, 4.0, 5000.0, 20.0]: xmax=5000 in an image 60 wide"
     ]
     assert data.records.annotation(0).boxes.tolist() == [[4, 4, 60, 20]]
@@ -304,15 +304,15 @@ def test_the_suffix_that_an_annotation_states_decides(root):
     assert data.records.path(0).endswith("JPEGImages/a.png")
     (root / "Annotations/a.xml").write_text(text.replace("<size>", "<filename>c.jpg</filename><size>"))
     data = VocDataset(root=str(root), split="train")
-    assert data.problems.found[OTHER_IMAGE].examples == ["a.xml: <filename> is c.jpg, a.jpg is used"]
+    assert data.problems.by_kind[OTHER_IMAGE].examples == ["a.xml: <filename> is c.jpg, a.jpg is used"]
 
 
 def test_parts_and_boxes_that_begin_at_zero_are_counted(root):
     item = objects(("dog", (0, 3, 10, 20), 0)).replace("</object>", "<part><name>head</name></part></object>")
     (root / "Annotations/a.xml").write_text(f"<annotation>{item}</annotation>")
     data = VocDataset(root=str(root), split="train")
-    assert data.problems.found[PARTS].examples == ["a.xml, box 1 (dog)"]
-    assert data.problems.found[COUNTS_FROM_ZERO].examples == ["a.xml, box 1 [0.0, 3.0, 10.0, 20.0]"]
+    assert data.problems.by_kind[PARTS].examples == ["a.xml, box 1 (dog)"]
+    assert data.problems.by_kind[COUNTS_FROM_ZERO].examples == ["a.xml, box 1 [0.0, 3.0, 10.0, 20.0]"]
     plain = VocDataset(root=str(root), split="train", one_based=False)
     assert plain.problems.count(COUNTS_FROM_ZERO) == 0
 

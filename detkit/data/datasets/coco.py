@@ -68,7 +68,7 @@ class CocoDataset(DetectionDataset):
             content, Counter(map(category_id, content["annotations"])), annotations, builder.problems
         )
         numbers = integer_ids(list(categories), "category", builder.problems)
-        classes = named_classes([(numbers[i], n) for i, n in categories.items()], None, annotations)
+        classes = named_classes((numbers[i], n) for i, n in categories.items())
         label = {i: classes.ids.index(number) for i, number in numbers.items()}
         by_image = group_by_image(content, label, annotations)
         folders = Folders()
