@@ -191,10 +191,10 @@ def test_colour_does_not_move_boxes():
 @pytest.mark.parametrize(
     ("node", "text"),
     [
-        ({"type": "RandomHorizontalFlip", "p": 2.0}, "p: 2.0"),
-        ({"type": "ResizeShortestEdge", "short": 0}, "short=0"),
+        ({"type": "RandomHorizontalFlip", "p": 2.0}, "p: 2"),
+        ({"type": "ResizeShortestEdge", "short": 0}, "short: 0 "),
         ({"type": "ResizeShortestEdge", "short": []}, "short"),
-        ({"type": "Resize", "height": 0, "width": 3}, "height=0"),
+        ({"type": "Resize", "height": 0, "width": 3}, "height: 0 "),
         ({"type": "RandomZoomOut", "side_range": [3.0, 2.0]}, "side_range"),
         ({"type": "ScaleJitter", "height": 5, "width": 5, "scale_range": [2.0, 1.0]}, "scale_range"),
         ({"type": "RandomPhotometricDistort", "p": -1.0}, "p: -1"),
