@@ -26,6 +26,12 @@ def shorten_list(items: Sequence[object], most: int = 20) -> str:
     return ", ".join(map(str, items[:most])) + more
 
 
+def indented_list(items: Sequence[object], most: int = 20) -> str:
+    """The first few of a list, each on an indented line below the text, and how many more there are."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return "".join(f"\n  {item}" for item in (*items[:most], *more))
+
+
 def with_escapes(text: str, encoding: str = "utf-8") -> str:
     r"""The text, what the encoding lacks as an escape: \xdf for a byte of a file's name that is not UTF-8."""
     try:

@@ -78,11 +78,10 @@ def test_a_worker_killed_from_outside_names_its_last_batch(dataset: ShapesDatase
 def test_a_batch_that_a_dead_worker_did_not_hand_over_names_the_worker(dataset: ShapesDataset) -> None:
     """Its tensors are fetched from the worker, which may be dead by then: a lost connection, not torch's words."""
     loader: Any = build_eval_loader(dataset, [], LoaderOptions(batch_size=3, num_workers=1))
-    batches, before = iter(loader), set(worker_processes())
+    batches, before, samples = iter(loader), set(worker_processes()), loader.torch_loader.dataset
 
     class Lost:
         def __iter__(self) -> Iterator[Any]:
-            samples = loader._whole.dataset
             return self.go(iter(DataLoader(samples, batch_sampler=[[(0, 0)]], num_workers=1, collate_fn=list)))
 
         def go(self, inner: Iterator[Any]) -> Iterator[Any]:
@@ -93,7 +92,7 @@ def test_a_batch_that_a_dead_worker_did_not_hand_over_names_the_worker(dataset: 
                 time.sleep(0.5)
             raise ConnectionResetError(104, "Connection reset by peer")
 
-    loader._whole, loader._inner = loader._inner, Lost()
+    loader.torch_loader = Lost()
     next(batches)
     with pytest.raises(WorkerDiedError, match=r"loader worker 0 .* died after it had made its batch of "):
         next(batches)
