@@ -80,12 +80,10 @@ def lost_objects(dataset: DetectionDataset, transforms: list[Transform], seed: i
     """Those in the images that `read_samples` looks at."""
     import torch
 
-    from detkit.data.audit import find_lost_objects
+    from detkit.data.audit import audit_objects
     from detkit.data.seeding import permutation
 
-    found = find_lost_objects(
-        dataset, transforms, seed=seed, indices=permutation(seed, 0, len(dataset)).tolist()[:limit]
-    )
+    found = audit_objects(dataset, transforms, seed=seed, indices=permutation(seed, 0, len(dataset)).tolist()[:limit])
     annotations = [(dataset.records.annotation(index), lost.row) for index, lost in found.never]
     return LostObjects(
         torch.tensor([a.boxes[row].tolist() for a, row in annotations]).reshape(-1, 4),

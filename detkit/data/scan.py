@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from detkit.data.datasets.base import DetectionDataset, Subset
 from detkit.utils.console import indented_list, plural, shorten_list
+from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
 
@@ -37,15 +38,14 @@ class ScanResult:
         self.decoded += other.decoded
         self.headers += other.headers
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> Tree:
         """In a form that other processes can receive."""
         return {**vars(self), "bad": [*self.bad.items()], "repaired": [*self.repaired.items()]}
 
     @classmethod
-    def from_json(cls, values: dict[str, object]) -> ScanResult:
+    def from_json(cls, values: Tree) -> ScanResult:
         """Reads what `to_json` makes."""
-        bad, repaired = values["bad"], values["repaired"]
-        return cls(**{**values, "bad": dict(bad), "repaired": dict(repaired)})  # type: ignore[call-overload]
+        return cls(**{**values, "bad": dict(values["bad"]), "repaired": dict(values["repaired"])})
 
 
 def scan_images(

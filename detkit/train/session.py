@@ -177,14 +177,16 @@ def check(config: Config, coordinator: Coordinator) -> int:
 def open_data_sets(config: Config, coordinator: Coordinator) -> tuple[DetectionDataset, DetectionDataset]:
     """The data sets of training and validation, after every image has been opened."""
 
-    def share(name: str, value: Any) -> list[Any]:
+    def all_gather(name: str, value: Any) -> list[Any]:
         return coordinator.all_gather(name, value, COLLECTIVE_TIMEOUT.total_seconds(), "opens its images")
 
     rank, world_size = coordinator.process.rank, coordinator.process.world_size
     sets, bad = [], []
     for split, dataset in zip(SPLITS, build_datasets(config), strict=True):
         try:
-            sets.append(open_images(dataset, split, share=share, rank=rank, world_size=world_size, early=True))
+            sets.append(
+                open_images(dataset, split, all_gather=all_gather, rank=rank, world_size=world_size, early=True)
+            )
         except BadImagesError as error:  # raised on every rank alike, so that the other split is reported as well
             bad.append(str(error))
     if bad:
