@@ -101,7 +101,7 @@ def test_what_several_processes_find_is_put_together(folder):
     config = load_config(folder.config, ["data.images.bad_images=skip"])
     whole = build_dataset(config, "val")
     parts = [scan_images(whole, range(rank, 3, 2)).to_json() for rank in range(2)]
-    sets = [open_images(whole, "val", share=lambda name, mine: parts, rank=rank, world_size=2) for rank in range(2)]
+    sets = [open_images(whole, "val", all_gather=lambda name, mine: parts, rank=rank, world_size=2) for rank in range(2)]
     assert [s.records.image_ids.tolist() for s in sets] == [[3], [3]]
     assert ScanResult.from_json(parts[0]).bad.keys() == {0}
 
