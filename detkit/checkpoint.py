@@ -20,6 +20,7 @@ from torch import Tensor
 
 from detkit.structures import ClassMap
 from detkit.utils.errors import find_disk_full
+from detkit.utils.exit_codes import ExitCode
 from detkit.utils.urls import local_path
 
 log = logging.getLogger("detkit")
@@ -35,7 +36,7 @@ class CheckpointError(ValueError):
 class DiskFullError(OSError):
     """Something of a run could not be written for want of space."""
 
-    exit_code = 5
+    exit_code = ExitCode.DISK_FULL
 
 
 @dataclass(kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ from detkit import __version__
 from detkit.registry.arguments import nearest
 from detkit.utils.console import guarded_streams
 from detkit.utils.errors import error_lines, exit_code, is_out_of_memory
+from detkit.utils.exit_codes import ExitCode, stopped_by
 from detkit.utils.quiet import silence_libraries
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -63,7 +65,7 @@ def command(words: Sequence[str]) -> int:
     verb = words[0]
     if verb not in VERBS:
         print(f"error: unknown verb {verb!r}{nearest(verb, list(VERBS))} Verbs: {', '.join(VERBS)}", file=sys.stderr)
-        return 2
+        return ExitCode.WRONG_INPUT
     silence_libraries()
     location, line = VERBS[verb]
     module_name, _, prefix = location.partition(":")
@@ -80,7 +82,7 @@ def command(words: Sequence[str]) -> int:
         return int(run(parsed))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return stopped_by(signal.SIGINT)
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise

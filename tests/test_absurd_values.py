@@ -14,7 +14,8 @@ from detkit.predict.predictor import resolve_device
 from detkit.registry import ANCHORS, BACKBONES, BOX_LOSSES, DATASETS, HEADS, NECKS, REGISTRIES, TRANSFORMS
 from detkit.structures import FeatureShape
 from detkit.train.options import TrainOptions
-from detkit.train.session import set_up_torch, train
+from detkit.train.run import train
+from detkit.train.torch_setup import set_up_torch
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ROOT / "configs/quickstart/shapes.yaml"
@@ -59,7 +60,7 @@ data.loader.pad_to=[100000,64]        data.loader.pad_to: 100000 must be between
 data.loader.pad_to=[64]               data.loader.pad_to: [64] is not a list of 2: int, int or null
 pixels.std=[1e30,1,1]                 pixels.std: 1e+30 is not between 0 and 1e+06
 evaluator.max_detections=[1,2,10000000]   evaluator.max_detections: 10000000 is not between 1 and 100000
-losses.box.weight=-1                  losses.box.weight: -1 is not between 0 and
+losses.box.weight=-1                  losses.box.weight: -1 must be at least 0
 assigner.positive=5                   assigner: negative=0.3, positive=5.0
 data.train.transforms.-1.p=2          data.train.transforms.-1: the list has 2 entries, 0 to 1
 data.train.transforms.99.p=2          data.train.transforms.99: the list has 2 entries, 0 to 1
@@ -135,7 +136,7 @@ HEAVY: list[tuple[Any, dict[str, Any], str]] = [
     ),
     (DATASETS, {"type": "ShapesDataset", "num_images": 10**12}, "num_images: 1e+12 must be between"),
     (DATASETS, {"type": "ShapesDataset", "seed": -1}, "seed: -1 must be between"),
-    (BOX_LOSSES, {"type": "L1Loss", "weight": -1.0}, "weight: -1 is not between"),
+    (BOX_LOSSES, {"type": "L1Loss", "weight": -1.0}, "weight: -1 must be at least 0"),
 ]
 
 

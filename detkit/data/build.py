@@ -16,14 +16,14 @@ from detkit.data.transforms.base import Transform
 from detkit.registry import DATASETS, TRANSFORMS
 from detkit.structures import ClassMap
 from detkit.utils.console import shorten_list
-from detkit.utils.types import Tree
+from detkit.utils.types import Tree, Value
 
 log = logging.getLogger("detkit")
 
 SPLITS = ("train", "val")
 SECONDS = {"train": 30.0, "val": 120.0}
 """Time for decoding images at the start of a training; of those that are left, only headers are read."""
-AllGather = Callable[[str, Tree], list[Tree]]
+AllGather = Callable[[str, Tree], list[Value]]
 """Gathers a value of every process under a name; returns all of them, by rank."""
 
 

@@ -44,7 +44,8 @@ from detkit.registry.parts import (
     TRANSFORMS,
 )
 from detkit.registry.path_types import PathStr, WeightsStr
-from detkit.registry.registry import LOADING, PLUGIN_GROUP, Registry, imported, load_plugins, note_import
+from detkit.registry.plugins import PLUGIN_GROUP, load_plugins, note_import
+from detkit.registry.registry import Registry
 
 __all__ = [
     "ANCHORS",
@@ -55,7 +56,6 @@ __all__ = [
     "CODERS",
     "DATASETS",
     "HEADS",
-    "LOADING",
     "NECKS",
     "NMS",
     "NORMALIZERS",
@@ -80,7 +80,6 @@ __all__ = [
     "Side",
     "WeightsStr",
     "enforce_bounds",
-    "imported",
     "load_plugins",
     "note_import",
 ]

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from detkit.utils.console import printable
+from detkit.utils.exit_codes import ExitCode
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FULL_DISK_CODE, WRONG_INPUT_CODE = 5, 2
-"""Exit codes."""
 WAYS_OUT = {
     errno.EACCES: "choose another place, or change who may write there",
     errno.EPERM: "choose another place, or change who may write there",
@@ -103,4 +102,4 @@ def exit_code(error: BaseException) -> int:
     if code is not None:
         return int(code)
     full = isinstance(error, OSError) and find_disk_full(error) is not None
-    return FULL_DISK_CODE if full else WRONG_INPUT_CODE
+    return ExitCode.DISK_FULL if full else ExitCode.WRONG_INPUT

@@ -22,8 +22,8 @@ from detkit.registry import (
     Side,
     enforce_bounds,
 )
-from detkit.registry.arguments import OutOfBounds, TypeMismatch, convert
 from detkit.registry.bounds import bounds_text, is_bounded
+from detkit.registry.values import OutOfBounds, TypeMismatch, convert
 
 
 @pytest.mark.parametrize(
