@@ -332,7 +332,7 @@ def test_entities_are_refused_without_being_read_or_expanded(refuses: Refuses, r
     item = objects(("&l11;", (3, 3, 10, 20), 0))
     for head in (f"<!ENTITY l0 'ha'>{laughs}", f"<!ENTITY l11 SYSTEM 'file://{root}/secret'>"):
         (root / "Annotations/a.xml").write_text(f"<!DOCTYPE annotation [{head}]><annotation>{item}</annotation>")
-        with refuses(ValueError):
+        with refuses(ValueError, hide=r"(?<=column )\d+"):
             VocDataset(root=str(root), split="train")
 
 
