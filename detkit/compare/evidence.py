@@ -20,7 +20,7 @@ from detkit.data.datasets.base import DetectionDataset
 from detkit.evaluate.arrays import GroundTruth, Shard
 from detkit.evaluate.coco import ground_truth_from
 from detkit.runs.folder import RESULT, write_json
-from detkit.utils.outputs import digest
+from detkit.utils.outputs import file_sha256
 
 FILES = "files"
 AP_TOLERANCE = {"cpu": 1e-6}
@@ -40,7 +40,7 @@ def check(name: str, wrong: Sequence[str], fine: str, *, withholds: bool = True)
 
 def file_hashes(folder: Path) -> dict[str, str]:
     """Name -> hash of every file of a run that a verdict rests on."""
-    return {name: digest(folder / name) for name in EVIDENCE if (folder / name).is_file()}
+    return {name: file_sha256(folder / name) for name in EVIDENCE if (folder / name).is_file()}
 
 
 def signed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def note_again(folder: Path, name: str) -> None:
     """Notes the new hash of a file that detkit itself made a second time, from files whose hashes hold."""
     content = json.loads((folder / CELL).read_text(encoding="utf-8"))
     if FILES in content:
-        content[FILES][name] = digest(folder / name)
+        content[FILES][name] = file_sha256(folder / name)
         content[FILES][CELL] = own_hash(content)
         write_json(folder / CELL, content)
 
@@ -75,7 +75,7 @@ def changed_files(folder: Path) -> list[str] | None:
     return sorted(
         name
         for name in {*noted, *there}
-        if name not in there or name not in noted or digest(folder / name) != noted[name]
+        if name not in there or name not in noted or file_sha256(folder / name) != noted[name]
     )
 
 
@@ -170,7 +170,7 @@ def validation_hash(dataset: DetectionDataset) -> str:
     found = hashlib.sha256(truth_hash(ground_truth_from(dataset)).encode())
     for i in range(len(dataset)):
         path = Path(dataset.records.path(i))
-        found.update(digest(path).encode() if path.is_file() else np.asarray(dataset.load_image(i)).tobytes())
+        found.update(file_sha256(path).encode() if path.is_file() else np.asarray(dataset.load_image(i)).tobytes())
     return found.hexdigest()[:12]
 
 
@@ -184,7 +184,7 @@ def images_hash(dataset: DetectionDataset, whole: int = 8 * 2**30) -> str:
     read_all, found = sum(sizes) <= whole, hashlib.sha256(np.array(sizes, np.int64).tobytes())
     for path, size in zip(paths, sizes, strict=True):
         if size >= 0:
-            found.update(digest(path).encode() if read_all else blocks(path, size))
+            found.update(file_sha256(path).encode() if read_all else blocks(path, size))
     return found.hexdigest()[:12]
 
 

@@ -14,7 +14,7 @@ from detkit.compare.tune import FOLDER as TUNING
 from detkit.fingerprint import OWN, PLUGIN, Code, changes, digest
 from detkit.runs.folder import ENVIRONMENT
 from detkit.runs.starts import LIBRARIES, Start, read_starts
-from detkit.utils.console import some
+from detkit.utils.console import shorten_list
 
 VERSIONS = ("detkit", *LIBRARIES, "python")
 MACHINE = (
@@ -262,4 +262,4 @@ def revisions(records: Records) -> str | None:
 
 def short(runs: Iterable[str]) -> str:
     """The first few, and how many more there are."""
-    return some(list(runs), NAMED)
+    return shorten_list(list(runs), NAMED)

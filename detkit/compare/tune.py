@@ -21,7 +21,7 @@ from detkit.compare.launchers import CONSOLE, Job, python
 from detkit.compare.plan import Plan, Variant
 from detkit.config import Config
 from detkit.runs.folder import RESULT, remove, run_files, write_json, write_text
-from detkit.utils.outputs import foreign_files
+from detkit.utils.outputs import foreign_files_error
 
 log = logging.getLogger("detkit")
 
@@ -69,7 +69,7 @@ def forget_another(run: Path, plan: Plan, variant: Variant, overrides: list[str]
         log.info("%s, %s: made anew, its config or seed was another", variant.name, run.name)
         ours, foreign = run_files(run)
         if foreign:
-            raise foreign_files("--output", foreign)
+            raise foreign_files_error("--output", foreign)
         remove(run, [*ours, *(run / name for name in (CELL, CONSOLE))])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, asked)
