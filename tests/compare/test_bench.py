@@ -313,7 +313,8 @@ def test_damaged_matches_are_made_anew(bench: Path, tmp_path: Path, content: byt
 
 
 def test_the_classes_of_a_bench_are_those_its_runs_were_trained_on() -> None:
-    old, new = {"start": {"data": []}}, {"start": {"data": [], "classes": ["dog", "cat"]}}
+    old: dict[str, Any] = {"start": {"data": []}}
+    new = {"start": {"data": [], "classes": ["dog", "cat"]}}
     assert trained_classes({"a": {0: old}, "b": {0: {"start": None}}}) is None
     found = trained_classes({"a": {0: {"start": None}, 1: new}})
     assert found is not None
