@@ -1,4 +1,4 @@
-"""The folder of one run of the loss bench: file names, state, damage."""
+"""The folder of one run of the loss bench: file names, status, damage."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ from pathlib import Path
 import numpy as np
 
 from detkit.compare.launchers import CONSOLE
-from detkit.compare.plan import Cell
 from detkit.evaluate.arrays import Shard
 from detkit.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT
+from detkit.train.non_finite import NonFiniteLossError
+from detkit.utils.types import Value
 
-FINISHED, DIVERGED_RUN = "finished", "diverged"
+START, CELL = "start.json", "cell.json"
+DETECTIONS, MATCHES, DIAGNOSIS = "detections.npz", "matches.npz", "diagnosis.json"
+HASHED_FILES = (CONFIG, ENVIRONMENT, START, METRICS, RESULT, DETECTIONS, MATCHES, DIAGNOSIS)
+
+FINISHED, DIVERGED, FAILED, MISSING = "finished", "diverged", "failed", "missing"
+ENDED = (FINISHED, DIVERGED)
+STATUS_OF_EXIT_CODE = {0: FINISHED, NonFiniteLossError.exit_code: DIVERGED}
+
+UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+"""Exceptions that reading a damaged JSON or NPZ file raises."""
 
 
-def is_json(path: Path) -> bool:
-    """Whether a file is there and can be read."""
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+def read_json(path: Path) -> Value:
+    """Content of a JSON file; None if there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def damage(folder: Path) -> str | None:
-    """Which file of a run that ended is not there or can't be read, and why; None if all is well.
+    """Names the first file of an ended run that is missing or unreadable, and why; None for an intact run.
 
-    matches.npz is left out, as it can be made anew; diagnosis.json may be missing, as no verdict needs it.
+    matches.npz is left out, as it can be recomputed; diagnosis.json may be missing, as no verdict needs it.
     """
     name = CELL
     try:
@@ -37,39 +43,31 @@ def damage(folder: Path) -> str | None:
         for name in (START, RESULT) if status == FINISHED else (START,):
             json.loads((folder / name).read_text(encoding="utf-8"))
         name = DIAGNOSIS
-        if (folder / name).exists():
-            json.loads((folder / name).read_text(encoding="utf-8"))
+        read_json(folder / name)
         if status == FINISHED:
             name = DETECTIONS
-            with np.load(folder / name) as arrays:
-                for field in Shard._fields:
-                    arrays[field]
+            read_detections(folder)
     except UNREADABLE as error:
         return f"{folder / name} is not there" if isinstance(error, FileNotFoundError) else f"{folder / name}: {error}"
     return None
 
 
-UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged JSON or NPZ file raises."""
+def read_detections(folder: Path) -> Shard:
+    """The detections of a finished run."""
+    with np.load(folder / DETECTIONS) as arrays:
+        return Shard(*(arrays[name] for name in Shard._fields))
 
 
-def state(cell: Cell) -> str | None:
-    """`finished` or `diverged`; None if the run is still to be made, or made again as a file of it is damaged."""
-    if not (cell.folder / CELL).exists() or damage(cell.folder):
+def ended_status(folder: Path) -> str | None:
+    """`finished` or `diverged`; None if the run has not ended, or must run again as a file is damaged."""
+    if not (folder / CELL).exists() or damage(folder):
         return None
-    return str(json.loads((cell.folder / CELL).read_text(encoding="utf-8"))["status"])
+    return str(read_json(folder / CELL)["status"])
 
 
-def last_words(folder: Path, lines: int = 12) -> str:
-    """The end of what a run printed."""
+def console_tail(folder: Path, lines: int = 12) -> str:
+    """The last lines that a run printed."""
     path = folder / CONSOLE
     if not path.is_file():
         return ""
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-
-
-START, CELL = "start.json", "cell.json"
-
-DETECTIONS, MATCHES, DIAGNOSIS = "detections.npz", "matches.npz", "diagnosis.json"
-
-EVIDENCE = (CONFIG, ENVIRONMENT, START, METRICS, RESULT, DETECTIONS, MATCHES, DIAGNOSIS)

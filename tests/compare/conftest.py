@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 import torch
 
-from detkit.compare import collect, statistics
+from detkit.compare import results, statistics
 
 
 @pytest.fixture(autouse=True)
@@ -18,4 +18,4 @@ def one_thread():
 @pytest.fixture
 def few_resamples(monkeypatch):
     """For tests to which the width of an interval is all the same."""
-    monkeypatch.setattr(collect, "analyse", partial(statistics.analyse, resamples=40))
+    monkeypatch.setattr(results, "analyse", partial(statistics.analyse, resamples=40))

@@ -20,11 +20,11 @@ from simulate import Skill
 
 from detkit.cli import main
 from detkit.compare.cell import run_cell
-from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START, state
-from detkit.compare.collect import collect_results, trained_classes
+from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START, ended_status
 from detkit.compare.launchers import CONSOLE
 from detkit.compare.plan import make_plan, read_plan, save_plan
 from detkit.compare.report import write_reports
+from detkit.compare.results import collect_results, trained_classes
 from detkit.compare.samples import SAMPLES
 from detkit.config import load_config
 from detkit.runs.folder import RESULT
@@ -275,7 +275,7 @@ def test_a_damaged_run_withholds_the_verdict_and_is_made_again(bench, tmp_path, 
     results = collect_results([folder])
     assert verdicts(results)["bce"] is None
     assert len(results["withheld"]) == 1
-    cells = {(c.variant, c.seed): state(c) for c in read_plan(folder).cells(folder)}
+    cells = {(c.variant, c.seed): ended_status(c.folder) for c in read_plan(folder).cells(folder)}
     assert [key for key, value in cells.items() if value is None] == [("bce", 1)]
     if not (name == CELL and lost):
         assert name in results["variants"][1]["cells"][1]["error"]
@@ -297,8 +297,8 @@ def test_damaged_matches_are_made_anew(bench, tmp_path, content):
 
 
 def test_the_classes_of_a_bench_are_those_its_runs_were_trained_on() -> None:
-    old, new = {"start": {"data": []}}, {"start": {"data": [], "classes": ["dog", "cat"]}}
-    assert trained_classes({"a": {0: old}, "b": {0: {"start": None}}}) is None
-    found = trained_classes({"a": {0: {"start": None}, 1: new}})
-    assert found is not None
-    assert found.names == ("dog", "cat")
+    old, new = {"data": []}, {"data": [], "classes": ["dog", "cat"]}
+    assert trained_classes([old]) is None
+    classes = trained_classes([old, new])
+    assert classes is not None
+    assert classes.names == ("dog", "cat")

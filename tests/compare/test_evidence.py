@@ -10,9 +10,10 @@ from made_up import BCE, FOCAL, change, checks, copied, failed, made_up, sign, v
 from simulate import Skill
 
 from detkit.cli import main
-from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, EVIDENCE, MATCHES, START
-from detkit.compare.collect import collect_results
-from detkit.compare.evidence import FILES, check_figures, file_hashes, images_hash, validation_hash
+from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, HASHED_FILES, MATCHES, START
+from detkit.compare.hashes import images_hash, validation_hash
+from detkit.compare.integrity import FILES, check_figures, file_hashes
+from detkit.compare.results import collect_results
 from detkit.data.datasets.coco import CocoDataset
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT
@@ -81,7 +82,7 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize("name", EVIDENCE)
+@pytest.mark.parametrize("name", HASHED_FILES)
 def test_a_file_that_was_edited_afterwards_is_named(bench, tmp_path, name):
     folder = copied(bench, tmp_path)
     run = folder / "cells/bce/seed_1"
@@ -291,7 +292,7 @@ def test_the_validation_hash_sees_pixels_and_annotations(tmp_path):
     def hashes():
         (tmp_path / "a.json").write_text(json.dumps(content))
         dataset = CocoDataset(annotations=str(tmp_path / "a.json"), images=str(tmp_path))
-        return validation_hash(dataset), images_hash(dataset), images_hash(dataset, whole=0)
+        return validation_hash(dataset), images_hash(dataset), images_hash(dataset, read_whole=0)
 
     before = hashes()
     assert hashes() == before

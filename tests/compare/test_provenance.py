@@ -7,10 +7,10 @@ from made_up import BCE, FACTS, FOCAL, checks, copied, failed, made_up, restart,
 from simulate import Skill
 
 from detkit.cli import main
-from detkit.compare.collect import collect_results
-from detkit.compare.fairness import flags
+from detkit.compare.fairness import setup_flags
 from detkit.compare.plan import make_plan
-from detkit.compare.provenance import Record, check_code, check_facts, code_now
+from detkit.compare.provenance import Provenance, check_code, check_facts, code_now
+from detkit.compare.results import collect_results
 from detkit.runs.folder import ENVIRONMENT
 from detkit.runs.starts import Start, read_starts, with_starts
 
@@ -143,7 +143,7 @@ def test_a_run_from_another_machine_is_shown_as_a_difference_that_may_matter(ben
 def test_every_fact_is_compared_over_all_starts(key, value, name):
     facts = {**FACTS, "instructions": "avx512_f"}
     usual, other = Start(facts=facts), Start(facts={**facts, key: value})
-    records = {("a", 0): Record([usual]), ("b", 0): Record([usual, other])}
+    records = {("a", 0): Provenance([usual]), ("b", 0): Provenance([usual, other])}
     (found,) = [check for check in check_facts(records) if not check["ok"]]
     assert (found["name"], found["withholds"]) == (name, False)
     assert f"{key}: {facts[key]} in a, seed 0, b, seed 0, {value} in b, seed 0" in found["detail"]
@@ -174,7 +174,7 @@ def judged(tmp_path, variants, codes):
     """check_code of a bench. variants: name -> imports; codes: (variant, seed) -> files of their own."""
     files = [importing(tmp_path, name, *entries) for name, entries in variants.items()]
     plan = make_plan("configs/quickstart/shapes.yaml", files)
-    records = {run: Record([Start(code={FILE: "f", **code})]) for run, code in codes.items()}
+    records = {run: Provenance([Start(code={FILE: "f", **code})]) for run, code in codes.items()}
     return check_code(plan, records)
 
 
@@ -217,7 +217,7 @@ def test_two_projects_may_each_have_a_file_of_the_same_name(tmp_path):
 
 
 def test_variants_that_import_different_files_are_flagged():
-    assert list(flags(["imports.0", "losses.classification.gamma"], {"a": "x", "b": "x"})) == [
+    assert list(setup_flags(["imports.0", "losses.classification.gamma"], {"a": "x", "b": "x"})) == [
         "The imports differ: parts of one name may be different code."
     ]
 
@@ -241,10 +241,10 @@ def test_a_file_under_another_name_with_the_same_content_is_no_difference(tmp_pa
 
 
 def test_code_that_changed_since_is_said_before_the_runs_to_come(tmp_path):
-    records = {("a", 0): Record([Start(code={FILE: "old"})]), ("b", 0): Record([])}
+    records = {("a", 0): Provenance([Start(code={FILE: "old"})]), ("b", 0): Provenance([])}
     assert code_now({"a": {FILE: "new"}, "b": {FILE: "new"}}, records) == [f"{FILE} has changed since a, seed 0 ran"]
     assert code_now({"a": {FILE: "old"}}, records) == []
-    late = {("a", 0): Record([Start(code={FILE: "old", "imported_while_built.py": "1"})])}
+    late = {("a", 0): Provenance([Start(code={FILE: "old", "imported_while_built.py": "1"})])}
     assert code_now({"a": {FILE: "old"}}, late) == []
 
 

@@ -16,8 +16,9 @@ from detkit.cli import main
 from detkit.compare import cell
 from detkit.compare.cell import run_cell
 from detkit.compare.cell_folder import CELL
-from detkit.compare.collect import collect_results
-from detkit.compare.plan import make_plan, saved
+from detkit.compare.launchers import LauncherChoice, launch_local, threads_of_cores
+from detkit.compare.plan import load_plan, make_plan
+from detkit.compare.results import collect_results
 from detkit.compare.run import run_bench, threads_of
 from detkit.config import load_config
 from detkit.registry import BACKBONES
@@ -82,7 +83,9 @@ class Project:
 
         files = [self.folder / name for name in variants]
         plan = make_plan(self.folder / "base.yaml", files, seeds=[0])
-        code = run_bench(plan, self.bench, jobs=jobs, command="", launcher=launcher, allow=allow)
+        code = run_bench(
+            plan, self.bench, jobs=jobs, command="", launcher=LauncherChoice(launcher, threads_of_cores), allow=allow
+        )
         return code, json.loads((self.bench / "results.json").read_text()), codes
 
     def cut_off(self, variant):
@@ -196,19 +199,22 @@ def plan_of(*, overrides=()):
     return make_plan(CONFIG, [FOCAL, BCE], seeds=[0], overrides=[*SHORT, *overrides])
 
 
-def share(jobs):
+def eight_cores(jobs):
     return 8 // jobs
+
+
+LAUNCHER = LauncherChoice(launch_local, eight_cores)
 
 
 def test_a_new_bench_takes_the_user_s_threads_and_else_a_share(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert threads_of(plan_of(), tmp_path, 2, share) == 4
+    assert threads_of(plan_of(), tmp_path, 2, LAUNCHER) == 4
     for text, threads in (("3", 3), ("5,2", 5), ("", 4)):
         monkeypatch.setenv("OMP_NUM_THREADS", text)
-        assert threads_of(plan_of(), tmp_path, 2, share) == threads
+        assert threads_of(plan_of(), tmp_path, 2, LAUNCHER) == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     with pytest.raises(ValueError, match="OMP_NUM_THREADS=many"):
-        threads_of(plan_of(), tmp_path, 2, share)
+        threads_of(plan_of(), tmp_path, 2, LAUNCHER)
 
 
 def test_threads_are_written_into_the_plan_and_given_to_every_run(tmp_path, monkeypatch):
@@ -218,10 +224,10 @@ def test_threads_are_written_into_the_plan_and_given_to_every_run(tmp_path, monk
     def launcher(jobs, *, at_once, threads, finished, started):
         given.append((len(jobs), threads))
 
-    assert run_bench(plan_of(), tmp_path, jobs=2, command="", launcher=launcher, share=share) == 1
-    assert saved(tmp_path)["threads"] == 3
+    assert run_bench(plan_of(), tmp_path, jobs=2, command="", launcher=LauncherChoice(launcher, eight_cores)) == 1
+    assert load_plan(tmp_path)["threads"] == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert run_bench(plan_of(), tmp_path, jobs=1, command="", launcher=launcher, share=share) == 1
+    assert run_bench(plan_of(), tmp_path, jobs=1, command="", launcher=LauncherChoice(launcher, eight_cores)) == 1
     assert given == [(2, 3), (2, 3)], "another --jobs gives no other threads"
 
 
@@ -229,22 +235,22 @@ def test_another_number_by_the_user_is_refused_while_there_is_something_to_run(t
     folder = made_up(tmp_path, seeds=[0])
     change(folder, "plan.json", signed=False, threads=2)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert threads_of(plan_of(), folder, 1, share) == 2
+    assert threads_of(plan_of(), folder, 1, LAUNCHER) == 2
     (folder / "cells/bce/seed_0" / CELL).unlink()
     with pytest.raises(ValueError, match=r"OMP_NUM_THREADS is 4, but .* was begun with 2 threads a run"):
-        threads_of(plan_of(), folder, 1, share)
+        threads_of(plan_of(), folder, 1, LAUNCHER)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert threads_of(plan_of(), folder, 1, share) == 2
+    assert threads_of(plan_of(), folder, 1, LAUNCHER) == 2
 
 
 def test_a_bench_of_an_older_detkit_keeps_the_threads_that_its_runs_had(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     folder = made_up(tmp_path, seeds=[0], old="1234")
-    assert saved(folder)["threads"] is None
-    assert threads_of(plan_of(), folder, 1, share) == 2
+    assert load_plan(folder)["threads"] is None
+    assert threads_of(plan_of(), folder, 1, LAUNCHER) == 2
     path = folder / "cells/bce/seed_0" / ENVIRONMENT
     path.write_text(json.dumps({"machine": {"threads": 5}}))
-    assert threads_of(plan_of(), folder, 1, share) == 8, "mixed: nothing to keep"
+    assert threads_of(plan_of(), folder, 1, LAUNCHER) == 8, "mixed: nothing to keep"
 
 
 def test_explicit_threads_of_the_config_need_no_agreement(tmp_path, monkeypatch):
@@ -252,7 +258,7 @@ def test_explicit_threads_of_the_config_need_no_agreement(tmp_path, monkeypatch)
     change(folder, "plan.json", signed=False, threads=2)
     (folder / "cells/bce/seed_0" / CELL).unlink()
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert threads_of(plan_of(overrides=["train.threads=1"]), folder, 1, share) == 2
+    assert threads_of(plan_of(overrides=["train.threads=1"]), folder, 1, LAUNCHER) == 2
 
 
 # ---- a run that is made again

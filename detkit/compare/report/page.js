@@ -2,7 +2,8 @@
 const R = JSON.parse(document.getElementById("results").textContent);
 const COLORS = ["#2b7bba", "#d1600f", "#1b9e77", "#b0539a", "#a87a05", "#4a9bd0", "#7b6bb0", "#7d7d7d"];
 const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
-const METRICS = [["ap", "AP"], ["ap50", "AP50"], ["ap75", "AP75"], ["ap_small", "AP small"], ["ap_medium", "AP medium"], ["ap_large", "AP large"]];
+const NAMES = JSON.parse(document.getElementById("names").textContent);
+const METRICS = Object.entries(NAMES.metrics);
 const off = new Set();
 let metric = "ap";
 let order = { column: null, down: true };
@@ -153,7 +154,8 @@ function drawCurves() {
 
 // ---- diagnosis
 const PARTS = [{ name: "foreground", color: "#1b9e77" }, { name: "hard background", color: "#d1600f" }, { name: "easy background", color: "#9aa4ad", ink: "#111" }];
-const ERRORS = [["classification", "#2b7bba"], ["localisation", "#d1600f"], ["both", "#7b6bb0"], ["duplicate", "#a87a05"], ["background", "#7d7d7d"], ["missed", "#b0539a"]];
+const ERROR_COLORS = ["#2b7bba", "#d1600f", "#7b6bb0", "#a87a05", "#7d7d7d", "#b0539a"];
+const ERRORS = NAMES.errors.map((name, i) => ({ name, color: ERROR_COLORS[i] }));
 
 function histogram(v, edges, values) {
   const x = edges.slice(0, -1).map((e, i) => (e + edges[i + 1]) / 2);
@@ -187,10 +189,10 @@ function drawDiagnosis() {
     { title: "Calibration", xLabel: "score", yLabel: "correct", x: [0, 1], y: [0, 1], diagonal: true, dots: true });
   lineChart(figure(room, "How well boxes fit", "IoU of matched detections with their object"),
     having("box_quality").map((v) => histogram(v, v.diagnosis.box_quality.edges, v.diagnosis.box_quality.fraction)), { title: "Box quality", xLabel: "IoU", yLabel: "fraction" });
-  const wrong = having("errors").map((v) => ({ name: v.label || v.name, color: v.color, parts: ERRORS.map(([kind]) => v.diagnosis.errors.counts[kind] || 0) }));
-  if (wrong.length) stackedBars(figure(room, "What goes wrong", "errors by kind, counted"), wrong, ERRORS.map(([name, color]) => ({ name, color })), { title: "Errors" });
-  const costs = having("errors").filter((v) => v.diagnosis.errors.dap).map((v) => ({ name: v.label || v.name, color: v.color, parts: ERRORS.map(([kind]) => 100 * Math.max(v.diagnosis.errors.dap[kind] || 0, 0)) }));
-  if (costs.length) stackedBars(figure(room, "What each kind of error costs", "AP50 points gained if that kind alone were mended; not additive"), costs, ERRORS.map(([name, color]) => ({ name, color })), { title: "Cost of errors" });
+  const wrong = having("errors").map((v) => ({ name: v.label || v.name, color: v.color, parts: ERRORS.map(({ name }) => v.diagnosis.errors.counts[name] || 0) }));
+  if (wrong.length) stackedBars(figure(room, "What goes wrong", "errors by kind, counted"), wrong, ERRORS, { title: "Errors" });
+  const costs = having("errors").filter((v) => v.diagnosis.errors.dap).map((v) => ({ name: v.label || v.name, color: v.color, parts: ERRORS.map(({ name }) => 100 * Math.max(v.diagnosis.errors.dap[name] || 0, 0)) }));
+  if (costs.length) stackedBars(figure(room, "What each kind of error costs", "AP50 points gained if that kind alone were mended; not additive"), costs, ERRORS, { title: "Cost of errors" });
   const levels = having("positives_per_level");
   if (levels.length) {
     const names = levels[0].diagnosis.positives_per_level.map((l) => l.level);
@@ -208,8 +210,8 @@ function drawSamples() {
     const row = el("div", { class: "samples" }, room);
     picture(row, sample, sample.truth.map((t) => ({ ...t, correct: true })), "what is there", false);
     for (const v of shown()) {
-      const found = sample.detections[v.name];
-      if (found) picture(row, sample, found, `${v.label || v.name}: ${found.filter((d) => d.correct).length} right, ${found.filter((d) => !d.correct).length} wrong`, true);
+      const boxes = sample.detections[v.name];
+      if (boxes) picture(row, sample, boxes, `${v.label || v.name}: ${boxes.filter((d) => d.correct).length} right, ${boxes.filter((d) => !d.correct).length} wrong`, true);
     }
   }
 }
