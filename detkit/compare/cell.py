@@ -32,8 +32,8 @@ from detkit.data.build import usable_dataset
 from detkit.data.datasets.base import DetectionDataset, Subset
 from detkit.data.loader import LoaderOptions, build_train_loader
 from detkit.data.random import at_position
-from detkit.distributed.environment import Place
-from detkit.distributed.group import Meeting
+from detkit.distributed.coordinator import Coordinator
+from detkit.distributed.process_info import ProcessInfo
 from detkit.evaluate.coco import ground_truth_from
 from detkit.evaluate.run import collect
 from detkit.runs.folder import METRICS, RESULT, prepare_folder, write_json
@@ -92,7 +92,7 @@ def make_session(
     device = set_up_torch(config.options("train"))
     data_sets = hold_out(usable_dataset(config, "train", early=True)) if held_out else None
     return Session(
-        config, folder, resume=resume, init_weights=None, meeting=Meeting(Place()), device=device,
+        config, folder, resume=resume, init_weights=None, coordinator=Coordinator(ProcessInfo()), device=device,
         data_sets=data_sets, allow=allow,
     )  # fmt: skip
 

@@ -13,8 +13,8 @@ from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, W
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
-from detkit.distributed.environment import ROUND, STORE
 from detkit.distributed.failure import FINAL, STOPPED, root_cause
+from detkit.distributed.process_info import ROUND, STORE
 
 STOP_SECONDS = 120
 """What a worker has for its last step and its checkpoint before it is killed."""
@@ -40,10 +40,10 @@ class Agent(LocalElasticAgent):
 
     def tell(self, result: RunResult) -> int:
         """Prints what ended the run, once and last; gives back its exit code."""
-        note, here = root_cause(result.failures)
-        if note.code not in STOPPED and note.text:
-            print(note.told() if here else f"error: stopped, for {note.short()}", file=sys.stderr, flush=True)
-        return note.code
+        failure, here = root_cause(result.failures)
+        if failure.code not in STOPPED and failure.text:
+            print(failure.format() if here else f"error: stopped, for {failure.summary()}", file=sys.stderr, flush=True)
+        return failure.code
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         """Tells the workers where to meet, and what tells them from workers started before."""
@@ -63,14 +63,16 @@ class Agent(LocalElasticAgent):
         if result.state != WorkerState.FAILED:
             return result
         self._failed = True
-        note, _ = root_cause(result.failures)
-        again = bool(note.trace) and note.trace == self._last and time.monotonic() - self._started_at < AGAIN_SECONDS
-        self._last = note.trace if note.kind == "crash" else ""
-        if note.code in FINAL or again:
+        failure, _ = root_cause(result.failures)
+        again = (
+            bool(failure.trace) and failure.trace == self._last and time.monotonic() - self._started_at < AGAIN_SECONDS
+        )
+        self._last = failure.trace if failure.kind == "crash" else ""
+        if failure.code in FINAL or again:
             self._remaining_restarts = 0
         elif self._remaining_restarts > 0:
             count, of = worker_group.spec.max_restarts - self._remaining_restarts + 1, worker_group.spec.max_restarts
-            print(f"warning: {note.short()}; restart {count} of {of}", file=sys.stderr, flush=True)
+            print(f"warning: {failure.summary()}; restart {count} of {of}", file=sys.stderr, flush=True)
         return result
 
     def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM) -> None:

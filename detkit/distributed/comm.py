@@ -7,7 +7,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from detkit.distributed.group import T
+from detkit.distributed.coordinator import T
 
 
 def from_first_rank(action: Callable[[], T]) -> T:

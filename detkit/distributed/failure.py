@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from detkit.distributed.environment import Place
+from detkit.distributed.process_info import ProcessInfo
 from detkit.utils.outputs import exit_code_of, lines_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class PeerFailedError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Note:
+class Failure:
     """A failure. text: for a user. trace: the traceback, of a crash."""
 
     rank: int
@@ -51,19 +51,19 @@ class Note:
         """One line."""
         return json.dumps(asdict(self))
 
-    def told(self) -> str:
+    def format(self) -> str:
         """What a person reads: a user's error as in one process, a crash with its traceback."""
         if self.kind == "user":
             return self.trace + "\n".join(f"error: {line}" for line in self.text.splitlines())
         return f"{self.trace.rstrip()}\nerror: rank {self.rank} on {self.host}: {self.text}".lstrip("\n")
 
-    def short(self) -> str:
+    def summary(self) -> str:
         """In a line."""
         return f"rank {self.rank} on {self.host}: {self.text.splitlines()[0] if self.text else 'no message'}"
 
 
-def describe(error: BaseException, place: Place) -> Note:
-    """An exception of this process as a note."""
+def describe(error: BaseException, process: ProcessInfo) -> Failure:
+    """An exception of this process as a failure."""
     text, trace, host = "\n".join(lines_of(error)), "", socket.gethostname()
     if isinstance(error, MissingRankError):
         code, kind = MISSING, "missing"
@@ -75,10 +75,10 @@ def describe(error: BaseException, place: Place) -> Note:
         code, kind = CRASHED, "network" if is_network(error) else "crash"
         text = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[0]
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return Note(rank=place.rank, host=host, code=code, kind=kind, text=text, trace=trace)  # type: ignore[arg-type]
+    return Failure(rank=process.rank, host=host, code=code, kind=kind, text=text, trace=trace)  # type: ignore[arg-type]
 
 
-def in_time(work: Callable[[], object], seconds: float) -> bool:
+def run_with_timeout(work: Callable[[], object], seconds: float) -> bool:
     """Does something that asks the network; False where no answer came within `seconds`, or whoever answers has gone.
 
     A cut cable is silent: a question to torch's store then waits for as long as the system sends it again, a
@@ -106,43 +106,43 @@ def is_network(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "ProcessGroup"))
 
 
-def write_error_file(note: Note, *, own: bool) -> bool:
-    """The file by which torchelastic's agent learns what a worker died of, with the note added; False without agent."""
+def write_error_file(failure: Failure, *, own: bool) -> bool:
+    """Writes the file in which torchelastic's agent looks for a worker's failure; returns False without an agent."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not path:
         return False
-    extra = {"py_callstack": note.trace or note.told(), "timestamp": str(int(time.time()))}
-    message = {"message": note.text, "extraInfo": extra, "errorCode": note.code}
+    extra = {"py_callstack": failure.trace or failure.format(), "timestamp": str(int(time.time()))}
+    message = {"message": failure.text, "extraInfo": extra, "errorCode": failure.code}
     with open(path, "w", encoding="utf-8") as file:
-        json.dump({"message": message, "detkit": {"note": asdict(note), "own": own}}, file)
+        json.dump({"message": message, "detkit": {"failure": asdict(failure), "own": own}}, file)
     return True
 
 
-def root_cause(failures: Mapping[int, Any]) -> tuple[Note, bool]:
+def root_cause(failures: Mapping[int, Any]) -> tuple[Failure, bool]:
     """The failure that the others came from, and whether it happened on this machine.
 
     failures: torchelastic's ProcessFailure by global rank. A rank's own error that isn't a broken
     connection comes first, then a rank killed by a signal, then what a rank heard from another one.
     """
-    told: list[tuple[Note, bool]] = []
+    told: list[tuple[Failure, bool]] = []
     for failure in failures.values():
         extra = failure.error_file_data.get("detkit")
         if extra:
-            told.append((Note(**extra["note"]), bool(extra["own"])))
-    own = [note for note, mine in told if mine]
-    for note in own:
-        if note.kind != "network":
-            return note, True
+            told.append((Failure(**extra["failure"]), bool(extra["own"])))
+    own = [failure for failure, mine in told if mine]
+    for first in own:
+        if first.kind != "network":
+            return first, True
     host = socket.gethostname()
     for rank, failure in failures.items():
         if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM:
             name = failure.signal_name()
             why = " (killed: out of memory, or by somebody)" if name == "SIGKILL" else ""
             text = f"process {failure.pid} died of {name}{why}"
-            return Note(rank=rank, host=host, code=128 - failure.exitcode, kind="crash", text=text), True
+            return Failure(rank=rank, host=host, code=128 - failure.exitcode, kind="crash", text=text), True
     if told:
         return (own[0], True) if own else told[0]
     rank, failure = max(failures.items(), key=lambda item: item[1].exitcode)
     code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     text = f"process {failure.pid} ended with exit code {failure.exitcode}"
-    return Note(rank=rank, host=host, code=code, kind="crash", text=text), True
+    return Failure(rank=rank, host=host, code=code, kind="crash", text=text), True

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from detkit.distributed.environment import PARENT
-from detkit.distributed.failure import MISSING, in_time
+from detkit.distributed.failure import MISSING, run_with_timeout
+from detkit.distributed.process_info import PARENT
 
 JOIN_SECONDS, CHECK_SECONDS = 900, 60
 """How long machines wait for each other, to train and for `--check`."""
@@ -108,16 +108,16 @@ def run_agent(arguments: Sequence[str], options: LaunchOptions, address: str | N
                 local_addr=address,
             )
             agent = Agent(spec, folder, store=options.rdzv)
-            with waiting_told(options, agent), meeting_point_watched(options, agent):
+            with report_missing_nodes(options, agent), watch_rendezvous(options, agent):
                 result = agent.run()
         except SignalException as error:
             # The rendezvous stays open: the other machines may go on without this one.
             return 128 + int(error.sigval)
         except (RendezvousError, TimeoutError) as error:
-            print(f"error: {why_no_rendezvous(error, options)}", file=sys.stderr, flush=True)
+            print(f"error: {explain_rendezvous_error(error, options)}", file=sys.stderr, flush=True)
             return MISSING
-        if not in_time(handler.shutdown, TELL_SECONDS):
-            print(lost(options, f"no answer within {TELL_SECONDS:.0f} s"), file=sys.stderr, flush=True)
+        if not run_with_timeout(handler.shutdown, TELL_SECONDS):
+            print(rendezvous_lost(options, f"no answer within {TELL_SECONDS:.0f} s"), file=sys.stderr, flush=True)
         if result is None:
             print("error: the other machines have ended the run", file=sys.stderr, flush=True)
             return MISSING
@@ -174,7 +174,7 @@ def is_own_address(host: str, address: str | None, node_rank: int) -> bool:
 
 
 @contextlib.contextmanager
-def waiting_told(options: LaunchOptions, agent: Any) -> Iterator[None]:
+def report_missing_nodes(options: LaunchOptions, agent: Any) -> Iterator[None]:
     """Meanwhile, says which machines are not there yet, until the workers are started."""
     if options.max_nodes == 1:
         yield
@@ -201,7 +201,7 @@ def waiting_told(options: LaunchOptions, agent: Any) -> Iterator[None]:
             print(words, file=sys.stderr, flush=True)
             wait = 3 * TELL_SECONDS
 
-    thread = threading.Thread(target=tell, daemon=True, name="waiting-told")
+    thread = threading.Thread(target=tell, daemon=True, name="report-missing-nodes")
     thread.start()
     try:
         yield
@@ -210,7 +210,7 @@ def waiting_told(options: LaunchOptions, agent: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def meeting_point_watched(options: LaunchOptions, agent: Any) -> Iterator[None]:
+def watch_rendezvous(options: LaunchOptions, agent: Any) -> Iterator[None]:
     """Meanwhile, ends this process when the meeting point, once reached, can't be reached for a minute.
 
     A machine that dies or a cable that is cut says nothing to the connection that the agent has, in which
@@ -229,18 +229,18 @@ def meeting_point_watched(options: LaunchOptions, agent: Any) -> Iterator[None]:
                 reached = time.monotonic()
             except OSError as error:
                 if reached is not None and time.monotonic() - reached > LOST_SECONDS and not over.is_set():
-                    print(lost(options, error), file=sys.stderr, flush=True)
+                    print(rendezvous_lost(options, error), file=sys.stderr, flush=True)
                     os._exit(MISSING)  # the workers follow
 
     if options.max_nodes > 1:
-        threading.Thread(target=watch, daemon=True, name="meeting-point").start()
+        threading.Thread(target=watch, daemon=True, name="watch-rendezvous").start()
     try:
         yield
     finally:
         over.set()
 
 
-def lost(options: LaunchOptions, reason: object) -> str:
+def rendezvous_lost(options: LaunchOptions, reason: object) -> str:
     """In words, that the meeting point has gone in the middle of a run."""
     return (
         f"error: --rdzv {options.rdzv} can't be reached from {socket.gethostname()} any more: {reason}. "
@@ -248,7 +248,7 @@ def lost(options: LaunchOptions, reason: object) -> str:
     )
 
 
-def why_no_rendezvous(error: Exception, options: LaunchOptions) -> str:
+def explain_rendezvous_error(error: Exception, options: LaunchOptions) -> str:
     """In words, why the machines didn't meet."""
     from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousConnectionError
 

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 from detkit.config import Config
-from detkit.distributed.environment import NAMES
-from detkit.distributed.group import COLLECTIVE_TIMEOUT, Meeting
+from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
+from detkit.distributed.process_info import NAMES
 from detkit.fingerprint import Code, changes, digest, fingerprint, source_alone
 
 if TYPE_CHECKING:
@@ -33,41 +33,41 @@ ADVICE = {
 }
 
 
-def same_everywhere(meeting: Meeting, config: Config, device: torch.device) -> dict[str, str]:
+def same_everywhere(coordinator: Coordinator, config: Config, device: torch.device) -> dict[str, str]:
     """What code, config, torch and kind of device every rank has, or ValueError that names who differs.
 
     Comes before the process group: ranks with different devices would wait for each other in different backends.
     """
-    if not meeting.place.is_worker:
+    if not coordinator.process.is_worker:
         return {}
     # Every machine may have compiled the native library for itself.
     code = source_alone(fingerprint(config))
     python = platform.python_version().rpartition(".")[0]
     facts = {"code": f"{digest(code)} (Python {python})", "config": config.hash(), "torch": torch.__version__}
-    return compare(meeting, "facts", facts | {"device": device.type}, code)
+    return compare(coordinator, "facts", facts | {"device": device.type}, code)
 
 
-def preflight(meeting: Meeting, facts: dict[str, str], device: torch.device, backend: str) -> dict[str, str]:
+def preflight(coordinator: Coordinator, facts: dict[str, str], device: torch.device, backend: str) -> dict[str, str]:
     """Measures the connection of all ranks; what it saw, and the facts that all share, in lines."""
-    place = meeting.place
-    if not place.is_worker:
+    process = coordinator.process
+    if not process.is_worker:
         return {}
-    with meeting.watched("first all-reduce") as watchdog:
-        small = all_reduce_seconds(1, device, watchdog.pulse.beat)
-        large = all_reduce_seconds(LARGE, device, watchdog.pulse.beat)
+    with coordinator.watchdog("first all-reduce") as watchdog:
+        small = all_reduce_seconds(1, device, watchdog.progress.tick)
+        large = all_reduce_seconds(LARGE, device, watchdog.progress.tick)
     megabytes = 4 * LARGE / 2**20
     hosts: dict[str, list[str]] = defaultdict(list)
-    for rank, host in enumerate(meeting.hosts):
+    for rank, host in enumerate(coordinator.hosts):
         hosts[host].append(str(rank))
     lines = {
-        "ranks": f"{place.world_size} by {NAMES[place.launcher]}; "
+        "ranks": f"{process.world_size} by {NAMES[process.launcher]}; "
         + "; ".join(f"{host}: {', '.join(ranks)}" for host, ranks in hosts.items()),
         "network": f"{backend}, all-reduce of 4 bytes {1e3 * small:.2f} ms, of {megabytes:.0f} MB {1e3 * large:.0f} ms "
         f"({megabytes / 1024 / large:.2f} GB/s)",
         "same": f"code {facts['code']}, config {facts['config']}, torch {facts['torch']}, device {facts['device']}",
     }
     if device.type == "cuda":
-        lines["gpus"] = ", ".join(meeting.gather("gpu", torch.cuda.get_device_name(device)))
+        lines["gpus"] = ", ".join(coordinator.all_gather("gpu", torch.cuda.get_device_name(device)))
     return lines
 
 
@@ -79,26 +79,28 @@ def data_hashes(train_set: DetectionDataset, val_set: DetectionDataset) -> dict[
     return hashes
 
 
-def check_data(meeting: Meeting, hashes: dict[str, str]) -> dict[str, str]:
+def check_data(coordinator: Coordinator, hashes: dict[str, str]) -> dict[str, str]:
     """Raises ValueError that names the rank whose `data_hashes` differ from rank 0's; else a line of them."""
-    if not meeting.place.is_worker:
+    if not coordinator.process.is_worker:
         return {}
-    compare(meeting, "data", hashes, None, COLLECTIVE_TIMEOUT.total_seconds(), "reads its data sets")
+    compare(coordinator, "data", hashes, None, COLLECTIVE_TIMEOUT.total_seconds(), "reads its data sets")
     return {"data": ", ".join(f"{name} {value}" for name, value in hashes.items()) + ", the same on all ranks"}
 
 
-def compare(meeting: Meeting, name: str, facts: dict[str, Any], code: Code | None = None, *wait: Any) -> dict[str, Any]:
+def compare(
+    coordinator: Coordinator, name: str, facts: dict[str, Any], code: Code | None = None, *wait: Any
+) -> dict[str, Any]:
     """Rank 0's facts, once everyone has the same ones. code: the files behind the fact of that name."""
-    found = meeting.gather(name, facts, *wait)
+    found = coordinator.all_gather(name, facts, *wait)
     lines = []
     for key, wanted in found[0].items():
         for rank, other in enumerate(found):
             if other[key] != wanted:
                 lines.append(
-                    f"{key}: {other[key]} on rank {rank} ({meeting.hosts[rank]}), {wanted} on rank 0 "
-                    f"({meeting.hosts[0]}); {ADVICE[key]}"
+                    f"{key}: {other[key]} on rank {rank} ({coordinator.hosts[rank]}), {wanted} on rank 0 "
+                    f"({coordinator.hosts[0]}); {ADVICE[key]}"
                 )
-                lines += differing_files(meeting, code, rank) if key == "code" and code is not None else []
+                lines += differing_files(coordinator, code, rank) if key == "code" and code is not None else []
                 break
     if lines:
         raise ValueError("\n".join(lines))
@@ -106,9 +108,9 @@ def compare(meeting: Meeting, name: str, facts: dict[str, Any], code: Code | Non
     return first
 
 
-def differing_files(meeting: Meeting, code: Code, rank: int) -> list[str]:
+def differing_files(coordinator: Coordinator, code: Code, rank: int) -> list[str]:
     """Lines that name the files in which a rank differs from rank 0."""
-    found = meeting.gather("files", code)
+    found = coordinator.all_gather("files", code)
     lines = changes(found[0], found[rank])
     more = [f"  and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
     return [f"  against rank 0, {line}" for line in lines[:NAMED]] + more

@@ -2,7 +2,7 @@
 
 torchelastic has timers (`torch.distributed.elastic.timer`), which kill a process that missed its time, but know
 neither step nor phase and print no stack; `monitored_barrier` names the ranks that are late at a barrier, which a
-rank that waits in a gradient exchange never reaches. So every process has a thread that watches its own `Pulse` and
+rank that waits in a gradient exchange never reaches. So every process has a thread that watches its own `Progress` and
 tells it to the others through the group's store. When one makes no progress for `train.hang_timeout` seconds, all
 wait for it; the one that has entered the fewest phases, or is not heard of any more, is to blame.
 """
@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from detkit.distributed.failure import HUNG, in_time
-from detkit.distributed.pulse import Pulse
+from detkit.distributed.failure import HUNG, run_with_timeout
+from detkit.distributed.progress import Progress
 
 log = logging.getLogger("detkit")
 
@@ -36,7 +36,7 @@ PATIENCE = 4.0
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """What a rank tells of itself. number: goes up as long as the process runs at all."""
 
     rank: int
@@ -53,21 +53,21 @@ class Beat:
 
 
 @dataclass(frozen=True)
-class Finding:
+class HangReport:
     """Who is to blame, whether they are beyond saying so themselves, and why in words."""
 
-    guilty: tuple[int, ...]
+    ranks: tuple[int, ...]
     silent: bool
     text: str
 
 
-def find_hung(
-    before: Mapping[int, Beat],
-    now: Mapping[int, Beat],
+def diagnose_hang(
+    before: Mapping[int, Heartbeat],
+    now: Mapping[int, Heartbeat],
     hosts: Sequence[str],
     seconds: float,
     setting: str = "train.hang_timeout",
-) -> Finding:
+) -> HangReport:
     """Compares what the ranks told some time ago and now. hosts: of all ranks.
 
     A rank whose number stands still is stopped, or its host is lost; a rank that never told anything counts
@@ -88,7 +88,7 @@ def find_hung(
         lines.append(f"  {where}  <- {reason}" if rank in guilty else f"  {where}, waits")
     if world_size > NAMED:
         lines.append(f"  and {world_size - NAMED} ranks more")
-    return Finding(tuple(guilty), bool(silent), "\n".join(lines))
+    return HangReport(tuple(guilty), bool(silent), "\n".join(lines))
 
 
 class Watchdog:
@@ -96,13 +96,13 @@ class Watchdog:
 
     timeout: seconds without a beat that count as a hang, None for no watching. hosts: of all ranks, one each.
     store: of the process group, None alone. log_file: gets message and stacks besides the error stream. workers:
-    gives the process ids of loader workers, whose stacks are printed too. tell: gets the finding before the end.
+    gives the process ids of loader workers, whose stacks are printed too. tell: gets the hang before the end.
     end: what ends the process, with `HUNG`, whose exit code all who waited have. setting: where `timeout` comes from.
     """
 
     def __init__(
         self,
-        pulse: Pulse,
+        progress: Progress,
         timeout: float | None,
         *,
         rank: int = 0,
@@ -110,11 +110,11 @@ class Watchdog:
         store: Any = None,
         log_file: Path | None = None,
         workers: Callable[[], Sequence[int]] = list,
-        tell: Callable[[Finding], None] = lambda _: None,
+        tell: Callable[[HangReport], None] = lambda _: None,
         end: Callable[[int], None] = os._exit,
         setting: str = "train.hang_timeout",
     ) -> None:
-        self.pulse, self.timeout, self.rank, self.hosts = pulse, timeout, rank, hosts
+        self.progress, self.timeout, self.rank, self.hosts = progress, timeout, rank, hosts
         self.world_size = len(hosts)
         self.log_file, self.workers, self.tell, self.end = log_file, workers, tell, end
         self.setting = setting
@@ -146,8 +146,8 @@ class Watchdog:
         assert self.timeout is not None
         # A connection of its own: the loop may be waiting in the group's.
         self._mine = self._store.clone() if self._store is not None else None
-        idle, seen, last = 0.0, self.pulse.beats, time.monotonic()
-        before: dict[int, Beat] = {}
+        idle, seen, last = 0.0, self.progress.ticks, time.monotonic()
+        before: dict[int, Heartbeat] = {}
         while not self._quit.is_set():
             if self._backstop:
                 # Native code that never lets Python run stops this thread too; that timer needs no Python.
@@ -157,18 +157,18 @@ class Watchdog:
             now = time.monotonic()
             # A process that was stopped, or a machine that slept, has not hung meanwhile.
             idle, last = idle + min(now - last, 2 * self._interval), now
-            if self.pulse.beats != seen:
-                idle, seen, before = 0.0, self.pulse.beats, {}
+            if self.progress.ticks != seen:
+                idle, seen, before = 0.0, self.progress.ticks, {}
             elif idle >= self.timeout / 2 and not before:
                 before = self._ask()
             elif idle >= self.timeout:
                 self._tell()
-                self._report(find_hung(before, self._ask(), self.hosts, idle, self.setting))
+                self._report(diagnose_hang(before, self._ask(), self.hosts, idle, self.setting))
                 return
 
-    def _own(self) -> Beat:
-        p = self.pulse
-        return Beat(self.rank, socket.gethostname(), os.getpid(), self._number, p.step, p.phase, p.entered)
+    def _own(self) -> Heartbeat:
+        p = self.progress
+        return Heartbeat(self.rank, socket.gethostname(), os.getpid(), self._number, p.step, p.phase, p.entered)
 
     def _tell(self) -> None:
         """Leaves word of this process."""
@@ -176,14 +176,14 @@ class Watchdog:
         text = json.dumps(asdict(self._own()))
         self._in_time(lambda store: store.set(f"detkit/beat/{self.rank}", text))
 
-    def _ask(self) -> dict[int, Beat]:
+    def _ask(self) -> dict[int, Heartbeat]:
         """What every rank told last; those that told nothing are missing, and all whom the network keeps away."""
-        beats: dict[int, Beat] = {}
+        beats: dict[int, Heartbeat] = {}
 
         def read(store: Any) -> None:
             for rank in set(range(self.world_size)) - {self.rank}:
                 if store.check([f"detkit/beat/{rank}"]):
-                    beats[rank] = Beat(**json.loads(store.get(f"detkit/beat/{rank}")))
+                    beats[rank] = Heartbeat(**json.loads(store.get(f"detkit/beat/{rank}")))
 
         self._in_time(read)
         return {**beats, self.rank: self._own()}
@@ -194,18 +194,18 @@ class Watchdog:
         if self._mine is None:
             return
         store = self._mine
-        if not in_time(lambda: work(store), max(2 * self._interval, 2.0)):
+        if not run_with_timeout(lambda: work(store), max(2 * self._interval, 2.0)):
             self._mine = None
 
-    def _report(self, finding: Finding) -> None:
+    def _report(self, hang: HangReport) -> None:
         """Says it, prints stacks, ends the process."""
         faulthandler.cancel_dump_traceback_later()
-        mine = self.rank in finding.guilty
+        mine = self.rank in hang.ranks
         if not mine:
             time.sleep(PATIENCE)
         # The one to blame speaks; where it can't, the first of the others.
-        others = set(range(self.world_size)) - set(finding.guilty)
-        speaks = mine or (finding.silent and self.rank == min(others))
+        others = set(range(self.world_size)) - set(hang.ranks)
+        speaks = mine or (hang.silent and self.rank == min(others))
         if self._quit.is_set():
             return
         with contextlib.ExitStack() as stack:
@@ -213,14 +213,14 @@ class Watchdog:
             if self.log_file is not None:
                 outputs.append(stack.enter_context(self.log_file.open("ab", buffering=0)).fileno())
             for output in outputs:
-                _write(output, f"error: {finding.text}\nstacks of rank {self.rank}:\n")
+                _write(output, f"error: {hang.text}\nstacks of rank {self.rank}:\n")
                 faulthandler.dump_traceback(file=output, all_threads=True)
             if mine:
                 self._end_workers()
             for output in outputs:
                 _write(output, f"rank {self.rank} ends with exit code {HUNG}; go on with --resume\n")
         with contextlib.suppress(Exception):  # whatever happens, the process ends
-            self.tell(finding)
+            self.tell(hang)
         self.end(HUNG)
 
     def _end_workers(self) -> None:

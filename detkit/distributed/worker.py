@@ -7,31 +7,31 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from detkit.distributed.environment import Place
 from detkit.distributed.failure import describe, write_error_file
+from detkit.distributed.process_info import ProcessInfo
 
 if TYPE_CHECKING:
-    from detkit.distributed.group import Meeting
+    from detkit.distributed.coordinator import Coordinator
 
 
-def run_worker(place: Place, work: Callable[[Meeting], int]) -> int:
+def run_worker(process: ProcessInfo, work: Callable[[Coordinator], int]) -> int:
     """Runs a worker's whole life; gives back its exit code, and sees to it that a failure is told once."""
-    from detkit.distributed.group import Meeting
+    from detkit.distributed.coordinator import Coordinator
 
-    meeting = Meeting(place)
+    coordinator = Coordinator(process)
     try:
-        meeting.join()
-        return work(meeting)
+        coordinator.join()
+        return work(coordinator)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (Exception, SystemExit) as error:  # a part that calls sys.exit() would leave the others waiting for it
-        first = meeting.post(describe(error, place))
-        own = first.rank == place.rank
+        first = coordinator.report_failure(describe(error, process))
+        own = first.rank == process.rank
         # Who started us tells it: our own parent, or torchrun, which prints what it finds in the files, last.
-        told = (place.launcher == "detkit" or (own and place.launcher == "torchrun")) and write_error_file(
+        told = (process.launcher == "detkit" or (own and process.launcher == "torchrun")) and write_error_file(
             first, own=own
         )
         if own and not told:
-            print(first.told(), file=sys.stderr, flush=True)
-        meeting.leave()
+            print(first.format(), file=sys.stderr, flush=True)
+        coordinator.drain()
         return first.code

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from detkit.config import Config
-    from detkit.distributed.group import Meeting
+    from detkit.distributed.coordinator import Coordinator
 
 EPILOG = """exit codes: 0 finished; 1 crashed; 2 wrong input; 3 the loss became infinite or NaN; 4 a process or machine
 is missing; 5 the disk is full; 6 a loader worker died; 7 a process hung; 130 and 143 after SIGINT and SIGTERM, with a
@@ -74,21 +74,21 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, evaluates and leaves everything in the run folder; gives back the exit code."""
-    from detkit.distributed.environment import find_place, launches_under
+    from detkit.distributed.process_info import as_launcher, find_process_info
 
-    place = find_place(os.environ)
+    process = find_process_info(os.environ)
     if args.procs is not None or args.nodes is not None:
-        return start(args, launches_under(place, parse_nodes(args.nodes or "1")[1]).node_rank)
+        return start(args, as_launcher(process, parse_nodes(args.nodes or "1")[1]).node_rank)
     for flag in ("node_rank", "rdzv", "max_restarts", "local_addr"):
         if getattr(args, flag) is not None:
             raise ValueError(f"--{flag.replace('_', '-')} is for runs of several processes: give --procs or --nodes")
-    if place.is_worker:
+    if process.is_worker:
         from detkit.distributed.worker import run_worker
 
-        return run_worker(place, lambda meeting: work(args, meeting))
-    from detkit.distributed.group import Meeting
+        return run_worker(process, lambda coordinator: work(args, coordinator))
+    from detkit.distributed.coordinator import Coordinator
 
-    return work(args, Meeting(place))
+    return work(args, Coordinator(process))
 
 
 def start(args: argparse.Namespace, node_rank: int) -> int:
@@ -135,15 +135,15 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
     return config, Path(args.output) if args.output else Path("runs") / name
 
 
-def work(args: argparse.Namespace, meeting: Meeting) -> int:
+def work(args: argparse.Namespace, coordinator: Coordinator) -> int:
     """The training itself, in each of its processes."""
     config, folder = read(args)
     from detkit.train.session import check, train
 
     if args.check:
-        return check(config, meeting)
+        return check(config, coordinator)
     return train(
-        config, folder, resume=args.resume, init_from=args.init_from, overwrite=args.overwrite, meeting=meeting,
+        config, folder, resume=args.resume, init_from=args.init_from, overwrite=args.overwrite, coordinator=coordinator,
         profile=args.profile, allow=args.allow,
     )  # fmt: skip
 

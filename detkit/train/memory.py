@@ -44,7 +44,7 @@ def check_fits(session: Session) -> None:
     size = image_size(session)
     images = session.loader_options.batch_size // (session.options.accumulate * session.world_size)
     needed = step_bytes(session, images, size)
-    here = 1 if session.device.type == "cuda" else session.meeting.place.local_world_size
+    here = 1 if session.device.type == "cuda" else session.coordinator.process.local_world_size
     available = available_bytes(session.device)
     text = (
         f"a step of {images} images of {size[1]}x{size[0]} pixels needs at least {needed / GIB:.1f} GiB"

@@ -60,7 +60,7 @@ class Evaluation(Hook):
 
     def run(self, trainer: Trainer) -> None:
         """Evaluates now."""
-        trainer.pulse.enter("evaluation", trainer.step)
+        trainer.progress.enter("evaluation", trainer.step)
         share_buffers(trainer.model)
         with gathered(trainer.model):
             self.result, self.failed = self.attempt(trainer)
@@ -143,7 +143,7 @@ class Checkpoints(Hook):
 
     def save(self, trainer: Trainer) -> None:
         """Writes now, on the first process alone; the others lend it their parts of a divided model."""
-        trainer.pulse.enter("checkpoint", trainer.step)
+        trainer.progress.enter("checkpoint", trainer.step)
         if trainer.rank == 0 or trainer.sharded:
             checkpoint = self.capture(trainer)
             checkpoint.optimizer = whole(trainer.optimizer.state_dict())

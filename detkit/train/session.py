@@ -25,10 +25,11 @@ from detkit.data.scan import BadImagesError
 from detkit.data.worker import check_workers, explain_death, worker_processes
 from detkit.detectors.build import build_detector
 from detkit.distributed.comm import from_first_rank, rank_and_world_size
-from detkit.distributed.environment import Place
-from detkit.distributed.group import COLLECTIVE_TIMEOUT, Meeting, device_of, hung, process_group
+from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator, report_hang
+from detkit.distributed.group import device_of, process_group
 from detkit.distributed.launch import usable_cores
 from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
+from detkit.distributed.process_info import ProcessInfo
 from detkit.distributed.watchdog import Watchdog, group_store
 from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
@@ -80,26 +81,26 @@ DIVERGED = NonFiniteLossError.exit_code
 
 
 def train(config: Config, folder: str | Path, *, resume: bool = False, init_from: str | Path | None = None,
-          overwrite: bool = False, meeting: Meeting | None = None,
+          overwrite: bool = False, coordinator: Coordinator | None = None,
           profile: int | None = None, allow: Sequence[str] = ()) -> int:  # fmt: skip
     """Runs a whole training in `folder`; returns the exit code of `detkit train`.
 
-    meeting: the processes of the run, of which this is one; alone without it. profile: steps to record
+    coordinator: the processes of the run, of which this is one; alone without it. profile: steps to record
     a trace of. allow: what may have changed at a resume: `code`.
     """
     if not isinstance(config, Config):
         raise ValueError(f"config: {config!r} is not a Config: train(load_config(FILE), FOLDER)")
-    folder, meeting = Path(folder), meeting or Meeting(Place())
+    folder, coordinator = Path(folder), coordinator or Coordinator(ProcessInfo())
     init_from = None if init_from is None else str(init_from)
-    check_batch(config, meeting)
+    check_batch(config, coordinator)
     if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
-    device = set_up_torch(config.options("train"), meeting.place)
-    facts = same_everywhere(meeting, config, device)
-    with process_group(meeting, device) as backend, contextlib.ExitStack() as kept:
-        lines = preflight(meeting, facts, device, backend)
-        restarted = meeting.was_started()
-        resume, overwrite = after_restart(meeting, folder, resume=resume, overwrite=overwrite)
+    device = set_up_torch(config.options("train"), coordinator.process)
+    facts = same_everywhere(coordinator, config, device)
+    with process_group(coordinator, device) as backend, contextlib.ExitStack() as kept:
+        lines = preflight(coordinator, facts, device, backend)
+        restarted = coordinator.was_started()
+        resume, overwrite = after_restart(coordinator, folder, resume=resume, overwrite=overwrite)
         if restarted:  # another machine may be the first one now, and have compiled the native library for itself
             allow = [*allow, "native"]
 
@@ -109,22 +110,22 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, init_from
             prepare_folder(folder, resume=resume, overwrite=overwrite)
 
         try:
-            meeting.first(prepare)
-            meeting.mark_started()
+            coordinator.on_rank_zero(prepare)
+            coordinator.mark_started()
             folder.mkdir(parents=True, exist_ok=True)  # the disk may be another machine's own
-            kept.enter_context(run_log(folder, meeting.place.rank))
+            kept.enter_context(run_log(folder, coordinator.process.rank))
         except OSError as error:
             raise as_full_disk(error, folder) or error from error
         try:
             session = Session(
-                config, folder, resume=resume, init_weights=None if resume else init_from, meeting=meeting,
+                config, folder, resume=resume, init_weights=None if resume else init_from, coordinator=coordinator,
                 device=device, profile=profile, allow=allow,
             )  # fmt: skip
             session.network = lines
             return session.run()
         except NonFiniteLossError as error:
-            log.error("%s", error, extra={"only_file": meeting.place.is_worker})
-            if meeting.place.is_worker:  # told once, by who started the workers, on every machine
+            log.error("%s", error, extra={"only_file": coordinator.process.is_worker})
+            if coordinator.process.is_worker:  # told once, by who started the workers, on every machine
                 raise
             return DIVERGED
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
@@ -135,48 +136,48 @@ def train(config: Config, folder: str | Path, *, resume: bool = False, init_from
             raise known from error
 
 
-def after_restart(meeting: Meeting, folder: Path, *, resume: bool, overwrite: bool) -> tuple[bool, bool]:
+def after_restart(coordinator: Coordinator, folder: Path, *, resume: bool, overwrite: bool) -> tuple[bool, bool]:
     """`resume` and `overwrite` for this start: after a failure the run goes on, and deletes no checkpoint.
 
     A restart before the first checkpoint begins anew, over what little the run has written itself.
     """
-    if not meeting.was_started():
+    if not coordinator.was_started():
         return resume, overwrite
-    there = meeting.gather("checkpoints", bool(saved_steps(folder)))[0]
+    there = coordinator.all_gather("checkpoints", bool(saved_steps(folder)))[0]
     return resume or there, not (resume or there)
 
 
-def check_batch(config: Config, meeting: Meeting) -> None:
+def check_batch(config: Config, coordinator: Coordinator) -> None:
     """Refuses a batch that the processes can't share out, and too many loader processes, before they connect."""
     loader = config.options("data.loader")
-    check_split(loader.batch_size, meeting.place.world_size, config.options("train").accumulate)
+    check_split(loader.batch_size, coordinator.process.world_size, config.options("train").accumulate)
     try:
         check_workers(loader.num_workers)
     except ValueError as error:
         raise ValueError(f"{config.place('data.loader.num_workers')}: {error}") from error
 
 
-def check(config: Config, meeting: Meeting) -> int:
+def check(config: Config, coordinator: Coordinator) -> int:
     """`--check`: everything that is looked at before a model is built, and nothing else."""
-    check_batch(config, meeting)
-    device = set_up_torch(config.options("train"), meeting.place)
-    facts = same_everywhere(meeting, config, device)
-    with process_group(meeting, device) as backend:
-        lines = preflight(meeting, facts, device, backend)
-        lines |= check_data(meeting, data_hashes(*open_data_sets(config, meeting)))
-        if meeting.place.rank == 0:
-            lines["ready"] = f"{meeting.place.world_size} processes"
+    check_batch(config, coordinator)
+    device = set_up_torch(config.options("train"), coordinator.process)
+    facts = same_everywhere(coordinator, config, device)
+    with process_group(coordinator, device) as backend:
+        lines = preflight(coordinator, facts, device, backend)
+        lines |= check_data(coordinator, data_hashes(*open_data_sets(config, coordinator)))
+        if coordinator.process.rank == 0:
+            lines["ready"] = f"{coordinator.process.world_size} processes"
             say(format_lines(lines))
     return 0
 
 
-def open_data_sets(config: Config, meeting: Meeting) -> tuple[DetectionDataset, DetectionDataset]:
+def open_data_sets(config: Config, coordinator: Coordinator) -> tuple[DetectionDataset, DetectionDataset]:
     """The data sets of training and validation, after every image has been opened."""
 
     def share(name: str, value: Any) -> list[Any]:
-        return meeting.gather(name, value, COLLECTIVE_TIMEOUT.total_seconds(), "opens its images")
+        return coordinator.all_gather(name, value, COLLECTIVE_TIMEOUT.total_seconds(), "opens its images")
 
-    rank, world_size = meeting.place.rank, meeting.place.world_size
+    rank, world_size = coordinator.process.rank, coordinator.process.world_size
     sets, bad = [], []
     for split, dataset in zip(SPLITS, build_datasets(config), strict=True):
         try:
@@ -192,18 +193,18 @@ def open_data_sets(config: Config, meeting: Meeting) -> tuple[DetectionDataset, 
 class Session:
     """What a run is made of, built in order of dependence."""
 
-    def __init__(self, config: Config, folder: Path, *, resume: bool, init_weights: str | None, meeting: Meeting,
-                 device: torch.device, profile: int | None = None, allow: Sequence[str] = (),
+    def __init__(self, config: Config, folder: Path, *, resume: bool, init_weights: str | None,
+                 coordinator: Coordinator, device: torch.device, profile: int | None = None, allow: Sequence[str] = (),
                  data_sets: tuple[DetectionDataset, DetectionDataset] | None = None) -> None:  # fmt: skip
-        self.config, self.folder, self.meeting = config, folder, meeting
+        self.config, self.folder, self.coordinator = config, folder, coordinator
         self.options: TrainOptions = config.options("train")
         self.loader_options = config.options("data.loader")
         self.rank, self.world_size = rank_and_world_size()
         self.device = device
-        self.train_set, self.val_set = data_sets or open_data_sets(config, meeting)
+        self.train_set, self.val_set = data_sets or open_data_sets(config, coordinator)
         self.network: dict[str, str] = {}
         data = data_hashes(self.train_set, self.val_set)
-        self.same_data = check_data(meeting, data)
+        self.same_data = check_data(coordinator, data)
         self.classes: ClassMap = self.train_set.classes
         self.environment = environment()
         saved = from_first_rank(lambda: find_resumable(folder, config, self.classes, data)) if resume else None
@@ -336,7 +337,7 @@ class Session:
         return evaluate(
             model,
             self.val_set,
-            self.trainer.pulse.through(self.val_loader),
+            self.trainer.progress.track(self.val_loader),
             self.config.options("evaluator"),
             progress=guard_of(sys.stderr).isatty(),
         )
@@ -344,9 +345,9 @@ class Session:
     def watchdog(self) -> Watchdog:
         """What ends the run if this process, or one that it waits for, hangs."""
         return Watchdog(
-            self.trainer.pulse, self.options.hang_timeout, rank=self.rank, hosts=self.meeting.hosts,
+            self.trainer.progress, self.options.hang_timeout, rank=self.rank, hosts=self.coordinator.hosts,
             store=group_store(), log_file=log_path(self.folder, self.rank), workers=worker_processes,
-            tell=lambda finding: hung(self.meeting, finding.guilty, finding.text),
+            tell=lambda hang: report_hang(self.coordinator, hang.ranks, hang.text),
         )  # fmt: skip
 
     def load_weights(self, source: str) -> None:
@@ -483,22 +484,22 @@ def describe(normalizer: Normalizer) -> str:
     return f"{name} ({normalizer.meaning})" if normalizer.meaning else name
 
 
-def set_up_torch(options: TrainOptions, place: Place | None = None) -> torch.device:
+def set_up_torch(options: TrainOptions, process: ProcessInfo | None = None) -> torch.device:
     """Threads, determinism, and the device of this process."""
-    place = place or Place()
+    process = process or ProcessInfo()
     if options.threads is not None:
         most = max(64, 8 * usable_cores())
         if options.threads > most:
             raise ValueError(f"train.threads: {options.threads} threads on {usable_cores()} cores: at most {most}")
         torch.set_num_threads(options.threads)
-    elif place.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
+    elif process.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         # srun may have bound the process to cores of its own already; usable_cores then counts just these.
         bound = usable_cores() < (os.cpu_count() or 1)
-        torch.set_num_threads(max(1, usable_cores() // (1 if bound else place.local_world_size)))
+        torch.set_num_threads(max(1, usable_cores() // (1 if bound else process.local_world_size)))
     set_deterministic(options.deterministic, compiling=options.compile)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("train.device: cuda, but torch sees no GPU; use train.device=cpu or auto")
-    return device_of(place, options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available()))
+    return device_of(process, options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available()))
 
 
 def warn_of_slow_precision(options: TrainOptions, device: torch.device) -> None:

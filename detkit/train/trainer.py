@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from detkit.distributed.comm import rank_and_world_size
-from detkit.distributed.pulse import Pulse
+from detkit.distributed.progress import Progress
 from detkit.structures import Batch, Losses, Predictions
 from detkit.train.ema import Ema
 from detkit.train.non_finite import NonFiniteLossError, describe_non_finite, describe_terms
@@ -41,7 +41,7 @@ class Trainer:
     batches: endless, M = options.accumulate to a step. step: steps done. stop: set by a hook or a signal
     to a reason; the loop ends after the step in progress. signal: number of the one that asked for it, else 0.
     interrupted: all processes know that one of them got a signal, so what comes after training is left out.
-    last_checkpoint: the last from which training went on well, named when the run fails. pulse: where the
+    last_checkpoint: the last from which training went on well, named when the run fails. progress: where the
     loop is, for the watchdog. model: what is evaluated and predicted with.
     """
 
@@ -70,7 +70,7 @@ class Trainer:
         self.scaler = GradScaler(self.device.type, init_scale=2.0**12, enabled=options.precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.step, self.train_seconds, self.images_seen = 0, 0.0, 0
-        self.pulse = Pulse()
+        self.progress = Progress()
         self.stop: str | None = None
         self.interrupted, self.signal = False, 0
         self.last_checkpoint: Path | None = None
@@ -106,7 +106,7 @@ class Trainer:
         own, micro, waited = self.accumulate_gradients()
         gathered = [x.to(own) for x in self.detector.take_gathered()]
         total = torch.cat([own.sum(0), own.new_full((1,), float(self.stop is not None)), *gathered])
-        self.pulse.enter("all-reduce", self.step + 1)
+        self.progress.enter("all-reduce", self.step + 1)
         if self.world_size > 1:
             dist.all_reduce(total)
         totals = torch.split(total[4:], [len(x) for x in gathered])
@@ -147,20 +147,20 @@ class Trainer:
         spent waiting for them.
         """
         self.detector.train()
-        self.pulse.enter("data", self.step + 1)
+        self.progress.enter("data", self.step + 1)
         asked = time.perf_counter()
         micro = [next(self.batches) for _ in range(self.options.accumulate)]
         waited = time.perf_counter() - asked
         size = None
         if self.options.pad_together and self.world_size * len(micro) > 1:
-            self.pulse.enter("all-reduce", self.step + 1)
+            self.progress.enter("all-reduce", self.step + 1)
             size = largest_image(micro, self.device, self.world_size)
         terms = []
         for i, batch in enumerate(micro):
             with self.gradients_shared(i == self.options.accumulate - 1):
-                self.pulse.enter("forward", self.step + 1)
+                self.progress.enter("forward", self.step + 1)
                 losses = self.losses(batch, size)
-                self.pulse.enter("backward", self.step + 1)
+                self.progress.enter("backward", self.step + 1)
                 self.scaler.scale(losses.total()).backward()  # type: ignore[no-untyped-call]
             parts = (losses.classification, losses.box, losses.normalizer)
             terms.append(torch.stack([x.detach().double() for x in parts]))
@@ -192,7 +192,7 @@ class Trainer:
         """
         number = self.signal
         if self.world_size > 1:
-            self.pulse.enter("all-reduce", self.step)
+            self.progress.enter("all-reduce", self.step)
             highest = torch.tensor(number, device=self.device)
             dist.all_reduce(highest, op=dist.ReduceOp.MAX)
             number = int(highest)
@@ -226,7 +226,7 @@ class Trainer:
         # All processes come here: what is not finite in one of them is so in the sums and the norm of all.
         ranks: list[Any] = [describe_terms(micro, own)]
         if self.world_size > 1:
-            self.pulse.enter("all-reduce", report.step)
+            self.progress.enter("all-reduce", report.step)
             ranks = ranks * self.world_size
             dist.all_gather_object(ranks, describe_terms(micro, own))
         raise NonFiniteLossError(

@@ -6,31 +6,31 @@ from typing import Any, cast
 
 import pytest
 
-from detkit.distributed.group import Meeting
+from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.preflight import compare
 
 
 class Heard:
-    """A meeting in which rank 1 has already spoken."""
+    """A coordinator in which rank 1 has already spoken."""
 
     hosts = ("here", "there")
 
     def __init__(self, **said: Any) -> None:
         self.said = said
 
-    def gather(self, name: str, value: Any, *wait: Any) -> list[Any]:
+    def all_gather(self, name: str, value: Any, *wait: Any) -> list[Any]:
         return [value, self.said[name]]
 
 
 def test_a_rank_with_other_code_is_named_with_its_files() -> None:
     mine, other = {"detkit/a.py": "1", "part.py": "2"}, {"detkit/a.py": "1", "part.py": "3", "new.py": "4"}
     facts = {"code": "aaa", "torch": "2"}
-    meeting = cast(Meeting, Heard(facts={"code": "bbb", "torch": "2"}, files=other))
+    coordinator = cast(Coordinator, Heard(facts={"code": "bbb", "torch": "2"}, files=other))
     with pytest.raises(ValueError, match=r"code: bbb on rank 1 \(there\), aaa on rank 0 \(here\)") as caught:
-        compare(meeting, "facts", facts, mine)
+        compare(coordinator, "facts", facts, mine)
     lines = str(caught.value).splitlines()[1:]
     assert lines == [
         "  against rank 0, new.py takes part now and did not before",
         "  against rank 0, part.py has changed",
     ]
-    assert compare(cast(Meeting, Heard(facts=facts)), "facts", facts, mine) == facts
+    assert compare(cast(Coordinator, Heard(facts=facts)), "facts", facts, mine) == facts

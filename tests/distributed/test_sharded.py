@@ -38,8 +38,8 @@ def start(folder, overrides, processes=2):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    meeting = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    environ = {**os.environ, **meeting, "OMP_NUM_THREADS": "1"}
+    rendezvous = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environ = {**os.environ, **rendezvous, "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
             [sys.executable, str(WORKER), str(folder), *overrides], cwd=ROOT,

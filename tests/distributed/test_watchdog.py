@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from detkit.distributed.pulse import Pulse
-from detkit.distributed.watchdog import HUNG, Beat, Watchdog, find_hung
+from detkit.distributed.progress import Progress
+from detkit.distributed.watchdog import HUNG, Heartbeat, Watchdog, diagnose_hang
 
 
-def beat(rank: int, number: int, entered: int, phase: str = "backward", step: int = 7) -> Beat:
-    return Beat(rank, f"host{rank}", 100 + rank, number, step, phase, entered)
+def beat(rank: int, number: int, entered: int, phase: str = "backward", step: int = 7) -> Heartbeat:
+    return Heartbeat(rank, f"host{rank}", 100 + rank, number, step, phase, entered)
 
 
 def hosts(number: int) -> list[str]:
@@ -28,8 +28,8 @@ def hosts(number: int) -> list[str]:
 def test_the_one_furthest_behind_is_to_blame() -> None:
     before = {0: beat(0, 1, 9), 1: beat(1, 1, 7, "data"), 2: beat(2, 1, 9)}
     now = {0: beat(0, 2, 9), 1: beat(1, 2, 7, "data"), 2: beat(2, 2, 9)}
-    found = find_hung(before, now, hosts(3), 30)
-    assert found.guilty == (1,)
+    found = diagnose_hang(before, now, hosts(3), 30)
+    assert found.ranks == (1,)
     assert found.text.splitlines()[0] == "no progress for 30 s (train.hang_timeout)"
     assert found.text.splitlines()[1] == "  rank 1 on host1 (process 101): step 7, data  <- hangs"
     assert "  rank 0 on host0 (process 100): step 7, backward, waits" in found.text
@@ -38,28 +38,28 @@ def test_the_one_furthest_behind_is_to_blame() -> None:
 def test_one_that_is_stopped_is_to_blame_wherever_it_was() -> None:
     before = {0: beat(0, 1, 9), 1: beat(1, 5, 9)}
     now = {0: beat(0, 2, 9), 1: beat(1, 5, 9)}
-    found = find_hung(before, now, hosts(2), 30)
-    assert found.guilty == (1,)
+    found = diagnose_hang(before, now, hosts(2), 30)
+    assert found.ranks == (1,)
     assert "rank 1 on host1 (process 101): step 7, backward  <- gives no sign of life" in found.text
 
 
 def test_one_that_was_never_heard_of_is_named() -> None:
-    found = find_hung({0: beat(0, 1, 2)}, {0: beat(0, 2, 2)}, hosts(2), 30)
-    assert found.guilty == (1,)
+    found = diagnose_hang({0: beat(0, 1, 2)}, {0: beat(0, 2, 2)}, hosts(2), 30)
+    assert found.ranks == (1,)
     assert "rank 1 on host1  <- gives no sign of life" in found.text
 
 
 def test_if_all_wait_in_the_same_place_all_are_named() -> None:
     before = {r: beat(r, 1, 4, "all-reduce") for r in range(2)}
-    found = find_hung(before, {r: beat(r, 2, 4, "all-reduce") for r in range(2)}, hosts(2), 30)
-    assert found.guilty == (0, 1)
+    found = diagnose_hang(before, {r: beat(r, 2, 4, "all-reduce") for r in range(2)}, hosts(2), 30)
+    assert found.ranks == (0, 1)
     assert "the exchange hangs" in found.text
 
 
 def test_many_ranks_make_a_short_message() -> None:
     before = {r: beat(r, 1, 9 - (r == 50)) for r in range(64)}
     now = {r: beat(r, 2, 9 - (r == 50)) for r in range(64)}
-    lines = find_hung(before, now, hosts(64), 30).text.splitlines()
+    lines = diagnose_hang(before, now, hosts(64), 30).text.splitlines()
     assert "rank 50" in lines[1]
     assert lines[-1] == "  and 56 ranks more"
 
@@ -72,7 +72,7 @@ def watch(folder: Path, timeout: float, ranks: int) -> tuple[list[Watchdog], lis
         return lambda code: ended.append((rank, code))
 
     dogs = [
-        Watchdog(Pulse(), timeout, rank=rank, hosts=hosts(ranks), store=store, log_file=folder / f"{rank}.txt",
+        Watchdog(Progress(), timeout, rank=rank, hosts=hosts(ranks), store=store, log_file=folder / f"{rank}.txt",
                  end=end_of(rank))
         for rank in range(ranks)
     ]  # fmt: skip
@@ -89,8 +89,8 @@ def wait_for(condition: Any, seconds: float = 30) -> None:
 def test_ranks_find_together_which_of_them_hangs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     dogs, ended = watch(tmp_path, 1.0, 2)
     for dog in dogs:
-        dog.pulse.enter("data", 5)
-    dogs[0].pulse.enter("forward", 5)
+        dog.progress.enter("data", 5)
+    dogs[0].progress.enter("forward", 5)
     # In one process the timer of faulthandler exists once: here it is the threads that are tried.
     for dog in dogs:
         dog._thread = threading.Thread(target=dog._watch, daemon=True)
@@ -114,7 +114,7 @@ def test_one_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     dogs, ended = watch(tmp_path, 0.4, 1)
     with dogs[0] as dog:
         for step in range(12):
-            dog.pulse.enter("data", step)
+            dog.progress.enter("data", step)
             time.sleep(0.1)
     time.sleep(0.6)
     assert ended == []
@@ -123,14 +123,14 @@ def test_one_that_goes_on_is_left_alone(tmp_path: Path) -> None:
 def test_long_work_with_beats_is_no_hang(tmp_path: Path) -> None:
     dogs, ended = watch(tmp_path, 0.4, 1)
     with dogs[0] as dog:
-        dog.pulse.enter("evaluation", 3)
-        for _ in dog.pulse.through(range(12)):
+        dog.progress.enter("evaluation", 3)
+        for _ in dog.progress.track(range(12)):
             time.sleep(0.1)
     assert ended == []
 
 
 def test_null_watches_nothing() -> None:
-    with Watchdog(Pulse(), None) as dog:
+    with Watchdog(Progress(), None) as dog:
         assert dog._thread is None
 
 
@@ -138,12 +138,12 @@ def test_null_watches_nothing() -> None:
 def test_a_process_that_was_paused_has_not_hung() -> None:
     program = """
 import sys, time
-from detkit.distributed.watchdog import Pulse, Watchdog
-with Watchdog(pulse := Pulse(), 1.0):
+from detkit.distributed.watchdog import Progress, Watchdog
+with Watchdog(progress := Progress(), 1.0):
     print("on", flush=True)
     for _ in range(20):
         time.sleep(0.1)
-        pulse.beat()
+        progress.tick()
 print("done")
 """
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -159,9 +159,9 @@ print("done")
 def test_alone_a_hang_ends_the_process_with_its_own_code() -> None:
     program = """
 import time
-from detkit.distributed.watchdog import Pulse, Watchdog
-with Watchdog(pulse := Pulse(), 0.5):
-    pulse.enter("data", 3)
+from detkit.distributed.watchdog import Progress, Watchdog
+with Watchdog(progress := Progress(), 0.5):
+    progress.enter("data", 3)
     time.sleep(60)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40)
@@ -175,8 +175,8 @@ with Watchdog(pulse := Pulse(), 0.5):
 def test_code_that_never_lets_python_run_is_found_by_the_backstop() -> None:
     """A long computation in C that holds the interpreter's lock: the timer of faulthandler needs no lock."""
     program = """
-from detkit.distributed.watchdog import Pulse, Watchdog
-with Watchdog(Pulse(), 0.5, hosts=('a', 'b')):
+from detkit.distributed.watchdog import Progress, Watchdog
+with Watchdog(Progress(), 0.5, hosts=('a', 'b')):
     pow(7, 10**9)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

@@ -24,7 +24,7 @@ MPI_VARIABLES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ProcessInfo:
     """One process among `world_size`.
 
     rank, world_size: over all machines. local_rank, local_world_size: on this machine. node_rank: which
@@ -64,30 +64,30 @@ NAMES: dict[Launcher, str] = {
 }
 
 
-def find_place(environ: Mapping[str, str]) -> Place:
-    """The place that torchrun (or our own agent), mpirun or srun gave this process; else alone.
+def find_process_info(environ: Mapping[str, str]) -> ProcessInfo:
+    """Reads what torchrun (or our own agent), mpirun or srun says of this process; without any, it is alone.
 
     The innermost launcher counts: torchrun under srun is torchrun. Raises ValueError where variables
     are missing, impossible, or contradict each other.
     """
-    from_slurm, from_mpi = slurm_place(environ), mpi_place(environ)
+    slurm, mpi = from_slurm(environ), from_mpi(environ)
     if "RANK" in environ or "WORLD_SIZE" in environ:
-        place = torchrun_place(environ)
+        process = from_torchrun(environ)
         if "TORCHELASTIC_RUN_ID" not in environ:
-            for other in (from_slurm, from_mpi):
-                refuse_difference(place, "RANK and WORLD_SIZE", other)
-    elif from_mpi is not None:
+            for other in (slurm, mpi):
+                refuse_difference(process, "RANK and WORLD_SIZE", other)
+    elif mpi is not None:
         # mpirun brings OMPI_ variables of its own under srun; PMI_ ones may be srun's and must agree with it.
         if "OMPI_COMM_WORLD_RANK" not in environ:
-            refuse_difference(from_mpi, "PMI_RANK and PMI_SIZE", from_slurm)
-        place = from_slurm if from_slurm and same_rank(from_slurm, from_mpi) else from_mpi
+            refuse_difference(mpi, "PMI_RANK and PMI_SIZE", slurm)
+        process = slurm if slurm and same_rank(slurm, mpi) else mpi
     else:
-        place = from_slurm or Place()
-    check_range(place)
-    return place
+        process = slurm or ProcessInfo()
+    check_range(process)
+    return process
 
 
-def torchrun_place(environ: Mapping[str, str]) -> Place:
+def from_torchrun(environ: Mapping[str, str]) -> ProcessInfo:
     """RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (and LOCAL_RANK, LOCAL_WORLD_SIZE), as torchrun sets them."""
     needed = ["RANK", "WORLD_SIZE"] + ([] if STORE in environ else ["MASTER_ADDR", "MASTER_PORT"])
     missing = [name for name in needed if name not in environ]
@@ -103,7 +103,7 @@ def torchrun_place(environ: Mapping[str, str]) -> Place:
         raise ValueError("the environment has RANK but not LOCAL_RANK, without which no device can be chosen: set it")
     mine = STORE in environ
     served = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    return Place(
+    return ProcessInfo(
         rank=rank,
         world_size=world_size,
         local_rank=number(environ, "LOCAL_RANK", 0),
@@ -119,8 +119,8 @@ def torchrun_place(environ: Mapping[str, str]) -> Place:
     )
 
 
-def slurm_place(environ: Mapping[str, str]) -> Place | None:
-    """The place of a task of a job step (`srun`) of more than one task.
+def from_slurm(environ: Mapping[str, str]) -> ProcessInfo | None:
+    """A task of a job step (`srun`) of more than one task.
 
     A batch script has SLURM_NTASKS too, but is one process: only a step's own variables count.
     """
@@ -136,7 +136,7 @@ def slurm_place(environ: Mapping[str, str]) -> Place | None:
     reserved = re.match(r"\d+", environ.get("SLURM_STEP_RESV_PORTS", ""))
     port = environ.get("MASTER_PORT") or (reserved[0] if reserved else port_of(job))
     restarts = number(environ, "SLURM_RESTART_COUNT", 0)
-    return Place(
+    return ProcessInfo(
         rank=rank,
         world_size=world_size,
         local_rank=number(environ, "SLURM_LOCALID"),
@@ -150,8 +150,8 @@ def slurm_place(environ: Mapping[str, str]) -> Place | None:
     )
 
 
-def mpi_place(environ: Mapping[str, str]) -> Place | None:
-    """The place of a process of `mpirun -n N` (Open MPI, MPICH, Intel MPI), N > 1."""
+def from_mpi(environ: Mapping[str, str]) -> ProcessInfo | None:
+    """A process of `mpirun -n N` (Open MPI, MPICH, Intel MPI), N > 1."""
     for names in MPI_VARIABLES:
         if names[0] in environ and number(environ, names[1], 1) > 1:
             break
@@ -162,7 +162,7 @@ def mpi_place(environ: Mapping[str, str]) -> Place | None:
     local = number(environ, local_size, world_size)
     host = environ.get("MASTER_ADDR") or ("127.0.0.1" if local == world_size else "")
     job = environ.get("PMIX_NAMESPACE") or environ.get("OMPI_MCA_ess_base_jobid") or environ.get("PMI_ID", "")
-    return Place(
+    return ProcessInfo(
         rank=number(environ, rank),
         world_size=world_size,
         local_rank=number(environ, local_rank, number(environ, rank) % local),
@@ -175,54 +175,54 @@ def mpi_place(environ: Mapping[str, str]) -> Place | None:
     )
 
 
-def check_range(place: Place) -> None:
+def check_range(process: ProcessInfo) -> None:
     """Raises ValueError for a rank that can't be, or a meeting point that isn't there."""
     for name, rank, size in (
-        ("rank", place.rank, place.world_size),
-        ("local rank", place.local_rank, place.local_world_size),
+        ("rank", process.rank, process.world_size),
+        ("local rank", process.local_rank, process.local_world_size),
     ):
         if not 0 <= rank < size:
-            raise ValueError(f"{NAMES[place.launcher]} says {name} {rank} of {size}: ranks go from 0 to size - 1")
-    if not place.is_worker:
+            raise ValueError(f"{NAMES[process.launcher]} says {name} {rank} of {size}: ranks go from 0 to size - 1")
+    if not process.is_worker:
         return
-    host, _, port = place.store.rpartition(":")
+    host, _, port = process.store.rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(
-            f"{NAMES[place.launcher]} says that the processes meet at {host or 'rank 0'}, port {port!r}: "
+            f"{NAMES[process.launcher]} says that the processes meet at {host or 'rank 0'}, port {port!r}: "
             "MASTER_PORT must be a number from 1 to 65535, the same on every rank"
         )
     if not host:
         raise ValueError(
-            f"{NAMES[place.launcher]} started processes on several machines, but nothing says where they meet: "
+            f"{NAMES[process.launcher]} started processes on several machines, but nothing says where they meet: "
             "give all of them MASTER_ADDR, the address of the machine of rank 0 (mpirun -x MASTER_ADDR)"
         )
 
 
-def refuse_difference(place: Place, names: str, other: Place | None) -> None:
+def refuse_difference(process: ProcessInfo, names: str, other: ProcessInfo | None) -> None:
     """Raises ValueError if two launchers claim the process and don't agree."""
-    if other is not None and not same_rank(place, other):
+    if other is not None and not same_rank(process, other):
         raise ValueError(
-            f"two launchers contradict each other: {names} say rank {place.rank} of {place.world_size}, "
+            f"two launchers contradict each other: {names} say rank {process.rank} of {process.world_size}, "
             f"{NAMES[other.launcher]} says rank {other.rank} of {other.world_size}; unset the variables of one"
         )
 
 
-def same_rank(a: Place, b: Place) -> bool:
+def same_rank(a: ProcessInfo, b: ProcessInfo) -> bool:
     """Whether both say the same rank of the same number."""
     return (a.rank, a.world_size) == (b.rank, b.world_size)
 
 
-def launches_under(place: Place, nodes: int) -> Place:
-    """The place of a process that is to be a launcher itself (--procs, --nodes): alone, or refused."""
-    if not place.is_worker:
-        return place
-    one_each = place.launcher in ("slurm", "mpi") and place.local_world_size == 1 and place.world_size == nodes
+def as_launcher(process: ProcessInfo, nodes: int) -> ProcessInfo:
+    """A process that launches others (--procs, --nodes), or ValueError if it is itself one of several."""
+    if not process.is_worker:
+        return process
+    one_each = process.launcher in ("slurm", "mpi") and process.local_world_size == 1 and process.world_size == nodes
     if not one_each:
         raise ValueError(
-            f"this process is {place}: --procs and --nodes would start processes inside of it. Leave them out; "
+            f"this process is {process}: --procs and --nodes would start processes inside of it. Leave them out; "
             "or have one process started on each machine, with --nodes set to the number of machines"
         )
-    return replace(Place(), node_rank=place.rank)
+    return replace(ProcessInfo(), node_rank=process.rank)
 
 
 def number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:

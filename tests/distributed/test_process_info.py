@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from detkit.distributed.environment import PORTS, Place, find_place, first_host, launches_under, tasks_per_node
+from detkit.distributed.process_info import (
+    PORTS,
+    ProcessInfo,
+    as_launcher,
+    find_process_info,
+    first_host,
+    tasks_per_node,
+)
 
 TORCHRUN = {
     "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "GROUP_RANK": "1",
@@ -23,35 +30,35 @@ OPENMPI = {
 
 
 def test_nothing_means_alone() -> None:
-    assert find_place({"PATH": "/bin"}) == Place()
-    assert not Place().is_worker
+    assert find_process_info({"PATH": "/bin"}) == ProcessInfo()
+    assert not ProcessInfo().is_worker
 
 
 def test_torchrun() -> None:
-    place = find_place(TORCHRUN)
-    assert (place.rank, place.world_size, place.local_rank, place.local_world_size) == (5, 8, 1, 4)
-    assert (place.launcher, place.store, place.hosts_store) == ("torchrun", "node0:29401", False)
-    assert (place.restarts, place.round, place.run_id) == (2, "2", "r")
+    process = find_process_info(TORCHRUN)
+    assert (process.rank, process.world_size, process.local_rank, process.local_world_size) == (5, 8, 1, 4)
+    assert (process.launcher, process.store, process.hosts_store) == ("torchrun", "node0:29401", False)
+    assert (process.restarts, process.round, process.run_id) == (2, "2", "r")
 
 
 def test_rank_0_keeps_the_store_where_no_agent_does() -> None:
     by_hand = {k: v for k, v in TORCHRUN.items() if not k.startswith("TORCHELASTIC")}
-    assert find_place(by_hand | {"RANK": "0", "LOCAL_RANK": "0"}).hosts_store
-    assert not find_place(by_hand).hosts_store
+    assert find_process_info(by_hand | {"RANK": "0", "LOCAL_RANK": "0"}).hosts_store
+    assert not find_process_info(by_hand).hosts_store
 
 
 def test_srun() -> None:
-    place = find_place(SRUN)
-    assert (place.rank, place.world_size, place.local_rank, place.local_world_size) == (5, 7, 1, 3)
-    assert (place.launcher, place.node_rank, place.hosts_store) == ("slurm", 1, False)
-    host, _, port = place.store.partition(":")
+    process = find_process_info(SRUN)
+    assert (process.rank, process.world_size, process.local_rank, process.local_world_size) == (5, 7, 1, 3)
+    assert (process.launcher, process.node_rank, process.hosts_store) == ("slurm", 1, False)
+    host, _, port = process.store.partition(":")
     assert host == "gpu07"
     assert int(port) in PORTS
-    first = find_place(SRUN | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"})
+    first = find_process_info(SRUN | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"})
     assert first.hosts_store
-    assert first.store == place.store
+    assert first.store == process.store
     assert first.local_world_size == 4
-    assert find_place(SRUN | {"SLURM_JOB_ID": "78"}).store != place.store
+    assert find_process_info(SRUN | {"SLURM_JOB_ID": "78"}).store != process.store
 
 
 @pytest.mark.parametrize(
@@ -64,28 +71,28 @@ def test_srun() -> None:
     ],
 )  # fmt: skip
 def test_where_the_tasks_of_a_step_meet(more: dict[str, str], store: str) -> None:
-    assert find_place(SRUN | more).store == store
+    assert find_process_info(SRUN | more).store == store
 
 
 def test_a_batch_script_is_one_process() -> None:
     script = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
-    assert find_place(script) == Place()
-    assert find_place(SRUN | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) == Place()
+    assert find_process_info(script) == ProcessInfo()
+    assert find_process_info(SRUN | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) == ProcessInfo()
 
 
 def test_mpirun() -> None:
-    place = find_place(OPENMPI)
-    assert (place.rank, place.world_size, place.local_rank, place.launcher) == (1, 2, 1, "mpi")
-    assert place.store.startswith("127.0.0.1:")
-    intel = find_place({"PMI_RANK": "3", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2",
+    process = find_process_info(OPENMPI)
+    assert (process.rank, process.world_size, process.local_rank, process.launcher) == (1, 2, 1, "mpi")
+    assert process.store.startswith("127.0.0.1:")
+    intel = find_process_info({"PMI_RANK": "3", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2",
                         "MASTER_ADDR": "n0"})  # fmt: skip
     assert (intel.rank, intel.local_rank, intel.local_world_size, intel.node_rank) == (3, 1, 2, 1)
 
 
 def test_the_innermost_launcher_counts() -> None:
-    assert find_place(SRUN | TORCHRUN).launcher == "torchrun"
-    assert find_place(SRUN | OPENMPI).launcher == "mpi"  # mpirun starts its daemons by srun
-    assert find_place(SRUN | {"PMI_RANK": "5", "PMI_SIZE": "7"}).launcher == "slurm"  # srun --mpi=pmi2
+    assert find_process_info(SRUN | TORCHRUN).launcher == "torchrun"
+    assert find_process_info(SRUN | OPENMPI).launcher == "mpi"  # mpirun starts its daemons by srun
+    assert find_process_info(SRUN | {"PMI_RANK": "5", "PMI_SIZE": "7"}).launcher == "slurm"  # srun --mpi=pmi2
 
 
 @pytest.mark.parametrize(
@@ -109,18 +116,18 @@ def test_the_innermost_launcher_counts() -> None:
 )  # fmt: skip
 def test_what_is_missing_impossible_or_contradictory_is_refused(environ: dict[str, str], words: list[str]) -> None:
     with pytest.raises(ValueError) as error:
-        find_place(environ)
+        find_process_info(environ)
     assert all(word in str(error.value) for word in words), error.value
 
 
 def test_a_launcher_inside_of_a_launcher() -> None:
-    one_each = find_place(SRUN | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+    one_each = find_process_info(SRUN | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
                                   "SLURM_PROCID": "1", "SLURM_LOCALID": "0"})  # fmt: skip
-    assert launches_under(one_each, nodes=2) == Place(node_rank=1)
-    assert launches_under(Place(), nodes=1) == Place()
-    for place, nodes in ((one_each, 1), (find_place(SRUN), 2), (find_place(TORCHRUN), 2)):
+    assert as_launcher(one_each, nodes=2) == ProcessInfo(node_rank=1)
+    assert as_launcher(ProcessInfo(), nodes=1) == ProcessInfo()
+    for process, nodes in ((one_each, 1), (find_process_info(SRUN), 2), (find_process_info(TORCHRUN), 2)):
         with pytest.raises(ValueError, match="would start processes inside of it"):
-            launches_under(place, nodes)
+            as_launcher(process, nodes)
 
 
 @pytest.mark.parametrize(
