@@ -16,7 +16,6 @@ region counts for nothing. Letters: N detections, M objects.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,16 +54,6 @@ class Judged:
     touched: Bools
 
 
-class _Image(NamedTuple):
-    """The first five fields of `Judged` for one image."""
-
-    kind: NDArray[np.str_]
-    object: Ints
-    iou: Floats
-    scores: Floats
-    labels: Ints
-
-
 def judge(truth: GroundTruth, detections: Shard, *, most: int = 100) -> Judged:
     """Finds the kind of every detection. most: best-scoring detections of an image and class that count."""
     position = {int(image_id): i for i, image_id in enumerate(truth.image_ids)}
@@ -95,8 +84,8 @@ def judge(truth: GroundTruth, detections: Shard, *, most: int = 100) -> Judged:
 def _judge_image(
     boxes: Boxes, scores: Floats, labels: Ints, true_boxes: Boxes, true_labels: Ints, ignored: Bools, number: Ints,
     most: int,
-) -> _Image:  # fmt: skip
-    """Judges the detections of an image, by falling score. number: of each object, among those of all images."""
+) -> tuple[NDArray[np.str_], Ints, Floats, Floats, Ints]:  # fmt: skip
+    """The first five fields of `Judged` for one image. number: of each object, among those of all images."""
     order = np.argsort(-scores, kind="stable")
     order = order[_rank_in_class(labels[order]) < most]
     boxes, scores, labels = boxes[order], scores[order], labels[order]
@@ -118,7 +107,7 @@ def _judge_image(
             kinds[d], best = _wrong(iou[d], same_class)
         if best >= 0:
             objects[d], overlap[d] = number[best], iou[d, best]
-    return _Image(kinds, objects, overlap, scores, labels)
+    return kinds, objects, overlap, scores, labels
 
 
 def _wrong(iou: Floats, same_class: Bools) -> tuple[str, int]:

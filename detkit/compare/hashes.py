@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -58,10 +57,9 @@ def images_hash(dataset: DetectionDataset, read_whole: int = READ_WHOLE) -> str:
 
 def sample_blocks(path: Path, size: int, length: int = 4096) -> bytes:
     """The first, the middle and the last block of a file."""
-
-    def read_at(file: BinaryIO, position: int) -> bytes:
-        file.seek(max(0, position))
-        return file.read(length)
-
+    blocks = []
     with path.open("rb") as file:
-        return b"".join(read_at(file, position) for position in (0, (size - length) // 2, size - length))
+        for position in (0, (size - length) // 2, size - length):
+            file.seek(max(0, position))
+            blocks.append(file.read(length))
+    return b"".join(blocks)

@@ -102,25 +102,25 @@ def check_figures(
 
 def check_distinct_runs(detections: Mapping[RunKey, Shard]) -> Check:
     """No two seeds of a variant have the same detections, bit for bit: one would be a copy of the other."""
-    equal: dict[tuple[str, str], list[RunKey]] = defaultdict(list)
-    for run, shard in detections.items():
-        if len(shard.scores):
-            equal[run[0], arrays_hash(*shard)].append(run)
     wrong = [
         f"{' and '.join(map(run_name, runs))} found the same, bit for bit: is one a copy of the other, or has the seed "
         "no effect?"
-        for runs in equal.values()
-        if len(runs) > 1
+        for runs in identical_runs(detections, 0)
     ]
     return check("distinct runs", wrong, "no two seeds of a variant found the same") | {"withholds": True}
 
 
 def identical_variants(detections: Mapping[RunKey, Shard]) -> Iterator[str]:
     """A sentence for every seed with which several variants have the same detections, bit for bit."""
-    equal: dict[tuple[int, str], list[str]] = defaultdict(list)
-    for (variant, seed), shard in detections.items():
+    for runs in identical_runs(detections, 1):
+        names = " and ".join(variant for variant, _ in runs)
+        yield f"{names}, seed {runs[0][1]}, found the same, bit for bit: their difference has no effect."
+
+
+def identical_runs(detections: Mapping[RunKey, Shard], part: int) -> list[list[RunKey]]:
+    """Groups of runs with the same detections and the same part of their key: variant (0) or seed (1)."""
+    groups: dict[tuple[str | int, str], list[RunKey]] = defaultdict(list)
+    for run, shard in detections.items():
         if len(shard.scores):
-            equal[seed, arrays_hash(*shard)].append(variant)
-    for (seed, _), names in equal.items():
-        if len(names) > 1:
-            yield f"{' and '.join(names)}, seed {seed}, found the same, bit for bit: their difference has no effect."
+            groups[run[part], arrays_hash(*shard)].append(run)
+    return [runs for runs in groups.values() if len(runs) > 1]

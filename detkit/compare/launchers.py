@@ -11,19 +11,18 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from detkit.distributed.launch import usable_cores
 
 CONSOLE = "console.txt"
 GRACE_SECONDS = 60.0
+POLL_SECONDS = 0.1
 MACHINE_DEATHS = 3
 """How often Ray restarts a run whose machine died."""
 PR_SET_PDEATHSIG = 1
@@ -64,63 +63,35 @@ def launch_local(jobs: Sequence[Job], *, at_once: int, threads: int, finished: F
     """
     if at_once < 1:
         raise ValueError(f"--jobs: {at_once} is less than 1")
-    pool = _Processes(at_once, threads)
-    waiting = list(jobs)
-    running: dict[Future[int], Job] = {}
-    executor = ThreadPoolExecutor(at_once)
+    gpus = visible_gpus()
+    free = deque(gpus[slot % len(gpus)] if gpus else None for slot in range(at_once))
+    waiting = deque(jobs)
+    running: dict[subprocess.Popen[bytes], tuple[Job, str | None]] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
-                job = waiting.pop(0)
+            while waiting and free:
+                job, device = waiting.popleft(), free.popleft()
                 started(job)
-                running[executor.submit(pool.run, job)] = job
-            done: set[Future[int]] = wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done
-            for future in done:
-                finished(running.pop(future), future.result())
+                running[start(job.arguments, job.folder, threads, device)] = job, device
+            for process in [process for process in running if process.poll() is not None]:
+                job, device = running.pop(process)
+                free.append(device)
+                finished(job, process.returncode)
+            time.sleep(POLL_SECONDS)
     finally:
-        # After an interrupt some are still running: each writes its checkpoint and ends.
-        pool.end_all()
-        executor.shutdown(wait=True)
+        stop(running)  # after an interrupt: each writes its checkpoint and ends
 
 
-class _Processes:
-    """The running processes, and the free devices."""
-
-    def __init__(self, at_once: int, threads: int) -> None:
-        self.threads = threads
-        self._devices: SimpleQueue[str | None] = SimpleQueue()
-        gpus = visible_gpus()
-        for slot in range(at_once):
-            self._devices.put(gpus[slot % len(gpus)] if gpus else None)
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
-
-    def run(self, job: Job) -> int:
-        """Runs a job and returns its exit code."""
-        device = self._devices.get()
+def stop(processes: Collection[subprocess.Popen[bytes]]) -> None:
+    """Sends SIGTERM to every process, then SIGKILL to those that have not ended in time."""
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
         try:
-            with start(job.arguments, job.folder, self.threads, device) as process:
-                with self._lock:
-                    self._running.add(process)
-                code = process.wait()
-        finally:
-            self._devices.put(device)
-        with self._lock:
-            self._running.discard(process)
-        return code
-
-    def end_all(self) -> None:
-        """Sends SIGTERM to every process, then SIGKILL to those that have not ended in time."""
-        with self._lock:
-            running = list(self._running)
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
-        for process in running:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def start(arguments: Sequence[str], folder: Path, threads: int, device: str | None) -> subprocess.Popen[bytes]:
@@ -238,8 +209,7 @@ def _run_on_cluster(arguments: Sequence[str], folder: str, current: str, path: s
         return process.wait()
     finally:
         if process.poll() is None:  # the task was cancelled
-            process.send_signal(signal.SIGTERM)
-            process.wait(GRACE_SECONDS)
+            stop([process])
 
 
 class LauncherChoice(NamedTuple):
