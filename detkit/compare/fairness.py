@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from detkit.compare.cell_folder import RunRecord, read_configs
 from detkit.compare.checks import Check, check
 from detkit.compare.hashes import truth_hash
 from detkit.compare.integrity import check_distinct_runs, check_figures, check_files
 from detkit.compare.plan import Plan, RunKey, differing_keys, run_name
 from detkit.compare.provenance import check_code, check_facts, read_trials
-from detkit.compare.run_record import RunRecord, read_configs
 from detkit.evaluate.arrays import GroundTruth
 from detkit.train.resume import differences
 from detkit.utils.types import Tree, Value

@@ -68,18 +68,14 @@ def match(truth: GroundTruth, detections: Shard, num_classes: int, options: Eval
 def _join_images(images: NDArray[np.object_]) -> ClassMatches:
     """Joins pycocotools' entries of one class and area, one per image (None without detections and objects)."""
     objects = np.array([0 if e is None else int((~e["gtIgnore"].astype(bool)).sum()) for e in images], np.int64)
-    entries = [(i, e) for i, e in enumerate(images) if e is not None and len(e["dtScores"])]
-    if not entries:
-        none = tuple(np.zeros(0, np.int64) for _ in THRESHOLDS)
-        empty = tuple(np.zeros(0, bool) for _ in THRESHOLDS)
-        change = tuple(np.zeros(0, np.int8) for _ in THRESHOLDS)
-        return ClassMatches(np.zeros(0, np.int32), np.zeros(0, bool), np.zeros(0, bool), none, empty, change, objects)
-    scores = np.concatenate([e["dtScores"] for _, e in entries])
+    entries = [(i, e) for i, e in enumerate(images) if e is not None]
+    scores = np.concatenate([np.zeros(0), *(e["dtScores"] for _, e in entries)])
     order = np.argsort(-scores, kind="mergesort")
     image = np.repeat([i for i, _ in entries], [len(e["dtScores"]) for _, e in entries]).astype(np.int32)[order]
-    twin = np.concatenate(([False], (np.diff(scores[order]) == 0) & (np.diff(image) == 0)))
-    matched = np.concatenate([e["dtMatches"] for _, e in entries], axis=1).astype(bool)[:, order]
-    ignored = np.concatenate([e["dtIgnore"] for _, e in entries], axis=1).astype(bool)[:, order]
+    twin = (np.diff(scores[order], prepend=np.nan) == 0) & (np.diff(image, prepend=-1) == 0)
+    none = np.zeros((len(THRESHOLDS), 0))
+    matched = np.concatenate([none, *(e["dtMatches"] for _, e in entries)], axis=1).astype(bool)[:, order]
+    ignored = np.concatenate([none, *(e["dtIgnore"] for _, e in entries)], axis=1).astype(bool)[:, order]
     # An unmatched detection is ignored for its area alone, at whichever threshold it is unmatched.
     base = ~(~matched & ignored).any(axis=0)
     right, change = matched & ~ignored, (~ignored).astype(np.int8) - base

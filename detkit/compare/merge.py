@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from detkit.compare.cell_folder import CELL, ended_status, read_json
+from detkit.compare.cell_folder import CELL, RunRecord, ended_status, read_json
 from detkit.compare.checks import Check, listed
 from detkit.compare.plan import CELLS, Cell, Plan, RunKey, Variant, cell_folder, run_name
-from detkit.compare.run_record import RunRecord
 from detkit.config import Config
 from detkit.runs.folder import RESULT
 from detkit.train.resume import differences
@@ -29,18 +29,14 @@ def merge_plans(
     variants: dict[str, Variant] = {}
     cells: dict[RunKey, Cell] = {}
     for plan, folder in zip(plans, folders, strict=True):
-        if "config" not in allow:
-            check_bases(plans[0], plan, folders[0], folder)
+        check_config(plans[0].base, plan.base, f"{folder}: another config than that of {folders[0]}", allow)
         for variant in plan.variants:
-            name = variant.name
-            if name in variants and variants[name].config.hash() != variant.config.hash():
-                if "config" not in allow:
-                    changed = describe_differences(variants[name].config, variant.config)
-                    raise ValueError(
-                        f"{folder}: {name} has another config than before:\n{changed}\n{ALLOW.format('config')}"
-                    )
+            name, digest = variant.name, variant.config.hash()
+            known = variants.get(name, variant).config
+            check_config(known, variant.config, f"{folder}: {name} has another config than before", allow)
+            if known.hash() != digest:
                 name = f"{name}@{folder.name}"
-                while name in variants and variants[name].config.hash() != variant.config.hash():
+                while variants.get(name, variant).config.hash() != digest:
                     name += "'"
             variants.setdefault(name, Variant(name, variant.config))
             for seed in plan.seeds:
@@ -56,12 +52,7 @@ def merge_plans(
     for name in variants:
         for seed in seeds:
             cells.setdefault((name, seed), Cell(name, seed, cell_folder(folders[0], name, seed)))
-    first_plan = plans[0]
-    return (
-        Plan(first_plan.title, tuple(variants.values()), first_plan.baseline, seeds, first_plan.base),
-        cells,
-        conflicts,
-    )
+    return replace(plans[0], variants=tuple(variants.values()), seeds=seeds), cells, conflicts
 
 
 def _ap(cell: Cell) -> float | None:
@@ -80,17 +71,12 @@ def unreported_runs(cells: Mapping[RunKey, Cell], folders: Sequence[Path]) -> li
     return [f"Done and not in this report: {listed(names)}."] if names else []
 
 
-def check_bases(one: Plan, other: Plan, first: Path, folder: Path) -> None:
-    """Raises ValueError unless the variants of both benches are overlays of the same config."""
-    if one.base.hash() != other.base.hash():
-        changed = describe_differences(one.base, other.base)
-        raise ValueError(f"{folder}: another config than that of {first}:\n{changed}\n{ALLOW.format('config')}")
-
-
-def describe_differences(one: Config, other: Config) -> str:
-    """A line for every key that differs."""
-    changed = differences(one.to_dict(), other.to_dict())
-    return "\n".join(f"  {key}: {a!r} and {b!r}" for key, (a, b) in sorted(changed.items()))
+def check_config(old: Config, new: Config, message: str, allow: Sequence[str]) -> None:
+    """Raises ValueError with a line for every key in which two configs differ, unless that is allowed."""
+    if "config" not in allow and old.hash() != new.hash():
+        changed = sorted(differences(old.to_dict(), new.to_dict()).items())
+        lines = "\n".join(f"  {key}: {a!r} and {b!r}" for key, (a, b) in changed)
+        raise ValueError(f"{message}:\n{lines}\n{ALLOW.format('config')}")
 
 
 def check_same_data(runs: Mapping[RunKey, RunRecord], allow: Sequence[str]) -> None:

@@ -22,7 +22,8 @@ from detkit.utils.outputs import Ledger, refuse_foreign
 from detkit.utils.types import Tree
 
 SCHEMA = 1
-PLAN, VARIANTS, CELLS, TUNING = "plan.json", "variants", "cells", "tuning.json"
+PLAN, VARIANTS, CELLS = "plan.json", "variants", "cells"
+TUNING, TRIALS = "tuning.json", "tuning"
 CONFIG_ITSELF = "config"
 """Name of the variant that is the config without an overlay."""
 
@@ -196,7 +197,7 @@ def check_output(plan: Plan, folder: Path, *more: str) -> None:
     as detkit's if its plan is readable.
     """
     if PLAN not in Ledger(folder) and (folder / PLAN).is_file():
-        load_plan(folder)
+        read_plan_json(folder)
         Ledger(folder).adopt(more)
         Ledger(folder / VARIANTS).adopt(f"{variant.name}.yaml" for variant in plan.variants)
         return
@@ -211,7 +212,7 @@ def check_continues(plan: Plan, folder: Path, *, tune: bool = False) -> None:
     """
     if not (folder / PLAN).exists():
         return
-    content = load_plan(folder)
+    content = read_plan_json(folder)
     check_same(folder, "variants are laid over", content["base"], plan.base)
     for variant in () if tune else plan.variants:
         old = content["variants"].get(variant.name)
@@ -232,7 +233,7 @@ def check_same(folder: Path, who: str, old: Tree, config: Config) -> None:
         )
 
 
-def load_plan(folder: Path) -> Tree:
+def read_plan_json(folder: Path) -> Tree:
     """The checked content of plan.json."""
     path = folder / PLAN
     if not path.is_file():
@@ -260,7 +261,7 @@ def check_content(content: Tree, path: Path) -> None:
 
 def read_plan(folder: Path) -> Plan:
     """The plan of a bench on disk."""
-    content = load_plan(folder)
+    content = read_plan_json(folder)
     variants = tuple(
         Variant(name, Config.from_dict(values, name=str(variant_file(folder, name))))
         for name, values in content["variants"].items()

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from detkit.compare.checks import Check, check, listed
-from detkit.compare.plan import Plan, RunKey, run_name
-from detkit.compare.tune import TRIALS
+from detkit.compare.plan import TRIALS, Plan, RunKey, run_name
 from detkit.fingerprint import OWN, PLUGIN, Code, changes, digest
 from detkit.runs.folder import ENVIRONMENT
 from detkit.runs.starts import LIBRARIES, Start, read_starts

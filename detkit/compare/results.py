@@ -15,7 +15,9 @@ from detkit.compare.cell_folder import (
     MATCHES,
     MISSING,
     UNREADABLE,
+    RunRecord,
     read_json,
+    read_run,
 )
 from detkit.compare.checks import Check
 from detkit.compare.diagnosis import average
@@ -24,9 +26,8 @@ from detkit.compare.hashes import truth_hash
 from detkit.compare.integrity import identical_variants, update_hash
 from detkit.compare.matches import Matches, load_matches, match, save_matches
 from detkit.compare.merge import check_same_code, check_same_data, merge_plans, unreported_runs
-from detkit.compare.plan import TUNING, Plan, RunKey, Variant, load_plan, read_plan
+from detkit.compare.plan import TUNING, Plan, RunKey, Variant, read_plan, read_plan_json
 from detkit.compare.provenance import MACHINE, VERSIONS, revisions, summarise_facts, variant_code
-from detkit.compare.run_record import RunRecord, read_run
 from detkit.compare.samples import SAMPLE_THRESHOLD, sample_images
 from detkit.compare.statistics import analyse
 from detkit.data.build import usable_dataset
@@ -96,7 +97,7 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> Tr
             "num_val_images": len(dataset),
         },
         "config": plan.base.to_yaml(),
-        "command": "; ".join(load_plan(folder)["command"] for folder in folders),
+        "command": "; ".join(read_plan_json(folder)["command"] for folder in folders),
         "iterations": plan.base.require("train.iterations"),
         "fairness": fair,
         "variants": [

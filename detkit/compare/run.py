@@ -13,7 +13,7 @@ from pathlib import Path
 
 from detkit.compare.cell_folder import FAILED, STATUS_OF_EXIT_CODE, console_tail, ended_status
 from detkit.compare.launchers import CONSOLE, LOCAL, Job, LauncherChoice, python
-from detkit.compare.plan import PLAN, Cell, Plan, check_continues, check_output, load_plan, save_plan, variant_file
+from detkit.compare.plan import PLAN, Cell, Plan, check_continues, check_output, read_plan_json, save_plan, variant_file
 from detkit.compare.provenance import code_now, read_provenance
 from detkit.compare.report import REPORTS, write_reports
 from detkit.compare.report.words import conclusions
@@ -107,7 +107,7 @@ def threads_of_bench(plan: Plan, folder: Path) -> int | None:
     """Threads of the runs of an existing bench; None for a new one, or where an older detkit mixed them."""
     if not (folder / PLAN).exists():
         return None
-    if (noted := load_plan(folder).get("threads")) is not None:
+    if (noted := read_plan_json(folder).get("threads")) is not None:
         return int(noted)
     records = (read_provenance(cell.folder) for cell in plan.cells(folder) if ended_status(cell.folder) is not None)
     threads = {start.facts.get("threads") for record in records for start in record.starts}

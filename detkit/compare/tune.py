@@ -16,7 +16,7 @@ from pathlib import Path
 
 from detkit.compare.cell_folder import CELL, STATUS_OF_EXIT_CODE, read_json
 from detkit.compare.launchers import CONSOLE, Job, Launcher, python
-from detkit.compare.plan import TUNING, Plan, Variant, differing_keys
+from detkit.compare.plan import TRIALS, TUNING, Plan, Variant, differing_keys
 from detkit.config import Config
 from detkit.runs.folder import RESULT, remove, run_files, write_json, write_text
 from detkit.utils.outputs import foreign_files
@@ -27,7 +27,6 @@ log = logging.getLogger("detkit")
 FACTORS = (0.5, 1.0, 2.0)
 SHORTENING = 4
 """A trial is this many times shorter than a run."""
-TRIALS = "tuning"
 
 
 def tune_variants(

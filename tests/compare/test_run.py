@@ -17,7 +17,7 @@ from detkit.compare import cell
 from detkit.compare.cell import run_cell
 from detkit.compare.cell_folder import CELL
 from detkit.compare.launchers import LauncherChoice, launch_local, threads_of_cores
-from detkit.compare.plan import load_plan, make_plan
+from detkit.compare.plan import make_plan, read_plan_json
 from detkit.compare.results import collect_results
 from detkit.compare.run import run_bench, threads_of
 from detkit.config import load_config
@@ -225,7 +225,7 @@ def test_threads_are_written_into_the_plan_and_given_to_every_run(tmp_path, monk
         given.append((len(jobs), threads))
 
     assert run_bench(plan_of(), tmp_path, jobs=2, command="", launcher=LauncherChoice(launcher, eight_cores)) == 1
-    assert load_plan(tmp_path)["threads"] == 3
+    assert read_plan_json(tmp_path)["threads"] == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert run_bench(plan_of(), tmp_path, jobs=1, command="", launcher=LauncherChoice(launcher, eight_cores)) == 1
     assert given == [(2, 3), (2, 3)], "another --jobs gives no other threads"
@@ -246,7 +246,7 @@ def test_another_number_by_the_user_is_refused_while_there_is_something_to_run(t
 def test_a_bench_of_an_older_detkit_keeps_the_threads_that_its_runs_had(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     folder = made_up(tmp_path, seeds=[0], old="1234")
-    assert load_plan(folder)["threads"] is None
+    assert read_plan_json(folder)["threads"] is None
     assert threads_of(plan_of(), folder, 1, LAUNCHER) == 2
     path = folder / "cells/bce/seed_0" / ENVIRONMENT
     path.write_text(json.dumps({"machine": {"threads": 5}}))
