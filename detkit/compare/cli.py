@@ -19,10 +19,11 @@ EPILOG = """examples:
   detkit compare report runs/compare-shapes
   detkit compare report runs/first runs/second --output runs/both
 
-`detkit compare CONFIG ...` is short for `detkit compare run CONFIG ...`, whose --help lists the options. A bench may be stopped at any time: the same
-command continues it. exit codes of both sub-verbs: 0 no verdict is withheld; 1 a verdict is withheld (a run failed or
-is missing, the baseline diverged, the runs were not given the same, a file was changed afterwards), and the reports
-say why; 2 wrong input; 130 after Ctrl-C"""
+`detkit compare CONFIG ...` is short for `detkit compare run CONFIG ...`, whose --help lists the options.
+
+A bench may be stopped at any time: the same command continues it. exit codes of both sub-verbs: 0 no verdict is
+withheld; 1 a verdict is withheld (a run failed or is missing, the baseline diverged, the runs were not given the same,
+a file was changed afterwards), and the reports say why; 2 wrong input; 130 after Ctrl-C"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -193,7 +193,7 @@ def outliers(what: str, values: Mapping[RunKey, Value]) -> list[str]:
 
 
 def check_length(plan: Plan, steps: Mapping[RunKey, int | None]) -> Check:
-    """Every run trained as long as its config says. steps: None where a run does not tell."""
+    """Every run trained as long as its config says. steps: None where they are unknown."""
     expected = {variant.name: int(variant.config.require("train.iterations")) for variant in plan.variants}
     wrong = [
         f"{run_name(run)}: {done} of {expected[run[0]]} steps"
@@ -205,8 +205,8 @@ def check_length(plan: Plan, steps: Mapping[RunKey, int | None]) -> Check:
 
 def changed_truth(runs: Runs, truth: GroundTruth) -> list[str]:
     """A sentence if the validation annotations are no longer those that the runs were measured against."""
-    noted = {run.start["truth"] for run in runs.values() if run.start and run.start.get("truth")}
-    if noted <= {truth_hash(truth)}:
+    recorded = {run.start["truth"] for run in runs.values() if run.start and run.start.get("truth")}
+    if recorded <= {truth_hash(truth)}:
         return []
     return ["The validation annotations have changed since the runs: figures are of then, pictures are of now."]
 

@@ -56,12 +56,12 @@ def update_hash(folder: Path, name: str) -> None:
 def changed_files(folder: Path) -> list[str] | None:
     """Files that have changed since the run ended; None if an older detkit made it, which wrote no hashes."""
     content = read_json(folder / CELL)
-    if (noted := content.get(FILES)) is None:
+    if (recorded := content.get(FILES)) is None:
         return None
-    if noted.pop(CELL, None) != content_hash({**content, FILES: noted}):
+    if recorded.pop(CELL, None) != content_hash({**content, FILES: recorded}):
         return [CELL]
     current = file_hashes(folder)
-    return sorted(name for name in {*noted, *current} if current.get(name) != noted.get(name))
+    return sorted(name for name in {*recorded, *current} if current.get(name) != recorded.get(name))
 
 
 def check_files(runs: Mapping[RunKey, Path], new: Collection[RunKey] = ()) -> Check:

@@ -116,26 +116,26 @@ def between_runs(plan: Plan, known: Provenances) -> list[str]:
             holders.setdefault((name, origin), {}).setdefault(content, []).append(run)
     lines = []
     for (name, _), runs_of in sorted(holders.items(), key=lambda item: item[0][0]):
-        having = {run for runs in runs_of.values() for run in runs}
+        holding = {run for runs in runs_of.values() for run in runs}
         if len(runs_of) > 1:
             most = max(runs_of.values(), key=len)
             others = [run for runs in runs_of.values() if runs is not most for run in runs]
             lines.append(
                 f"{name} is not the same: another one in {listed(map(run_name, others))} than in {run_name(most[0])}"
             )
-        missing = [run for run in known if run not in having and name not in known[run].starts[-1].code]
-        if missing and not may_lack(name, having, missing, imports) and not renamed(name, runs_of, missing, known):
-            fewer, verb = (missing, "is not in") if len(missing) <= len(having) else (sorted(having), "is only in")
+        missing = [run for run in known if run not in holding and name not in known[run].starts[-1].code]
+        if missing and not may_lack(name, holding, missing, imports) and not renamed(name, runs_of, missing, known):
+            fewer, verb = (missing, "is not in") if len(missing) <= len(holding) else (sorted(holding), "is only in")
             lines.append(f"{name} {verb} {listed(map(run_name, fewer))}")
     return lines
 
 
-def may_lack(name: str, having: Iterable[RunKey], missing: Iterable[RunKey], imports: Mapping[str, set[str]]) -> bool:
+def may_lack(name: str, holding: Iterable[RunKey], missing: Iterable[RunKey], imports: Mapping[str, set[str]]) -> bool:
     """Whether a file may be missing in some runs: `imports:` brings it, and differs in the variants without it."""
     if name.startswith((OWN, PLUGIN)):
         return False
-    with_it, without = {variant for variant, _ in having}, {variant for variant, _ in missing}
-    return not with_it & without and all(imports.get(a) != imports.get(b) for a in with_it for b in without)
+    having, lacking = {variant for variant, _ in holding}, {variant for variant, _ in missing}
+    return not having & lacking and all(imports.get(a) != imports.get(b) for a in having for b in lacking)
 
 
 def renamed(name: str, contents: Collection[str], missing: Iterable[RunKey], known: Provenances) -> bool:

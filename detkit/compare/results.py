@@ -60,8 +60,8 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> Tr
     )  # fmt: skip
     ap = {
         (name, seed): value
-        for name, found in figures.items()
-        for seed, value in zip(plan.seeds, found["summary"].get("ap", {}).get("values", []), strict=False)
+        for name, figure in figures.items()
+        for seed, value in zip(plan.seeds, figure["summary"].get("ap", {}).get("values", []), strict=False)
     }
     provenance = {key: run.provenance for key, run in runs.items() if run.provenance}
     fair = fairness(plan, runs, ap, folders, allow)
@@ -76,7 +76,7 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> Tr
     ]
     failed = failed_checks(fair["checks"])
     if failed:
-        figures = {name: {**found, "versus_baseline": None} for name, found in figures.items()}
+        figures = {name: {**figure, "versus_baseline": None} for name, figure in figures.items()}
     first = starts[0] if starts else None
     return {
         "schema": 1,
@@ -127,8 +127,8 @@ def read_matches(run: RunRecord, truth: GroundTruth, num_classes: int, options: 
     try:
         return load_matches(path)
     except UNREADABLE:
-        noted = (run.start or {}).get("truth")
-        if noted is not None and noted != truth_hash(truth):
+        recorded = (run.start or {}).get("truth")
+        if recorded is not None and recorded != truth_hash(truth):
             raise ValueError(
                 f"{path} is damaged and can't be made again, as the validation annotations have changed since: bring "
                 f"the old annotations back, or delete {run.folder} and run the bench again"

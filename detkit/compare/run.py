@@ -107,8 +107,8 @@ def threads_of_bench(plan: Plan, folder: Path) -> int | None:
     """Threads of the runs of an existing bench; None for a new one, or where an older detkit mixed them."""
     if not (folder / PLAN).exists():
         return None
-    if (noted := read_plan_json(folder).get("threads")) is not None:
-        return int(noted)
+    if (recorded := read_plan_json(folder).get("threads")) is not None:
+        return int(recorded)
     records = (read_provenance(cell.folder) for cell in plan.cells(folder) if ended_status(cell.folder) is not None)
     threads = {start.facts.get("threads") for record in records for start in record.starts}
     return int(threads.pop() or 0) or None if len(threads) == 1 else None
@@ -127,7 +127,7 @@ def warn_of_changed_code(plan: Plan, folder: Path) -> None:
 def job_of(cell: Cell, folder: Path, allow: Sequence[str] = ()) -> Job:
     """The job that makes a run."""
     arguments = [str(variant_file(folder, cell.variant)), "--seed", str(cell.seed), "--output", str(cell.folder)]
-    arguments += [word for what in allow for word in ("--allow", what)]
+    arguments += [word for name in allow for word in ("--allow", name)]
     return Job(cell.name, python("detkit.compare.cell", *arguments), cell.folder)
 
 

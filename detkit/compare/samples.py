@@ -44,11 +44,11 @@ def sample_image(i: int, dataset: DetectionDataset, truth: GroundTruth, detectio
         return [round(float(v) * factor, 1) for v in box]
 
     def judged(shard: Shard) -> list[Tree]:
-        own = detections_of(shard, truth.image_ids[i])
-        kinds = judge(objects, own, most=len(own.boxes) or 1).kind
+        of_image = detections_of(shard, truth.image_ids[i])
+        kinds = judge(objects, of_image, most=len(of_image.boxes) or 1).kind
         return [
             {"box": scaled(box), "score": round(float(score), 3), "label": names[k], "correct": bool(kind == CORRECT)}
-            for box, score, k, kind in zip(own.boxes, own.scores, own.labels, kinds, strict=True)
+            for box, score, k, kind in zip(of_image.boxes, of_image.scores, of_image.labels, kinds, strict=True)
             if score >= SAMPLE_THRESHOLD
         ]
 

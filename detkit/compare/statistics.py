@@ -254,9 +254,9 @@ def correct(compared: Mapping[str, Mapping[str, Difference]], family: int) -> di
     """
     result: dict[str, Tree] = {v: {} for v in compared}
     for name in sorted({name for metrics in compared.values() for name in metrics}):
-        having = [v for v in compared if name in compared[v]]
+        variants = [v for v in compared if name in compared[v]]
         unknown = [1.0] * (family - len(compared))
-        for v, p in zip(having, holm([compared[v][name].p for v in having] + unknown), strict=False):
+        for v, p in zip(variants, holm([compared[v][name].p for v in variants] + unknown), strict=False):
             paired = compared[v][name]
             result[v][name] = {
                 **{key: _or_null(value) for key, value in vars(paired).items()},

@@ -66,16 +66,16 @@ def tune_variants(
 
 def remove_stale_trial(run: Path, plan: Plan, variant: Variant, overrides: list[str]) -> None:
     """Removes a trial of another config or seed, of a bench that was stopped while tuning and then changed."""
-    asked = {"config": variant.config.to_dict(), "seed": plan.seeds[0], "overrides": overrides, "share": SHORTENING}
-    path, asked = run.with_name(f"{run.name}.json"), json.loads(json.dumps(asked))
-    if run.exists() and read_json(path) != asked:
+    wanted = {"config": variant.config.to_dict(), "seed": plan.seeds[0], "overrides": overrides, "share": SHORTENING}
+    path, wanted = run.with_name(f"{run.name}.json"), json.loads(json.dumps(wanted))
+    if run.exists() and read_json(path) != wanted:
         log.info("%s, %s: made anew, its config or seed was another", variant.name, run.name)
         ours, foreign = run_files(run)
         if foreign:
             raise foreign_files("--output", foreign)
         remove(run, [*ours, *(run / name for name in (CELL, CONSOLE))])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, asked)
+    write_json(path, wanted)
 
 
 def candidates(plan: Plan, variant: Variant, parameters: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -1,5 +1,6 @@
 """A bench that really runs: its threads, its interruptions, and a part that is edited between its variants."""
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -72,7 +73,6 @@ class Project:
     def compare(self, *variants, jobs=1, allow=()):
         """Runs the bench, the cells in this process; gives back exit code, results and the cells' exit codes."""
         codes = {}
-        forget()
 
         def launcher(jobs, *, at_once, threads, finished, started):
             before = torch.get_num_threads()
@@ -82,10 +82,16 @@ class Project:
             torch.set_num_threads(before)
 
         files = [self.folder / name for name in variants]
-        plan = make_plan(self.folder / "base.yaml", files, seeds=[0])
-        code = run_bench(
-            plan, self.bench, jobs=jobs, command="", launcher=LauncherChoice(launcher, threads_of_cores), allow=allow
-        )
+        with fresh_import():
+            plan = make_plan(self.folder / "base.yaml", files, seeds=[0])
+            code = run_bench(
+                plan,
+                self.bench,
+                jobs=jobs,
+                command="",
+                launcher=LauncherChoice(launcher, threads_of_cores),
+                allow=allow,
+            )
         return code, json.loads((self.bench / "results.json").read_text()), codes
 
     def cut_off(self, variant):
@@ -97,11 +103,15 @@ class Project:
         return weights
 
 
-def forget():
-    """Takes the part out of this process, so that its file is imported again as it is now."""
-    for name in [name for name in sys.modules if "bench_part" in name]:
-        del sys.modules[name]
-    BACKBONES._entries = {k: v for k, v in BACKBONES._entries.items() if "bench_part" not in v.cls.__module__}
+@contextlib.contextmanager
+def fresh_import():
+    """Imports the part's file as it is now, and forgets the part afterwards."""
+    try:
+        with BACKBONES.temporary():
+            yield
+    finally:
+        for name in [name for name in sys.modules if "bench_part" in name]:
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -110,9 +120,8 @@ def project(tmp_path, monkeypatch, few_resamples):
         monkeypatch.setattr(visualize, name, lambda *_, **__: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     deterministic = torch.are_deterministic_algorithms_enabled()
-    with BACKBONES.temporary():
+    with fresh_import():
         yield Project(tmp_path)
-    forget()
     torch.use_deterministic_algorithms(deterministic)
 
 

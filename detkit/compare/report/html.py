@@ -29,8 +29,7 @@ def to_html(results: Tree) -> str:
         "verdicts": "\n".join(f'<li class="{kind}">{escape(sentence)}</li>' for kind, sentence in conclusions(results)),
         "equal": escape(equal_settings(results)),
         "method": "\n".join(f"<p>{escape(text)}</p>" for text in method(results)),
-        "samples": "they come out of post-processing above a score of "
-        + escape(str(results.get("sample_threshold", 0.3))),
+        "samples": escape(str(results.get("sample_threshold", 0.3))),
         "about": escape(f"{about(results)}\n\n{results.get('config', '')}"),
         "footer": escape(f"Written by detkit {(results.get('versions') or {}).get('detkit', '')}."),
         "css": (sources / "page.css").read_text(encoding="utf-8"),

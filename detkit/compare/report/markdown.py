@@ -78,7 +78,7 @@ def variants_table(results: Tree) -> str:
                 "n/a" if memory is None else f"{memory:.0f}",
             )
         )
-    heads = ("variant", "AP", "against baseline", "p, Holm", "verdict", *list(metrics.values())[1:], "s a step", "MB")
+    heads = ("variant", "AP", "vs baseline", "p, Holm", "verdict", *list(metrics.values())[1:], "s/step", "MB")
     return table(heads, rows)
 
 
@@ -109,7 +109,7 @@ def diagnosis(results: Tree) -> list[str]:
         rows.append(
             (
                 name_of(variant),
-                *(percent((share.get(what) or {}).get("easy_background")) for what in ("loss", "gradient")),
+                *(percent((share.get(quantity) or {}).get("easy_background")) for quantity in ("loss", "gradient")),
                 number((figures.get("calibration") or {}).get("ece"), 3),
                 number((figures.get("box_quality") or {}).get("mean"), 3),
                 *(str(round(errors[kind], 1)) if kind in errors else "n/a" for kind in KINDS),

@@ -17,17 +17,17 @@ METHOD = (
     "Every variant is trained once per seed. For one seed all variants start from the same weights and see the same "
     "images in the same order under the same augmentation, which is checked by hash (see the fairness table), so "
     "variants are compared in pairs.",
-    "AP is COCO's average precision (IoU 0.50 to 0.95, 101 recall points). An interval holds both sources of chance: "
+    "AP is COCO's average precision (IoU 0.50 to 0.95, 101 recall points). An interval covers both sources of chance: "
     "the training, by the spread of the paired differences over seeds (Student's t, as there are few), and the "
     "images, by a bootstrap in which both members of a pair get the same images. Its p-value is corrected by Holm's "
     "method over the variants and decides the verdict, on AP; the other metrics describe. The exact permutation test "
-    "over seeds is given beside it; with three seeds it can't go below 0.25.",
+    "over seeds is shown beside it; with three seeds it is at least 0.25.",
     "The cumulative loss is figure 4 of the RetinaNet paper (arXiv 1708.02002): anchors sorted by their loss, "
     "foreground and background apart. Easy background is every background anchor whose highest class score is below "
     "{easy}. Error kinds follow TIDE (arXiv 2008.08115). ECE is the expected calibration error: the mean gap between "
-    "a detection's score and the share of such detections that are right at IoU 0.5.",
+    "the score of detections and the share of them that is correct at IoU 0.5.",
     "No difference shown does not mean equal: the smallest difference that this budget would have shown with a "
-    "probability of 0.8, reckoned from the spread that was seen, is given with it.",
+    "probability of 0.8, estimated from the observed spread, is reported with it.",
 )
 
 
