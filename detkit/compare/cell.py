@@ -36,12 +36,15 @@ from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.process_info import ProcessInfo
 from detkit.evaluate.coco import ground_truth_from
 from detkit.evaluate.run import collect
-from detkit.runs.folder import METRICS, RESULT, prepare_folder, write_json
+from detkit.runs.folder import METRICS, RESULT, init_run_folder, write_json
 from detkit.runs.log import run_log
 from detkit.structures import Batch
+from detkit.train.assemble import Session, assemble
 from detkit.train.non_finite import NonFiniteLossError
 from detkit.train.random import seed_everything
-from detkit.train.session import Session, set_up_torch
+from detkit.train.run import run_session
+from detkit.train.torch_setup import set_up_torch
+from detkit.utils.exit_codes import ExitCode
 from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
@@ -56,17 +59,17 @@ def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
     resume = bool(saved_steps(folder)) and has_start(folder)
     for name in (CELL, RESULT, DETECTIONS, MATCHES, DIAGNOSIS):
         (folder / name).unlink(missing_ok=True)  # the end is made again from the checkpoint, as it may be edited
-    prepare_folder(folder, resume=resume, overwrite=not resume)
+    init_run_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
         session = make_session(config, folder, resume=resume, allow=allow)
         if not resume:
             write_json(folder / START, describe_start(session))
         try:
-            code = session.run()
+            code = run_session(session)
         except NonFiniteLossError as error:
             log.error("%s", error)
             write_end(folder, {"status": DIVERGED, "error": str(error)})
-            return error.exit_code
+            return ExitCode.DIVERGED
         if code == 0:
             finish(session)
     return code
@@ -91,10 +94,15 @@ def make_session(
     """The session of a run in one process. held_out: trains on a part of the training data, validates on the rest."""
     device = set_up_torch(config.options("train"))
     data_sets = hold_out(usable_dataset(config, "train", early=True)) if held_out else None
-    return Session(
-        config, folder, resume=resume, init_weights=None, coordinator=Coordinator(ProcessInfo()), device=device,
-        data_sets=data_sets, allow=allow,
-    )  # fmt: skip
+    return assemble(
+        config,
+        folder,
+        resume=resume,
+        coordinator=Coordinator(ProcessInfo()),
+        device=device,
+        data_sets=data_sets,
+        allow=allow,
+    )
 
 
 def hold_out(dataset: DetectionDataset) -> tuple[DetectionDataset, DetectionDataset]:
@@ -108,14 +116,14 @@ def hold_out(dataset: DetectionDataset) -> tuple[DetectionDataset, DetectionData
 def run_trial(config: Config, folder: Path) -> int:
     """A short run for tuning: an ordinary training on the held-out split, without the files of a bench."""
     resume = bool(saved_steps(folder))
-    prepare_folder(folder, resume=resume, overwrite=not resume)
+    init_run_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
         try:
-            return make_session(config, folder, resume=resume, held_out=True).run()
+            return run_session(make_session(config, folder, resume=resume, held_out=True))
         except NonFiniteLossError as error:
             log.error("%s", error)
             write_json(folder / CELL, {"status": DIVERGED, "error": str(error)})
-            return error.exit_code
+            return ExitCode.DIVERGED
 
 
 def finish(session: Session) -> None:
@@ -207,10 +215,10 @@ def first_step(session: Session, batch: Batch) -> Tree:
     """
     seed_everything(session.config.seed, 0, 0)
     detector = copy.deepcopy(session.detector).train()
-    batch = batch.to(session.device)
+    batch = batch.to(session.trainer.device)
     pred = detector(batch.images, batch.sizes)
     losses = detector.loss(pred, batch.targets)
-    divisor = detector.end_step(losses.normalizer.double(), [x.double() for x in detector.take_gathered()])
+    divisor = detector.end_step(losses.normalizer.double(), [x.double() for x in detector.take_accumulated()])
     shared = [p for part in (detector.backbone, detector.neck) for p in part.parameters() if p.requires_grad]
     norms = {}
     for name, loss in (("class", losses.classification), ("box", losses.box)):
@@ -241,7 +249,7 @@ def measure(config: Config, folder: Path, steps: int = 6) -> dict[str, float]:
     started, images = time.perf_counter(), 0
     for batch in islice(session.val_loader, 2):
         with torch.inference_mode():
-            detector.detect(detector(batch.images.to(session.device), batch.sizes), batch.sizes)
+            detector.detect(detector(batch.images.to(session.trainer.device), batch.sizes), batch.sizes)
         images += len(batch)
     each = (time.perf_counter() - started) / max(images, 1)
     return {"step": float(np.median(taken[2:])), "evaluation": each * len(session.val_set)}
@@ -267,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
         return run_trial(config, args.output) if args.trial else run_cell(config, args.output, args.allow)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return ExitCode.WRONG_INPUT
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from detkit.config import Config
 from detkit.evaluate.arrays import Shard
 from detkit.evaluate.report import METRIC_NAMES
 from detkit.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT
-from detkit.train.non_finite import NonFiniteLossError
+from detkit.utils.exit_codes import ExitCode
 from detkit.utils.types import Tree, Value
 
 START, CELL = "start.json", "cell.json"
@@ -28,7 +28,7 @@ HASHED_FILES = (CONFIG, ENVIRONMENT, START, METRICS, RESULT, DETECTIONS, MATCHES
 
 FINISHED, DIVERGED, FAILED, MISSING = "finished", "diverged", "failed", "missing"
 ENDED = (FINISHED, DIVERGED)
-STATUS_OF_EXIT_CODE = {0: FINISHED, NonFiniteLossError.exit_code: DIVERGED}
+STATUS_OF_EXIT_CODE = {ExitCode.FINISHED: FINISHED, ExitCode.DIVERGED: DIVERGED}
 
 UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 """Exceptions that reading a damaged JSON or NPZ file raises."""

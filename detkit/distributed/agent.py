@@ -13,8 +13,9 @@ from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, W
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
-from detkit.distributed.failure import FINAL, STOPPED, root_cause
+from detkit.distributed.failure import FINAL, root_cause
 from detkit.distributed.process_info import ROUND, STORE
+from detkit.utils.exit_codes import STOPPED
 
 STOP_SECONDS = 120
 """What a worker has for its last step and its checkpoint before it is killed."""

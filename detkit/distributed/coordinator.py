@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from detkit.distributed.failure import (
-    HUNG,
     Failure,
     MissingRankError,
     PeerFailedError,
@@ -27,6 +26,7 @@ from detkit.distributed.failure import (
 from detkit.distributed.process_info import NAMES, ProcessInfo
 from detkit.distributed.progress import Progress
 from detkit.distributed.watchdog import Watchdog
+from detkit.utils.exit_codes import ExitCode
 
 log = logging.getLogger("detkit")
 
@@ -231,6 +231,6 @@ def exit_with_parent(parent: int) -> None:
 def report_hang(coordinator: Coordinator, guilty: Sequence[int], text: str) -> None:
     """Leaves word that ranks hang, for the other processes and the agent; in place of those that can't."""
     host = coordinator.hosts[guilty[0]] if guilty else socket.gethostname()
-    failure = Failure(rank=guilty[0], host=host, code=HUNG, kind="crash", text=text)
+    failure = Failure(rank=guilty[0], host=host, code=ExitCode.HUNG, kind="crash", text=text)
     first = coordinator.report_failure(failure)
     write_error_file(first, own=coordinator.process.rank in guilty)

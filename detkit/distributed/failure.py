@@ -15,14 +15,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from detkit.distributed.process_info import ProcessInfo
+from detkit.utils.exit_codes import STOPPED, ExitCode, stopped_by
 from detkit.utils.outputs import exit_code_of, lines_of
 
 if TYPE_CHECKING:
     pass
 
-CRASHED, WRONG_INPUT, DIVERGED, MISSING, DISK_FULL, HUNG = 1, 2, 3, 4, 5, 7
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-FINAL = frozenset({WRONG_INPUT, DIVERGED, DISK_FULL, *STOPPED})
+FINAL = frozenset({ExitCode.WRONG_INPUT, ExitCode.DIVERGED, ExitCode.DISK_FULL, *STOPPED})
 """Exit codes after which another try would end the same way."""
 
 Kind = Literal["user", "crash", "network", "missing"]
@@ -65,14 +64,15 @@ class Failure:
 def describe(error: BaseException, process: ProcessInfo) -> Failure:
     """An exception of this process as a failure."""
     text, trace, host = "\n".join(lines_of(error)), "", socket.gethostname()
+    code: int
     if isinstance(error, MissingRankError):
-        code, kind = MISSING, "missing"
+        code, kind = ExitCode.RANK_MISSING, "missing"
     elif isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and not is_network(error):
         code, kind = exit_code_of(error), "user"
         if os.environ.get("DETKIT_TRACEBACK"):
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     else:
-        code, kind = CRASHED, "network" if is_network(error) else "crash"
+        code, kind = ExitCode.FAILED, "network" if is_network(error) else "crash"
         text = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[0]
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return Failure(rank=process.rank, host=host, code=code, kind=kind, text=text, trace=trace)  # type: ignore[arg-type]
@@ -139,10 +139,10 @@ def root_cause(failures: Mapping[int, Any]) -> tuple[Failure, bool]:
             name = failure.signal_name()
             why = " (killed: out of memory, or by somebody)" if name == "SIGKILL" else ""
             text = f"process {failure.pid} died of {name}{why}"
-            return Failure(rank=rank, host=host, code=128 - failure.exitcode, kind="crash", text=text), True
+            return Failure(rank=rank, host=host, code=stopped_by(-failure.exitcode), kind="crash", text=text), True
     if told:
         return (own[0], True) if own else told[0]
     rank, failure = max(failures.items(), key=lambda item: item[1].exitcode)
-    code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    code = failure.exitcode if failure.exitcode > 0 else stopped_by(-failure.exitcode)
     text = f"process {failure.pid} ended with exit code {failure.exitcode}"
     return Failure(rank=rank, host=host, code=code, kind="crash", text=text), True

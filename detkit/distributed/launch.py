@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from detkit.distributed.failure import MISSING, run_with_timeout
+from detkit.distributed.failure import run_with_timeout
 from detkit.distributed.process_info import PARENT
+from detkit.utils.exit_codes import ExitCode, stopped_by
 
 JOIN_SECONDS, CHECK_SECONDS = 900, 60
 """How long machines wait for each other, to train and for `--check`."""
@@ -112,15 +113,15 @@ def run_agent(arguments: Sequence[str], options: LaunchOptions, address: str | N
                 result = agent.run()
         except SignalException as error:
             # The rendezvous stays open: the other machines may go on without this one.
-            return 128 + int(error.sigval)
+            return stopped_by(int(error.sigval))
         except (RendezvousError, TimeoutError) as error:
             print(f"error: {explain_rendezvous_error(error, options)}", file=sys.stderr, flush=True)
-            return MISSING
+            return ExitCode.RANK_MISSING
         if not run_with_timeout(handler.shutdown, TELL_SECONDS):
             print(rendezvous_lost(options, f"no answer within {TELL_SECONDS:.0f} s"), file=sys.stderr, flush=True)
         if result is None:
             print("error: the other machines have ended the run", file=sys.stderr, flush=True)
-            return MISSING
+            return ExitCode.RANK_MISSING
         return agent.tell(result) if result.is_failed() else 0
 
 
@@ -230,7 +231,7 @@ def watch_rendezvous(options: LaunchOptions, agent: Any) -> Iterator[None]:
             except OSError as error:
                 if reached is not None and time.monotonic() - reached > LOST_SECONDS and not over.is_set():
                     print(rendezvous_lost(options, error), file=sys.stderr, flush=True)
-                    os._exit(MISSING)  # the workers follow
+                    os._exit(ExitCode.RANK_MISSING)  # the workers follow
 
     if options.max_nodes > 1:
         threading.Thread(target=watch, daemon=True, name="watch-rendezvous").start()

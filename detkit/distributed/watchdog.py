@@ -24,8 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from detkit.distributed.failure import HUNG, run_with_timeout
+from detkit.distributed.failure import run_with_timeout
 from detkit.distributed.progress import Progress
+from detkit.utils.exit_codes import ExitCode
 
 log = logging.getLogger("detkit")
 
@@ -97,7 +98,7 @@ class Watchdog:
     timeout: seconds without a beat that count as a hang, None for no watching. hosts: of all ranks, one each.
     store: of the process group, None alone. log_file: gets message and stacks besides the error stream. workers:
     gives the process ids of loader workers, whose stacks are printed too. tell: gets the hang before the end.
-    end: what ends the process, with `HUNG`, whose exit code all who waited have. setting: where `timeout` comes from.
+    end: ends the process, with `ExitCode.HUNG`, whose exit code all who waited have. setting: where `timeout` is from.
     """
 
     def __init__(
@@ -218,10 +219,10 @@ class Watchdog:
             if mine:
                 self._end_workers()
             for output in outputs:
-                _write(output, f"rank {self.rank} ends with exit code {HUNG}; go on with --resume\n")
+                _write(output, f"rank {self.rank} ends with exit code {ExitCode.HUNG:d}; go on with --resume\n")
         with contextlib.suppress(Exception):  # whatever happens, the process ends
             self.tell(hang)
-        self.end(HUNG)
+        self.end(ExitCode.HUNG)
 
     def _end_workers(self) -> None:
         """Has loader workers print where they are, then kills them: their parent can't any more."""
