@@ -28,7 +28,7 @@ HASHED_FILES = (CONFIG, ENVIRONMENT, START, METRICS, RESULT, DETECTIONS, MATCHES
 
 FINISHED, DIVERGED, FAILED, MISSING = "finished", "diverged", "failed", "missing"
 ENDED = (FINISHED, DIVERGED)
-STATUS_OF_EXIT_CODE = {ExitCode.FINISHED: FINISHED, ExitCode.DIVERGED: DIVERGED}
+STATUS_OF_EXIT_CODE: dict[int, str] = {ExitCode.FINISHED: FINISHED, ExitCode.DIVERGED: DIVERGED}
 
 UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 """Exceptions that reading a damaged JSON or NPZ file raises."""
