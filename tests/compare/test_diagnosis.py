@@ -16,6 +16,7 @@ from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
 from detkit.registry import CLASS_LOSSES, DATASETS
+from tests.refusals import Refuses
 
 SMALL = [
     "data.val.dataset.num_images=6",
@@ -120,7 +121,7 @@ def test_a_diagnosis_is_plain_data_and_can_be_averaged() -> None:
     assert average([]) is None
 
 
-def test_no_image_is_an_error() -> None:
+def test_no_image_is_an_error(refuses: Refuses) -> None:
     detector, _, _ = parts()
-    with pytest.raises(ValueError, match="no image"):
+    with refuses(ValueError):
         examine_anchors(detector, [], images=2)
