@@ -39,7 +39,7 @@ def average_precision(
     ap, ap50, ap75, ap_small, ap_medium, ap_large as in `CocoResult.metrics`, and per_class:<name>.
     """
     if weights.shape[1] != matches.num_images:
-        raise ValueError(f"weights of {weights.shape[1]} images, matches of {matches.num_images}")
+        raise ValueError(f"weights for {weights.shape[1]} images, but matches for {matches.num_images}")
     drawn = torch.from_numpy(np.ascontiguousarray(weights))
     # (areas, classes, T, R); NaN: no object of the class in the area.
     values = np.stack(

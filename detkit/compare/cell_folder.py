@@ -56,7 +56,7 @@ def damage(folder: Path) -> str | None:
             name = DETECTIONS
             read_detections(folder)
     except UNREADABLE as error:
-        return f"{folder / name} is not there" if isinstance(error, FileNotFoundError) else f"{folder / name}: {error}"
+        return f"{folder / name} is missing" if isinstance(error, FileNotFoundError) else f"{folder / name}: {error}"
     return None
 
 
@@ -131,7 +131,7 @@ def read_run(cell: Cell) -> RunRecord:
     damaged = damage(folder) if (folder / CELL).exists() else None
     start, end = (None, None) if damaged else (read_json(folder / START), read_json(folder / CELL))
     if damaged:
-        status, error = FAILED, f"{damaged}; the bench makes this run again"
+        status, error = FAILED, f"{damaged}; rerun the bench to make this run again"
     elif end is not None:
         status, error = end["status"], end["error"]
     elif (folder / CONSOLE).exists():

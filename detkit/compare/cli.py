@@ -100,7 +100,7 @@ def bench(args: argparse.Namespace) -> int:
     if args.config == "report" and not Path(args.config).exists():
         raise ValueError("write `report` first: detkit compare report DIR ...")
     if not 1 <= args.jobs <= MOST_JOBS:
-        raise ValueError(f"--jobs: {args.jobs} is not between 1 and {MOST_JOBS}")
+        raise ValueError(f"--jobs: must be between 1 and {MOST_JOBS}, got {args.jobs}")
     overrides = [text for text in args.variants if "=" in text and not Path(text).exists()]
     files = [text for text in args.variants if text not in overrides]
     plan = make_plan(
@@ -122,11 +122,11 @@ def parse_seeds(text: str) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise ValueError(f"--seeds: {text!r} is neither a count nor a list such as 0,1,2") from None
+        raise ValueError(f"--seeds: {text!r} must be a count or a list such as 0,1,2") from None
     if "," in text:
         return numbers
     if not numbers or not 1 <= numbers[0] <= MOST_SEEDS:
-        raise ValueError(f"--seeds: {text!r} is not between 1 and {MOST_SEEDS} seeds")
+        raise ValueError(f"--seeds: {text!r} must be a count from 1 to {MOST_SEEDS}")
     return list(range(numbers[0]))
 
 
@@ -134,7 +134,7 @@ def words_of(option: str, text: str, known: tuple[str, ...]) -> list[str]:
     """`a,b` -> [a, b]; ValueError for an unknown word."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     if unknown := [word for word in words if word not in known]:
-        raise ValueError(f"{option}: {', '.join(unknown)} is none of {', '.join(known)}")
+        raise ValueError(f"{option}: {', '.join(unknown)} is not one of {', '.join(known)}")
     return words
 
 
@@ -147,7 +147,7 @@ def report(args: argparse.Namespace) -> int:
 
     allow = words_of("--allow", args.allow, MAY_DIFFER)
     if len(args.folders) > 1 and args.output is None:
-        raise ValueError("--output: where should the report of several benches go?")
+        raise ValueError("--output is required to report several benches")
     output = args.output or args.folders[0]
     if not (output / PLAN).is_file():
         refuse_foreign("--output", output, REPORTS)

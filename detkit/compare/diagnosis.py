@@ -103,7 +103,7 @@ def examine_anchors(detector: DenseDetector, loader: Iterable[Batch], images: in
     finally:
         detector.train(was_training)
     if not seen:
-        raise ValueError("diagnosis: the loader gave no image")
+        raise ValueError("diagnosis: the loader has no images")
     fore, back = sides["foreground"], sides["background"]
     parts = (_part(fore, None), _part(back, False), _part(back, True))
     explained = sum(loss for loss, _ in parts)

@@ -94,7 +94,7 @@ def check_seeds(runs: Runs) -> Check:
         for key, run in runs.items()
         if run.start and run.start["seed"] != key[1]
     ]
-    return check("seeds", wrong, "every run has the seed it stands under")
+    return check("seeds", wrong, "every run has the seed of its folder")
 
 
 def check_configs(plan: Plan, configs: Mapping[RunKey, Tree | str]) -> Check:
@@ -109,7 +109,7 @@ def check_configs(plan: Plan, configs: Mapping[RunKey, Tree | str]) -> Check:
                 wrong.append(f"{run_name(run)}: {config}")
             elif keys := [key for key in sorted(differences(expected, config)) if not key.startswith(UNCHECKED_KEYS)]:
                 wrong.append(f"{run_name(run)}: {', '.join(keys)}")
-    return check("config", wrong, "every run has that of its variant")
+    return check("config", wrong, "every run has the config of its variant")
 
 
 def check_weights(plan: Plan, runs: Runs) -> Check:
@@ -129,7 +129,7 @@ def check_weights(plan: Plan, runs: Runs) -> Check:
     if more > 0:
         wrong[MOST_PARAMETERS - 1 :] = [f"{wrong[MOST_PARAMETERS - 1]} and {more} more"]
     return check(
-        "initial weights", wrong, f"{count} hashes equal; the loss itself sets {', '.join(sorted(others)) or 'none'}"
+        "initial weights", wrong, f"{count} equal hashes; set by the losses: {', '.join(sorted(others)) or 'none'}"
     )
 
 
@@ -177,7 +177,9 @@ def check_data(runs: Runs, allow: Sequence[str] = ()) -> Check:
         for key, what in DATA_HASHES.items():
             before, after = starts.get(run, {}).get(key), end.get(key)
             if before and after and before != after:
-                wrong.append(f"{run_name(run)}: {what} changed while it ran: {before} at its start, {after} at its end")
+                wrong.append(
+                    f"{run_name(run)}: {what} changed during the run: {before} at the start, {after} at the end"
+                )
     return check("data", wrong, "equal: annotations and images of both splits") | {"withholds": "data" not in allow}
 
 
@@ -208,7 +210,7 @@ def changed_truth(runs: Runs, truth: GroundTruth) -> list[str]:
     recorded = {run.start["truth"] for run in runs.values() if run.start and run.start.get("truth")}
     if recorded <= {truth_hash(truth)}:
         return []
-    return ["The validation annotations have changed since the runs: figures are of then, pictures are of now."]
+    return ["The validation annotations have changed since the runs: figures use the old, sample images the new ones."]
 
 
 # ---- what the configs set
@@ -221,7 +223,7 @@ def identical_configs(plan: Plan) -> Iterator[str]:
         names.setdefault(variant.config.hash(), []).append(variant.name)
     for same in names.values():
         if len(same) > 1:
-            yield f"{' and '.join(same)} are one and the same config: a difference between them is chance."
+            yield f"{' and '.join(same)} have the same config: a difference between them is chance."
 
 
 def setup_flags(keys: Sequence[str], normalizers: Mapping[str, str]) -> Iterator[str]:
@@ -232,14 +234,14 @@ def setup_flags(keys: Sequence[str], normalizers: Mapping[str, str]) -> Iterator
 
     if len(set(normalizers.values())) > 1:
         types = ", ".join(f"{name}: {kind}" for name, kind in normalizers.items())
-        yield f"The normalisers differ ({types}): losses are then of another size, and so is the learning rate."
+        yield f"The normalisers differ ({types}): this scales the losses, as another learning rate does."
     elif differs("losses.normalizer"):
         yield "The settings of the normaliser differ."
     if differs("imports"):
-        yield "The imports differ: parts of one name may be different code."
-    for section, what in (("assigner", "matchers"), ("head", "heads"), ("schedule", "schedules")):
+        yield "The imports differ: parts of the same name may be different code."
+    for section, what in (("assigner", "assigners"), ("head", "heads"), ("schedule", "schedules")):
         if differs(section):
-            yield f"The {what} differ: not the loss alone is compared."
+            yield f"The {what} differ: the comparison is not of the losses alone."
     for section in ("data", "train", "optimizer", "backbone", "neck", "anchors"):
         if differs(section):
-            yield f"Settings of {section} differ: not the loss alone is compared."
+            yield f"Settings of {section} differ: the comparison is not of the losses alone."

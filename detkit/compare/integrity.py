@@ -69,17 +69,17 @@ def check_files(runs: Mapping[RunKey, Path], new: Collection[RunKey] = ()) -> Ch
     changed = {run: changed_files(folder) for run, folder in runs.items()}
     changed |= {run: [CELL] for run, files in changed.items() if files is None and run in new}
     wrong = [
-        f"{run_name(run)}: {', '.join(files)} {'was' if len(files) == 1 else 'were'} changed after the run had ended "
+        f"{run_name(run)}: {', '.join(files)} {'was' if len(files) == 1 else 'were'} changed after the run ended "
         f"({runs[run]})"
         for run, files in changed.items()
         if files
     ]
     if wrong:
-        wrong[-1] += "; put the old files back, or delete the folders of these runs and let the bench make them again"
+        wrong[-1] += "; restore the files, or delete the folders of these runs and rerun the bench"
     old = [run_name(run) for run, files in changed.items() if files is None]
-    answer = check("files", wrong, "every file is as it was when its run ended") | {"withholds": True}
+    answer = check("files", wrong, "every file is unchanged since its run ended") | {"withholds": True}
     if old and not wrong:
-        answer |= {"ok": None, "detail": f"an older detkit made {', '.join(old)} and noted no hashes"}
+        answer |= {"ok": None, "detail": f"an older detkit made {', '.join(old)} and wrote no hashes"}
     return answer
 
 
@@ -103,18 +103,18 @@ def check_figures(
 def check_distinct_runs(detections: Mapping[RunKey, Shard]) -> Check:
     """No two seeds of a variant have the same detections, bit for bit: one would be a copy of the other."""
     wrong = [
-        f"{' and '.join(map(run_name, runs))} found the same, bit for bit: is one a copy of the other, or has the seed "
-        "no effect?"
+        f"{' and '.join(map(run_name, runs))} have the same detections, bit for bit: one is a copy of the other, or "
+        "the seed has no effect"
         for runs in identical_runs(detections, 0)
     ]
-    return check("distinct runs", wrong, "no two seeds of a variant found the same") | {"withholds": True}
+    return check("distinct runs", wrong, "no two seeds of a variant have the same detections") | {"withholds": True}
 
 
 def identical_variants(detections: Mapping[RunKey, Shard]) -> Iterator[str]:
     """A sentence for every seed with which several variants have the same detections, bit for bit."""
     for runs in identical_runs(detections, 1):
         names = " and ".join(variant for variant, _ in runs)
-        yield f"{names}, seed {runs[0][1]}, found the same, bit for bit: their difference has no effect."
+        yield f"{names}, seed {runs[0][1]}, have the same detections, bit for bit: their difference has no effect."
 
 
 def identical_runs(detections: Mapping[RunKey, Shard], part: int) -> list[list[RunKey]]:

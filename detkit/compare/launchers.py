@@ -62,7 +62,7 @@ def launch_local(jobs: Sequence[Job], *, at_once: int, threads: int, finished: F
     An interrupt ends the running jobs in order and is raised again.
     """
     if at_once < 1:
-        raise ValueError(f"--jobs: {at_once} is less than 1")
+        raise ValueError(f"--jobs: must be at least 1, got {at_once}")
     gpus = visible_gpus()
     free = deque(gpus[slot % len(gpus)] if gpus else None for slot in range(at_once))
     waiting = deque(jobs)
@@ -166,7 +166,7 @@ def connect_ray() -> tuple[Any, bool]:
     try:
         import ray
     except ImportError as error:
-        raise ImportError(f"--launcher ray needs Ray ({error}): pip install 'detkit[ray]'") from error
+        raise ImportError(f"--launcher ray requires Ray ({error}): pip install 'detkit[ray]'") from error
     connect = not ray.is_initialized()
     if connect:
         ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)

@@ -13,7 +13,7 @@ from detkit.config import Config
 from detkit.runs.folder import RESULT
 from detkit.train.resume import differences
 
-ALLOW = "--allow {} shows them together all the same."
+ALLOW = "Pass --allow {} to combine them anyway."
 
 
 def merge_plans(
@@ -29,7 +29,7 @@ def merge_plans(
     variants: dict[str, Variant] = {}
     cells: dict[RunKey, Cell] = {}
     for plan, folder in zip(plans, folders, strict=True):
-        check_config(plans[0].base, plan.base, f"{folder}: another config than that of {folders[0]}", allow)
+        check_config(plans[0].base, plan.base, f"{folder}: its config differs from that of {folders[0]}", allow)
         for variant in plan.variants:
             name, digest = variant.name, variant.config.hash()
             known = variants.get(name, variant).config
@@ -45,9 +45,7 @@ def merge_plans(
                 if ended_status(first.folder) is None and ended_status(cell.folder) is not None:
                     cells[name, seed] = cell
                 elif first is not cell and ended_status(cell.folder) and (one := _ap(first)) != (other := _ap(cell)):
-                    conflicts.append(
-                        f"{cell.name}: AP {one} in {first.folder}, which is shown, and {other} in {cell.folder}."
-                    )
+                    conflicts.append(f"{cell.name}: AP {one} in {first.folder} (reported), {other} in {cell.folder}.")
     seeds = tuple(sorted({seed for plan in plans for seed in plan.seeds}))
     for name in variants:
         for seed in seeds:
@@ -68,7 +66,7 @@ def unreported_runs(cells: Mapping[RunKey, Cell], folders: Sequence[Path]) -> li
         variant, seed = path.parent.name, path.name.removeprefix("seed_")
         if path not in reported and seed.isdecimal() and (variant, int(seed)) not in cells:
             names.append(run_name((variant, int(seed))))
-    return [f"Done and not in this report: {listed(names)}."] if names else []
+    return [f"Finished runs that this report leaves out: {listed(names)}."] if names else []
 
 
 def check_config(old: Config, new: Config, message: str, allow: Sequence[str]) -> None:
@@ -87,7 +85,7 @@ def check_same_data(runs: Mapping[RunKey, RunRecord], allow: Sequence[str]) -> N
     validation = runs_by_value(runs, lambda start: str(start["data"][1]))
     if len(validation) > 1:
         raise ValueError(
-            "the runs have different validation images, and can't be compared image by image:\n" + _lines(validation)
+            "the runs have different validation images, and cannot be compared image by image:\n" + _lines(validation)
         )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from detkit.config import Config, load_config
+from detkit.registry.arguments import nearest
 from detkit.runs.folder import write_json, write_text
 from detkit.train.resume import completed, differences, flatten
 from detkit.utils.outputs import Ledger, refuse_foreign
@@ -107,9 +108,9 @@ def make_plan(
     "config" adds the config itself. A single variant is compared with the config itself.
     """
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise ValueError(f"--seeds: {list(seeds)} must be different numbers from 0 on, at least one")
+        raise ValueError(f"--seeds: {list(seeds)} must be one or more different integers from 0 on")
     if any(text.partition("=")[0] == "seed" for text in overrides):
-        raise ValueError("seed=...: the seeds of a bench are given by --seeds")
+        raise ValueError("seed=...: use --seeds to set the seeds of a bench")
     base = load_config(config, overrides)
     variants = []
     each: list[str | Path | None] = list(files) or [None]
@@ -126,8 +127,9 @@ def make_plan(
     check_variants(variants)
     names = [v.name for v in variants]
     if baseline is not None and baseline not in names:
+        known = [*names, CONFIG_ITSELF]
         raise ValueError(
-            f"--baseline: {baseline!r} is none of the variants {', '.join(names)}, and not `{CONFIG_ITSELF}`"
+            f"--baseline: {baseline!r} is not a variant{nearest(baseline, known)} One of {', '.join(known)}"
         )
     title = title or f"{Path(config).stem}: {len(variants)} variants"
     return Plan(title, tuple(variants), baseline or names[0], tuple(seeds), base)
@@ -140,7 +142,7 @@ def parse_grid(text: str) -> list[tuple[str, str]]:
     if not equals or not key.strip() or not all(parts):
         raise ValueError(f"--grid: {text!r} is not key=value,value,...")
     if len(set(parts)) != len(parts):
-        raise ValueError(f"--grid: {text!r} has a value twice")
+        raise ValueError(f"--grid: {text!r} repeats a value")
     return [(key.strip(), part) for part in parts]
 
 
@@ -156,10 +158,10 @@ def check_variants(variants: Sequence[Variant]) -> None:
     names = [variant.name for variant in variants]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"two variants are called {name}: give the files different names")
+            raise ValueError(f"two variants are named {name}: rename one of the files")
     if len(variants) < 2:
         raise ValueError(
-            "nothing to compare: name files to lay over the config, as configs/losses/*.yaml, or use "
+            "nothing to compare: pass overlay files such as configs/losses/*.yaml, or use "
             "--grid losses.classification.gamma=0.5,1,2"
         )
 
@@ -213,13 +215,13 @@ def check_continues(plan: Plan, folder: Path, *, tune: bool = False) -> None:
     if not (folder / PLAN).exists():
         return
     content = read_plan_json(folder)
-    check_same(folder, "variants are laid over", content["base"], plan.base)
+    check_same(folder, "all variants", content["base"], plan.base)
     for variant in () if tune else plan.variants:
         old = content["variants"].get(variant.name)
         if old is None and variant_file(folder, variant.name).exists():  # left out for a while
             old = load_config(variant_file(folder, variant.name)).to_dict()
         if old is not None:
-            check_same(folder, f"{variant.name} has", old, variant.config)
+            check_same(folder, variant.name, old, variant.config)
 
 
 def check_same(folder: Path, who: str, old: Tree, config: Config) -> None:
@@ -228,8 +230,8 @@ def check_same(folder: Path, who: str, old: Tree, config: Config) -> None:
     if changed:
         lines = "\n".join(f"  {key}: {a!r} in the bench, {b!r} now" for key, (a, b) in sorted(changed.items()))
         raise ValueError(
-            f"{folder} holds a bench in which {who} another config:\n{lines}\n"
-            "Use the old values, another name for a variant, or another folder by --output."
+            f"{folder} holds a bench with another config for {who}:\n{lines}\n"
+            "Use the old values, rename the variant, or choose another folder with --output."
         )
 
 
@@ -237,13 +239,13 @@ def read_plan_json(folder: Path) -> Tree:
     """The checked content of plan.json."""
     path = folder / PLAN
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no bench: there is no {path}")
+        raise FileNotFoundError(f"{folder} is not the folder of a bench: {path} is missing")
     try:
         content: Tree = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: {error}") from None
     if content.get("schema") != SCHEMA:
-        raise ValueError(f"{path}: schema {content.get('schema')!r}; this detkit reads {SCHEMA}")
+        raise ValueError(f"{path}: schema {content.get('schema')!r} is not supported; this detkit reads {SCHEMA}")
     check_content(content, path)
     return content
 
@@ -252,11 +254,11 @@ def check_content(content: Tree, path: Path) -> None:
     """Raises ValueError for invalid seeds, variants or baseline, as after an edit by hand."""
     seeds, variants = content.get("seeds"), content.get("variants")
     if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) != len(seeds):
-        raise ValueError(f"{path}: seeds: {seeds!r} must be different numbers, at least one")
+        raise ValueError(f"{path}: seeds: {seeds!r} must be one or more different integers")
     if not isinstance(variants, dict) or not variants:
         raise ValueError(f"{path}: variants: {variants!r} must map names to configs")
     if content.get("baseline") not in variants:
-        raise ValueError(f"{path}: baseline: {content.get('baseline')!r} is none of {', '.join(variants)}")
+        raise ValueError(f"{path}: baseline: {content.get('baseline')!r} is not one of {', '.join(variants)}")
 
 
 def read_plan(folder: Path) -> Plan:

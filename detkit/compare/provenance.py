@@ -70,8 +70,8 @@ def check_code(
     others = [run for run in records if run not in known and not records[run].problem]
     if known and others:
         wrong.append(
-            f"{listed(map(run_name, others))}: an older detkit made at least a part of it and noted no code, so it was "
-            "not the code of the others"
+            f"{listed(map(run_name, others))}: an older detkit made at least a part of it and recorded no code, "
+            "so it counts as other code"
         )
     wrong += between_revisions({run: records[run] for run in others})
     answer = check("code", wrong, code_summary(known)) | {"withholds": "code" not in allow}
@@ -79,7 +79,7 @@ def check_code(
         revisions = sorted({str(records[run].git) for run in others if records[run].git})
         answer |= {
             "ok": None,
-            "detail": "not known file by file: an older detkit made the runs, of revision "
+            "detail": "not known file by file: an older detkit made the runs, revision "
             + (", ".join(revisions) or "unknown"),
         }
     return answer
@@ -121,7 +121,7 @@ def between_runs(plan: Plan, known: Provenances) -> list[str]:
             most = max(runs_of.values(), key=len)
             others = [run for runs in runs_of.values() if runs is not most for run in runs]
             lines.append(
-                f"{name} is not the same: another one in {listed(map(run_name, others))} than in {run_name(most[0])}"
+                f"{name} differs: one version in {listed(map(run_name, others))}, another in {run_name(most[0])}"
             )
         missing = [run for run in known if run not in holding and name not in known[run].starts[-1].code]
         if missing and not may_lack(name, holding, missing, imports) and not renamed(name, runs_of, missing, known):
@@ -186,7 +186,7 @@ def variant_code(records: Provenances) -> Iterator[str]:
         if names := sorted(code.keys() - common):
             extra.setdefault(variant, names)
     for variant, names in extra.items():
-        yield f"{variant} imports code of its own: {listed(names)}"
+        yield f"{variant} imports its own code: {listed(names)}"
 
 
 def code_now(now: Mapping[str, Code], records: Provenances) -> list[str]:
@@ -220,9 +220,9 @@ def check_facts(records: Provenances) -> Iterator[Check]:
         equal = ", ".join(f"{key} {next(iter(runs_of))}" for key, runs_of in values.items() if runs_of)
         answer = check(check_name, wrong, equal) | {"withholds": False}
         if wrong:
-            answer["detail"] += ": sums may come out in another order there, which may matter"
+            answer["detail"] += ": the order of sums may differ, which may matter"
         elif unknown:
-            answer |= {"ok": None, "detail": f"not known of {listed(unknown)}: an older detkit made them"}
+            answer |= {"ok": None, "detail": f"not known for {listed(unknown)}: an older detkit made them"}
         yield answer
 
 

@@ -130,8 +130,8 @@ def read_matches(run: RunRecord, truth: GroundTruth, num_classes: int, options: 
         recorded = (run.start or {}).get("truth")
         if recorded is not None and recorded != truth_hash(truth):
             raise ValueError(
-                f"{path} is damaged and can't be made again, as the validation annotations have changed since: bring "
-                f"the old annotations back, or delete {run.folder} and run the bench again"
+                f"{path} is damaged and cannot be recomputed, as the validation annotations have changed: restore the "
+                f"old annotations, or delete {run.folder} and rerun the bench"
             ) from None
         matches = match(truth, run.detections, num_classes, options)
         save_matches(path, matches)
@@ -147,12 +147,12 @@ def failed_checks(checks: Iterable[Check]) -> list[Check]:
 def withheld(plan: Plan, runs: Mapping[RunKey, RunRecord], failed: Iterable[Check]) -> list[str]:
     """Why verdicts are withheld, all or some."""
     reasons = [
-        f"{name}: seed {seed} {'is missing' if run.status == MISSING else 'has failed'}"
+        f"{name}: seed {seed} {'is missing' if run.status == MISSING else 'failed'}"
         for (name, seed), run in runs.items()
         if run.status in (MISSING, FAILED)
     ]
     reasons += [
-        f"{run.cell.name}, diverged: there is nothing to compare with"
+        f"the baseline diverged ({run.cell.name}): there is nothing to compare with"
         for (name, _), run in runs.items()
         if name == plan.baseline and run.status == DIVERGED
     ]

@@ -53,7 +53,7 @@ def run_bench(
             started=progress.started,
         )  # fmt: skip
     except KeyboardInterrupt:
-        log.warning("stopped; what is done is kept, the same command continues it")
+        log.warning("stopped; finished runs are kept. Rerun the same command to continue")
         raise
     return report([folder], folder, allow)
 
@@ -85,8 +85,8 @@ def threads_of(plan: Plan, folder: Path, jobs: int, launcher: LauncherChoice) ->
     fixed = all(variant.config.options("train").threads is not None for variant in plan.variants)
     if asked is not None and asked != began and not fixed and missing_runs(plan, folder):
         raise ValueError(
-            f"OMP_NUM_THREADS is {asked}, but {folder} was begun with {began} threads a run, and another number gives "
-            f"other bits: unset it or set it to {began}, whatever --jobs is; or begin another bench by --output"
+            f"OMP_NUM_THREADS is {asked}, but {folder} began with {began} threads per run, and another number gives "
+            f"other bits: unset it, set it to {began}, or start another bench with --output"
         )
     return began
 
@@ -98,7 +98,7 @@ def threads_from_environment() -> int | None:
         return None
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(
-            f"OMP_NUM_THREADS={text}: must be a number from 1 on; unset it for an equal share of the cores"
+            f"OMP_NUM_THREADS={text}: must be an integer from 1 on; unset it for an equal share of the cores"
         )
     return int(text)
 
@@ -120,8 +120,8 @@ def warn_of_changed_code(plan: Plan, folder: Path) -> None:
     done = {c.key: read_provenance(c.folder) for c in cells if ended_status(c.folder) is not None}
     if done and len(done) < len(cells):
         for line in code_now({v.name: fingerprint(v.config) for v in plan.variants}, done):
-            log.warning("the code has changed: %s; the verdict will be withheld, unless their folders are deleted or "
-                        "the old files brought back", line)  # fmt: skip
+            log.warning("the code has changed: %s; the verdict will be withheld unless you delete their folders "
+                        "or restore the files", line)  # fmt: skip
 
 
 def job_of(cell: Cell, folder: Path, allow: Sequence[str] = ()) -> Job:
@@ -202,6 +202,6 @@ def measure_in_process(config: Path, folder: Path, seed: int, threads: int) -> d
     environ = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(arguments, capture_output=True, encoding="utf-8", errors="replace", check=False, env=environ)
     if done.returncode != 0:
-        raise ValueError(f"{config.stem} does not run:\n" + "\n".join(done.stderr.splitlines()[-12:]))
+        raise ValueError(f"{config.stem} fails to run:\n" + "\n".join(done.stderr.splitlines()[-12:]))
     seconds: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return seconds

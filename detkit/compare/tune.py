@@ -69,7 +69,7 @@ def remove_stale_trial(run: Path, plan: Plan, variant: Variant, overrides: list[
     wanted = {"config": variant.config.to_dict(), "seed": plan.seeds[0], "overrides": overrides, "share": SHORTENING}
     path, wanted = run.with_name(f"{run.name}.json"), json.loads(json.dumps(wanted))
     if run.exists() and read_json(path) != wanted:
-        log.info("%s, %s: made anew, its config or seed was another", variant.name, run.name)
+        log.info("%s, %s: rerunning: its config or seed changed", variant.name, run.name)
         ours, foreign = run_files(run)
         if foreign:
             raise foreign_files("--output", foreign)
@@ -108,7 +108,7 @@ def job(file: Path, run: Path, plan: Plan, variant: Variant, overrides: list[str
 
 def log_end(job: Job, code: int) -> None:
     """Logs how a trial ended."""
-    failed = f"failed with exit code {code} and is no candidate; see {job.folder / CONSOLE}"
+    failed = f"failed with exit code {code} and is skipped; see {job.folder / CONSOLE}"
     log.info("%s: %s", job.name, STATUS_OF_EXIT_CODE.get(code, failed))
 
 

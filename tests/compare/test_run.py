@@ -122,7 +122,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_resamples: None
     torch.use_deterministic_algorithms(deterministic)
 
 
-SAID = "code (bench_part.py is not the same: another one in b, seed 0 than in a, seed 0)"
+SAID = "code (bench_part.py differs: one version in b, seed 0, another in a, seed 0)"
 
 
 def test_a_part_that_is_edited_between_two_variants_withholds_the_verdict(
@@ -299,5 +299,5 @@ def test_a_bench_in_a_process_of_its_own_says_nothing_false_of_a_damaged_start(t
     (folder / "cells/bce/seed_0/start.json").write_text("{")
     sign(folder / "cells/bce/seed_0")
     results = collect_results([folder])
-    assert results["withheld"] == ["bce: seed 0 has failed"]
+    assert results["withheld"] == ["bce: seed 0 failed"]
     assert failed(results) == []

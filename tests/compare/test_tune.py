@@ -102,4 +102,4 @@ def test_the_held_out_images_are_not_trained_on_and_are_the_right_ones() -> None
 
 def test_a_word_that_cannot_be_tune_variants(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", CONFIG, FOCAL, "--tune", "wieght"]) == 2
-    assert "wieght is none of weight, lr" in capsys.readouterr().err
+    assert "wieght is not one of weight, lr" in capsys.readouterr().err
