@@ -53,11 +53,11 @@ train.iterations=0                    train.iterations: 0 is less than 1
 train.hang_timeout=-1                 train.hang_timeout: -1.0 is not positive
 train.compile=1                       train.compile: 1 is not bool
 train.lr_batch_size=0                 train.lr_scaling: none with train.lr_batch_size 0
-data.loader.batch_size=0              data.loader.batch_size: 0 is less than 1
-data.loader.batch_size=10000000       data.loader.batch_size: 10000000 is more than 1000000
-data.loader.num_workers=1000000       data.loader.num_workers: 1000000 is more than 10000
-data.loader.size_divisor=1000000      data.loader.size_divisor: 1000000 is more than 4096
-data.loader.pad_to=[100000,64]        data.loader.pad_to: 100000 is not between 1 and 16384
+data.loader.batch_size=0              data.loader.batch_size: 0 must be between 1 and 1000000
+data.loader.batch_size=10000000       data.loader.batch_size: 10000000 must be between 1 and 1000000
+data.loader.num_workers=1000000       data.loader.num_workers: 1000000 must be between 0 and 10000
+data.loader.size_divisor=1000000      data.loader.size_divisor: 1000000 must be between 1 and 4096
+data.loader.pad_to=[100000,64]        data.loader.pad_to: 100000 must be between 1 and 16384
 data.loader.pad_to=[64]               data.loader.pad_to: [64] is not a list of 2: int, int or null
 pixels.std=[1e30,1,1]                 pixels.std: 1e+30 must be greater than 0 and at most 1e+06
 evaluator.max_detections=[1,2,10000000]   evaluator.max_detections: 10000000 is not between 1 and 100000
@@ -123,16 +123,20 @@ HEAVY: list[tuple[Any, dict[str, Any], str]] = [
     (ANCHORS, {"type": "TorchvisionAnchors", "aspect_ratios": [-1.0]}, "aspect_ratios: -1 must be between"),
     (BACKBONES, {"type": "VGG", "width": 1e5}, "width: 100000 must be between 0.015625 and 16"),
     (BACKBONES, {"type": "ResNet", "depth": 18, "in_channels": -1}, "in_channels: -1 must be between"),
-    (TRANSFORMS, {"type": "Resize", "height": 64, "width": 100_000}, "width: 100000 is not between 1 and 16384"),
-    (TRANSFORMS, {"type": "ResizeShortestEdge", "short": 10**9}, "short: 1e+09 is not between 1 and 16384"),
-    (TRANSFORMS, {"type": "RandomCrop", "height": 0, "width": 64}, "height: 0 is not between"),
-    (TRANSFORMS, {"type": "RandomIoUCrop", "trials": -1}, "trials: -1 is not between"),
-    (TRANSFORMS, {"type": "RandomIoUCrop", "min_scale": 0.0}, "min_scale: 0 is not between"),
-    (TRANSFORMS, {"type": "RandomZoomOut", "side_range": [1.0, 1e9]}, "side_range: 1e+09 is not between"),
-    (TRANSFORMS, {"type": "ColorJitter", "hue": 3.0}, "hue: 3 is not between"),
-    (TRANSFORMS, {"type": "RandomPhotometricDistort", "contrast": [2.0, 1.0]}, "contrast: 2 is not between"),
-    (DATASETS, {"type": "ShapesDataset", "num_images": 10**12}, "num_images: 1e+12 is not between"),
-    (DATASETS, {"type": "ShapesDataset", "seed": -1}, "seed: -1 is not between"),
+    (TRANSFORMS, {"type": "Resize", "height": 64, "width": 100_000}, "width: 100000 must be between 1 and 16384"),
+    (TRANSFORMS, {"type": "ResizeShortestEdge", "short": 10**9}, "short: 1e+09 must be between 1 and 16384"),
+    (TRANSFORMS, {"type": "RandomCrop", "height": 0, "width": 64}, "height: 0 must be between"),
+    (TRANSFORMS, {"type": "RandomIoUCrop", "trials": -1}, "trials: -1 must be between"),
+    (TRANSFORMS, {"type": "RandomIoUCrop", "min_scale": 0.0}, "min_scale: 0 must be between"),
+    (TRANSFORMS, {"type": "RandomZoomOut", "side_range": [1.0, 1e9]}, "side_range: 1e+09 must be between"),
+    (TRANSFORMS, {"type": "ColorJitter", "hue": 3.0}, "hue: 3 must be between"),
+    (
+        TRANSFORMS,
+        {"type": "RandomPhotometricDistort", "contrast": [2.0, 1.0]},
+        "contrast: [2.0, 1.0] must be in ascending order",
+    ),
+    (DATASETS, {"type": "ShapesDataset", "num_images": 10**12}, "num_images: 1e+12 must be between"),
+    (DATASETS, {"type": "ShapesDataset", "seed": -1}, "seed: -1 must be between"),
     (BOX_LOSSES, {"type": "L1Loss", "weight": -1.0}, "weight: -1 must be at least 0"),
 ]
 
@@ -213,3 +217,9 @@ def test_too_many_loader_processes_are_told_with_their_place_before_data_are_rea
     with refuses(ValueError):
         train(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_override_below_a_plain_value_is_an_error() -> None:
+    with pytest.raises(ValueError) as caught:
+        load_config(QUICK, ["pixels.mean=[1,2,3]", "pixels.mean.0.x=1"])
+    assert str(caught.value) == "override 'pixels.mean.0.x=1': pixels.mean.0 is 1, which has no keys"

@@ -8,7 +8,7 @@ import traceback
 import torch
 
 from detkit.config import Config
-from detkit.config.tree import short_path
+from detkit.config.raw import short_path
 from detkit.detectors.dense import DenseDetector
 from detkit.registry import (
     ANCHORS,

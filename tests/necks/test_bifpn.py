@@ -17,7 +17,7 @@ def features(size: Any, shapes: Any = SHAPES) -> Any:
 
 
 @pytest.mark.parametrize(("size", "norm", "extra"), [(64, "bn", 2), (75, "gn", 2), (65, "bn", 0)])
-def test_levels_are_as_declared_and_every_parameter_learns(size: int, norm: str, extra: int) -> None:
+def test_levels_are_as_declared_and_every_parameter_learns(size: int, norm: Any, extra: int) -> None:
     neck = BiFPN(in_shapes=SHAPES, channels=4, layers=2, extra_levels=extra, norm=norm)
     out = neck(features(size))
     strides = [8, 16, 32, 64, 128][: 3 + extra]
