@@ -8,17 +8,23 @@ from torch import Tensor, nn
 
 from detkit.heads.base import Head, per_anchor
 from detkit.layers.norms import NormName, norm_layer
-from detkit.registry import HEADS
+from detkit.registry import HEADS, NonNegativeInt
 
 
 @HEADS.register()
 class MyHead(Head):
     """One tower of 3x3 convolutions for classes and boxes alike, the same for every level.
 
-    num_convs: convolutions of the tower.
+    Args:
+        in_channels: of each level of the neck.
+        anchors_per_cell: of each level.
+        num_columns: class logits per anchor, by the loss.
+        class_bias: of the class logits at the start, by the loss.
+        num_convs: convolutions of the tower.
+        norm: normalisation layers of the tower.
     """
 
-    # The first four are handed in (levels, anchors, classes, loss); the others are the keys of the config.
+    # detkit hands in the first four; the others are the keys of the config. Their types say the bounds.
     def __init__(
         self,
         *,
@@ -26,12 +32,11 @@ class MyHead(Head):
         anchors_per_cell: tuple[int, ...],
         num_columns: int,
         class_bias: Tensor,
-        num_convs: int = 2,
+        num_convs: NonNegativeInt = 2,
         norm: NormName = "gn",
     ) -> None:
         super().__init__()
-        if num_convs < 0:
-            raise ValueError(f"num_convs: {num_convs} must be at least 0")
+        # What no type can say is checked here: a ValueError is shown with the config's file and line.
         if len(set(in_channels)) != 1 or len(set(anchors_per_cell)) != 1:
             raise ValueError(
                 f"one tower for all levels, but channels {in_channels} or anchors {anchors_per_cell} differ"
