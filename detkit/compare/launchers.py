@@ -21,7 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from detkit.distributed.launch import usable_cores
+from detkit.utils.cores import usable_cores
 
 CONSOLE = "console.txt"
 GRACE_SECONDS = 60.0

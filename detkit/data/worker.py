@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 
 from detkit.data.datasets.records import Records
 from detkit.utils.console import some
+from detkit.utils.cores import usable_cores
 
 PROCESS, PLACE, LENGTH, FIRST = range(4)
 """Columns of a `WorkerTable`: process id, images of its batch that it has made, images of the batch, their indices."""
@@ -111,7 +112,7 @@ def explain_death(error: BaseException) -> WorkerDiedError | None:
 
 def check_workers(count: int) -> None:
     """ValueError for more loader processes than a machine of this size could start without falling over."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     most = max(64, 8 * cores)
     if count > most:
         raise ValueError(

@@ -24,13 +24,13 @@ from detkit.data.loader import build_eval_loader, build_train_loader, check_spli
 from detkit.data.scan import BadImagesError
 from detkit.data.worker import check_workers, explain_death, worker_processes
 from detkit.detectors.build import build_detector
-from detkit.distributed.comm import from_first_rank, rank_and_world_size
-from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator, report_hang
+from detkit.distributed import comm
+from detkit.distributed.comm import from_first_rank
+from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
 from detkit.distributed.group import device_of, process_group
-from detkit.distributed.launch import usable_cores
 from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
 from detkit.distributed.process_info import ProcessInfo
-from detkit.distributed.watchdog import Watchdog, group_store
+from detkit.distributed.watchdog import Watchdog
 from detkit.evaluate.report import format_table, to_json
 from detkit.evaluate.run import evaluate
 from detkit.fingerprint import digest
@@ -69,6 +69,7 @@ from detkit.train.speed import RankLog, speed_of_run
 from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
 from detkit.utils.console import guard_of, say
+from detkit.utils.cores import usable_cores
 from detkit.utils.outputs import Ledger, lack_of_space
 
 log = logging.getLogger("detkit")
@@ -199,7 +200,7 @@ class Session:
         self.config, self.folder, self.coordinator = config, folder, coordinator
         self.options: TrainOptions = config.options("train")
         self.loader_options = config.options("data.loader")
-        self.rank, self.world_size = rank_and_world_size()
+        self.rank, self.world_size = comm.rank(), comm.world_size()
         self.device = device
         self.train_set, self.val_set = data_sets or open_data_sets(config, coordinator)
         self.network: dict[str, str] = {}
@@ -344,10 +345,9 @@ class Session:
 
     def watchdog(self) -> Watchdog:
         """What ends the run if this process, or one that it waits for, hangs."""
-        return Watchdog(
-            self.trainer.progress, self.options.hang_timeout, rank=self.rank, hosts=self.coordinator.hosts,
-            store=group_store(), log_file=log_path(self.folder, self.rank), workers=worker_processes,
-            tell=lambda hang: report_hang(self.coordinator, hang.ranks, hang.text),
+        return self.coordinator.watchdog(
+            "training", self.trainer.progress, self.options.hang_timeout, setting="train.hang_timeout",
+            log_file=log_path(self.folder, self.rank), worker_pids=worker_processes,
         )  # fmt: skip
 
     def load_weights(self, source: str) -> None:

@@ -16,8 +16,11 @@ import pytest
 
 from detkit.cli import main
 from detkit.distributed.failure import HUNG
-from detkit.distributed.launch import LaunchOptions, check_devices, interface_of, own_address, usable_cores
+from detkit.distributed.launch import check_devices
+from detkit.distributed.launch_options import LaunchOptions
+from detkit.distributed.rendezvous import interface_of, own_address
 from detkit.train.cli import add_arguments, parse_nodes, worker_words
+from detkit.utils.cores import usable_cores
 
 if TYPE_CHECKING:
     from conftest import Tiny
