@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit import registry
+from detkit.registry import registry
 from detkit.cli import main
 from detkit.registry import BACKBONES
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from detkit.native.library import native
 from detkit.ops import batched_nms, diou_nms, nms, nms_padded, soft_nms
-from detkit.ops.nms import diou, soft
-from detkit.ops.nms.hard import reference_mask
+from detkit.ops.suppression import diou, soft
+from detkit.ops.suppression.hard import reference_mask
 
 try:
     from torchvision.ops import nms as torchvision_nms

@@ -12,12 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detkit.ops.nms.diou import diou_nms
-    from detkit.ops.nms.hard import batched_nms, nms, nms_mask
-    from detkit.ops.nms.matrix import matrix_nms
-    from detkit.ops.nms.padded import nms_padded
-    from detkit.ops.nms.soft import soft_nms
     from detkit.ops.sigmoid_focal import sigmoid_focal_sum
+    from detkit.ops.suppression.diou import diou_nms
+    from detkit.ops.suppression.hard import batched_nms, nms, nms_mask
+    from detkit.ops.suppression.matrix import matrix_nms
+    from detkit.ops.suppression.padded import nms_padded
+    from detkit.ops.suppression.soft import soft_nms
 
 __all__ = [
     "batched_nms",
@@ -30,14 +30,14 @@ __all__ = [
     "soft_nms",
 ]
 _HOMES = {
-    "batched_nms": "hard_nms",
-    "diou_nms": "diou",
-    "matrix_nms": "matrix",
-    "nms": "hard_nms",
-    "nms_mask": "hard_nms",
-    "nms_padded": "padded_nms",
+    "batched_nms": "suppression.hard",
+    "diou_nms": "suppression.diou",
+    "matrix_nms": "suppression.matrix",
+    "nms": "suppression.hard",
+    "nms_mask": "suppression.hard",
+    "nms_padded": "suppression.padded",
     "sigmoid_focal_sum": "sigmoid_focal",
-    "soft_nms": "soft",
+    "soft_nms": "suppression.soft",
 }
 
 

@@ -12,7 +12,7 @@ import torch
 
 from detkit.native import library
 from detkit.ops import batched_nms, nms, nms_mask, sigmoid_focal, sigmoid_focal_sum
-from detkit.ops.nms import hard as hard_nms
+from detkit.ops.suppression import hard as hard_nms
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit import registry as registry_module
+from detkit.registry import registry as registry_module
 from detkit.backbones.base import Backbone
 from detkit.backbones.resnet import ResNet
 from detkit.coders.base import BoxCoder
@@ -96,7 +96,7 @@ def test_a_room_that_failed_to_load_is_tried_again_and_never_half_known(tmp_path
             parts.names()
     (room / "deep/__init__.py").write_text("# mended, and no longer of the same length\n")
     (room / "deep/part.py").write_text(
-        "from detkit.registry import TEST_PARTS\nfrom room_of_parts import Base\n"
+        "from detkit.registry.registry import TEST_PARTS\nfrom room_of_parts import Base\n"
         "@TEST_PARTS.register('Deep')\nclass Deep(Base): ...\n"
     )
     importlib.invalidate_caches()

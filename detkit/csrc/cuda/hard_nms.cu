@@ -1,4 +1,4 @@
-// detkit::nms_mask on CUDA. Sorting around it is PyTorch's (detkit/ops/nms/hard.py).
+// detkit::nms_mask on CUDA. Sorting around it is PyTorch's (detkit/ops/suppression/hard.py).
 //
 // Boxes are taken in chunks of 2048, best first. For each chunk, three launches:
 //   overlap_bits  which boxes of the chunk overlap which, one bit a pair, in tiles of 64 x 64

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detkit.native.library import fall_back, native
-from detkit.ops.nms.hard import check_scores, prepared, real
+from detkit.ops.suppression.hard import check_scores, prepared, real
 
 
 def soft_nms(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from detkit.native.library import fall_back, native
-from detkit.ops.nms.hard import check_scores, prepared, real
-from detkit.ops.nms.soft import overlaps
+from detkit.ops.suppression.hard import check_scores, prepared, real
+from detkit.ops.suppression.soft import overlaps
 
 
 def diou_nms(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor | None = None) -> Tensor:

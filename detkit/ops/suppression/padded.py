@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detkit.ops.nms.hard import check_scores, nms_mask, prepared
+from detkit.ops.suppression.hard import check_scores, nms_mask, prepared
 
 
 def nms_padded(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detkit.ops import diou_nms
-from detkit.ops.nms.diou import distances
+from detkit.ops.suppression.diou import distances
 
 # IoU 1/3; centres 5 apart, hull 15 x 10: 25 / 325.
 BOXES = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10]])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from detkit.native.library import Native
 from detkit.ops import batched_nms, nms, nms_mask
-from detkit.ops.nms.hard import reference_mask
+from detkit.ops.suppression.hard import reference_mask
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detkit.ops.nms.hard import check_scores, prepared
-from detkit.ops.nms.soft import overlaps
+from detkit.ops.suppression.hard import check_scores, prepared
+from detkit.ops.suppression.soft import overlaps
 
 CHUNK = 2_000_000
 """Pairs of boxes looked at at a time, so that memory stays constant; the result does not depend on it."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detkit.ops import matrix_nms
-from detkit.ops.nms import matrix
+from detkit.ops.suppression import matrix
 
 # In a row: neighbours overlap by 1/3, the outer two not at all.
 BOXES = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10]])

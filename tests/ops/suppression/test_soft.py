@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detkit.ops import diou_nms, matrix_nms, soft_nms
-from detkit.ops.nms import soft as module
+from detkit.ops.suppression import soft as module
 
 METHODS = ("linear", "gaussian")
 # IoU of the first two: 50 / 150.
