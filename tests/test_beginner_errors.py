@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from detkit.registry import registry
 from detkit.cli import main
-from detkit.registry import BACKBONES
+from detkit.registry import BACKBONES, registry
 
 GOOD = """import torch
 from torch import Tensor, nn

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from detkit.registry import registry as registry_module
 from detkit.backbones.base import Backbone
 from detkit.backbones.resnet import ResNet
 from detkit.coders.base import BoxCoder
 from detkit.registry import BACKBONES, CODERS, HEADS, REGISTRIES, Registry, load_plugins
+from detkit.registry import registry as registry_module
 
 
 @pytest.fixture(autouse=True)
