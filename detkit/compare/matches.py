@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit.evaluate.arrays import AREAS, GroundTruth, Shard, area_ranges
-from detkit.evaluate.engines import Annotations, found_dicts, truth_dicts
+from detkit.evaluate.arrays import AREAS, GroundTruth, Shard
+from detkit.evaluate.engines import coco_inputs
 from detkit.evaluate.options import EvaluatorOptions
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -54,12 +54,10 @@ def match(truth: GroundTruth, found: Shard, num_classes: int, options: Evaluator
     """Images ascending by id and all there, as `CocoEvaluator.sorted` gives them."""
     from pycocotools.cocoeval import COCOeval
 
-    size = len(found.image_ids), num_classes
     with contextlib.redirect_stdout(io.StringIO()):
-        gt, dt = Annotations(truth_dicts(truth, found), *size), Annotations(found_dicts(found), *size)
-        run = COCOeval(gt, dt, iouType="bbox")
+        run = COCOeval(*coco_inputs(truth, found, num_classes), iouType="bbox")
         run.params.maxDets = [options.max_detections[-1]]
-        run.params.areaRng, run.params.areaRngLbl = area_ranges(options), list(AREAS)
+        run.params.areaRng, run.params.areaRngLbl = options.area_ranges, list(AREAS)
         run.evaluate()
     grid = np.array(run.evalImgs, dtype=object).reshape(num_classes, len(AREAS), len(found.image_ids))
     return Matches(tuple(tuple(map(_join, areas)) for areas in grid), len(found.image_ids))

@@ -13,16 +13,23 @@ from detkit.registry.arguments import within
 class EvaluatorOptions:
     """How average precision is computed.
 
-    engine: `faster` is faster-coco-eval (C++); `pycocotools` the reference, some ten times slower.
-    Both give the same figures.
-    max_detections: the best-scoring detections an image and class that count, ascending; the last one
-    is that of every AP, each one has an AR.
-    area_limits: square pixels, the upper ends of `small` and `medium` (COCO: 32^2 and 96^2).
+    Args:
+        engine: `faster` is faster-coco-eval (C++); `pycocotools` is the reference, about ten times slower. Both give
+            the same figures.
+        max_detections: how many of the best-scoring detections per image and class count, ascending; AP uses the
+            last one, AR has a figure for each.
+        area_limits: square pixels, the upper ends of `small` and `medium` (COCO: 32^2 and 96^2).
     """
 
     engine: Literal["faster", "pycocotools"] = "faster"
     max_detections: tuple[int, int, int] = (1, 10, 100)
     area_limits: tuple[float, float] = (1024.0, 9216.0)
+
+    @property
+    def area_ranges(self) -> list[list[float]]:
+        """[lower, upper] of all, small, medium, large; both ends belong to the range, as in pycocotools."""
+        small, medium = self.area_limits
+        return [[0.0, 1e10], [0.0, small], [small, medium], [medium, 1e10]]
 
     def __post_init__(self) -> None:
         if self.engine not in ("faster", "pycocotools"):

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detkit import boxes as box_ops
 from detkit.config import Config
 from detkit.config.tree import show
 from detkit.data.datasets.images import ImageOptions, read_image, to_rgb
@@ -17,6 +16,7 @@ from detkit.data.loader import collate_images
 from detkit.data.transforms.base import apply_to_image
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
+from detkit.predict.rescale import to_original
 from detkit.registry import TRANSFORMS
 from detkit.structures import ClassMap, Detections
 
@@ -99,16 +99,9 @@ class Predictor:
     def _run(self, images: list[Any]) -> list[Detections]:
         tensors = [apply_to_image(self.transforms, image) for image in images]
         batch, sizes = collate_images(tensors, self.size_divisor)
-        pred = self.detector(batch.to(self.device), sizes)
-        found = self.detector.detect(pred, sizes)
-        return [
-            Detections(
-                box_ops.rescale(d.boxes.cpu(), (int(h), int(w)), (image.height, image.width)),
-                d.scores.cpu(),
-                d.labels.cpu(),
-            )
-            for d, (h, w), image in zip(found, sizes.tolist(), images, strict=True)
-        ]
+        predictions = self.detector(batch.to(self.device), sizes)
+        original_sizes = torch.tensor([(image.height, image.width) for image in images])
+        return to_original(self.detector.detect(predictions, sizes), sizes, original_sizes)
 
 
 def as_pil(image: Any, options: ImageOptions | None = None) -> Any:

@@ -6,11 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def as_xywh(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 4) xyxy -> x, y, width, height."""
-    return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
-
-
 def mend(box: NDArray[np.float64]) -> bool:
     """Swaps the corners of a clipped box in place where that helps; whether it has an area now."""
     if not np.isfinite(box).all():

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from detkit.boxes import to_xywh
 from detkit.data.datasets.checks import (
     FRACTION,
     LARGEST,
-    as_xywh,
     box_problem,
     box_text,
     edges,
@@ -154,7 +154,7 @@ class RecordsBuilder:
         if max(size) > LARGEST_SIDE:
             raise ValueError(f"{self.name}: {source}: {size[1]}x{size[0]} pixels is not the size of an image")
         raw = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-        own = as_xywh(raw) if xywh is None else np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
+        own = to_xywh(raw) if xywh is None else np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
         classes, ignored = np.asarray(labels, np.int64), np.asarray(is_ignore, bool)
         full = own[:, 2:].prod(axis=1) if area is None else np.asarray(area, dtype=np.float64)
         self._note_repeated(raw, classes, ignored, source)
