@@ -26,7 +26,7 @@ from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES
 from detkit.registry.arguments import MOST_CHANNELS, nearest, within
 from detkit.structures import FeatureShape
-from detkit.utils.pickles import NOT_READ
+from detkit.utils.pickle_arrays import NOT_READ
 from detkit.utils.urls import WeightsStr, local_path
 
 

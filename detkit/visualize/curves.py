@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from detkit.utils import outputs
 from detkit.utils.console import shown
 from detkit.utils.types import Tree
@@ -109,7 +111,7 @@ def _plot_losses(axes: Axes, train: list[Tree]) -> None:
         axes.plot(steps, _smooth(list(values), max(1, len(values) // 25)), color=_hex(n), linewidth=1.8, label=name)
     if axes.lines:
         axes.legend(frameon=False)
-        if all(y > 0 for line in axes.lines for y in line.get_ydata()):
+        if all((np.asarray(line.get_ydata()) > 0).all() for line in axes.lines):
             axes.set_yscale("log")
             _plain_ticks(axes)
 
