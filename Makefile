@@ -42,6 +42,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'detkit/csrc/*.cpp' 'detkit/csrc/*.h' 'detkit/csrc/*.cu' 'detkit/csrc/**/*.cpp' 'detkit/csrc/**/*.h' 'detkit/csrc/**/*.cu' | sort -u)
 	$(BIN)/detkit config check $$(git ls-files 'configs/*.yaml' 'configs/**/*.yaml' 'projects/*/*.yaml' ':!configs/losses' | sort -u)
 
@@ -51,11 +52,11 @@ format: $(STAMP)
 	$(BIN)/clang-format -i $$(git ls-files 'detkit/csrc/*.cpp' 'detkit/csrc/*.h' 'detkit/csrc/*.cu' 'detkit/csrc/**/*.cpp' 'detkit/csrc/**/*.h' 'detkit/csrc/**/*.cu' | sort -u)
 
 bench: $(STAMP)
-	$(BIN)/python tools/bench_step.py
-	$(BIN)/python tools/bench_infer.py
-	$(BIN)/python tools/bench_eval.py
-	$(BIN)/python tools/bench_nms.py
-	$(BIN)/python tools/bench_loss.py
+	$(BIN)/python -m benchmarks.bench_step
+	$(BIN)/python -m benchmarks.bench_infer
+	$(BIN)/python -m benchmarks.bench_eval
+	$(BIN)/python -m benchmarks.bench_nms
+	$(BIN)/python -m benchmarks.bench_loss
 
 clean:
 	rm -rf build dist *.egg-info detkit/_C*.so detkit/_build_info.json

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from detkit.structures import ClassMap
+from detkit.utils.exit_codes import ExitCode
 from detkit.utils.outputs import lack_of_space
 from detkit.utils.urls import local_path
 
@@ -35,7 +36,7 @@ class CheckpointError(ValueError):
 class DiskFullError(OSError):
     """Something of a run could not be written for want of space."""
 
-    exit_code = 5
+    exit_code = ExitCode.DISK_FULL
 
 
 @dataclass(kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 from detkit import __version__
 from detkit.registry.arguments import nearest
 from detkit.utils.console import guarded
+from detkit.utils.exit_codes import ExitCode, stopped_by
 from detkit.utils.outputs import exit_code_of, is_out_of_memory, lines_of
 from detkit.utils.quiet import hush_libraries
 
@@ -63,7 +65,7 @@ def command(words: Sequence[str]) -> int:
     verb = words[0]
     if verb not in VERBS:
         print(f"error: unknown verb {verb!r}{nearest(verb, list(VERBS))} Verbs: {', '.join(VERBS)}", file=sys.stderr)
-        return 2
+        return ExitCode.WRONG_INPUT
     hush_libraries()
     location, line = VERBS[verb]
     module_name, _, prefix = location.partition(":")
@@ -80,7 +82,7 @@ def command(words: Sequence[str]) -> int:
         return int(run(parsed))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return stopped_by(signal.SIGINT)
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise

@@ -7,6 +7,7 @@ G ground-truth boxes of an image. Boxes are (x1, y1, x2, y2) in pixels, float32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -112,6 +113,24 @@ class Predictions:
     deltas: Tensor
     anchors: Tensor
     level_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The A anchors of one image and what the detector predicts for them: what an assigner chooses from.
+
+    anchors: (A, 4) xyxy pixels. level_sizes: number of anchors on each level, summing to A.
+    scores: call it for (A, K) scores in [0, 1] by the class loss's own link; boxes: call it for (A, 4) predicted
+    boxes. Both are computed when they are called, so an assigner that does not look at predictions pays nothing.
+    ignored: (A,) bool, anchors that are IGNORED whatever the assigner says, because they lie in an ignore
+    region; None if the image has no such region.
+    """
+
+    anchors: Tensor
+    level_sizes: tuple[int, ...]
+    scores: Callable[[], Tensor]
+    boxes: Callable[[], Tensor]
+    ignored: Tensor | None = None
 
 
 @dataclass

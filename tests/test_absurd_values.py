@@ -14,7 +14,8 @@ from detkit.predict.predictor import resolve_device
 from detkit.registry import ANCHORS, BACKBONES, BOX_LOSSES, DATASETS, HEADS, NECKS, REGISTRIES, TRANSFORMS
 from detkit.structures import FeatureShape
 from detkit.train.options import TrainOptions
-from detkit.train.session import set_up_torch, train
+from detkit.train.run import train
+from detkit.train.torch_setup import set_up_torch
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ROOT / "configs/quickstart/shapes.yaml"
@@ -27,9 +28,9 @@ def config() -> Config:
 
 
 TABLE = """
-seed=-1                               seed: -1 is not between 0 and 9223372036854775807
-seed=1e23                             seed: 1e+23 is not int: it is out of range|seed: 1e+23 is not int
-seed=100000000000000000000000         seed: 100000000000000000000000 is not int: it is out of range
+seed=-1                               seed: -1 must be between 0 and 9.22337e+18
+seed=1e23                             seed: 1e+23 is not int
+seed=100000000000000000000000         seed: 1e+23 must be a 64-bit integer
 seed=1.0                              seed: 1.0 is not int: write 1
 seed=true                             seed: True is not int
 seed=null                             seed: None is not int
@@ -38,9 +39,9 @@ seed.x=1                              seed: {'x': 1} is not int
 optmizer.lr=1                         optmizer: unknown key at the top level; did you mean optimizer?
 optimizer.lrr=1                       optimizer.lrr: unknown key of AdamW; did you mean lr?
 optimizer.type=SGD                    optimizer.lr: missing: SGD needs it
-optimizer.lr=.inf                     optimizer.lr: inf is not float: it is out of range
-optimizer.lr=.nan                     optimizer.lr: nan is not float
-optimizer.lr=1e300                    optimizer.lr: 1e+300 is not float: it is out of range
+optimizer.lr=.inf                     optimizer.lr: inf must be a finite 32-bit number
+optimizer.lr=.nan                     optimizer.lr: nan must be a finite 32-bit number
+optimizer.lr=1e300                    optimizer.lr: 1e+300 must be a finite 32-bit number
 optimizer.eps=-1                      optimizer.eps: -1.0 is negative
 optimizer.norm_weight_decay=-5        optimizer.norm_weight_decay: -5.0 is negative
 optimizer.bias_lr_factor=-1           optimizer.bias_lr_factor: -1.0 is negative
@@ -59,7 +60,7 @@ data.loader.pad_to=[100000,64]        data.loader.pad_to: 100000 is not between 
 data.loader.pad_to=[64]               data.loader.pad_to: [64] is not a list of 2: int, int or null
 pixels.std=[1e30,1,1]                 pixels.std: 1e+30 is not between 0 and 1e+06
 evaluator.max_detections=[1,2,10000000]   evaluator.max_detections: 10000000 is not between 1 and 100000
-losses.box.weight=-1                  losses.box.weight: -1 is not between 0 and
+losses.box.weight=-1                  losses.box.weight: -1 must be at least 0
 assigner.positive=5                   assigner: negative=0.3, positive=5.0
 data.train.transforms.-1.p=2          data.train.transforms.-1: the list has 2 entries, 0 to 1
 data.train.transforms.99.p=2          data.train.transforms.99: the list has 2 entries, 0 to 1
@@ -131,7 +132,7 @@ HEAVY: list[tuple[Any, dict[str, Any], str]] = [
     (TRANSFORMS, {"type": "RandomPhotometricDistort", "contrast": [2.0, 1.0]}, "contrast: 2 is not between"),
     (DATASETS, {"type": "ShapesDataset", "num_images": 10**12}, "num_images: 1e+12 is not between"),
     (DATASETS, {"type": "ShapesDataset", "seed": -1}, "seed: -1 is not between"),
-    (BOX_LOSSES, {"type": "L1Loss", "weight": -1.0}, "weight: -1 is not between"),
+    (BOX_LOSSES, {"type": "L1Loss", "weight": -1.0}, "weight: -1 must be at least 0"),
 ]
 
 

@@ -1,11 +1,13 @@
 """What somebody with a first backbone gets wrong, and what detkit says to it: word for word, from `detkit train`."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from detkit.cli import main
-from detkit.registry import BACKBONES, registry
+from detkit.registry import BACKBONES, plugins
 
 GOOD = """import torch
 from torch import Tensor, nn
@@ -31,11 +33,11 @@ CONFIG = "_base_: detkit:scaffold/base.yaml\nimports: [./my_net.py]\nbackbone: {
 
 
 @pytest.fixture
-def said(tmp_path, monkeypatch, capsys):
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Writes my_net.py with one mistake and a config, runs one step, gives back what the user reads."""
-    monkeypatch.setattr(registry, "imported", [])
+    monkeypatch.setattr(plugins, "imported", [])
 
-    def run(old="", new="", config=CONFIG):
+    def run(old: str = "", new: str = "", config: Any = CONFIG) -> Any:
         assert old in GOOD
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
@@ -57,12 +59,12 @@ def said(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_without_a_mistake_it_trains(said):
+def test_without_a_mistake_it_trains(said: Callable[..., Any]) -> None:
     said()
     assert Path("runs/my_net/result.json").exists()
 
 
-def test_the_part_is_not_imported(said):
+def test_the_part_is_not_imported(said: Callable[..., Any]) -> None:
     assert said(config=CONFIG.replace("imports: [./my_net.py]\n", "")) == (
         "my_net.yaml:2: backbone.type: 'MyNet' is not in backbones. Known: "
         f"{', '.join(BACKBONES.names())}. Imported: detkit.backbones (built in). If you defined it in a file of your "
@@ -70,14 +72,14 @@ def test_the_part_is_not_imported(said):
     )
 
 
-def test_the_file_is_not_where_the_config_says(said):
+def test_the_file_is_not_where_the_config_says(said: Callable[..., Any]) -> None:
     assert said(config=CONFIG.replace("./my_net.py", "./net.py")) == (
         "my_net.yaml:2: imports: './net.py': FileNotFoundError: no file net.py"
     )
     assert said(config=CONFIG.replace("./my_net.py", "my_net")).endswith("; for the file write ./my_net.py")
 
 
-def test_the_name_is_taken(said):
+def test_the_name_is_taken(said: Callable[..., Any]) -> None:
     text = said("class MyNet", "class ResNet")
     assert text.startswith(
         "my_net.yaml:2: imports: './my_net.py': ValueError: backbones: the name 'ResNet' is taken by ResNet at "
@@ -105,13 +107,13 @@ def test_the_name_is_taken(said):
     ],
     ids=["wrong base class", "unannotated", "positional", "no brackets"],
 )  # fmt: skip
-def test_a_class_that_can_not_be_registered(said, old, new, text):
+def test_a_class_that_can_not_be_registered(said: Callable[..., Any], old: str, new: str, text: str) -> None:
     found = said(old, new)
     assert found.startswith("my_net.yaml:2: imports: './my_net.py': ValueError: ")
     assert found.endswith(text)
 
 
-def test_super_is_not_called(said):
+def test_super_is_not_called(said: Callable[..., Any]) -> None:
     text = said("        super().__init__()\n", "")
     says = "my_net.py:7: MyNet.__init__ must call super().__init__() before anything else"
     assert text.endswith(says)
@@ -136,25 +138,25 @@ WRITE = (
         ('        self.out_shapes = {"c3": (width, 8)}\n', "is {'c3': (8, 8)}"),
     ],
 )
-def test_the_levels_are_not_declared(said, new, text):
+def test_the_levels_are_not_declared(said: Callable[..., Any], new: str, text: str) -> None:
     assert said(SHAPES, new) == f"backbone: MyNet.out_shapes {text}: {WRITE}"
 
 
 @pytest.mark.parametrize(
     ("new", "text"), [("return [fine]", "list"), ("return fine", "Tensor"), ("fine = self.coarse(fine)", "NoneType")]
 )
-def test_forward_gives_no_dict(said, new, text):
+def test_forward_gives_no_dict(said: Callable[..., Any], new: str, text: str) -> None:
     assert said(MAPS, new) == (
         f"backbone: MyNet.forward gives a {text}, not a dict of feature maps by level name, as in "
         "return {'c3': ..., 'c4': ...}"
     )
 
 
-def test_there_is_no_forward(said):
+def test_there_is_no_forward(said: Callable[..., Any]) -> None:
     assert said("def forward", "def forwards") == "backbone: MyNet has no forward of its own"
 
 
-def test_channels_and_strides_that_are_not_as_declared_come_as_a_table(said):
+def test_channels_and_strides_that_are_not_as_declared_come_as_a_table(said: Callable[..., Any]) -> None:
     table = """backbone: MyNet.out_shapes is not what MyNet puts out for a 64x64 image:
   level      stride measured  channels  measured  anchors
   c3              8        8         8         8        -
@@ -168,7 +170,7 @@ def test_channels_and_strides_that_are_not_as_declared_come_as_a_table(said):
     assert "  c5              -       16         -         8" in text
 
 
-def test_four_channels_where_images_have_three(said):
+def test_four_channels_where_images_have_three(said: Callable[..., Any]) -> None:
     text = said("Conv2d(3,", "Conv2d(4,")
     assert text.startswith(
         "backbone: MyNet can't take an image of 3 channels (pixels.mean has 3 values), (1, 3, 64, 64): "
@@ -178,7 +180,7 @@ def test_four_channels_where_images_have_three(said):
     assert said(config=resnet).startswith("backbone: ResNet can't take an image of 3 channels")
 
 
-def test_pixels_of_four_channels_where_images_have_three(said):
+def test_pixels_of_four_channels_where_images_have_three(said: Callable[..., Any]) -> None:
     four = CONFIG + "pixels: {mean: [0, 0, 0, 0], std: [1, 1, 1, 1]}\n"
     assert said("Conv2d(3,", "Conv2d(4,", four) == (
         "images have 3 channels, pixels.mean has 4 values: give pixels.mean and pixels.std one value a channel, and "
@@ -186,7 +188,7 @@ def test_pixels_of_four_channels_where_images_have_three(said):
     )
 
 
-def test_a_key_that_the_constructor_does_not_have(said):
+def test_a_key_that_the_constructor_does_not_have(said: Callable[..., Any]) -> None:
     assert said(config=CONFIG.replace("MyNet", "MyNet, widht: 4")) == (
         "my_net.yaml:3: backbone.widht: unknown key of MyNet; did you mean width? Known: width"
     )

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 QUICK = str(ROOT / "configs/quickstart/shapes.yaml")
 
 
-def test_help_names_every_verb_and_imports_no_torch(capsys):
+def test_help_names_every_verb_and_imports_no_torch(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(verb in text for verb in VERBS)
@@ -22,7 +23,7 @@ def test_help_names_every_verb_and_imports_no_torch(capsys):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself_without_torch(verb):
+def test_every_verb_explains_itself_without_torch(verb: Any) -> None:
     code = (
         f"import sys, detkit.cli\ntry: detkit.cli.main(['{verb}', '--help'])\n"
         "except SystemExit as e: assert e.code == 0\n"
@@ -32,7 +33,7 @@ def test_every_verb_explains_itself_without_torch(verb):
     assert f"usage: detkit {verb}" in done.stdout
 
 
-def test_a_verb_that_is_not_one(capsys):
+def test_a_verb_that_is_not_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     assert "unknown verb 'trian'; did you mean train?" in capsys.readouterr().err
     assert main([]) == 2
@@ -44,13 +45,15 @@ def test_a_verb_that_is_not_one(capsys):
     [(["train", "x.yaml", "--ouptut=a"], "did you mean --output?"), (["train", "x.yaml", "--proc", "2"], "--procs?"),
      (["anchors", "fit", "x.yaml", "--per-cel", "2"], "--per-cell?"), (["doctor", "--biuld"], "--build?")],
 )  # fmt: skip
-def test_an_option_that_is_not_one(words, hint, capsys):
+def test_an_option_that_is_not_one(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert hint in capsys.readouterr().err
 
 
-def test_user_errors_are_one_line_and_exit_code_2(capsys, monkeypatch):
+def test_user_errors_are_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main(["config", "show", "nothing.yaml"]) == 2
     assert capsys.readouterr().err == "error: no config file nothing.yaml\n"
     monkeypatch.setenv("DETKIT_TRACEBACK", "1")
@@ -58,7 +61,7 @@ def test_user_errors_are_one_line_and_exit_code_2(capsys, monkeypatch):
         main(["config", "show", "nothing.yaml"])
 
 
-def test_every_error_of_a_config_has_its_line(tmp_path, capsys):
+def test_every_error_of_a_config_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "wrong.yaml").write_text(f"_base_: {QUICK}\nbackbone: {{dept: 3}}\nneck: {{chanels: 3}}\n")
     assert main(["config", "show", str(tmp_path / "wrong.yaml")]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -66,14 +69,14 @@ def test_every_error_of_a_config_has_its_line(tmp_path, capsys):
     assert all(line.startswith(f"error: {tmp_path / 'wrong.yaml'}:") for line in lines)
 
 
-def test_a_reader_that_leaves_early_gets_no_error():
+def test_a_reader_that_leaves_early_gets_no_error() -> None:
     command = f"{sys.executable} -m detkit list | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
-    def interrupted(args):
+def test_an_interrupt_is_no_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(args: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("detkit.config.cli.run_list", interrupted)
@@ -81,7 +84,7 @@ def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_list_shows_names_origins_and_words(capsys):
+def test_list_shows_names_origins_and_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "backbones"]) == 0
     text = capsys.readouterr().out
     assert "ResNet" in text
@@ -95,7 +98,7 @@ def test_list_shows_names_origins_and_words(capsys):
     assert "did you mean backbones?" in capsys.readouterr().err
 
 
-def test_list_shows_what_a_file_registers(tmp_path, capsys):
+def test_list_shows_what_a_file_registers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from detkit.registry import BACKBONES
 
     (tmp_path / "mine.py").write_text(
@@ -107,7 +110,7 @@ def test_list_shows_what_a_file_registers(tmp_path, capsys):
     assert "Mine alone." in capsys.readouterr().out
 
 
-def test_config_show_with_origins(capsys):
+def test_config_show_with_origins(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", QUICK, "backbone.depth=34", "--origin"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "command line (backbone.depth=34)" in lines["backbone.depth"]
@@ -118,7 +121,7 @@ def test_config_show_with_origins(capsys):
     assert "type: ShapesDataset" in capsys.readouterr().out
 
 
-def test_config_check_tells_every_file(tmp_path, capsys):
+def test_config_check_tells_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(f"_base_: {QUICK}\nbackbone:\n  dept: 3\n")
     assert main(["config", "check", QUICK, str(wrong)]) == 1
@@ -129,7 +132,7 @@ def test_config_check_tells_every_file(tmp_path, capsys):
     assert main(["config", "check", QUICK]) == 0
 
 
-def test_data_check_names_images_that_can_not_be_used(tmp_path, capsys):
+def test_data_check_names_images_that_can_not_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "make-shapes", str(tmp_path / "s"), "--train", "4", "--val", "3", "--size", "64"]) == 0
     sets = [
         f"data.{split}.dataset={{type: CocoDataset, annotations: {tmp_path}/s/annotations/instances_{split}.json, "

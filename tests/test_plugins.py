@@ -53,7 +53,7 @@ SHORT = [
 ]
 
 
-def test_a_package_with_an_entry_point_needs_no_import_line(tmp_path):
+def test_a_package_with_an_entry_point_needs_no_import_line(tmp_path: Path) -> None:
     source, site, work = tmp_path / "source", tmp_path / "site", tmp_path / "work"
     (source / "tiny_plugin").mkdir(parents=True)
     (source / "pyproject.toml").write_text(PYPROJECT)

@@ -5,7 +5,9 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +30,7 @@ NOT_OURS = ("make ", "pip ")
 WITH_DETKIT = {**os.environ, "PYTHONPATH": str(Path(detkit.__file__).parents[1])}
 
 
-def write_voc(root, dataset):
+def write_voc(root: Any, dataset: Any) -> None:
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / folder).mkdir(parents=True)
     for i in range(len(dataset)):
@@ -46,7 +48,7 @@ def write_voc(root, dataset):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """What the README takes for granted: the checkout's configs, a VOC folder, COCO files, photos."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     data = ShapesDataset(num_images=4, size=64)
@@ -61,13 +63,13 @@ def folder(tmp_path, monkeypatch):
         yield tmp_path
 
 
-def commands(text):
+def commands(text: Any) -> Any:
     """Shell lines, continued ones joined, without comments."""
     joined = re.sub(r"\\\n\s*", "", text)
     return [line.split("  #")[0].strip() for line in joined.splitlines() if line.strip()]
 
 
-def run(command):
+def run(command: Any) -> None:
     words = shlex.split(command, comments=True)
     if words[0] == "pytest":
         done = subprocess.run([sys.executable, "-m", *words], env=WITH_DETKIT, capture_output=True, text=True)
@@ -87,7 +89,7 @@ def run(command):
 
 
 @pytest.mark.timeout(900)
-def test_every_word_of_the_readme_works(folder):
+def test_every_word_of_the_readme_works(folder: Any) -> None:
     ran = []
     for language, text in BLOCK.findall((ROOT / "README.md").read_text()):
         first = text.partition("\n")[0]
@@ -107,7 +109,7 @@ def test_every_word_of_the_readme_works(folder):
         assert (folder / "runs" / run_folder / "result.json").exists()
 
 
-def test_the_words_of_make_are_in_the_makefile():
+def test_the_words_of_make_are_in_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for path in ("README.md", ".ci/run"):
         words = set(re.findall(r"^make ((?:\w+ ?)+)", (ROOT / path).read_text(), re.MULTILINE))
@@ -116,7 +118,7 @@ def test_the_words_of_make_are_in_the_makefile():
             assert re.search(rf"^{word}:", makefile, re.MULTILINE), word
 
 
-def test_links_lead_somewhere():
+def test_links_lead_somewhere() -> None:
     for page in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")):
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not link.startswith("http"):

@@ -33,12 +33,9 @@ class Outcome:
 
 
 def stage(folder: Path) -> Path:
-    """Puts tests/ops, the tools that they start and pytest's settings into `folder`; no detkit among them."""
+    """Puts tests/ops and pytest's settings into `folder`; no detkit among them."""
     shutil.copytree(ROOT / "tests" / "ops", folder / "tests" / "ops", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(ROOT / "tests" / "conftest.py", folder / "tests")
-    (folder / "tools").mkdir()
-    for path in (ROOT / "tools").glob("*.py"):
-        shutil.copy2(path, folder / "tools")
     shutil.copy2(ROOT / "pyproject.toml", folder)
     return folder
 

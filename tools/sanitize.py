@@ -192,7 +192,7 @@ def run(name: str, cases: int, top: Path) -> bool:
     found = _op_tests.run(sys.executable, folder, env, "--timeout=1800", *ignored)
     print(f"  tests/ops: {found}" + ("" if found.good else f"\n{found.tail}"), flush=True)
     good &= found.good
-    for script in sorted((folder / "tools").glob("fuzz_*.py")):
+    for script in sorted((folder / "tests/ops").glob("fuzz_*.py")):
         threads = ["--threads", "4"] if "--threads" in script.read_text(encoding="utf-8") else []
         for capability in CAPABILITIES:
             done = subprocess.run(
@@ -251,7 +251,7 @@ def run_gpu(top: Path) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="SANITIZER", help=f"of {', '.join(SANITIZERS)}; default: all")
-    parser.add_argument("--cases", type=int, default=3000, help="cases of each tools/fuzz_*.py and capability")
+    parser.add_argument("--cases", type=int, default=3000, help="cases of each tests/ops/fuzz_*.py and capability")
     parser.add_argument("--gpu", action="store_true", help="compute-sanitizer instead, on a machine with a GPU")
     parser.add_argument("--keep", action="store_true", help="keep the folder with the build and the reports")
     args = parser.parse_args()

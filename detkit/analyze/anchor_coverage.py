@@ -1,4 +1,4 @@
-"""How well anchors fit a data set's boxes: the best IoU that any anchor has with each object."""
+"""How well anchors cover a data set's objects: the highest IoU that any anchor has with each object."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from detkit.detectors.dense import DenseDetector
 
 CHUNK = 2_000_000
-"""Entries of the anchor-by-object matrix that are worked on at a time."""
+"""Entries of the anchor-by-object matrix that are held at a time."""
 NO_LEVEL = -1
 WARN_BELOW = 0.95
 SAMPLE_IMAGES = 200
 SAMPLE_PAIRS = 40_000_000
-"""Of anchors and objects at the start of a training: a second or two."""
+"""Pairs of anchor and object that are compared at the start of training: a second or two."""
 log = logging.getLogger("detkit")
 
 
@@ -44,8 +44,12 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """Of N objects: iou (N,) with the best anchor, the level (N,) it is on, boxes (N, 4), area (N,) on disk."""
+class Coverage:
+    """How well anchors cover N objects.
+
+    iou: (N,) with the best anchor. level: (N,) that this anchor is on, NO_LEVEL if there is none. boxes: (N, 4).
+    area: (N,) square pixels on disk. images: number of images the objects are of.
+    """
 
     iou: Tensor
     level: Tensor
@@ -53,8 +57,8 @@ class Reach:
     area: Tensor
     images: int
 
-    def share(self, positive: float) -> float:
-        """Of the objects, those whose best anchor has at least this IoU; 1 if there are no objects."""
+    def recall(self, positive: float) -> float:
+        """Fraction of the objects whose best anchor has at least this IoU; 1 if there are no objects."""
         return float((self.iou >= positive).double().mean()) if len(self.iou) else 1.0
 
 
@@ -67,10 +71,10 @@ def read_samples(
     limit: int | None = None,
     read_images: bool = False,
 ) -> Iterator[Sample]:
-    """Boxes of the training's first epoch, in its order, after every transform that moves boxes.
+    """Yields the objects of the first training epoch, in its order, after every transform that moves boxes.
 
-    Only annotations are read: a blank image of the annotated size takes the picture's place. Where an
-    annotation states no size, the image is left out, or read if `read_images`.
+    Only annotations are read: a blank image of the annotated size stands in for the photo. An image whose
+    annotation states no size is skipped, or read if `read_images`.
     """
     from PIL import Image
 
@@ -78,17 +82,17 @@ def read_samples(
     from detkit.data.transforms.base import apply
 
     moving = [t for t in transforms if t.moves_boxes]
-    found, records = 0, dataset.records
+    images, records = 0, dataset.records
     for index in permutation(seed, 0, len(dataset)).tolist():
-        if limit is not None and found >= limit:
+        if limit is not None and images >= limit:
             return
         height, width = records.sizes[index].tolist()
         if height < 1 and not read_images:
             continue
-        found += 1
+        images += 1
         image = Image.new("RGB", (width, height)) if height > 0 else dataset.load_image(index)
         a = records.annotation(index)
-        rows = torch.arange(len(a.boxes))  # in the place of labels, to know which boxes are left
+        rows = torch.arange(len(a.boxes))  # as labels, to know which boxes are left
         with seeded(seed, 0, int(records.image_ids[index])):
             tensor, targets = apply(moving, image, torch.tensor(a.boxes), rows, torch.tensor(a.is_ignore))
         yield Sample(padded(tensor.shape[-2:], options), targets.boxes, torch.tensor(a.area)[targets.labels])
@@ -108,8 +112,8 @@ def level_shapes(size: tuple[int, int], strides: Sequence[int]) -> list[tuple[in
     return [(-(-size[0] // s), -(-size[1] // s)) for s in strides]
 
 
-def measure(generator: AnchorGenerator, strides: Sequence[int], samples: Iterable[Sample]) -> Reach:
-    """The best anchor of every object."""
+def measure(generator: AnchorGenerator, strides: Sequence[int], samples: Iterable[Sample]) -> Coverage:
+    """Finds the best anchor of every object."""
     groups: dict[tuple[int, int], list[Sample]] = {}
     images = 0
     for sample in samples:
@@ -121,19 +125,19 @@ def measure(generator: AnchorGenerator, strides: Sequence[int], samples: Iterabl
         anchors = generator(level_shapes(size, strides), size, torch.device("cpu"))
         parts.append((*best_anchors(boxes, anchors), boxes, torch.cat([s.area for s in group])))
     if not parts:
-        return Reach(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), torch.zeros(0), 0)
+        return Coverage(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), torch.zeros(0), 0)
     iou, level, boxes, area = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Reach(iou, level, boxes, area, images)
+    return Coverage(iou, level, boxes, area, images)
 
 
-def with_lost(reach: Reach, boxes: Tensor, area: Tensor) -> Reach:
-    """The same with objects that never reach the network, boxes (N, 4) on disk: no anchor has them, on no level."""
-    return Reach(
-        torch.cat((reach.iou, torch.zeros(len(boxes)))),
-        torch.cat((reach.level, torch.full((len(boxes),), NO_LEVEL))),
-        torch.cat((reach.boxes, boxes)),
-        torch.cat((reach.area, area)),
-        reach.images,
+def with_lost(coverage: Coverage, boxes: Tensor, area: Tensor) -> Coverage:
+    """Adds objects that never reach the network, boxes (N, 4) on disk: IoU 0, on no level."""
+    return Coverage(
+        torch.cat((coverage.iou, torch.zeros(len(boxes)))),
+        torch.cat((coverage.level, torch.full((len(boxes),), NO_LEVEL))),
+        torch.cat((coverage.boxes, boxes)),
+        torch.cat((coverage.area, area)),
+        coverage.images,
     )
 
 
@@ -145,13 +149,13 @@ def best_anchors(boxes: Tensor, anchors: Sequence[Tensor], chunk: int = CHUNK) -
     best, level = torch.zeros(len(boxes)), torch.zeros(len(boxes), dtype=torch.int64)
     for start in range(0, len(boxes), 256):
         some = boxes[start : start + 256]
-        for i, all_of_level in enumerate(anchors):
-            for piece in torch.split(all_of_level, max(1, chunk // len(some))):
+        for i, level_anchors in enumerate(anchors):
+            for piece in torch.split(level_anchors, max(1, chunk // len(some))):
                 if not len(piece):
                     continue
-                here = box_ops.pairwise_iou(some, piece).amax(dim=1)
-                better = here > best[start : start + 256]
-                best[start : start + 256][better] = here[better]
+                iou = box_ops.pairwise_iou(some, piece).amax(dim=1)
+                better = iou > best[start : start + 256]
+                best[start : start + 256][better] = iou[better]
                 level[start : start + 256][better] = i
     return best, level
 
@@ -165,10 +169,10 @@ def warn_of_misfits(
     seed: int,
     config: str,
 ) -> None:
-    """At the start of a training: a warning if anchors miss more objects than `WARN_BELOW` admits.
+    """Warns at the start of training if the anchors' recall is below `WARN_BELOW`.
 
-    Looks at the annotations of a sample of images, and at nothing where the assigner has no IoU threshold
-    or the annotations don't state image sizes.
+    Looks at the annotations of a sample of images; does nothing if the assigner has no IoU threshold
+    or the annotations state no image sizes.
     """
     positive = detector.assigner.positive_iou
     if positive is None:
@@ -182,12 +186,12 @@ def warn_of_misfits(
         pairs += anchors * len(sample.boxes)
         if pairs > SAMPLE_PAIRS:
             break
-    reach = measure(detector.anchors, strides, samples)
-    share = reach.share(positive)
-    if share < WARN_BELOW:
+    coverage = measure(detector.anchors, strides, samples)
+    recall = coverage.recall(positive)
+    if recall < WARN_BELOW:
         log.warning(
             "only %.0f %% of %d objects (in %d training images) have an anchor of IoU >= %g, the assigner's "
             "threshold. `detkit anchors check %s` says which sizes and shapes are missed, `detkit anchors fit %s` "
             "gives anchors that fit",
-            100 * share, len(reach.iou), reach.images, positive, shlex.quote(config), shlex.quote(config),
+            100 * recall, len(coverage.iou), coverage.images, positive, shlex.quote(config), shlex.quote(config),
         )  # fmt: skip

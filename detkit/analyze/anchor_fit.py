@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detkit.analyze.anchor_coverage import Reach, Sample, measure
+from detkit.analyze.anchor_coverage import Coverage, Sample, measure
 from detkit.anchors.explicit import ExplicitAnchors
 
 MOST_BOXES = 20_000
-"""Boxes that are clustered; of more, a random choice."""
+"""Boxes that are clustered; of more, a random sample."""
 ROUNDS, RESTARTS = 100, 3
 LEAST_CELLS = (0.0, 2.0, 4.0)
-"""Ways to share objects out: by rank, and to the coarsest level of which they are so many cells large."""
+"""Ways to divide objects among levels: by rank, and to the coarsest level of which they are this many cells large."""
 Sizes = list[list[tuple[float, float]]]
 
 
@@ -27,7 +27,7 @@ def shape_iou(a: Tensor, b: Tensor) -> Tensor:
 def k_means(shapes: Tensor, count: int, seed: int = 0) -> Tensor:
     """(N, 2) widths and heights, N >= 1 -> (count, 2) centres with a high mean best IoU, by area.
 
-    Begins as k-means++ (each next centre is drawn by its squared distance 1 - IoU from those there are),
+    Starts as k-means++ does (each next centre is drawn by its squared distance 1 - IoU from the centres so far),
     a few times, and keeps the best. A cluster that loses its boxes keeps its centre.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -63,12 +63,12 @@ def _spread(shapes: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def fit(
     samples: Sequence[Sample], strides: Sequence[int], per_cell: int, positive: float, seed: int = 0
-) -> tuple[Sizes, Reach]:
-    """(width, height) of `per_cell` anchors for each level, and how far they reach.
+) -> tuple[Sizes, Coverage]:
+    """Fits (width, height) of `per_cell` anchors for each level; returns them with their coverage.
 
-    Several ways to share the objects out among the levels are tried over the real grid; the one
-    that reaches most at IoU `positive` is kept, of those alike (to a thousandth) the one with the highest mean
-    best IoU. Raises ValueError if there are no objects.
+    Tries several ways to divide the objects among the levels, over the real grid, and keeps the one with the
+    highest recall at IoU `positive`; of equals (to a thousandth) the one with the highest mean best IoU.
+    Raises ValueError if there are no objects.
     """
     boxes = torch.cat([s.boxes for s in samples]) if samples else torch.zeros(0, 4)
     if not len(boxes):
@@ -77,39 +77,41 @@ def fit(
     if len(shapes) > MOST_BOXES:
         generator = torch.Generator().manual_seed(seed)
         shapes = shapes[torch.randperm(len(shapes), generator=generator)[:MOST_BOXES]]
-    tried = [share_out(shapes, strides, per_cell, cells, seed) for cells in LEAST_CELLS]
-    reaches = [measure(ExplicitAnchors(strides=tuple(strides), sizes=sizes), strides, samples) for sizes in tried]
-    best = max(range(len(tried)), key=lambda i: (round(reaches[i].share(positive), 3), float(reaches[i].iou.mean())))
-    return tried[best], reaches[best]
+    tried = [divide(shapes, strides, per_cell, cells, seed) for cells in LEAST_CELLS]
+    coverages = [measure(ExplicitAnchors(strides=tuple(strides), sizes=sizes), strides, samples) for sizes in tried]
+    best = max(
+        range(len(tried)), key=lambda i: (round(coverages[i].recall(positive), 3), float(coverages[i].iou.mean()))
+    )
+    return tried[best], coverages[best]
 
 
-def share_out(shapes: Tensor, strides: Sequence[int], per_cell: int, cells: float, seed: int) -> Sizes:
-    """Clusters (N, 2) shapes into `per_cell` anchors a level.
+def divide(shapes: Tensor, strides: Sequence[int], per_cell: int, cells: float, seed: int) -> Sizes:
+    """Clusters (N, 2) shapes into `per_cell` anchors per level.
 
-    cells = 0: all at once, the smallest clusters for the finest level. Else each level clusters the
-    objects that are at least so many of its cells large and too small for the next one; one without
-    objects takes the shapes of the level before, doubled with the stride.
+    cells = 0: all at once, the smallest clusters for the finest level. Otherwise each level clusters the
+    objects that are at least `cells` of its cells large and too small for the next one; one without
+    objects takes the shapes of the nearest level with objects, scaled by the stride.
     """
     if cells == 0:
         centres = k_means(shapes, per_cell * len(strides), seed)
         return [_pairs(level) for level in torch.split(centres, per_cell)]
     side = shapes.prod(dim=1).sqrt()
     level = (side[:, None] >= cells * torch.tensor(strides[1:], dtype=side.dtype)).sum(dim=1)
-    found: list[Tensor | None] = [
+    clusters: list[Tensor | None] = [
         k_means(shapes[level == i], per_cell, seed) if bool((level == i).any()) else None for i in range(len(strides))
     ]
-    known = [i for i, centres in enumerate(found) if centres is not None]
+    known = [i for i, centres in enumerate(clusters) if centres is not None]
     sizes: Sizes = []
     for i, stride in enumerate(strides):
         source = min(known, key=lambda k: abs(k - i))
-        shape = found[source]
+        shape = clusters[source]
         assert shape is not None
         sizes.append(_pairs(shape * (stride / strides[source])))
     return sizes
 
 
 def _pairs(centres: Tensor) -> list[tuple[float, float]]:
-    """Rounded to what is worth writing down."""
+    """Rounds to a tenth of a pixel."""
     return [(max(0.1, round(w, 1)), max(0.1, round(h, 1))) for w, h in centres.tolist()]
 
 

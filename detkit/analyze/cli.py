@@ -11,7 +11,7 @@ from detkit.utils.outputs import check_output_file, write_marked_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detkit.analyze.anchor_coverage import Reach, Sample
+    from detkit.analyze.anchor_coverage import Coverage, Sample
     from detkit.anchors.base import AnchorGenerator
     from detkit.data.datasets.base import DetectionDataset
     from detkit.data.transforms.base import Transform
@@ -27,7 +27,6 @@ SHAPES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
     verbs = parser.add_subparsers(dest="verb", required=True)
     check = verbs.add_parser("check", help="share of training objects that have an anchor of the positive IoU")
     fit = verbs.add_parser("fit", help="anchors by k-means on IoU, as YAML to paste into the config")
@@ -42,28 +41,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what the sub-verb says."""
     from detkit.analyze.anchor_coverage import measure, with_lost
 
     if args.images < 0:
         raise ValueError(f"--images: {args.images} is negative")
     if args.verb == "check" and args.json is not None:
         check_output_file("--json", args.json, inputs=[args.config])
-    generator, strides, positive, forces, samples, total, lost = read(args)
-    reach = measure(generator, strides, samples)
+    case = read_case(args)
+    coverage = measure(case.generator, case.strides, case.samples)
     if args.verb == "check":
-        reach = with_lost(reach, lost.boxes, lost.area)
-    if not len(reach.iou):
-        raise ValueError(f"no objects in {reach.images} training images: nothing to hold anchors against")
+        coverage = with_lost(coverage, case.lost.boxes, case.lost.area)
+    if not len(coverage.iou):
+        raise ValueError(f"no objects in {coverage.images} training images: nothing to hold anchors against")
     if args.verb == "fit":
-        for sentence in lost.sentences:
+        for sentence in case.lost.sentences:
             print("# " + sentence.replace("\n", "\n# "))
-        return print_fit(args, generator, strides, positive, samples, reach)
-    report = to_json(reach, strides, positive, forces)
+        return print_fit(case, args.per_cell, coverage)
+    report = to_json(coverage, case)
     if args.json is not None:
-        write_marked_json(args.json, {"images": reach.images, "of_images": total, **report})
-    print(format_table(report, reach.images, total))
-    print("".join(f"{sentence}\n" for sentence in lost.sentences), end="")
+        write_marked_json(args.json, {"images": coverage.images, "of_images": case.images, **report})
+    print(format_table(report, coverage.images, case.images))
+    print("".join(f"{sentence}\n" for sentence in case.lost.sentences), end="")
     return 0
 
 
@@ -77,26 +75,40 @@ class LostObjects:
 
 
 def lost_objects(dataset: DetectionDataset, transforms: list[Transform], seed: int, limit: int | None) -> LostObjects:
-    """Those in the images that `read_samples` looks at."""
+    """The lost objects of the images that `read_samples` looks at."""
     import torch
 
     from detkit.data.audit import audit
     from detkit.data.random import permutation
 
-    found = audit(dataset, transforms, seed=seed, indices=permutation(seed, 0, len(dataset)).tolist()[:limit])
-    annotations = [(dataset.records.annotation(index), lost.row) for index, lost in found.never]
+    report = audit(dataset, transforms, seed=seed, indices=permutation(seed, 0, len(dataset)).tolist()[:limit])
+    annotations = [(dataset.records.annotation(index), lost.row) for index, lost in report.never]
     return LostObjects(
         torch.tensor([a.boxes[row].tolist() for a, row in annotations]).reshape(-1, 4),
         torch.tensor([float(a.area[row]) for a, row in annotations]),
-        [s for s in (found.describe(dataset), found.describe_chance()) if s],
+        [s for s in (report.describe(dataset), report.describe_chance()) if s],
     )
 
 
-def read(
-    args: argparse.Namespace,
-) -> tuple[AnchorGenerator, list[int], float, bool, list[Sample], int, LostObjects]:
-    """Anchors, strides, IoU that counts, whether best anchors are forced, objects, images in the split, and the
-    objects that never reach the network."""
+@dataclass(frozen=True)
+class Case:
+    """Anchors of a config and the objects they are compared with.
+
+    positive: IoU from which an anchor counts as a match. forces_best: whether the assigner makes an object's best
+    anchor positive below that, too. images: images in the training split.
+    """
+
+    generator: AnchorGenerator
+    strides: list[int]
+    positive: float
+    forces_best: bool
+    samples: list[Sample]
+    images: int
+    lost: LostObjects
+
+
+def read_case(args: argparse.Namespace) -> Case:
+    """Reads the config and the annotations that the command line names."""
     from detkit.analyze.anchor_coverage import read_samples
     from detkit.config import load_config
     from detkit.data.build import build_transforms, usable_dataset
@@ -112,48 +124,43 @@ def read(
     neck = NECKS.build(config.neck, in_shapes=BACKBONES.build(config.backbone).out_shapes)
     strides = [shape.stride for shape in neck.out_shapes.values()]
     dataset, transforms = usable_dataset(config, "train"), build_transforms(config, "train")
-    samples = list(
-        read_samples(
-            dataset, transforms, config.options("data.loader"), seed=config.seed, limit=args.images or None,
-            read_images=True,
-        )
-    )  # fmt: skip
-    return (
+    limit, loader = args.images or None, config.options("data.loader")
+    return Case(
         ANCHORS.build(config.anchors, strides=tuple(strides)),
         strides,
         positive,
         assigner.forces_best,
-        samples,
+        list(read_samples(dataset, transforms, loader, seed=config.seed, limit=limit, read_images=True)),
         len(dataset),
-        lost_objects(dataset, transforms, config.seed, args.images or None),
+        lost_objects(dataset, transforms, config.seed, limit),
     )
 
 
-def to_json(reach: Reach, strides: list[int], positive: float, forces: bool) -> dict[str, Any]:
-    """All figures, group by group; a group without objects has null shares."""
+def to_json(coverage: Coverage, case: Case) -> dict[str, Any]:
+    """All figures, group by group; the fractions of a group without objects are null."""
     from detkit.analyze.anchor_coverage import NO_LEVEL
 
-    sides = reach.boxes[:, 2:] - reach.boxes[:, :2]
+    sides = coverage.boxes[:, 2:] - coverage.boxes[:, :2]
     ratio = sides[:, 1] / sides[:, 0]
-    nowhere = reach.level == NO_LEVEL
+    nowhere = coverage.level == NO_LEVEL
 
     def figures(mask: Tensor) -> dict[str, Any]:
-        iou = reach.iou[mask]
-        count, reached, overlapped = len(iou), int((iou >= positive).sum()), int((iou > 0).sum())
+        iou = coverage.iou[mask]
+        count, reached, overlapped = len(iou), int((iou >= case.positive).sum()), int((iou > 0).sum())
         return {
             "objects": count,
             "reached": reached / count if count else None,
             "mean_best_iou": float(iou.mean()) if count else None,
-            "forced": overlapped - reached if forces else 0,
-            "lost": count - overlapped if forces else count - reached,
+            "forced": overlapped - reached if case.forces_best else 0,
+            "lost": count - overlapped if case.forces_best else count - reached,
         }
 
     return {
-        "positive_iou": positive,
-        "all": figures(reach.iou >= 0),
-        "size": {name: figures((reach.area >= low) & (reach.area < high)) for name, low, high in SIZES},
+        "positive_iou": case.positive,
+        "all": figures(coverage.iou >= 0),
+        "size": {name: figures((coverage.area >= low) & (coverage.area < high)) for name, low, high in SIZES},
         "shape": {name: figures((ratio >= low) & (ratio < high)) for name, low, high in SHAPES},
-        "level": {f"stride {s}": figures(reach.level == i) for i, s in enumerate(strides)}
+        "level": {f"stride {s}": figures(coverage.level == i) for i, s in enumerate(case.strides)}
         | ({"none, never reach the network": figures(nowhere)} if bool(nowhere.any()) else {}),
     }
 
@@ -187,25 +194,20 @@ def format_table(report: dict[str, Any], images: int, total: int) -> str:
     return "\n".join(lines)
 
 
-def print_fit(
-    args: argparse.Namespace,
-    generator: AnchorGenerator,
-    strides: list[int],
-    positive: float,
-    samples: list[Sample],
-    before: Reach,
-) -> int:
-    """Fits, and prints YAML with the reach before and after as comments."""
+def print_fit(case: Case, per_cell: int | None, before: Coverage) -> int:
+    """Fits anchors and prints them as YAML, with the coverage before and after as comments."""
     from detkit.analyze.anchor_fit import fit, to_yaml
 
-    per_cell = max(generator.per_cell) if args.per_cell is None else args.per_cell
+    now = max(case.generator.per_cell)
+    per_cell = now if per_cell is None else per_cell
     if not 1 <= per_cell <= MOST_PER_CELL:
         raise ValueError(f"--per-cell: {per_cell} is not between 1 and {MOST_PER_CELL}")
-    sizes, after = fit(samples, strides, per_cell, positive)
-    for name, count, reach in (("before", max(generator.per_cell), before), ("after", per_cell, after)):
+    sizes, after = fit(case.samples, case.strides, per_cell, case.positive)
+    for name, count, coverage in (("before", now, before), ("after", per_cell, after)):
         print(
-            f"# {name + ':':7} {100 * reach.share(positive):.1f} % of {len(reach.iou)} objects in {reach.images} "
-            f"images reached at IoU {positive:g}, mean best IoU {float(reach.iou.mean()):.3f}, {count} anchors a cell"
+            f"# {name + ':':7} {100 * coverage.recall(case.positive):.1f} % of {len(coverage.iou)} objects in "
+            f"{coverage.images} images reached at IoU {case.positive:g}, mean best IoU "
+            f"{float(coverage.iou.mean()):.3f}, {count} anchors a cell"
         )
-    print(to_yaml(sizes, strides))
+    print(to_yaml(sizes, case.strides))
     return 0

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
-from detkit.assigners.matching import in_ignore_region
-from detkit.coders.base import BoxCoder
 from detkit.registry import ASSIGNERS
-from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 
 
 @ASSIGNERS.register()
@@ -21,10 +17,7 @@ class MaxIoUAssigner(Assigner):
 
     low_quality: for every object, the anchors with the highest IoU it has with any (ties too) become
     positive even below `positive`; each keeps its own best object, as in Detectron2 and torchvision.
-    An object that no anchor overlaps stays without. ignore_overlap: an anchor with more than this
-    share of its area in an ignore region (crowd, difficult) is neither positive nor negative.
-    chunk_elements: the anchor-by-object matrix is worked on in pieces of at most so many entries, so
-    that memory stays constant; the result does not depend on it.
+    An object that no anchor overlaps stays without. ignore_overlap, chunk_elements: as for `Assigner`.
     """
 
     def __init__(
@@ -36,26 +29,14 @@ class MaxIoUAssigner(Assigner):
         ignore_overlap: float = 0.5,
         chunk_elements: int = 2_000_000,
     ) -> None:
-        super().__init__()
+        super().__init__(ignore_overlap=ignore_overlap, chunk_elements=chunk_elements)
         if not 0 <= negative <= positive <= 1:
             raise ValueError(f"negative={negative}, positive={positive}: want 0 <= negative <= positive <= 1")
-        if chunk_elements < 1:
-            raise ValueError(f"chunk_elements: {chunk_elements} must be positive")
         self.positive, self.negative, self.low_quality = positive, negative, low_quality
-        self.ignore_overlap, self.chunk_elements = ignore_overlap, chunk_elements
         self.positive_iou, self.forces_best = positive, low_quality
 
-    def forward(
-        self,
-        anchors: Tensor,
-        level_sizes: tuple[int, ...],
-        targets: Targets,
-        scores: Callable[[], Tensor],
-        deltas: Tensor,
-        coder: BoxCoder,
-    ) -> Assignment:
-        """See `Assigner.forward`; looks at anchors and targets only."""
-        best_iou, matched, is_best = self._match(anchors, targets.boxes)
+    def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
+        best_iou, matched, is_best = self._match(candidates.anchors, targets.boxes)
         labels = torch.full_like(matched, IGNORED)
         labels[best_iou < self.negative] = BACKGROUND
         positive = best_iou >= self.positive
@@ -63,9 +44,6 @@ class MaxIoUAssigner(Assigner):
             positive = positive | is_best
         if len(targets.boxes):
             labels = torch.where(positive, targets.labels[matched], labels)
-        if len(targets.ignore):
-            ignored = in_ignore_region(anchors, targets.ignore, self.ignore_overlap, self.chunk_elements)
-            labels = labels.masked_fill(ignored, IGNORED)
         return Assignment(labels, matched)
 
     def _match(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
-from detkit.assigners.matching import in_ignore_region
-from detkit.coders.base import BoxCoder
 from detkit.registry import ASSIGNERS
-from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from detkit.structures import BACKGROUND, Assignment, Candidates, Targets
 
 
 @ASSIGNERS.register()
@@ -21,30 +17,18 @@ class SSDAssigner(Assigner):
 
     An object's best anchor (of equal ones the first) goes to that object even if it overlaps another one
     more; if it is the best of several objects, the last of them gets it, as in torchvision. An object that
-    no anchor overlaps stays without. ignore_overlap: an anchor with more than this share of its area in an
-    ignore region (crowd, difficult) is neither positive nor negative. chunk_elements: the anchor-by-object
-    matrix is worked on in pieces of at most so many entries; the result does not depend on it.
+    no anchor overlaps stays without. ignore_overlap, chunk_elements: as for `Assigner`.
     """
 
     def __init__(self, *, positive: float = 0.5, ignore_overlap: float = 0.5, chunk_elements: int = 2_000_000) -> None:
-        super().__init__()
+        super().__init__(ignore_overlap=ignore_overlap, chunk_elements=chunk_elements)
         if not 0 <= positive <= 1:
             raise ValueError(f"positive: {positive} is not in [0, 1]")
-        if chunk_elements < 1:
-            raise ValueError(f"chunk_elements: {chunk_elements} must be positive")
-        self.positive, self.ignore_overlap, self.chunk_elements = positive, ignore_overlap, chunk_elements
+        self.positive = positive
         self.positive_iou, self.forces_best = positive, True
 
-    def forward(
-        self,
-        anchors: Tensor,
-        level_sizes: tuple[int, ...],
-        targets: Targets,
-        scores: Callable[[], Tensor],
-        deltas: Tensor,
-        coder: BoxCoder,
-    ) -> Assignment:
-        """See `Assigner.forward`; looks at anchors and targets only."""
+    def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
+        anchors = candidates.anchors
         labels = torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
         matched = torch.zeros_like(labels)
         if len(anchors) and len(targets.boxes):
@@ -52,9 +36,6 @@ class SSDAssigner(Assigner):
             matched = torch.where(forced >= 0, forced, matched)
             positive = (overlap > self.positive) | (forced >= 0)
             labels = torch.where(positive, targets.labels[matched], labels)
-        if len(targets.ignore):
-            ignored = in_ignore_region(anchors, targets.ignore, self.ignore_overlap, self.chunk_elements)
-            labels = labels.masked_fill(ignored, IGNORED)
         return Assignment(labels, matched)
 
     def _match(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

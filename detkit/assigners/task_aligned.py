@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
-from detkit.assigners.matching import Claims, centres_inside, highest, in_ignore_region
-from detkit.coders.base import BoxCoder
+from detkit.assigners.matching import Conflicts, centres_inside, highest
 from detkit.registry import ASSIGNERS
-from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from detkit.structures import BACKGROUND, Assignment, Candidates, Targets
 
 LEAST_SCORE = 1e-9
 """A score that has run down to zero still leaves the overlap to choose by."""
@@ -29,7 +26,7 @@ class TaskAlignedAssigner(Assigner):
     centre_inside: only anchors whose centre lies in the object come into question, so that an object
     between the centres stays without; false takes the paper at its word. An anchor that several
     objects want goes to the one it is aligned with best; of equals, the first. A prediction that does not
-    overlap the object is never taken. ignore_overlap, chunk_elements: as for `ATSSAssigner`.
+    overlap the object is never taken. ignore_overlap, chunk_elements: as for `Assigner`.
     """
 
     def __init__(
@@ -42,59 +39,46 @@ class TaskAlignedAssigner(Assigner):
         ignore_overlap: float = 0.5,
         chunk_elements: int = 1_000_000,
     ) -> None:
-        super().__init__()
-        for name, value in (("topk", topk), ("chunk_elements", chunk_elements)):
-            if value < 1:
-                raise ValueError(f"{name}: {value} must be at least 1")
+        super().__init__(ignore_overlap=ignore_overlap, chunk_elements=chunk_elements)
+        if topk < 1:
+            raise ValueError(f"topk: {topk} must be at least 1")
         if alpha < 0 or beta <= 0:
             raise ValueError(f"alpha={alpha}, beta={beta}: want alpha >= 0 and beta > 0")
-        if not 0 <= ignore_overlap <= 1:
-            raise ValueError(f"ignore_overlap: {ignore_overlap} is not a share between 0 and 1")
         self.topk, self.alpha, self.beta, self.centre_inside = topk, alpha, beta, centre_inside
-        self.ignore_overlap, self.chunk_elements = ignore_overlap, chunk_elements
 
-    def forward(
-        self,
-        anchors: Tensor,
-        level_sizes: tuple[int, ...],
-        targets: Targets,
-        scores: Callable[[], Tensor],
-        deltas: Tensor,
-        coder: BoxCoder,
-    ) -> Assignment:
-        """See `Assigner.forward`."""
-        claims, boxes = Claims(anchors), targets.boxes
-        found = coder.decode(deltas.to(anchors.dtype), anchors)
+    def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
+        anchors, boxes, predicted = candidates.anchors, targets.boxes, candidates.boxes()
+        conflicts = Conflicts(anchors)
         if len(anchors) and len(boxes):
             # A row of scores for every class that is there, to the power of alpha.
             classes, column = torch.unique(targets.labels, return_inverse=True)
-            likely = scores()[:, classes].T.clamp(min=LEAST_SCORE).pow(self.alpha).contiguous()
+            likely = candidates.scores()[:, classes].T.clamp(min=LEAST_SCORE).pow(self.alpha).contiguous()
             objects = torch.arange(len(boxes), device=anchors.device)
             for rows in torch.split(objects, max(1, self.chunk_elements // len(anchors))):
-                self._claim(claims, anchors, found, likely[column[rows]], boxes, rows)
-        ignored = in_ignore_region(anchors, targets.ignore, self.ignore_overlap, self.chunk_elements)
-        claims.drop(ignored)
-        positive, matched, alignment = claims.settle()
+                self._claim(conflicts, anchors, predicted, likely[column[rows]], boxes, rows)
+        if candidates.ignored is not None:  # before the quality, in which they take no part either
+            conflicts.drop(candidates.ignored)
+        positive, matched, alignment = conflicts.resolve()
         labels = torch.full_like(matched, BACKGROUND)
         quality = torch.zeros_like(alignment)
         if len(boxes):
             labels = torch.where(positive, targets.labels[matched], labels)
             rows = positive.nonzero()[:, 0]
-            overlap = box_ops.paired_iou(found[rows], boxes[matched[rows]]).float()
+            overlap = box_ops.paired_iou(predicted[rows], boxes[matched[rows]]).float()
             quality[rows] = normalized(alignment[rows], overlap, matched[rows], len(boxes))
-        return Assignment(labels.masked_fill(ignored, IGNORED), matched, quality)
+        return Assignment(labels, matched, quality)
 
     def _claim(
-        self, claims: Claims, anchors: Tensor, found: Tensor, likely: Tensor, boxes: Tensor, rows: Tensor
+        self, conflicts: Conflicts, anchors: Tensor, predicted: Tensor, likely: Tensor, boxes: Tensor, rows: Tensor
     ) -> None:
-        """Adds what some of the objects want; likely: (g, A), each anchor's s^alpha for the object's class."""
-        alignment = box_ops.pairwise_iou(boxes[rows], found).pow_(self.beta).mul_(likely)
+        """Adds the claims of the objects `rows`; likely: (g, A), each anchor's s^alpha for the object's class."""
+        alignment = box_ops.pairwise_iou(boxes[rows], predicted).pow_(self.beta).mul_(likely)
         if self.centre_inside:
             alignment.masked_fill_(~centres_inside(anchors, boxes[rows, None]), 0)
         best = highest(alignment, min(self.topk, len(anchors)))
         strength = alignment.gather(1, best)
         good = strength > 0
-        claims.add(best[good], rows[:, None].expand_as(best)[good], strength[good])
+        conflicts.add(best[good], rows[:, None].expand_as(best)[good], strength[good])
 
 
 def normalized(alignment: Tensor, overlap: Tensor, matched: Tensor, objects: int) -> Tensor:

@@ -10,10 +10,9 @@ from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import fit_channels, load_all, read_weights
 from detkit.layers.depthwise import mobile_norm
 from detkit.layers.norms import NormName
-from detkit.registry import BACKBONES
+from detkit.registry import BACKBONES, WeightsStr
 from detkit.registry.arguments import MOST_CHANNELS, within
 from detkit.structures import FeatureShape
-from detkit.utils.urls import WeightsStr
 
 SPLIT = 13
 """The block that goes from stride 16 to 32; its expansion is the last map of stride 16."""

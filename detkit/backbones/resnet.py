@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import fit_channels, load_all, read_weights
 from detkit.layers.norms import FrozenBatchNorm2d, NormName, norm_layer
-from detkit.registry import BACKBONES
+from detkit.registry import BACKBONES, WeightsStr
 from detkit.registry.arguments import MOST_CHANNELS, within
 from detkit.structures import FeatureShape
-from detkit.utils.urls import WeightsStr
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}

@@ -23,11 +23,11 @@ from detkit.backbones.adapt import (
 )
 from detkit.backbones.base import Backbone
 from detkit.layers.norms import NormName
-from detkit.registry import BACKBONES
+from detkit.registry import BACKBONES, WeightsStr
 from detkit.registry.arguments import MOST_CHANNELS, nearest, within
 from detkit.structures import FeatureShape
 from detkit.utils.pickle_arrays import NOT_READ
-from detkit.utils.urls import WeightsStr, local_path
+from detkit.utils.urls import local_path
 
 
 @BACKBONES.register()

@@ -27,10 +27,10 @@ from detkit.backbones.adapt import (
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import read_file
 from detkit.layers.norms import NormName
-from detkit.registry import BACKBONES
+from detkit.registry import BACKBONES, WeightsStr
 from detkit.registry.arguments import MOST_CHANNELS, nearest, within
 from detkit.structures import FeatureShape
-from detkit.utils.urls import WeightsStr, local_path
+from detkit.utils.urls import local_path
 
 
 @BACKBONES.register()

@@ -13,10 +13,9 @@ from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import fit_channels, read_weights
 from detkit.layers.depthwise import init_xavier
 from detkit.layers.norms import NormName, norm_layer
-from detkit.registry import BACKBONES
+from detkit.registry import BACKBONES, WeightsStr
 from detkit.registry.arguments import MOST_CHANNELS, within
 from detkit.structures import FeatureShape
-from detkit.utils.urls import WeightsStr
 
 CONVS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions of each of the five groups, between which the map is halved."""

@@ -38,12 +38,15 @@ from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.process_info import ProcessInfo
 from detkit.evaluate.coco import ground_truth_from
 from detkit.evaluate.run import collect
-from detkit.runs.folder import METRICS, RESULT, prepare_folder, write_json
+from detkit.runs.folder import METRICS, RESULT, init_run_folder, write_json
 from detkit.runs.log import run_log
 from detkit.structures import Batch
+from detkit.train.assemble import Session, assemble
 from detkit.train.non_finite import NonFiniteLossError
 from detkit.train.random import seed_everything
-from detkit.train.session import DIVERGED, Session, set_up_torch
+from detkit.train.run import run_session
+from detkit.train.torch_setup import set_up_torch
+from detkit.utils.exit_codes import ExitCode
 
 log = logging.getLogger("detkit")
 
@@ -55,17 +58,17 @@ def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
     resume = bool(saved_steps(folder)) and is_json(folder / START)
     for name in (CELL, RESULT, DETECTIONS, MATCHES, DIAGNOSIS):
         (folder / name).unlink(missing_ok=True)  # the end is made again from the checkpoint, never believed
-    prepare_folder(folder, resume=resume, overwrite=not resume)
+    init_run_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
         session = make_session(config, folder, resume=resume, allow=allow)
         if not resume:
             write_json(folder / START, beginning(session))
         try:
-            code = session.run()
+            code = run_session(session)
         except NonFiniteLossError as error:
             log.error("%s", error)
             end(folder, {"status": DIVERGED_RUN, "error": str(error)})
-            return DIVERGED
+            return ExitCode.DIVERGED
         if code == 0:
             finish(session)
     return code
@@ -82,10 +85,15 @@ def make_session(
     """The training of a cell: one process. held_out: on a part of the training data, validated on the rest."""
     device = set_up_torch(config.options("train"))
     data_sets = hold_out(usable_dataset(config, "train", early=True)) if held_out else None
-    return Session(
-        config, folder, resume=resume, init_weights=None, coordinator=Coordinator(ProcessInfo()), device=device,
-        data_sets=data_sets, allow=allow,
-    )  # fmt: skip
+    return assemble(
+        config,
+        folder,
+        resume=resume,
+        coordinator=Coordinator(ProcessInfo()),
+        device=device,
+        data_sets=data_sets,
+        allow=allow,
+    )
 
 
 def hold_out(dataset: DetectionDataset) -> tuple[DetectionDataset, DetectionDataset]:
@@ -102,14 +110,14 @@ HELD_OUT = 5
 def run_trial(config: Config, folder: Path) -> int:
     """A short run for tuning: an ordinary training on the held-out split, without what a cell notes."""
     resume = bool(saved_steps(folder))
-    prepare_folder(folder, resume=resume, overwrite=not resume)
+    init_run_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
         try:
-            return make_session(config, folder, resume=resume, held_out=True).run()
+            return run_session(make_session(config, folder, resume=resume, held_out=True))
         except NonFiniteLossError as error:
             log.error("%s", error)
             write_json(folder / CELL, {"status": DIVERGED_RUN, "error": str(error)})
-            return DIVERGED
+            return ExitCode.DIVERGED
 
 
 def finish(session: Session) -> None:
@@ -204,10 +212,10 @@ def first_step(session: Session, batch: Batch) -> dict[str, Any]:
     """
     seed_everything(session.config.seed, 0, 0)
     detector = copy.deepcopy(session.detector).train()
-    batch = batch.to(session.device)
+    batch = batch.to(session.trainer.device)
     pred = detector(batch.images, batch.sizes)
     losses = detector.loss(pred, batch.targets)
-    divisor = detector.end_step(losses.normalizer.double(), [x.double() for x in detector.take_gathered()])
+    divisor = detector.end_step(losses.normalizer.double(), [x.double() for x in detector.take_accumulated()])
     shared = [p for part in (detector.backbone, detector.neck) for p in part.parameters() if p.requires_grad]
     norms = {}
     for name, loss in (("class", losses.classification), ("box", losses.box)):
@@ -238,7 +246,7 @@ def measure(config: Config, folder: Path, steps: int = 6) -> dict[str, float]:
     started, seen = time.perf_counter(), 0
     for batch in islice(session.val_loader, 2):
         with torch.inference_mode():
-            detector.detect(detector(batch.images.to(session.device), batch.sizes), batch.sizes)
+            detector.detect(detector(batch.images.to(session.trainer.device), batch.sizes), batch.sizes)
         seen += len(batch)
     each = (time.perf_counter() - started) / max(seen, 1)
     return {"step": float(np.median(taken[2:])), "evaluation": each * len(session.val_set)}
@@ -264,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
         return run_trial(config, args.output) if args.trial else run_cell(config, args.output, args.allow)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return ExitCode.WRONG_INPUT
 
 
 if __name__ == "__main__":

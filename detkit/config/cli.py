@@ -20,7 +20,7 @@ def run_list(args: argparse.Namespace) -> int:
 
     from detkit import registry
     from detkit.config import import_entry
-    from detkit.config.tree import show
+    from detkit.config.tree import short_path
     from detkit.registry.arguments import nearest
 
     registry.load_plugins()
@@ -36,7 +36,7 @@ def run_list(args: argparse.Namespace) -> int:
         for name in found.names():
             entry = found.entry(name)
             line = (entry.cls.__doc__ or "").strip().partition("\n")[0]
-            print(f"  {name:24} {show(entry.file)}:{entry.line}  {line}")
+            print(f"  {name:24} {short_path(entry.file)}:{entry.line}  {line}")
     return 0
 
 

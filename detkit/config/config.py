@@ -24,7 +24,7 @@ from typing import Any
 from detkit import registry
 from detkit.config.paths import MOVED, Located, Locator, explain_missing, read_moved
 from detkit.config.schema import ROOT, Options, Section
-from detkit.config.tree import Tree, first_line, overlay, override, read_tree, show
+from detkit.config.tree import RawConfig, omegaconf_message, overlay, override, read_raw, short_path
 from detkit.config.validate import Validator, build_options
 from detkit.utils.outputs import in_place
 
@@ -112,9 +112,9 @@ class Config:
         try:
             return registry_of.build(self.require(path), **derived)
         except ValueError as error:
-            raise ValueError(f"{self.place(path)}: {path}: {error}") from error
+            raise ValueError(f"{self.location(path)}: {path}: {error}") from error
         except OSError as error:
-            raise in_place(error, f"{self.place(path)}: {path}") from error
+            raise in_place(error, f"{self.location(path)}: {path}") from error
 
     def check_length(self) -> None:
         """Raises ValueError if the schedule, where there is one, makes no sense for `train.iterations`.
@@ -126,12 +126,12 @@ class Config:
         try:
             registry.SCHEDULES.build(self.schedule).check_length(self.options("train").iterations)
         except ValueError as error:
-            places = {self.place("schedule.warmup_iterations"), self.place("train.iterations")}
+            places = {self.location("schedule.warmup_iterations"), self.location("train.iterations")}
             raise ValueError(f"{' with '.join(sorted(places))}: {error}") from error
 
-    def place(self, path: str) -> str:
-        """What an error about a value names: the file and line, or the override, that it is from."""
-        return _place(path, {key: o for key, o in self._origin.items() if not o.startswith("default")}, self.name)
+    def location(self, path: str) -> str:
+        """The file and line, or the override, that gave a value; for errors."""
+        return _location(path, {key: o for key, o in self._origin.items() if not o.startswith("default")}, self.name)
 
     def origin(self, path: str) -> str:
         """Where a value came from: `file:line`, `command line (...)` or `default of Part`."""
@@ -171,9 +171,9 @@ class Config:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], overrides: Sequence[str] = (), name: str = "saved config") -> Config:
         """A config out of `to_dict()`, as a checkpoint holds it; checked like any other."""
-        tree = Tree()
-        overlay(tree, Tree(dict(values), {}, [(str(e), Path.cwd()) for e in values.get("imports", [])]))
-        return _finish(tree, overrides, name)
+        raw = RawConfig()
+        overlay(raw, RawConfig(dict(values), {}, [(str(e), Path.cwd()) for e in values.get("imports", [])]))
+        return _finish(raw, overrides, name)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Sequence[str | Path] = ()) -> Config:
@@ -184,36 +184,36 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Se
     Raises FileNotFoundError for a file that isn't there and ConfigError for everything that is wrong,
     each with the file and line, the key and the nearest match.
     """
-    tree = read_tree(Path(path))
+    raw = read_raw(Path(path))
     for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
-        overlay(tree, read_tree(Path(above)))
-    return _finish(tree, overrides, show(path))
+        overlay(raw, read_raw(Path(above)))
+    return _finish(raw, overrides, short_path(path))
 
 
-def _finish(tree: Tree, overrides: Sequence[str], name: str) -> Config:
+def _finish(raw: RawConfig, overrides: Sequence[str], name: str) -> Config:
     if isinstance(overrides, (str, Mapping)):
         raise ValueError(f"overrides: {overrides!r} is not a list, as in ['seed=1', 'optimizer.lr=1e-3']")
     for text in overrides:
-        override(tree, text)
+        override(raw, text)
     registry.load_plugins()
-    moved = _place(MOVED, tree.origin, name)
-    locator = Locator(tree, read_moved(tree))
-    if tree.imports:
-        tree.values["imports"] = [
-            import_entry(entry, folder, _place("imports", tree.origin, name), locator)
-            for entry, folder in dict.fromkeys(tree.imports)
+    moved = _location(MOVED, raw.origin, name)
+    locator = Locator(raw, read_moved(raw))
+    if raw.imports:
+        raw.values["imports"] = [
+            import_entry(entry, folder, _location("imports", raw.origin, name), locator)
+            for entry, folder in dict.fromkeys(raw.imports)
         ]
     validator = Validator(locator)
-    values = validator.complete(ROOT, _resolved(tree, name), "")
-    origin = {**validator.origin, **tree.origin}
+    values = validator.complete(ROOT, _resolved(raw, name), "")
+    origin = {**validator.origin, **raw.origin}
     if validator.errors:
-        raise ConfigError([f"{_place(p, tree.origin, name)}: {p}: {text}" for p, text in validator.errors])
+        raise ConfigError([f"{_location(p, raw.origin, name)}: {p}: {text}" for p, text in validator.errors])
     if unused := locator.unused():
         raise ConfigError([f"{moved}: {MOVED}: no path of the config begins with {old}" for old in unused])
     return Config(values, origin, name, locator.found)
 
 
-def _place(path: str, origin: Mapping[str, str], name: str) -> str:
+def _location(path: str, origin: Mapping[str, str], name: str) -> str:
     """The file and line, or the override, that an error at `path` is about.
 
     A complaint about a part as a whole, or about what nobody set, may come from any override of the part.
@@ -225,17 +225,17 @@ def _place(path: str, origin: Mapping[str, str], name: str) -> str:
     return " with ".join([here, *sorted(below - {here})])
 
 
-def _resolved(tree: Tree, name: str) -> Any:
+def _resolved(raw: RawConfig, name: str) -> Any:
     """`${other.key}` replaced by what stands there."""
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     try:
-        return OmegaConf.to_container(OmegaConf.create(dict(tree.values)), resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(OmegaConf.create(dict(raw.values)), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = re.sub(r"\[(\d+)\]", r".\1", str(error.full_key or ""))
-        text = "`???` waits for a value" if isinstance(error, MissingMandatoryValue) else first_line(error)
-        raise ConfigError([f"{_place(key, tree.origin, name)}: {key}: {text}"]) from None
+        text = "`???` waits for a value" if isinstance(error, MissingMandatoryValue) else omegaconf_message(error)
+        raise ConfigError([f"{_location(key, raw.origin, name)}: {key}: {text}"]) from None
 
 
 def import_entry(entry: str, folder: Path, place: str, locator: Locator | None = None) -> str:
@@ -251,9 +251,9 @@ def import_entry(entry: str, folder: Path, place: str, locator: Locator | None =
         file = (folder / entry).resolve()
         file = Path(locator.move(str(file))) if locator else file
         if not file.is_file():
-            raise FileNotFoundError(f"no file {show(file)}")
+            raise FileNotFoundError(f"no file {short_path(file)}")
         _import_file(file)
-        registry.note_import(show(file))
+        registry.note_import(short_path(file))
         return str(file)
     except (Exception, SystemExit) as error:
         text = f"{type(error).__name__}: {error}{_raised_at(error)}{_hint(entry, folder, error)}"
@@ -265,7 +265,7 @@ def _raised_at(error: BaseException) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
     ours = (Path(__file__).parents[1], Path(importlib.__file__ or "").parent)
     frames = [f for f in frames if not any(Path(f.filename).is_relative_to(folder) for folder in ours)]
-    return f" ({show(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return f" ({short_path(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
 
 
 def _hint(entry: str, folder: Path, error: BaseException) -> str:

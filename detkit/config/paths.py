@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detkit.config.tree import Place, Tree
-from detkit.utils.urls import absolute, is_path
+from detkit.config.tree import Origin, RawConfig
+from detkit.registry.path_types import is_path
 
 MOVED = "moved"
 """Top-level key of a config: {old folder: new folder}, applied to every path and not stored."""
@@ -36,7 +36,7 @@ class Located:
 class Locator:
     """Makes the paths of one config absolute; `found` keeps each under its key."""
 
-    tree: Tree
+    raw: RawConfig
     moved: dict[str, str] = field(default_factory=dict)
     found: dict[str, Located] = field(default_factory=dict)
     _used: set[str] = field(default_factory=set)
@@ -55,11 +55,11 @@ class Locator:
         seen: set[str] = set()
         while path not in seen:
             seen.add(path)
-            named = re.match(r"\$\{(\.*)([\w.\[\]-]+)\}", str(raw_value(self.tree.values, path)))
+            named = re.match(r"\$\{(\.*)([\w.\[\]-]+)\}", str(raw_value(self.raw.values, path)))
             if named is None:
                 break
             path = interpolated_key(path, len(named[1]), named[2])
-        return place_of(path, self.tree.origin)
+        return folder_of_key(path, self.raw.origin)
 
     def move(self, path: str) -> str:
         """The path where it lies now."""
@@ -90,17 +90,17 @@ def moved_everywhere() -> dict[str, str]:
     return {absolute(old, Path.cwd()): absolute(new, Path.cwd()) for old, new in split}
 
 
-def read_moved(tree: Tree) -> dict[str, str]:
+def read_moved(raw: RawConfig) -> dict[str, str]:
     """Takes the key `moved` out of a config, adds `DETKIT_MOVED`; ValueError unless it maps folders to folders."""
-    value = tree.values.pop(MOVED, None) or {}
-    place = tree.origin.pop(MOVED, "config")
+    value = raw.values.pop(MOVED, None) or {}
+    place = raw.origin.pop(MOVED, "config")
     if not isinstance(value, Mapping) or not all(isinstance(v, str) for pair in value.items() for v in pair):
         raise ValueError(f"{place}: {MOVED}: {value!r} is not {{old folder: new folder}}")
-    folder = place.folder if isinstance(place, Place) else Path.cwd()
+    folder = place.folder if isinstance(place, Origin) else Path.cwd()
     return {**moved_everywhere(), **{absolute(old, folder): absolute(new, folder) for old, new in value.items()}}
 
 
-def place_of(path: str, origin: Mapping[str, Place]) -> Path:
+def folder_of_key(path: str, origin: Mapping[str, Origin]) -> Path:
     """The folder that belongs to the place where a key was written; the current one for what stands in no file."""
     while path and path not in origin:
         path = path.rpartition(".")[0]
@@ -153,3 +153,11 @@ def near_one(path: Located) -> str:
     if Path(here).exists() and here != path.result:
         text += f", where the config lies, not from the current folder. There is {here}: write that instead"
     return text
+
+
+def absolute(text: str, folder: Path) -> str:
+    """A path that counts from `folder`, made absolute; `~` is the home folder."""
+    joined = str(folder.absolute() / Path(text).expanduser())
+    plain = os.path.normpath(joined)
+    # Behind a symbolic link, `..` is not the folder that the text makes one expect.
+    return plain if os.path.realpath(plain) == os.path.realpath(joined) else joined

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeAlias
 
 from detkit import registry
+from detkit.utils.types import Value
 
 
 @dataclass(frozen=True)
@@ -34,24 +35,22 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Value:
-    """A plain value; a number may have bounds."""
+class PlainValue:
+    """A plain value."""
 
-    annotation: Any
-    default: Any
-    least: float | None = None
-    most: float | None = None
+    annotation: object
+    default: Value
 
 
 @dataclass(frozen=True)
 class Section:
     """Named keys."""
 
-    keys: Mapping[str, Any] = field(default_factory=dict)
+    keys: Mapping[str, Node] = field(default_factory=dict)
     optional: bool = False
 
 
-Node = Part | Parts | Options | Value | Section
+Node: TypeAlias = Part | Parts | Options | PlainValue | Section
 
 
 def data_section() -> Section:
@@ -61,8 +60,8 @@ def data_section() -> Section:
 
 ROOT = Section(
     {
-        "imports": Value(list[str], []),
-        "seed": Value(int, 0, least=0, most=2**63 - 1),
+        "imports": PlainValue(list[str], []),
+        "seed": PlainValue(registry.Seed, 0),
         "pixels": Options("detkit.detectors.pixels:PixelOptions"),
         "backbone": Part(registry.BACKBONES),
         "neck": Part(registry.NECKS),

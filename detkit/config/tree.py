@@ -16,12 +16,12 @@ from detkit.utils.outputs import in_words
 BASE_KEY = "_base_"
 
 
-class Place(str):
+class Origin(str):
     """Where a value was written, in words, and the folder that a path written there counts from."""
 
     folder: Path
 
-    def __new__(cls, text: str, folder: Path) -> Place:
+    def __new__(cls, text: str, folder: Path) -> Origin:
         """As a text it is the words."""
         place = super().__new__(cls, text)
         place.folder = folder
@@ -29,39 +29,43 @@ class Place(str):
 
 
 @dataclass
-class Tree:
+class RawConfig:
     """A config before it is checked: `values`, and for every path where it was written."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    origin: dict[str, Place] = field(default_factory=dict)
+    origin: dict[str, Origin] = field(default_factory=dict)
     imports: list[tuple[str, Path]] = field(default_factory=list)
     """Entries of `imports:` and the folder of the file that has them."""
 
 
-def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
+def read_raw(path: Path, chain: tuple[Path, ...] = ()) -> RawConfig:
     """A file with all its bases laid underneath, in the order they are listed."""
     path = path.resolve()
     if path in chain:
-        raise ValueError(f"{show(path)}: `_base_` goes round in a circle: {' -> '.join(map(show, [*chain, path]))}")
+        raise ValueError(
+            f"{short_path(path)}: `_base_` goes round in a circle: {' -> '.join(map(short_path, [*chain, path]))}"
+        )
     values, lines = parse_file(path)
     bases = values.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not _is_names(bases):
-        raise ValueError(f"{show(path)}:{lines.get(BASE_KEY, 1)}: `_base_` is a file or a list of files, not {bases!r}")
-    result = Tree()
+        raise ValueError(
+            f"{short_path(path)}:{lines.get(BASE_KEY, 1)}: `_base_` is a file or a list of files, not {bases!r}"
+        )
+    result = RawConfig()
     for base in bases:
         below = _base_file(base, path.parent)
         if not below.is_file():
             raise FileNotFoundError(
-                f"{show(path)}:{lines.get(BASE_KEY, 1)}: `_base_: {base}` is no file ({show(below)})"
+                f"{short_path(path)}:{lines.get(BASE_KEY, 1)}: `_base_: {base}` is no file ({short_path(below)})"
             )
-        overlay(result, read_tree(below, (*chain, path)))
+        overlay(result, read_raw(below, (*chain, path)))
     folder = folder_of_paths(path)
-    places = {key: Place(f"{show(path)}:{line}", folder) for key, line in lines.items() if key != BASE_KEY}
-    here = Tree(values, places)
+    places = {key: Origin(f"{short_path(path)}:{line}", folder) for key, line in lines.items() if key != BASE_KEY}
+    here = RawConfig(values, places)
     entries = values.get("imports", [])
     if not _is_names(entries):
-        place = f"{show(path)}:{lines.get('imports', 1)}"
+        place = f"{short_path(path)}:{lines.get('imports', 1)}"
         raise ValueError(f"{place}: imports: {entries!r} is not a list of modules and files, as in [./my_net.py]")
     here.imports = [(entry, path.parent) for entry in entries]
     overlay(result, here)
@@ -99,26 +103,26 @@ def parse_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     from omegaconf.errors import OmegaConfBaseException
 
     if path.is_dir():
-        raise IsADirectoryError(f"{show(path)} is a folder: name the config file in it")
+        raise IsADirectoryError(f"{short_path(path)} is a folder: name the config file in it")
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise FileNotFoundError(f"no config file {show(path)}{near.rstrip('.')}")
+        raise FileNotFoundError(f"no config file {short_path(path)}{near.rstrip('.')}")
     try:
         with in_words("", path):
             text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{show(path)}: not a text file in UTF-8: {error}") from None
+        raise ValueError(f"{short_path(path)}: not a text file in UTF-8: {error}") from None
     try:
         loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
         root = yaml.compose(text)
     except yaml.YAMLError as error:
         line, words = yaml_problem(error, text)
-        raise ValueError(f"{show(path)}{line}: not YAML: {words}") from None
+        raise ValueError(f"{short_path(path)}{line}: not YAML: {words}") from None
     except OmegaConfBaseException as error:
-        raise ValueError(f"{show(path)}: {error.full_key}: {first_line(error)}") from None
+        raise ValueError(f"{short_path(path)}: {error.full_key}: {omegaconf_message(error)}") from None
     values = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(values, dict):
-        raise ValueError(f"{show(path)}: a config is a mapping of keys, this is {type(values).__name__}")
+        raise ValueError(f"{short_path(path)}: a config is a mapping of keys, this is {type(values).__name__}")
     lines: dict[str, int] = {}
     if root is not None:
         _lines(root, "", lines)
@@ -149,13 +153,13 @@ def _lines(node: Any, path: str, into: dict[str, int]) -> None:
         _lines(value, below, into)
 
 
-def overlay(under: Tree, over: Tree) -> None:
+def overlay(under: RawConfig, over: RawConfig) -> None:
     """Lays `over` on `under` in place. Mappings merge, unless their `type` differs; all else replaces."""
     _overlay(under.values, over.values, "", under, over)
     under.imports += over.imports
 
 
-def _overlay(under: dict[str, Any], over: Mapping[str, Any], path: str, below: Tree, above: Tree) -> None:
+def _overlay(under: dict[str, Any], over: Mapping[str, Any], path: str, below: RawConfig, above: RawConfig) -> None:
     for key, value in over.items():
         here = f"{path}.{key}" if path else str(key)
         old = under.get(key)
@@ -182,7 +186,7 @@ def _copy(value: Any) -> Any:
     return [_copy(v) for v in value] if isinstance(value, list) else value
 
 
-def forget(origin: dict[str, Place], path: str) -> None:
+def forget(origin: dict[str, Origin], path: str) -> None:
     """Drops a path and everything below it."""
     for key in [k for k in origin if k == path or k.startswith(path + ".")]:
         del origin[key]
@@ -206,7 +210,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"override {text!r}: the value is not YAML: {yaml_problem(error, value)[1]}") from None
     except OmegaConfBaseException as error:
-        raise ValueError(f"override {text!r}: {first_line(error)}") from None
+        raise ValueError(f"override {text!r}: {omegaconf_message(error)}") from None
     assert isinstance(parsed, dict)
     return key.split("."), parsed["v"]
 
@@ -224,15 +228,15 @@ def comment_in(value: str) -> bool:
     return "#" in value[max(ends, default=0) :]
 
 
-def override(tree: Tree, text: str) -> None:
+def override(raw: RawConfig, text: str) -> None:
     """Applies one `key=value`. `x.type=Other` drops what x had been given for its old type."""
     keys, value = parse_override(text)
-    place = Place(f"command line ({text})", Path.cwd())
+    place = Origin(f"command line ({text})", Path.cwd())
     if keys[0] == "imports":
         if len(keys) > 1 or not _is_names(value):
             raise ValueError(f"override {text!r}: imports are given as a whole list, as in imports=[./my_net.py]")
-        tree.imports = [(entry, Path.cwd()) for entry in value]
-    here: Any = tree.values
+        raw.imports = [(entry, Path.cwd()) for entry in value]
+    here: Any = raw.values
     for depth, key in enumerate(keys[:-1]):
         path = ".".join(keys[: depth + 1])
         if isinstance(here, list):
@@ -240,34 +244,34 @@ def override(tree: Tree, text: str) -> None:
         else:
             if not isinstance(here.get(key), (dict, list)):
                 here[key] = {}
-                tree.origin[path] = place
+                raw.origin[path] = place
             here = here[key]
     last, path = keys[-1], ".".join(keys)
     if last == "type" and isinstance(here, dict) and _other_type(here, {"type": value}):
-        _keep_command_line(tree, ".".join(keys[:-1]), text)
+        _keep_command_line(raw, ".".join(keys[:-1]), text)
         here.clear()
-        forget(tree.origin, ".".join(keys[:-1]))
-        tree.origin[".".join(keys[:-1])] = place
+        forget(raw.origin, ".".join(keys[:-1]))
+        raw.origin[".".join(keys[:-1])] = place
     if isinstance(here, list):
         here[_index(here, last, path, text)] = value
     else:
-        merged = Tree({last: value}, {path: place})
+        merged = RawConfig({last: value}, {path: place})
         if isinstance(value, dict):
             if isinstance(here.get(last), dict) and _other_type(here[last], value):
-                _keep_command_line(tree, path, text)
+                _keep_command_line(raw, path, text)
             _mark(value, path, merged.origin, place)
-        _overlay(here, merged.values, ".".join(keys[:-1]), tree, merged)
-    tree.origin[path] = place
+        _overlay(here, merged.values, ".".join(keys[:-1]), raw, merged)
+    raw.origin[path] = place
 
 
-def _keep_command_line(tree: Tree, part: str, text: str) -> None:
+def _keep_command_line(raw: RawConfig, part: str, text: str) -> None:
     """Raises ValueError if changing a part's type would drop what an earlier override gave it."""
-    for path, origin in tree.origin.items():
+    for path, origin in raw.origin.items():
         if path.startswith(part + ".") and path != f"{part}.type" and origin.startswith("command line"):
             raise ValueError(f"override {text!r} would drop {path} of an earlier override; give the type first")
 
 
-def _mark(value: Mapping[str, Any], path: str, origin: dict[str, Place], place: Place) -> None:
+def _mark(value: Mapping[str, Any], path: str, origin: dict[str, Origin], place: Origin) -> None:
     for key, item in value.items():
         origin[f"{path}.{key}"] = place
         if isinstance(item, Mapping):
@@ -281,12 +285,12 @@ def _index(values: list[Any], key: str, path: str, text: str) -> int:
     return int(key)
 
 
-def first_line(error: Exception) -> str:
+def omegaconf_message(error: Exception) -> str:
     """What an OmegaConf error says, without the lines of its own bookkeeping."""
     return str(error).partition("\n")[0]
 
 
-def show(path: Path | str) -> str:
+def short_path(path: Path | str) -> str:
     """A path as short as it can be said: relative to the current folder where that helps."""
     path = Path(path)
     try:

@@ -1,44 +1,21 @@
-"""Holds a config tree against the schema: completes it with defaults and collects everything that is wrong."""
+"""Holds a raw config against the schema: fills in defaults and collects everything that is wrong."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from detkit.config.schema import Node, Options, Part, Parts, Section, Value
-from detkit.registry.arguments import MISSING, Argument, TypeMismatch, convert, located, nearest, to_plain
+from detkit.config.schema import Node, Options, Part, Parts, PlainValue, Section
+from detkit.registry.arguments import MISSING, Argument, arguments_of, checked, nearest
+from detkit.registry.registry import load_class
+from detkit.registry.values import TypeMismatch, convert, map_paths, to_plain
+from detkit.utils.types import Tree, Value
 
 CLASS_COUNT_KEYS = ("num_classes", "classes", "num_class", "n_classes")
-
-
-def options_class(node: Options) -> type:
-    """The dataclass behind an `Options` node."""
-    module, _, name = node.target.partition(":")
-    found: type = getattr(importlib.import_module(module), name)
-    return found
-
-
-def options_arguments(cls: type) -> dict[str, Argument]:
-    """Fields of an options dataclass as arguments."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    found = {}
-    for item in dataclasses.fields(cls):
-        default: Any = item.default
-        if item.default_factory is not dataclasses.MISSING:
-            default = item.default_factory()
-        found[item.name] = Argument(item.name, hints[item.name], MISSING if default is dataclasses.MISSING else default)
-    return found
-
-
 Locate = Callable[[str, str, str], str]
-
-
-def _takes_none(argument: Argument) -> bool:
-    return type(None) in typing.get_args(argument.annotation)
+"""(text, kind of path, key) -> the path where it lies."""
 
 
 class Validator:
@@ -56,7 +33,7 @@ class Validator:
     def error(self, path: str, text: str) -> None:
         self.errors.append((path, text))
 
-    def complete(self, node: Node, value: Any, path: str) -> Any:
+    def complete(self, node: Node, value: Value, path: str) -> Value:
         """`value` as `node` wants it; `MISSING` where an optional one is absent."""
         if isinstance(node, Section):
             return self._section(node, value, path)
@@ -68,13 +45,13 @@ class Validator:
             return self._options(node, value, path)
         return self._value(node, value, path)
 
-    def _mapping(self, value: Any, path: str, what: str) -> Mapping[str, Any] | None:
+    def _mapping(self, value: Value, path: str, what: str) -> Mapping[str, Value] | None:
         if isinstance(value, Mapping):
             return value
         self.error(path, f"{value!r} stands where {what} belongs")
         return None
 
-    def _section(self, node: Section, value: Any, path: str) -> Any:
+    def _section(self, node: Section, value: Value, path: str) -> Value:
         if value is MISSING:
             if node.optional:
                 return MISSING
@@ -90,7 +67,7 @@ class Validator:
                 done[key] = completed
         return done
 
-    def _unknown(self, mapping: Mapping[str, Any], known: Iterable[str], path: str, where: str) -> None:
+    def _unknown(self, mapping: Mapping[str, Value], known: Iterable[str], path: str, where: str) -> None:
         for key in mapping:
             if key in known:
                 continue
@@ -106,7 +83,7 @@ class Validator:
                     f"unknown key {where}{nearest(str(key), list(known))} Known: {', '.join(known) or 'none'}",
                 )
 
-    def _part(self, node: Part, value: Any, path: str) -> Any:
+    def _part(self, node: Part, value: Value, path: str) -> Value:
         if value is MISSING:
             if node.optional:
                 return MISSING
@@ -137,16 +114,16 @@ class Validator:
                 f"is derived: {name} gets it from {derived[key]}, so a config must not set it; remove the key",
             )
             del values[key]
-        before = len(self.errors)
-        done = {"type": name, **self._arguments(values, known, path, name)}
-        if node.registry.light and len(self.errors) == before:
+        error_count = len(self.errors)
+        arguments = self._arguments(values, known, path, name)
+        if node.registry.light and len(self.errors) == error_count:
             try:
-                node.registry.build(done)
+                node.registry.construct(name, arguments)
             except ValueError as error:
-                self._judged(path, done, str(error).removeprefix(f"{name}: "))
-        return done
+                self._constructor_error(path, arguments, str(error).removeprefix(f"{name}: "))
+        return {"type": name, **to_plain(arguments)}
 
-    def _parts(self, node: Parts, value: Any, path: str) -> Any:
+    def _parts(self, node: Parts, value: Value, path: str) -> Value:
         if value is MISSING:
             return []
         if not isinstance(value, (list, tuple)):
@@ -155,79 +132,75 @@ class Validator:
         part = Part(node.registry)
         return [self._part(part, item, join(path, str(i))) for i, item in enumerate(value)]
 
-    def _options(self, node: Options, value: Any, path: str) -> Any:
+    def _options(self, node: Options, value: Value, path: str) -> Value:
         if value is MISSING:
             if node.optional:
                 return MISSING
             value = {}
-        cls = options_class(node)
-        known = options_arguments(cls)
+        cls = load_class(node.target)
+        known = arguments_of(cls)
         mapping = self._mapping(value, path, f"a section with {', '.join(known)}")
         if mapping is None:
             return {}
-        before = len(self.errors)
+        error_count = len(self.errors)
         # "No limit" is null; an infinity that older configs hold means the same where null is possible.
         given = {k: None if v == math.inf and k in known and _takes_none(known[k]) else v for k, v in mapping.items()}
-        done = self._arguments(given, known, path, cls.__name__)
-        if len(self.errors) == before:
-            self._check_options(node, done, path)
-        return done
+        arguments = self._arguments(given, known, path, cls.__name__)
+        if len(self.errors) == error_count:
+            try:
+                cls(**arguments)
+            except ValueError as error:
+                self._constructor_error(path, arguments, str(error).removeprefix(f"{path}."))
+        return to_plain(arguments)
 
-    def _check_options(self, node: Options, values: Mapping[str, Any], path: str) -> None:
-        """Lets the dataclass judge its values."""
-        try:
-            build_options(node, values)
-        except ValueError as error:
-            self._judged(path, values, str(error).removeprefix(f"{path}."))
-
-    def _judged(self, path: str, values: Mapping[str, Any], complaint: str) -> None:
-        """Records what a constructor said; a complaint that begins with a key of its own is put there."""
-        name, colon, text = complaint.partition(": ")
-        if colon and name in values:
+    def _constructor_error(self, path: str, arguments: Tree, message: str) -> None:
+        """Records what a constructor raised; a message that begins with the name of an argument is put at its key."""
+        name, colon, text = message.partition(": ")
+        if colon and name in arguments:
             self.error(join(path, name), text)
         else:
-            self.error(path, complaint)
+            self.error(path, message)
 
-    def _arguments(
-        self, values: Mapping[str, Any], known: Mapping[str, Argument], path: str, name: str
-    ) -> dict[str, Any]:
+    def _arguments(self, values: Mapping[str, Value], known: Mapping[str, Argument], path: str, name: str) -> Tree:
+        """The arguments of a constructor, converted, with defaults; wrong ones are left out and recorded."""
         self._unknown(values, known, path, f"of {name}")
-        done = {}
+        arguments: Tree = {}
         for key, argument in known.items():
+            where, value = join(path, key), argument.default
             if key in values:
                 try:
-                    done[key] = self._plain(convert(values[key], argument.annotation), argument, join(path, key))
+                    value = convert(values[key], argument.annotation)
                 except TypeMismatch as error:
-                    self.error(join(path, key), str(error))
+                    self.error(where, str(error))
+                    continue
             elif argument.required:
-                self.error(join(path, key), f"missing: {name} needs it")
+                self.error(where, f"missing: {name} needs it")
+                continue
             else:
-                done[key] = self._plain(argument.default, argument, join(path, key))
-                self.origin[join(path, key)] = f"default of {name}"
-        return done
+                self.origin[where] = f"default of {name}"
+            arguments[key] = map_paths(value, argument.annotation, where, self.locate)
+        return arguments
 
-    def _plain(self, value: Any, argument: Argument, path: str) -> Any:
-        return to_plain(located(value, argument.annotation, path, self.locate))
-
-    def _value(self, node: Value, value: Any, path: str) -> Any:
+    def _value(self, node: PlainValue, value: Value, path: str) -> Value:
         if value is MISSING:
             self.origin[path] = "default"
             return to_plain(node.default)
         try:
-            converted = convert(value, node.annotation)
-            if node.least is not None and node.most is not None and not node.least <= converted <= node.most:
-                raise TypeMismatch(f"{value!r} is not between {node.least} and {node.most}")
-            return to_plain(converted)
+            return to_plain(convert(value, node.annotation))
         except TypeMismatch as error:
             self.error(path, str(error))
             return to_plain(node.default)
 
 
-def build_options(node: Options, values: Mapping[str, Any]) -> Any:
+def _takes_none(argument: Argument) -> bool:
+    return type(None) in typing.get_args(argument.annotation)
+
+
+def build_options(node: Options, values: Mapping[str, Value]) -> Any:
     """The dataclass of an options node out of completed values; its own checks raise ValueError."""
-    cls = options_class(node)
-    known = options_arguments(cls)
-    return cls(**{key: convert(value, known[key].annotation) for key, value in values.items()})
+    cls = load_class(node.target)
+    known = arguments_of(cls)
+    return cls(**{key: checked(key, value, known[key].annotation) for key, value in values.items()})
 
 
 def join(path: str, key: str) -> str:

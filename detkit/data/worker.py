@@ -21,6 +21,7 @@ from torch.utils.data import get_worker_info
 from detkit.data.datasets.records import Records
 from detkit.utils.console import some
 from detkit.utils.cores import usable_cores
+from detkit.utils.exit_codes import ExitCode
 
 PROCESS, PLACE, LENGTH, FIRST = range(4)
 """Columns of a `WorkerTable`: process id, images of its batch that it has made, images of the batch, their indices."""
@@ -35,7 +36,7 @@ DYING_SECONDS = 2.0
 class WorkerDiedError(ChildProcessError):
     """A loader process ended without a word: killed, out of memory, or crashed in native code."""
 
-    exit_code = 6
+    exit_code = ExitCode.WORKER_DIED
 
 
 class WorkerTable:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from detkit.config import Config
-from detkit.config.tree import show
+from detkit.config.tree import short_path
 from detkit.detectors.dense import DenseDetector
 from detkit.registry import (
     ANCHORS,
@@ -135,4 +135,4 @@ def _failed_at(part: torch.nn.Module, error: Exception) -> str:
     """` (file:line)` of the last line of the part's own file that ran before the error; nothing if none did."""
     own = getattr(sys.modules.get(type(part).__module__), "__file__", None)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
-    return f" ({show(str(own))}:{lines[-1]})" if lines else ""
+    return f" ({short_path(str(own))}:{lines[-1]})" if lines else ""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from detkit import boxes as box_ops
 from detkit.anchors.base import AnchorGenerator
-from detkit.assigners.base import Assigner
+from detkit.assigners.base import Assigner, assign
 from detkit.backbones.base import Backbone
 from detkit.coders.base import BoxCoder
 from detkit.detectors.pixels import PixelOptions, normalize
@@ -19,7 +18,7 @@ from detkit.heads.base import Head
 from detkit.losses.base import BoxLoss, ClassificationLoss, Normalizer
 from detkit.necks.base import Neck
 from detkit.nms.base import NonMaxSuppression
-from detkit.structures import Assignment, Detections, Losses, Match, Predictions, Targets
+from detkit.structures import Assignment, Candidates, Detections, Losses, Match, Predictions, Targets
 
 ANCHOR_CACHE = 8
 """Input shapes whose anchors are remembered."""
@@ -72,14 +71,20 @@ class DenseDetector(nn.Module):
             sums = self._weighted_sums(weights, pred.logits, match.labels, match.quality, positives)
         return Losses(*sums, self.normalizer(match.labels))
 
+    def candidates(self, pred: Predictions, image: int) -> Candidates:
+        """The anchors of one image of the batch, with its predictions, as an assigner takes them."""
+        logits, deltas, anchors = pred.logits[image].detach(), pred.deltas[image].detach(), pred.anchors
+        return Candidates(
+            anchors,
+            pred.level_sizes,
+            scores=lambda: self.class_loss.scores(logits.float()),
+            boxes=lambda: self.coder.decode(deltas.to(anchors.dtype), anchors),
+        )
+
     @torch.no_grad()
     def match(self, pred: Predictions, targets: list[Targets]) -> Match:
         """What every anchor of the batch is to learn."""
-        logits, deltas = pred.logits.detach(), pred.deltas.detach()
-        assigned = [
-            self.assigner(pred.anchors, pred.level_sizes, t, partial(self._scores, logits[i]), deltas[i], self.coder)
-            for i, t in enumerate(targets)
-        ]
+        assigned = [assign(self.assigner, self.candidates(pred, image), target) for image, target in enumerate(targets)]
         labels = torch.stack([a.labels for a in assigned])
         image, row = (labels >= 0).nonzero(as_tuple=True)
         # Boxes of all images in one list; `first` is where each image's begin.
@@ -88,21 +93,21 @@ class DenseDetector(nn.Module):
         boxes = torch.cat([t.boxes for t in targets])[matched]
         quality = None
         if self.class_loss.uses_quality:
-            found = self.coder.decode(deltas[image, row].float(), pred.anchors[row])
-            quality = quality_of(assigned, image, row, box_ops.paired_iou(found, boxes))
+            predicted = self.coder.decode(pred.deltas.detach()[image, row].float(), pred.anchors[row])
+            quality = quality_of(assigned, image, row, box_ops.paired_iou(predicted, boxes))
         return Match(labels, image, row, boxes, quality)
 
-    def end_step(self, normalizer: Tensor, gathered: Sequence[Tensor]) -> Tensor:
-        """Once a step, with totals over micro-batches and ranks of the normaliser and of what `take_gathered`
+    def end_step(self, normalizer: Tensor, totals: Sequence[Tensor]) -> Tensor:
+        """Once a step, with totals over micro-batches and ranks of the normaliser and of what `take_accumulated`
         gave: lets the parts update their running figures; returns what the gradients are divided by."""
         with torch.no_grad():
-            for part, sums in zip((self.class_loss, self.box_loss), gathered, strict=True):
+            for part, sums in zip((self.class_loss, self.box_loss), totals, strict=True):
                 part.end_step(sums)
             return self.normalizer.divisor(normalizer)
 
-    def take_gathered(self) -> list[Tensor]:
-        """What the losses of this process gathered in the step, see `Loss`."""
-        return [self.class_loss.take_gathered(), self.box_loss.take_gathered()]
+    def take_accumulated(self) -> list[Tensor]:
+        """What the losses of this process accumulated in the step, see `Loss`."""
+        return [self.class_loss.take_accumulated(), self.box_loss.take_accumulated()]
 
     def _sums(
         self, logits: Tensor, labels: Tensor, quality: Tensor | None, positives: tuple[Tensor, Tensor, Tensor]
@@ -126,10 +131,6 @@ class DenseDetector(nn.Module):
         ]
         classification, box = (weights[:, None] * torch.stack(sums)).sum(dim=0)
         return classification, box
-
-    def _scores(self, logits: Tensor) -> Tensor:
-        scores: Tensor = self.class_loss.scores(logits.float())
-        return scores
 
     @torch.no_grad()
     def detect(self, pred: Predictions, sizes: Tensor) -> list[Detections]:

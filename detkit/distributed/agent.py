@@ -9,9 +9,10 @@ import uuid
 
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec
 
-from detkit.distributed.failure import FINAL, STOPPED, root_cause
+from detkit.distributed.failure import FINAL, root_cause
 from detkit.distributed.process_info import ROUND, STORE
 from detkit.distributed.torchelastic import ElasticAgent, RendezvousStore, address_of
+from detkit.utils.exit_codes import STOPPED
 
 STOP_SECONDS = 120
 """What a worker gets for its last step and its checkpoint before it is killed."""

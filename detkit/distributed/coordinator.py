@@ -19,11 +19,12 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from detkit.distributed.failure import HUNG, Failure, MissingRankError, PeerFailedError, write_error_file
+from detkit.distributed.failure import Failure, MissingRankError, PeerFailedError, write_error_file
 from detkit.distributed.network import run_with_timeout, wait_for_port
 from detkit.distributed.process_info import NAMES, ProcessInfo
 from detkit.distributed.progress import Progress
 from detkit.distributed.watchdog import HangReport, Watchdog
+from detkit.utils.exit_codes import ExitCode
 
 log = logging.getLogger("detkit")
 
@@ -126,7 +127,7 @@ class Coordinator:
     def report_hang(self, hang: HangReport) -> None:
         """Reports that ranks hang, to the other processes and the agent; in place of those that can't any more."""
         rank = hang.ranks[0]
-        failure = Failure(rank=rank, host=self.hosts[rank], code=HUNG, kind="crash", text=hang.text)
+        failure = Failure(rank=rank, host=self.hosts[rank], code=ExitCode.HUNG, kind="crash", text=hang.text)
         write_error_file(self.report_failure(failure), is_own=self.process.rank in hang.ranks)
 
     def mark_started(self) -> None:

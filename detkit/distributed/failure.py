@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from detkit.distributed.process_info import ProcessInfo
+from detkit.utils.exit_codes import STOPPED, ExitCode, stopped_by
 from detkit.utils.outputs import exit_code_of, lines_of
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-CRASHED, WRONG_INPUT, DIVERGED, MISSING, DISK_FULL, HUNG = 1, 2, 3, 4, 5, 7
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-FINAL = frozenset({WRONG_INPUT, DIVERGED, DISK_FULL, *STOPPED})
+FINAL = frozenset({ExitCode.WRONG_INPUT, ExitCode.DIVERGED, ExitCode.DISK_FULL, *STOPPED})
 """Exit codes after which a restart would end the same way."""
 
 Kind = Literal["user", "crash", "network", "missing"]
@@ -66,7 +65,8 @@ class Failure:
 def describe_error(error: BaseException, process: ProcessInfo) -> Failure:
     """Turns an exception of this process into a `Failure`."""
     text, trace, kind = "\n".join(lines_of(error)), "", _kind_of(error)
-    code = MISSING if kind == "missing" else exit_code_of(error) if kind == "user" else CRASHED
+    code = int(ExitCode.RANK_MISSING if kind == "missing" else ExitCode.FAILED)
+    code = exit_code_of(error) if kind == "user" else code
     if kind in ("crash", "network") or (kind == "user" and os.environ.get("DETKIT_TRACEBACK")):
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     if kind in ("crash", "network"):
@@ -122,12 +122,12 @@ def root_cause(failures: Mapping[int, ProcessFailure]) -> tuple[Failure, bool]:
             name = failure.signal_name()
             why = " (killed: out of memory, or by somebody)" if name == "SIGKILL" else ""
             text = f"process {failure.pid} died of {name}{why}"
-            return Failure(rank=rank, host=host, code=128 - failure.exitcode, kind="crash", text=text), True
+            return Failure(rank=rank, host=host, code=stopped_by(-failure.exitcode), kind="crash", text=text), True
     if own:
         return own[0], True
     if reported:
         return Failure(**reported[0]["failure"]), False
     rank, failure = max(failures.items(), key=lambda item: item[1].exitcode)
-    code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    code = failure.exitcode if failure.exitcode > 0 else stopped_by(-failure.exitcode)
     text = f"process {failure.pid} ended with exit code {failure.exitcode}"
     return Failure(rank=rank, host=host, code=code, kind="crash", text=text), True

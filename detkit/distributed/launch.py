@@ -11,7 +11,6 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 
-from detkit.distributed.failure import MISSING
 from detkit.distributed.launch_options import LaunchOptions
 from detkit.distributed.network import run_with_timeout
 from detkit.distributed.process_info import PARENT
@@ -25,6 +24,7 @@ from detkit.distributed.rendezvous import (
     watch_rendezvous,
 )  # fmt: skip
 from detkit.utils.cores import usable_cores
+from detkit.utils.exit_codes import ExitCode, stopped_by
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -66,15 +66,15 @@ def run_agent(arguments: Sequence[str], options: LaunchOptions, address: str | N
                 result = agent.run()
         except SignalException as error:
             # The rendezvous stays open: the other machines may go on without this one.
-            return 128 + int(error.sigval)
+            return stopped_by(int(error.sigval))
         except (RendezvousError, TimeoutError) as error:
             print(f"error: {explain_rendezvous_error(error, options)}", file=sys.stderr, flush=True)
-            return MISSING
+            return ExitCode.RANK_MISSING
         if not run_with_timeout(handler.shutdown, REPORT_SECONDS):
             print(rendezvous_lost(options, f"no answer within {REPORT_SECONDS:.0f} s"), file=sys.stderr, flush=True)
         if result is None:
             print("error: the other machines have ended the run", file=sys.stderr, flush=True)
-            return MISSING
+            return ExitCode.RANK_MISSING
         return agent.report(result) if result.is_failed() else 0
 
 

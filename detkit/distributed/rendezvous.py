@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from detkit.distributed.failure import MISSING
 from detkit.distributed.launch_options import LaunchOptions
 from detkit.distributed.network import wait_for_port
+from detkit.utils.exit_codes import ExitCode
 from detkit.utils.types import Tree
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def exit_with_rendezvous(options: LaunchOptions, agent: Agent, over: threading.E
         except OSError as error:
             if reached is not None and time.monotonic() - reached > LOST_SECONDS and not over.is_set():
                 print(rendezvous_lost(options, error), file=sys.stderr, flush=True)
-                os._exit(MISSING)  # the workers follow
+                os._exit(ExitCode.RANK_MISSING)  # the workers follow
 
 
 def rendezvous_lost(options: LaunchOptions, reason: object) -> str:

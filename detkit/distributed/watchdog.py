@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.distributed.failure import HUNG
 from detkit.distributed.network import run_with_timeout
 from detkit.distributed.progress import Progress
+from detkit.utils.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -97,7 +97,7 @@ class Watchdog:
     timeout: seconds without a tick that count as a hang, None for no watching. hosts: of all ranks, one each.
     store: through which the ranks compare themselves, None for a process alone. log_file: gets message and stacks
     besides stderr. worker_pids: gives the process ids of loader workers, whose stacks are printed too. report: gets
-    the finding before the end. end: ends the process with `HUNG`, the exit code of all ranks that waited.
+    the finding before the end. end: ends the process with `ExitCode.HUNG`, the exit code of all ranks that waited.
     setting: the option that `timeout` comes from, for the message.
     """
 
@@ -218,10 +218,10 @@ class Watchdog:
             if is_blamed:
                 self._end_workers()
             for output in outputs:
-                _write(output, f"rank {self.rank} ends with exit code {HUNG}; go on with --resume\n")
+                _write(output, f"rank {self.rank} ends with exit code {ExitCode.HUNG:d}; go on with --resume\n")
         with contextlib.suppress(Exception):  # whatever happens, the process ends
             self.report(hang)
-        self.end(HUNG)
+        self.end(ExitCode.HUNG)
 
     def _end_workers(self) -> None:
         """Makes loader workers print their stacks, then kills them: their parent can't any more."""

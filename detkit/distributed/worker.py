@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from detkit.distributed.failure import Failure, describe_error, write_error_file
 from detkit.distributed.process_info import ProcessInfo
+from detkit.utils.exit_codes import stopped_by
 
 if TYPE_CHECKING:
     from detkit.distributed.coordinator import Coordinator
@@ -23,7 +24,7 @@ def run_worker(process: ProcessInfo, work: Callable[[Coordinator], int]) -> int:
         coordinator.join()
         return work(coordinator)
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return stopped_by(signal.SIGINT)
     except (Exception, SystemExit) as error:  # a part that calls sys.exit() would leave the others waiting for it
         first = coordinator.report_failure(describe_error(error, process))
         is_own = first.rank == process.rank

@@ -21,3 +21,10 @@ class Head(nn.Module):
         Anchors in the order of `AnchorGenerator`.
         """
         raise NotImplementedError
+
+
+def per_anchor(x: Tensor, columns: int) -> Tensor:
+    """(B, a * columns, H, W) -> (B, H * W * a, columns)."""
+    batch, _, height, width = x.shape
+    x = x.view(batch, -1, columns, height, width).permute(0, 3, 4, 1, 2)
+    return x.reshape(batch, -1, columns)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from detkit.heads.base import Head
-from detkit.heads.shared_tower import per_anchor
+from detkit.heads.base import Head, per_anchor
 from detkit.layers.depthwise import depthwise, init_mobile, init_xavier
 from detkit.layers.norms import NormName
 from detkit.registry import HEADS

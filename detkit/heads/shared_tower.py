@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from detkit.heads.base import Head
+from detkit.heads.base import Head, per_anchor
 from detkit.layers.norms import NormName, norm_layer
 from detkit.registry import HEADS
 from detkit.registry.arguments import MOST_CHANNELS, MOST_LAYERS, within
@@ -74,10 +74,3 @@ def _init(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.01)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def per_anchor(x: Tensor, columns: int) -> Tensor:
-    """(B, a * columns, H, W) -> (B, H * W * a, columns)."""
-    batch, _, height, width = x.shape
-    x = x.view(batch, -1, columns, height, width).permute(0, 3, 4, 1, 2)
-    return x.reshape(batch, -1, columns)

@@ -10,109 +10,116 @@ from torch import Tensor
 from detkit import boxes as box_ops
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import BoxLoss
-from detkit.registry import BOX_LOSSES
-from detkit.registry.arguments import LARGEST_FLOAT, within
+from detkit.registry import BOX_LOSSES, NonNegative
 
 FAR = 1e7
-"""Predicted coordinates in pixels end here, so that no square of one overflows float32."""
+"""Limit of predicted coordinates in pixels, so that no square of one overflows float32."""
 LEAST_IOU = 1e-6
-"""The log form counts a smaller IoU as this one; apart from that its gradient is zero where nothing overlaps."""
+"""Smallest IoU of the log form, whose value would be infinite where boxes don't overlap."""
 
 
 class OverlapLoss(BoxLoss):
-    """Decodes, makes the boxes fit to compute with, adds up `costs`. weight: factor on the sum."""
+    """Decodes the predicted boxes, makes them valid, and sums `costs`.
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    Args:
+        weight: factor on the sum.
+    """
+
+    def __init__(self, *, weight: NonNegative = 1.0) -> None:
         super().__init__()
-        within("weight", weight, 0, LARGEST_FLOAT)
         self.weight = weight
 
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
-        """See `BoxLoss.forward`."""
-        predicted = proper(coder.decode(deltas.to(anchors.dtype), anchors))
+        predicted = make_valid(coder.decode(deltas.to(anchors.dtype), anchors))
         return self.weight * self.costs(predicted, boxes).sum()
 
     def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
-        """Predicted and true boxes (P, 4) xyxy, both of positive area -> (P,) what each costs."""
+        """Predicted and true boxes (P, 4) xyxy, both of positive area -> (P,) costs."""
         raise NotImplementedError
 
 
 @BOX_LOSSES.register()
 class IoULoss(OverlapLoss):
-    """1 - IoU ("linear") or -ln IoU ("log", 1608.01471, equation 2). weight: factor on the sum.
+    """1 - IoU or -ln IoU (1608.01471, equation 2); neither has a gradient where the boxes don't overlap.
 
-    Neither has a gradient where the boxes don't overlap.
+    Args:
+        form: `linear` is 1 - IoU, `log` is -ln IoU.
+        weight: factor on the sum.
     """
 
-    def __init__(self, *, form: Literal["linear", "log"] = "linear", weight: float = 1.0) -> None:
+    def __init__(self, *, form: Literal["linear", "log"] = "linear", weight: NonNegative = 1.0) -> None:
         super().__init__(weight=weight)
         self.form = form
 
     def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
-        """See `OverlapLoss.costs`."""
         iou = box_ops.paired_iou(predicted, boxes)
         return 1 - iou if self.form == "linear" else -iou.clamp(min=LEAST_IOU).log()
 
 
-@BOX_LOSSES.register()
-class GIoULoss(OverlapLoss):
-    """1 - generalised IoU (1902.09630, algorithm 1), by torchvision. weight: factor on the sum."""
+class TorchvisionOverlapLoss(OverlapLoss):
+    """A loss of `torchvision.ops`; a subclass names the function."""
+
+    function: str
 
     def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
-        """See `OverlapLoss.costs`."""
-        from torchvision.ops import generalized_box_iou_loss
+        from torchvision import ops  # not above: it takes seconds that reading a config must not cost
 
-        costs: Tensor = generalized_box_iou_loss(predicted, boxes)
+        costs: Tensor = getattr(ops, self.function)(predicted, boxes)
         return costs
 
 
 @BOX_LOSSES.register()
-class DIoULoss(OverlapLoss):
+class GIoULoss(TorchvisionOverlapLoss):
+    """1 - generalised IoU (1902.09630, algorithm 1), by torchvision.
+
+    Args:
+        weight: factor on the sum.
+    """
+
+    function = "generalized_box_iou_loss"
+
+
+@BOX_LOSSES.register()
+class DIoULoss(TorchvisionOverlapLoss):
     """1 - IoU + (distance of the centres / diagonal of the hull)^2 (1911.08287, equation 7), by torchvision.
 
-    weight: factor on the sum.
+    Args:
+        weight: factor on the sum.
     """
 
-    def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
-        """See `OverlapLoss.costs`."""
-        from torchvision.ops import distance_box_iou_loss
-
-        costs: Tensor = distance_box_iou_loss(predicted, boxes)
-        return costs
+    function = "distance_box_iou_loss"
 
 
 @BOX_LOSSES.register()
-class CIoULoss(OverlapLoss):
-    """The distance IoU loss and a term for the aspect ratio (1911.08287, equation 10), by torchvision.
+class CIoULoss(TorchvisionOverlapLoss):
+    """The distance IoU loss with a term for the aspect ratio (1911.08287, equation 10), by torchvision.
 
-    The aspect ratio's weight, the paper's alpha, is a constant to the gradient. weight: factor on the sum.
+    The weight of that term, the paper's alpha, is a constant to the gradient.
+
+    Args:
+        weight: factor on the sum.
     """
 
-    def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
-        """See `OverlapLoss.costs`."""
-        from torchvision.ops import complete_box_iou_loss
-
-        costs: Tensor = complete_box_iou_loss(predicted, boxes)
-        return costs
+    function = "complete_box_iou_loss"
 
 
 @BOX_LOSSES.register()
 class EIoULoss(OverlapLoss):
-    """The distance IoU loss and the differences of width and height, each over the hull's (2101.08158, equation 9).
+    """The distance IoU loss with the differences of width and height, each over the hull's (2101.08158, equation 9).
 
-    weight: factor on the sum.
+    Args:
+        weight: factor on the sum.
     """
 
     def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
-        """See `OverlapLoss.costs`."""
         square = hull_sides(predicted, boxes).square()
         distance = (centres(predicted) - centres(boxes)).square().sum(dim=-1) / square.sum(dim=-1)
         shape = ((sides(predicted) - sides(boxes)).square() / square).sum(dim=-1)
         return 1 - box_ops.paired_iou(predicted, boxes) + distance + shape
 
 
-def proper(boxes: Tensor) -> Tensor:
-    """Any (P, 4) without NaN -> boxes within `FAR` of zero whose sides are positive in float32; others unchanged.
+def make_valid(boxes: Tensor) -> Tensor:
+    """(P, 4) without NaN -> boxes within `FAR` of zero with sides that are positive in float32; valid ones unchanged.
 
     An inverted or empty box becomes a point at its upper left corner, which has a loss and a gradient.
     """

@@ -4,43 +4,46 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from detkit.losses.focal import sigmoid_focal_sum
-from detkit.losses.sigmoid import (
-    SigmoidLoss,
-    at_positives,
-    check_alpha,
-    check_not_negative,
-    check_shapes,
-    soft_cross_entropy,
-)
-from detkit.registry import CLASS_LOSSES
+from detkit.losses.sigmoid import SigmoidLoss, at_positives, check_shapes, soft_cross_entropy
+from detkit.ops import sigmoid_focal_sum
+from detkit.registry import CLASS_LOSSES, Fraction, NonNegative, OpenFraction
 
 
 @CLASS_LOSSES.register()
 class VarifocalLoss(SigmoidLoss):
     """Cross-entropy with a positive's quality q as target and weight; negatives count alpha p^gamma.
 
-    Positives are not weighted down where they are right, unlike in focal loss. A positive of quality 0 is
-    a negative at its class, as in the paper. Without a quality q is 1. prior: foreground probability that every
-    anchor starts with. weight: factor on the sum.
+    Easy positives keep their weight, unlike in focal loss. A positive of quality 0 is a negative at its class, as in
+    the paper. Without a quality q is 1.
+
+    Args:
+        alpha: weight of negatives.
+        gamma: exponent that fades easy negatives.
+        prior: foreground probability that every anchor starts with.
+        weight: factor on the sum.
     """
 
     uses_quality = True
 
-    def __init__(self, *, alpha: float = 0.75, gamma: float = 2.0, prior: float = 0.01, weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: Fraction = 0.75,
+        gamma: NonNegative = 2.0,
+        prior: OpenFraction = 0.01,
+        weight: NonNegative = 1.0,
+    ) -> None:
         super().__init__(prior=prior, weight=weight)
-        check_alpha(alpha)
-        check_not_negative(gamma=gamma)
         self.alpha, self.gamma = alpha, gamma
 
     def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
-        """See `ClassificationLoss.forward`."""
         check_shapes(logits, labels, quality)
-        # Weight 0 for the positives' own entries, 1 for all others.
+        # Weight 0 for the entries of the positives' classes, 1 for all others.
         negatives = sigmoid_focal_sum(logits, labels, 0.0, self.gamma)
-        own, target = at_positives(logits, labels, quality)
-        cost = soft_cross_entropy(own, target)
+        class_logits, target = at_positives(logits, labels, quality)
+        cost = soft_cross_entropy(class_logits, target)
         # p^gamma from the log: the slope of 0^gamma would be infinite for gamma < 1.
-        missed = self.alpha * (self.gamma * -soft_cross_entropy(own, target.new_ones(()).expand_as(own))).exp() * cost
+        ones = target.new_ones(()).expand_as(class_logits)
+        missed = self.alpha * (self.gamma * -soft_cross_entropy(class_logits, ones)).exp() * cost
         positives = (target * cost).where(target > 0, missed).sum()
         return self.weight * (self.alpha * negatives + positives)

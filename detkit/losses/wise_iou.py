@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.losses.iou import OverlapLoss, centres, hull_sides
-from detkit.registry import BOX_LOSSES
+from detkit.registry import BOX_LOSSES, FractionAboveZero, NonNegative, Positive
 
 
 @BOX_LOSSES.register()
 class WiseIoULoss(OverlapLoss):
-    """v1: R (1 - IoU) with R = exp(distance of the centres^2 / diagonal of the hull^2) (equations 7 and 8).
+    """R (1 - IoU) with R = exp(distance of the centres^2 / diagonal of the hull^2) (equations 7 and 8).
 
     The diagonal is a constant to the gradient. v2 and v3 multiply by a factor r of b = (1 - IoU) / (running mean
-    of 1 - IoU), a constant to the gradient too. v2: r = b^gamma, so bad boxes count more. v3: r = b / (delta
-    alpha^(b - delta)) (equations 14 and 15): boxes that are very good or very bad by the state of training
-    count less. The mean starts at 1 and moves once a step by `momentum` towards the mean over the positives
-    of the whole batch, so neither accumulation nor the number of processes changes it; it is part of the
-    checkpoint. weight: factor on the sum.
+    of 1 - IoU), a constant to the gradient too. The mean starts at 1 and moves once per step towards the mean over
+    the positives of the global batch, so neither accumulation nor the number of processes changes it; it is part of
+    the checkpoint.
+
+    Args:
+        version: `v1` has no factor. `v2` has r = b^gamma: bad boxes count more. `v3` has
+            r = b / (delta alpha^(b - delta)) (equations 14 and 15): boxes that are very good or very bad, by the
+            state of training, count less.
+        gamma: power of v2.
+        alpha: base of v3.
+        delta: the b at which r of v3 is 1.
+        momentum: fraction by which the mean moves per step.
+        weight: factor on the sum.
     """
 
     mean: Tensor
@@ -30,32 +39,25 @@ class WiseIoULoss(OverlapLoss):
         self,
         *,
         version: Literal["v1", "v2", "v3"] = "v3",
-        gamma: float = 0.5,
-        alpha: float = 1.9,
-        delta: float = 3.0,
-        momentum: float = 0.01,
-        weight: float = 1.0,
+        gamma: Positive = 0.5,
+        alpha: Annotated[float, Gt(1)] = 1.9,
+        delta: Positive = 3.0,
+        momentum: FractionAboveZero = 0.01,
+        weight: NonNegative = 1.0,
     ) -> None:
         super().__init__(weight=weight)
-        if alpha <= 1 or delta <= 0:
-            raise ValueError(f"alpha={alpha}, delta={delta}: want alpha > 1 and delta > 0")
-        if gamma <= 0:
-            raise ValueError(f"gamma: {gamma} is not positive")
-        if not 0 < momentum <= 1:
-            raise ValueError(f"momentum: {momentum} is not in (0, 1]")
         self.version, self.gamma, self.alpha, self.delta, self.momentum = version, gamma, alpha, delta, momentum
         if version != "v1":
             self.register_buffer("mean", torch.ones(()))
 
     def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
-        """See `OverlapLoss.costs`."""
         cost = 1 - box_ops.paired_iou(predicted, boxes)
         wise = distance_factor(predicted, boxes) * cost
         if self.version == "v1":
             return wise
         cost = cost.detach()
         if self.training:
-            self.gather(torch.stack((cost.sum(), cost.new_tensor(len(cost)))))
+            self.accumulate(torch.stack((cost.sum(), cost.new_tensor(len(cost)))))
         return self.focus(cost) * wise
 
     def focus(self, cost: Tensor) -> Tensor:
@@ -65,10 +67,10 @@ class WiseIoULoss(OverlapLoss):
             return unusual.pow(self.gamma)
         return unusual / (self.delta * self.alpha ** (unusual - self.delta))
 
-    def end_step(self, gathered: Tensor) -> None:
-        """Moves the mean; a step without positives leaves it."""
+    def end_step(self, totals: Tensor) -> None:
+        """Moves the mean; a step without positives leaves it unchanged."""
         if self.version != "v1":
-            total, count = gathered.to(self.mean.dtype)
+            total, count = totals.to(self.mean.dtype)
             moved = self.mean.lerp(total / count.clamp(min=1), self.momentum)
             self.mean.copy_(torch.where(count > 0, moved, self.mean))
 

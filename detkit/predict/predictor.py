@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detkit.config import Config
-from detkit.config.tree import show
+from detkit.config.tree import short_path
 from detkit.data.datasets.images import ImageOptions, read_image, to_rgb
 from detkit.data.loader import collate_images
 from detkit.data.transforms.base import apply_to_image
@@ -35,7 +35,7 @@ def load_detector(
     from detkit.checkpoint import load_checkpoint
 
     saved = load_checkpoint(checkpoint)
-    config = Config.from_dict(saved.config, overrides, name=show(saved.path or checkpoint))
+    config = Config.from_dict(saved.config, overrides, name=short_path(saved.path or checkpoint))
     detector = build_detector(config, len(saved.classes))
     detector.load_state_dict(saved.ema if saved.ema is not None else saved.model)
     return detector.to(resolve_device(device)).eval(), config, saved.classes

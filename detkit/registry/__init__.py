@@ -7,9 +7,25 @@
         def __init__(self, *, width: int = 64) -> None: ...
 
 The constructor is the schema: keyword-only, annotated. Registering is all a plugin does; its module gets
-imported through `imports:` in the config or the entry-point group `detkit.plugins`.
+imported through `imports:` in the config or the entry-point group `detkit.plugins`. Bounds are types, too: `Fraction`,
+`NonNegative` and the others of `detkit.registry.bounds`.
 """
 
+from detkit.registry.arguments import enforce_bounds
+from detkit.registry.bounds import (
+    Channels,
+    Fraction,
+    FractionAboveZero,
+    FractionBelowOne,
+    Layers,
+    NonNegative,
+    NonNegativeInt,
+    OpenFraction,
+    Positive,
+    PositiveInt,
+    Seed,
+    Side,
+)
 from detkit.registry.parts import (
     ANCHORS,
     ASSIGNERS,
@@ -27,7 +43,9 @@ from detkit.registry.parts import (
     SCHEDULES,
     TRANSFORMS,
 )
-from detkit.registry.registry import LOADING, PLUGIN_GROUP, Registry, imported, load_plugins, note_import
+from detkit.registry.path_types import PathStr, WeightsStr
+from detkit.registry.plugins import PLUGIN_GROUP, load_plugins, note_import
+from detkit.registry.registry import Registry
 
 __all__ = [
     "ANCHORS",
@@ -38,7 +56,6 @@ __all__ = [
     "CODERS",
     "DATASETS",
     "HEADS",
-    "LOADING",
     "NECKS",
     "NMS",
     "NORMALIZERS",
@@ -47,8 +64,22 @@ __all__ = [
     "REGISTRIES",
     "SCHEDULES",
     "TRANSFORMS",
+    "Channels",
+    "Fraction",
+    "FractionAboveZero",
+    "FractionBelowOne",
+    "Layers",
+    "NonNegative",
+    "NonNegativeInt",
+    "OpenFraction",
+    "PathStr",
+    "Positive",
+    "PositiveInt",
     "Registry",
-    "imported",
+    "Seed",
+    "Side",
+    "WeightsStr",
+    "enforce_bounds",
     "load_plugins",
     "note_import",
 ]

@@ -1,9 +1,8 @@
-"""`Registry`: register, look up and build one kind of part; plugins and imports."""
+"""`Registry`: register, look up and build one kind of part."""
 
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import pkgutil
 import sys
@@ -13,23 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from detkit.registry.arguments import (
-    Argument,
-    TypeMismatch,
-    arguments_of,
-    convert,
-    nearest,
-    signature_problem,
-    type_name,
-)
-from detkit.registry.source import Entry, entry_of, same_source
+from detkit.registry import plugins
+from detkit.registry.arguments import Argument, arguments_of, checked, enforce_bounds, nearest, signature_problem
+from detkit.registry.source import Entry, entry_of
+from detkit.registry.values import TypeMismatch, convert, type_name
 from detkit.utils.outputs import in_place, is_out_of_memory
+from detkit.utils.types import Value
 
 C = TypeVar("C", bound=type)
-PLUGIN_GROUP = "detkit.plugins"
-imported: list[str] = []
-"""Plugins and `imports:` entries that were loaded so far; shown when a name is not found."""
-_plugins_loaded: list[bool] = []
 LOADING = threading.RLock()
 """Held while built-in parts are imported."""
 
@@ -54,7 +44,7 @@ class Registry:
         return f"Registry({self.name!r}, {len(self._entries)} parts)"
 
     def register(self, name: str | None = None) -> Callable[[C], C]:
-        """Decorator that registers a class under `name` (its own name if None).
+        """Decorator that registers a class under `name` (its own name if None) and lets it `enforce_bounds`.
 
         The same class from the same place (a notebook cell that runs again) replaces the earlier one;
         the name taken by another place, a constructor that is no schema or a wrong base class raise
@@ -72,25 +62,26 @@ class Registry:
     def add(self, cls: type, name: str) -> None:
         """See `register`."""
         entry = entry_of(cls)
-        base = _resolve(self.base)
+        base = load_class(self.base)
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise ValueError(
-                f"{entry.place}: {cls.__name__} can't go into {self.name}: it is not a subclass of "
+                f"{entry.location}: {cls.__name__} can't go into {self.name}: it is not a subclass of "
                 f"{base.__module__}.{base.__qualname__}"
             )
         problem = signature_problem(cls)
         if problem:
-            raise ValueError(f"{entry.place}: {cls.__name__}.__init__ can't be a schema: {problem}")
+            raise ValueError(f"{entry.location}: {cls.__name__}.__init__ can't be a schema: {problem}")
         if not cls.__module__.startswith("detkit."):
             self.load()  # so that a name that clashes with a built-in part is the newcomer's error
         old = self._entries.get(name)
-        if old is not None and not same_source(old, entry):
+        if old is not None and not entry.is_rerun_of(old):
             raise ValueError(
-                f"{self.name}: the name {name!r} is taken by {old.cls.__qualname__} at {old.place}; "
-                f"{cls.__qualname__} at {entry.place} needs another one, "
+                f"{self.name}: the name {name!r} is taken by {old.cls.__qualname__} at {old.location}; "
+                f"{cls.__qualname__} at {entry.location} needs another one, "
                 f"e.g. @{self.name.upper()}.register('{name}2')"
             )
         self._entries[name] = entry
+        enforce_bounds(cls)
 
     def unregister(self, name: str) -> None:
         """Forgets a name; raises ValueError if it is unknown."""
@@ -130,23 +121,23 @@ class Registry:
         self.load()
         return sorted(self._entries)
 
-    def entry(self, name: Any) -> Entry:
+    def entry(self, name: str) -> Entry:
         """Class and place of a name; an unknown one raises ValueError with the nearest and what was imported."""
         self.load()
         if name in self._entries:
             return self._entries[name]
-        sources = ", ".join([f"{self.location} (built in)", *imported])
+        sources = ", ".join([f"{self.location} (built in)", *plugins.imported])
         raise ValueError(
             f"{name!r} is not in {self.name}{nearest(str(name), list(self._entries))} Known: "
             f"{', '.join(sorted(self._entries)) or 'nothing'}. Imported: {sources}. If you defined it in a file "
             f"of your own, add that file or module to `imports:` in the config."
         )
 
-    def get(self, name: Any) -> type:
+    def get(self, name: str) -> type:
         """The class of a name."""
         return self.entry(name).cls
 
-    def arguments(self, name: Any) -> dict[str, Argument]:
+    def arguments(self, name: str) -> dict[str, Argument]:
         """Config keys of a part: its plain arguments that are not derived.
 
         Raises ValueError for an unknown name and for a constructor whose arguments no config could give.
@@ -155,10 +146,10 @@ class Registry:
         found = arguments_of(entry.cls)
         for key, argument in found.items():
             if key not in self.derived:
-                _check_argument(argument, f"{entry.place}: {name}.__init__, argument {key!r}")
+                _check_argument(argument, f"{entry.location}: {name}.__init__, argument {key!r}")
         return {k: a for k, a in found.items() if a.plain and k not in self.derived}
 
-    def derived_arguments(self, name: Any) -> dict[str, str]:
+    def derived_arguments(self, name: str) -> dict[str, str]:
         """Arguments of a part that a config must not set -> where they come from."""
         found = arguments_of(self.get(name))
         return {
@@ -167,44 +158,50 @@ class Registry:
             if k in self.derived or not a.plain
         }
 
-    def build(self, node: Mapping[str, Any], **derived: Any) -> Any:
+    def build(self, node: Mapping[str, Value], **derived: object) -> Any:
         """Builds the part of a config node {type, its arguments}; `derived` go only where they are asked for."""
         values = _plain_dict(node)
         name = values.pop("type", None)
-        cls, known = self.get(name), arguments_of(self.get(name))
+        known = arguments_of(self.get(name))
         for key, value in values.items():
             if key not in known:
                 raise ValueError(f"{name}: unknown argument {key!r}{nearest(key, list(known))}")
-            try:
-                values[key] = convert(value, known[key].annotation)
-            except TypeMismatch as error:
-                raise ValueError(f"{name}.{key}: {error}") from None
-        wanted = {key: value for key, value in derived.items() if key in known}
-        missing = [k for k, a in known.items() if a.required and k not in values and k not in wanted]
+            values[key] = checked(f"{name}: {key}", value, known[key].annotation)
+        return self.construct(name, values, **derived)
+
+    def construct(self, name: str, values: Mapping[str, Value], **derived: object) -> Any:
+        """Builds a part from values that fit its arguments; what its constructor raises names the part."""
+        cls, known = self.get(name), arguments_of(self.get(name))
+        given = {**values, **{key: value for key, value in derived.items() if key in known}}
+        missing = [k for k, a in known.items() if a.required and k not in given]
         if missing:
             raise ValueError(f"{name}: missing argument {', '.join(missing)}")
+        part: Any = cls.__new__(cls)  # type: ignore[call-overload]
         try:
-            part = cls(**values, **wanted)
+            part.__init__(**given)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         except OSError as error:
             raise in_place(error, f"{name}{_raised_in(cls, error)}") from error
+        except AttributeError:
+            if not _lacks_super_init(part):
+                raise
         except (MemoryError, RuntimeError, OverflowError, TypeError) as error:
             if not is_out_of_memory(error):
                 raise
-            first = str(error).strip().partition("\n")[0]
             raise ValueError(
                 f"{name}: no memory for a part of these sizes: {_sizes(values) or 'its defaults'}: take smaller ones "
-                f"({type(error).__name__}: {first})"
+                f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
             ) from error
-        except AttributeError as error:
-            if "before Module.__init__()" not in str(error):
-                raise
-            part = None
-        if part is None or (hasattr(cls, "register_buffer") and "_buffers" not in vars(part)):
-            place = self.entry(name).place
-            raise ValueError(f"{place}: {cls.__name__}.__init__ must call super().__init__() before anything else")
+        if _lacks_super_init(part):
+            location = self.entry(name).location
+            raise ValueError(f"{location}: {cls.__name__}.__init__ must call super().__init__() before anything else")
         return part
+
+
+def _lacks_super_init(part: object) -> bool:
+    """Whether a torch module was made without its base's constructor; this room does not import torch."""
+    return hasattr(part, "register_buffer") and "_buffers" not in vars(part)
 
 
 def _raised_in(cls: type, error: BaseException) -> str:
@@ -217,31 +214,6 @@ def _raised_in(cls: type, error: BaseException) -> str:
 
 def _sizes(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items() if not isinstance(value, (str, bool)))
-
-
-def load_plugins() -> None:
-    """Imports every entry point of the group `detkit.plugins`, once; a broken one raises ImportError by name."""
-    if _plugins_loaded:
-        return
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=PLUGIN_GROUP):
-        try:
-            point.load()
-        except Exception as error:
-            raise ImportError(
-                f"plugin {point.name!r} ({point.value}) can't be imported: {type(error).__name__}: {error}. "
-                f"Mend or uninstall the package that brings it."
-            ) from error
-        note_import(f"{point.value} (plugin)")
-        logging.getLogger("detkit").debug("plugin %s loaded", point.name)
-    _plugins_loaded.append(True)  # only now: after an error the next call tries again
-
-
-def note_import(entry: str) -> None:
-    """Remembers an import, to be shown when a name is not found."""
-    if entry not in imported:
-        imported.append(entry)
 
 
 def _raise(module: str) -> None:
@@ -265,7 +237,7 @@ def _check_argument(argument: Argument, where: str) -> None:
             raise ValueError(f"{where}: its default does not fit its annotation: {error}") from None
 
 
-def _plain_dict(node: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_dict(node: Mapping[str, Value]) -> dict[str, Value]:
     from omegaconf import DictConfig, OmegaConf
 
     if isinstance(node, DictConfig):
@@ -275,7 +247,8 @@ def _plain_dict(node: Mapping[str, Any]) -> dict[str, Any]:
     return dict(node)
 
 
-def _resolve(path: str) -> type:
+def load_class(path: str) -> type:
+    """The class behind "module:Class"."""
     module, _, name = path.partition(":")
-    found: type = getattr(importlib.import_module(module), name)
-    return found
+    cls: type = getattr(importlib.import_module(module), name)
+    return cls

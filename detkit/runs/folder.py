@@ -43,7 +43,7 @@ METRICS_LINE = re.compile(rb'\{"step": \d+, ')
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool = False) -> Iterator[None]:
+def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool = False) -> Iterator[None]:
     """Meanwhile the folder is this process's; a ValueError says whose it still is after `wait` seconds.
 
     The system gives it free when the process ends, however it ends. Where the file system has no locks nothing is
@@ -88,7 +88,7 @@ def claimed(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool = False
         os.close(handle)
 
 
-def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+def init_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Makes the run folder. A run that is already in it is resumed or overwritten only by request.
 
     Deletes only what an earlier run of detkit wrote. Raises ForeignFileError with the files that stand in the way.
@@ -117,7 +117,7 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
     with in_words("--output", folder):
         check_can_write("--output", folder)
         if not (resume or overwrite):
-            refuse_occupied(folder)
+            check_unused(folder)
         ours, foreign = run_files(folder)
     if resume:
         foreign = [path for path in foreign if path.name != CONFIG]  # edited to be resumed: it stays as it is
@@ -225,7 +225,7 @@ def written_here(path: Path) -> bool:
         return False
 
 
-def refuse_occupied(folder: Path) -> None:
+def check_unused(folder: Path) -> None:
     """Raises ValueError if a run is in the folder, with what can be done about it."""
     occupied = [name for name in EVIDENCE if (folder / name).exists()]
     ours, foreign = run_files(folder)

@@ -83,7 +83,7 @@ def check_name(name: str, registry: Registry) -> str:
     if class_name in registry.names():
         raise ValueError(
             f"{name!r} would register {class_name}, which {registry.name} has already, at "
-            f"{registry.entry(class_name).place}: choose another name, as in my_{name}"
+            f"{registry.entry(class_name).location}: choose another name, as in my_{name}"
         )
     return class_name
 

@@ -303,7 +303,7 @@ def _end_of_step(part: Any, total: Tensor, of: Tensor) -> list[Tensor]:
     if total.requires_grad:
         total.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        part.end_step(part.take_gathered())
+        part.end_step(part.take_accumulated())
     gradients = [of.grad, *(p.grad for p in part.parameters())]
     return [total.detach(), *(g for g in gradients if g is not None)]
 

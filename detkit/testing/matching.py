@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from detkit.anchors.octave import OctaveAnchors
+from detkit.assigners.base import Assigner, assign
 from detkit.coders.delta import DeltaCoder
-from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 from detkit.testing.memory import add_memory_checks
 from detkit.testing.modules import Largest, add_copy_check
 from detkit.testing.report import Contract, Subject, expect, must_not_raise
@@ -40,14 +41,25 @@ def _targets(count: int = 5, ignore: Tensor | None = None) -> Targets:
     return Targets(_boxes(count), torch.arange(count) % CLASSES, torch.zeros(0, 4) if ignore is None else ignore)
 
 
+@torch.no_grad()
+def _assign_with(
+    assigner: Assigner,
+    anchors: Tensor,
+    sizes: tuple[int, ...],
+    targets: Targets,
+    generator: torch.Generator | None = None,
+) -> Assignment:
+    """What an assigner decides about random predictions."""
+    scores = torch.rand(len(anchors), CLASSES, generator=generator)
+    deltas = 0.1 * torch.randn(len(anchors), 4, generator=generator)
+    boxes = DeltaCoder().decode(deltas, anchors)
+    return assign(assigner, Candidates(anchors, sizes, lambda: scores, lambda: boxes), targets)
+
+
 def _assign(s: Subject, targets: Targets, anchors: Tensor | None = None, sizes: tuple[int, ...] = ()) -> Assignment:
     if anchors is None:
         anchors, sizes = _anchors()
-    generator = torch.Generator().manual_seed(3)
-    scores = torch.rand(len(anchors), CLASSES, generator=generator)
-    deltas = 0.1 * torch.randn(len(anchors), 4, generator=generator)
-    with torch.no_grad():
-        found: Assignment = s.part(anchors, sizes, targets, lambda: scores, deltas, DeltaCoder())
+    found = _assign_with(s.part, anchors, sizes, targets, torch.Generator().manual_seed(3))
     for what in ("labels", "matched"):
         tensor = getattr(found, what)
         expect(tensor.dtype == torch.int64, f"{what} is {tensor.dtype}, not int64")
@@ -229,10 +241,7 @@ def takes_nothing(s: Subject) -> None:
 
 
 def _assign_call(s: Subject, part: Any, k: int) -> Any:
-    (anchors, sizes), targets = _anchors(128), _targets(k % 6)
-    scores, deltas = torch.rand(len(anchors), CLASSES), 0.1 * torch.randn(len(anchors), 4)
-    with torch.no_grad():
-        found = part(anchors, sizes, targets, lambda: scores, deltas, DeltaCoder())
+    found = _assign_with(part, *_anchors(128), _targets(k % 6))
     return [found.labels, found.matched, *([] if found.quality is None else [found.quality])]
 
 

@@ -139,7 +139,7 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
 def work(args: argparse.Namespace, coordinator: Coordinator) -> int:
     """The training itself, in each of its processes."""
     config, folder = read(args)
-    from detkit.train.session import check, train
+    from detkit.train.run import check, train
 
     if args.check:
         return check(config, coordinator)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar, cast
+
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from detkit.train.sharded import local
+from detkit.train.sharded import local_shard
 
+M = TypeVar("M", bound=nn.Module)
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-class Ema:
+class Ema(Generic[M]):
     """Averages parameters and floating-point buffers; whole-number buffers are copied.
 
     The decay of update n, counted from 0, is min(decay, (1 + n) / (10 + n)), so that a short run is
     not dominated by its initial weights (the rule of TensorFlow's ExponentialMovingAverage).
     """
 
-    def __init__(self, model: nn.Module, decay: float, updates: int = 0) -> None:
+    def __init__(self, model: M, decay: float, updates: int = 0) -> None:
         self.decay, self.updates = decay, updates
         self._averaged = AveragedModel(model, multi_avg_fn=self._mix, use_buffers=True)
         # Counted above, on the host: the average starts from the initial weights, not from the first update.
@@ -27,10 +30,9 @@ class Ema:
         self._averaged.eval()
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> M:
         """The averaged model, in evaluation mode."""
-        module: nn.Module = self._averaged.module
-        return module
+        return cast(M, self._averaged.module)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -39,7 +41,7 @@ class Ema:
         self.updates += 1
 
     def _mix(self, mine: Tensors, new: Tensors, _: Tensor | int) -> None:
-        mine, new = [local(x) for x in mine], [local(x) for x in new]
+        mine, new = [local_shard(x) for x in mine], [local_shard(x) for x in new]
         if mine[0].is_floating_point():
             decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
             torch._foreach_lerp_(mine, new, 1 - decay)

@@ -7,17 +7,17 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from detkit.analyze.anchor_coverage import padded
+from detkit.config import Config
+from detkit.data.loader import Sample, Samples
 from detkit.structures import Targets
+from detkit.train.assemble import Session
+from detkit.train.trainer import DTYPES
 from detkit.utils.outputs import is_out_of_memory
-
-if TYPE_CHECKING:
-    from detkit.config import Config
-    from detkit.train.session import Session
 
 log = logging.getLogger("detkit")
 
@@ -42,17 +42,17 @@ def check_fits(session: Session) -> None:
     Counts weights, gradients, the optimizer's state and what the backward pass keeps, so a step needs at least this.
     """
     size = image_size(session)
-    images = session.loader_options.batch_size // (session.options.accumulate * session.world_size)
+    images, device = session.images_per_micro_batch, session.trainer.device
     needed = step_bytes(session, images, size)
-    here = 1 if session.device.type == "cuda" else session.coordinator.process.local_world_size
-    available = available_bytes(session.device)
+    here = 1 if device.type == "cuda" else session.coordinator.process.local_world_size
+    available = available_bytes(device)
     text = (
         f"a step of {images} images of {size[1]}x{size[0]} pixels needs at least {needed / GIB:.1f} GiB"
         + (f" in each of {here} processes" if here > 1 else "")
-        + f", {available / GIB:.1f} GiB are available on {session.device}"
+        + f", {available / GIB:.1f} GiB are available on {device}"
     )
     if needed * here > available:
-        place = session.config.place("data.loader.batch_size")
+        place = session.config.location("data.loader.batch_size")
         raise OutOfMemoryError(f"{place}: data.loader.batch_size: {text}: {WAY_OUT}")
     if needed * here > 0.8 * available:
         log.warning("%s: memory may run out; if it does, %s", text, WAY_OUT)
@@ -60,9 +60,6 @@ def check_fits(session: Session) -> None:
 
 def image_size(session: Session) -> tuple[int, int]:
     """(height, width) that hold the first few training images after their transforms."""
-    from detkit.analyze.anchor_coverage import padded
-    from detkit.data.loader import Sample, Samples
-
     samples = Samples(session.train_set, session.transforms("train"), session.config.seed)
     step = max(1, len(session.train_set) // LOOKED_AT)
     made = [samples[0, index] for index in range(0, len(session.train_set), step)[:LOOKED_AT]]
@@ -79,7 +76,7 @@ def step_bytes(session: Session, images: int, size: tuple[int, int]) -> int:
     all_weights = sum(map(bytes_of, session.detector.state_dict().values()))
     copies = 1 + (session.trainer.ema is not None)
     states = 2 if "betas" in session.trainer.optimizer.defaults else 1
-    share = session.world_size if session.trainer.sharded else 1
+    share = session.trainer.world_size if session.trainer.sharded else 1
     fixed = (all_weights * copies + learnt * (1 + states)) // share
     pixels = images * size[0] * size[1]
     return fixed + 3 * pixels * 5 + int(kept_bytes(session) * pixels / SIDE**2)
@@ -87,8 +84,6 @@ def step_bytes(session: Session, images: int, size: tuple[int, int]) -> int:
 
 def kept_bytes(session: Session) -> int:
     """Bytes that the backward pass keeps of one image of SIDE x SIDE pixels; 0 if the detector can't take one."""
-    from detkit.train.trainer import DTYPES
-
     precision = session.options.precision
     try:
         if session.trainer.sharded:  # a forward pass would be one of all processes

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from detkit.structures import Batch
+from detkit.utils.exit_codes import ExitCode
 
 
 class NonFiniteLossError(FloatingPointError):
     """A loss or gradient became infinite or NaN; the step was not applied."""
 
-    exit_code = 3
+    exit_code = ExitCode.DIVERGED
 
 
 def describe_terms(micro: list[Batch], own: list[float]) -> tuple[bool, list[str]]:

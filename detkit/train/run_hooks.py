@@ -16,7 +16,7 @@ from detkit.data.loader import SampleError
 from detkit.structures import ClassMap
 from detkit.train.parallel import share_buffers
 from detkit.train.recorder import Recorder
-from detkit.train.sharded import gathered, load_whole, load_whole_optimizer, whole
+from detkit.train.sharded import full_state, load_full_optimizer_state, load_full_state, unsharded
 from detkit.train.trainer import Hook, StepReport
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Evaluation(Hook):
     `result` is None. failed_last: the last evaluation of a run ended with an error of any kind.
     """
 
-    def __init__(self, evaluate: Callable[[Any], CocoResult], recorder: Recorder | None) -> None:
+    def __init__(self, evaluate: Callable[[Trainer], CocoResult], recorder: Recorder | None) -> None:
         self.evaluate, self.recorder = evaluate, recorder
         self.result: CocoResult | None = None
         self.step = -1
@@ -62,7 +62,7 @@ class Evaluation(Hook):
         """Evaluates now."""
         trainer.progress.enter("evaluation", trainer.step)
         share_buffers(trainer.model)
-        with gathered(trainer.model):
+        with unsharded(trainer.model):
             self.result, self.failed = self.attempt(trainer)
         self.step = trainer.step
         if self.result is None:
@@ -79,7 +79,7 @@ class Evaluation(Hook):
     def attempt(self, trainer: Trainer) -> tuple[CocoResult | None, str | None]:
         """The result, or why the data gave none."""
         try:
-            return self.evaluate(trainer.model), None
+            return self.evaluate(trainer), None
         except SampleError as error:
             log.error("step %d: the evaluation failed: %s", trainer.step, error)
             return None, str(error)
@@ -146,7 +146,7 @@ class Checkpoints(Hook):
         trainer.progress.enter("checkpoint", trainer.step)
         if trainer.rank == 0 or trainer.sharded:
             checkpoint = self.capture(trainer)
-            checkpoint.optimizer = whole(trainer.optimizer.state_dict())
+            checkpoint.optimizer = full_state(trainer.optimizer.state_dict())
             checkpoint.scaler = trainer.scaler.state_dict()
         if trainer.rank == 0:
             self._written = save_checkpoint(step_path(self.folder, trainer.step), checkpoint)
@@ -172,8 +172,8 @@ class Checkpoints(Hook):
         return Checkpoint(
             step=trainer.step,
             seed=trainer.seed,
-            model=whole(trainer.detector.state_dict()),
-            ema=whole(trainer.ema.module.state_dict()) if trainer.ema else None,
+            model=full_state(trainer.detector.state_dict()),
+            ema=full_state(trainer.ema.module.state_dict()) if trainer.ema else None,
             config=self.config,
             classes=self.classes,
             data=self.data,
@@ -188,11 +188,11 @@ class Checkpoints(Hook):
         """Puts the trainer where the checkpoint was; its loader must start at the same step."""
         if checkpoint.optimizer is None or checkpoint.scaler is None:
             raise ValueError(f"{checkpoint.path} holds weights only: use it with --init-from")
-        load_whole(trainer.detector, checkpoint.model)
-        load_whole_optimizer(trainer.optimizer, checkpoint.optimizer)
+        load_full_state(trainer.detector, checkpoint.model)
+        load_full_optimizer_state(trainer.optimizer, checkpoint.optimizer)
         trainer.scaler.load_state_dict(checkpoint.scaler)
         if trainer.ema and checkpoint.ema is not None:
-            load_whole(trainer.ema.module, checkpoint.ema)
+            load_full_state(trainer.ema.module, checkpoint.ema)
             trainer.ema.updates = checkpoint.step
         trainer.step, trainer.train_seconds = checkpoint.step, checkpoint.train_seconds
         trainer.images_seen, self._written = checkpoint.images_seen, checkpoint.path

@@ -101,7 +101,7 @@ def count(module: nn.Module) -> int:
 
 
 @contextlib.contextmanager
-def gathered(model: nn.Module) -> Iterator[None]:
+def unsharded(model: nn.Module) -> Iterator[None]:
     """Meanwhile each process has all parameters of a model and may call it as often as it likes, alone.
 
     Entered by all processes together; nothing happens to a model that isn't divided.
@@ -129,31 +129,31 @@ def is_sharded(model: nn.Module) -> bool:
     return any(hasattr(p, "full_tensor") for p in model.parameters())
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """This process's part of a divided tensor; another as it is."""
     part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return part
 
 
-def whole(content: Any) -> Any:
+def full_state(content: Any) -> Any:
     """Nested dicts and lists with divided tensors put together, on the CPU, as one process would have them.
 
     Called by all processes together, with the same structure.
     """
     if isinstance(content, dict):
-        return type(content)((key, whole(value)) for key, value in content.items())
+        return type(content)((key, full_state(value)) for key, value in content.items())
     if isinstance(content, (list, tuple)):
-        return type(content)(whole(value) for value in content)
+        return type(content)(full_state(value) for value in content)
     return content.full_tensor().cpu() if hasattr(content, "full_tensor") else content
 
 
-def load_whole(model: nn.Module, state: dict[str, Tensor]) -> None:
+def load_full_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     """`model.load_state_dict` of a whole state into a model that may be divided."""
     own = model.state_dict()
-    model.load_state_dict({name: divided_like(own.get(name), value) for name, value in state.items()})
+    model.load_state_dict({name: shard_like(own.get(name), value) for name, value in state.items()})
 
 
-def load_whole_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def load_full_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """The same for an optimizer. How it computes stays as it is here."""
     ways: list[dict[str, Any]] = [
         {key: value for key, value in group.items() if key in ("fused", "foreach")} for group in optimizer.param_groups
@@ -164,10 +164,10 @@ def load_whole_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                values[name] = divided_like(parameter, value)
+                values[name] = shard_like(parameter, value)
 
 
-def divided_like(example: Any, value: Tensor) -> Tensor:
+def shard_like(example: Any, value: Tensor) -> Tensor:
     """A whole tensor divided as another one is, which it has the shape of."""
     if not hasattr(example, "device_mesh") or hasattr(value, "device_mesh"):
         return value

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from detkit.detectors.dense import DenseDetector
 from detkit.distributed import comm
 from detkit.distributed.progress import Progress
 from detkit.structures import Batch, Losses, Predictions
@@ -26,7 +27,7 @@ from detkit.train.options import TrainOptions
 from detkit.train.parallel import check_gradients, largest_image, pad_to, wrap_forward
 from detkit.train.random import seed_everything
 from detkit.train.schedule import Schedule
-from detkit.train.sharded import local, shard
+from detkit.train.sharded import local_shard, shard
 
 log = logging.getLogger("detkit")
 
@@ -47,7 +48,7 @@ class Trainer:
 
     def __init__(
         self,
-        detector: Any,
+        detector: DenseDetector,
         batches: Iterator[Batch],
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
@@ -77,7 +78,7 @@ class Trainer:
         self._skipped_in_a_row, self._stops_asked = 0, 0.0
 
     @property
-    def model(self) -> Any:
+    def model(self) -> DenseDetector:
         """The averaged detector where there is one, else the detector."""
         return self.ema.module if self.ema else self.detector
 
@@ -104,7 +105,7 @@ class Trainer:
         seed_everything(self.seed, self.step, self.rank)
         lr = self.set_learning_rate()
         own, micro, waited = self.accumulate_gradients()
-        gathered = [x.to(own) for x in self.detector.take_gathered()]
+        gathered = [x.to(own) for x in self.detector.take_accumulated()]
         total = torch.cat([own.sum(0), own.new_full((1,), float(self.stop is not None)), *gathered])
         self.progress.enter("all-reduce", self.step + 1)
         if self.world_size > 1:
@@ -240,7 +241,7 @@ def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | 
     sharded: each process has a part of every gradient, and the norm is that of the whole. Returns the norm
     after scaling and before clipping, a double scalar on the device.
     """
-    gradients = [local(p.grad) for p in parameters if p.grad is not None]
+    gradients = [local_shard(p.grad) for p in parameters if p.grad is not None]
     if not gradients:
         return factor.new_zeros(())
     norm = nn.utils.get_total_norm(gradients).double()

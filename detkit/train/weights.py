@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ from detkit.structures import ClassMap
 from detkit.train.meaning import Differences
 
 
-class Row(NamedTuple):
-    """What became of one tensor: `what` is loaded, partly, reinit or unused."""
+class LoadedTensor(NamedTuple):
+    """What happened to one tensor."""
 
     name: str
-    what: str
+    status: Literal["loaded", "partly", "reinit", "unused"]
     note: str = ""
 
 
@@ -27,8 +27,8 @@ def init_from(
     new: ClassMap,
     class_columns: tuple[int, int],
     changed: Differences | None = None,
-) -> list[Row]:
-    """Copies into `model` what fits and tells of every tensor what became of it.
+) -> list[LoadedTensor]:
+    """Copies into `model` what fits and reports what happened to every tensor.
 
     class_columns: class columns C of the old and of the new head. A tensor whose first axis is
     anchors x C is taken apart: the columns of a class keep their weights if the old run had a class of
@@ -49,17 +49,17 @@ def init_from(
         elif name in box_tensors:
             reason = changed.of_boxes(box_tensors[name])
         if theirs is None:
-            rows.append(Row(name, "reinit", "not in the checkpoint"))
+            rows.append(LoadedTensor(name, "reinit", "not in the checkpoint"))
         elif reason:
-            rows.append(Row(name, "reinit", reason))
+            rows.append(LoadedTensor(name, "reinit", reason))
         elif name in class_tensors and (old.names != new.names or class_columns[0] != class_columns[1]):
             rows.append(_copy_classes(name, mine, theirs, old, new, class_columns))
         elif mine.shape != theirs.shape:
-            rows.append(Row(name, "reinit", f"{tuple(theirs.shape)} there, {tuple(mine.shape)} here"))
+            rows.append(LoadedTensor(name, "reinit", f"{tuple(theirs.shape)} there, {tuple(mine.shape)} here"))
         else:
             mine.copy_(theirs)
-            rows.append(Row(name, "loaded"))
-    rows += [Row(name, "unused", "not in this model") for name in weights if name not in state]
+            rows.append(LoadedTensor(name, "loaded"))
+    rows += [LoadedTensor(name, "unused", "not in this model") for name in weights if name not in state]
     return rows
 
 
@@ -88,21 +88,22 @@ def last_layers(
 
 def _copy_classes(
     name: str, mine: Tensor, theirs: Tensor, old: ClassMap, new: ClassMap, columns: tuple[int, int]
-) -> Row:
+) -> LoadedTensor:
     per_cell = mine.shape[0] // columns[1]
     if theirs.shape[0] != per_cell * columns[0] or theirs.shape[1:] != mine.shape[1:]:
-        return Row(name, "reinit", f"{tuple(theirs.shape)} there, {tuple(mine.shape)} here")
+        return LoadedTensor(name, "reinit", f"{tuple(theirs.shape)} there, {tuple(mine.shape)} here")
     target = mine.view(per_cell, columns[1], *mine.shape[1:])
     source = theirs.reshape(per_cell, columns[0], *theirs.shape[1:])
     shared = [n for n in new.names if n in old.names]
     for class_name in shared:
         target[:, new.names.index(class_name)] = source[:, old.names.index(class_name)].to(mine.dtype)
-    what = "partly" if shared else "reinit"
-    return Row(name, what, f"{len(shared)} of {len(new)} classes have a namesake in the checkpoint")
+    return LoadedTensor(
+        name, "partly" if shared else "reinit", f"{len(shared)} of {len(new)} classes have a namesake in the checkpoint"
+    )
 
 
-def format_rows(rows: list[Row]) -> str:
+def format_rows(rows: list[LoadedTensor]) -> str:
     """A table: the tensors that were not simply loaded, each with the reason, and the counts."""
-    lines = [f"  {r.what:7} {r.name:50} {r.note}" for r in rows if r.what != "loaded"]
-    counts = {w: sum(r.what == w for r in rows) for w in ("loaded", "partly", "reinit", "unused")}
+    lines = [f"  {r.status:7} {r.name:50} {r.note}" for r in rows if r.status != "loaded"]
+    counts = {w: sum(r.status == w for r in rows) for w in ("loaded", "partly", "reinit", "unused")}
     return "\n".join([*lines, "  " + ", ".join(f"{n} {w}" for w, n in counts.items())])

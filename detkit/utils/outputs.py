@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from detkit.utils.console import shown, some, with_escapes
+from detkit.utils.exit_codes import ExitCode
 
 LEDGER, NOTES = ".detkit.json", ".detkit.notes"
 MARK = "written_by"
@@ -303,8 +304,6 @@ def in_place(error: OSError, place: str) -> OSError:
 
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FULL_DISK_CODE, WRONG_INPUT_CODE = 5, 2
-"""Exit codes."""
 
 
 def lack_of_space(error: BaseException | None) -> OSError | None:
@@ -351,7 +350,7 @@ def exit_code_of(error: BaseException) -> int:
     if code is not None:
         return int(code)
     full = isinstance(error, OSError) and lack_of_space(error) is not None
-    return FULL_DISK_CODE if full else WRONG_INPUT_CODE
+    return ExitCode.DISK_FULL if full else ExitCode.WRONG_INPUT
 
 
 def short_name(stem: str, ending: str) -> str:

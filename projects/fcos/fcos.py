@@ -9,7 +9,7 @@ class loss owns: it trains it and multiplies it into the scores.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,12 @@ from torch.nn import functional as F
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
 from detkit.coders.base import BoxCoder
-from detkit.heads.base import Head
-from detkit.heads.shared_tower import per_anchor
+from detkit.heads.base import Head, per_anchor
 from detkit.layers.norms import NormName, norm_layer
 from detkit.losses.base import BoxLoss, ClassificationLoss
-from detkit.losses.focal import sigmoid_focal_sum
+from detkit.ops import sigmoid_focal_sum
 from detkit.registry import ASSIGNERS, BOX_LOSSES, CLASS_LOSSES, CODERS, HEADS
-from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 
 
 def points_and_strides(anchors: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,28 +77,20 @@ class PointAssigner(Assigner):
     """
 
     def __init__(self, *, radius: float | None = 1.5, reach: float = 8.0) -> None:
-        super().__init__()
+        super().__init__(ignore_overlap=None)  # the point decides, not the area, see forward
         if radius is not None and radius <= 0:
             raise ValueError(f"radius: {radius} must be positive; null takes all points inside a box")
         if reach <= 0:
             raise ValueError(f"reach: {reach} must be positive")
         self.radius, self.reach = radius, reach
 
-    def forward(
-        self,
-        anchors: Tensor,
-        level_sizes: tuple[int, ...],
-        targets: Targets,
-        scores: Callable[[], Tensor],
-        deltas: Tensor,
-        coder: BoxCoder,
-    ) -> Assignment:
-        """See `Assigner.forward`; `quality` is the centre-ness of each positive."""
-        points, strides = points_and_strides(anchors)
-        labels = torch.full((len(anchors),), BACKGROUND, device=anchors.device)
+    def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
+        """Labels the points of one image; `quality` is the centre-ness of each positive."""
+        points, strides = points_and_strides(candidates.anchors)
+        labels = torch.full((len(points),), BACKGROUND, device=points.device)
         matched, quality = torch.zeros_like(labels), torch.zeros_like(strides[:, 0])
         if len(targets.boxes):
-            lower, upper = self._reach_of_levels(strides[:, 0], level_sizes)
+            lower, upper = self._reach_of_levels(strides[:, 0], candidates.level_sizes)
             # One object after the other, so that memory does not grow with their number; the largest
             # first, so that the smallest has the last word.
             order = box_ops.area(targets.boxes).argsort(descending=True)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from detkit.assigners.base import assign as assign_by
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
 from detkit.registry import ANCHORS, ASSIGNERS, BOX_LOSSES, CLASS_LOSSES, CODERS, HEADS, Registry
-from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 from detkit.testing import CONTRACTS
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")
@@ -29,11 +30,9 @@ def points() -> Tensor:
 
 def assign(boxes: list[list[float]], ignore: list[list[float]] | None = None, **settings: object) -> Assignment:
     targets = Targets(torch.tensor(boxes).view(-1, 4), torch.arange(len(boxes)), torch.tensor(ignore or []).view(-1, 4))
-    anchors, coder = points(), CODERS.build({"type": "PointCoder"})
-    nothing = torch.zeros(len(anchors), 4)
-    assigner = ASSIGNERS.build({"type": "PointAssigner", **settings})
-    found: Assignment = assigner(anchors, tuple(SIZES), targets, lambda: nothing, nothing, coder)
-    return found
+    nothing = torch.zeros(sum(SIZES), 4)
+    candidates = Candidates(points(), tuple(SIZES), lambda: nothing, lambda: nothing)
+    return assign_by(ASSIGNERS.build({"type": "PointAssigner", **settings}), candidates, targets)
 
 
 @pytest.mark.parametrize(

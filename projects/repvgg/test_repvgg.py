@@ -17,7 +17,7 @@ from detkit.detectors.build import build_detector
 from detkit.registry import BACKBONES, NECKS
 from detkit.structures import FeatureShape
 from detkit.testing import check_backbone, check_neck
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ CONFIG = str(Path(__file__).parents[2] / "configs/quickstart/shapes.yaml")
 SMALL = ["data.train.dataset.num_images=30"]
 
 
-def test_check_prints_a_table_and_writes_the_figures(tmp_path, capsys):
+def test_check_prints_a_table_and_writes_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "new" / "reach.json"
     assert main(["anchors", "check", CONFIG, *SMALL, "--images", "20", "--json", str(file)]) == 0
     text = capsys.readouterr().out
@@ -27,7 +28,7 @@ def test_check_prints_a_table_and_writes_the_figures(tmp_path, capsys):
     )
 
 
-def test_fit_gives_yaml_that_reaches_as_much_as_it_says(tmp_path, capsys):
+def test_fit_gives_yaml_that_reaches_as_much_as_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["anchors", "fit", CONFIG, *SMALL, "--per-cell", "2", "--images", "0"]) == 0
     text = capsys.readouterr().out
     node = yaml.safe_load(text)["anchors"]
@@ -45,19 +46,21 @@ def test_fit_gives_yaml_that_reaches_as_much_as_it_says(tmp_path, capsys):
     [(["check", CONFIG, "--iou", "0"], "--iou"), (["check", CONFIG, "--images", "-1"], "--images"),
      (["fit", CONFIG, *SMALL, "--per-cell", "0"], "--per-cell")],
 )  # fmt: skip
-def test_senseless_arguments_are_named(arguments, text, capsys):
+def test_senseless_arguments_are_named(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["anchors", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"error: {text}")
 
 
-def test_overrides_may_come_after_options(capsys):
+def test_overrides_may_come_after_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["anchors", "check", CONFIG, "--images", "20", *SMALL]) == 0
     after = capsys.readouterr().out
     assert main(["anchors", "check", CONFIG, *SMALL, "--images", "20"]) == 0
     assert after == capsys.readouterr().out
 
 
-def test_objects_that_never_reach_the_network_are_lost(folder, tmp_path, capsys):
+def test_objects_that_never_reach_the_network_are_lost(
+    folder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder.write("train", [[[8, 8, 40, 30], [60, 10, 20, 0.9]], [[8, 8, 3, 30]], [[8, 8, 40, 30]]])
     small = "data.train.transforms=[{type: ResizeShortestEdge, short: 16}]"
     file = tmp_path / "reach.json"
@@ -75,7 +78,9 @@ def test_objects_that_never_reach_the_network_are_lost(folder, tmp_path, capsys)
     assert yaml.safe_load(text)["anchors"]["sizes"]
 
 
-def test_a_data_set_of_lost_objects_alone_has_a_reach_of_nothing(folder, capsys):
+def test_a_data_set_of_lost_objects_alone_has_a_reach_of_nothing(
+    folder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder.write("train", [[[8, 8, 0.5, 30]]])
     assert main(["anchors", "check", str(folder.config)]) == 0
     out = capsys.readouterr().out

@@ -7,7 +7,7 @@ from detkit.registry import ANCHORS
 CPU = torch.device("cpu")
 
 
-def test_by_hand_in_the_middle_of_the_cell():
+def test_by_hand_in_the_middle_of_the_cell() -> None:
     anchors = ExplicitAnchors(strides=(8, 16), sizes=[[(4, 2), (8, 8)], [(20, 10)]])
     assert anchors.per_cell == (2, 1)
     fine, coarse = anchors([(1, 2), (1, 1)], (8, 16), CPU)
@@ -15,7 +15,7 @@ def test_by_hand_in_the_middle_of_the_cell():
     assert coarse.tolist() == [[-2, 3, 18, 13]]
 
 
-def test_one_list_serves_every_level_and_yaml_gives_lists():
+def test_one_list_serves_every_level_and_yaml_gives_lists() -> None:
     anchors = ANCHORS.build({"type": "ExplicitAnchors", "sizes": [[4, 2]], "offset": 0.0}, strides=(8, 16))
     fine, coarse = anchors([(1, 1), (1, 1)], (8, 8), CPU)
     assert fine.tolist() == coarse.tolist() == [[-2, -1, 2, 1]]
@@ -27,6 +27,6 @@ def test_one_list_serves_every_level_and_yaml_gives_lists():
     ("sizes", "text"),
     [([], "positive"), ([[(1, 1)]], "1 lists for 2 levels"), ([(0, 1)], "positive"), ([[(1, 1)], []], "stride 16")],
 )
-def test_senseless_sizes_are_named(sizes, text):
+def test_senseless_sizes_are_named(sizes: list[list[tuple[int, int]] | tuple[int, int]], text: str) -> None:
     with pytest.raises(ValueError, match=f"sizes.*{text}"):
         ExplicitAnchors(strides=(8, 16), sizes=sizes)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,20 +9,20 @@ from detkit.anchors.torchvision import TorchvisionAnchors
 CPU = torch.device("cpu")
 
 
-def test_one_square_anchor_a_cell_by_hand():
+def test_one_square_anchor_a_cell_by_hand() -> None:
     anchors = OctaveAnchors(strides=(8,), base_scale=2.0, scales_per_octave=1, aspect_ratios=[1.0])
     (level,) = anchors([(2, 2)], (16, 16), CPU)
     # Sides of 16 px around (0, 0), (8, 0), (0, 8), (8, 8): x runs fastest.
     assert level.tolist() == [[-8, -8, 8, 8], [0, -8, 16, 8], [-8, 0, 8, 16], [0, 0, 16, 16]]
 
 
-def test_offset_moves_to_the_middle_of_the_cell():
+def test_offset_moves_to_the_middle_of_the_cell() -> None:
     anchors = OctaveAnchors(strides=(8,), base_scale=1.0, scales_per_octave=1, aspect_ratios=[1.0], offset=0.5)
     (level,) = anchors([(1, 2)], (8, 16), CPU)
     assert level.tolist() == [[0, 0, 8, 8], [8, 0, 16, 8]]
 
 
-def test_scales_lie_within_an_octave_and_ratios_keep_the_area():
+def test_scales_lie_within_an_octave_and_ratios_keep_the_area() -> None:
     anchors = OctaveAnchors(strides=(8, 16))
     assert anchors.per_cell == (9, 9)
     first, second = anchors([(1, 1), (1, 1)], (16, 16), CPU)
@@ -38,12 +40,12 @@ def test_scales_lie_within_an_octave_and_ratios_keep_the_area():
     [({"aspect_ratios": []}, "aspect_ratios"), ({"aspect_ratios": [-1.0]}, "aspect_ratios"),
      ({"scales_per_octave": 0}, "scales_per_octave"), ({"base_scale": 0.0}, "base_scale")],
 )  # fmt: skip
-def test_senseless_arguments_are_named(bad, text):
+def test_senseless_arguments_are_named(bad: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         OctaveAnchors(strides=(8,), **bad)
 
 
-def test_torchvision_anchors_are_whole_pixels_and_their_stride_is_the_images():
+def test_torchvision_anchors_are_whole_pixels_and_their_stride_is_the_images() -> None:
     anchors = TorchvisionAnchors(strides=(8, 128))
     assert anchors.per_cell == (9, 9)
     fine, coarse = anchors([(40, 40), (3, 3)], (320, 320), CPU)
@@ -53,6 +55,6 @@ def test_torchvision_anchors_are_whole_pixels_and_their_stride_is_the_images():
     assert (coarse[9] - coarse[0]).tolist() == [106, 0, 106, 0]
 
 
-def test_torchvision_anchors_need_sizes_for_every_level():
+def test_torchvision_anchors_need_sizes_for_every_level() -> None:
     with pytest.raises(ValueError, match="1 lists for 2 levels"):
         TorchvisionAnchors(strides=(8, 16), sizes=[[32]])

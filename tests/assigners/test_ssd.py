@@ -7,25 +7,19 @@ from typing import Any
 import pytest
 import torch
 
+from detkit.assigners.base import assign as assign_by
 from detkit.assigners.ssd import SSDAssigner
-from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from tests.assigners.only_anchors import only_anchors
 
 EMPTY = torch.zeros(0, 4)
 
 
 def assign(anchors: Any, boxes: Any, labels: Any = None, ignore: Any = EMPTY, **options: Any) -> Assignment:
-    anchors, boxes = torch.as_tensor(anchors).float(), torch.as_tensor(boxes).float().reshape(-1, 4)
+    boxes = torch.as_tensor(boxes).float().reshape(-1, 4)
     labels = torch.arange(len(boxes)) if labels is None else torch.tensor(labels)
-    found: Assignment = SSDAssigner(**options)(
-        anchors,
-        (len(anchors),),
-        Targets(boxes, labels, torch.as_tensor(ignore).float()),
-        lambda: pytest.fail("it has no need of scores"),
-        anchors.new_zeros(len(anchors), 4),
-        DeltaCoder(),
-    )
-    return found
+    targets = Targets(boxes, labels, torch.as_tensor(ignore).float())
+    return assign_by(SSDAssigner(**options), only_anchors(anchors), targets)
 
 
 # One object of 10 x 10 px; anchors of the same height with IoU exactly 1, 0.625, 0.5, 0.4 and 0.

@@ -1,28 +1,46 @@
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
+from detkit.assigners.base import assign as assign_by
 from detkit.assigners.task_aligned import TaskAlignedAssigner
 from detkit.boxes import pairwise_iou
 from detkit.coders.delta import DeltaCoder
-from detkit.structures import BACKGROUND, IGNORED, Targets
+from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 
 EMPTY = torch.zeros(0, 4)
 BOX = [0, 0, 10, 10]
 CODER = DeltaCoder()
 
 
-def assign(anchors, boxes, scores, labels=None, ignore=EMPTY, predicted=None, **options):
+def assign(
+    anchors: Any,
+    boxes: Any,
+    scores: Any,
+    labels: Any = None,
+    ignore: Any = EMPTY,
+    predicted: Any = None,
+    **options: Any,
+) -> Assignment:
     anchors, boxes = torch.as_tensor(anchors).float(), torch.as_tensor(boxes).float().reshape(-1, 4)
     labels = torch.zeros(len(boxes), dtype=torch.int64) if labels is None else torch.tensor(labels)
     predicted = anchors if predicted is None else torch.as_tensor(predicted).float()
     scores = torch.as_tensor(scores).float()
     targets = Targets(boxes, labels, torch.as_tensor(ignore).float())
-    return TaskAlignedAssigner(**options)(
-        anchors, (len(anchors),), targets, lambda: scores, CODER.encode(predicted, anchors), CODER
-    )
+    candidates = Candidates(anchors, (len(anchors),), lambda: scores, lambda: decoded(predicted, anchors))
+    return assign_by(TaskAlignedAssigner(**options), candidates, targets)
 
 
-def test_score_and_overlap_decide_by_hand():
+def decoded(predicted: Tensor, anchors: Tensor) -> Tensor:
+    """Boxes as they come out of a coder, rounding included."""
+    return CODER.decode(CODER.encode(predicted, anchors), anchors)
+
+
+def test_score_and_overlap_decide_by_hand() -> None:
     # IoU 1, 0.5, 0.25 and scores 0.01, 0.8, 0.9: s u = 0.01, 0.4, 0.225 and s u^6 = 0.01, 0.0125, 0.00022.
     anchors = [[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 5, 5]]
     scores = [[0.01], [0.8], [0.9]]
@@ -32,41 +50,42 @@ def test_score_and_overlap_decide_by_hand():
     two = assign(anchors, [BOX], scores, beta=1.0, topk=2, centre_inside=False)
     assert two.labels.tolist() == [BACKGROUND, 0, 0]
     # The best aligned gets the greatest IoU of the two, the other in proportion.
+    assert two.quality is not None
     torch.testing.assert_close(two.quality[1:], torch.tensor([0.5, 0.5 * 0.225 / 0.4]))
 
 
-def test_the_prediction_counts_and_not_the_anchor():
+def test_the_prediction_counts_and_not_the_anchor() -> None:
     anchors = [[0, 0, 8, 8], [1, 1, 9, 9]]
     found = assign(anchors, [BOX], [[0.5], [0.5]], predicted=[BOX, [0, 0, 5, 5]], topk=1)
     assert found.labels.tolist() == [0, BACKGROUND]
     assert found.quality[0] == pytest.approx(1)
 
 
-def test_the_score_is_that_of_the_objects_class():
+def test_the_score_is_that_of_the_objects_class() -> None:
     anchors, scores = [BOX, BOX], [[0.9, 0.1, 0.1], [0.1, 0.1, 0.9]]
     assert assign(anchors, [BOX], scores, labels=[2], topk=1).labels.tolist() == [BACKGROUND, 2]
     assert assign(anchors, [BOX], scores, labels=[0], topk=1).labels.tolist() == [0, BACKGROUND]
 
 
-def test_the_centre_must_lie_inside_unless_told_otherwise():
+def test_the_centre_must_lie_inside_unless_told_otherwise() -> None:
     anchors = [[0, 0, 10, 30]]
     assert assign(anchors, [BOX], [[0.5]], predicted=[BOX]).labels.tolist() == [BACKGROUND]
     assert assign(anchors, [BOX], [[0.5]], predicted=[BOX], centre_inside=False).labels.tolist() == [0]
 
 
-def test_ties_go_to_the_lower_index_and_conflicts_to_the_best_aligned():
+def test_ties_go_to_the_lower_index_and_conflicts_to_the_best_aligned() -> None:
     assert assign([BOX] * 3, [BOX], [[0.5]] * 3, topk=2).labels.tolist() == [0, 0, BACKGROUND]
     assert assign([BOX], [BOX, BOX], [[0.5, 0.5]], labels=[1, 0]).labels.tolist() == [1]
     found = assign([BOX], [BOX, [0, 0, 10, 12]], [[0.1, 0.9]], labels=[0, 1])
     assert (found.labels.tolist(), found.matched.tolist()) == ([1], [1])
 
 
-def test_a_prediction_that_misses_is_never_taken():
+def test_a_prediction_that_misses_is_never_taken() -> None:
     found = assign([BOX, BOX], [BOX], [[0.9], [0.0]], predicted=[[50, 50, 60, 60], [0, 0, 10, 9]])
     assert found.labels.tolist() == [BACKGROUND, 0]
 
 
-def test_nothing_there_ignore_regions_and_broken_predictions():
+def test_nothing_there_ignore_regions_and_broken_predictions() -> None:
     assert assign([BOX], EMPTY, [[0.5]]).labels.tolist() == [BACKGROUND]
     assert assign(EMPTY, [BOX], torch.zeros(0, 1)).labels.shape == (0,)
     # The ignored one would have been the best and its IoU the greatest.
@@ -80,10 +99,10 @@ def test_nothing_there_ignore_regions_and_broken_predictions():
     assert found.labels.tolist() == [BACKGROUND, BACKGROUND]
 
 
-def scene(seed):
+def scene(seed: int) -> tuple[Tensor, Tensor, Tensor, list[int], Tensor]:
     generator = torch.Generator().manual_seed(seed)
 
-    def boxes(n):
+    def boxes(n: int) -> Tensor:
         corner = torch.randint(0, 90, (n, 2), generator=generator).float()
         return torch.cat((corner, corner + torch.randint(4, 40, (n, 2), generator=generator)), 1)
 
@@ -93,9 +112,9 @@ def scene(seed):
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("centre_inside", [True, False])
-def test_equals_plain_loops_for_any_chunk(seed, centre_inside):
+def test_equals_plain_loops_for_any_chunk(seed: int, centre_inside: bool) -> None:
     anchors, boxes, scores, labels, predicted = scene(seed)
-    u = pairwise_iou(CODER.decode(CODER.encode(predicted, anchors), anchors), boxes)
+    u = pairwise_iou(decoded(predicted, anchors), boxes)
     t = scores[:, labels] * u**6
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2
     owner: list[tuple[float, int]] = [(0.0, -1)] * len(anchors)
@@ -126,6 +145,6 @@ def test_equals_plain_loops_for_any_chunk(seed, centre_inside):
     ("key", "value"),
     [("topk", 0), ("chunk_elements", 0), ("ignore_overlap", 2.0), ("alpha", -1.0), ("beta", 0.0)],
 )
-def test_senseless_arguments_are_named(key, value):
+def test_senseless_arguments_are_named(key: str, value: float) -> None:
     with pytest.raises(ValueError, match=key):
         TaskAlignedAssigner(**{key: value})

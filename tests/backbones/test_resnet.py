@@ -1,4 +1,6 @@
 import logging
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from detkit.registry import BACKBONES
 
 
 @pytest.mark.parametrize("size", [64, 97])
-def test_declared_shapes_are_real_at_odd_sizes(size):
+def test_declared_shapes_are_real_at_odd_sizes(size: int) -> None:
     net = ResNet(depth=18, norm="gn", out_features=["c2", "c3", "c4", "c5"])
     features = net(torch.zeros(1, 3, size, size))
     assert list(features) == list(net.out_shapes) == ["c2", "c3", "c4", "c5"]
@@ -18,7 +20,7 @@ def test_declared_shapes_are_real_at_odd_sizes(size):
         assert features[name].shape == (1, shape.channels, side, side)
 
 
-def test_loads_torchvision_weights_and_computes_the_same(tmp_path):
+def test_loads_torchvision_weights_and_computes_the_same(tmp_path: Path) -> None:
     theirs = resnet18(weights=None).eval()
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -34,7 +36,7 @@ def test_loads_torchvision_weights_and_computes_the_same(tmp_path):
         torch.testing.assert_close(ours(x)["c5"], y, rtol=1e-4, atol=1e-4)
 
 
-def test_weights_of_another_depth_or_name_are_refused(tmp_path):
+def test_weights_of_another_depth_or_name_are_refused(tmp_path: Path) -> None:
     torch.save(resnet50(weights=None).state_dict(), tmp_path / "r50.pth")
     net = ResNet(depth=18, weights=str(tmp_path / "r50.pth"))
     with pytest.raises((ValueError, RuntimeError), match=r"size mismatch|ResNet-18"):
@@ -43,7 +45,7 @@ def test_weights_of_another_depth_or_name_are_refused(tmp_path):
         ResNet(depth=18, weights="nothing.pth").load_pretrained()
 
 
-def test_frozen_stages_have_no_gradient_and_keep_their_statistics():
+def test_frozen_stages_have_no_gradient_and_keep_their_statistics() -> None:
     net = ResNet(depth=18, norm="bn", freeze_at=2).train()
     before = net.layer1[0].bn1.running_mean.clone()
     sum(f.sum() for f in net(torch.randn(2, 3, 64, 64)).values()).backward()
@@ -54,7 +56,7 @@ def test_frozen_stages_have_no_gradient_and_keep_their_statistics():
     assert net.layer2[0].bn1.num_batches_tracked == 1
 
 
-def test_stride_in_1x1_moves_the_stride():
+def test_stride_in_1x1_moves_the_stride() -> None:
     net = ResNet(depth=50, stride_in_1x1=True)
     assert net.layer2[0].conv1.stride == (2, 2)
     assert net.layer2[0].conv2.stride == (1, 1)
@@ -63,7 +65,7 @@ def test_stride_in_1x1_moves_the_stride():
         ResNet(depth=18, stride_in_1x1=True)
 
 
-def test_other_numbers_of_channels_keep_the_response(tmp_path):
+def test_other_numbers_of_channels_keep_the_response(tmp_path: Path) -> None:
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "r18.pth")
     rgb, four = (ResNet(depth=18, in_channels=c, weights=str(tmp_path / "r18.pth")).eval() for c in (3, 4))
     rgb.load_pretrained(), four.load_pretrained()
@@ -73,7 +75,7 @@ def test_other_numbers_of_channels_keep_the_response(tmp_path):
     )
 
 
-def test_frozen_norm_over_random_weights_is_warned_about(caplog):
+def test_frozen_norm_over_random_weights_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         ResNet(depth=18, norm="gn").load_pretrained()
         assert not caplog.records
@@ -82,12 +84,12 @@ def test_frozen_norm_over_random_weights_is_warned_about(caplog):
 
 
 @pytest.mark.parametrize(("argument", "value"), [("freeze_at", 6), ("out_features", ["c6"]), ("out_features", [])])
-def test_senseless_arguments_are_named(argument, value):
+def test_senseless_arguments_are_named(argument: str, value: int | list[str]) -> None:
     with pytest.raises(ValueError, match=argument):
         ResNet(depth=18, **{argument: value})
 
 
-def test_stages_above_the_last_wanted_level_are_left_out(tmp_path):
+def test_stages_above_the_last_wanted_level_are_left_out(tmp_path: Path) -> None:
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "r18.pth")
     net = ResNet(depth=18, out_features=["c3", "c4"], weights=str(tmp_path / "r18.pth"))
     net.load_pretrained()
@@ -104,7 +106,9 @@ def test_stages_above_the_last_wanted_level_are_left_out(tmp_path):
         ({"stem": torch.zeros(1)}, r"missing"),
     ],
 )
-def test_a_file_that_holds_no_such_weights_is_named(content, text, kind, tmp_path):
+def test_a_file_that_holds_no_such_weights_is_named(
+    content: bytes | dict[str, Any], text: str, kind: str, tmp_path: Path
+) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     more = {"TorchvisionBackbone": {"name": "resnet18"}, "MobileNetV3": {"reduced_tail": False}}.get(kind, {})
@@ -113,7 +117,7 @@ def test_a_file_that_holds_no_such_weights_is_named(content, text, kind, tmp_pat
         net.load_pretrained()
 
 
-def test_weights_of_another_depth_are_refused_by_shape(tmp_path):
+def test_weights_of_another_depth_are_refused_by_shape(tmp_path: Path) -> None:
     torch.save(resnet50().state_dict(), tmp_path / "r50.pt")
     net = BACKBONES.build({"type": "ResNet", "depth": 18, "weights": str(tmp_path / "r50.pt")})
     with pytest.raises(ValueError, match=r"is not a ResNet-18 of torchvision: 0 tensors missing .* of another shape"):

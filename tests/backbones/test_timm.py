@@ -1,4 +1,6 @@
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,19 +13,19 @@ MODELS = [
 ]  # fmt: skip
 
 
-def test_without_timm_the_error_is_the_way_out(monkeypatch):
+def test_without_timm_the_error_is_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError, match=r"pip install 'detkit\[timm\]'"):
         TimmBackbone(name="resnet18")
 
 
 @pytest.fixture
-def timm():
+def timm() -> Any:
     return pytest.importorskip("timm", reason="timm is not installed: pip install 'detkit[timm]'")
 
 
 @pytest.mark.parametrize(("name", "options"), MODELS)
-def test_declared_shapes_are_real_and_every_parameter_learns(timm, name, options):
+def test_declared_shapes_are_real_and_every_parameter_learns(timm: Any, name: str, options: dict[Any, Any]) -> None:
     net = TimmBackbone(name=name, options=options)
     assert [s.stride for s in net.out_shapes.values()] == [8, 16, 32]
     for size in ((64, 64), (75, 101)):
@@ -34,7 +36,7 @@ def test_declared_shapes_are_real_and_every_parameter_learns(timm, name, options
     assert [n for n, p in net.named_parameters() if p.grad is None] == []
 
 
-def test_computes_what_timm_computes_from_a_file(timm, tmp_path):
+def test_computes_what_timm_computes_from_a_file(timm: Any, tmp_path: Path) -> None:
     theirs = timm.create_model("resnet18").eval()
     torch.save(theirs.state_dict(), tmp_path / "r.pth")
     x = torch.randn(1, 3, 64, 64)
@@ -48,7 +50,7 @@ def test_computes_what_timm_computes_from_a_file(timm, tmp_path):
 
 
 @pytest.mark.parametrize("norm", [None, "frozen_bn", "gn"])
-def test_frozen_stages_have_no_gradient_and_keep_their_statistics(timm, norm):
+def test_frozen_stages_have_no_gradient_and_keep_their_statistics(timm: Any, norm: str | None) -> None:
     net = TimmBackbone(name="resnet18", freeze_at=2, norm=norm).train()
     state = {n: b.clone() for n, b in net.body.named_buffers() if n.startswith(("bn1", "layer1"))}
     sum(f.sum() for f in net(torch.randn(2, 3, 64, 64)).values()).backward()
@@ -57,7 +59,7 @@ def test_frozen_stages_have_no_gradient_and_keep_their_statistics(timm, norm):
     assert all(torch.equal(b, state[n]) for n, b in net.body.named_buffers() if n in state)
 
 
-def test_norms_with_an_activation_inside_keep_it(timm):
+def test_norms_with_an_activation_inside_keep_it(timm: Any) -> None:
     torch.manual_seed(0)
     plain = TimmBackbone(name="mobilenetv3_small_050").eval()
     torch.manual_seed(0)
@@ -76,6 +78,6 @@ def test_norms_with_an_activation_inside_keep_it(timm):
      ({"name": "resnet18", "freeze_at": 6}, "freeze_at"),
      ({"name": "convnext_atto", "norm": "gn"}, "no batch normalisation")],
 )  # fmt: skip
-def test_what_can_not_serve_says_why(timm, arguments, text):
+def test_what_can_not_serve_says_why(timm: Any, arguments: dict[str, str], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         TimmBackbone(**arguments)

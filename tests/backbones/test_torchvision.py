@@ -17,7 +17,7 @@ LARGE = ["convnext_tiny", "swin_t", "vgg11"]
 
 
 @pytest.mark.parametrize("name", SMALL + LARGE)
-def test_declared_shapes_are_real_and_every_parameter_learns(name):
+def test_declared_shapes_are_real_and_every_parameter_learns(name: str) -> None:
     net = TorchvisionBackbone(name=name)
     assert [s.stride for s in net.out_shapes.values()] == [8, 16, 32]
     for size in ((64, 64), (75, 101)):
@@ -30,7 +30,7 @@ def test_declared_shapes_are_real_and_every_parameter_learns(name):
 
 
 @pytest.mark.parametrize(("name", "blocks"), [("mobilenet_v3_small", "features"), ("swin_t", "permute")])
-def test_computes_what_the_network_computes(name, blocks):
+def test_computes_what_the_network_computes(name: str, blocks: str) -> None:
     torch.manual_seed(0)
     theirs = models.get_model(name, weights=None).eval()
     torch.manual_seed(0)
@@ -42,7 +42,7 @@ def test_computes_what_the_network_computes(name, blocks):
         torch.testing.assert_close(ours(x)["c5"], seen[0], rtol=0, atol=0)
 
 
-def test_blocks_behind_the_last_level_are_left_out():
+def test_blocks_behind_the_last_level_are_left_out() -> None:
     short = TorchvisionBackbone(name="resnet18", out_features=["c2", "c3"])
     assert {n: s.stride for n, s in short.out_shapes.items()} == {"c2": 4, "c3": 8}
     assert not any("layer3" in n for n, _ in short.named_parameters())
@@ -50,7 +50,7 @@ def test_blocks_behind_the_last_level_are_left_out():
         TorchvisionBackbone(name="resnet18", out_features=["c6"])
 
 
-def test_norms_are_replaced_with_their_epsilon():
+def test_norms_are_replaced_with_their_epsilon() -> None:
     frozen = TorchvisionBackbone(name="mobilenet_v3_small", norm="frozen_bn")
     norms = [m for m in frozen.modules() if isinstance(m, FrozenBatchNorm2d)]
     assert {m.eps for m in norms} == {0.001}
@@ -60,7 +60,7 @@ def test_norms_are_replaced_with_their_epsilon():
         TorchvisionBackbone(name="convnext_tiny", norm="bn")
 
 
-def test_frozen_blocks_have_no_gradient_and_keep_their_statistics():
+def test_frozen_blocks_have_no_gradient_and_keep_their_statistics() -> None:
     net = TorchvisionBackbone(name="resnet18", freeze_at=2).train()
     norm = net.stages["c2"].layer1_0.bn1
     before = norm.running_mean.clone()
@@ -73,7 +73,7 @@ def test_frozen_blocks_have_no_gradient_and_keep_their_statistics():
         TorchvisionBackbone(name="swin_t", freeze_at=1)
 
 
-def test_weights_of_a_file_give_the_same_features(tmp_path, caplog):
+def test_weights_of_a_file_give_the_same_features(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     theirs = models.mobilenet_v3_small(weights=None)
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -101,10 +101,10 @@ def test_weights_of_a_file_give_the_same_features(tmp_path, caplog):
     assert "random weights" in caplog.text
 
 
-def test_weights_that_can_not_be_fetched_name_their_address(monkeypatch, tmp_path):
+def test_weights_that_can_not_be_fetched_name_their_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    def refuse(*_args, **_more):
+    def refuse(*_args: str, **_more: bool) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
@@ -112,7 +112,7 @@ def test_weights_that_can_not_be_fetched_name_their_address(monkeypatch, tmp_pat
         TorchvisionBackbone(name="resnet18", weights="default").load_pretrained()
 
 
-def test_other_numbers_of_channels_keep_the_response(tmp_path):
+def test_other_numbers_of_channels_keep_the_response(tmp_path: Path) -> None:
     torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "r18.pth")
     nets = [TorchvisionBackbone(name="resnet18", in_channels=c, weights=str(tmp_path / "r18.pth")) for c in (3, 4)]
     for net in nets:
@@ -127,12 +127,12 @@ def test_other_numbers_of_channels_keep_the_response(tmp_path):
     [("mobilenet_v3_larg", "did you mean mobilenet_v3_large"), ("fasterrcnn_resnet50_fpn", "no classification network"),
      ("squeezenet1_1", "no chain of blocks"), ("vit_b_32", "does not take an image of 64x96")],
 )  # fmt: skip
-def test_what_can_not_serve_says_why(name, text):
+def test_what_can_not_serve_says_why(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         TorchvisionBackbone(name=name)
 
 
-def test_one_training_step_of_a_retinanet():
+def test_one_training_step_of_a_retinanet() -> None:
     overrides = ["backbone.type=TorchvisionBackbone", "backbone.name=mobilenet_v3_large", "neck.channels=32"]
     detector = build_detector(load_config(RETINANET, [*overrides, "head.num_convs=1"]), 2)
     pred = detector(torch.randint(0, 256, (2, 3, 64, 75), dtype=torch.uint8), torch.tensor([[64, 75], [60, 70]]))

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -7,7 +8,7 @@ from detkit.compare import collect, statistics
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Many small operations: on a busy machine a second thread makes them ten times slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -16,6 +17,6 @@ def one_thread():
 
 
 @pytest.fixture
-def few_resamples(monkeypatch):
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests to which the width of an interval is all the same."""
     monkeypatch.setattr(collect, "analyse", partial(statistics.analyse, resamples=40))

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
-from simulate import Skill, train
 
 from detkit.compare.cell_folder import CELL, DETECTIONS, MATCHES, START
 from detkit.compare.evidence import signed, truth_hash
@@ -17,6 +19,7 @@ from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
 from detkit.evaluate.report import to_json
 from detkit.runs.folder import ENVIRONMENT, METRICS, RESULT
 from detkit.runs.starts import Start, read_starts, with_starts
+from tests.compare.simulate import Skill, train
 
 CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
@@ -37,8 +40,16 @@ FACTS = {
 
 
 def made_up(
-    folder, *, variants=(FOCAL, BCE), seeds=(0, 1, 2), overrides=(), skill=None, code="f", old=None, random_of=None
-):
+    folder: Path,
+    *,
+    variants: list[Path | str] | tuple[str, str] = (FOCAL, BCE),
+    seeds: list[int] | tuple[int, int, int] = (0, 1, 2),
+    overrides: list[Any] | tuple[Any, ...] = (),
+    skill: dict[str, Skill] | None = None,
+    code: str = "f",
+    old: None = None,
+    random_of: Callable[..., Any] | None = None,
+) -> Path:
     """A bench whose runs were never made: each with a start, a result, detections and matches.
 
     code: hash of focal.py. old: as an older detkit left it, of this revision.
@@ -79,17 +90,17 @@ def made_up(
     return folder
 
 
-def sign(folder):
+def sign(folder: Path) -> None:
     """What a run does last."""
     content = json.loads((folder / CELL).read_text())
     (folder / CELL).write_text(json.dumps(signed(content, folder)))
 
 
-def verdicts(results):
+def verdicts(results: dict[str, Any]) -> dict[str, Any]:
     return {v["name"]: (v["versus_baseline"] or {}).get("ap", {}).get("verdict") for v in results["variants"]}
 
 
-def change(folder, name, *, signed=True, **what):
+def change(folder: Path, name: str, *, signed: bool = True, **what: dict[str, Any] | float | str) -> None:
     """As if the run itself had written something else; not signed: as if somebody had edited the file later."""
     path = folder / name
     content = json.loads(path.read_text()) | what
@@ -98,7 +109,7 @@ def change(folder, name, *, signed=True, **what):
         sign(folder)
 
 
-def restart(folder, *, code=None, facts=None):
+def restart(folder: Any, *, code: Any = None, facts: Any = None) -> None:
     """As if the run had been resumed with another code, or elsewhere."""
     path = folder / ENVIRONMENT
     (first,) = read_starts(folder)
@@ -107,13 +118,13 @@ def restart(folder, *, code=None, facts=None):
     sign(folder)
 
 
-def checks(results):
+def checks(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {check["name"]: check for check in results["fairness"]["checks"]}
 
 
-def failed(results):
+def failed(results: dict[str, Any]) -> list[dict[str, Any]]:
     return [check for check in results["fairness"]["checks"] if check["ok"] is False]
 
 
-def copied(bench, tmp_path):
+def copied(bench: Path, tmp_path: Path) -> Path:
     return shutil.copytree(bench, tmp_path / "copy")

@@ -1,9 +1,23 @@
 """A bench end to end, on runs that are really made (two steps) and on runs that are made up."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import yaml
-from made_up import (
+
+from detkit.cli import main
+from detkit.compare.cell import run_cell
+from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START, state
+from detkit.compare.collect import collect_results, trained_classes
+from detkit.compare.launchers import CONSOLE
+from detkit.compare.plan import make_plan, read_plan, save_plan
+from detkit.compare.report import write_reports
+from detkit.compare.samples import SAMPLES
+from detkit.config import load_config
+from detkit.runs.folder import RESULT
+from tests.compare.made_up import (
     BCE,
     CONFIG,
     FOCAL,
@@ -16,26 +30,15 @@ from made_up import (
     sign,
     verdicts,
 )
-from simulate import Skill
-
-from detkit.cli import main
-from detkit.compare.cell import run_cell
-from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START, state
-from detkit.compare.collect import collect_results, trained_classes
-from detkit.compare.launchers import CONSOLE
-from detkit.compare.plan import make_plan, read_plan, save_plan
-from detkit.compare.report import write_reports
-from detkit.compare.samples import SAMPLES
-from detkit.config import load_config
-from detkit.runs.folder import RESULT
+from tests.compare.simulate import Skill
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_up(tmp_path_factory.mktemp("bench"), skill={"bce": Skill(recall=0.2)})
 
 
-def test_results_hold_what_the_reports_need(bench, tmp_path):
+def test_results_hold_what_the_reports_need(bench: Path, tmp_path: Path) -> None:
     results = collect_results([bench])
     assert verdicts(results) == {"focal": None, "bce": "worse"}
     assert results["complete"]
@@ -47,7 +50,7 @@ def test_results_hold_what_the_reports_need(bench, tmp_path):
     assert names == ["results.json", "report.html", "report.md", "table.tex"]
 
 
-def test_a_run_that_is_missing_withholds_and_is_named(bench, tmp_path):
+def test_a_run_that_is_missing_withholds_and_is_named(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     (folder / "cells/bce/seed_1" / CELL).unlink()
     results = collect_results([folder])
@@ -60,7 +63,7 @@ def test_a_run_that_is_missing_withholds_and_is_named(bench, tmp_path):
     assert not results["complete"]
 
 
-def test_a_diverged_run_is_a_result(bench, tmp_path):
+def test_a_diverged_run_is_a_result(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     change(folder / "cells/bce/seed_2", CELL, status="diverged", error="the loss is not finite at step 3")
     results = collect_results([folder])
@@ -68,7 +71,7 @@ def test_a_diverged_run_is_a_result(bench, tmp_path):
     assert results["complete"]
 
 
-def test_a_baseline_that_diverged_compares_with_nothing(bench, tmp_path):
+def test_a_baseline_that_diverged_compares_with_nothing(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     change(folder / "cells/focal/seed_2", CELL, status="diverged", error="the loss is not finite at step 3")
     results = collect_results([folder])
@@ -86,7 +89,9 @@ def test_a_baseline_that_diverged_compares_with_nothing(bench, tmp_path):
         ({"weights": WEIGHTS | {"backbone.stem.weight": [[3], "b"]}}, "initial weights"),
     ],
 )
-def test_what_was_not_equal_is_shown_and_said_at_the_top(bench, tmp_path, what, check):
+def test_what_was_not_equal_is_shown_and_said_at_the_top(
+    bench: Path, tmp_path: Path, what: dict[str, Any], check: str
+) -> None:
     folder = copied(bench, tmp_path)
     change(folder / "cells/bce/seed_1", START, **what)
     results = collect_results([folder])
@@ -97,7 +102,7 @@ def test_what_was_not_equal_is_shown_and_said_at_the_top(bench, tmp_path, what, 
     assert verdicts(results)["bce"] is None
 
 
-def test_data_that_has_moved_is_known_by_its_hash(bench, tmp_path):
+def test_data_that_has_moved_is_known_by_its_hash(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     path = folder / "cells/focal/seed_1/config.yaml"
     config = yaml.safe_load(path.read_text())
@@ -108,7 +113,9 @@ def test_data_that_has_moved_is_known_by_its_hash(bench, tmp_path):
 
 
 @pytest.mark.parametrize(("gamma", "said"), [(1.0, "losses.classification"), (None, "config.yaml")])
-def test_a_run_made_with_another_config_than_its_variant_is_caught(bench, tmp_path, gamma, said):
+def test_a_run_made_with_another_config_than_its_variant_is_caught(
+    bench: Path, tmp_path: Path, gamma: float | None, said: str
+) -> None:
     folder = copied(bench, tmp_path)
     path = folder / "cells/focal/seed_1/config.yaml"
     if gamma is None:
@@ -125,7 +132,7 @@ def test_a_run_made_with_another_config_than_its_variant_is_caught(bench, tmp_pa
     assert verdicts(results)["bce"] is None
 
 
-def test_the_bias_that_a_loss_sets_may_differ(bench, tmp_path):
+def test_the_bias_that_a_loss_sets_may_differ(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     change(folder / "cells/bce/seed_1", START, weights=WEIGHTS | {"head.class_out.bias": [[9], "y"]})
     (check,) = [c for c in collect_results([folder])["fairness"]["checks"] if c["name"] == "initial weights"]
@@ -133,7 +140,7 @@ def test_the_bias_that_a_loss_sets_may_differ(bench, tmp_path):
     assert "head.class_out.bias" in check["detail"]
 
 
-def test_another_normaliser_is_flagged(tmp_path):
+def test_another_normaliser_is_flagged(tmp_path: Path) -> None:
     other = tmp_path / "per_image.yaml"
     other.write_text("losses: {normalizer: {type: PerImagePositiveCount}}\n")
     folder = made_up(tmp_path / "bench", variants=[FOCAL, other], seeds=[0])
@@ -143,7 +150,7 @@ def test_another_normaliser_is_flagged(tmp_path):
     assert {"backbone", "data", "assigner"} < set(fair["equal"])
 
 
-def test_other_settings_than_the_loss_are_flagged(tmp_path):
+def test_other_settings_than_the_loss_are_flagged(tmp_path: Path) -> None:
     other = tmp_path / "atss.yaml"
     other.write_text("assigner: {type: ATSSAssigner}\n")
     fair = collect_results([made_up(tmp_path / "bench", variants=[FOCAL, other], seeds=[0])])["fairness"]
@@ -152,7 +159,7 @@ def test_other_settings_than_the_loss_are_flagged(tmp_path):
 
 
 class TestSeveralBenches:
-    def test_more_seeds_and_more_variants_are_put_together(self, tmp_path):
+    def test_more_seeds_and_more_variants_are_put_together(self, tmp_path: Path) -> None:
         first = made_up(tmp_path / "a", seeds=[0, 1])
         second = made_up(tmp_path / "b", seeds=[2])
         third = made_up(tmp_path / "c", variants=["configs/losses/ghm.yaml", BCE], seeds=[0, 1, 2])
@@ -163,18 +170,20 @@ class TestSeveralBenches:
         assert main(["compare", "report", str(first), str(second), "--output", str(tmp_path / "all")]) == 0
         assert (tmp_path / "all/report.html").exists()
 
-    def test_a_run_that_one_bench_lacks_is_taken_from_the_other(self, tmp_path):
+    def test_a_run_that_one_bench_lacks_is_taken_from_the_other(self, tmp_path: Path) -> None:
         first, second = made_up(tmp_path / "a"), made_up(tmp_path / "b")
         (first / "cells/bce/seed_1" / CELL).unlink()
         assert collect_results([first, second])["complete"]
 
-    def test_a_hole_is_shown_as_one(self, tmp_path):
+    def test_a_hole_is_shown_as_one(self, tmp_path: Path) -> None:
         first = made_up(tmp_path / "a", seeds=[0, 1])
         second = made_up(tmp_path / "b", variants=[FOCAL, "configs/losses/ghm.yaml"], seeds=[0])
         assert collect_results([first, second])["withheld"] == ["ghm: seed 1 is missing"]
 
     @pytest.mark.parametrize("what", ["code", "config", "data"])
-    def test_what_differs_is_refused_unless_it_is_allowed(self, tmp_path, what, capsys):
+    def test_what_differs_is_refused_unless_it_is_allowed(
+        self, tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         first = made_up(tmp_path / "a", seeds=[0])
         second = made_up(
             tmp_path / "b", seeds=[1], code="another" if what == "code" else "f",
@@ -199,14 +208,18 @@ class TestSeveralBenches:
         if what != "config":
             assert f"{what} differs: " in capsys.readouterr().out
 
-    def test_other_validation_images_can_not_be_compared_image_by_image(self, tmp_path, capsys):
+    def test_other_validation_images_can_not_be_compared_image_by_image(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         first, second = made_up(tmp_path / "a", seeds=[0]), made_up(tmp_path / "b", seeds=[1])
         for variant in ("focal", "bce"):
             change(second / f"cells/{variant}/seed_1", START, data=["d1", "new"])
         with pytest.raises(ValueError, match=r"(?s)different validation images.*new: focal, seed 1"):
             collect_results([first, second], allow=["data"])
 
-    def test_validation_annotations_that_differ_in_an_area_alone_withhold_the_verdict(self, tmp_path, capsys):
+    def test_validation_annotations_that_differ_in_an_area_alone_withhold_the_verdict(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         first, second = made_up(tmp_path / "a", seeds=[0]), made_up(tmp_path / "b", seeds=[1])
         for variant in ("focal", "bce"):
             for name in (START, CELL):
@@ -216,25 +229,25 @@ class TestSeveralBenches:
         assert "No verdict: not fair: data (focal, seed 1: validation annotations and images" in capsys.readouterr().out
         assert main([*words, "--allow", "data"]) == 0
 
-    def test_a_run_that_came_out_differently_in_two_benches_is_said(self, tmp_path):
+    def test_a_run_that_came_out_differently_in_two_benches_is_said(self, tmp_path: Path) -> None:
         first, second = made_up(tmp_path / "a"), made_up(tmp_path / "b")
         change(second / "cells/bce/seed_1", RESULT, ap=0.1234)
         (flag,) = collect_results([first, second])["fairness"]["flags"]
         assert flag.startswith("bce, seed 1: AP ")
         assert "0.1234 in " in flag
 
-    def test_three_configs_under_one_name_are_three_variants(self, tmp_path):
+    def test_three_configs_under_one_name_are_three_variants(self, tmp_path: Path) -> None:
         for i in (1, 2, 3):
             made_up(tmp_path / f"{i}/same", overrides=[f"optimizer.lr=0.{i}"])
         found = collect_results([tmp_path / f"{i}/same" for i in (1, 2, 3)], allow=["config"])
         assert [v["name"] for v in found["variants"]][::2] == ["focal", "focal@same", "focal@same'"]
 
-    def test_a_word_that_cannot_be_allowed(self, tmp_path, capsys):
+    def test_a_word_that_cannot_be_allowed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["compare", "report", str(tmp_path), "--allow", "everything"]) == 2
         assert "everything is none of data, code, config" in capsys.readouterr().err
 
 
-def test_real_runs_start_alike_and_another_seed_is_caught(tmp_path):
+def test_real_runs_start_alike_and_another_seed_is_caught(tmp_path: Path) -> None:
     plan = make_plan(CONFIG, [FOCAL, "configs/losses/softmax_mining.yaml"], seeds=[0], overrides=SHORT)
     save_plan(plan, tmp_path, "")
     for cell in plan.cells(tmp_path):
@@ -254,7 +267,7 @@ def test_real_runs_start_alike_and_another_seed_is_caught(tmp_path):
     assert not (cell.folder / DIAGNOSIS).read_text().startswith("null")
 
 
-def test_matches_that_another_version_kept_otherwise_are_made_anew(bench, tmp_path):
+def test_matches_that_another_version_kept_otherwise_are_made_anew(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     path = folder / "cells/bce/seed_1" / MATCHES
     with np.load(path) as arrays:
@@ -267,7 +280,9 @@ def test_matches_that_another_version_kept_otherwise_are_made_anew(bench, tmp_pa
 
 @pytest.mark.parametrize("name", [START, RESULT, CELL, DETECTIONS])
 @pytest.mark.parametrize("lost", [True, False])
-def test_a_damaged_run_withholds_the_verdict_and_is_made_again(bench, tmp_path, name, lost):
+def test_a_damaged_run_withholds_the_verdict_and_is_made_again(
+    bench: Path, tmp_path: Path, name: Any, lost: bool
+) -> None:
     folder = copied(bench, tmp_path)
     path = folder / "cells/bce/seed_1" / name
     content = path.read_bytes()
@@ -281,14 +296,14 @@ def test_a_damaged_run_withholds_the_verdict_and_is_made_again(bench, tmp_path, 
         assert name in results["variants"][1]["cells"][1]["error"]
 
 
-def test_a_damaged_diagnosis_does_not_end_the_report(bench, tmp_path):
+def test_a_damaged_diagnosis_does_not_end_the_report(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     (folder / "cells/bce/seed_1" / DIAGNOSIS).write_text('{"share": ')
     assert collect_results([folder])["withheld"] == ["bce: seed 1 has failed"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK cut off"])
-def test_damaged_matches_are_made_anew(bench, tmp_path, content):
+def test_damaged_matches_are_made_anew(bench: Path, tmp_path: Path, content: bytes | None) -> None:
     folder = copied(bench, tmp_path)
     path = folder / "cells/bce/seed_1" / MATCHES
     path.unlink() if content is None else path.write_bytes(content)

@@ -1,31 +1,32 @@
 """AP on resampled images is what the evaluator says of those images."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from simulate import Skill, make_images, train
 
 from detkit.compare.bootstrap import average_precision, resample
 from detkit.compare.matches import load_matches, match, save_matches
 from detkit.evaluate.arrays import GroundTruth, Shard
-from detkit.evaluate.coco import CocoEvaluator
+from detkit.evaluate.coco import CocoEvaluator, CocoResult
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap
+from tests.compare.simulate import Skill, make_images, train
 
 CLASSES = ClassMap(("a", "b", "never"), (0, 1, 2))
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 OPTIONS = EvaluatorOptions(area_limits=(40.0**2, 80.0**2), engine="pycocotools")
 
 
-def repeated(truth, found, weights):
+def repeated(truth: GroundTruth, found: Shard, weights: np.ndarray) -> tuple[GroundTruth, Shard]:
     """The resample written out: every image as often as its weight, under an id of its own."""
     chosen = np.repeat(np.arange(len(weights)), weights)
     objects = [slice(truth.offsets[i], truth.offsets[i + 1]) for i in chosen]
     ends = np.concatenate(([0], np.cumsum(found.counts)))
     rows = [slice(ends[i], ends[i + 1]) for i in chosen]
 
-    def take(values, slices):
+    def take(values: np.ndarray, slices: list[slice]) -> np.ndarray:
         return np.concatenate([values[s] for s in slices]) if slices else values[:0]
 
     ids = np.arange(len(chosen))
@@ -37,13 +38,13 @@ def repeated(truth, found, weights):
     return there, Shard(ids, found.counts[chosen], boxes, scores, labels)
 
 
-def evaluated(truth, found, options):
+def evaluated(truth: GroundTruth, found: Shard, options: EvaluatorOptions) -> CocoResult:
     evaluator = CocoEvaluator(CLASSES, truth, options)
     evaluator.merge([found])
     return evaluator.compute()
 
 
-def compare(truth, found, weights, options=OPTIONS):
+def compare(truth: GroundTruth, found: Shard, weights: np.ndarray, options: EvaluatorOptions = OPTIONS) -> None:
     values = average_precision(match(truth, found, 3, options), weights, CLASSES.names)
     for i, drawn in enumerate(weights):
         result = evaluated(*repeated(truth, found, drawn), options)
@@ -57,14 +58,14 @@ def compare(truth, found, weights, options=OPTIONS):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_metric_of_every_resample_is_the_evaluators(seed):
+def test_every_metric_of_every_resample_is_the_evaluators(seed: int) -> None:
     random = np.random.default_rng(seed)
     truth = make_images(random, 14)
     found = train(random, truth, Skill(jitter=0.08 + 0.04 * seed), luck=0.2)
     compare(truth, found, np.concatenate((np.ones((1, 14), np.int32), resample(14, 5, seed))))
 
 
-def test_more_detections_than_count_of_one_class():
+def test_more_detections_than_count_of_one_class() -> None:
     random = np.random.default_rng(7)
     truth = make_images(random, 4)
     found = train(random, truth, Skill(wrong=260.0), luck=0.0)
@@ -74,7 +75,7 @@ def test_more_detections_than_count_of_one_class():
 
 @pytest.mark.parametrize("engine", ["pycocotools", "faster"])
 @pytest.mark.parametrize("steps", [1, 4, 16])
-def test_equal_scores_within_and_between_images(steps, engine):
+def test_equal_scores_within_and_between_images(steps: int, engine: str) -> None:
     random = np.random.default_rng(steps)
     truth = make_images(random, 9)
     found = train(random, truth, Skill(wrong=6.0), luck=0.0)
@@ -84,7 +85,7 @@ def test_equal_scores_within_and_between_images(steps, engine):
     compare(truth, found, weights, replace(OPTIONS, engine=engine))
 
 
-def test_an_image_drawn_twice_with_equal_scores_by_hand():
+def test_an_image_drawn_twice_with_equal_scores_by_hand() -> None:
     one = np.array([[0, 0, 10, 10], [50, 50, 60, 60]], np.float32)
     truth = GroundTruth(
         np.array([1]), np.array([0, 1]), one[:1], np.zeros(1, int), np.zeros(1, bool), np.array([100.0])
@@ -96,7 +97,7 @@ def test_an_image_drawn_twice_with_equal_scores_by_hand():
 
 
 @pytest.mark.parametrize("empty", ["objects", "detections", "both"])
-def test_nothing_there(empty):
+def test_nothing_there(empty: str) -> None:
     random = np.random.default_rng(5)
     truth = make_images(random, 5)
     found = train(random, truth, Skill(), luck=0.0)
@@ -108,7 +109,7 @@ def test_nothing_there(empty):
     compare(truth, found, resample(5, 3, 0))
 
 
-def test_a_resample_without_the_class_has_no_figure_for_it():
+def test_a_resample_without_the_class_has_no_figure_for_it() -> None:
     random = np.random.default_rng(0)
     truth = make_images(random, 10)
     found = train(random, truth, Skill(), luck=0.0)
@@ -119,7 +120,7 @@ def test_a_resample_without_the_class_has_no_figure_for_it():
     compare(truth, found, weights)
 
 
-def test_matches_survive_the_disk(tmp_path):
+def test_matches_survive_the_disk(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     truth = make_images(random, 10)
     kept = match(truth, train(random, truth, Skill(), luck=0.0), 3, OPTIONS)
@@ -130,7 +131,7 @@ def test_matches_survive_the_disk(tmp_path):
     assert all(np.array_equal(before[name], after[name], equal_nan=True) for name in before)
 
 
-def test_chunks_make_no_difference(monkeypatch):
+def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     truth = make_images(random, 10)
     found = train(random, truth, Skill(), luck=0.0)
@@ -141,7 +142,7 @@ def test_chunks_make_no_difference(monkeypatch):
     assert np.array_equal(whole["ap"], average_precision(kept, weights, CLASSES.names)["ap"])
 
 
-def test_weights_are_draws_with_replacement():
+def test_weights_are_draws_with_replacement() -> None:
     weights = resample(50, 400)
     assert (weights.sum(axis=1) == 50).all()
     assert weights.mean() == 1
@@ -149,7 +150,7 @@ def test_weights_are_draws_with_replacement():
     assert np.array_equal(weights, resample(50, 400))
 
 
-def test_weights_of_other_images_are_refused():
+def test_weights_of_other_images_are_refused() -> None:
     random = np.random.default_rng(0)
     truth = make_images(random, 6)
     kept = match(truth, train(random, truth, Skill(), luck=0.0), 3, OPTIONS)

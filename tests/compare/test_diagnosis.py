@@ -8,8 +8,10 @@ from detkit.compare import diagnosis
 from detkit.compare.diagnosis import box_quality, calibration, diagnose, look_at_anchors, merge
 from detkit.compare.errors import Judged
 from detkit.config import load_config
-from detkit.data.loader import build_eval_loader
+from detkit.data.datasets.shapes import ShapesDataset
+from detkit.data.loader import Loader, build_eval_loader
 from detkit.detectors.build import build_detector
+from detkit.detectors.dense import DenseDetector
 from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
 from detkit.registry import CLASS_LOSSES, DATASETS
 
@@ -21,7 +23,7 @@ SMALL = [
 ]
 
 
-def parts(loss="SigmoidFocalLoss"):
+def parts(loss: str = "SigmoidFocalLoss") -> tuple[DenseDetector, ShapesDataset, Loader]:
     config = load_config("configs/quickstart/shapes.yaml", [*SMALL, f"losses.classification={{type: {loss}}}"])
     dataset = DATASETS.build(config.require("data.val.dataset"))
     torch.manual_seed(0)
@@ -33,7 +35,7 @@ def parts(loss="SigmoidFocalLoss"):
 
 
 @pytest.mark.parametrize("name", CLASS_LOSSES.names())
-def test_anchors_of_every_class_loss_add_up(name, monkeypatch):
+def test_anchors_of_every_class_loss_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "HARDEST", 10**6)  # no sampling
     detector, _, loader = parts(name)
     found = look_at_anchors(detector, loader, images=3)
@@ -53,7 +55,7 @@ def test_anchors_of_every_class_loss_add_up(name, monkeypatch):
     assert detector.training
 
 
-def test_sampling_changes_little(monkeypatch):
+def test_sampling_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     detector, _, loader = parts()
     monkeypatch.setattr(diagnosis, "HARDEST", 40)
     monkeypatch.setattr(diagnosis, "SAMPLED", 60)
@@ -61,14 +63,14 @@ def test_sampling_changes_little(monkeypatch):
     assert found["closure"] == pytest.approx(1, abs=0.05)
 
 
-def test_a_constant_loss_gives_the_diagonal():
+def test_a_constant_loss_gives_the_diagonal() -> None:
     side = diagnosis._Anchors()
     side.add(torch.full((7,), 0.3), torch.arange(1.0, 8.0), torch.ones(7, dtype=torch.bool))
     found = side.cumulative()
     assert found["loss"] == pytest.approx(found["fraction"], abs=1e-6)
 
 
-def test_one_anchor_that_stands_for_nine_is_nine_tenths():
+def test_one_anchor_that_stands_for_nine_is_nine_tenths() -> None:
     side = diagnosis._Anchors()
     side.add(torch.tensor([0.0, 5.0]), torch.tensor([9.0, 1.0]), torch.tensor([True, False]))
     found = side.cumulative()
@@ -78,7 +80,7 @@ def test_one_anchor_that_stands_for_nine_is_nine_tenths():
     assert side.total(easy=False) == 5
 
 
-def judged(kinds, scores, iou=None):
+def judged(kinds: list[str], scores: list[float], iou: list[float] | None = None) -> Judged:
     n = len(kinds)
     return Judged(
         np.array(kinds), np.full(n, -1), np.array(iou or [0.0] * n), np.array(scores), np.zeros(n, int),
@@ -86,7 +88,7 @@ def judged(kinds, scores, iou=None):
     )  # fmt: skip
 
 
-def test_calibration_by_hand():
+def test_calibration_by_hand() -> None:
     found = calibration(judged(["correct", "background", "correct", "ignored"], [0.81, 0.83, 0.12, 0.5]))
     assert found["count"][16] == 2
     assert found["precision"][16] == 0.5
@@ -95,13 +97,13 @@ def test_calibration_by_hand():
     assert found["ece"] == pytest.approx((2 * 0.32 + 0.88) / 3)
 
 
-def test_box_quality_by_hand():
+def test_box_quality_by_hand() -> None:
     found = box_quality(judged(["correct", "correct", "localisation"], [0.9, 0.8, 0.7], [0.5, 1.0, 0.3]))
     assert found["mean"] == 0.75
     assert found["fraction"][0] == found["fraction"][-1] == 0.5
 
 
-def test_the_whole_is_plain_data_and_merges():
+def test_the_whole_is_plain_data_and_merges() -> None:
     import json
 
     detector, dataset, loader = parts()
@@ -118,7 +120,7 @@ def test_the_whole_is_plain_data_and_merges():
     assert merge([]) is None
 
 
-def test_no_image_is_an_error():
+def test_no_image_is_an_error() -> None:
     detector, _, _ = parts()
     with pytest.raises(ValueError, match="no image"):
         look_at_anchors(detector, [], images=2)

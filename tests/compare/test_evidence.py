@@ -2,12 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from made_up import BCE, FOCAL, change, checks, copied, failed, made_up, sign, verdicts
-from simulate import Skill
 
 from detkit.cli import main
 from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, EVIDENCE, MATCHES, START
@@ -16,16 +16,18 @@ from detkit.compare.evidence import FILES, check_figures, file_hashes, images_ha
 from detkit.data.datasets.coco import CocoDataset
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT
+from tests.compare.made_up import BCE, FOCAL, change, checks, copied, failed, made_up, sign, verdicts
+from tests.compare.simulate import Skill
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_up(tmp_path_factory.mktemp("bench"), seeds=[0, 1], skill={"bce": Skill(recall=0.1)})
 
 
-def refused(folder, name, *words):
+def refused(folder: Path, name: str, *words: str) -> None:
     """The verdict is withheld by this check alone."""
     results = collect_results([folder])
     assert [check["name"] for check in failed(results)] == [name], failed(results)
@@ -34,7 +36,9 @@ def refused(folder, name, *words):
     assert all(word in reason for word in words), reason
 
 
-def test_a_withheld_verdict_is_in_no_form_of_the_report(bench, tmp_path, capsys):
+def test_a_withheld_verdict_is_in_no_form_of_the_report(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = copied(bench, tmp_path)
     change(folder / "cells/bce/seed_1", RESULT, signed=False, ap50=0.99)
     assert main(["compare", "report", str(folder)]) == 1
@@ -45,7 +49,9 @@ def test_a_withheld_verdict_is_in_no_form_of_the_report(bench, tmp_path, capsys)
     assert "not fair: files" in (folder / "table.tex").read_text()
 
 
-def test_an_untouched_bench_gets_its_verdict_and_says_it(bench, tmp_path, capsys):
+def test_an_untouched_bench_gets_its_verdict_and_says_it(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = copied(bench, tmp_path)
     assert main(["compare", "report", str(folder)]) == 0
     out = capsys.readouterr().out
@@ -53,17 +59,17 @@ def test_an_untouched_bench_gets_its_verdict_and_says_it(bench, tmp_path, capsys
     assert checks(collect_results([folder]))["files"]["detail"] == "every file is as it was when its run ended"
 
 
-def edit_json(key, value):
+def edit_json(key: Any, value: Any) -> Any:
     return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
 
 
-def edit_config(path):
-    content = yaml.safe_load(path.read_text())
+def edit_config(path: Path) -> None:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     content["train"]["log_every"] = 7  # a key that changes nothing, so that no other check sees it
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
-def edit_arrays(path):
+def edit_arrays(path: Any) -> None:
     with np.load(path) as arrays:
         content = {name: arrays[name] for name in arrays.files}
     np.savez(path, **content, note=np.zeros(1))
@@ -82,33 +88,35 @@ EDITS = {
 
 
 @pytest.mark.parametrize("name", EVIDENCE)
-def test_a_file_that_was_edited_afterwards_is_named(bench, tmp_path, name):
+def test_a_file_that_was_edited_afterwards_is_named(bench: Path, tmp_path: Path, name: str) -> None:
     folder = copied(bench, tmp_path)
     run = folder / "cells/bce/seed_1"
     EDITS[name](run / name)
     refused(folder, "files", "bce, seed 1", name, "was changed after the run had ended", str(run))
 
 
-def test_files_that_are_lost_are_named_too(bench, tmp_path):
+def test_files_that_are_lost_are_named_too(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     (folder / "cells/bce/seed_1" / METRICS).unlink()
     refused(folder, "files", f"bce, seed 1: {METRICS} was changed")
 
 
-def test_a_diverged_run_is_watched_as_well(bench, tmp_path):
+def test_a_diverged_run_is_watched_as_well(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     change(folder / "cells/bce/seed_1", CELL, status="diverged", error="the loss is not finite")
     change(folder / "cells/bce/seed_1", START, signed=False, train="other")
     assert checks(collect_results([folder]))["files"]["ok"] is False
 
 
-def test_an_ap_that_its_detections_do_not_give_is_a_contradiction_even_if_it_was_forged_well(bench, tmp_path):
+def test_an_ap_that_its_detections_do_not_give_is_a_contradiction_even_if_it_was_forged_well(
+    bench: Path, tmp_path: Path
+) -> None:
     folder = copied(bench, tmp_path)
     change(folder / "cells/bce/seed_1", RESULT, ap=0.9)
     refused(folder, "figures", "bce, seed 1", RESULT, "says AP 90.0000, its detections give ")
 
 
-def test_on_a_gpu_the_last_digits_may_differ(bench):
+def test_on_a_gpu_the_last_digits_may_differ(bench: Path) -> None:
     run = ("focal", 0)
     folder = bench / "cells/focal/seed_0"
     written = json.loads((folder / RESULT).read_text())["ap"]
@@ -118,7 +126,9 @@ def test_on_a_gpu_the_last_digits_may_differ(bench):
     assert not check_figures({run: folder}, {run: None}, {run: "cpu"})["ok"]
 
 
-def test_a_seed_that_is_a_copy_of_another_is_caught_by_its_seed_and_by_its_detections(bench, tmp_path):
+def test_a_seed_that_is_a_copy_of_another_is_caught_by_its_seed_and_by_its_detections(
+    bench: Path, tmp_path: Path
+) -> None:
     folder = copied(bench, tmp_path)
     runs = folder / "cells/bce"
     shutil.rmtree(runs / "seed_1")
@@ -130,7 +140,7 @@ def test_a_seed_that_is_a_copy_of_another_is_caught_by_its_seed_and_by_its_detec
     assert verdicts(results)["bce"] is None
 
 
-def test_a_copy_that_was_given_another_seed_is_still_a_copy(bench, tmp_path):
+def test_a_copy_that_was_given_another_seed_is_still_a_copy(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     for name in (DETECTIONS, MATCHES, RESULT):
         shutil.copy(folder / "cells/bce/seed_0" / name, folder / "cells/bce/seed_1" / name)
@@ -138,7 +148,7 @@ def test_a_copy_that_was_given_another_seed_is_still_a_copy(bench, tmp_path):
     refused(folder, "distinct runs", "bce, seed 0 and bce, seed 1")
 
 
-def test_swapped_folders_of_two_variants_are_caught_by_their_configs(bench, tmp_path):
+def test_swapped_folders_of_two_variants_are_caught_by_their_configs(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     cells = folder / "cells"
     (cells / "bce").rename(cells / "other")
@@ -147,7 +157,7 @@ def test_swapped_folders_of_two_variants_are_caught_by_their_configs(bench, tmp_
     refused(folder, "config", "focal, seed 0: ", "bce, seed 0: ", "losses.classification.type")
 
 
-def test_variants_that_find_the_same_are_flagged(tmp_path):
+def test_variants_that_find_the_same_are_flagged(tmp_path: Path) -> None:
     folder = made_up(tmp_path, seeds=[0, 1], random_of=lambda cell: [cell.seed])
     results = collect_results([folder])
     assert results["withheld"] == []
@@ -155,7 +165,7 @@ def test_variants_that_find_the_same_are_flagged(tmp_path):
     assert sentence in results["fairness"]["flags"]
 
 
-def test_a_run_that_is_shorter_than_its_config_is_shown(bench, tmp_path):
+def test_a_run_that_is_shorter_than_its_config_is_shown(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     change(folder / "cells/bce/seed_1", RESULT, step=1)
     results = collect_results([folder])
@@ -173,7 +183,9 @@ def test_a_run_that_is_shorter_than_its_config_is_shown(bench, tmp_path):
         ("validation", "other", "validation annotations and images at the start: other where "),
     ],
 )
-def test_data_that_changed_between_seeds_is_caught_though_variants_agree(bench, tmp_path, key, value, said):
+def test_data_that_changed_between_seeds_is_caught_though_variants_agree(
+    bench: Path, tmp_path: Path, key: str, value: list[str] | str, said: str
+) -> None:
     folder = copied(bench, tmp_path)
     for variant in ("focal", "bce"):
         change(folder / f"cells/{variant}/seed_1", START, **{key: value})
@@ -185,13 +197,13 @@ def test_data_that_changed_between_seeds_is_caught_though_variants_agree(bench, 
 @pytest.mark.parametrize(
     ("key", "what"), [("validation", "validation annotations and images"), ("training_images", "training images")]
 )
-def test_images_that_changed_while_a_run_went_on_are_caught(bench, tmp_path, key, what):
+def test_images_that_changed_while_a_run_went_on_are_caught(bench: Path, tmp_path: Path, key: str, what: str) -> None:
     folder = copied(bench, tmp_path)
     change(folder / "cells/bce/seed_1", CELL, **{key: "other"})
     refused(folder, "data", f"bce, seed 1: {what} changed while it ran: v at its start, other at its end")
 
 
-def test_hashes_that_were_taken_out_do_not_make_a_run_an_older_one(bench, tmp_path):
+def test_hashes_that_were_taken_out_do_not_make_a_run_an_older_one(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     path = folder / "cells/bce/seed_1" / CELL
     content = json.loads(path.read_text())
@@ -201,20 +213,20 @@ def test_hashes_that_were_taken_out_do_not_make_a_run_an_older_one(bench, tmp_pa
 
 
 @pytest.mark.parametrize("edit", [{"status": "diverged", "error": "the loss is not finite"}, {"cost": {}}])
-def test_an_edited_end_of_a_run_is_named(bench, tmp_path, edit):
+def test_an_edited_end_of_a_run_is_named(bench: Path, tmp_path: Path, edit: dict[str, Any]) -> None:
     folder = copied(bench, tmp_path)
     change(folder / "cells/bce/seed_1", CELL, signed=False, **edit)
     refused(folder, "files", "bce, seed 1: cell.json was changed after the run had ended")
 
 
-def test_runs_that_the_report_leaves_out_are_named(bench, tmp_path):
+def test_runs_that_the_report_leaves_out_are_named(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     change(folder, "plan.json", signed=False, seeds=[0, 2])
     flags = collect_results([folder])["fairness"]["flags"]
     assert "Done and not in this report: bce, seed 1, focal, seed 1." in flags
 
 
-def test_annotations_that_changed_after_all_runs_are_said(bench, tmp_path):
+def test_annotations_that_changed_after_all_runs_are_said(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     for run in folder.glob("cells/*/*"):
         change(run, START, truth="then")
@@ -225,7 +237,7 @@ def test_annotations_that_changed_after_all_runs_are_said(bench, tmp_path):
         collect_results([folder])
 
 
-def test_matches_that_detkit_makes_again_are_not_taken_for_an_edit(bench, tmp_path):
+def test_matches_that_detkit_makes_again_are_not_taken_for_an_edit(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     (folder / "cells/bce/seed_1" / MATCHES).write_bytes(b"PK cut off")
     for _ in range(2):
@@ -240,7 +252,14 @@ def test_matches_that_detkit_makes_again_are_not_taken_for_an_edit(bench, tmp_pa
         ("variants", {}, "variants: "),
     ],
 )
-def test_a_plan_that_was_edited_into_nonsense_is_refused(bench, tmp_path, capsys, key, value, said):
+def test_a_plan_that_was_edited_into_nonsense_is_refused(
+    bench: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    key: str,
+    value: dict[str, Any] | list[int] | str,
+    said: str,
+) -> None:
     folder = copied(bench, tmp_path)
     change(folder, "plan.json", signed=False, **{key: value})
     assert main(["compare", "report", str(folder)]) == 2
@@ -249,7 +268,7 @@ def test_a_plan_that_was_edited_into_nonsense_is_refused(bench, tmp_path, capsys
     assert said in error
 
 
-def test_a_plan_whose_variant_was_edited_does_not_fit_its_runs(bench, tmp_path):
+def test_a_plan_whose_variant_was_edited_does_not_fit_its_runs(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     plan = json.loads((folder / "plan.json").read_text())
     plan["variants"]["bce"]["losses"]["classification"]["prior"] = 0.3
@@ -257,7 +276,7 @@ def test_a_plan_whose_variant_was_edited_does_not_fit_its_runs(bench, tmp_path):
     refused(folder, "config", "bce, seed 0: losses.classification.prior")
 
 
-def test_a_bench_of_an_older_detkit_is_read_and_does_not_pretend(tmp_path):
+def test_a_bench_of_an_older_detkit_is_read_and_does_not_pretend(tmp_path: Path) -> None:
     folder = made_up(tmp_path, old="1234+changes", seeds=[0, 1], skill={"bce": Skill(recall=0.1)})
     results = collect_results([folder])
     assert verdicts(results)["bce"] == "worse"
@@ -271,14 +290,14 @@ def test_a_bench_of_an_older_detkit_is_read_and_does_not_pretend(tmp_path):
     assert "| code | not known | not known file by file" in (folder / "report.md").read_text()
 
 
-def test_hashes_cover_every_file_that_is_there(bench):
+def test_hashes_cover_every_file_that_is_there(bench: Path) -> None:
     folder = bench / "cells/focal/seed_0"
     noted = json.loads((folder / CELL).read_text())[FILES]
     assert noted.items() > file_hashes(folder).items()
     assert noted.keys() == {path.name for path in folder.iterdir()}
 
 
-def test_the_validation_hash_sees_pixels_and_annotations(tmp_path):
+def test_the_validation_hash_sees_pixels_and_annotations(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
@@ -288,7 +307,7 @@ def test_the_validation_hash_sees_pixels_and_annotations(tmp_path):
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}],
     }
 
-    def hashes():
+    def hashes() -> Any:
         (tmp_path / "a.json").write_text(json.dumps(content))
         dataset = CocoDataset(annotations=str(tmp_path / "a.json"), images=str(tmp_path))
         return validation_hash(dataset), images_hash(dataset), images_hash(dataset, whole=0)
@@ -307,5 +326,5 @@ def test_the_validation_hash_sees_pixels_and_annotations(tmp_path):
     assert first == again != other
 
 
-def test_two_variants_of_one_run_each_are_read(tmp_path):
+def test_two_variants_of_one_run_each_are_read(tmp_path: Path) -> None:
     assert failed(collect_results([made_up(tmp_path, variants=[FOCAL, BCE], seeds=[5])])) == []

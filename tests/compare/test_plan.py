@@ -2,6 +2,8 @@
 
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,22 +25,22 @@ CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
 
 
-def names(*args, **options):
+def names(*args: Any, **options: Any) -> Any:
     plan = make_plan(*args, **options)
     return [v.name for v in plan.variants], plan.baseline
 
 
-def test_a_file_is_a_variant_and_the_first_the_baseline():
+def test_a_file_is_a_variant_and_the_first_the_baseline() -> None:
     assert names(CONFIG, [FOCAL, BCE]) == (["focal", "bce"], "focal")
     assert names(CONFIG, [FOCAL, BCE], baseline="bce") == (["focal", "bce"], "bce")
     assert names(CONFIG, [FOCAL, BCE], baseline="config") == (["config", "focal", "bce"], "config")
 
 
-def test_a_single_variant_is_compared_with_the_config_itself():
+def test_a_single_variant_is_compared_with_the_config_itself() -> None:
     assert names(CONFIG, [BCE]) == (["config", "bce"], "config")
 
 
-def test_grids_multiply_with_each_other_and_with_files():
+def test_grids_multiply_with_each_other_and_with_files() -> None:
     plan = make_plan(CONFIG, [], grids=["losses.classification.gamma=0.5,2", "optimizer.lr=0.001,0.002"])
     assert [v.name for v in plan.variants] == [
         "gamma0.5-lr0.001",
@@ -52,7 +54,7 @@ def test_grids_multiply_with_each_other_and_with_files():
     assert files == ["focal-lr0.001", "focal-lr0.002", "bce-lr0.001", "bce-lr0.002"]
 
 
-def test_values_with_commas_inside_brackets_stay_whole():
+def test_values_with_commas_inside_brackets_stay_whole() -> None:
     assert parse_grid("losses.box={type: L1Loss, weight: 2},{type: GIoULoss}") == [
         ("losses.box", "{type: L1Loss, weight: 2}"), ("losses.box", "{type: GIoULoss}"),
     ]  # fmt: skip
@@ -60,7 +62,7 @@ def test_values_with_commas_inside_brackets_stay_whole():
     assert variant_name(None, [("losses.box", "{type: GIoULoss}")]) == "box_type_GIoULoss_"
 
 
-def test_overrides_hold_for_all():
+def test_overrides_hold_for_all() -> None:
     plan = make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=7", "schedule.warmup_iterations=0"])
     assert {v.config.require("train.iterations") for v in (*plan.variants, plan.variants[0])} == {7}
     assert plan.base.require("train.iterations") == 7
@@ -80,13 +82,13 @@ def test_overrides_hold_for_all():
         ({"files": ["configs/losses/nothing.yaml", BCE]}, "no config file"),
     ],
 )
-def test_what_is_wrong_is_said(options, message):
+def test_what_is_wrong_is_said(options: dict[str, Any], message: str) -> None:
     files = options.pop("files")
     with pytest.raises((ValueError, OSError), match=message):
         make_plan(CONFIG, files, **options)
 
 
-def test_seeds_come_first_so_that_a_bench_cut_short_compares_all(tmp_path):
+def test_seeds_come_first_so_that_a_bench_cut_short_compares_all(tmp_path: Path) -> None:
     plan = make_plan(CONFIG, [FOCAL, BCE], seeds=[0, 5])
     assert [cell.name for cell in plan.cells(tmp_path)] == [
         "focal, seed 0",
@@ -96,7 +98,7 @@ def test_seeds_come_first_so_that_a_bench_cut_short_compares_all(tmp_path):
     ]
 
 
-def test_a_plan_is_read_back_and_its_configs_stand_alone(tmp_path):
+def test_a_plan_is_read_back_and_its_configs_stand_alone(tmp_path: Path) -> None:
     plan = make_plan(CONFIG, [FOCAL, BCE], seeds=[3], title="T")
     save_plan(plan, tmp_path, "detkit compare")
     back = read_plan(tmp_path)
@@ -105,13 +107,13 @@ def test_a_plan_is_read_back_and_its_configs_stand_alone(tmp_path):
     assert yaml.safe_load(variant_file(tmp_path, "bce").read_text())["losses"]["classification"]["type"] == "BCELoss"
 
 
-def test_a_plan_may_grow(tmp_path):
+def test_a_plan_may_grow(tmp_path: Path) -> None:
     save_plan(make_plan(CONFIG, [FOCAL, BCE], seeds=[0]), tmp_path, "")
     save_plan(make_plan(CONFIG, [FOCAL, BCE, "configs/losses/ghm.yaml"], seeds=[0, 1]), tmp_path, "")
     assert len(read_plan(tmp_path).variants) == 3
 
 
-def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp_path):
+def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp_path: Path) -> None:
     save_plan(make_plan(CONFIG, [FOCAL, BCE], seeds=[0]), tmp_path, "")
     before = (tmp_path / "plan.json").read_text()
     changed = r"(?s)laid over another config.*train\.iterations: 1500 in the bench, 9 now"
@@ -141,7 +143,7 @@ def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp
         save_plan(make_plan(CONFIG, [other, BCE]), tmp_path, "")
 
 
-def test_a_dry_run_refuses_what_the_runs_refuse(tmp_path):
+def test_a_dry_run_refuses_what_the_runs_refuse(tmp_path: Path) -> None:
     save_plan(make_plan(CONFIG, [FOCAL, BCE]), tmp_path, "")
     with pytest.raises(ValueError, match="laid over another config"):
         describe(
@@ -152,11 +154,11 @@ def test_a_dry_run_refuses_what_the_runs_refuse(tmp_path):
         )
 
 
-def test_names_in_any_script_stay_apart():
+def test_names_in_any_script_stay_apart() -> None:
     assert variant_name("\u0444\u043e\u043a\u0430\u043b.yaml", []) != variant_name("\u043b\u043e\u0436\u044c.yaml", [])
 
 
-def test_a_folder_without_a_bench_and_a_broken_plan(tmp_path):
+def test_a_folder_without_a_bench_and_a_broken_plan(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no bench"):
         read_plan(tmp_path)
     (tmp_path / "plan.json").write_text("{")
@@ -167,12 +169,12 @@ def test_a_folder_without_a_bench_and_a_broken_plan(tmp_path):
         read_plan(tmp_path)
 
 
-def test_one_variant_is_no_comparison():
+def test_one_variant_is_no_comparison() -> None:
     with pytest.raises(ValueError, match="nothing to compare"):
         check_variants([])
 
 
-def test_a_bench_is_not_written_over_files_that_detkit_did_not_write(tmp_path):
+def test_a_bench_is_not_written_over_files_that_detkit_did_not_write(tmp_path: Path) -> None:
     plan = make_plan(CONFIG, [], grids=["losses.classification.gamma=1,2"], seeds=[0])
     for name in ("plan.json", "variants/gamma1.yaml", "results.json"):
         folder = tmp_path / name.replace("/", "-")
@@ -188,7 +190,7 @@ def test_a_bench_is_not_written_over_files_that_detkit_did_not_write(tmp_path):
         check_output(plan, tmp_path / "bench")
 
 
-def test_a_bench_from_before_there_were_ledgers_is_known(tmp_path):
+def test_a_bench_from_before_there_were_ledgers_is_known(tmp_path: Path) -> None:
     plan = make_plan(CONFIG, [], grids=["losses.classification.gamma=1,2"], seeds=[0])
     save_plan(plan, tmp_path, "detkit compare")
     for folder in (tmp_path, tmp_path / "variants"):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_results import results
 
 from detkit.compare.report import write_reports
 from detkit.compare.report.html import to_html
@@ -19,6 +18,7 @@ from detkit.compare.report.latex import to_latex
 from detkit.compare.report.markdown import to_markdown
 from detkit.compare.report.words import conclusions, finite, points, probability, signed
 from detkit.utils.outputs import LEDGER
+from tests.compare.fake_results import results
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 

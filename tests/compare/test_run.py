@@ -4,11 +4,12 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from made_up import BCE, CONFIG, FOCAL, SHORT, change, checks, failed, made_up, sign
 
 from detkit import visualize
 from detkit.checkpoint import load_checkpoint
@@ -22,6 +23,7 @@ from detkit.compare.run import run_bench, threads_of
 from detkit.config import load_config
 from detkit.registry import BACKBONES
 from detkit.runs.folder import ENVIRONMENT, RESULT
+from tests.compare.made_up import BCE, CONFIG, FOCAL, SHORT, change, checks, failed, made_up, sign
 
 ROOT = Path(__file__).parents[2]
 PART = """
@@ -58,22 +60,22 @@ schedule: {{warmup_iterations: 1}}
 class Project:
     """A config with a part of its own and two variants, and their bench of one seed."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Any) -> None:
         self.folder, self.part, self.bench = folder, folder / "bench_part.py", folder / "bench"
         self.part.write_text(PART)
         (folder / "base.yaml").write_text(BASE)
         (folder / "a.yaml").write_text("losses: {classification: {type: SigmoidFocalLoss}}\n")
         (folder / "c.yaml").write_text("losses: {classification: {type: BCELoss}}\n")
 
-    def edit_part(self):
+    def edit_part(self) -> None:
         self.part.write_text(self.part.read_text().replace("ReLU", "SiLU"))
 
-    def compare(self, *variants, jobs=1, allow=()):
+    def compare(self, *variants: Any, jobs: int = 1, allow: Any = ()) -> Any:
         """Runs the bench, the cells in this process; gives back exit code, results and the cells' exit codes."""
         codes = {}
         forget()
 
-        def launcher(jobs, *, at_once, threads, finished, started):
+        def launcher(jobs: Any, *, at_once: Any, threads: Any, finished: Any, started: Any) -> None:
             before = torch.get_num_threads()
             torch.set_num_threads(threads)
             for job in jobs:
@@ -85,7 +87,7 @@ class Project:
         code = run_bench(plan, self.bench, jobs=jobs, command="", launcher=launcher, allow=allow)
         return code, json.loads((self.bench / "results.json").read_text()), codes
 
-    def cut_off(self, variant):
+    def cut_off(self, variant: Any) -> Any:
         """Takes back everything after step 2 of a run; gives back its weights at the end."""
         run = self.bench / "cells" / variant / "seed_0"
         weights = load_checkpoint(run, prefer="newest").model
@@ -94,7 +96,7 @@ class Project:
         return weights
 
 
-def forget():
+def forget() -> None:
     """Takes the part out of this process, so that its file is imported again as it is now."""
     for name in [name for name in sys.modules if "bench_part" in name]:
         del sys.modules[name]
@@ -102,7 +104,7 @@ def forget():
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, few_resamples):
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_resamples: None) -> Iterator[Any]:
     for name in ("plot_curves", "picture_grid"):  # most of the time of so short a run
         monkeypatch.setattr(visualize, name, lambda *_, **__: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -116,7 +118,9 @@ def project(tmp_path, monkeypatch, few_resamples):
 SAID = "code (bench_part.py is not the same: another one in b, seed 0 than in a, seed 0)"
 
 
-def test_a_part_that_is_edited_between_two_variants_withholds_the_verdict(project, caplog):
+def test_a_part_that_is_edited_between_two_variants_withholds_the_verdict(
+    project: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     code, results, _ = project.compare("a.yaml", "c.yaml")
     assert (code, results["withheld"]) == (0, [])
     project.edit_part()
@@ -131,8 +135,8 @@ def test_a_part_that_is_edited_between_two_variants_withholds_the_verdict(projec
 
 
 @pytest.mark.slow
-def test_so_it_does_in_processes_of_their_own(project):
-    def compare(*variants):
+def test_so_it_does_in_processes_of_their_own(project: Any) -> None:
+    def compare(*variants: Any) -> Any:
         command = [
             sys.executable,
             "-m",
@@ -155,7 +159,9 @@ def test_so_it_does_in_processes_of_their_own(project):
     assert f"No verdict: not fair: {SAID}" in done.stdout
 
 
-def test_a_run_that_was_cut_off_resumes_only_with_its_own_code_and_with_its_threads(project, monkeypatch, capsys):
+def test_a_run_that_was_cut_off_resumes_only_with_its_own_code_and_with_its_threads(
+    project: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert project.compare("a.yaml", "c.yaml")[0] == 0
     want, text = project.cut_off("c"), project.part.read_text()
@@ -178,7 +184,7 @@ def test_a_run_that_was_cut_off_resumes_only_with_its_own_code_and_with_its_thre
 
 
 @pytest.mark.slow
-def test_a_resumed_cell_with_allowed_code_is_shown_as_a_difference(project):
+def test_a_resumed_cell_with_allowed_code_is_shown_as_a_difference(project: Any) -> None:
     assert project.compare("a.yaml", "c.yaml")[0] == 0
     project.cut_off("c")
     project.edit_part()
@@ -192,15 +198,15 @@ def test_a_resumed_cell_with_allowed_code_is_shown_as_a_difference(project):
 # ---- how many threads
 
 
-def plan_of(*, overrides=()):
+def plan_of(*, overrides: Any = ()) -> Any:
     return make_plan(CONFIG, [FOCAL, BCE], seeds=[0], overrides=[*SHORT, *overrides])
 
 
-def share(jobs):
+def share(jobs: Any) -> Any:
     return 8 // jobs
 
 
-def test_a_new_bench_takes_the_user_s_threads_and_else_a_share(tmp_path, monkeypatch):
+def test_a_new_bench_takes_the_user_s_threads_and_else_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert threads_of(plan_of(), tmp_path, 2, share) == 4
     for text, threads in (("3", 3), ("5,2", 5), ("", 4)):
@@ -211,11 +217,13 @@ def test_a_new_bench_takes_the_user_s_threads_and_else_a_share(tmp_path, monkeyp
         threads_of(plan_of(), tmp_path, 2, share)
 
 
-def test_threads_are_written_into_the_plan_and_given_to_every_run(tmp_path, monkeypatch):
+def test_threads_are_written_into_the_plan_and_given_to_every_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     given = []
 
-    def launcher(jobs, *, at_once, threads, finished, started):
+    def launcher(jobs: Any, *, at_once: Any, threads: Any, finished: Any, started: Any) -> None:
         given.append((len(jobs), threads))
 
     assert run_bench(plan_of(), tmp_path, jobs=2, command="", launcher=launcher, share=share) == 1
@@ -225,7 +233,9 @@ def test_threads_are_written_into_the_plan_and_given_to_every_run(tmp_path, monk
     assert given == [(2, 3), (2, 3)], "another --jobs gives no other threads"
 
 
-def test_another_number_by_the_user_is_refused_while_there_is_something_to_run(tmp_path, monkeypatch):
+def test_another_number_by_the_user_is_refused_while_there_is_something_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = made_up(tmp_path, seeds=[0])
     change(folder, "plan.json", signed=False, threads=2)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
@@ -237,7 +247,9 @@ def test_another_number_by_the_user_is_refused_while_there_is_something_to_run(t
     assert threads_of(plan_of(), folder, 1, share) == 2
 
 
-def test_a_bench_of_an_older_detkit_keeps_the_threads_that_its_runs_had(tmp_path, monkeypatch):
+def test_a_bench_of_an_older_detkit_keeps_the_threads_that_its_runs_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     folder = made_up(tmp_path, seeds=[0], old="1234")
     assert saved(folder)["threads"] is None
@@ -247,7 +259,7 @@ def test_a_bench_of_an_older_detkit_keeps_the_threads_that_its_runs_had(tmp_path
     assert threads_of(plan_of(), folder, 1, share) == 8, "mixed: nothing to keep"
 
 
-def test_explicit_threads_of_the_config_need_no_agreement(tmp_path, monkeypatch):
+def test_explicit_threads_of_the_config_need_no_agreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = made_up(tmp_path, seeds=[0], overrides=["train.threads=1"])
     change(folder, "plan.json", signed=False, threads=2)
     (folder / "cells/bce/seed_0" / CELL).unlink()
@@ -258,7 +270,7 @@ def test_explicit_threads_of_the_config_need_no_agreement(tmp_path, monkeypatch)
 # ---- a run that is made again
 
 
-def test_what_was_edited_is_not_signed_again_when_a_run_is_completed_a_second_time(tmp_path):
+def test_what_was_edited_is_not_signed_again_when_a_run_is_completed_a_second_time(tmp_path: Path) -> None:
     plan = make_plan(CONFIG, [FOCAL, BCE], seeds=[0], overrides=SHORT)
     one = next(plan.cells(tmp_path)).folder
     config = load_config(CONFIG, [*SHORT, "seed=0"], overlays=[FOCAL])
@@ -270,7 +282,7 @@ def test_what_was_edited_is_not_signed_again_when_a_run_is_completed_a_second_ti
     assert json.loads((one / RESULT).read_text())["ap"] == honest
 
 
-def test_a_bench_in_a_process_of_its_own_says_nothing_false_of_a_damaged_start(tmp_path):
+def test_a_bench_in_a_process_of_its_own_says_nothing_false_of_a_damaged_start(tmp_path: Path) -> None:
     folder = made_up(tmp_path, seeds=[0])
     (folder / "cells/bce/seed_0/start.json").write_text("{")
     sign(folder / "cells/bce/seed_0")

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +19,17 @@ CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
 
 
-def test_nothing_to_tune_changes_nothing(tmp_path):
+def test_nothing_to_tune_changes_nothing(tmp_path: Path) -> None:
     plan = make_plan(CONFIG, [FOCAL, BCE])
     assert tuned(plan, tmp_path, [], jobs=1, threads=1, launcher=None) is plan
 
 
-def test_the_weight_is_that_of_the_loss_that_is_compared():
+def test_the_weight_is_that_of_the_loss_that_is_compared() -> None:
     assert compared_loss(make_plan(CONFIG, [FOCAL, BCE])) == "classification"
     assert compared_loss(make_plan(CONFIG, ["configs/losses/box_l1.yaml", "configs/losses/box_iou.yaml"])) == "box"
 
 
-def test_every_variant_has_the_same_factors_on_its_own_values():
+def test_every_variant_has_the_same_factors_on_its_own_values() -> None:
     plan = make_plan(CONFIG, [FOCAL, BCE])
     (name, overrides), *rest = candidates(plan, plan.variants[0], ["weight", "lr"])
     rate = plan.base.require("optimizer.lr")
@@ -36,10 +38,10 @@ def test_every_variant_has_the_same_factors_on_its_own_values():
     assert len(rest) == 8
 
 
-def test_the_best_is_chosen_kept_and_not_run_again(tmp_path):
+def test_the_best_is_chosen_kept_and_not_run_again(tmp_path: Path) -> None:
     plan, ran = make_plan(CONFIG, [FOCAL, BCE]), []
 
-    def pretend(jobs, *, at_once, threads, finished, started):
+    def pretend(jobs: Any, *, at_once: Any, threads: Any, finished: Any, started: Any) -> None:
         for job in jobs:
             started(job)
             ran.append(job)
@@ -79,12 +81,12 @@ def test_the_best_is_chosen_kept_and_not_run_again(tmp_path):
     assert len(ran) == 12
 
 
-def test_no_result_at_all_is_an_error_that_says_where_to_look(tmp_path):
+def test_no_result_at_all_is_an_error_that_says_where_to_look(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no trial of ghm has a result; see .*console\.txt"):
         best("ghm", [{"name": "a", "ap": None}], tmp_path)
 
 
-def test_the_held_out_images_are_not_trained_on_and_are_the_right_ones():
+def test_the_held_out_images_are_not_trained_on_and_are_the_right_ones() -> None:
     whole = ShapesDataset(num_images=23, size=64)
     kept, held = hold_out(whole)
     assert len(held) == 4
@@ -97,6 +99,6 @@ def test_the_held_out_images_are_not_trained_on_and_are_the_right_ones():
         assert np.array_equal(held.records.annotation(i).boxes, whole.records.annotation(at).boxes)
 
 
-def test_a_word_that_cannot_be_tuned(capsys):
+def test_a_word_that_cannot_be_tuned(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", CONFIG, FOCAL, "--tune", "wieght"]) == 2
     assert "wieght is none of weight, lr" in capsys.readouterr().err

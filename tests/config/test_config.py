@@ -4,7 +4,9 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,16 +24,16 @@ CONFIGS = sorted({path.relative_to(ROOT).as_posix() for path in (ROOT / "configs
 
 
 @pytest.fixture(autouse=True)
-def forget():
+def forget() -> Iterator[None]:
     with BACKBONES.temporary():
         yield
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path) -> Callable[..., Path]:
     """Writes a config that overlays RetinaNet; gives its path."""
 
-    def make(text, name="mine.yaml", base=BASE):
+    def make(text: str, name: str = "mine.yaml", base: Path | str | None = BASE) -> Path:
         path = tmp_path / name
         path.write_text(f"_base_: {base}\n{text}" if base else text)
         return path
@@ -39,20 +41,20 @@ def write(tmp_path):
     return make
 
 
-def error_of(path, *overrides):
+def error_of(path: Path, *overrides: Any) -> str:
     with pytest.raises(ValueError) as caught:
         load_config(path, overrides)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("path", CONFIGS)
-def test_every_config_of_the_repository_is_right(path):
+def test_every_config_of_the_repository_is_right(path: str) -> None:
     load_config(ROOT / path)
 
 
 @pytest.mark.parametrize("base", ["base/retinanet.yaml", "quickstart/shapes.yaml"])
 @pytest.mark.parametrize("fragment", FRAGMENTS)
-def test_every_fragment_goes_over_a_config(tmp_path, fragment, base):
+def test_every_fragment_goes_over_a_config(tmp_path: Path, fragment: str, base: str) -> None:
     path = tmp_path / "both.yaml"
     path.write_text(f"_base_: [{ROOT / 'configs' / base}, {ROOT / fragment}]\n")
     config, (values, _) = load_config(path), parse_file(ROOT / fragment)
@@ -98,7 +100,9 @@ def test_every_fragment_goes_over_a_config(tmp_path, fragment, base):
         ("schedule:\n  type: Cosine\n  final_factor: 3", 4, ["schedule.final_factor: 3.0 is not between 0 and 1"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_with_its_place(write, text, line, parts):
+def test_what_is_wrong_is_named_with_its_place(
+    write: Callable[..., Path], text: str, line: int | None, parts: list[str]
+) -> None:
     path = write(text)
     message = error_of(path)
     assert f"{path}:{line}:" in message if line else str(path) in message
@@ -106,18 +110,18 @@ def test_what_is_wrong_is_named_with_its_place(write, text, line, parts):
         assert part in message
 
 
-def test_all_errors_are_told_at_once(write):
+def test_all_errors_are_told_at_once(write: Callable[..., Path]) -> None:
     message = error_of(write("backbon: 1\nhead:\n  norms: gn\nneck:\n  chanels: 3"))
     assert len(message.splitlines()) == 3
 
 
-def test_missing_parts_and_types_are_named(write):
+def test_missing_parts_and_types_are_named(write: Callable[..., Path]) -> None:
     message = error_of(write("backbone: {depth: 18}", base=None))
     assert "backbone.type: missing, one of" in message
     assert "neck: missing: give it a `type`" in message
 
 
-def test_broken_yaml_names_the_line(write):
+def test_broken_yaml_names_the_line(write: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match=r"mine.yaml:3: not YAML: while parsing a flow node"):
         load_config(write("a: [1,\nb: }"))
     with pytest.raises(ValueError, match=r"mine.yaml:3: not YAML: .*; there is a tab, YAML is indented with spaces"):
@@ -135,12 +139,12 @@ def test_broken_yaml_names_the_line(write):
 
 
 @pytest.mark.parametrize("base", ["", "3", "{a: 1}", "[1]"])
-def test_a_base_is_a_file_or_files(write, base):
+def test_a_base_is_a_file_or_files(write: Callable[..., Path], base: str) -> None:
     with pytest.raises(ValueError, match=r"mine.yaml:1: `_base_` is a file or a list of files, not"):
         load_config(write(f"_base_: {base}", base=None))
 
 
-def test_files_that_are_not_there(write, tmp_path):
+def test_files_that_are_not_there(write: Callable[..., Path], tmp_path: Path) -> None:
     write("seed: 1", name="mine.yaml")
     with pytest.raises(FileNotFoundError, match=r"no config file .*mein.yaml; did you mean mine.yaml\?"):
         load_config(tmp_path / "mein.yaml")
@@ -151,7 +155,7 @@ def test_files_that_are_not_there(write, tmp_path):
         load_config(write("", name="b.yaml", base="a.yaml").parent / "a.yaml")
 
 
-def test_overlays_merge_and_remember_their_origin(write, tmp_path):
+def test_overlays_merge_and_remember_their_origin(write: Callable[..., Path], tmp_path: Path) -> None:
     write("backbone: {depth: 18, norm: gn}\nanchors:\n  aspect_ratios: [1, 2]", name="below.yaml")
     path = write("backbone:\n  depth: 34\nanchors:\n  aspect_ratios: [3]", name="above.yaml", base="below.yaml")
     config = load_config(path, ["backbone.freeze_at=1"])
@@ -164,14 +168,14 @@ def test_overlays_merge_and_remember_their_origin(write, tmp_path):
     assert config.origin("backbone.in_channels") == "default of ResNet"
 
 
-def test_several_bases_are_laid_in_order(write):
+def test_several_bases_are_laid_in_order(write: Callable[..., Path]) -> None:
     write("seed: 1\nbackbone: {depth: 18}", name="one.yaml")
     write("seed: 2", name="two.yaml", base=None)
     config = load_config(write("", name="both.yaml", base="[one.yaml, two.yaml]"))
     assert (config.seed, config.backbone.depth) == (2, 18)
 
 
-def test_another_type_drops_the_arguments_of_the_old_one(write):
+def test_another_type_drops_the_arguments_of_the_old_one(write: Callable[..., Path]) -> None:
     path = write("losses:\n  box:\n    beta: 0.5")
     assert load_config(path).losses.box.beta == 0.5
     above = write("losses:\n  box:\n    type: GIoULoss", name="above.yaml", base="mine.yaml")
@@ -183,7 +187,7 @@ def test_another_type_drops_the_arguments_of_the_old_one(write):
     assert whole.origin("losses.box.weight").startswith("command line")
 
 
-def test_a_part_that_leaves_its_default_type_unsaid_keeps_its_arguments(write):
+def test_a_part_that_leaves_its_default_type_unsaid_keeps_its_arguments(write: Callable[..., Path]) -> None:
     below = yaml.safe_load(BASE.read_text())
     below["coder"] = {"weights": [1, 2, 3, 4]}
     write(yaml.safe_dump(below), name="below.yaml", base=None)
@@ -193,12 +197,12 @@ def test_a_part_that_leaves_its_default_type_unsaid_keeps_its_arguments(write):
 
 
 @pytest.mark.parametrize("change", ["losses.box.type=GIoULoss", "losses.box={type: GIoULoss}"])
-def test_no_override_drops_an_earlier_one_unsaid(write, change):
+def test_no_override_drops_an_earlier_one_unsaid(write: Callable[..., Path], change: str) -> None:
     with pytest.raises(ValueError, match=r"would drop losses.box.weight of an earlier override; give the type first"):
         load_config(write(""), ["losses.box.weight=2", change])
 
 
-def test_overrides_are_read_as_yaml(write):
+def test_overrides_are_read_as_yaml(write: Callable[..., Path]) -> None:
     text = "data:\n  train:\n    dataset: {type: ShapesDataset}\n    transforms:\n      - {type: RandomHorizontalFlip}"
     config = load_config(
         write(text), ["seed=7", "losses.classification.alpha=null", "losses.classification.gamma=1e-3",
@@ -214,23 +218,23 @@ def test_overrides_are_read_as_yaml(write):
 @pytest.mark.parametrize(
     ("override", "text"),
     [("seed", "not of the form key=value"), ("=3", "not of the form"), ("seed=[1", "not YAML"),
-     ("losses.box.weight=.nan", "nan is not float"), ("train.clip_norm=.nan", "nan is not float or null"),
+     ("losses.box.weight=.nan", "nan must be a finite"), ("train.clip_norm=.nan", "a finite 32-bit number or null"),
      ("data.train.transforms.4.p=1", "stands where a list"), ("optimiser.lr=1", "did you mean optimizer"),
      ("seed=${", "no viable alternative"), ("imports=./a.py", "given as a whole list"),
      ("imports.0=./a.py", "given as a whole list")],
 )  # fmt: skip
-def test_senseless_overrides_are_named(write, override, text):
+def test_senseless_overrides_are_named(write: Callable[..., Path], override: str, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         load_config(write(""), [override])
 
 
-def test_a_list_index_outside_the_list(write):
+def test_a_list_index_outside_the_list(write: Callable[..., Path]) -> None:
     text = "data:\n  train:\n    dataset: {type: ShapesDataset}\n    transforms: []"
     with pytest.raises(ValueError, match="the list has 0 entries"):
         load_config(write(text), ["data.train.transforms.0.p=1"])
 
 
-def test_the_dump_loads_alone_to_the_same_config(write, tmp_path):
+def test_the_dump_loads_alone_to_the_same_config(write: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "part.py").write_text(PART)
     config = load_config(write("imports: [./part.py]\nbackbone: {type: ImportedNet, width: 3}"))
     dumped = tmp_path / "elsewhere" / "config.yaml"
@@ -260,7 +264,9 @@ NUMBERS = st.floats(min_value=1e-12, max_value=1e12)
     seed=st.integers(0, 2**31 - 1),
     box=st.sampled_from([{"type": "L1Loss"}, {"type": "GIoULoss", "weight": 3}, {"beta": 1e-7}]),
 )
-def test_whatever_a_config_holds_its_dump_loads_to_the_same(tmp_path, weights, features, ratios, seed, box):
+def test_whatever_a_config_holds_its_dump_loads_to_the_same(
+    tmp_path: Path, weights: str | None, features: list[str] | None, ratios: list[float], seed: int, box: dict[str, Any]
+) -> None:
     over = {"_base_": str(BASE), "backbone": {"weights": weights, "out_features": features}, "seed": seed}
     over |= {"anchors": {"aspect_ratios": ratios}, "losses": {"box": box}}
     (tmp_path / "over.yaml").write_text(json.dumps(over))
@@ -287,7 +293,7 @@ class ImportedNet(Backbone):
 """
 
 
-def test_imports_take_bare_files_and_report_what_broke_in_them(write, tmp_path):
+def test_imports_take_bare_files_and_report_what_broke_in_them(write: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "part.py").write_text(PART)
     assert load_config(write("imports: [part.py]\nbackbone: {type: ImportedNet}")).backbone.width == 8
     assert BACKBONES.entry("ImportedNet").file == str(tmp_path / "part.py")
@@ -300,14 +306,16 @@ def test_imports_take_bare_files_and_report_what_broke_in_them(write, tmp_path):
         assert f"mine.yaml:2: imports: 'broken.py': {text}" in error_of(write("imports: [broken.py]"))
 
 
-def test_a_module_that_is_not_installed_points_to_the_file(write, tmp_path):
+def test_a_module_that_is_not_installed_points_to_the_file(write: Callable[..., Path], tmp_path: Path) -> None:
     assert "; install its package, or name a file" in error_of(write("imports: [my_parts.nets]"))
     (tmp_path / "my_parts").mkdir()
     (tmp_path / "my_parts/nets.py").write_text(PART)
     assert "; for the file write ./my_parts/nets.py" in error_of(write("imports: [my_parts.nets]"))
 
 
-def test_a_file_that_was_imported_by_name_is_not_run_again(write, tmp_path, monkeypatch):
+def test_a_file_that_was_imported_by_name_is_not_run_again(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "named_part.py").write_text(PART)
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module("named_part")
@@ -315,7 +323,9 @@ def test_a_file_that_was_imported_by_name_is_not_run_again(write, tmp_path, monk
     assert BACKBONES.get("ImportedNet") is module.ImportedNet
 
 
-def test_overridden_imports_replace_those_of_the_file(write, tmp_path, monkeypatch):
+def test_overridden_imports_replace_those_of_the_file(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.py").write_text("")
     monkeypatch.chdir(tmp_path)
@@ -324,7 +334,7 @@ def test_overridden_imports_replace_those_of_the_file(write, tmp_path, monkeypat
     assert list(load_config(write("imports: [./one.py]"), ["imports=[]"]).imports) == []
 
 
-def test_configs_are_frozen_and_say_what_they_lack(write):
+def test_configs_are_frozen_and_say_what_they_lack(write: Callable[..., Path]) -> None:
     from omegaconf.errors import ReadonlyConfigError
 
     config = load_config(write("backbone: {depth: 18}"))
@@ -343,7 +353,7 @@ def test_configs_are_frozen_and_say_what_they_lack(write):
     assert config.options("postprocess").max_detections == 100
 
 
-def test_checking_needs_no_torchvision_and_no_weights(write):
+def test_checking_needs_no_torchvision_and_no_weights(write: Callable[..., Path]) -> None:
     code = (
         "import sys, detkit.config as c; c.load_config(sys.argv[1]); "
         "assert 'torchvision' not in sys.modules and 'matplotlib' not in sys.modules"
@@ -351,7 +361,7 @@ def test_checking_needs_no_torchvision_and_no_weights(write):
     subprocess.run([sys.executable, "-c", code, str(write("backbone: {depth: 18}"))], check=True)
 
 
-def test_a_base_inside_an_installed_package(tmp_path):
+def test_a_base_inside_an_installed_package(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("_base_: detkit:scaffold/base.yaml\nneck: {channels: 32}\n")
     config = load_config(tmp_path / "own.yaml")
     assert (config.neck.channels, config.backbone.depth) == (32, 18)
@@ -362,6 +372,6 @@ def test_a_base_inside_an_installed_package(tmp_path):
 
 
 @pytest.mark.parametrize("overrides", ["seed=1", {"seed": 1}])
-def test_overrides_that_are_no_list_are_not_taken_letter_by_letter(overrides):
+def test_overrides_that_are_no_list_are_not_taken_letter_by_letter(overrides: dict[str, int] | str) -> None:
     with pytest.raises(ValueError, match=r"overrides: .*seed.* is not a list, as in \['seed=1'"):
         load_config(ROOT / "configs/quickstart/shapes.yaml", overrides)

@@ -10,18 +10,18 @@ import pytest
 import yaml
 
 from detkit.config import Config, ConfigError, load_config
-from detkit.config.paths import moved_everywhere, moved_hint
+from detkit.config.paths import absolute, moved_everywhere, moved_hint
 from detkit.data.datasets.base import DetectionDataset
-from detkit.registry import DATASETS
-from detkit.registry.arguments import convert, type_name
-from detkit.utils.urls import PathStr, WeightsStr, absolute, is_path
+from detkit.registry import DATASETS, PathStr, WeightsStr
+from detkit.registry.path_types import is_path
+from detkit.registry.values import convert, type_name
 
 SHAPES = Path(__file__).parents[2] / "configs/quickstart/shapes.yaml"
 COCO = "dataset: {{type: CocoDataset, annotations: {}.json, images: images}}"
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A config in `own` over one in `base`, read from `here`."""
     for name in ("own", "base", "here"):
         (tmp_path / name).mkdir()
@@ -34,7 +34,7 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_path_counts_from_the_file_that_has_it(files):
+def test_a_path_counts_from_the_file_that_has_it(files: Path) -> None:
     config = load_config("../own/config.yaml", ["data.train.dataset.images=mine", "backbone.weights=a/b.pt"])
     assert config.paths() == {
         "data.train.dataset.annotations": str(files / "base/train.json"),
@@ -47,7 +47,7 @@ def test_a_path_counts_from_the_file_that_has_it(files):
     assert config.paths("data.val") == {k: v for k, v in config.paths().items() if k.startswith("data.val.")}
 
 
-def test_an_overlay_and_a_whole_part_on_the_command_line_count_from_their_own_place(files):
+def test_an_overlay_and_a_whole_part_on_the_command_line_count_from_their_own_place(files: Path) -> None:
     (files / "base/over.yaml").write_text("data: {val: {dataset: {images: over}}}")
     part = "data.train.dataset={type: CocoDataset, annotations: x.json, images: ~/x}"
     config = load_config(files / "own/config.yaml", [part], overlays=[files / "base/over.yaml"])
@@ -56,7 +56,7 @@ def test_an_overlay_and_a_whole_part_on_the_command_line_count_from_their_own_pl
     assert config.data.train.dataset.images == str(Path.home() / "x")
 
 
-def test_an_interpolated_path_counts_from_where_it_was_written(files):
+def test_an_interpolated_path_counts_from_where_it_was_written(files: Path) -> None:
     (files / "own/config.yaml").write_text(
         "_base_: ../base/base.yaml\ndata:\n  val:\n    dataset:\n"
         "      annotations: ${data.train.dataset.images}/val.json\n"
@@ -69,14 +69,14 @@ def test_an_interpolated_path_counts_from_where_it_was_written(files):
     assert moved.data.val.dataset.annotations == str(files / "here/there/val.json")
 
 
-def test_a_saved_config_loads_anywhere_to_the_same(files, monkeypatch):
+def test_a_saved_config_loads_anywhere_to_the_same(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(files / "own/config.yaml")
     (files / "saved.yaml").write_text(config.to_yaml())
     monkeypatch.chdir(files)
     assert load_config(files / "saved.yaml") == config == Config.from_dict(config.to_dict())
 
 
-def test_names_and_addresses_of_weights_are_no_paths(files):
+def test_names_and_addresses_of_weights_are_no_paths(files: Path) -> None:
     for name in ("IMAGENET1K_V1", "https://host/a.pth", "hf-hub:timm/x", ""):
         assert load_config(SHAPES, [f"backbone.weights='{name}'"]).paths() == {}
     assert load_config(SHAPES, ["backbone.weights=mine.pth"]).backbone.weights == str(files / "here/mine.pth")
@@ -84,7 +84,7 @@ def test_names_and_addresses_of_weights_are_no_paths(files):
     assert not is_path("IMAGENET1K_V1", "a path or a name")
 
 
-def test_a_plugin_gets_the_rule_by_its_annotation(files):
+def test_a_plugin_gets_the_rule_by_its_annotation(files: Path) -> None:
     with DATASETS.temporary():
 
         @DATASETS.register()
@@ -111,7 +111,7 @@ def test_a_plugin_gets_the_rule_by_its_annotation(files):
     assert type_name(PathStr) == "a path"
 
 
-def test_moved_data_take_one_override(files):
+def test_moved_data_take_one_override(files: Path) -> None:
     saved = files / "saved.yaml"
     saved.write_text(load_config(files / "own/config.yaml").to_yaml())
     config = load_config(saved, [f"moved={{{files}/base: ../new}}"])
@@ -124,7 +124,7 @@ def test_moved_data_take_one_override(files):
         load_config(saved, ["moved=[a]"])
 
 
-def test_moved_data_can_be_told_by_the_environment(files, monkeypatch):
+def test_moved_data_can_be_told_by_the_environment(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETKIT_MOVED", f"{files}/base={files}/new:/nothing=/there")
     config = Config.from_dict(load_config(files / "own/config.yaml").to_dict())
     assert config.data.val.dataset.images == str(files / "new/images")
@@ -135,7 +135,7 @@ def test_moved_data_can_be_told_by_the_environment(files, monkeypatch):
         load_config(files / "own/config.yaml")
 
 
-def test_imports_move_as_well(files):
+def test_imports_move_as_well(files: Path) -> None:
     (files / "own/part.py").write_text("")
     (files / "own/config.yaml").write_text(f"_base_: {SHAPES}\nimports: [./part.py]\n")
     saved = files / "saved.yaml"
@@ -145,7 +145,7 @@ def test_imports_move_as_well(files):
     assert list(config.imports) == [str(files / "new/part.py")]
 
 
-def test_a_missing_file_is_told_with_key_place_and_the_near_one(files):
+def test_a_missing_file_is_told_with_key_place_and_the_near_one(files: Path) -> None:
     from detkit.data.build import build_dataset
 
     (files / "here/own.json").write_text("{}")
@@ -163,7 +163,7 @@ def test_a_missing_file_is_told_with_key_place_and_the_near_one(files):
         build_dataset(load_config(files / "own/config.yaml", [absolute_one]), "val")
 
 
-def test_the_config_of_a_run_by_an_earlier_detkit_counts_from_the_current_folder(files):
+def test_the_config_of_a_run_by_an_earlier_detkit_counts_from_the_current_folder(files: Path) -> None:
     run = files / "runs/old"
     run.mkdir(parents=True)
     values = load_config(files / "own/config.yaml").to_dict()
@@ -174,14 +174,14 @@ def test_the_config_of_a_run_by_an_earlier_detkit_counts_from_the_current_folder
     assert load_config(run / "config.yaml").data.val.dataset.images == str(files / "here/data/val")
 
 
-def test_dots_behind_a_link_are_not_folded(tmp_path):
+def test_dots_behind_a_link_are_not_folded(tmp_path: Path) -> None:
     (tmp_path / "far/below").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "far/below")
     assert absolute("a/../b", tmp_path) == str(tmp_path / "b")
     assert Path(absolute("link/../x", tmp_path)).resolve() == tmp_path / "far/x"
 
 
-def test_the_hint_of_a_moved_folder_can_be_pasted(files):
+def test_the_hint_of_a_moved_folder_can_be_pasted(files: Path) -> None:
     for name in ("plain", "my data #1: 100% ü", "it's, {here}"):
         folder = files / name
         hint = moved_hint(folder)
@@ -190,7 +190,7 @@ def test_the_hint_of_a_moved_folder_can_be_pasted(files):
         assert load_config(files / "own/config.yaml", [text, *words]).data.val.dataset.annotations == "/new/x.json"
 
 
-def test_pairs_in_lists_in_lists_are_no_paths(tmp_path):
+def test_pairs_in_lists_in_lists_are_no_paths(tmp_path: Path) -> None:
     """The type is a union, of which the value fits the second."""
     pairs = [[[8, 8], [8, 16]], [[16, 16]], [[32.5, 32]]]
     config = load_config(SHAPES, [f"anchors={{type: ExplicitAnchors, sizes: {pairs}}}"])

@@ -1,4 +1,6 @@
-"""One of two ranks that take training steps with every registered module: python ddp_worker.py RANK STORE OUT.
+"""One of two ranks that take training steps with every registered module.
+
+    python -m tests.contracts.ddp_worker RANK STORE OUT
 
 A program of its own, so that nothing of the test run that starts it is in the way. Writes a JSON object to OUT:
 "registry-name" -> what went wrong, empty if nothing did.
@@ -13,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from examples import EXAMPLES
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,6 +25,7 @@ from detkit.testing import CONTRACTS
 from detkit.testing.features import INPUTS
 from detkit.testing.modules import SIDE, tensors
 from detkit.testing.report import Subject
+from tests.contracts.examples import EXAMPLES
 
 
 class Unused(Backbone):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,12 +12,7 @@ import pytest
 from detkit.registry import REGISTRIES
 from detkit.testing import CONTRACTS, Check
 from detkit.testing.report import Subject, describe
-
-_spec = importlib.util.spec_from_file_location("contract_examples", Path(__file__).with_name("examples.py"))
-assert _spec is not None
-assert _spec.loader is not None
-examples = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(examples)
+from tests.contracts import examples
 
 PARTS = [(r, name) for r in REGISTRIES if r.name in CONTRACTS for name in r.names()]
 CASES = [

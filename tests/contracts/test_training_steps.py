@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,26 +16,23 @@ from detkit.registry import REGISTRIES
 from detkit.testing import CONTRACTS
 from detkit.testing.features import INPUTS
 from detkit.testing.modules import SIDE, expect_same, tensors
+from tests.contracts import examples
 
-FOLDER = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("contract_examples", FOLDER / "examples.py")
-assert _spec is not None
-assert _spec.loader is not None
-examples = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(examples)
+ROOT = Path(__file__).parents[2]
 
 PARTS = [pytest.param(r, name, id=f"{r.name}-{name}") for r in REGISTRIES if r.name in INPUTS for name in r.names()]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What each of two processes found, by part."""
     folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, str(FOLDER / "ddp_worker.py")]
+    command = [sys.executable, "-m", "tests.contracts.ddp_worker"]
     workers = [
         subprocess.Popen(
             [*command, str(rank), str(folder / "store"), str(folder / f"{rank}.json")],
+            cwd=ROOT,
             stderr=(folder / f"{rank}.txt").open("w"),
         )
         for rank in (0, 1)
@@ -51,7 +48,7 @@ def ranks(tmp_path_factory):
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch has no gloo")
 @pytest.mark.parametrize(("registry", "name"), PARTS)
-def test_ddp_steps_without_unused_parameters(ranks, registry, name):
+def test_ddp_steps_without_unused_parameters(ranks: Any, registry: Any, name: Any) -> None:
     found = [seen[f"{registry.name}-{name}"] for seen in ranks]
     if found == ["no parameters"] * 2:
         pytest.skip("a part without parameters is not wrapped in DDP")
@@ -59,13 +56,13 @@ def test_ddp_steps_without_unused_parameters(ranks, registry, name):
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch has no gloo")
-def test_ddp_steps_are_seen_to_fail(ranks):
+def test_ddp_steps_are_seen_to_fail(ranks: Any) -> None:
     for seen in ranks:
         assert "Expected to have finished reduction" in seen["backbones-Unused"]
 
 
 @pytest.mark.parametrize(("registry", "name"), PARTS)
-def test_compiled_step_gives_the_same_outputs_gradients_and_buffers(registry, name):
+def test_compiled_step_gives_the_same_outputs_gradients_and_buffers(registry: Any, name: Any) -> None:
     node = {"type": name, **examples.EXAMPLES.get(registry.name, {}).get(name, {})}
     subject = CONTRACTS[registry.name].subject(lambda **derived: registry.build(node, **derived))
     subject.reset()

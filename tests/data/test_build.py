@@ -1,23 +1,34 @@
 """Data sets of a config: the training's classes rule, and data.classes is for both splits."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from coco_files import write_coco
 
 from detkit.config import load_config
+from detkit.config.config import Config
 from detkit.data.build import build_dataset, build_datasets
+from tests.data.coco_files import write_coco
 
 BASE = Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml"
 TRAIN = {1: "cat", 2: "dog", 3: "bird"}
 
 
 @pytest.fixture
-def config_of(tmp_path):
+def config_of(tmp_path: Path) -> Callable[..., Config]:
     """A config whose training has TRAIN and whose validation is given as (categories, boxes)."""
 
-    def make(categories, boxes, *overrides, train=((1, 1), (1, 2), (2, 3))):
+    def make(
+        categories: dict[int, str],
+        boxes: list[tuple[int, int]],
+        *overrides: str,
+        train: list[tuple[int, int]] | tuple[tuple[int, int], tuple[int, int], tuple[int, int]] = (
+            (1, 1),
+            (1, 2),
+            (2, 3),
+        ),
+    ) -> Config:
         train_set = write_coco(tmp_path, "train.json", TRAIN, list(train))
         val_set = write_coco(tmp_path, "val.json", categories, boxes)
         text = f"_base_: {BASE}\ndata:\n"
@@ -30,14 +41,14 @@ def config_of(tmp_path):
     return make
 
 
-def test_validation_follows_the_training_by_name(config_of):
+def test_validation_follows_the_training_by_name(config_of: Callable[..., Config]) -> None:
     train, val = build_datasets(config_of({7: "dog", 0: "cat"}, [(1, 7), (2, 0)]))
     assert val.classes.names == train.classes.names == ("cat", "dog", "bird")
     assert val.classes.ids == (0, 7, 3)
     assert val.records.labels.tolist() == [1, 0]
 
 
-def test_a_foreign_object_is_refused_and_each_way_out_works(config_of):
+def test_a_foreign_object_is_refused_and_each_way_out_works(config_of: Callable[..., Config]) -> None:
     foreign = ({1: "cat", 2: "cow"}, [(1, 1), (2, 2)])
     with pytest.raises(ValueError, match=r"val.json: 'cow' \(1 object\): no class of the training data \(.*train.json"):
         build_datasets(config_of(*foreign))
@@ -49,7 +60,7 @@ def test_a_foreign_object_is_refused_and_each_way_out_works(config_of):
     assert selected.records.labels.tolist() == [0]
 
 
-def test_classes_of_both_splits_are_set_once(config_of):
+def test_classes_of_both_splits_are_set_once(config_of: Callable[..., Config]) -> None:
     config = config_of(
         {7: "dog", 0: "cat"}, [(1, 7), (2, 0)], "data.classes={class_names: [dog, cat], class_map: {bird: cat}}"
     )
@@ -59,12 +70,14 @@ def test_classes_of_both_splits_are_set_once(config_of):
     assert val.records.labels.tolist() == [0, 1]
 
 
-def test_a_name_that_neither_split_has_is_a_slip(config_of):
+def test_a_name_that_neither_split_has_is_a_slip(config_of: Callable[..., Config]) -> None:
     with pytest.raises(ValueError, match=r"data.classes: class_map names 'brid' \(did you mean 'bird'\?\)"):
         build_datasets(config_of(TRAIN, [], "data.classes.class_map={brid: cat}"))
 
 
-def test_images_that_are_empty_then_are_left_out_if_none_are_kept(config_of, caplog):
+def test_images_that_are_empty_then_are_left_out_if_none_are_kept(
+    config_of: Callable[..., Config], caplog: pytest.LogCaptureFixture
+) -> None:
     config = config_of(TRAIN, [(1, 1)], "data.classes.class_names=[cat]", "data.train.dataset.keep_empty=false")
     with caplog.at_level(logging.WARNING, logger="detkit"):
         train, _ = build_datasets(config)
@@ -74,13 +87,15 @@ def test_images_that_are_empty_then_are_left_out_if_none_are_kept(config_of, cap
     assert "1 image without objects is left out (keep_empty: false):\n  " in caplog.text
 
 
-def test_a_class_without_an_object_to_learn_from_is_warned_of(config_of, caplog):
+def test_a_class_without_an_object_to_learn_from_is_warned_of(
+    config_of: Callable[..., Config], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         build_datasets(config_of(TRAIN, [(1, 1)], train=[(1, 1), (2, 2)]))
     assert "train.json: no object of bird to learn from" in caplog.text
 
 
-def test_a_trained_detectors_classes_rule_an_evaluation(config_of):
+def test_a_trained_detectors_classes_rule_an_evaluation(config_of: Callable[..., Config]) -> None:
     from detkit.structures import ClassMap
 
     config = config_of({7: "dog"}, [(1, 7)], "data.classes.class_map={bird: cat}")
@@ -89,11 +104,13 @@ def test_a_trained_detectors_classes_rule_an_evaluation(config_of):
     assert val.records.labels.tolist() == [1]
 
 
-def test_a_data_set_alone_has_its_own_classes(config_of):
+def test_a_data_set_alone_has_its_own_classes(config_of: Callable[..., Config]) -> None:
     assert build_dataset(config_of({7: "dog"}, [(1, 7)]), "val").classes.names == ("dog",)
 
 
-def test_validation_may_ignore_all_that_its_file_has_but_training_must_keep_a_class(config_of):
+def test_validation_may_ignore_all_that_its_file_has_but_training_must_keep_a_class(
+    config_of: Callable[..., Config],
+) -> None:
     _, val = build_datasets(config_of({5: "cow"}, [(1, 5), (2, 5)], "data.val.dataset.ignore_classes=[cow]"))
     assert val.classes.names == ("cat", "dog", "bird")
     assert val.records.is_ignore.tolist() == [True, True]

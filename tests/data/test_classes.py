@@ -2,32 +2,36 @@
 
 import logging
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from coco_files import write_coco
 
 from detkit.data.datasets.classes import ClassOptions
 from detkit.data.datasets.coco import CocoDataset
 from detkit.data.datasets.problems import IGNORED, RENAMED, UNSELECTED
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.structures import ClassMap
+from tests.data.coco_files import write_coco
 
 ANIMALS = {90: "dog", 1: "cat", 3: "bird"}
 BOXES = [(1, 90), (1, 1), (1, 90), (2, 3)]
 
 
 @pytest.fixture
-def animals(tmp_path):
+def animals(tmp_path: Path) -> dict[str, str]:
     return write_coco(tmp_path, "animals.json", ANIMALS, BOXES)
 
 
-def labels(data, index=0):
+def labels(data: CocoDataset, index: int = 0) -> list[str]:
     a = data.records.annotation(index)
     return [data.classes.names[k] if k >= 0 else "any" for k in a.labels.tolist()]
 
 
-def test_class_names_select_and_order_and_what_they_leave_out_is_counted(animals, caplog):
+def test_class_names_select_and_order_and_what_they_leave_out_is_counted(
+    animals: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = CocoDataset(**animals, class_names=["dog", "cat"])
     assert data.classes == ClassMap(("dog", "cat"), (90, 1))
@@ -38,7 +42,9 @@ def test_class_names_select_and_order_and_what_they_leave_out_is_counted(animals
     assert data.records.truth.labels.tolist() == [0, 1, 0]
 
 
-def test_a_stated_class_that_the_file_lacks_is_a_class_without_objects(animals, caplog):
+def test_a_stated_class_that_the_file_lacks_is_a_class_without_objects(
+    animals: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = CocoDataset(**animals, class_names=["cat", "elephant", "dog", "bird"])
     assert data.classes.names == ("cat", "elephant", "dog", "bird")
@@ -63,12 +69,14 @@ def test_a_stated_class_that_the_file_lacks_is_a_class_without_objects(animals, 
         ({"ignore_classes": ["fish"]}, r"ignore_classes names 'fish', which the data does not have. Its classes: cat,"),
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused_by_name(animals, arguments, message):
+def test_settings_that_cannot_be_meant_are_refused_by_name(
+    animals: dict[str, str], arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=rf"animals.json: .*{message}"):
         CocoDataset(**animals, **arguments)
 
 
-def test_class_map_renames_and_merges(animals):
+def test_class_map_renames_and_merges(animals: dict[str, str]) -> None:
     data = CocoDataset(**animals, class_map={"dog": "pet", "cat": "pet"})
     assert data.classes == ClassMap(("pet", "bird"), (1, 3))
     assert data.records.labels.tolist() == [0, 0, 0, 1]
@@ -78,7 +86,7 @@ def test_class_map_renames_and_merges(animals):
     assert labels(swapped) == ["cat", "dog", "cat"]
 
 
-def test_ignored_classes_are_regions_that_count_for_every_class(animals):
+def test_ignored_classes_are_regions_that_count_for_every_class(animals: dict[str, str]) -> None:
     from detkit.evaluate.coco import ground_truth_from
 
     data = CocoDataset(**animals, ignore_classes=["dog"])
@@ -93,18 +101,18 @@ def test_ignored_classes_are_regions_that_count_for_every_class(animals):
     assert truth.xywh[:2].tolist() == [[1, 5, 10, 10]] * 2
 
 
-def test_all_three_work_together_on_names_after_the_map(animals):
+def test_all_three_work_together_on_names_after_the_map(animals: dict[str, str]) -> None:
     data = CocoDataset(**animals, class_map={"dog": "beast"}, ignore_classes=["beast"], class_names=["bird"])
     assert data.classes.names == ("bird",)
     assert data.records.is_ignore.tolist() == [True, True, False]
     assert data.problems.count(UNSELECTED) == 1
 
 
-def test_images_that_a_selection_empties_follow_keep_empty(animals):
+def test_images_that_a_selection_empties_follow_keep_empty(animals: dict[str, str]) -> None:
     assert CocoDataset(**animals, class_names=["bird"], keep_empty=False).records.image_ids.tolist() == [2]
 
 
-def test_another_splits_classes_are_taken_over_by_name(tmp_path):
+def test_another_splits_classes_are_taken_over_by_name(tmp_path: Path) -> None:
     val = CocoDataset(**write_coco(tmp_path, "val.json", {0: "cat", 1: "dog"}, [(1, 0), (2, 1), (2, 0)]))
     val.use_classes(ClassMap(("dog", "fish", "cat"), (1, 2, 3)))
     assert val.classes.names == ("dog", "fish", "cat")
@@ -113,13 +121,13 @@ def test_another_splits_classes_are_taken_over_by_name(tmp_path):
     assert val.records.truth.labels.tolist() == [2, 0, 2]
 
 
-def test_a_class_without_objects_that_only_this_split_has_is_let_go(tmp_path):
+def test_a_class_without_objects_that_only_this_split_has_is_let_go(tmp_path: Path) -> None:
     val = CocoDataset(**write_coco(tmp_path, "val.json", {1: "cat", 2: "dog"}, [(1, 1)]))
     val.use_classes(ClassMap(("cat",), (7,)))
     assert val.classes == ClassMap(("cat",), (1,))
 
 
-def test_objects_of_a_class_that_only_this_split_has_are_an_error_with_the_way_out(tmp_path):
+def test_objects_of_a_class_that_only_this_split_has_are_an_error_with_the_way_out(tmp_path: Path) -> None:
     val = CocoDataset(**write_coco(tmp_path, "val.json", {1: "cat", 2: "Dog"}, [(1, 1), (2, 2), (2, 2)]))
     with pytest.raises(
         ValueError,
@@ -129,7 +137,7 @@ def test_objects_of_a_class_that_only_this_split_has_are_an_error_with_the_way_o
         val.use_classes(ClassMap(("cat", "dog"), (1, 2)))
 
 
-def test_every_data_set_can_be_given_classes():
+def test_every_data_set_can_be_given_classes() -> None:
     data = ShapesDataset(num_images=20)
     before = data.records.labels.tolist()
     data.choose_classes(ClassOptions(class_map={"circle": "round", "ring": "round"}, ignore_classes=["star"]))
@@ -139,7 +147,7 @@ def test_every_data_set_can_be_given_classes():
     assert data.records.is_ignore[[k == 1 for k in before]].all()
 
 
-def test_renamed_and_merged_objects_are_counted(animals):
+def test_renamed_and_merged_objects_are_counted(animals: dict[str, str]) -> None:
     data = CocoDataset(**animals, class_map={"dog": "cat"})
     assert data.problems.found[RENAMED].count == 2
     assert data.problems.found[RENAMED].examples == ["dog -> cat: 2, the first in image 1 (1.png), box 1"]
@@ -148,7 +156,7 @@ def test_renamed_and_merged_objects_are_counted(animals):
 @pytest.mark.parametrize(
     "stranger", ["cat ", "traffic: red,left", "Yes", "01", "{owl}", "it's", 'a "b"', "# 1", "eis bär"]
 )
-def test_the_ways_out_for_a_class_of_validation_alone_can_be_pasted(tmp_path, stranger):
+def test_the_ways_out_for_a_class_of_validation_alone_can_be_pasted(tmp_path: Path, stranger: str) -> None:
     train = CocoDataset(**write_coco(tmp_path, "train.json", {1: "cat", 2: "dog"}, [(1, 1), (1, 2)]))
     where = write_coco(tmp_path, "val.json", {1: "cat", 2: stranger}, [(1, 1), (1, 2)])
     with pytest.raises(ValueError, match=r"first object: image 1 \(1.png\), box 2") as told:

@@ -1,22 +1,27 @@
 """`detkit data check` counts everything that a training would not see."""
 
+from typing import Any
+
+import pytest
 from PIL import Image
 
 from detkit.cli import main
 
 
-def check(folder, capsys, *overrides):
+def check(folder: Any, capsys: Any, *overrides: str) -> tuple[int, str]:
     code = main(["data", "check", str(folder.config), *overrides])
     return code, capsys.readouterr().out
 
 
-def test_all_is_well(folder, capsys):
+def test_all_is_well(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     code, out = check(folder, capsys)
     assert code == 0
     assert out.splitlines()[-1] == "every image and every object can be used"
 
 
-def test_lost_objects_are_counted_and_the_verdict_is_not_that_all_can_be_used(folder, capsys):
+def test_lost_objects_are_counted_and_the_verdict_is_not_that_all_can_be_used(
+    folder: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder.write("val", [[[8, 8, 40, 30], [8, 8, 0.8, 30]]])
     code, out = check(folder, capsys)
     assert code == 1
@@ -25,7 +30,7 @@ def test_lost_objects_are_counted_and_the_verdict_is_not_that_all_can_be_used(fo
     assert "every" not in out.splitlines()[-1]
 
 
-def test_damaged_images_under_each_policy(folder, capsys):
+def test_damaged_images_under_each_policy(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder.damage("train", 0)
     code, out = check(folder, capsys)
     assert (code, out.splitlines()[-1]) == (1, "1 image can't be used")
@@ -41,7 +46,7 @@ def test_damaged_images_under_each_policy(folder, capsys):
     assert "1 damaged image repaired:\n    " in out
 
 
-def test_no_usable_image_is_a_report_not_a_crash(folder, capsys):
+def test_no_usable_image_is_a_report_not_a_crash(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(3):
         Image.new("RGB", (10, 10)).save(folder.file("val", i))
     code, out = check(folder, capsys)
@@ -50,7 +55,7 @@ def test_no_usable_image_is_a_report_not_a_crash(folder, capsys):
     assert out.splitlines()[-1] == "3 images can't be used"
 
 
-def test_boxes_that_the_reader_drops_are_counted(folder, capsys):
+def test_boxes_that_the_reader_drops_are_counted(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder.write("train", [[[8, 8, 40, 30], [8, 8, 0, 30]], [[8, 8, 10, -1]]])
     code, out = check(folder, capsys)
     assert code == 1
@@ -58,7 +63,7 @@ def test_boxes_that_the_reader_drops_are_counted(folder, capsys):
     assert out.splitlines()[-1] == "2 boxes can't be used"
 
 
-def test_what_is_clipped_or_changed_is_named_on_stdout_once(folder, capsys):
+def test_what_is_clipped_or_changed_is_named_on_stdout_once(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder.write("train", [[[8, 8, 4000, 30]], [[8, 8, 10, 10]]])
     code = main(["data", "check", str(folder.config), "data.classes.class_map={cat: animal}"])
     told = capsys.readouterr()

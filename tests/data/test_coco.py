@@ -2,6 +2,9 @@ import functools
 import json
 import logging
 import operator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,19 +27,30 @@ from detkit.data.datasets.problems import (
 CATEGORIES = [{"id": 90, "name": "dog"}, {"id": 1, "name": "cat"}, {"id": 3, "name": "bird"}]
 
 
-def image(i, name=None, height=40, width=60):
+def image(i: float | str, name: str | None = None, height: int = 40, width: int = 60) -> dict[str, Any]:
     return {"id": i, "file_name": name or f"{i}.png", "height": height, "width": width}
 
 
-def box(i, image_id, bbox, category=1, **rest):
+def box(
+    i: int | str | None,
+    image_id: float | str,
+    bbox: list[float | str] | None,
+    category: float | str = 1,
+    **rest: dict[str, list[int]] | float,
+) -> dict[str, Any]:
     return {"id": i, "image_id": image_id, "category_id": category, "bbox": bbox, **rest}
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path) -> Callable[..., dict[str, str]]:
     """Writes a COCO folder with images 1 and 2; gives the arguments of CocoDataset."""
 
-    def make(content=None, name="instances.json", files=("1.png", "2.png"), **changes):
+    def make(
+        content: dict[str, Any] | str | None = None,
+        name: str = "instances.json",
+        files: tuple[str, ...] = ("1.png", "2.png"),
+        **changes: dict[str, dict[Any, Any]] | list[dict[str, Any] | str] | None,
+    ) -> dict[str, str]:
         if content is None:
             content = {"images": [image(1), image(2)], "categories": CATEGORIES, "annotations": [], **changes}
         for file in files:
@@ -48,7 +62,7 @@ def write(tmp_path):
     return make
 
 
-def test_boxes_labels_ids_and_crowd(write):
+def test_boxes_labels_ids_and_crowd(write: Callable[..., dict[str, str]]) -> None:
     annotations = [
         box(1, 2, [10, 5, 20, 10], 90),
         box(2, 1, [0, 0, 60, 40], 3, iscrowd=1),
@@ -69,7 +83,7 @@ def test_boxes_labels_ids_and_crowd(write):
     assert "2 images (0 without objects); 2 boxes: cat 1, bird 0, dog 1; 1 ignore region" in data.summary()
 
 
-def test_images_without_objects_are_kept_unless_told_otherwise(write):
+def test_images_without_objects_are_kept_unless_told_otherwise(write: Callable[..., dict[str, str]]) -> None:
     where = write(annotations=[box(1, 2, [1, 1, 5, 5])])
     assert len(CocoDataset(**where)) == 2
     only = CocoDataset(**where, keep_empty=False)
@@ -90,7 +104,9 @@ BAD = {
     ("reason", "bbox"),
     [*BAD.items(), ("outside", [-20, 5, 20, 10]), ("outside", [5, -9, 5, 8]), ("outside", [5, 40, 5, 8])],
 )
-def test_bad_boxes_are_dropped_counted_and_named(write, caplog, reason, bbox):
+def test_bad_boxes_are_dropped_counted_and_named(
+    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture, reason: str, bbox: list[float]
+) -> None:
     where = write(annotations=[box(1, 1, bbox), box(2, 1, [1, 1, 5, 5])])
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = CocoDataset(**where)
@@ -104,7 +120,7 @@ def test_bad_boxes_are_dropped_counted_and_named(write, caplog, reason, bbox):
         CocoDataset(**where, bad_boxes="error")
 
 
-def test_clip_mends_what_can_be_mended(write):
+def test_clip_mends_what_can_be_mended(write: Callable[..., dict[str, str]]) -> None:
     where = write(annotations=[box(1, 1, [20, 30, -10, -5]), box(2, 1, [5, 5, 0, 10]), box(3, 1, [50, 30, 30, 30])])
     data = CocoDataset(**where, bad_boxes="clip")
     assert data.records.annotation(0).boxes.tolist() == [[10, 25, 20, 30], [50, 30, 60, 40]]
@@ -113,7 +129,7 @@ def test_clip_mends_what_can_be_mended(write):
     assert data.problems.count(CLIPPED) == 1
 
 
-def test_a_box_over_the_edge_is_clipped(write):
+def test_a_box_over_the_edge_is_clipped(write: Callable[..., dict[str, str]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [50, 30, 30, 30])]))
     assert data.records.annotation(0).boxes.tolist() == [[50, 30, 60, 40]]
     assert data.problems.found[CLIPPED].examples == [
@@ -160,12 +176,14 @@ def test_a_box_over_the_edge_is_clipped(write):
         ({"content": {"images": []}}, ValueError, r"no list 'categories' \(its keys: images\)"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_named(write, changes, error, text):
+def test_what_is_wrong_with_a_file_is_named(
+    write: Callable[..., dict[str, str]], changes: dict[str, Any], error: type, text: str
+) -> None:
     with pytest.raises(error, match=text):
         CocoDataset(**write(**changes))
 
 
-def without(entry, key):
+def without(entry: dict[str, Any], key: str) -> dict[str, Any]:
     return {k: v for k, v in entry.items() if k != key}
 
 
@@ -203,12 +221,14 @@ GOOD = box(7, 1, [1, 1, 5, 5])
         ({"annotations": [{**GOOD, "bbox": None}]}, "has bbox None"),
     ],
 )
-def test_broken_entries_are_named_and_counted(write, changes, text):
+def test_broken_entries_are_named_and_counted(
+    write: Callable[..., dict[str, str]], changes: dict[str, Any], text: str
+) -> None:
     with pytest.raises(ValueError, match=text):
         CocoDataset(**write(**changes))
 
 
-def test_what_tools_leave_out_or_write_oddly_is_read(write):
+def test_what_tools_leave_out_or_write_oddly_is_read(write: Callable[..., dict[str, str]]) -> None:
     odd = [
         {**without(GOOD, "id"), "area": None, "iscrowd": "0"},
         {**without(GOOD, "id"), "area": float("nan"), "iscrowd": "1", "image_id": 1.0},
@@ -220,18 +240,20 @@ def test_what_tools_leave_out_or_write_oddly_is_read(write):
     assert data.records.sizes.tolist() == [[-1, -1], [-1, -1]]
 
 
-def test_a_split_without_a_single_object_is_warned_of(write, caplog):
+def test_a_split_without_a_single_object_is_warned_of(
+    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         CocoDataset(**write(annotations=[{**GOOD, "iscrowd": 1}]))
     assert "no image has a usable box" in caplog.text
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no annotation file .*nothing.json"):
         CocoDataset(annotations=str(tmp_path / "nothing.json"), images=str(tmp_path))
 
 
-def test_records_hold_no_python_object_an_image(write):
+def test_records_hold_no_python_object_an_image(write: Callable[..., dict[str, str]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [1, 1, 5, 5])]))
     arrays = [v for k, v in vars(data.records).items() if k != "truth"] + list(vars(data.records.truth).values())
     assert all(isinstance(value, np.ndarray) for value in arrays)
@@ -243,7 +265,7 @@ def test_records_hold_no_python_object_an_image(write):
     assert data.content_hash() != CocoDataset(**write(annotations=[box(1, 1, [1, 1, 5, 6])])).content_hash()
 
 
-def test_ids_are_equal_as_text_as_float_and_as_number(write):
+def test_ids_are_equal_as_text_as_float_and_as_number(write: Callable[..., dict[str, str]]) -> None:
     annotations = [
         box("a", "1", [1, 1, 5, 5], "90"),
         box(None, 1.0, [2, 2, 5, 5], 90.0),
@@ -258,7 +280,7 @@ def test_ids_are_equal_as_text_as_float_and_as_number(write):
     assert "2 annotation ids are missing or used twice; nothing depends on them" in data.summary()
 
 
-def test_ids_that_are_words_are_numbered(write):
+def test_ids_that_are_words_are_numbered(write: Callable[..., dict[str, str]]) -> None:
     images = [image("left"), image("back")]
     categories = [{"id": "c-dog", "name": "dog"}, {"id": "c-cat", "name": "cat"}]
     annotations = [box(1, "back", [1, 1, 5, 5], "c-dog"), box(2, "left", [2, 2, 5, 5], "c-cat")]
@@ -272,7 +294,7 @@ def test_ids_that_are_words_are_numbered(write):
         CocoDataset(**write(annotations=[box(1, "01", [1, 1, 5, 5])]))
 
 
-def test_numbers_that_are_text_are_read(write):
+def test_numbers_that_are_text_are_read(write: Callable[..., dict[str, str]]) -> None:
     odd = {**box(1, 1, ["1", "2.5", "10", 5]), "area": "50", "iscrowd": "true"}
     data = CocoDataset(**write(images=[{**image(1), "height": "40", "width": "60"}, image(2)], annotations=[odd]))
     assert data.records.boxes.tolist() == [[1, 2.5, 11, 7.5]]
@@ -281,7 +303,7 @@ def test_numbers_that_are_text_are_read(write):
     assert data.records.sizes[0].tolist() == [40, 60]
 
 
-def test_a_box_comes_from_the_segmentation_where_it_is_missing(write):
+def test_a_box_comes_from_the_segmentation_where_it_is_missing(write: Callable[..., dict[str, str]]) -> None:
     polygons = [[5, 6, 15, 6, 15, 26], [3, 10, 4, 12, 5, 11]]
     data = CocoDataset(**write(annotations=[{**without(GOOD, "bbox"), "segmentation": polygons, "area": 90}]))
     assert data.records.boxes.tolist() == [[3, 6, 15, 26]]
@@ -295,7 +317,7 @@ FISH = [
 ]
 
 
-def test_an_unused_root_and_repeated_categories_give_way(write):
+def test_an_unused_root_and_repeated_categories_give_way(write: Callable[..., dict[str, str]]) -> None:
     data = CocoDataset(**write(categories=[*FISH, FISH[2]], annotations=[box(1, 1, [1, 1, 5, 5], 1)]))
     assert data.classes.names == ("fish", "trap")
     assert data.classes.ids == (1, 2)
@@ -305,7 +327,7 @@ def test_an_unused_root_and_repeated_categories_give_way(write):
     ]
 
 
-def test_a_root_with_annotations_is_a_conflict(write):
+def test_a_root_with_annotations_is_a_conflict(write: Callable[..., dict[str, str]]) -> None:
     annotations = [box(1, 1, [1, 1, 5, 5], 0), box(2, 1, [1, 1, 5, 6], 1)]
     with pytest.raises(
         ValueError,
@@ -318,7 +340,9 @@ SHARED = [box(1, 1, [1, 1, 5, 5]), box(2, 3, [20, 20, 5, 5], 90), box(3, 2, [3, 
 
 
 @pytest.mark.parametrize("name", ["1.png", "./1.png", "link.png"])
-def test_a_picture_under_two_ids_is_refused_or_merged(write, tmp_path, name):
+def test_a_picture_under_two_ids_is_refused_or_merged(
+    write: Callable[..., dict[str, str]], tmp_path: Path, name: str
+) -> None:
     where = write(images=[image(1), image(2), image(3, name)], annotations=SHARED)
     (tmp_path / "link.png").symlink_to(tmp_path / "1.png")
     with pytest.raises(ValueError, match=r"1 image file is listed under several ids.*1.png \(ids 1, 3\).*same_file: m"):
@@ -329,12 +353,14 @@ def test_a_picture_under_two_ids_is_refused_or_merged(write, tmp_path, name):
     assert data.problems.found[MERGED].examples == [f"{name}: id 3 into 1"]
 
 
-def test_a_picture_listed_with_two_sizes_is_refused(write):
+def test_a_picture_listed_with_two_sizes_is_refused(write: Callable[..., dict[str, str]]) -> None:
     with pytest.raises(ValueError, match=r"1.png is listed with different sizes: \[\(40, 60\), \(80, 60\)\]"):
         CocoDataset(**write(images=[image(1), image(2, "1.png", 80)]), same_file="merge")
 
 
-def test_a_box_listed_twice_is_kept_and_named(write, caplog):
+def test_a_box_listed_twice_is_kept_and_named(
+    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = CocoDataset(**write(annotations=[GOOD, {**GOOD, "id": 8}, {**GOOD, "category_id": 3}]))
     assert len(data.records.boxes) == 3
@@ -342,7 +368,7 @@ def test_a_box_listed_twice_is_kept_and_named(write, caplog):
     assert "1 box is listed again with the same class and coordinates; both are kept" in caplog.text
 
 
-def test_fractions_of_the_image_are_refused(write):
+def test_fractions_of_the_image_are_refused(write: Callable[..., dict[str, str]]) -> None:
     boxes = [box(1, 1, [0.1, 0.2, 0.3, 0.4]), box(2, 2, [0.0, 0.0, 1.0, 1.0])]
     message = (
         r"instances.json: 2 of 2 boxes lie within the first pixel, so they seem to be fractions .*image 1 \(1.png\)"
@@ -353,7 +379,7 @@ def test_fractions_of_the_image_are_refused(write):
         CocoDataset(**write(annotations=boxes[1:]))
 
 
-def test_a_single_box_in_the_first_pixel_is_left_out_by_name(write):
+def test_a_single_box_in_the_first_pixel_is_left_out_by_name(write: Callable[..., dict[str, str]]) -> None:
     plain = [box(i, 1, [1, 1, 5, 5 + i]) for i in range(2, 30)]
     data = CocoDataset(**write(annotations=[box(1, 1, [0.1, 0.2, 0.3, 0.4]), *plain]))
     assert len(data.records.boxes) == 28
@@ -362,20 +388,24 @@ def test_a_single_box_in_the_first_pixel_is_left_out_by_name(write):
     assert "box 1 [0.1, 0.2, 0.4, 0.6]: lies within the first pixel, as a box in fractions" in example
 
 
-def test_corners_in_the_place_of_sizes_are_suspected(write, caplog):
+def test_corners_in_the_place_of_sizes_are_suspected(
+    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         CocoDataset(**write(annotations=[box(1, 1, [20, 15, 50, 35]), box(2, 1, [30, 20, 58, 39])]))
     assert "2 boxes look as if they are written in another format" in caplog.text
     assert "image 1 (1.png), bbox [20.0, 15.0, 50.0, 35.0]: x, y, width, height reach over the edge" in caplog.text
 
 
-def test_images_of_the_folder_that_are_not_listed_are_counted(write, tmp_path):
+def test_images_of_the_folder_that_are_not_listed_are_counted(
+    write: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
     data = CocoDataset(**write(files=("1.png", "2.png", "3.png")))
     assert data.problems.found[UNLISTED].examples == [str(tmp_path / "3.png")]
     assert "1 image file of the folder is not in the annotations of this split" in data.summary()
 
 
-def test_what_evaluation_uses_is_the_files_own(write):
+def test_what_evaluation_uses_is_the_files_own(write: Callable[..., dict[str, str]]) -> None:
     annotations = [
         box(1, 1, [-20.25, 5.1, 60.7, 10.3], area=-3),
         box(2, 1, [5, 5, 0, 10], area=7),
@@ -392,8 +422,8 @@ def test_what_evaluation_uses_is_the_files_own(write):
     assert records.ends.tolist() == [1, 2]
 
 
-def test_the_hash_tells_what_evaluation_would_find_differently(write):
-    def hash_of(**changes):
+def test_the_hash_tells_what_evaluation_would_find_differently(write: Callable[..., dict[str, str]]) -> None:
+    def hash_of(**changes: int | list[int]) -> str:
         return CocoDataset(**write(annotations=[{**GOOD, **changes}])).content_hash()
 
     plain = hash_of()
@@ -409,7 +439,7 @@ def test_the_hash_tells_what_evaluation_would_find_differently(write):
 ODD = [None, True, -1, 1.5, 1e308, float("nan"), float("inf"), 10**400, "", "01", "\ud800", [], {}, [None], "../1.png"]
 
 
-def places(value, path=()):
+def places(value: Any, path: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
     """The path of every value below and including a JSON value."""
     yield path
     for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
@@ -418,7 +448,7 @@ def places(value, path=()):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("odd", range(len(ODD)))
-def test_no_odd_value_anywhere_ends_in_another_error(write, odd):
+def test_no_odd_value_anywhere_ends_in_another_error(write: Callable[..., dict[str, str]], odd: int) -> None:
     """Whatever stands where: it is read, or a message names the file."""
     content = {
         "images": [image(1), image(2)],
@@ -443,7 +473,7 @@ def test_no_odd_value_anywhere_ends_in_another_error(write, odd):
     assert read > 0
 
 
-def test_ids_of_any_size_are_read(write):
+def test_ids_of_any_size_are_read(write: Callable[..., dict[str, str]]) -> None:
     big = 2**70
     where = write(
         images=[image(big, "1.png")],
@@ -456,7 +486,9 @@ def test_ids_of_any_size_are_read(write):
 
 
 @pytest.mark.parametrize("name", ["link/1.png", "hard.png"])
-def test_a_picture_by_way_of_a_linked_folder_or_a_hard_link_is_the_same(write, tmp_path, name):
+def test_a_picture_by_way_of_a_linked_folder_or_a_hard_link_is_the_same(
+    write: Callable[..., dict[str, str]], tmp_path: Path, name: str
+) -> None:
     where = write(images=[image(1), image(2), image(3, name)], annotations=SHARED)
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "hard.png").hardlink_to(tmp_path / "1.png")
@@ -465,13 +497,13 @@ def test_a_picture_by_way_of_a_linked_folder_or_a_hard_link_is_the_same(write, t
     assert len(CocoDataset(**where, same_file="merge")) == 2
 
 
-def test_an_entry_without_a_size_is_merged_with_one_that_has_it(write):
+def test_an_entry_without_a_size_is_merged_with_one_that_has_it(write: Callable[..., dict[str, str]]) -> None:
     entries = [image(1), {"id": 2, "file_name": "1.png"}]
     data = CocoDataset(**write(images=entries, annotations=[box(1, 2, [1, 1, 5, 5])]), same_file="merge")
     assert data.records.sizes.tolist() == [[40, 60]]
 
 
-def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write):
+def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write: Callable[..., dict[str, str]]) -> None:
     data = CocoDataset(**write(images=[{"id": 1, "file_name": "1.png"}], annotations=[box(1, 1, [10, 5, 5000, 10])]))
     assert data.problems.found[CLIPPED].examples == [
         "image 1 (1.png), box 1 [10.0, 5.0, 5010.0, 15.0]: xmax=5010 in an image 60 wide"
@@ -479,12 +511,12 @@ def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write):
     assert data.records.boxes.tolist() == [[10, 5, 60, 15]]
 
 
-def test_a_mask_without_a_box_says_what_makes_one(write):
+def test_a_mask_without_a_box_says_what_makes_one(write: Callable[..., dict[str, str]]) -> None:
     entry = box(7, 1, None, segmentation={"size": [40, 60], "counts": [10, 20, 2370]})
     with pytest.raises(ValueError, match=r"annotations\[0\].*bbox None.*run-length.*toBbox makes.*Correct these"):
         CocoDataset(**write(annotations=[entry]))
 
 
-def test_boxes_of_zeros_are_not_taken_for_fractions(write):
+def test_boxes_of_zeros_are_not_taken_for_fractions(write: Callable[..., dict[str, str]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [0, 0, 0, 0])]))
     assert data.problems.found[DROPPED].examples == ["image 1 (1.png), box 1 [0.0, 0.0, 0.0, 0.0]: zero area"]

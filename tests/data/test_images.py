@@ -1,4 +1,5 @@
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
@@ -21,12 +22,12 @@ from detkit.data.datasets.images import (
 )
 
 
-def saved(path, image, **options):
+def saved(path: Path, image: Image, **options: Any) -> np.ndarray:
     image.save(path, **options)
     return np.asarray(read_image(path))
 
 
-def test_exif_orientation_turns_the_image_upright(tmp_path):
+def test_exif_orientation_turns_the_image_upright(tmp_path: Path) -> None:
     image = Image.new("RGB", (4, 2))
     image.putpixel((0, 0), (255, 0, 0))
     exif = Image.Exif()
@@ -36,7 +37,7 @@ def test_exif_orientation_turns_the_image_upright(tmp_path):
     assert upright[0, 1].tolist() == [255, 0, 0]
 
 
-def test_grey_palette_and_one_bit(tmp_path):
+def test_grey_palette_and_one_bit(tmp_path: Path) -> None:
     grey = Image.fromarray(np.array([[0, 128, 255]], np.uint8))
     assert saved(tmp_path / "g.png", grey).tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
     palette = Image.new("P", (1, 1))
@@ -45,12 +46,12 @@ def test_grey_palette_and_one_bit(tmp_path):
     assert saved(tmp_path / "b.png", Image.new("1", (1, 1), 1)).tolist() == [[[255] * 3]]
 
 
-def test_sixteen_bits_keep_their_range(tmp_path):
+def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
     values = np.array([[0, 257 * 100, 65535]], np.uint16)
     assert saved(tmp_path / "d.png", Image.fromarray(values)).tolist() == [[[0] * 3, [100] * 3, [255] * 3]]
 
 
-def test_a_dark_sixteen_bit_image_stays_dark(tmp_path):
+def test_a_dark_sixteen_bit_image_stays_dark(tmp_path: Path) -> None:
     values = np.array([[0, 200, 255]], np.uint16)
     for suffix in ("png", "tif"):
         assert saved(tmp_path / f"d.{suffix}", Image.fromarray(values)).max() == 0
@@ -66,31 +67,31 @@ def test_a_dark_sixteen_bit_image_stays_dark(tmp_path):
         (np.array([[0.0, 1.0]], np.float32), "floating-point"),
     ],
 )
-def test_values_of_no_known_range_are_refused(tmp_path, values, text):
+def test_values_of_no_known_range_are_refused(tmp_path: Path, values: np.ndarray, text: str) -> None:
     Image.fromarray(values).save(tmp_path / "x.tif")
     with pytest.raises(ValueError, match=rf"x.tif: .*{text}.*save it with 8 or 16 bits"):
         read_image(tmp_path / "x.tif")
 
 
-def test_a_transparent_colour_lies_over_black(tmp_path):
+def test_a_transparent_colour_lies_over_black(tmp_path: Path) -> None:
     image = Image.new("RGB", (2, 1), (9, 8, 7))
     image.putpixel((1, 0), (1, 2, 3))
     assert saved(tmp_path / "k.png", image, transparency=(9, 8, 7)).tolist() == [[[0, 0, 0], [1, 2, 3]]]
 
 
-def test_transparency_lies_over_black(tmp_path):
+def test_transparency_lies_over_black(tmp_path: Path) -> None:
     pixels = np.array([[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 51]]], np.uint8)
     assert saved(tmp_path / "t.png", Image.fromarray(pixels)).tolist() == [[[200, 100, 50], [0, 0, 0], [40, 20, 10]]]
 
 
-def test_cmyk_is_converted(tmp_path):
+def test_cmyk_is_converted(tmp_path: Path) -> None:
     for suffix in ("tif", "jpg"):
         out = saved(tmp_path / f"c.{suffix}", Image.new("CMYK", (8, 8), (0, 255, 255, 0)))
         assert out[0, 0, 0] > 200
         assert out[0, 0, 1:].max() < 60
 
 
-def test_files_that_are_no_images_are_named(tmp_path):
+def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no image file .*gone.png"):
         read_image(tmp_path / "gone.png")
     (tmp_path / "text.png").write_text("not an image")
@@ -105,7 +106,7 @@ def test_files_that_are_no_images_are_named(tmp_path):
 # ---- damaged files, limits, suffixes
 
 
-def picture(side=64):
+def picture(side: int = 64) -> Image:
     """Blocks of colour, as large as those of JPEG with its colour at half the size."""
     blocks = np.random.default_rng(0).integers(0, 255, (side // 16, side // 16, 3))
     return Image.fromarray(np.kron(blocks, np.ones((16, 16, 1))).astype(np.uint8))
@@ -115,7 +116,7 @@ REPAIR = ImageOptions(bad_images="repair")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "ppm", "tif"])
-def test_repair_decodes_what_is_there_as_browsers_do(tmp_path, suffix):
+def test_repair_decodes_what_is_there_as_browsers_do(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x.{suffix}"
     picture(256).save(path)
     whole = np.asarray(read_image(path)).astype(int)
@@ -129,7 +130,7 @@ def test_repair_decodes_what_is_there_as_browsers_do(tmp_path, suffix):
     assert np.abs(mended - whole).max() > 50, "the others are not"
 
 
-def test_a_jpeg_without_its_last_20_bytes_loses_nothing_that_one_sees(tmp_path):
+def test_a_jpeg_without_its_last_20_bytes_loses_nothing_that_one_sees(tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     picture(256).save(path)
     whole = np.asarray(read_image(path)).astype(int)
@@ -140,7 +141,7 @@ def test_a_jpeg_without_its_last_20_bytes_loses_nothing_that_one_sees(tmp_path):
     assert np.abs(mended[:224] - whole[:224]).max() == 0
 
 
-def test_what_can_not_be_repaired_says_so(tmp_path):
+def test_what_can_not_be_repaired_says_so(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
     with pytest.raises(ValueError, match=r"x.jpg: .*there is nothing to repair, bad_images: skip leaves it out"):
         read_image(tmp_path / "x.jpg", REPAIR)
@@ -148,7 +149,7 @@ def test_what_can_not_be_repaired_says_so(tmp_path):
         read_image(tmp_path / "gone.jpg", REPAIR)
 
 
-def test_repair_changes_pillow_for_nobody_else(tmp_path):
+def test_repair_changes_pillow_for_nobody_else(tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from PIL import ImageFile
@@ -157,7 +158,7 @@ def test_repair_changes_pillow_for_nobody_else(tmp_path):
     cut = (tmp_path / "x.png").read_bytes()
     (tmp_path / "x.png").write_bytes(cut[: len(cut) // 2])
 
-    def read(options):
+    def read(options: Any) -> Any:
         try:
             return read_image(tmp_path / "x.png", options).size
         except ValueError:
@@ -169,7 +170,7 @@ def test_repair_changes_pillow_for_nobody_else(tmp_path):
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
-def test_the_limit_is_detkits_own_and_is_lifted_by_a_key(tmp_path, recwarn):
+def test_the_limit_is_detkits_own_and_is_lifted_by_a_key(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     path = tmp_path / "aerial.png"
     Image.new("1", (13500, 13500)).save(path)
     text = (
@@ -188,7 +189,7 @@ def test_the_limit_is_detkits_own_and_is_lifted_by_a_key(tmp_path, recwarn):
         ImageOptions(max_megapixels=0)
 
 
-def test_a_bomb_is_refused_by_its_header_alone(tmp_path):
+def test_a_bomb_is_refused_by_its_header_alone(tmp_path: Path) -> None:
     """A header of 60000x60000 pixels without any: decoding would end in another message."""
     import struct
     import zlib
@@ -201,7 +202,7 @@ def test_a_bomb_is_refused_by_its_header_alone(tmp_path):
         read_image(tmp_path / "bomb.png")
 
 
-def test_the_size_in_the_header_is_the_upright_one(tmp_path):
+def test_the_size_in_the_header_is_the_upright_one(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
@@ -212,7 +213,7 @@ def test_the_size_in_the_header_is_the_upright_one(tmp_path):
         read_size(tmp_path / "gone.png")
 
 
-def test_suffixes_are_pillows_own():
+def test_suffixes_are_pillows_own() -> None:
     suffixes = image_suffixes()
     assert suffixes[:3] == (".jpg", ".jpeg", ".png")
     assert {".jfif", ".jpe", ".webp", ".tiff", ".bmp", ".gif", ".jp2", ".tga", ".ico"} <= set(suffixes)
@@ -222,13 +223,13 @@ def test_suffixes_are_pillows_own():
 
 
 @pytest.fixture
-def heif(monkeypatch):
+def heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Makes pillow-heif what a test wants it to be; None: not installed."""
     yield lambda module: monkeypatch.setitem(sys.modules, "pillow_heif", module) or reads_heif.cache_clear()
     reads_heif.cache_clear()
 
 
-def test_a_folder_gives_its_images_and_what_is_left_out(tmp_path, heif):
+def test_a_folder_gives_its_images_and_what_is_left_out(tmp_path: Path, heif: Callable[..., Any]) -> None:
     heif(None)
     for name in ("b.JFIF", "a.jpe", "c.webp", "notes.txt", "d.HEIC", ".hidden.png"):
         (tmp_path / name).touch()
@@ -242,21 +243,21 @@ def test_a_folder_gives_its_images_and_what_is_left_out(tmp_path, heif):
     assert describe_left_out("photos", []) is None
 
 
-def test_a_heic_file_says_what_reads_it(tmp_path, heif):
+def test_a_heic_file_says_what_reads_it(tmp_path: Path, heif: Callable[..., Any]) -> None:
     heif(None)
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
     with pytest.raises(ValueError, match=r"x.heic: not a readable image .*pip install 'detkit\[heif\]'"):
         read_image(tmp_path / "x.heic")
 
 
-def test_pillow_heif_is_used_where_it_is_installed(heif):
+def test_pillow_heif_is_used_where_it_is_installed(heif: Callable[..., Any]) -> None:
     asked = []
     heif(SimpleNamespace(register_heif_opener=lambda: asked.append(1)))
     image_suffixes()
     assert asked == [1]
 
 
-def test_an_image_is_found_by_its_name_without_suffix(tmp_path):
+def test_an_image_is_found_by_its_name_without_suffix(tmp_path: Path) -> None:
     for name in ("a.jfif", "b.png", "b.jpg", "c.txt"):
         (tmp_path / name).touch()
     found = images_by_stem(tmp_path)
@@ -264,7 +265,7 @@ def test_an_image_is_found_by_its_name_without_suffix(tmp_path):
     assert images_by_stem(tmp_path / "gone") == {}
 
 
-def test_the_size_of_a_png_needs_no_pixels(tmp_path):
+def test_the_size_of_a_png_needs_no_pixels(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "a.png"
@@ -291,14 +292,14 @@ def test_the_size_of_a_png_needs_no_pixels(tmp_path):
     ],
 )
 @pytest.mark.parametrize("policy", ["error", "repair"])
-def test_what_is_no_image_is_named(tmp_path, content, text, policy):
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, text: str, policy: str) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(ValueError, match=text):
         read_image(tmp_path / "a.jpg", ImageOptions(bad_images=policy))
 
 
 @pytest.mark.parametrize("policy", ["error", "repair"])
-def test_a_device_is_not_read(policy):
+def test_a_device_is_not_read(policy: str) -> None:
     with pytest.raises(ValueError, match=r"/dev/zero: not a readable image .*a folder or a device, not a file"):
         read_image("/dev/zero", ImageOptions(bad_images=policy))
 

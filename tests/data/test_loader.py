@@ -1,5 +1,7 @@
 import itertools
 import random
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +12,19 @@ from detkit.data.loader import LoaderOptions, build_eval_loader, build_train_loa
 from detkit.data.random import seeded
 from detkit.data.transforms.base import Transform
 from detkit.registry import TRANSFORMS
+from detkit.structures import Batch
 
 NODES = [{"type": "RandomHorizontalFlip"}, {"type": "ColorJitter", "brightness": 0.4}]
 
 
 @pytest.fixture(scope="module")
-def dataset():
+def dataset() -> ShapesDataset:
     return ShapesDataset(num_images=10, size=64)
 
 
-def train(dataset, steps, *, workers=0, batch=4, **options):
+def train(
+    dataset: ShapesDataset, steps: int, *, workers: int = 0, batch: int = 4, **options: int
+) -> list[Batch] | None:
     loader = build_train_loader(
         dataset, [TRANSFORMS.build(n) for n in NODES], LoaderOptions(batch_size=batch, num_workers=workers),
         **{"seed": 3, **options},
@@ -27,7 +32,7 @@ def train(dataset, steps, *, workers=0, batch=4, **options):
     return list(itertools.islice(loader, steps))
 
 
-def same(a, b):
+def same(a: Batch, b: Batch) -> None:
     assert a.image_ids == b.image_ids
     assert torch.equal(a.images, b.images)
     for s, t in zip(a.targets, b.targets, strict=True):
@@ -38,19 +43,19 @@ def same(a, b):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 4])
-def test_workers_change_nothing(dataset, workers):
+def test_workers_change_nothing(dataset: ShapesDataset, workers: int) -> None:
     for a, b in zip(train(dataset, 5), train(dataset, 5, workers=workers), strict=True):
         same(a, b)
 
 
-def test_every_epoch_has_every_image_once_in_another_order(dataset):
+def test_every_epoch_has_every_image_once_in_another_order(dataset: ShapesDataset) -> None:
     ids = [i for batch in train(dataset, 5) for i in batch.image_ids]
     assert sorted(ids[:10]) == sorted(ids[10:]) == list(range(1, 11))
     assert ids[:10] != ids[10:]
     assert ids != [i for batch in train(dataset, 5, seed=4) for i in batch.image_ids]
 
 
-def test_augmentation_differs_between_epochs_and_images_are_the_seeds(dataset):
+def test_augmentation_differs_between_epochs_and_images_are_the_seeds(dataset: ShapesDataset) -> None:
     first, second = (
         {i: x for b in train(dataset, 2, batch=5, start_step=s) for i, x in zip(b.image_ids, b.images, strict=True)}
         for s in (0, 2)
@@ -58,13 +63,13 @@ def test_augmentation_differs_between_epochs_and_images_are_the_seeds(dataset):
     assert any(not torch.equal(first[i], second[i]) for i in first)
 
 
-def test_starting_later_is_the_same_as_going_there(dataset):
+def test_starting_later_is_the_same_as_going_there(dataset: ShapesDataset) -> None:
     for a, b in zip(train(dataset, 7)[4:], train(dataset, 3, start_step=4), strict=True):
         same(a, b)
 
 
 @pytest.mark.parametrize(("world", "micro"), [(2, 1), (1, 2), (2, 2)])
-def test_processes_and_micro_batches_share_the_same_images_out(dataset, world, micro):
+def test_processes_and_micro_batches_share_the_same_images_out(dataset: ShapesDataset, world: int, micro: int) -> None:
     whole = train(dataset, 3)
     parts = [train(dataset, 3 * micro, rank=r, world_size=world, micro_batches=micro) for r in range(world)]
     for step, batch in enumerate(whole):
@@ -72,20 +77,20 @@ def test_processes_and_micro_batches_share_the_same_images_out(dataset, world, m
         assert sorted(mine) == sorted(batch.image_ids)
 
 
-def test_a_batch_that_can_not_be_split_is_refused(dataset):
+def test_a_batch_that_can_not_be_split_is_refused(dataset: ShapesDataset) -> None:
     with pytest.raises(ValueError, match=r"batch_size: 4 images can't be split evenly over 3 processes x 1"):
         train(dataset, 1, world_size=3)
 
 
-def test_evaluation_sees_every_image_once_in_order(dataset):
+def test_evaluation_sees_every_image_once_in_order(dataset: ShapesDataset) -> None:
     options = LoaderOptions(batch_size=4, num_workers=0)
     assert [i for b in build_eval_loader(dataset, [], options) for i in b.image_ids] == list(range(1, 11))
     shards = [build_eval_loader(dataset, [], options, rank=r, world_size=3) for r in range(3)]
     assert sorted(i for s in shards for b in s for i in b.image_ids) == list(range(1, 11))
 
 
-def test_the_callers_generators_are_left_alone(dataset):
-    def draws():
+def test_the_callers_generators_are_left_alone(dataset: ShapesDataset) -> None:
+    def draws() -> tuple[float, float, float]:
         return torch.rand(1).item(), np.random.rand(), random.random()
 
     torch.manual_seed(0), np.random.seed(0), random.seed(0)
@@ -102,7 +107,7 @@ def test_the_callers_generators_are_left_alone(dataset):
         assert draws() != a
 
 
-def test_batches_are_padded_with_zeros_right_and_below():
+def test_batches_are_padded_with_zeros_right_and_below() -> None:
     a, b = torch.ones(3, 10, 40, dtype=torch.uint8), torch.full((3, 33, 7), 2, dtype=torch.uint8)
     images, sizes = collate_images([a, b], 32)
     assert images.shape == (2, 3, 64, 64)
@@ -112,7 +117,7 @@ def test_batches_are_padded_with_zeros_right_and_below():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_image_that_breaks_is_named(tmp_path, workers):
+def test_an_image_that_breaks_is_named(tmp_path: Path, workers: int) -> None:
     from detkit.data.datasets.coco import CocoDataset
 
     made = ShapesDataset(num_images=3, size=64)
@@ -124,7 +129,7 @@ def test_an_image_that_breaks_is_named(tmp_path, workers):
         list(loader)
 
 
-def test_a_data_loader_pins_the_images(dataset, monkeypatch):
+def test_a_data_loader_pins_the_images(dataset: ShapesDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch.utils.data._utils.pin_memory import pin_memory
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1)
@@ -135,25 +140,25 @@ def test_a_data_loader_pins_the_images(dataset, monkeypatch):
 
 
 @pytest.mark.gpu
-def test_images_arrive_pinned(dataset):
+def test_images_arrive_pinned(dataset: ShapesDataset) -> None:
     for workers in (0, 1):
         assert train(dataset, 1, workers=workers)[0].images.is_pinned()
 
 
 class Breaks(Transform):
-    def __call__(self, image, boxes, labels):
+    def __call__(self, image: Any, boxes: Any, labels: torch.Tensor) -> None:
         raise KeyError("a fault of a plugin")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_fault_in_a_transform_names_the_image_and_shows_where(dataset, workers):
+def test_a_fault_in_a_transform_names_the_image_and_shows_where(dataset: ShapesDataset, workers: int) -> None:
     loader = build_eval_loader(dataset, [Breaks()], LoaderOptions(batch_size=2, num_workers=workers))
     with pytest.raises(RuntimeError, match=r"(?s)image 1 \(train_000001.png\): KeyError.*in __call__") as caught:
         list(loader)
     assert caught.value.__cause__ is not caught.value
 
 
-def test_every_batch_has_the_shape_that_is_asked_for(dataset, tmp_path):
+def test_every_batch_has_the_shape_that_is_asked_for(dataset: ShapesDataset, tmp_path: Path) -> None:
     options = LoaderOptions(batch_size=4, num_workers=0, pad_to=(65, 100))
     for batch in build_eval_loader(dataset, [], options):
         assert batch.images.shape[-2:] == (96, 128)
@@ -167,6 +172,6 @@ def test_every_batch_has_the_shape_that_is_asked_for(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "value"), [("pad_to", (0, 5)), ("batch_size", 0), ("num_workers", -1), ("size_divisor", 0)]
 )
-def test_senseless_options_are_named(argument, value):
+def test_senseless_options_are_named(argument: str, value: int | tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=argument):
         LoaderOptions(**{argument: value})

@@ -1,19 +1,20 @@
 """What was dropped, changed or left out is counted by kind, with the first few examples."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, MENDED, NAMED, Kind, Problems
-from detkit.data.datasets.records import RecordsBuilder, compared
+from detkit.data.datasets.records import Records, RecordsBuilder, compared
 from detkit.structures import ClassMap
 
 PAGES = Kind("pages are upside down", lost=True)
 
 
-def test_examples_are_few_and_the_rest_is_counted():
+def test_examples_are_few_and_the_rest_is_counted() -> None:
     problems = Problems()
     for i in range(NAMED + 3):
         problems.add(PAGES, f"page {i}")
@@ -27,7 +28,7 @@ def test_examples_are_few_and_the_rest_is_counted():
     assert len(problems.lines()) == NAMED + 4
 
 
-def test_two_are_put_together():
+def test_two_are_put_together() -> None:
     problems, other = Problems(), Problems()
     problems.add(PAGES, "a", 2)
     other.add(PAGES, "b", 3)
@@ -39,7 +40,7 @@ def test_two_are_put_together():
     }
 
 
-def test_what_needs_no_action_is_no_warning(caplog):
+def test_what_needs_no_action_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     problems = Problems()
     problems.add(PAGES, "a")
     problems.add(CLIPPED_A_PIXEL, "b")
@@ -51,7 +52,9 @@ def test_what_needs_no_action_is_no_warning(caplog):
     ]
 
 
-def build(boxes, policy="drop", size=(400, 500), **more):
+def build(
+    boxes: list[list[float]], policy: str = "drop", size: tuple[int, int] = (400, 500), **more: Any
+) -> tuple[Records, Problems] | None:
     builder = RecordsBuilder("set", policy)
     builder.add(5, "a.jpg", size, boxes, [0] * len(boxes), [False] * len(boxes), source="image 5 (a.jpg)", **more)
     return builder.build(), builder.problems
@@ -74,7 +77,7 @@ def build(boxes, policy="drop", size=(400, 500), **more):
         ([5, 5, 1e300, 50], DROPPED, "a coordinate is not finite"),
     ],
 )
-def test_file_and_box_and_value_are_named(box, kind, text):
+def test_file_and_box_and_value_are_named(box: list[float], kind: Kind, text: str) -> None:
     records, problems = build([[1, 2, 30, 40], box])
     rounded = [round(float(v), 2) for v in box]
     assert problems.found[kind].examples == [f"image 5 (a.jpg), box 2 {rounded}: {text}"]
@@ -87,7 +90,7 @@ def test_file_and_box_and_value_are_named(box, kind, text):
         build([[50, 5, 10, 50]], "error")
 
 
-def test_swapped_corners_are_put_right_if_told_so():
+def test_swapped_corners_are_put_right_if_told_so() -> None:
     records, problems = build([[50, 60, 10, 20]], "clip")
     assert records.boxes.tolist() == [[10, 20, 50, 60]]
     assert problems.count(MENDED) == 1
@@ -95,13 +98,13 @@ def test_swapped_corners_are_put_right_if_told_so():
     assert compared(records) == (0, 1)
 
 
-def test_without_a_stated_size_nothing_is_clipped():
+def test_without_a_stated_size_nothing_is_clipped() -> None:
     records, problems = build([[-5, 5, 5000, 50]], size=(-1, -1))
     assert records.boxes.tolist() == [[-5, 5, 5000, 50]]
     assert not problems
 
 
-def test_a_plugins_boxes_are_its_truth():
+def test_a_plugins_boxes_are_its_truth() -> None:
     records, _ = build([[-5, 5, 20, 50], [1, 2, 3, 4]])
     assert records.truth.boxes.tolist() == [[-5, 5, 25, 45], [1, 2, 2, 2]]
     assert records.truth.area.tolist() == [25 * 45, 4]
@@ -110,7 +113,7 @@ def test_a_plugins_boxes_are_its_truth():
     assert records.truth.labels is records.labels  # nothing is dropped, so nothing is held twice
 
 
-def test_a_label_without_a_class_is_named():
+def test_a_label_without_a_class_is_named() -> None:
     builder = RecordsBuilder("set", "drop")
     builder.add(1, "a.jpg", (40, 40), [], [], [])
     builder.add(2, "b.jpg", (40, 40), [[1, 2, 30, 40]], [2], [False])

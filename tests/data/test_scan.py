@@ -2,30 +2,32 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from detkit.config import load_config
 from detkit.data.build import build_dataset, open_images, usable_dataset, warn_of_shared_images
+from detkit.data.datasets.coco import CocoDataset
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.data.scan import Scan, scan
+from detkit.data.scan import Remaining, Scan, scan
 
 SHAPES = Path(__file__).parents[2] / "configs/quickstart/shapes.yaml"
 
 
-def load(folder, *overrides, split="val"):
+def load(folder: Any, *overrides: str, split: str = "val") -> CocoDataset | Remaining | None:
     return usable_dataset(load_config(folder.config, overrides), split, early=True)
 
 
-def test_whole_images_pass_and_the_set_is_the_one_that_was_built(folder):
+def test_whole_images_pass_and_the_set_is_the_one_that_was_built(folder: Any) -> None:
     data = load(folder)
     assert len(data) == 3
     assert data.left_out == {}
     assert data.summary() == build_dataset(load_config(folder.config), "val").summary()
 
 
-def test_a_damaged_image_is_an_error_that_names_it_and_the_ways_out(folder):
+def test_a_damaged_image_is_an_error_that_names_it_and_the_ways_out(folder: Any) -> None:
     folder.damage("val", 1)
     with pytest.raises(
         ValueError, match=r"val.json: 1 of 3 images can't be used:\n  .*val1.jpg: not a readable"
@@ -35,7 +37,7 @@ def test_a_damaged_image_is_an_error_that_names_it_and_the_ways_out(folder):
     assert "=repair" in str(told.value)
 
 
-def test_skip_leaves_it_out_with_its_boxes_and_counts_it(folder, caplog):
+def test_skip_leaves_it_out_with_its_boxes_and_counts_it(folder: Any, caplog: pytest.LogCaptureFixture) -> None:
     folder.damage("val", 1)
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = load(folder, "data.images.bad_images=skip")
@@ -48,7 +50,7 @@ def test_skip_leaves_it_out_with_its_boxes_and_counts_it(folder, caplog):
     assert np.asarray(data.checked_image(1)).shape == (64, 96, 3)
 
 
-def test_repair_keeps_it_and_says_so(folder, caplog):
+def test_repair_keeps_it_and_says_so(folder: Any, caplog: pytest.LogCaptureFixture) -> None:
     folder.damage("val", 1, lost=600)
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = load(folder, "data.images.bad_images=repair")
@@ -61,7 +63,7 @@ def test_repair_keeps_it_and_says_so(folder, caplog):
         load(folder, "data.images.bad_images=repair")
 
 
-def test_an_image_of_another_size_is_bad_as_well(folder):
+def test_an_image_of_another_size_is_bad_as_well(folder: Any) -> None:
     folder.file("val", 0).write_bytes(folder.file("val", 1).read_bytes())
     from PIL import Image
 
@@ -71,7 +73,7 @@ def test_an_image_of_another_size_is_bad_as_well(folder):
     assert len(load(folder, "data.images.bad_images=skip")) == 2
 
 
-def test_no_image_at_all_is_an_error_under_every_policy(folder):
+def test_no_image_at_all_is_an_error_under_every_policy(folder: Any) -> None:
     for i in range(3):
         folder.file("val", i).write_bytes(b"nothing")
     for policy in ("error", "skip", "repair"):
@@ -79,13 +81,13 @@ def test_no_image_at_all_is_an_error_under_every_policy(folder):
             load(folder, f"data.images.bad_images={policy}")
 
 
-def test_an_image_over_the_limit_is_refused_with_the_key(folder):
+def test_an_image_over_the_limit_is_refused_with_the_key(folder: Any) -> None:
     with pytest.raises(ValueError, match=r"data.images.max_megapixels=1"):
         load(folder, "data.images.max_megapixels=0.001")
     assert len(load(folder, "data.images.max_megapixels=0.01")) == 3
 
 
-def test_out_of_time_only_headers_are_read(folder):
+def test_out_of_time_only_headers_are_read(folder: Any) -> None:
     folder.damage("train", 0)
     folder.file("train", 1).write_bytes(b"nothing")
     data = build_dataset(load_config(folder.config), "train")
@@ -95,7 +97,7 @@ def test_out_of_time_only_headers_are_read(folder):
     assert sorted(scan(data, range(3), threads=2).bad) == [0, 1]
 
 
-def test_what_several_processes_find_is_put_together(folder):
+def test_what_several_processes_find_is_put_together(folder: Any) -> None:
     folder.damage("val", 0)
     folder.damage("val", 1)
     config = load_config(folder.config, ["data.images.bad_images=skip"])
@@ -106,14 +108,14 @@ def test_what_several_processes_find_is_put_together(folder):
     assert Scan.from_json(parts[0]).bad.keys() == {0}
 
 
-def test_images_that_are_drawn_are_not_opened_at_the_start(monkeypatch):
+def test_images_that_are_drawn_are_not_opened_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ShapesDataset, "load_image", lambda self, index: pytest.fail("opened"))
     assert not ShapesDataset.reads_files
     config = load_config(SHAPES, ["data.val.dataset.num_images=2"])
     assert len(usable_dataset(config, "val", early=True)) == 2
 
 
-def test_images_in_both_splits_are_told(folder, caplog):
+def test_images_in_both_splits_are_told(folder: Any, caplog: pytest.LogCaptureFixture) -> None:
     config = load_config(folder.config)
     train, val = (build_dataset(config, split) for split in ("train", "val"))
     assert warn_of_shared_images(train, val) is None

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,11 +9,11 @@ from detkit.data.datasets.shapes import ShapesDataset
 
 
 @pytest.fixture(scope="module")
-def many():
+def many() -> ShapesDataset:
     return ShapesDataset(num_images=150)
 
 
-def test_the_same_seed_is_the_same_data(many):
+def test_the_same_seed_is_the_same_data(many: ShapesDataset) -> None:
     again = ShapesDataset(num_images=20)
     assert np.array_equal(again.pixels, many.pixels[:20])
     assert np.array_equal(again.records.boxes, many.records.boxes[: len(again.records.boxes)])
@@ -19,7 +21,7 @@ def test_the_same_seed_is_the_same_data(many):
     assert not np.array_equal(ShapesDataset(num_images=5, split="val").pixels, many.pixels[:5])
 
 
-def test_it_is_not_trivial(many):
+def test_it_is_not_trivial(many: ShapesDataset) -> None:
     records = many.records
     sides = (records.boxes[:, 2:] - records.boxes[:, :2]).max(axis=1)[~records.is_ignore]
     assert len(many.classes) >= 6
@@ -40,7 +42,7 @@ def test_it_is_not_trivial(many):
     assert overlapping > 20
 
 
-def test_boxes_are_tight_around_what_is_drawn():
+def test_boxes_are_tight_around_what_is_drawn() -> None:
     # The image with and without its last object differs exactly inside that object's box.
     from detkit.data.datasets.scene import Scene, add_object
 
@@ -54,7 +56,7 @@ def test_boxes_are_tight_around_what_is_drawn():
         assert np.abs(np.array(scene.boxes[0]) - tight).max() <= 1.5
 
 
-def test_objects_stay_mostly_visible_and_out_of_crowds():
+def test_objects_stay_mostly_visible_and_out_of_crowds() -> None:
     from detkit.data.datasets.scene import CROWD, Scene, add_object, leaves_enough
 
     owner = np.array([[0] * 10, [-1] * 10], np.int16)
@@ -69,7 +71,7 @@ def test_objects_stay_mostly_visible_and_out_of_crowds():
         assert not scene.pixels.any()
 
 
-def test_it_is_written_in_coco_layout_and_read_back(tmp_path, capsys):
+def test_it_is_written_in_coco_layout_and_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "make-shapes", str(tmp_path / "shapes"), "--train", "6", "--val", "3", "--size", "64"]) == 0
     assert "CocoDataset" in capsys.readouterr().out
     folder = tmp_path / "shapes"
@@ -84,6 +86,6 @@ def test_it_is_written_in_coco_layout_and_read_back(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("argument", "value"), [("num_images", 0), ("size", 10)])
-def test_senseless_arguments_are_named(argument, value):
+def test_senseless_arguments_are_named(argument: str, value: int) -> None:
     with pytest.raises(ValueError, match=argument):
         ShapesDataset(**{argument: value})

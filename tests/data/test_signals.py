@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ os._exit(0)
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system has no sigwaitinfo")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["terminate", "interrupt"])
-def test_workers_outlive_a_signal_to_the_group(number):
+def test_workers_outlive_a_signal_to_the_group(number: Any) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(int(number))],
         start_new_session=True,

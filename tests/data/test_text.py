@@ -2,6 +2,7 @@
 
 import codecs
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,20 +15,20 @@ COCO = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "Stra�
 @pytest.mark.parametrize(
     "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
 )
-def test_unicode_is_read_in_every_form(tmp_path, encoding):
+def test_unicode_is_read_in_every_form(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "a.json"
     file.write_bytes(json.dumps(COCO, ensure_ascii=False).encode(encoding))
     assert read_json(str(file)) == COCO
 
 
-def test_a_big_endian_mark_is_read(tmp_path):
+def test_a_big_endian_mark_is_read(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_bytes(codecs.BOM_UTF16_BE + json.dumps(COCO).encode("utf-16-be"))
     assert read_json(str(file)) == COCO
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "gbk", "shift_jis"])
-def test_another_encoding_is_named_with_file_line_and_byte(tmp_path, encoding):
+def test_another_encoding_is_named_with_file_line_and_byte(tmp_path: Path, encoding: str) -> None:
     text = {"cp1252": "Größe", "gbk": "鸟", "shift_jis": "鳥"}[encoding]
     file = tmp_path / "a.json"
     file.write_bytes(f'{{\n"images": "{text}"}}'.encode(encoding))
@@ -71,7 +72,7 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_file_of_another_kind_is_named(tmp_path, name):
+def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str) -> None:
     content, message = FORMATS[name]
     file = tmp_path / "a.json"
     file.write_text(content if isinstance(content, str) and name != "a text" else json.dumps(content))
@@ -82,19 +83,19 @@ def test_a_file_of_another_kind_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("start", "message"), [(b"\x89PNG\r\n", "a PNG image"), (b"\x1f\x8b\x08\xff", "gzip"), (b"\x80\x04\x95", "pickle")]
 )
-def test_a_binary_file_is_named(tmp_path, start, message):
+def test_a_binary_file_is_named(tmp_path: Path, start: bytes, message: str) -> None:
     file = tmp_path / "a.json"
     file.write_bytes(start + bytes([255, 254, 253]))
     with pytest.raises(ValueError, match=rf"a\.json: not JSON: this is .*{message}"):
         read_json(str(file))
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a folder; a COCO data set is one JSON file"):
         read_json(str(tmp_path))
 
 
-def test_endless_nesting_is_an_error_of_the_file(tmp_path):
+def test_endless_nesting_is_an_error_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_text("[" * 200_000)
     with pytest.raises(ValueError, match=r"a\.json"):

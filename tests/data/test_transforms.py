@@ -1,3 +1,8 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -6,21 +11,22 @@ from PIL import Image
 from detkit.data.transforms.base import Transform, apply, apply_to_image
 from detkit.data.transforms.geometry import RandomCrop, shortest_edge_size
 from detkit.registry import TRANSFORMS
+from detkit.structures import Targets
 
 BOXES = torch.tensor([[10.0, 5, 30, 15], [40, 20, 60, 40], [0, 0, 20, 20]])
 LABELS = torch.tensor([4, 2, 1])
 IGNORE = torch.tensor([False, False, True])
 
 
-def picture(width=60, height=40):
+def picture(width: int = 60, height: int = 40) -> Image:
     return Image.fromarray((np.arange(height * width * 3) % 251).astype(np.uint8).reshape(height, width, 3))
 
 
-def run(*nodes, image=None):
+def run(*nodes: dict[str, Any], image: None = None) -> tuple[torch.Tensor, Targets]:
     return apply([TRANSFORMS.build(n) for n in nodes], image or picture(), BOXES, LABELS, IGNORE)
 
 
-def test_no_transform_only_sorts_out_the_ignore_regions():
+def test_no_transform_only_sorts_out_the_ignore_regions() -> None:
     image, targets = run()
     assert image.shape == (3, 40, 60)
     assert torch.equal(image.permute(1, 2, 0), torch.tensor(np.asarray(picture())))
@@ -29,7 +35,7 @@ def test_no_transform_only_sorts_out_the_ignore_regions():
     assert targets.ignore.tolist() == [[0, 0, 20, 20]]
 
 
-def test_flips_move_boxes_and_ignore_regions():
+def test_flips_move_boxes_and_ignore_regions() -> None:
     image, targets = run({"type": "RandomHorizontalFlip", "p": 1.0})
     assert torch.equal(image.flip(2).permute(1, 2, 0), torch.tensor(np.asarray(picture())))
     assert targets.boxes.tolist() == [[30, 5, 50, 15], [0, 20, 20, 40]]
@@ -38,7 +44,7 @@ def test_flips_move_boxes_and_ignore_regions():
     assert targets.boxes.tolist() == [[10, 25, 30, 35], [40, 0, 60, 20]]
 
 
-def test_resizes_scale_boxes():
+def test_resizes_scale_boxes() -> None:
     image, targets = run({"type": "Resize", "height": 80, "width": 30})
     assert image.shape == (3, 80, 30)
     assert targets.boxes.tolist() == [[5, 10, 15, 30], [20, 40, 30, 80]]
@@ -47,26 +53,26 @@ def test_resizes_scale_boxes():
     assert targets.boxes.tolist() == [[5, 2.5, 15, 7.5], [20, 10, 30, 20]]
 
 
-def test_shortest_edge_rounds_to_the_nearest_pixel_and_keeps_the_longest_in_bounds():
+def test_shortest_edge_rounds_to_the_nearest_pixel_and_keeps_the_longest_in_bounds() -> None:
     assert shortest_edge_size(480, 640, 320, 1333) == (320, 427)  # 426.67
     assert shortest_edge_size(480, 640, 800, 1000) == (750, 1000)
     assert shortest_edge_size(640, 480, 240, 320) == (320, 240)
 
 
-def test_shortest_edge_rounds_where_detectron2_does():
+def test_shortest_edge_rounds_where_detectron2_does() -> None:
     # One multiplication in place of two gives 667, 171 and 236 here.
     assert shortest_edge_size(704, 1408, 800, 1333) == (666, 1333)
     assert shortest_edge_size(275, 2150, 800, 1333) == (170, 1333)
     assert shortest_edge_size(143, 806, 800, 1333) == (237, 1333)
 
 
-def test_one_of_several_sizes_is_drawn():
+def test_one_of_several_sizes_is_drawn() -> None:
     torch.manual_seed(0)
     node = {"type": "ResizeShortestEdge", "short": [20, 30]}
     assert {run(node)[0].shape[1] for _ in range(20)} == {20, 30}
 
 
-def test_boxes_outside_a_crop_are_dropped_with_their_labels():
+def test_boxes_outside_a_crop_are_dropped_with_their_labels() -> None:
     torch.manual_seed(0)
     node = {"type": "RandomCrop", "height": 20, "width": 20}
     for _ in range(20):
@@ -90,7 +96,7 @@ def test_boxes_outside_a_crop_are_dropped_with_their_labels():
     ],
     ids=lambda n: n["type"],
 )
-def test_random_ones_keep_boxes_valid_and_come_with_no_objects(node):
+def test_random_ones_keep_boxes_valid_and_come_with_no_objects(node: dict[str, Any]) -> None:
     torch.manual_seed(0)
     for _ in range(10):
         image, targets = run(node)
@@ -101,7 +107,7 @@ def test_random_ones_keep_boxes_valid_and_come_with_no_objects(node):
     assert apply_to_image([TRANSFORMS.build(node)], picture()).dtype == torch.uint8
 
 
-def test_the_iou_crop_keeps_what_is_left_of_an_ignore_region():
+def test_the_iou_crop_keeps_what_is_left_of_an_ignore_region() -> None:
     # The region's centre is often outside of the window, and a part of it inside.
     boxes = torch.tensor([[0.0, 0, 20, 40], [10, 0, 60, 40]])
     node = {"type": "RandomIoUCrop", "max_scale": 0.4}
@@ -120,7 +126,7 @@ def test_the_iou_crop_keeps_what_is_left_of_an_ignore_region():
     assert cut > 5
 
 
-def test_the_iou_crop_drops_objects_whose_centre_is_outside():
+def test_the_iou_crop_drops_objects_whose_centre_is_outside() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     dropped = 0
     for seed in range(40):
@@ -140,7 +146,7 @@ def test_the_iou_crop_drops_objects_whose_centre_is_outside():
     assert dropped > 5
 
 
-def window_of(image, whole):
+def window_of(image: torch.Tensor, whole: torch.Tensor) -> tuple[int, int]:
     """Where a crop was taken from, found in the pixels of noise."""
     height, width = image.shape[1:]
     for top in range(40 - height + 1):
@@ -150,7 +156,7 @@ def window_of(image, whole):
     raise AssertionError("the crop is no window of the picture")
 
 
-def test_the_iou_crop_is_not_steered_by_ignore_regions():
+def test_the_iou_crop_is_not_steered_by_ignore_regions() -> None:
     torch.manual_seed(0)
     for _ in range(20):
         image, _ = apply([TRANSFORMS.build({"type": "RandomIoUCrop"})], picture(), BOXES, LABELS, torch.ones(3).bool())
@@ -158,12 +164,12 @@ def test_the_iou_crop_is_not_steered_by_ignore_regions():
 
 
 class LosesCount(Transform):
-    def __call__(self, image, boxes, labels):
+    def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> tuple[Image, torch.Tensor, torch.Tensor]:
         return image, boxes[:1], labels
 
 
 class DividesByZero(Transform):
-    def __call__(self, image, boxes, labels):
+    def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> tuple[Image, torch.Tensor, torch.Tensor]:
         return image, boxes * float("nan"), labels
 
 
@@ -174,12 +180,12 @@ class DividesByZero(Transform):
         (DividesByZero(), "a box is not finite after the transforms DividesByZero"),
     ],
 )
-def test_transforms_that_spoil_boxes_are_named(transform, text):
+def test_transforms_that_spoil_boxes_are_named(transform: DividesByZero | LosesCount, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         apply([transform], picture(), BOXES, LABELS, IGNORE)
 
 
-def test_colour_does_not_move_boxes():
+def test_colour_does_not_move_boxes() -> None:
     _, targets = run({"type": "ColorJitter", "brightness": 0.5})
     assert targets.boxes.tolist() == BOXES[:2].tolist()
 
@@ -196,12 +202,12 @@ def test_colour_does_not_move_boxes():
         ({"type": "RandomPhotometricDistort", "p": -1.0}, "p: -1"),
     ],
 )
-def test_senseless_arguments_are_named(node, text):
+def test_senseless_arguments_are_named(node: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         TRANSFORMS.build(node)
 
 
-def test_resize_is_detectron2s_to_the_byte(shared_dir):
+def test_resize_is_detectron2s_to_the_byte(shared_dir: Path) -> None:
     from detkit.data.datasets.images import read_image
 
     image = read_image(shared_dir / "data/bccd/JPEGImages/BloodImage_00001.jpg")
@@ -210,7 +216,7 @@ def test_resize_is_detectron2s_to_the_byte(shared_dir):
     assert np.array_equal(ours.permute(1, 2, 0).numpy()[..., ::-1], golden)
 
 
-def test_a_crop_beyond_pillows_limit_is_told_in_our_words(monkeypatch):
+def test_a_crop_beyond_pillows_limit_is_told_in_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     crop = RandomCrop(height=30, width=30)
     with pytest.raises(ValueError, match="RandomCrop cuts too large a piece out of an image of 0 megapixels: resize"):

@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -7,7 +8,7 @@ from detkit.data.datasets.problems import CLIPPED, COUNTS_FROM_ZERO, OTHER_IMAGE
 from detkit.data.datasets.voc import VocDataset
 
 
-def objects(*items):
+def objects(*items: tuple[str, tuple[float, float, float, float], int]) -> str:
     return "".join(
         f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{b[0]}</xmin><ymin>{b[1]}</ymin>"
         f"<xmax>{b[2]}</xmax><ymax>{b[3]}</ymax></bndbox></object>"
@@ -16,7 +17,7 @@ def objects(*items):
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path: Path) -> Path:
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (tmp_path / folder).mkdir(parents=True)
     add(tmp_path, "a", ("dog", (1, 1, 10, 20), 0), ("cat", (5, 5, 60, 40), 1))
@@ -27,12 +28,17 @@ def root(tmp_path):
     return tmp_path
 
 
-def add(root, stem, *items, size="<size><width>60</width><height>40</height></size>"):
+def add(
+    root: Path,
+    stem: str,
+    *items: tuple[str, tuple[float, float, float, float], int],
+    size: str = "<size><width>60</width><height>40</height></size>",
+) -> None:
     (root / f"Annotations/{stem}.xml").write_text(f"<annotation>{size}{objects(*items)}</annotation>")
     Image.new("RGB", (60, 40)).save(root / f"JPEGImages/{stem}.jpg")
 
 
-def test_boxes_count_from_one_and_difficult_is_ignored(root):
+def test_boxes_count_from_one_and_difficult_is_ignored(root: Path) -> None:
     data = VocDataset(root=str(root), split="train")
     # All splits' names, so that train and val agree.
     assert data.classes.names == ("bird", "cat", "dog")
@@ -46,7 +52,7 @@ def test_boxes_count_from_one_and_difficult_is_ignored(root):
     assert zero.records.annotation(0).boxes[0].tolist() == [1, 1, 10, 20]
 
 
-def test_a_box_without_area_as_published_is_dropped_by_name(root, caplog):
+def test_a_box_without_area_as_published_is_dropped_by_name(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     add(root, "a", ("dog", (5, 5, 5, 20), 0), ("dog", (1, 1, 10, 20), 0))
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = VocDataset(root=str(root), split="train")
@@ -54,7 +60,7 @@ def test_a_box_without_area_as_published_is_dropped_by_name(root, caplog):
     assert len(data.records.annotation(0).boxes) == 1
 
 
-def test_classes_that_differ_in_case_only_are_told(root, caplog):
+def test_classes_that_differ_in_case_only_are_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     add(root, "b", ("Dog", (1, 1, 10, 20), 0))
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = VocDataset(root=str(root), split="train")
@@ -62,7 +68,7 @@ def test_classes_that_differ_in_case_only_are_told(root, caplog):
     assert "(train): the classes Dog, dog differ in case or spaces only and count as different" in caplog.text
 
 
-def test_names_with_spaces_and_lists_of_windows_are_read(root):
+def test_names_with_spaces_and_lists_of_windows_are_read(root: Path) -> None:
     for stem in ("my dog (1)", "a 1"):
         add(root, stem, ("dog", (1, 1, 10, 20), 0))
     (root / "ImageSets/Main/train.txt").write_bytes("\ufeffmy dog (1)\r\na 1\r\nb -1\r\n\r\n".encode())
@@ -70,14 +76,14 @@ def test_names_with_spaces_and_lists_of_windows_are_read(root):
     assert [data.records.path(i).rsplit("/", 1)[1] for i in range(3)] == ["my dog (1).jpg", "a 1.jpg", "b.jpg"]
 
 
-def test_a_size_that_is_not_stated_is_unknown(root):
+def test_a_size_that_is_not_stated_is_unknown(root: Path) -> None:
     add(root, "a", ("dog", (1, 1, 10, 20), 0), size="")
     data = VocDataset(root=str(root), split="train")
     assert data.records.sizes[0].tolist() == [-1, -1]
     assert data.checked_image(0).size == (60, 40)
 
 
-def test_a_size_that_is_not_the_images_is_refused_when_loaded(root):
+def test_a_size_that_is_not_the_images_is_refused_when_loaded(root: Path) -> None:
     Image.new("RGB", (40, 60)).save(root / "JPEGImages/a.jpg")
     with pytest.raises(ValueError, match=r"the image has 40x60 pixels .*, its annotation says 60x40"):
         VocDataset(root=str(root), split="train").checked_image(0)
@@ -103,13 +109,13 @@ def test_a_size_that_is_not_the_images_is_refused_when_loaded(root):
         ),
     ],
 )
-def test_what_is_wrong_with_a_file_is_named(root, path, text, message):
+def test_what_is_wrong_with_a_file_is_named(root: Path, path: str, text: str, message: str) -> None:
     (root / path).write_text(text)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         VocDataset(root=str(root), split="train")
 
 
-def test_files_beside_the_images_are_not_taken_for_them(root):
+def test_files_beside_the_images_are_not_taken_for_them(root: Path) -> None:
     (root / "JPEGImages/a.txt").write_text("notes")
     (root / "JPEGImages/a.png").write_text("another format of the same name")
     data = VocDataset(root=str(root), split="train")
@@ -118,7 +124,7 @@ def test_files_beside_the_images_are_not_taken_for_them(root):
     assert VocDataset(root=str(root), split="train").records.path(1).endswith("/b.JPEG")
 
 
-def test_missing_images_splits_and_folders_are_named(root, tmp_path):
+def test_missing_images_splits_and_folders_are_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no split 'test'.*splits there: train, val"):
         VocDataset(root=str(root), split="test")
     with pytest.raises(FileNotFoundError, match="no folder of VOC layout"):
@@ -128,7 +134,9 @@ def test_missing_images_splits_and_folders_are_named(root, tmp_path):
         VocDataset(root=str(root), split="train")
 
 
-def test_the_blood_cells_published_mistakes_are_reported_by_name(shared_dir, caplog):
+def test_the_blood_cells_published_mistakes_are_reported_by_name(
+    shared_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         sets = [VocDataset(root=str(shared_dir / "data/bccd"), split=s) for s in ("train", "val", "test")]
     assert [len(s) for s in sets] == [205, 87, 72]
@@ -164,7 +172,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("text", FOREIGN)
-def test_a_file_of_another_kind_is_named_and_never_without_objects(root, text):
+def test_a_file_of_another_kind_is_named_and_never_without_objects(root: Path, text: str) -> None:
     (root / "Annotations/a.xml").write_text(text)
     with pytest.raises(ValueError, match=rf"(?s)Annotations/a.xml: not a VOC annotation: .*{FOREIGN[text]}"):
         VocDataset(root=str(root), split="train")
@@ -173,7 +181,7 @@ def test_a_file_of_another_kind_is_named_and_never_without_objects(root, text):
 CAT = "<size><width>60</width><height>40</height></size>" + objects(("Größe", (1, 1, 10, 20), 0))
 
 
-def test_a_namespace_is_read(root):
+def test_a_namespace_is_read(root: Path) -> None:
     (root / "Annotations/a.xml").write_text(f"<annotation xmlns='http://example.org/voc'>{CAT}</annotation>")
     data = VocDataset(root=str(root), split="train")
     assert data.records.annotation(0).boxes.tolist() == [[0, 0, 10, 20]]
@@ -181,7 +189,7 @@ def test_a_namespace_is_read(root):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "gbk", "cp1252"])
-def test_annotations_in_a_declared_encoding_are_read(root, encoding):
+def test_annotations_in_a_declared_encoding_are_read(root: Path, encoding: str) -> None:
     name = encoding.removesuffix("-sig")
     text = f'<?xml version="1.0" encoding="{name}"?>\n<annotation>{CAT}</annotation>'
     text = text.replace("Größe", "鸟") if encoding == "gbk" else text
@@ -197,14 +205,14 @@ def test_annotations_in_a_declared_encoding_are_read(root, encoding):
         ('<?xml version="1.0" encoding="klingon"?>', "declares the encoding 'klingon', which is not known"),
     ],
 )
-def test_annotations_in_an_encoding_that_they_do_not_declare_are_named(root, declared, message):
+def test_annotations_in_an_encoding_that_they_do_not_declare_are_named(root: Path, declared: str, message: str) -> None:
     (root / "Annotations/a.xml").write_bytes(f"{declared}<annotation>{CAT}</annotation>".encode("latin-1"))
     with pytest.raises(ValueError, match=rf"a.xml: not a VOC annotation: .*{message}"):
         VocDataset(root=str(root), split="train")
 
 
 @pytest.mark.parametrize(("encoding", "stem"), [("cp1252", "Größe"), ("gb18030", "鸟")])
-def test_a_list_in_another_encoding_is_named(root, encoding, stem):
+def test_a_list_in_another_encoding_is_named(root: Path, encoding: str, stem: str) -> None:
     add(root, stem, ("dog", (1, 1, 10, 20), 0))
     (root / "ImageSets/Main/train.txt").write_bytes(f"{stem}\r\n".encode(encoding))
     with pytest.raises(
@@ -213,13 +221,13 @@ def test_a_list_in_another_encoding_is_named(root, encoding, stem):
         VocDataset(root=str(root), split="train")
 
 
-def test_a_list_in_utf_16_is_read(root):
+def test_a_list_in_utf_16_is_read(root: Path) -> None:
     (root / "ImageSets/Main/train.txt").write_bytes("a\r\nb\r\n".encode("utf-16"))
     assert len(VocDataset(root=str(root), split="train")) == 2
 
 
 @pytest.mark.parametrize("line", ["a.jpg", "JPEGImages/a.jpg", "VOC\\JPEGImages\\a.jpg", "a.jpg 1"])
-def test_names_in_lists_may_have_folders_and_suffixes(root, line):
+def test_names_in_lists_may_have_folders_and_suffixes(root: Path, line: str) -> None:
     (root / "ImageSets/Main/train.txt").write_text(f"{line}\n")
     data = VocDataset(root=str(root), split="train")
     assert data.records.path(0).endswith("/JPEGImages/a.jpg")
@@ -228,34 +236,34 @@ def test_names_in_lists_may_have_folders_and_suffixes(root, line):
         VocDataset(root=str(root), split="train")
 
 
-def test_a_listed_name_that_differs_in_case_is_told(root):
+def test_a_listed_name_that_differs_in_case_is_told(root: Path) -> None:
     (root / "ImageSets/Main/train.txt").write_text("A\n")
     with pytest.raises(FileNotFoundError, match=r"1 image has no file in Annotations: A \(there is a.xml\)"):
         VocDataset(root=str(root), split="train")
 
 
-def test_a_folder_without_xml_says_what_it_has(root):
+def test_a_folder_without_xml_says_what_it_has(root: Path) -> None:
     for file in (root / "Annotations").iterdir():
         file.rename(file.with_suffix(".json"))
     with pytest.raises(FileNotFoundError, match=r"no .xml file in .*Annotations; it has files of the kind .json"):
         VocDataset(root=str(root), split="train")
 
 
-def test_annotations_without_a_single_object_are_refused(root):
+def test_annotations_without_a_single_object_are_refused(root: Path) -> None:
     for stem in "abc":
         add(root, stem)
     with pytest.raises(ValueError, match="no file in Annotations has an object, so there is nothing to detect"):
         VocDataset(root=str(root), split="train")
 
 
-def test_the_file_name_in_an_annotation_leads_to_its_image(root):
+def test_the_file_name_in_an_annotation_leads_to_its_image(root: Path) -> None:
     size = "<filename>C:\\set\\photo.png</filename><size><width>60</width><height>40</height></size>"
     add(root, "a", ("dog", (1, 1, 10, 20), 0), size=size)
     (root / "JPEGImages/a.jpg").rename(root / "JPEGImages/photo.png")
     assert VocDataset(root=str(root), split="train").records.path(0).endswith("/photo.png")
 
 
-def test_evaluation_has_every_box_with_its_last_pixel(root):
+def test_evaluation_has_every_box_with_its_last_pixel(root: Path) -> None:
     add(root, "a", ("dog", (5, 5, 5, 20), 0), ("dog", (51, 1, 70, 20), 0))
     data = VocDataset(root=str(root), split="train")
     assert data.records.annotation(0).boxes.tolist() == [[50, 0, 60, 20]]
@@ -264,13 +272,13 @@ def test_evaluation_has_every_box_with_its_last_pixel(root):
     assert "1 is left out of training and 1 differs in training" in data.summary()
 
 
-def test_fractions_are_refused(root):
+def test_fractions_are_refused(root: Path) -> None:
     add(root, "a", ("dog", (0.1, 0.2, 0.5, 0.9), 0))
     with pytest.raises(ValueError, match=r"1 of 1 boxes lie within.*a.xml, box 1 \[0.1, 0.2, 0.5, 0.9\]"):
         VocDataset(root=str(root), split="train")
 
 
-def test_images_without_annotation_are_counted_and_classes_can_be_chosen(root):
+def test_images_without_annotation_are_counted_and_classes_can_be_chosen(root: Path) -> None:
     Image.new("RGB", (60, 40)).save(root / "JPEGImages/left_over.jpg")
     data = VocDataset(root=str(root), split="train", class_map={"dog": "pet"}, ignore_classes=["cat"])
     assert data.problems.found[UNLISTED].examples == [str(root / "JPEGImages/left_over.jpg")]
@@ -278,7 +286,7 @@ def test_images_without_annotation_are_counted_and_classes_can_be_chosen(root):
     assert data.records.is_ignore.tolist() == [False, True]
 
 
-def test_a_box_over_the_edge_is_named_where_no_size_is_stated(root):
+def test_a_box_over_the_edge_is_named_where_no_size_is_stated(root: Path) -> None:
     add(root, "a", ("dog", (5, 5, 5000, 20), 0), size="")
     data = VocDataset(root=str(root), split="train")
     assert data.problems.found[CLIPPED].examples == [
@@ -288,7 +296,7 @@ def test_a_box_over_the_edge_is_named_where_no_size_is_stated(root):
 
 
 @pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
-def test_one_image_of_two_annotations_is_refused(root, link):
+def test_one_image_of_two_annotations_is_refused(root: Path, link: str) -> None:
     image = root / "JPEGImages/b.jpg"
     image.unlink()
     getattr(image, link)(root / "JPEGImages/a.jpg")
@@ -296,7 +304,7 @@ def test_one_image_of_two_annotations_is_refused(root, link):
         VocDataset(root=str(root), split="train")
 
 
-def test_the_suffix_that_an_annotation_states_decides(root):
+def test_the_suffix_that_an_annotation_states_decides(root: Path) -> None:
     Image.new("RGB", (60, 40)).save(root / "JPEGImages/a.png")
     text = (root / "Annotations/a.xml").read_text()
     (root / "Annotations/a.xml").write_text(text.replace("<size>", "<filename>a.png</filename><size>"))
@@ -307,7 +315,7 @@ def test_the_suffix_that_an_annotation_states_decides(root):
     assert data.problems.found[OTHER_IMAGE].examples == ["a.xml: <filename> is c.jpg, a.jpg is used"]
 
 
-def test_parts_and_boxes_that_begin_at_zero_are_counted(root):
+def test_parts_and_boxes_that_begin_at_zero_are_counted(root: Path) -> None:
     item = objects(("dog", (0, 3, 10, 20), 0)).replace("</object>", "<part><name>head</name></part></object>")
     (root / "Annotations/a.xml").write_text(f"<annotation>{item}</annotation>")
     data = VocDataset(root=str(root), split="train")
@@ -318,14 +326,14 @@ def test_parts_and_boxes_that_begin_at_zero_are_counted(root):
 
 
 @pytest.mark.parametrize("tag", ["name", "bndbox"])
-def test_an_object_with_two_boxes_or_names_is_refused(root, tag):
+def test_an_object_with_two_boxes_or_names_is_refused(root: Path, tag: str) -> None:
     item = objects(("dog", (3, 3, 10, 20), 0)).replace(f"</{tag}>", f"</{tag}><{tag}/>", 1)
     (root / "Annotations/a.xml").write_text(f"<annotation>{item}</annotation>")
     with pytest.raises(ValueError, match=rf"a.xml.*object 1 \(dog\): 2 times <{tag}>"):
         VocDataset(root=str(root), split="train")
 
 
-def test_entities_are_refused_without_being_read_or_expanded(root):
+def test_entities_are_refused_without_being_read_or_expanded(root: Path) -> None:
     (root / "secret").write_text("SECRET")
     laughs = "".join(f"<!ENTITY l{i} '{f'&l{i - 1};' * 10}'>" for i in range(1, 12))
     item = objects(("&l11;", (3, 3, 10, 20), 0))
@@ -335,7 +343,7 @@ def test_entities_are_refused_without_being_read_or_expanded(root):
             VocDataset(root=str(root), split="train")
 
 
-def test_hidden_files_are_passed_over_and_folders_named(root):
+def test_hidden_files_are_passed_over_and_folders_named(root: Path) -> None:
     (root / "Annotations/._a.xml").write_bytes(b"\0\5\x16\7Mac OS X")
     assert len(VocDataset(root=str(root), split="train")) == 2
     (root / "Annotations/d.xml").symlink_to("d.xml")

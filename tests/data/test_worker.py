@@ -170,7 +170,7 @@ print(len(list(loader)))
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_memory_of_workers_stays_flat_over_epochs(tmp_path: Path) -> None:
-    from bench_loader import measure
+    from benchmarks.bench_loader import measure
 
     rows = measure(tmp_path, images=100_000, workers=4, epochs=3, steps=500)
     started, *later = rows

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +19,11 @@ from detkit.losses.l1 import SmoothL1Loss
 from detkit.losses.normalizers import PerImagePositiveCount, PositiveCount
 from detkit.necks.fpn import FPN
 from detkit.nms.hard import HardNMS
-from detkit.structures import FeatureShape, Predictions, Targets
+from detkit.structures import IGNORED, FeatureShape, Predictions, Targets
 
 
 class TinyBackbone(Backbone):
-    def __init__(self, *, channels=(4, 6, 8), declared=(4, 6, 8)):
+    def __init__(self, *, channels: Any = (4, 6, 8), declared: Any = (4, 6, 8)) -> None:
         super().__init__()
         self.stages = torch.nn.ModuleList()
         previous = 3
@@ -31,14 +32,14 @@ class TinyBackbone(Backbone):
             previous = width
         self.out_shapes = {f"c{i + 3}": FeatureShape(c, 8 * 2**i) for i, c in enumerate(declared)}
 
-    def forward(self, images):
+    def forward(self, images: Any) -> Any:
         features = {}
         for name, stage in zip(self.out_shapes, self.stages, strict=True):
             images = features[name] = stage(images).tanh()
         return features
 
 
-def detector(backbone=None, **options):
+def detector(backbone: Any = None, **options: Any) -> Any:
     torch.manual_seed(0)
     backbone = backbone or TinyBackbone()
     neck = FPN(in_shapes=backbone.out_shapes, channels=8)
@@ -67,7 +68,7 @@ def detector(backbone=None, **options):
     )
 
 
-def batch(*sizes):
+def batch(*sizes: Any) -> Any:
     generator = torch.Generator().manual_seed(1)
     side = [max(column) for column in zip(*sizes, strict=True)]
     images = torch.zeros(len(sizes), 3, *(-(-s // 32) * 32 for s in side), dtype=torch.uint8)
@@ -76,12 +77,12 @@ def batch(*sizes):
     return images, torch.tensor(sizes)
 
 
-def boxes_of(n):
+def boxes_of(n: Any) -> Any:
     corner = torch.arange(n).float()[:, None] * 9 + torch.tensor([3.0, 5.0])
     return Targets(torch.cat((corner, corner + 32), 1), torch.arange(n) % 3)
 
 
-def test_predictions_have_the_declared_shapes():
+def test_predictions_have_the_declared_shapes() -> None:
     model = detector()
     pred = model(*batch((64, 96), (60, 70)))
     cells = 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2 + 1
@@ -91,7 +92,7 @@ def test_predictions_have_the_declared_shapes():
     assert pred.anchors.shape == (cells * 3, 4)
 
 
-def test_padding_does_not_leak_whatever_it_holds():
+def test_padding_does_not_leak_whatever_it_holds() -> None:
     images, sizes = batch((60, 70))
     dirty = images.clone()
     dirty[:, :, 60:] = 255
@@ -101,7 +102,7 @@ def test_padding_does_not_leak_whatever_it_holds():
     assert not torch.equal(model(images).logits, model(dirty).logits)
 
 
-def test_normalize_by_hand():
+def test_normalize_by_hand() -> None:
     images = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 2, 2)
     options = PixelOptions(mean=(28.0, 20.0, 13.0), std=(1.0, 1.0, 3.0), order="bgr")
     out = normalize(images, torch.tensor([[1, 2]]), options)
@@ -112,7 +113,7 @@ def test_normalize_by_hand():
 
 
 @pytest.mark.parametrize("counts", [(2, 1), (0, 3), (0, 0)])
-def test_a_batch_is_the_sum_of_its_images_and_every_parameter_learns(counts):
+def test_a_batch_is_the_sum_of_its_images_and_every_parameter_learns(counts: tuple[int, int]) -> None:
     model = detector()
     images, sizes = batch((64, 64), (64, 64))
     targets = [boxes_of(n) for n in counts]
@@ -125,7 +126,7 @@ def test_a_batch_is_the_sum_of_its_images_and_every_parameter_learns(counts):
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_boxes_reach_the_right_image():
+def test_boxes_reach_the_right_image() -> None:
     model = detector()
     images, sizes = batch((64, 64), (64, 64))
     targets = [boxes_of(1), boxes_of(3)]
@@ -133,19 +134,19 @@ def test_boxes_reach_the_right_image():
     torch.testing.assert_close(model.loss(model(images, sizes), targets).box, swapped.box)
 
 
-def exact_predictions(model, targets, size):
+def exact_predictions(model: Any, targets: Any, size: Any) -> Any:
     """Logits and deltas that say exactly what the targets say."""
     images = torch.zeros(1, 3, *size, dtype=torch.uint8)
     pred = model(images)
-    found = model.assigner(pred.anchors, pred.level_sizes, targets, pred.logits[0].sigmoid, pred.deltas[0], model.coder)
+    assignment = model.assigner(model.candidates(pred, 0), targets)
     logits, deltas = torch.full_like(pred.logits, -9.0), torch.zeros_like(pred.deltas)
-    rows = (found.labels >= 0).nonzero()[:, 0]
-    logits[0, rows, found.labels[rows]] = 3.0
-    deltas[0, rows] = model.coder.encode(targets.boxes[found.matched[rows]], pred.anchors[rows])
+    rows = (assignment.labels >= 0).nonzero()[:, 0]
+    logits[0, rows, assignment.labels[rows]] = 3.0
+    deltas[0, rows] = model.coder.encode(targets.boxes[assignment.matched[rows]], pred.anchors[rows])
     return Predictions(logits, deltas, pred.anchors, pred.level_sizes)
 
 
-def test_exact_predictions_are_found_exactly():
+def test_exact_predictions_are_found_exactly() -> None:
     model = detector()
     targets = Targets(torch.tensor([[3.0, 5, 35, 37], [40, 30, 60, 62]]), torch.tensor([2, 0]))
     found = model.detect(exact_predictions(model, targets, (64, 64)), torch.tensor([[64, 64]]))[0]
@@ -155,7 +156,7 @@ def test_exact_predictions_are_found_exactly():
     torch.testing.assert_close(found.scores, torch.full((2,), 3.0).sigmoid())
 
 
-def test_detections_stay_inside_the_image_and_under_the_limits():
+def test_detections_stay_inside_the_image_and_under_the_limits() -> None:
     targets = Targets(torch.tensor([[3.0, 5, 35, 37], [40, 30, 60, 62]]), torch.tensor([2, 0]))
     model = detector(max_detections=1)
     pred = exact_predictions(model, targets, (64, 64))
@@ -168,7 +169,7 @@ def test_detections_stay_inside_the_image_and_under_the_limits():
     assert len(detector(topk_per_level=1, max_detections=100).detect(pred, torch.tensor([[64, 64]]))[0]) <= 2
 
 
-def test_anchors_are_computed_once_a_shape_and_the_cache_is_bounded():
+def test_anchors_are_computed_once_a_shape_and_the_cache_is_bounded() -> None:
     model = detector()
     first = model(*batch((64, 64))).anchors
     assert torch.equal(first, model(*batch((64, 64))).anchors)
@@ -177,20 +178,20 @@ def test_anchors_are_computed_once_a_shape_and_the_cache_is_bounded():
     assert len(model._anchor_cache) == 8
 
 
-def test_a_backbone_that_lies_is_shown_in_a_table():
+def test_a_backbone_that_lies_is_shown_in_a_table() -> None:
     lying = TinyBackbone(declared=(4, 6, 9))
     with pytest.raises(ValueError, match=r"(?s)TinyBackbone.out_shapes.*level +stride.*c5 +32 +32 +9 +8"):
         probe(detector(lying))
 
 
-def test_a_backbone_for_four_channels_is_told_about_three():
+def test_a_backbone_for_four_channels_is_told_about_three() -> None:
     model = detector()
     model.backbone.stages[0] = torch.nn.Conv2d(4, 4, 3, stride=8, padding=1)
     with pytest.raises(ValueError, match="TinyBackbone can't take an image of 3 channels"):
         probe(model)
 
 
-def test_the_body_knows_no_detector_by_name():
+def test_the_body_knows_no_detector_by_name() -> None:
     import inspect
 
     import detkit.detectors.dense as dense
@@ -206,16 +207,16 @@ def test_the_body_knows_no_detector_by_name():
     [({"score_threshold": 1.0}, "score_threshold"), ({"topk_per_level": 0}, "topk_per_level"),
      ({"max_detections": 0}, "max_detections")],
 )  # fmt: skip
-def test_senseless_options_are_named(options, text):
+def test_senseless_options_are_named(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         PostprocessOptions(**options)
 
 
-def test_a_loss_with_soft_targets_is_told_the_overlap_or_what_the_assigner_says():
+def test_a_loss_with_soft_targets_is_told_the_overlap_or_what_the_assigner_says() -> None:
     class Listening(SigmoidFocalLoss):
         uses_quality = True
 
-        def forward(self, logits, labels, quality=None):
+        def forward(self, logits: Any, labels: Any, quality: Any = None) -> Any:
             self.heard = labels, quality
             return logits.sum() * 0
 
@@ -238,18 +239,30 @@ def test_a_loss_with_soft_targets_is_told_the_overlap_or_what_the_assigner_says(
     assert model.class_loss.heard[1][0][positive].unique().tolist() == [0.25]
 
 
-def test_an_assigner_is_handed_scores_by_the_losss_own_link_when_it_asks():
+def test_an_assigner_is_handed_scores_by_the_losss_own_link_when_it_asks() -> None:
     class Half(SigmoidFocalLoss):
-        def scores(self, logits):
+        def scores(self, logits: Any) -> Any:
             return logits.softmax(-1) / 2
 
     model, heard = detector(), []
     model.class_loss, assign = Half(), model.assigner.forward
-    model.assigner.forward = lambda *a: heard.append(a[3]()) or assign(*a)
+    model.assigner.forward = lambda candidates, targets: (
+        heard.append(candidates.scores()) or assign(candidates, targets)
+    )
     pred = model(*batch((64, 64), (64, 64)))
     model.loss(pred, [boxes_of(2), boxes_of(0)])
     torch.testing.assert_close(torch.stack(heard), pred.logits.softmax(-1) / 2)
     assert not heard[0].requires_grad
+
+
+def test_anchors_in_ignore_regions_take_no_part_unless_the_assigner_has_a_rule_of_its_own():
+    model, targets = detector(), boxes_of(2)
+    targets.ignore = torch.tensor([[0.0, 0, 64, 64]])
+    pred = model(*batch((64, 64)))
+    inside = ((pred.anchors[:, :2] >= 0) & (pred.anchors[:, 2:] <= 64)).all(dim=1)
+    assert (model.match(pred, [targets]).labels[0, inside] == IGNORED).all()
+    model.assigner.ignore_overlap = None
+    assert (model.match(pred, [targets]).labels[0, inside] >= 0).any()
 
 
 def test_losses_of_each_image_by_its_own_positives_are_what_single_images_give():
@@ -269,11 +282,11 @@ def test_losses_of_each_image_by_its_own_positives_are_what_single_images_give()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_image_weights_reach_losses_with_soft_targets_too():
+def test_image_weights_reach_losses_with_soft_targets_too() -> None:
     class Listening(SigmoidFocalLoss):
         uses_quality = True
 
-        def forward(self, logits, labels, quality=None):
+        def forward(self, logits: Any, labels: Any, quality: Any = None) -> Any:
             heard.append(quality)
             return logits.sum() * 0
 

@@ -68,13 +68,13 @@ def test_an_empty_image_teaches_background(case: Any) -> None:
 def test_exact_predictions_are_found_exactly(case: Any) -> None:
     detector, side, _ = case
     pred = detector.eval()(pixels(1, side))
-    found = detector.assigner(pred.anchors, pred.level_sizes, OBJECTS, lambda: None, pred.deltas[0], detector.coder)
-    rows = (found.labels >= 0).nonzero()[:, 0]
+    assignment = detector.assigner(detector.candidates(pred, 0), OBJECTS)
+    rows = (assignment.labels >= 0).nonzero()[:, 0]
     pred.logits = torch.zeros_like(pred.logits)
     pred.logits[..., -1] = 20.0
-    pred.logits[0, rows, found.labels[rows]] = 30.0
+    pred.logits[0, rows, assignment.labels[rows]] = 30.0
     pred.deltas = torch.zeros_like(pred.deltas)
-    pred.deltas[0, rows] = detector.coder.encode(OBJECTS.boxes[found.matched[rows]], pred.anchors[rows])
+    pred.deltas[0, rows] = detector.coder.encode(OBJECTS.boxes[assignment.matched[rows]], pred.anchors[rows])
     (detections,) = detector.detect(pred, torch.tensor([[side, side]]))
     order = detections.labels.argsort()
     assert detections.labels[order].tolist() == [0, 2, 4]

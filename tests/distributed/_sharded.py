@@ -3,6 +3,7 @@
 import copy
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,15 +14,16 @@ from detkit.data.loader import build_train_loader
 from detkit.detectors.build import build_detector
 from detkit.distributed import comm
 from detkit.registry import DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
-from detkit.train.random import seed_everything, set_deterministic
+from detkit.train.random import seed_everything
 from detkit.train.run_hooks import Checkpoints
-from detkit.train.sharded import gathered, local, whole
+from detkit.train.sharded import full_state, local_shard, unsharded
+from detkit.train.torch_setup import set_deterministic
 from detkit.train.trainer import Trainer
 
 IMAGES = torch.full((1, 3, 64, 64), 100, dtype=torch.uint8)
 
 
-def build(config, folder, resume=None):
+def build(config: Any, folder: Any, resume: Any = None) -> Any:
     """A trainer with its checkpoints, gone on from a file or not."""
     dataset = DATASETS.build(config.require("data.train.dataset"))
     rank, world_size = comm.rank(), comm.world_size()
@@ -44,23 +46,23 @@ def build(config, folder, resume=None):
     return trainer
 
 
-def state_of(trainer):
+def state_of(trainer: Any) -> Any:
     """Everything that goes on into the next step, as one process has it."""
     state = {
-        "model": whole(trainer.detector.state_dict()),
-        "ema": whole(trainer.ema.module.state_dict()),
-        "optimizer": whole(trainer.optimizer.state_dict())["state"],
+        "model": full_state(trainer.detector.state_dict()),
+        "ema": full_state(trainer.ema.module.state_dict()),
+        "optimizer": full_state(trainer.optimizer.state_dict())["state"],
     }
     return copy.deepcopy(state)
 
 
-def train(config, folder, resume=None):
+def train(config: Any, folder: Any, resume: Any = None) -> Any:
     trainer = build(config, folder, resume)
     trainer.run()
     return trainer, state_of(trainer)
 
 
-def main(folder, overrides):
+def main(folder: Any, overrides: Any) -> None:
     torch.set_num_threads(1)
     set_deterministic(True)
     dist.init_process_group("gloo")
@@ -68,10 +70,10 @@ def main(folder, overrides):
     config = load_config("configs/quickstart/shapes.yaml", overrides)
     mine = folder / f"rank{rank}"
     trainer, end = train(config, mine)
-    numbers = [sum(local(p).numel() for p in trainer.detector.parameters())]
-    numbers += [sum(local(v).numel() for s in trainer.optimizer.state.values() for v in s.values() if v.ndim)]
+    numbers = [sum(local_shard(p).numel() for p in trainer.detector.parameters())]
+    numbers += [sum(local_shard(v).numel() for s in trainer.optimizer.state.values() for v in s.values() if v.ndim)]
     # One rank calls the average alone, as an evaluation with uneven parts does; then training goes on.
-    with gathered(trainer.model), torch.inference_mode():
+    with unsharded(trainer.model), torch.inference_mode():
         alone = [trainer.model(IMAGES).logits.clone() for _ in range(2 * rank)]
     after = trainer.train_step()
     # All resume from rank 0's file, as on a disk that they share.

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,23 +14,24 @@ from detkit.data.loader import build_train_loader
 from detkit.detectors.build import build_detector
 from detkit.distributed import comm
 from detkit.registry import DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
-from detkit.train.random import seed_everything, set_deterministic
+from detkit.train.random import seed_everything
+from detkit.train.torch_setup import set_deterministic
 from detkit.train.trainer import Hook, Trainer
 
 
 class Steps(Hook):
     """Losses of all steps, and the gradient of the first."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.losses, self.first = [], None
 
-    def after_step(self, trainer, report):
+    def after_step(self, trainer: Any, report: Any) -> None:
         self.losses.append([report.loss, report.classification, report.box, report.normalizer, report.gradient_norm])
         if self.first is None:
             self.first = {n: p.detach().clone() for n, p in trainer.detector.named_parameters()}
 
 
-def main():
+def main() -> None:
     torch.set_num_threads(1)
     set_deterministic(True)
     if "IN_DOUBLE" in os.environ:

@@ -22,9 +22,6 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from detkit.distributed import coordinator as coordinator_module
 from detkit.distributed.coordinator import Coordinator, connect_seconds
 from detkit.distributed.failure import (
-    CRASHED,
-    MISSING,
-    WRONG_INPUT,
     Failure,
     MissingRankError,
     PeerFailedError,
@@ -35,6 +32,7 @@ from detkit.distributed.failure import (
 from detkit.distributed.preflight import compare
 from detkit.distributed.process_info import ProcessInfo
 from detkit.distributed.worker import run_worker
+from detkit.utils.exit_codes import ExitCode
 
 
 def processes(count: int, **more: Any) -> list[ProcessInfo]:
@@ -67,7 +65,7 @@ def together(infos: list[ProcessInfo], work: Callable[[Coordinator], Any]) -> li
 
 
 def failure(rank: int, text: str = "x", **more: Any) -> Failure:
-    return Failure(**{"rank": rank, "host": "h", "code": CRASHED, "kind": "crash", "text": text} | more)
+    return Failure(**{"rank": rank, "host": "h", "code": ExitCode.FAILED, "kind": "crash", "text": text} | more)
 
 
 def test_values_come_by_rank() -> None:
@@ -192,12 +190,12 @@ def test_a_run_that_was_started_is_known_in_the_next_round() -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "code"),
     [
-        (ValueError("optimizer.lr: 0"), "user", WRONG_INPUT),
-        (FileNotFoundError("no a.json"), "user", WRONG_INPUT),
-        (MissingRankError("rank 3"), "missing", MISSING),
-        (IndexError("bug"), "crash", CRASHED),
-        (RuntimeError("[/gloo/transport/tcp/pair.cc:534] Connection closed by peer"), "network", CRASHED),
-        (PeerFailedError("rank 1"), "network", CRASHED),
+        (ValueError("optimizer.lr: 0"), "user", ExitCode.WRONG_INPUT),
+        (FileNotFoundError("no a.json"), "user", ExitCode.WRONG_INPUT),
+        (MissingRankError("rank 3"), "missing", ExitCode.RANK_MISSING),
+        (IndexError("bug"), "crash", ExitCode.FAILED),
+        (RuntimeError("[/gloo/transport/tcp/pair.cc:534] Connection closed by peer"), "network", ExitCode.FAILED),
+        (PeerFailedError("rank 1"), "network", ExitCode.FAILED),
     ],
 )
 def test_what_an_error_is(error: Exception, kind: str, code: int) -> None:
@@ -219,7 +217,7 @@ def test_a_failure_is_told_once_and_the_code_is_the_cause_s(
     with ThreadPoolExecutor(3) as pool:
         codes = list(pool.map(lambda process: run_worker(process, work), processes(3)))
     error = capfd.readouterr().err
-    assert codes == [CRASHED] * 3
+    assert codes == [ExitCode.FAILED] * 3
     assert error.count("Traceback") == 1
     assert error.rstrip().splitlines()[-1].endswith(f"{type(bug).__name__}: {bug}")
     assert "rank 1 on " in error

@@ -1,6 +1,7 @@
 """The pieces that make a step the same in several processes, each in two real ones (gloo)."""
 
 import multiprocessing
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ CPU = torch.device("cpu")
 PROCESSES = 2
 
 
-def whole_batch():
+def whole_batch() -> Any:
     """What the two processes have together, half each."""
     generator = torch.Generator().manual_seed(0)
     return (
@@ -25,7 +26,7 @@ def whole_batch():
     )
 
 
-def make_norm(kind):
+def make_norm(kind: Any) -> Any:
     layer = kind(5)
     with torch.no_grad():
         layer.weight.copy_(torch.arange(1.0, 6.0))
@@ -33,7 +34,7 @@ def make_norm(kind):
     return layer
 
 
-def normalise(layer, x, weights):
+def normalise(layer: Any, x: Any, weights: Any) -> Any:
     x = x.clone().requires_grad_()
     out = layer(x)
     (out * weights).sum().backward()
@@ -44,17 +45,17 @@ def normalise(layer, x, weights):
 class Forward(nn.Module):
     """Gives a dataclass, as a detector does."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(64, 64, bias=False)
         nn.init.zeros_(self.layer.weight)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         y = self.layer(x)
         return Predictions(y, y, y, (1,))
 
 
-def gradient(compression, parallel_inputs, world_size):
+def gradient(compression: Any, parallel_inputs: Any, world_size: Any) -> Any:
     """The mean over processes of what a linear layer gets."""
     options = TrainOptions(iterations=1, gradient_compression=compression)
     model = Forward()
@@ -63,16 +64,16 @@ def gradient(compression, parallel_inputs, world_size):
     return model.layer.weight.grad.clone()
 
 
-def inputs(rank):
+def inputs(rank: Any) -> Any:
     return torch.randn(3, 64, generator=torch.Generator().manual_seed(rank))
 
 
-def batch(height, width):
+def batch(height: Any, width: Any) -> Any:
     empty = torch.zeros(1, 2, dtype=torch.int64)
     return Batch(torch.zeros(1, 3, height, width, dtype=torch.uint8), empty, [], empty, [0], [""])
 
 
-def work(rank, folder, answers):
+def work(rank: Any, folder: Any, answers: Any) -> None:
     """One of the processes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=PROCESSES)
@@ -97,7 +98,7 @@ def work(rank, folder, answers):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What the processes saw, by rank."""
     folder = tmp_path_factory.mktemp("exact")
     context = multiprocessing.get_context("spawn")
@@ -111,7 +112,7 @@ def found(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
 
 
-def test_sync_bn_of_two_processes_is_bn_over_the_whole_batch(found):
+def test_sync_bn_of_two_processes_is_bn_over_the_whole_batch(found: Any) -> None:
     layer = make_norm(nn.BatchNorm2d)
     x, weights = whole_batch()
     whole = normalise(layer, x, weights)
@@ -126,7 +127,7 @@ def test_sync_bn_of_two_processes_is_bn_over_the_whole_batch(found):
     torch.testing.assert_close(torch.cat([f["evaluated"] for f in found]), layer.eval()(x))
 
 
-def test_sync_bn_keeps_the_precision_that_it_is_given(found):
+def test_sync_bn_keeps_the_precision_that_it_is_given(found: Any) -> None:
     x, _ = whole_batch()
     whole = make_norm(nn.BatchNorm2d)(x.bfloat16())
     got = torch.cat([f["bf16"] for f in found])
@@ -134,15 +135,15 @@ def test_sync_bn_keeps_the_precision_that_it_is_given(found):
     torch.testing.assert_close(got, whole, rtol=2e-2, atol=2e-2)
 
 
-def test_all_agree_on_the_largest_sides(found):
+def test_all_agree_on_the_largest_sides(found: Any) -> None:
     assert [f["size"] for f in found] == [(64, 128)] * PROCESSES
 
 
-def test_all_get_the_buffers_of_the_first(found):
+def test_all_get_the_buffers_of_the_first(found: Any) -> None:
     assert [f["mean"].tolist() for f in found] == [[1.0, 1.0]] * PROCESSES
 
 
-def test_gradients_are_the_mean_and_in_bf16_nearly_so(found):
+def test_gradients_are_the_mean_and_in_bf16_nearly_so(found: Any) -> None:
     exact = torch.stack([gradient("none", inputs(rank), 1) for rank in range(PROCESSES)]).mean(0)
     for f in found:
         torch.testing.assert_close(f["none"], exact)

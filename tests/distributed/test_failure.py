@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from detkit.checkpoint import load_checkpoint, saved_steps
-from detkit.distributed.failure import HUNG
 from detkit.runs.starts import read_starts
+from detkit.utils.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from conftest import Tiny
+    from tests.distributed.conftest import Tiny
 else:
     Tiny = Any
 
@@ -148,7 +148,7 @@ def test_a_rank_that_sleeps_in_its_data_set_is_named_with_its_stack(tiny: Tiny, 
     try:
         tiny.wait_for_step(run, 7, process)
         switch.write_text("1")
-        _, error = tiny.finish(process, code=HUNG, seconds=200)
+        _, error = tiny.finish(process, code=ExitCode.HUNG, seconds=200)
     finally:
         switch.unlink(missing_ok=True)
     assert "error: no progress for 4 s (train.hang_timeout)" in error

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from detkit.cli import main
-from detkit.distributed.failure import HUNG
 from detkit.distributed.launch import check_devices
 from detkit.distributed.launch_options import LaunchOptions
 from detkit.distributed.rendezvous import interface_of, own_address
 from detkit.train.cli import add_arguments, parse_nodes, worker_words
 from detkit.utils.cores import usable_cores
+from detkit.utils.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from conftest import Tiny
+    from tests.distributed.conftest import Tiny
 else:
     Tiny = Any
 
 SLURM = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0"}
 MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
 ROOT = Path(__file__).parents[2]
-QUICKSTART, TRAIN_NET = ROOT / "configs/quickstart/shapes.yaml", ROOT / "tools/train_net.py"
+QUICKSTART = ROOT / "configs/quickstart/shapes.yaml"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_rank_that_differs_is_named_before_the_ranks_connect(tiny: Tiny) -> No
 def test_a_rank_that_hangs_while_the_ranks_connect_is_named(tiny: Tiny) -> None:
     (tiny.folder / "hanging.py").write_text(HANGING)
     processes = in_slurm(tiny, "connecting", f"imports=[{tiny.folder}/tiny.py, {tiny.folder}/hanging.py]")
-    errors = [tiny.finish(process, code=HUNG, seconds=60)[1] for process in processes]
+    errors = [tiny.finish(process, code=ExitCode.HUNG, seconds=60)[1] for process in processes]
     assert "error: no progress for 4 s (DETKIT_CONNECT_SECONDS)\n" in errors[1]
     assert re.search(r"rank 1 on .+ \(process \d+\): step 0, connecting  <- ", errors[1])
     assert " in hang\n" in errors[1], "its stack"
@@ -236,7 +236,7 @@ def test_what_every_rank_refuses_is_said_once_and_not_tried_again(tiny: Tiny, fl
 def test_every_launcher_gives_the_same_run(tiny: Tiny, whole: str) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*torchrun, str(TRAIN_NET), *tiny.command("torchrun")[4:]],
+        [*torchrun, "-m", "detkit", *tiny.command("torchrun")[3:]],
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ import pytest
 from detkit.checkpoint import saved_steps
 
 if TYPE_CHECKING:
-    from conftest import Tiny
+    from tests.distributed.conftest import Tiny
 else:
     Tiny = Any
 

@@ -1,11 +1,12 @@
 """`train.parallel: fsdp`: the model of one process, in parts; the same checkpoint. Two real processes, gloo."""
 
-import importlib.util
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from torch import nn
 from detkit.checkpoint import step_path
 from detkit.config import load_config
 from detkit.train.options import TrainOptions
-from detkit.train.random import set_deterministic
-from detkit.train.sharded import count, count_calls, gathered, is_sharded, units, whole
+from detkit.train.sharded import count, count_calls, full_state, is_sharded, units, unsharded
+from detkit.train.torch_setup import set_deterministic
+from tests.distributed import _sharded
 
 WORKER = Path(__file__).parent / "_sharded.py"
 ROOT = Path(__file__).parents[2]
@@ -27,14 +29,7 @@ TINY = [
 ]  # fmt: skip
 
 
-def worker_module():
-    spec = importlib.util.spec_from_file_location("_sharded", WORKER)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def start(folder, overrides, processes=2):
+def start(folder: Any, overrides: Any, processes: int = 2) -> Any:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -52,7 +47,7 @@ def start(folder, overrides, processes=2):
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
-def compare(a, b, check, name=""):
+def compare(a: Any, b: Any, check: Any, name: str = "") -> None:
     """Calls `check(name, x, y)` for every pair of tensors of two states of equal structure."""
     if isinstance(a, dict):
         assert list(a) == list(b), name
@@ -63,16 +58,16 @@ def compare(a, b, check, name=""):
         check(name, a, b)
 
 
-def is_close(name, x, y):
+def is_close(name: Any, x: Any, y: Any) -> None:
     assert (x - y).double().norm() <= 1e-5 * x.double().norm() + 1e-12, name
 
 
-def is_same(name, x, y):
+def is_same(name: Any, x: Any, y: Any) -> None:
     assert torch.equal(x, y), name
 
 
 @pytest.fixture
-def one_thread():
+def one_thread() -> Iterator[Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     set_deterministic(True)
@@ -85,12 +80,13 @@ def one_thread():
     ("norm", "optimizer", "accumulate"),
     [("gn", "SGD", 1), pytest.param("sync_bn", "AdamW", 2, marks=pytest.mark.slow)],
 )
-def test_two_processes_train_the_model_of_one(tmp_path, one_thread, norm, optimizer, accumulate):
+def test_two_processes_train_the_model_of_one(
+    tmp_path: Path, one_thread: Any, norm: str, optimizer: str, accumulate: int
+) -> None:
     ours = [*TINY, f"backbone.norm={norm}", f"optimizer={{type: {optimizer}, lr: 0.001}}"]
     first, second = start(tmp_path / "two", [*ours, f"train.accumulate={accumulate}"])
-    worker = worker_module()
     config = load_config(ROOT / "configs/quickstart/shapes.yaml", ours)
-    trainer, one = worker.train(config, tmp_path / "one")
+    trainer, one = _sharded.train(config, tmp_path / "one")
     # Adam's root, and a variance over the few numbers of a small image, magnify what rounding does.
     compare(one, first["end"], is_close if norm == "gn" else lambda *_: None)
     compare(first["end"], second["end"], is_same)
@@ -103,12 +99,12 @@ def test_two_processes_train_the_model_of_one(tmp_path, one_thread, norm, optimi
     # The file is that of one process, which goes on from it.
     saved = step_path(tmp_path / "two/rank0", 2)
     assert not (tmp_path / "two/rank1").exists()
-    compare(worker.train(config, tmp_path / "third", saved)[1], one, is_close if norm == "gn" else lambda *_: None)
+    compare(_sharded.train(config, tmp_path / "third", saved)[1], one, is_close if norm == "gn" else lambda *_: None)
     # While gathered, a process may call the model alone, and as often as it likes.
     assert len(first["alone"]) == 0
     trainer.ema.module.load_state_dict(first["end"]["ema"])
     with torch.inference_mode():
-        torch.testing.assert_close(second["alone"][1], trainer.model(worker.IMAGES).logits)
+        torch.testing.assert_close(second["alone"][1], trainer.model(_sharded.IMAGES).logits)
     assert first["after"] == second["after"]
     assert 0 < first["after"] < 10
 
@@ -119,19 +115,19 @@ class Branches(nn.Module):
     class pixels:
         mean = (0.0, 0.0, 0.0)
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3)
         self.large = nn.Sequential(nn.Conv2d(8, 32, 3), nn.Conv2d(32, 8, 3), nn.Conv2d(8, 8, 3))
         self.twice = nn.Conv2d(8, 8, 1)
         self.never = nn.Conv2d(8, 8, 1)
 
-    def forward(self, images, sizes):
+    def forward(self, images: Any, sizes: Any) -> Any:
         x = self.large(self.stem(images.float()))
         return self.twice(self.twice(x))
 
 
-def test_units_are_the_largest_modules_that_are_small_enough_and_called_once():
+def test_units_are_the_largest_modules_that_are_small_enough_and_called_once() -> None:
     model = Branches()
     model.large.eval()
     calls = count_calls(model, torch.device("cpu"))
@@ -143,16 +139,16 @@ def test_units_are_the_largest_modules_that_are_small_enough_and_called_once():
     assert units(model, calls) == [model.stem, *model.large]
 
 
-def test_a_model_that_is_not_divided_is_left_as_it_is():
+def test_a_model_that_is_not_divided_is_left_as_it_is() -> None:
     model = nn.Linear(2, 2)
     assert not is_sharded(model)
-    with gathered(model):
+    with unsharded(model):
         assert type(model) is nn.Linear
     state = model.state_dict()
-    assert all(value is state[name] for name, value in whole(state).items())
+    assert all(value is state[name] for name, value in full_state(state).items())
 
 
 @pytest.mark.parametrize("other", [{"precision": "fp16"}, {"compile": True}])
-def test_what_does_not_go_with_it_is_refused(other):
+def test_what_does_not_go_with_it_is_refused(other: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"train\.parallel: fsdp does not go with"):
         TrainOptions(iterations=1, parallel="fsdp", **other)

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ TINY = [
 ]  # fmt: skip
 
 
-def start(tmp_path, processes, overrides):
+def start(tmp_path: Any, processes: Any, overrides: Any) -> Any:
     """Starts the processes of a run; gives back what rank 0 saves."""
     output = tmp_path / f"{processes}.pt"
     with socket.socket() as probe:
@@ -46,19 +47,19 @@ def start(tmp_path, processes, overrides):
     return torch.load(output, weights_only=True)
 
 
-def far(a, b):
+def far(a: Any, b: Any) -> Any:
     """The largest difference between the tensors of two state dicts, relative to the tensor's norm."""
     return max(float((a[n] - b[n]).double().norm() / a[n].double().norm().clamp(min=1e-12)) for n in a)
 
 
-def divided(tmp_path, norm, steps, splits, *more):
+def divided(tmp_path: Any, norm: Any, steps: Any, splits: Any, *more: Any) -> Any:
     base = [f"train.iterations={steps}", f"backbone.norm={norm}", *more]
     whole = start(tmp_path, 1, [*base, "train.accumulate=1"])
     return whole, [start(tmp_path, n, [*base, f"train.accumulate={m}"]) for n, m in splits]
 
 
 @pytest.mark.parametrize("norm", ["gn"])
-def test_two_processes_take_the_same_first_step(tmp_path, norm):
+def test_two_processes_take_the_same_first_step(tmp_path: Path, norm: str) -> None:
     whole, (two,) = divided(tmp_path, norm, 1, [(2, 1)], "optimizer={type: SGD, lr: 1.0, momentum: 0.0}")
     # With plain SGD and a rate of 1 the weights' change is the gradient.
     assert torch.allclose(whole["losses"], two["losses"], rtol=1e-6, atol=0)
@@ -67,7 +68,7 @@ def test_two_processes_take_the_same_first_step(tmp_path, norm):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["gn", "frozen_bn", "sync_bn"])
-def test_every_split_trains_the_same_model(tmp_path, monkeypatch, norm):
+def test_every_split_trains_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: str) -> None:
     # In single precision the first step is 1e-7 apart, and training drives any two such runs apart tenfold every few
     # steps: 1e-4 to 1e-2 after 50, by the rate. In double precision what is left is the split itself.
     monkeypatch.setenv("IN_DOUBLE", "1")

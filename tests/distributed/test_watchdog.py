@@ -14,7 +14,8 @@ import pytest
 import torch.distributed as dist
 
 from detkit.distributed.progress import Progress
-from detkit.distributed.watchdog import HUNG, Heartbeat, Watchdog, diagnose_hang
+from detkit.distributed.watchdog import Heartbeat, Watchdog, diagnose_hang
+from detkit.utils.exit_codes import ExitCode
 
 
 def beat(rank: int, number: int, phases: int, phase: str = "backward", step: int = 7) -> Heartbeat:
@@ -93,7 +94,7 @@ def test_ranks_find_together_which_of_them_hangs(tmp_path: Path, capfd: pytest.C
     dogs[0].progress.enter("forward", 5)
     with dogs[0], dogs[1]:
         wait_for(lambda: len(ended) == 2)
-    assert ended == [(1, HUNG), (0, HUNG)]
+    assert ended == [(1, ExitCode.HUNG), (0, ExitCode.HUNG)]
     said = capfd.readouterr().err
     assert said.count("no progress for 1 s") == 1, "only the one to blame speaks"
     assert "step 5, data  <- hangs" in said
@@ -160,7 +161,7 @@ with Watchdog(progress := Progress(), 0.5):
     time.sleep(60)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40)
-    assert done.returncode == HUNG
+    assert done.returncode == ExitCode.HUNG
     assert "step 3, data  <- hangs" in done.stderr
     assert 'File "<string>", line 6' in done.stderr
     assert "go on with --resume" in done.stderr

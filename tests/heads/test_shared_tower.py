@@ -1,18 +1,21 @@
+from typing import Any
+
 import pytest
 import torch
 
+from detkit.heads.base import per_anchor
 from detkit.heads.per_level import PerLevelHead
-from detkit.heads.shared_tower import SharedTowerHead, per_anchor
+from detkit.heads.shared_tower import SharedTowerHead
 
 
-def head(**options):
+def head(**options: Any) -> Any:
     return SharedTowerHead(
         in_channels=(32, 32), anchors_per_cell=(3, 3), num_columns=5, class_bias=torch.arange(5.0), **options
     )
 
 
 @pytest.mark.parametrize("norm", [None, "gn", "bn"])
-def test_shapes_and_the_class_bias(norm):
+def test_shapes_and_the_class_bias(norm: str | None) -> None:
     model = head(norm=norm, num_convs=2, channels=64)
     logits, deltas = model([torch.zeros(2, 32, 4, 6), torch.zeros(2, 32, 2, 3)])
     assert [x.shape for x in logits] == [(2, 72, 5), (2, 18, 5)]
@@ -21,11 +24,11 @@ def test_shapes_and_the_class_bias(norm):
         torch.testing.assert_close(logits[0], torch.arange(5.0).expand(2, 72, 5))
 
 
-def test_no_towers_at_all():
+def test_no_towers_at_all() -> None:
     assert head(num_convs=0)([torch.zeros(1, 32, 1, 1)])[0][0].shape == (1, 3, 5)
 
 
-def test_order_is_cell_by_cell_then_anchor_by_anchor():
+def test_order_is_cell_by_cell_then_anchor_by_anchor() -> None:
     # Channel a * columns + c of cell (y, x) belongs to anchor a, column c of that cell.
     x = torch.arange(2 * 3 * 2 * 2).reshape(1, 6, 2, 2)
     rows = per_anchor(x, 3)
@@ -36,20 +39,20 @@ def test_order_is_cell_by_cell_then_anchor_by_anchor():
     assert rows[0, 4].tolist() == [x[0, c, 1, 0].item() for c in (0, 1, 2)]
 
 
-def test_levels_that_differ_are_refused():
+def test_levels_that_differ_are_refused() -> None:
     with pytest.raises(ValueError, match="anchors per cell differ"):
         SharedTowerHead(in_channels=(8, 8), anchors_per_cell=(3, 4), num_columns=2, class_bias=torch.zeros(2))
 
 
 @pytest.mark.parametrize("bad", [{"channels": 0}, {"num_convs": -1}])
-def test_senseless_arguments_are_named(bad):
+def test_senseless_arguments_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         head(**bad)
 
 
 @pytest.mark.parametrize("part", [SharedTowerHead, PerLevelHead])
-def test_only_the_class_outputs_depend_on_the_number_of_columns(part):
-    def start(columns):
+def test_only_the_class_outputs_depend_on_the_number_of_columns(part: Any) -> None:
+    def start(columns: Any) -> Any:
         torch.manual_seed(0)
         handed_in = {"in_channels": (8, 8), "anchors_per_cell": (3, 3), "num_columns": columns}
         return dict(part(class_bias=torch.zeros(columns), **handed_in).named_parameters())

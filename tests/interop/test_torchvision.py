@@ -194,7 +194,7 @@ def test_a_training_step_of_the_converted_model_is_torchvisions(pair: tuple[Any,
         converted.detector.zero_grad()
         ours = converted.detector.loss(converted.detector(*padded(images)), targets)
         total = ours.classification + ours.box
-        divisor = converted.detector.end_step(ours.normalizer.double(), converted.detector.take_gathered())
+        divisor = converted.detector.end_step(ours.normalizer.double(), converted.detector.take_accumulated())
         (total / divisor).backward()
     finally:
         model.eval()

@@ -153,7 +153,7 @@ def test_a_training_step_of_the_converted_model_is_torchvisions(pair: Any) -> No
         converted.detector.zero_grad()
         ours = converted.detector.loss(converted.detector(images), wanted)
         total = ours.classification + ours.box
-        divisor = converted.detector.end_step(ours.normalizer.double(), converted.detector.take_gathered())
+        divisor = converted.detector.end_step(ours.normalizer.double(), converted.detector.take_accumulated())
         (total / divisor).backward()
     finally:
         model.load_state_dict(before)

@@ -10,6 +10,7 @@ import os
 import pathlib
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,13 +99,13 @@ WRAPPED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-def test_a_state_dict_is_found_in_every_wrapping(name, tmp_path):
+def test_a_state_dict_is_found_in_every_wrapping(name: Any, tmp_path: Path) -> None:
     for legacy in (False, True):
         torch.save(WRAPPED[name], tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
         equal(read_weights(tmp_path / "x.pth").state, STATE)
 
 
-def test_what_was_taken_and_what_was_not_read_is_said(tmp_path):
+def test_what_was_taken_and_what_was_not_read_is_said(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save({**REFERENCE, "model": prefixed("module.")}, path)
     taken, unread = read_weights(path).notes
@@ -136,14 +137,16 @@ LIGHTNING = {"state_dict": {**prefixed("model."), **prefixed("ema_model.", shift
         ({"remake": STATE, "schema": shifted(1)}, None, 0, "`remake`; also"),
     ],
 )  # fmt: skip
-def test_one_of_several_is_taken_by_the_stated_rule(content, key, taken, note, tmp_path):
+def test_one_of_several_is_taken_by_the_stated_rule(
+    content: Any, key: str | None, taken: int, note: str, tmp_path: Path
+) -> None:
     torch.save(content, tmp_path / "x.pth")
     found = read_weights(tmp_path / "x.pth", key)
     equal(found.state, shifted(taken))
     assert note in found.notes[0]
 
 
-def test_an_average_of_the_parameters_alone_is_completed_and_that_is_said(tmp_path):
+def test_an_average_of_the_parameters_alone_is_completed_and_that_is_said(tmp_path: Path) -> None:
     ema = {name: tensor for name, tensor in shifted(1).items() if "running" not in name}
     torch.save({"model": STATE, "ema": ema}, tmp_path / "x.pth")
     found = read_weights(tmp_path / "x.pth")
@@ -151,7 +154,7 @@ def test_an_average_of_the_parameters_alone_is_completed_and_that_is_said(tmp_pa
     assert "1 tensors that `ema` lacks are from `model`: backbone.body.bn1.running_mean" in found.notes[1]
 
 
-def test_a_key_that_is_not_there_names_those_that_are(tmp_path):
+def test_a_key_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     torch.save({"model": STATE, "model_ema": STATE}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"--key 'modle'.*did you mean model.*It has: model, model_ema"):
         read_weights(tmp_path / "x.pth", "modle")
@@ -165,7 +168,7 @@ class Whole(nn.Module):
 
 
 @pytest.mark.parametrize("wrap", [lambda m: m, nn.DataParallel, lambda m: {"model": m, "epoch": 2}])
-def test_a_whole_pickled_model_is_read_without_its_class(wrap, tmp_path):
+def test_a_whole_pickled_model_is_read_without_its_class(wrap: Any, tmp_path: Path) -> None:
     model = Whole()
     torch.save(wrap(model), tmp_path / "x.pth")
     found = read_weights(tmp_path / "x.pth")
@@ -201,7 +204,7 @@ class Calls:
         lambda mark: Calls(np.save, str(mark), np.zeros(1)),
     ],
 )
-def test_nothing_in_a_file_is_run(make, protocol, legacy, tmp_path):
+def test_nothing_in_a_file_is_run(make: Any, protocol: int, legacy: bool, tmp_path: Path) -> None:
     mark, path = tmp_path / "ran.npy", tmp_path / "x.pth"
     torch.save(
         {"evil": make(mark), "model": STATE}, path,
@@ -212,26 +215,26 @@ def test_nothing_in_a_file_is_run(make, protocol, legacy, tmp_path):
     assert not mark.exists()
 
 
-def test_the_planted_programs_do_run_where_a_pickle_is_trusted(tmp_path):
+def test_the_planted_programs_do_run_where_a_pickle_is_trusted(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     pickle.loads(pickle.dumps(Calls(os.system, f"touch {mark}")))
     assert mark.exists()
 
 
-def test_a_program_of_torchscript_is_refused(tmp_path):
+def test_a_program_of_torchscript_is_refused(tmp_path: Path) -> None:
     torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "x.pt"))
     with pytest.raises(ValueError, match=r"x\.pt .*TorchScript: save the state_dict"):
         load_torch(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of torch", b"PK\x03\x04 cut off", pickle.dumps([1] * 3)[:-2]])
-def test_garbage_is_refused_by_name(content, tmp_path):
+def test_garbage_is_refused_by_name(content: Any, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(ValueError, match=r"x\.pth is not a file of torch\.save"):
         load_torch(tmp_path / "x.pth")
 
 
-def test_a_file_that_is_cut_short_is_refused(tmp_path):
+def test_a_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
     torch.save({"model": STATE, "args": argparse.Namespace()}, tmp_path / "x.pth")
     whole = (tmp_path / "x.pth").read_bytes()
     for length in (len(whole) // 3, len(whole) - 40):
@@ -240,7 +243,7 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path):
             load_torch(tmp_path / "x.pth")
 
 
-def test_a_tensor_cannot_look_beyond_its_storage(tmp_path):
+def test_a_tensor_cannot_look_beyond_its_storage(tmp_path: Path) -> None:
     class Beyond:
         def __reduce__(self) -> Any:
             return torch._utils._rebuild_tensor_v2, (torch.ones(2).untyped_storage(), 0, (1000,), (1,), False, None)
@@ -250,7 +253,7 @@ def test_a_tensor_cannot_look_beyond_its_storage(tmp_path):
         load_torch(tmp_path / "x.pth")
 
 
-def test_a_file_that_holds_itself_or_grows_without_end_is_no_trap(tmp_path):
+def test_a_file_that_holds_itself_or_grows_without_end_is_no_trap(tmp_path: Path) -> None:
     content: dict[str, Any] = {"model": STATE, "args": argparse.Namespace()}
     content["self"] = content
     torch.save(content, tmp_path / "x.pth")
@@ -263,7 +266,7 @@ def test_a_file_that_holds_itself_or_grows_without_end_is_no_trap(tmp_path):
         read_weights(tmp_path / "x.pth")
 
 
-def test_a_checkpoint_of_detkit_is_named_as_one(tmp_path):
+def test_a_checkpoint_of_detkit_is_named_as_one(tmp_path: Path) -> None:
     torch.save({"format": 1, "classes": {}, "config": {}, "model": STATE}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="is a checkpoint of detkit already"):
         read_weights(tmp_path / "x.pth")

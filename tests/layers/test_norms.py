@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -6,7 +8,7 @@ from detkit.layers.norms import FrozenBatchNorm2d, SyncBatchNorm2d, group_norm, 
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_frozen_is_batch_norm_in_evaluation_gradient_included(memory_format):
+def test_frozen_is_batch_norm_in_evaluation_gradient_included(memory_format: Any) -> None:
     torch.manual_seed(0)
     theirs, ours = nn.BatchNorm2d(5), FrozenBatchNorm2d(5)
     for value in (theirs.weight.data, theirs.bias.data, theirs.running_mean):
@@ -30,7 +32,7 @@ def test_frozen_is_batch_norm_in_evaluation_gradient_included(memory_format):
         torch.testing.assert_close(given, out)
 
 
-def test_every_word_gives_a_layer_and_groups_have_two_channels():
+def test_every_word_gives_a_layer_and_groups_have_two_channels() -> None:
     for name in ("frozen_bn", "bn", "gn"):
         assert norm_layer(name)(32)(torch.randn(2, 32, 3, 3)).shape == (2, 32, 3, 3)
     assert isinstance(norm_layer("sync_bn")(8), SyncBatchNorm2d)

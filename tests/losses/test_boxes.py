@@ -1,5 +1,7 @@
 """What every box loss owes, and L1 and smooth L1 by hand."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -22,26 +24,26 @@ WEIGHS_BY_A_CONSTANT = {"CIoULoss", "WiseIoULoss"}
 """Their gradient is on purpose not that of their value; tests of their own look at it."""
 
 
-def name(node):
+def name(node: Any) -> Any:
     return "-".join(map(str, node.values()))
 
 
 @pytest.fixture(params=ALL, ids=name)
-def loss(request):
+def loss(request: pytest.FixtureRequest) -> Any:
     return BOX_LOSSES.build(request.param)
 
 
 class Raw(BoxCoder):
     """Deltas are boxes."""
 
-    def encode(self, boxes, anchors):
+    def encode(self, boxes: Any, anchors: Any) -> Any:
         return boxes
 
-    def decode(self, deltas, anchors):
+    def decode(self, deltas: Any, anchors: Any) -> Any:
         return deltas
 
 
-def test_l1_and_smooth_l1_by_hand():
+def test_l1_and_smooth_l1_by_hand() -> None:
     # Target deltas are (1, 0, 0, 0); predicted (0.95, 0, 0, 2).
     box, deltas = torch.tensor([[10.0, 0, 20, 10]]), torch.tensor([[0.95, 0.0, 0.0, 2.0]])
     assert L1Loss()(deltas, ANCHOR, box, CODER).item() == pytest.approx(2.05)
@@ -49,7 +51,7 @@ def test_l1_and_smooth_l1_by_hand():
     assert SmoothL1Loss(beta=0.1)(deltas, ANCHOR, box, CODER).item() == pytest.approx(expected)
 
 
-def test_exact_costs_nothing_and_sums_add_up(loss):
+def test_exact_costs_nothing_and_sums_add_up(loss: Any) -> None:
     box = torch.tensor([[2.0, 1, 9, 14]])
     exact = CODER.encode(box, ANCHOR)
     assert loss(exact, ANCHOR, box, CODER).item() == pytest.approx(0, abs=1e-6)
@@ -60,14 +62,14 @@ def test_exact_costs_nothing_and_sums_add_up(loss):
     assert one > 0
 
 
-def test_weight_scales_the_sum(loss):
+def test_weight_scales_the_sum(loss: Any) -> None:
     box, off = torch.tensor([[2.0, 1, 9, 14]]), torch.tensor([[0.3, -0.2, 0.1, 0.4]])
     before = loss(off, ANCHOR, box, CODER)
     loss.weight = 3 * loss.weight
     torch.testing.assert_close(loss(off, ANCHOR, box, CODER), 3 * before)
 
 
-def test_nothing_is_zero_with_a_graph(loss):
+def test_nothing_is_zero_with_a_graph(loss: Any) -> None:
     empty = torch.zeros(0, 4, requires_grad=True)
     total = loss(empty, torch.zeros(0, 4), torch.zeros(0, 4), CODER)
     total.backward()
@@ -75,7 +77,7 @@ def test_nothing_is_zero_with_a_graph(loss):
     assert empty.grad is not None
 
 
-def test_half_precision_is_computed_in_float32(loss):
+def test_half_precision_is_computed_in_float32(loss: Any) -> None:
     box, off = torch.tensor([[2.0, 1, 9, 14]]), torch.tensor([[0.3, -0.2, 0.1, 0.4]]).bfloat16().requires_grad_()
     total = loss(off, ANCHOR, box, CODER)
     assert total.dtype == torch.float32
@@ -86,7 +88,7 @@ def test_half_precision_is_computed_in_float32(loss):
 
 # The factor r of Wise-IoU v3 makes ordinary boxes weigh more than very bad ones.
 @pytest.mark.parametrize("node", [n for n in ALL if n != {"type": "WiseIoULoss"}], ids=name)
-def test_better_boxes_cost_less(node):
+def test_better_boxes_cost_less(node: Any) -> None:
     loss = BOX_LOSSES.build(node)
     # From half a side away to the place, growing to the right size.
     box = torch.tensor([[2.0, 1, 9, 14]])
@@ -96,7 +98,7 @@ def test_better_boxes_cost_less(node):
 
 
 @pytest.mark.parametrize("node", [n for n in ALL if n["type"] not in WEIGHS_BY_A_CONSTANT], ids=name)
-def test_gradcheck(node):
+def test_gradcheck(node: Any) -> None:
     loss = BOX_LOSSES.build(node)
     generator = torch.Generator().manual_seed(0)
     deltas = (torch.randn(6, 4, generator=generator, dtype=torch.float64) * 0.3).requires_grad_()
@@ -107,7 +109,7 @@ def test_gradcheck(node):
 
 
 @pytest.mark.parametrize("node", BOX_SPACE, ids=name)
-def test_box_losses_know_no_scale_and_no_place(node):
+def test_box_losses_know_no_scale_and_no_place(node: Any) -> None:
     loss = BOX_LOSSES.build(node)
     generator = torch.Generator().manual_seed(0)
     deltas = torch.randn(6, 4, generator=generator) * 0.4
@@ -119,7 +121,7 @@ def test_box_losses_know_no_scale_and_no_place(node):
 
 
 @pytest.mark.parametrize("node", BOX_SPACE, ids=name)
-def test_either_box_may_be_the_predicted_one(node):
+def test_either_box_may_be_the_predicted_one(node: Any) -> None:
     loss = BOX_LOSSES.build(node)
     a = torch.tensor([[0.0, 0, 10, 10], [0, 0, 5, 20], [40, 40, 60, 50]])
     b = torch.tensor([[3.0, 1, 12, 30], [0, 4, 5, 9], [0, 0, 10, 30]])
@@ -135,7 +137,7 @@ def test_either_box_may_be_the_predicted_one(node):
         [float("-inf"), 0, float("inf"), 1], [0, 0, 10, 10], [0, 0, 1e-20, 1e-20],
     ],
 )  # fmt: skip
-def test_whatever_is_predicted_value_and_gradient_are_finite(node, box):
+def test_whatever_is_predicted_value_and_gradient_are_finite(node: Any, box: list[Any]) -> None:
     loss = BOX_LOSSES.build(node)
     predicted = torch.tensor([box], dtype=torch.float32, requires_grad=True)
     total = loss(predicted, ANCHOR, ANCHOR, Raw())

@@ -1,6 +1,7 @@
 """What every registered class loss owes the detector; a new one is tested by being registered."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +15,13 @@ NAMES = [n for n in CLASS_LOSSES.names() if CLASS_LOSSES.get(n).__module__.start
 each_loss = pytest.mark.parametrize("name", NAMES)
 
 
-def build(name):
+def build(name: Any) -> Any:
     loss = CLASS_LOSSES.get(name)()
     loss.num_columns(K)
     return loss
 
 
-def example(loss, dtype=torch.float64, images=3, anchors=60, spread=2.0):
+def example(loss: Any, dtype: Any = torch.float64, images: int = 3, anchors: int = 60, spread: float = 2.0) -> Any:
     generator = torch.Generator().manual_seed(1)
     columns = loss.num_columns(K)
     logits = (torch.randn(images, anchors, columns, generator=generator, dtype=torch.float64) * spread).to(dtype)
@@ -30,7 +31,7 @@ def example(loss, dtype=torch.float64, images=3, anchors=60, spread=2.0):
     return logits.requires_grad_(), labels, quality if loss.uses_quality else None
 
 
-def gradient_of(loss, logits, labels, quality):
+def gradient_of(loss: Any, logits: Any, labels: Any, quality: Any) -> Any:
     logits = logits.detach().requires_grad_()
     total = loss(logits, labels, quality)
     assert total.shape == ()
@@ -38,7 +39,7 @@ def gradient_of(loss, logits, labels, quality):
 
 
 @each_loss
-def test_gradcheck(name):
+def test_gradcheck(name: Any) -> None:
     loss = build(name).eval()
     logits, labels, quality = example(loss, images=2, anchors=12)
     if loss.batch_wise:
@@ -48,7 +49,7 @@ def test_gradcheck(name):
 
 @each_loss
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(name, dtype):
+def test_half_precision_is_computed_in_float32(name: Any, dtype: Any) -> None:
     loss = build(name).eval()
     logits, labels, quality = example(loss, dtype)
     total, gradient = gradient_of(loss, logits, labels, quality)
@@ -61,7 +62,7 @@ def test_half_precision_is_computed_in_float32(name, dtype):
 
 @each_loss
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_extreme_logits_stay_finite(name, dtype):
+def test_extreme_logits_stay_finite(name: Any, dtype: Any) -> None:
     loss = build(name)
     logits, labels, quality = example(loss, dtype)
     for sign in (1, -1):
@@ -71,7 +72,7 @@ def test_extreme_logits_stay_finite(name, dtype):
 
 
 @each_loss
-def test_ignored_anchors_get_no_gradient_and_change_nothing(name):
+def test_ignored_anchors_get_no_gradient_and_change_nothing(name: Any) -> None:
     loss = build(name)
     logits, labels, quality = example(loss)
     total, gradient = gradient_of(loss, logits, labels, quality)
@@ -79,13 +80,13 @@ def test_ignored_anchors_get_no_gradient_and_change_nothing(name):
     assert gradient[labels >= 0].abs().sum() > 0
     other = logits.detach().clone()
     other[labels == IGNORED] = 50.0
-    loss.take_gathered()
+    loss.take_accumulated()
     torch.testing.assert_close(gradient_of(loss, other, labels, quality)[0], total)
 
 
 @each_loss
 @pytest.mark.parametrize("anchors", [0, 5])
-def test_nothing_selected_keeps_the_graph(name, anchors):
+def test_nothing_selected_keeps_the_graph(name: Any, anchors: int) -> None:
     loss = build(name)
     logits, _, quality = example(loss, anchors=anchors)
     labels = torch.full((3, anchors), IGNORED)
@@ -97,7 +98,7 @@ def test_nothing_selected_keeps_the_graph(name, anchors):
 
 
 @each_loss
-def test_an_image_without_objects_teaches(name):
+def test_an_image_without_objects_teaches(name: Any) -> None:
     loss = build(name)
     logits, labels, quality = example(loss, images=1)
     labels[:] = BACKGROUND
@@ -108,7 +109,7 @@ def test_an_image_without_objects_teaches(name):
 
 
 @each_loss
-def test_a_batch_sums_over_its_images(name):
+def test_a_batch_sums_over_its_images(name: Any) -> None:
     loss = build(name).eval()
     if loss.batch_wise:
         pytest.skip("looks at the batch as a whole and says so")
@@ -123,7 +124,7 @@ def test_a_batch_sums_over_its_images(name):
 
 
 @each_loss
-def test_starts_finite_at_the_prior(name):
+def test_starts_finite_at_the_prior(name: Any) -> None:
     loss = build(name)
     bias = loss.initial_bias(K)
     assert bias.shape == (loss.num_columns(K),)
@@ -141,7 +142,7 @@ def test_starts_finite_at_the_prior(name):
 
 
 @each_loss
-def test_a_step_against_the_gradient_lowers_the_loss(name):
+def test_a_step_against_the_gradient_lowers_the_loss(name: Any) -> None:
     loss = build(name).eval()
     logits, labels, quality = example(loss)
     total, gradient = gradient_of(loss, logits, labels, quality)
@@ -150,7 +151,7 @@ def test_a_step_against_the_gradient_lowers_the_loss(name):
 
 
 @each_loss
-def test_weight_scales_the_sum_and_senseless_priors_are_refused(name):
+def test_weight_scales_the_sum_and_senseless_priors_are_refused(name: Any) -> None:
     loss, heavy = build(name), CLASS_LOSSES.get(name)(weight=3.0)
     logits, labels, quality = example(loss)
     torch.testing.assert_close(heavy(logits, labels, quality), 3 * loss(logits, labels, quality))
@@ -159,30 +160,30 @@ def test_weight_scales_the_sum_and_senseless_priors_are_refused(name):
 
 
 @each_loss
-def test_state_survives_a_checkpoint_and_always_gathers_as_many_numbers(name):
+def test_state_survives_a_checkpoint_and_always_gathers_as_many_numbers(name: Any) -> None:
     loss = build(name)
     logits, labels, quality = example(loss)
     loss(logits, labels, quality)
-    first = loss.take_gathered()
+    first = loss.take_accumulated()
     loss(logits, torch.full_like(labels, IGNORED), None if quality is None else quality * 0)
-    assert loss.take_gathered().shape == first.shape
+    assert loss.take_accumulated().shape == first.shape
     loss.end_step(first)
     twin = build(name)
     twin.load_state_dict(loss.state_dict())
     torch.testing.assert_close(twin(logits, labels, quality), loss(logits, labels, quality), rtol=0, atol=0)
-    loss.take_gathered()
+    loss.take_accumulated()
     loss.eval()(logits, labels, quality)
-    assert loss.take_gathered().numel() == 0
+    assert loss.take_accumulated().numel() == 0
 
 
 @each_loss
-def test_labels_of_another_shape_are_refused(name):
+def test_labels_of_another_shape_are_refused(name: Any) -> None:
     loss = build(name)
     with pytest.raises(ValueError, match="do not fit"):
         loss(torch.zeros(2, 3, loss.num_columns(K)), torch.zeros(2, 4, dtype=torch.int64), None)
 
 
-def test_the_prior_is_what_keeps_cross_entropy_small_at_the_start():
+def test_the_prior_is_what_keeps_cross_entropy_small_at_the_start() -> None:
     bias = build("BCELoss").initial_bias(K)
     labels = torch.full((1, 1000), BACKGROUND)
     with_prior = build("BCELoss")(bias.repeat(1, 1000, 1), labels)

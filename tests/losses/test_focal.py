@@ -1,28 +1,30 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from detkit.losses.focal import SigmoidFocalLoss, sigmoid_focal_sum
+from detkit.losses.focal import SigmoidFocalLoss
+from detkit.ops import sigmoid_focal_sum
 from detkit.structures import BACKGROUND, IGNORED
 
 
-def example(dtype=torch.float64):
+def example(dtype: Any = torch.float64) -> Any:
     generator = torch.Generator().manual_seed(0)
     logits = (torch.randn(2, 40, 5, generator=generator) * 3).to(dtype).requires_grad_()
     return logits, torch.randint(IGNORED, 5, (2, 40), generator=generator)
 
 
-def one_hot(labels, columns):
+def one_hot(labels: Any, columns: Any) -> Any:
     return F.one_hot(labels.clamp(min=0), columns) * (labels >= 0)[..., None]
 
 
-def value_and_gradient(total, logits):
+def value_and_gradient(total: Any, logits: Any) -> Any:
     return total.detach(), torch.autograd.grad(total, logits)[0]
 
 
-def test_one_positive_and_one_negative_by_hand():
+def test_one_positive_and_one_negative_by_hand() -> None:
     logits = torch.tensor([[0.0, math.log(3)]])  # p = 1/2 and 3/4
     total = sigmoid_focal_sum(logits, torch.tensor([0]), alpha=0.25, gamma=2.0)
     positive = -0.25 * 0.5**2 * math.log(0.5)
@@ -30,7 +32,7 @@ def test_one_positive_and_one_negative_by_hand():
     assert total.item() == pytest.approx(positive + negative, rel=1e-6)
 
 
-def test_gamma_zero_is_binary_cross_entropy_gradient_included():
+def test_gamma_zero_is_binary_cross_entropy_gradient_included() -> None:
     logits, labels = example()
     used = labels != IGNORED
     reference = F.binary_cross_entropy_with_logits(logits[used], one_hot(labels, 5)[used].double(), reduction="sum")
@@ -40,7 +42,7 @@ def test_gamma_zero_is_binary_cross_entropy_gradient_included():
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("alpha", [None, 0.0, 0.25, 1.0])
-def test_equals_fvcore_gradient_included(alpha, gamma):
+def test_equals_fvcore_gradient_included(alpha: float | None, gamma: float) -> None:
     from fvcore.nn import sigmoid_focal_loss
 
     logits, labels = example()
@@ -58,12 +60,12 @@ def test_equals_fvcore_gradient_included(alpha, gamma):
     torch.testing.assert_close(gradient, torch.autograd.grad(reference, logits)[0], rtol=1e-4, atol=1e-6)
 
 
-def test_gradcheck():
+def test_gradcheck() -> None:
     logits, labels = example()
     assert torch.autograd.gradcheck(lambda x: sigmoid_focal_sum(x, labels, 0.25, 2.0), (logits,))
 
 
-def test_ignored_anchors_have_no_value_and_no_gradient():
+def test_ignored_anchors_have_no_value_and_no_gradient() -> None:
     logits, _ = example()
     total = sigmoid_focal_sum(logits, torch.full((2, 40), IGNORED), 0.25, 0.0)
     value, gradient = value_and_gradient(total, logits)
@@ -71,7 +73,7 @@ def test_ignored_anchors_have_no_value_and_no_gradient():
     assert not gradient.any()
 
 
-def test_huge_logits_stay_finite():
+def test_huge_logits_stay_finite() -> None:
     logits = torch.tensor([[1e4, -1e4], [-1e4, 1e4]], requires_grad=True)
     total = sigmoid_focal_sum(logits, torch.tensor([1, BACKGROUND]), 0.25, 2.0)
     value, gradient = value_and_gradient(total, logits)
@@ -80,7 +82,7 @@ def test_huge_logits_stay_finite():
     assert gradient.isfinite().all()
 
 
-def test_half_precision_is_computed_in_float32():
+def test_half_precision_is_computed_in_float32() -> None:
     logits, labels = example(torch.float32)
     half = logits.detach().to(torch.bfloat16).requires_grad_()
     total = sigmoid_focal_sum(half, labels, 0.25, 2.0)
@@ -90,7 +92,7 @@ def test_half_precision_is_computed_in_float32():
     assert half.grad.dtype == torch.bfloat16
 
 
-def test_starts_at_the_prior_and_empty_input_keeps_its_graph():
+def test_starts_at_the_prior_and_empty_input_keeps_its_graph() -> None:
     loss = SigmoidFocalLoss(prior=0.02)
     bias = loss.initial_bias(3)
     torch.testing.assert_close(loss.scores(bias), torch.full((3,), 0.02))
@@ -99,7 +101,7 @@ def test_starts_at_the_prior_and_empty_input_keeps_its_graph():
     assert empty.grad.shape == (1, 0, 3)
 
 
-def test_weight_scales_the_sum():
+def test_weight_scales_the_sum() -> None:
     logits, labels = example()
     torch.testing.assert_close(SigmoidFocalLoss(weight=3.0)(logits, labels), 3 * SigmoidFocalLoss()(logits, labels))
 
@@ -116,11 +118,11 @@ def test_weight_scales_the_sum():
         ("weight", math.nan),
     ],
 )
-def test_senseless_arguments_are_named(argument, value):
+def test_senseless_arguments_are_named(argument: str, value: Any) -> None:
     with pytest.raises(ValueError, match=argument):
         SigmoidFocalLoss(**{argument: value})
 
 
-def test_labels_of_another_shape_are_refused():
+def test_labels_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         sigmoid_focal_sum(torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.int64), 0.25, 2.0)

@@ -1,6 +1,7 @@
 """Poly, equalized, quality and varifocal loss: each is focal loss or cross-entropy at some setting."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,27 +9,28 @@ from torch.nn import functional as F
 
 from detkit.losses.bce import BCELoss
 from detkit.losses.equalized_focal import EqualizedFocalLoss
-from detkit.losses.focal import SigmoidFocalLoss, sigmoid_focal_sum
-from detkit.losses.focal_family import attach, focal_family_sum
+from detkit.losses.focal import SigmoidFocalLoss
+from detkit.losses.focal_family import focal_family_sum, with_gradient
 from detkit.losses.poly_focal import PolyFocalLoss
 from detkit.losses.quality_focal import QualityFocalLoss
 from detkit.losses.varifocal import VarifocalLoss
+from detkit.ops import sigmoid_focal_sum
 from detkit.structures import BACKGROUND
 
 
-def example(columns=3):
+def example(columns: int = 3) -> Any:
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(2, 40, columns, generator=generator, dtype=torch.float64) * 3
     return logits.requires_grad_(), torch.randint(-2, columns, (2, 40), generator=generator)
 
 
-def both(total, logits):
+def both(total: Any, logits: Any) -> Any:
     return total.detach(), torch.autograd.grad(total, logits)[0]
 
 
 @pytest.mark.parametrize("alpha", [None, 0.0, 0.25, 1.0])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_without_epsilon_and_at_balance_it_is_focal_loss(alpha, gamma):
+def test_without_epsilon_and_at_balance_it_is_focal_loss(alpha: float | None, gamma: float) -> None:
     logits, labels = example()
     focal = both(sigmoid_focal_sum(logits, labels, alpha, gamma), logits)
     torch.testing.assert_close(
@@ -38,7 +40,7 @@ def test_without_epsilon_and_at_balance_it_is_focal_loss(alpha, gamma):
         torch.testing.assert_close(both(EqualizedFocalLoss(alpha=alpha, gamma=gamma)(logits, labels), logits), focal)
 
 
-def test_epsilon_adds_the_first_term_of_the_polynomial():
+def test_epsilon_adds_the_first_term_of_the_polynomial() -> None:
     logits, labels = example()
     poly = PolyFocalLoss(epsilon=0.7, alpha=0.25)(logits, labels)
     p, own = logits.sigmoid(), labels.clamp(min=0)[..., None]
@@ -47,7 +49,7 @@ def test_epsilon_adds_the_first_term_of_the_polynomial():
     torch.testing.assert_close(both(poly, logits), both(SigmoidFocalLoss()(logits, labels) + 0.7 * extra, logits))
 
 
-def test_poly_by_hand_and_its_term_vanishes_at_minus_one():
+def test_poly_by_hand_and_its_term_vanishes_at_minus_one() -> None:
     total = PolyFocalLoss(epsilon=-1.0, alpha=None, gamma=0.0)(torch.zeros(1, 1, 1), torch.tensor([[0]]))
     assert total.item() == pytest.approx(math.log(2) - 0.5)
     nearly = torch.full((1, 1, 1), 7.0, dtype=torch.float64)
@@ -58,7 +60,7 @@ def test_poly_by_hand_and_its_term_vanishes_at_minus_one():
     )
 
 
-def test_gamma_and_factor_may_differ_by_column():
+def test_gamma_and_factor_may_differ_by_column() -> None:
     logits, labels = example(2)
     gamma = torch.tensor([1.0, 3.0])
     total, sizes = focal_family_sum(logits, labels, 0.25, gamma, torch.tensor([1.0, 2.0]))
@@ -71,19 +73,19 @@ def test_gamma_and_factor_may_differ_by_column():
     torch.testing.assert_close(sizes[1], gradient.clamp(min=0).sum((0, 1)))
 
 
-def test_gradcheck_of_the_family():
+def test_gradcheck_of_the_family() -> None:
     logits, labels = example()
     gamma, factor = torch.tensor([0.5, 2.0, 6.0]), torch.tensor([1.0, 2.0, 0.5])
     assert torch.autograd.gradcheck(lambda x: focal_family_sum(x, labels, 0.3, gamma, factor, 0.8)[0], (logits,))
 
 
-def test_a_small_half_gradient_is_scaled_before_it_is_rounded():
+def test_a_small_half_gradient_is_scaled_before_it_is_rounded() -> None:
     logits = torch.zeros(1, dtype=torch.float16, requires_grad=True)
-    (attach(logits, torch.zeros(()), torch.tensor([1e-9])) * 65536).backward()
+    (with_gradient(logits, torch.zeros(()), torch.tensor([1e-9])) * 65536).backward()
     assert logits.grad.item() == pytest.approx(65536e-9, rel=1e-2)
 
 
-def test_a_rare_class_gets_a_larger_gamma_by_hand():
+def test_a_rare_class_gets_a_larger_gamma_by_hand() -> None:
     loss = EqualizedFocalLoss(scale=8.0, alpha=None, gamma=2.0)
     loss.num_columns(2)
     loss.end_step(torch.tensor([1.0, 5.0, 4.0, 5.0]))
@@ -93,18 +95,18 @@ def test_a_rare_class_gets_a_larger_gamma_by_hand():
     assert total.item() == pytest.approx(4 * 0.5**8 * math.log(2), rel=1e-5)
 
 
-def test_equalized_counts_its_own_gradient_once_a_step():
+def test_equalized_counts_its_own_gradient_once_a_step() -> None:
     logits, labels = example()
     loss = EqualizedFocalLoss()
     _, gradient = both(loss(logits, labels), logits)
-    loss.end_step(loss.take_gathered())
+    loss.end_step(loss.take_accumulated())
     torch.testing.assert_close(loss.gradients.sum(), gradient.abs().sum())
     torch.testing.assert_close(loss.gradients[0], -gradient.clamp(max=0).sum((0, 1)))
     loss.end_step(torch.zeros(0, dtype=torch.float64))  # a step of which nobody trained changes nothing
     torch.testing.assert_close(loss.gradients.sum(), gradient.abs().sum())
 
 
-def test_quality_one_makes_quality_focal_loss_unweighted_focal_loss():
+def test_quality_one_makes_quality_focal_loss_unweighted_focal_loss() -> None:
     logits, labels = example()
     ones = (labels >= 0).float()
     focal = both(sigmoid_focal_sum(logits, labels, None, 2.0), logits)
@@ -112,7 +114,7 @@ def test_quality_one_makes_quality_focal_loss_unweighted_focal_loss():
     torch.testing.assert_close(both(QualityFocalLoss()(logits, labels), logits), focal)
 
 
-def test_beta_zero_is_cross_entropy_with_soft_targets():
+def test_beta_zero_is_cross_entropy_with_soft_targets() -> None:
     logits, labels = example()
     quality = torch.rand(2, 40, dtype=torch.float64) * (labels >= 0)
     target = F.one_hot(labels.clamp(min=0), 3) * quality[..., None]
@@ -121,7 +123,7 @@ def test_beta_zero_is_cross_entropy_with_soft_targets():
     torch.testing.assert_close(QualityFocalLoss(beta=0.0)(logits, labels, quality), expected)
 
 
-def test_quality_focal_by_hand_and_no_pull_where_the_score_is_the_quality():
+def test_quality_focal_by_hand_and_no_pull_where_the_score_is_the_quality() -> None:
     logits = torch.zeros(1, 1, 1, dtype=torch.float64, requires_grad=True)
     positive = torch.tensor([[0]])
     total = QualityFocalLoss()(logits, positive, torch.tensor([[0.8]]))
@@ -132,7 +134,7 @@ def test_quality_focal_by_hand_and_no_pull_where_the_score_is_the_quality():
         assert gradient.item() == pytest.approx(0, abs=1e-5)
 
 
-def test_varifocal_negatives_are_focal_and_positives_are_not_weighted_down():
+def test_varifocal_negatives_are_focal_and_positives_are_not_weighted_down() -> None:
     logits, labels = example()
     background = labels.clamp(max=BACKGROUND)
     expected = 0.75 * sigmoid_focal_sum(logits, background, None, 2.0)
@@ -143,12 +145,12 @@ def test_varifocal_negatives_are_focal_and_positives_are_not_weighted_down():
         assert total.item() == pytest.approx(q * math.log(2), rel=1e-6)
 
 
-def test_varifocal_without_gamma_and_alpha_is_cross_entropy():
+def test_varifocal_without_gamma_and_alpha_is_cross_entropy() -> None:
     logits, labels = example()
     torch.testing.assert_close(VarifocalLoss(alpha=1.0, gamma=0.0)(logits, labels), BCELoss()(logits, labels))
 
 
-def test_varifocal_takes_a_positive_of_quality_zero_as_a_negative():
+def test_varifocal_takes_a_positive_of_quality_zero_as_a_negative() -> None:
     logits, labels = example()
     total = VarifocalLoss(gamma=0.5)(logits, labels, torch.zeros(2, 40))
     expected = VarifocalLoss(gamma=0.5)(logits, torch.where(labels >= 0, BACKGROUND, labels))
@@ -170,6 +172,6 @@ def test_varifocal_takes_a_positive_of_quality_zero_as_a_negative():
         (VarifocalLoss, "gamma", -0.1),
     ],
 )
-def test_senseless_arguments_are_named(cls, argument, value):
+def test_senseless_arguments_are_named(cls: Any, argument: str, value: float) -> None:
     with pytest.raises(ValueError, match=argument):
         cls(**{argument: value})

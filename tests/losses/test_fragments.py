@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,12 +19,12 @@ QUICK = CONFIGS / "quickstart" / "shapes.yaml"
 
 
 @cache
-def loaded(whole, *fragments):
+def loaded(whole: Any, *fragments: Any) -> Any:
     return load_config(whole, overlays=fragments)
 
 
 @pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda f: f.stem)
-def test_a_fragment_changes_the_losses_alone(fragment):
+def test_a_fragment_changes_the_losses_alone(fragment: Any) -> None:
     changed = set()
     for whole in (QUICK, CONFIGS / "base" / "retinanet.yaml"):
         before, after = loaded(whole), loaded(whole, fragment)
@@ -34,7 +35,7 @@ def test_a_fragment_changes_the_losses_alone(fragment):
 
 
 @pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda f: f.stem)
-def test_a_fragment_builds_and_a_step_lowers_its_loss(fragment):
+def test_a_fragment_builds_and_a_step_lowers_its_loss(fragment: Any) -> None:
     torch.manual_seed(0)
     detector = build_detector(loaded(QUICK, fragment), 3)
     images = torch.randint(0, 256, (2, 3, 64, 64)).float()
@@ -45,10 +46,10 @@ def test_a_fragment_builds_and_a_step_lowers_its_loss(fragment):
     match = detector.match(detector(images), [some, none])
     detector.match = lambda pred, targets: match
 
-    def losses():
+    def losses() -> Any:
         return detector.loss(detector(images), [some, none])
 
-    detector.end_step(losses().normalizer, detector.take_gathered())  # losses with a memory have one from here on
+    detector.end_step(losses().normalizer, detector.take_accumulated())  # losses with a memory have one from here on
     before = losses().mean()
     before.backward()
     gradients = {name: p.grad for name, p in detector.named_parameters()}
@@ -62,23 +63,23 @@ def test_a_fragment_builds_and_a_step_lowers_its_loss(fragment):
 
 
 @pytest.fixture(scope="module")
-def found():
+def found() -> Any:
     return [loaded(QUICK, fragment).losses for fragment in FRAGMENTS]
 
 
-def test_there_is_a_fragment_for_every_loss(found):
+def test_there_is_a_fragment_for_every_loss(found: Any) -> None:
     assert {losses.classification.type for losses in found} >= set(own(CLASS_LOSSES))
     assert {losses.box.type for losses in found} >= set(own(BOX_LOSSES))
     wise = {losses.box.version for losses in found if losses.box.type == "WiseIoULoss"}
     assert wise == {"v1", "v2", "v3"}
 
 
-def own(registry):
+def own(registry: Any) -> Any:
     """Names of detkit's own parts; other tests may have registered theirs."""
     return [name for name in registry.names() if registry.get(name).__module__.startswith("detkit.")]
 
 
-def test_the_grid_of_the_focal_loss_paper_is_there(found):
+def test_the_grid_of_the_focal_loss_paper_is_there(found: Any) -> None:
     found = [losses.classification for losses in found]
     balanced = {loss.alpha for loss in found if loss.type == "BalancedBCELoss"}
     assert balanced == {0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999}  # 1708.02002, table 1a
@@ -91,7 +92,7 @@ def test_the_grid_of_the_focal_loss_paper_is_there(found):
     ("whole", "side"),
     [("quickstart/shapes", 128), ("ssd/ssd_shapes", 128), ("retinanet/r18_fpn_small", 256), ("base/retinanet", 640)],
 )
-def test_ohem_leaves_most_anchors_out(whole, side):
+def test_ohem_leaves_most_anchors_out(whole: str, side: int) -> None:
     config = load_config(CONFIGS / f"{whole}.yaml", overlays=[CONFIGS / "losses" / "ohem.yaml"])
     detector = build_detector(config, 3)
     shapes = [(-(-side // s.stride),) * 2 for s in detector.neck.out_shapes.values()]
@@ -103,21 +104,21 @@ def test_ohem_leaves_most_anchors_out(whole, side):
     assert logits.grad.any(dim=-1).sum() == loss.count
 
 
-def set_of(config):
+def set_of(config: Any) -> Any:
     return {(path, str(value)) for path, value in config.leaves()}
 
 
-def test_the_focal_fragment_is_the_default_written_out():
+def test_the_focal_fragment_is_the_default_written_out() -> None:
     assert load_config(QUICK, overlays=[CONFIGS / "losses" / "focal.yaml"]) == load_config(QUICK)
 
 
-def test_a_base_list_takes_a_fragment_too(tmp_path):
+def test_a_base_list_takes_a_fragment_too(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"_base_: [{QUICK}, {CONFIGS / 'losses' / 'ghm.yaml'}]\n")
     assert load_config(mine).losses.classification.type == "GHMCLoss"
 
 
-def test_overlays_go_in_turn_and_overrides_last():
+def test_overlays_go_in_turn_and_overrides_last() -> None:
     files = [CONFIGS / "losses" / "focal_gamma1.yaml", CONFIGS / "losses" / "poly_focal.yaml"]
     config = load_config(QUICK, ["losses.classification.epsilon=0.5"], overlays=files)
     assert config.losses.classification.type == "PolyFocalLoss"
@@ -125,18 +126,18 @@ def test_overlays_go_in_turn_and_overrides_last():
     assert config.losses.classification.epsilon == 0.5
 
 
-def test_a_wrong_key_in_an_overlay_names_that_file(tmp_path):
+def test_a_wrong_key_in_an_overlay_names_that_file(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("losses:\n  classification:\n    gama: 1\n")
     with pytest.raises(ConfigError, match=r"wrong\.yaml:3: losses.classification.gama"):
         load_config(QUICK, overlays=[wrong])
 
 
-def test_train_takes_an_overlay(tmp_path, monkeypatch):
+def test_train_takes_an_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "detkit.train.session.train", lambda config, folder, **_: seen.update(config=config, folder=folder) or 0
+        "detkit.train.run.train", lambda config, folder, **_: seen.update(config=config, folder=folder) or 0
     )
     assert main(["train", str(QUICK), "--overlay", str(CONFIGS / "losses" / "ohem.yaml")]) == 0
     assert seen["config"].losses.classification.type == "OHEMLoss"

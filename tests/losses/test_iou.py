@@ -1,10 +1,11 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from detkit.coders.delta import DeltaCoder
-from detkit.losses.iou import CIoULoss, DIoULoss, EIoULoss, GIoULoss, IoULoss, proper
+from detkit.losses.iou import CIoULoss, DIoULoss, EIoULoss, GIoULoss, IoULoss, make_valid
 
 CODER = DeltaCoder()
 ANCHOR = torch.tensor([[0.0, 0, 10, 10]])
@@ -31,19 +32,19 @@ V = 4 / math.pi**2 * (math.atan(2) - math.atan(1)) ** 2
         (EIoULoss(), [0, 0, 20, 40], 1 - 1 / 8 + (25 + 225) / 2000 + 100 / 400 + 900 / 1600),
     ],
 )
-def test_by_hand(loss, box, expected):
+def test_by_hand(loss: Any, box: Any, expected: Any) -> None:
     """The predicted box is the anchor."""
     assert loss(torch.zeros(1, 4), ANCHOR, torch.tensor([box]), CODER).item() == pytest.approx(expected, rel=1e-5)
 
 
-def pairs(dtype=torch.float32, n=200):
+def pairs(dtype: Any = torch.float32, n: int = 200) -> Any:
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(2, n, 2, generator=generator, dtype=dtype) * 30
     side = 1 + torch.rand(2, n, 2, generator=generator, dtype=dtype) * 30
     return torch.cat((corner, corner + side), 2).unbind(0)
 
 
-def test_each_of_the_family_costs_at_least_as_much_as_the_one_before():
+def test_each_of_the_family_costs_at_least_as_much_as_the_one_before() -> None:
     a, b = pairs()
     iou, diou, ciou = (loss.costs(a, b) for loss in (IoULoss(), DIoULoss(), CIoULoss()))
     assert (diou >= iou - 1e-6).all()
@@ -53,7 +54,7 @@ def test_each_of_the_family_costs_at_least_as_much_as_the_one_before():
     assert (iou == 1).any()
 
 
-def test_giou_equals_fvcore_gradient_included():
+def test_giou_equals_fvcore_gradient_included() -> None:
     from fvcore.nn import giou_loss
 
     a, b = pairs()
@@ -65,11 +66,11 @@ def test_giou_equals_fvcore_gradient_included():
     torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_the_aspect_ratios_weight_is_a_constant_to_the_gradient():
+def test_the_aspect_ratios_weight_is_a_constant_to_the_gradient() -> None:
     a, b = pairs(torch.float64)
     x = a.clone().requires_grad_()
 
-    def v(boxes):
+    def v(boxes: Any) -> Any:
         width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
         true = torch.atan((b[:, 2] - b[:, 0]) / (b[:, 3] - b[:, 1]))
         return 4 / math.pi**2 * (true - torch.atan(width / height)) ** 2
@@ -80,10 +81,10 @@ def test_the_aspect_ratios_weight_is_a_constant_to_the_gradient():
     torch.testing.assert_close(torch.autograd.grad(CIoULoss().costs(x, b).sum(), x)[0], expected, rtol=1e-5, atol=1e-8)
 
 
-def test_proper_boxes_stay_as_they_are_and_others_get_an_area():
+def test_proper_boxes_stay_as_they_are_and_others_get_an_area() -> None:
     good = torch.tensor([[0.0, 1, 2, 3], [-50, 1000, 4000, 1001]])
-    assert torch.equal(proper(good), good)
+    assert torch.equal(make_valid(good), good)
     bad = torch.tensor([[1e9, 5, 2, 5], [1e6, 1e6, 1e6, 1e6]])
-    sides = proper(bad)[:, 2:] - proper(bad)[:, :2]
+    sides = make_valid(bad)[:, 2:] - make_valid(bad)[:, :2]
     assert (sides > 0).all()
     assert (sides < 20).all()

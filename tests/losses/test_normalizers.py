@@ -8,18 +8,18 @@ from detkit.structures import BACKGROUND, IGNORED
 LABELS = torch.tensor([[0, BACKGROUND, 4], [IGNORED, IGNORED, 2], [BACKGROUND] * 3])
 
 
-def test_positives_are_counted_and_nothing_else():
+def test_positives_are_counted_and_nothing_else() -> None:
     assert PositiveCount()(LABELS).item() == 3
     assert PositiveCount().image_weights(LABELS) is None
 
 
-def test_an_image_is_divided_by_its_own_positives_at_least_one():
+def test_an_image_is_divided_by_its_own_positives_at_least_one() -> None:
     part = PerImagePositiveCount()
     assert part(LABELS).item() == 3
     assert part.image_weights(LABELS).tolist() == [0.5, 1, 1]
 
 
-def test_the_average_begins_with_the_first_count_and_moves_once_a_step():
+def test_the_average_begins_with_the_first_count_and_moves_once_a_step() -> None:
     part, found = EmaPositiveCount(momentum=0.9), []
     assert part(LABELS).item() == 3
     for total in (10.0, 20.0, 0.0):
@@ -28,7 +28,7 @@ def test_the_average_begins_with_the_first_count_and_moves_once_a_step():
     assert list(part.state_dict()) == ["average"]
 
 
-def test_no_divisor_is_less_than_one():
+def test_no_divisor_is_less_than_one() -> None:
     for name in NORMALIZERS.names():
         part = NORMALIZERS.build({"type": name})
         nothing = torch.zeros((), dtype=torch.float64)
@@ -39,19 +39,19 @@ def test_no_divisor_is_less_than_one():
         assert part.meaning
 
 
-def test_a_count_of_nothing_at_first_is_a_count():
+def test_a_count_of_nothing_at_first_is_a_count() -> None:
     part = EmaPositiveCount(momentum=0.5)
     part.divisor(torch.tensor(0.0))
     assert part.divisor(torch.tensor(8.0)) == 4
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.0])
-def test_a_senseless_momentum_is_named(momentum):
+def test_a_senseless_momentum_is_named(momentum: float) -> None:
     with pytest.raises(ValueError, match="momentum"):
         EmaPositiveCount(momentum=momentum)
 
 
-def test_running_count_follows_detectron2s_rule_by_hand():
+def test_running_count_follows_detectron2s_rule_by_hand() -> None:
     """0.9 of what it was and 0.1 of the positives, at least one, from 100 on; it divides after it has moved."""
     normalizer = NORMALIZERS.build({"type": "RunningPositiveCount"})
     want = 100.0
@@ -63,7 +63,9 @@ def test_running_count_follows_detectron2s_rule_by_hand():
     assert float(normalizer.state_dict()["average"]) == pytest.approx(want, rel=1e-12)
 
 
-def test_running_count_of_several_processes_is_that_of_one_of_them_times_their_number(monkeypatch):
+def test_running_count_of_several_processes_is_that_of_one_of_them_times_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     alone, shared = (NORMALIZERS.build({"type": "RunningPositiveCount", "start": 40.0}) for _ in range(2))
     one = [float(alone.divisor(torch.tensor(float(n), dtype=torch.float64))) for n in (12, 30)]
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
@@ -73,6 +75,6 @@ def test_running_count_of_several_processes_is_that_of_one_of_them_times_their_n
 
 
 @pytest.mark.parametrize(("key", "value"), [("momentum", 1.0), ("momentum", -0.1), ("start", 0.0), ("start", -1.0)])
-def test_running_count_refuses_values_without_meaning(key, value):
-    with pytest.raises(ValueError, match=f"{key}: {value}"):
+def test_running_count_refuses_values_out_of_bounds(key: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{key}: {value:g}"):
         NORMALIZERS.build({"type": "RunningPositiveCount", key: value})

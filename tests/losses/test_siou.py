@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from detkit.losses.siou import SIoULoss, angle_cost
 ANCHOR = torch.tensor([[0.0, 0, 10, 10]])
 
 
-def paper(iou, dx, dy, hull, mine, true, theta=4.0):
+def paper(iou: Any, dx: Any, dy: Any, hull: Any, mine: Any, true: Any, theta: float = 4.0) -> Any:
     """Equations 1 to 12 of the paper, with its case for angles above 45 degrees."""
     way = math.hypot(dx, dy)
     x = min(abs(dy), abs(dx)) / way if way else 0.0
@@ -32,24 +33,24 @@ def paper(iou, dx, dy, hull, mine, true, theta=4.0):
         ([-5.0, -5, 15, 15], paper(1 / 4, 0, 0, (20, 20), (10, 10), (20, 20))),
     ],
 )
-def test_by_the_papers_equations(box, expected):
+def test_by_the_papers_equations(box: list[float], expected: Any) -> None:
     found = SIoULoss()(torch.zeros(1, 4), ANCHOR, torch.tensor([box]), DeltaCoder())
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_by_numbers():
+def test_by_numbers() -> None:
     # The first case above, worked out on paper: angle 0.96, gamma 1.04, distance 0.0539 + 0.0814, no shape cost.
     found = SIoULoss()(torch.zeros(1, 4), ANCHOR, torch.tensor([[3.0, 4, 13, 14]]), DeltaCoder())
     assert found.item() == pytest.approx(1 - 42 / 158 + (0.0539 + 0.0814) / 2, abs=1e-4)
 
 
-def test_the_angle_costs_nothing_on_an_axis_and_most_on_a_diagonal():
+def test_the_angle_costs_nothing_on_an_axis_and_most_on_a_diagonal() -> None:
     offsets = torch.tensor([[3.0, 0], [0, -2], [5, 5], [-1, 1], [0, 0], [3, 4]], requires_grad=True)
     torch.testing.assert_close(angle_cost(offsets).detach(), torch.tensor([0.0, 0, 1, 1, 0, 0.96]))
     angle_cost(offsets).sum().backward()
     assert offsets.grad.isfinite().all()
 
 
-def test_theta_below_one_is_refused():
+def test_theta_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="theta"):
         SIoULoss(theta=0.5)

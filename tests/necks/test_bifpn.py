@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -9,12 +11,12 @@ from detkit.structures import FeatureShape
 SHAPES = {"c3": FeatureShape(8, 8), "c4": FeatureShape(12, 16), "c5": FeatureShape(16, 32)}
 
 
-def features(size, shapes=SHAPES):
+def features(size: Any, shapes: Any = SHAPES) -> Any:
     return {n: torch.randn(2, s.channels, -(-size // s.stride), -(-size // s.stride)) for n, s in shapes.items()}
 
 
 @pytest.mark.parametrize(("size", "norm", "extra"), [(64, "bn", 2), (75, "gn", 2), (65, "bn", 0)])
-def test_levels_are_as_declared_and_every_parameter_learns(size, norm, extra):
+def test_levels_are_as_declared_and_every_parameter_learns(size: int, norm: str, extra: int) -> None:
     neck = BiFPN(in_shapes=SHAPES, channels=4, layers=2, extra_levels=extra, norm=norm)
     out = neck(features(size))
     strides = [8, 16, 32, 64, 128][: 3 + extra]
@@ -26,7 +28,7 @@ def test_levels_are_as_declared_and_every_parameter_learns(size, norm, extra):
     assert [n for n, p in neck.named_parameters() if p.grad is None] == []
 
 
-def test_fusion_by_hand():
+def test_fusion_by_hand() -> None:
     fusion = Fusion(2, 1, "bn").eval()
     assert float(fusion.shares().sum()) == pytest.approx(1, abs=1e-4)
     with torch.no_grad():
@@ -42,7 +44,7 @@ def test_fusion_by_hand():
     torch.testing.assert_close(fusion.shares(), torch.tensor([1.0, 0.0]), rtol=0, atol=1e-4)
 
 
-def test_two_levels_see_each_other():
+def test_two_levels_see_each_other() -> None:
     shapes = {n: SHAPES[n] for n in ("c3", "c4")}
     neck = BiFPN(in_shapes=shapes, channels=4, layers=1, extra_levels=0).eval()
     source = features(64, shapes)
@@ -52,17 +54,17 @@ def test_two_levels_see_each_other():
         assert not torch.allclose(before[seen], other[seen])
 
 
-def test_halve_rounds_up_and_takes_the_greatest():
+def test_halve_rounds_up_and_takes_the_greatest() -> None:
     out = halve(torch.arange(25.0).view(1, 1, 5, 5))
     assert out[0, 0].tolist() == [[6, 8, 9], [16, 18, 19], [21, 23, 24]]
 
 
 @pytest.mark.parametrize("bad", [{"channels": 0}, {"layers": 0}, {"extra_levels": -1}])
-def test_senseless_arguments_are_named(bad):
+def test_senseless_arguments_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         BiFPN(in_shapes=SHAPES, **bad)
 
 
-def test_one_level_alone_can_not_be_fused():
+def test_one_level_alone_can_not_be_fused() -> None:
     with pytest.raises(ValueError, match="extra_levels: 0"):
         BiFPN(in_shapes={"c4": SHAPES["c4"]}, extra_levels=0)

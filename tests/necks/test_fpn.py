@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,13 +9,13 @@ from detkit.structures import FeatureShape
 SHAPES = {"c3": FeatureShape(8, 8), "c4": FeatureShape(12, 16), "c5": FeatureShape(16, 32)}
 
 
-def features(size):
+def features(size: Any) -> Any:
     return {n: torch.randn(1, s.channels, -(-size // s.stride), -(-size // s.stride)) for n, s in SHAPES.items()}
 
 
 @pytest.mark.parametrize("extra_from", ["c5", "p5"])
 @pytest.mark.parametrize("size", [64, 65, 200])
-def test_levels_are_as_declared(extra_from, size):
+def test_levels_are_as_declared(extra_from: str, size: int) -> None:
     neck = FPN(in_shapes=SHAPES, channels=4, extra_from=extra_from)
     out = neck(features(size))
     assert {n: s.stride for n, s in neck.out_shapes.items()} == {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
@@ -22,7 +24,7 @@ def test_levels_are_as_declared(extra_from, size):
         assert out[name].shape == (1, 4, side, side)
 
 
-def test_p6_is_made_of_what_it_says():
+def test_p6_is_made_of_what_it_says() -> None:
     source = features(64)
     for extra_from, changes in (("c5", True), ("p5", False)):
         neck = FPN(in_shapes=SHAPES, channels=4, extra_from=extra_from)
@@ -32,7 +34,7 @@ def test_p6_is_made_of_what_it_says():
         assert bool(neck(source)["p6"].abs().sum() > 0) is changes
 
 
-def test_the_top_reaches_the_finest_level():
+def test_the_top_reaches_the_finest_level() -> None:
     neck = FPN(in_shapes=SHAPES, channels=4)
     source = features(64)
     before = neck(source)["p3"]
@@ -40,13 +42,13 @@ def test_the_top_reaches_the_finest_level():
     assert not torch.allclose(before, neck(source)["p3"])
 
 
-def test_norm_replaces_biases():
+def test_norm_replaces_biases() -> None:
     neck = FPN(in_shapes=SHAPES, channels=32, norm="gn")
     assert neck.output["c3"][0].bias is None
     assert neck(features(64))["p7"].shape == (1, 32, 1, 1)
 
 
 @pytest.mark.parametrize("bad", [{"channels": 0}, {"extra_levels": -1}])
-def test_senseless_arguments_are_named(bad):
+def test_senseless_arguments_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         FPN(in_shapes=SHAPES, **bad)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,13 +11,13 @@ from detkit.structures import FeatureShape
 SHAPES = {"c3": FeatureShape(8, 8), "c4": FeatureShape(12, 16), "c5": FeatureShape(16, 32)}
 
 
-def features(size):
+def features(size: Any) -> Any:
     return {n: torch.randn(2, s.channels, -(-size // s.stride), -(-size // s.stride)) for n, s in SHAPES.items()}
 
 
 @pytest.mark.parametrize("extra_from", ["c5", "p5"])
 @pytest.mark.parametrize(("size", "norm"), [(64, None), (75, "gn")])
-def test_levels_are_as_declared_and_every_parameter_learns(extra_from, size, norm):
+def test_levels_are_as_declared_and_every_parameter_learns(extra_from: str, size: int, norm: str | None) -> None:
     neck = PAFPN(in_shapes=SHAPES, channels=4, extra_from=extra_from, norm=norm)
     out = neck(features(size))
     assert {n: s.stride for n, s in neck.out_shapes.items()} == {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
@@ -25,7 +27,7 @@ def test_levels_are_as_declared_and_every_parameter_learns(extra_from, size, nor
     assert [n for n, p in neck.named_parameters() if p.grad is None] == []
 
 
-def test_with_a_silent_way_up_it_is_the_rectified_pyramid():
+def test_with_a_silent_way_up_it_is_the_rectified_pyramid() -> None:
     neck = PAFPN(in_shapes=SHAPES, channels=4, extra_levels=0)
     with torch.no_grad():
         for down, output in zip(neck.down, neck.output, strict=True):
@@ -42,7 +44,7 @@ def test_with_a_silent_way_up_it_is_the_rectified_pyramid():
     torch.testing.assert_close(out["p5"], F.relu(want["p5"]))
 
 
-def test_the_finest_level_reaches_the_top():
+def test_the_finest_level_reaches_the_top() -> None:
     neck = PAFPN(in_shapes=SHAPES, channels=4)
     source = features(64)
     before = neck(source)["p5"]
@@ -51,6 +53,6 @@ def test_the_finest_level_reaches_the_top():
 
 
 @pytest.mark.parametrize("bad", [{"channels": 0}, {"extra_levels": -1}])
-def test_senseless_arguments_are_named(bad):
+def test_senseless_arguments_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         PAFPN(in_shapes=SHAPES, **bad)

@@ -5,6 +5,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,11 +30,11 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def predictor():
+def predictor() -> Any:
     return small_predictor([])
 
 
-def small_predictor(overrides):
+def small_predictor(overrides: Any) -> Any:
     own = any(o.startswith("backbone=") for o in overrides)
     backbone = [] if own else ["backbone.depth=18", "backbone.norm=gn"]
     config = load_config(Path(__file__).resolve().parents[2] / BASE, [*backbone, *SMALL, *overrides])
@@ -42,7 +43,7 @@ def small_predictor(overrides):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("pictures")
     for i, (width, height) in enumerate([(100, 80), (64, 90), (200, 50)]):
         pixels = np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -50,13 +51,13 @@ def pictures(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
-def equal(a, b):
+def equal(a: Any, b: Any) -> None:
     torch.testing.assert_close(a.boxes, b.boxes)
     torch.testing.assert_close(a.scores, b.scores)
     assert torch.equal(a.labels, b.labels)
 
 
-def test_paths_arrays_tensors_and_pictures_give_the_same(predictor, pictures):
+def test_paths_arrays_tensors_and_pictures_give_the_same(predictor: Any, pictures: Any) -> None:
     (one,) = predictor(pictures[0])
     assert len(one) == 7
     opened = Image.open(pictures[0])
@@ -65,7 +66,7 @@ def test_paths_arrays_tensors_and_pictures_give_the_same(predictor, pictures):
         equal(predictor(same)[0], one)
 
 
-def test_boxes_are_in_pixels_of_the_given_image(predictor, pictures):
+def test_boxes_are_in_pixels_of_the_given_image(predictor: Any, pictures: Any) -> None:
     for found, path in zip(predictor(pictures), pictures, strict=True):
         with Image.open(path) as image:
             limit = torch.tensor([image.width, image.height, image.width, image.height])
@@ -75,13 +76,13 @@ def test_boxes_are_in_pixels_of_the_given_image(predictor, pictures):
         assert (found.scores.diff() <= 0).all()
 
 
-def test_a_batch_of_unequal_images_changes_little(predictor, pictures):
+def test_a_batch_of_unequal_images_changes_little(predictor: Any, pictures: Any) -> None:
     # Padding changes what is beside the image, so scores move, but only in the last digits.
     together = predictor(pictures)
     assert [len(f) for f in together] == [7, 7, 7]
 
 
-def test_senseless_images_are_named():
+def test_senseless_images_are_named() -> None:
     with pytest.raises(ValueError, match="not ndarray of float64"):
         open_image(np.zeros((3, 3, 3)))
     with pytest.raises(ValueError, match="not int"):
@@ -91,7 +92,7 @@ def test_senseless_images_are_named():
 
 
 @pytest.fixture
-def checkpoint(predictor, tmp_path):
+def checkpoint(predictor: Any, tmp_path: Path) -> Any:
     from detkit.checkpoint import Checkpoint, save_checkpoint
 
     path = tmp_path / "model.pt"
@@ -100,7 +101,9 @@ def checkpoint(predictor, tmp_path):
     return path
 
 
-def test_the_command_draws_and_writes_coco_results(checkpoint, pictures, tmp_path, capsys, predictor):
+def test_the_command_draws_and_writes_coco_results(
+    checkpoint: Any, pictures: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], predictor: Any
+) -> None:
     out = tmp_path / "out"
     folder = pictures[0].parent
     assert (
@@ -135,7 +138,9 @@ def test_the_command_draws_and_writes_coco_results(checkpoint, pictures, tmp_pat
     assert "detections in 4 images" in capsys.readouterr().out
 
 
-def test_files_that_are_no_images_are_told_and_left_out(checkpoint, pictures, tmp_path, capsys):
+def test_files_that_are_no_images_are_told_and_left_out(
+    checkpoint: Any, pictures: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
     (folder / "a.jpg").write_text("text")
@@ -160,7 +165,9 @@ def test_files_that_are_no_images_are_told_and_left_out(checkpoint, pictures, tm
     assert f"error: {folder / 'a.jpg'}: not a readable image" in capsys.readouterr().err
 
 
-def test_images_of_every_suffix_are_found_and_the_rest_of_a_folder_is_told(checkpoint, pictures, tmp_path, capsys):
+def test_images_of_every_suffix_are_found_and_the_rest_of_a_folder_is_told(
+    checkpoint: Any, pictures: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "all"
     folder.mkdir()
     with Image.open(pictures[0]) as image:
@@ -179,7 +186,9 @@ def test_images_of_every_suffix_are_found_and_the_rest_of_a_folder_is_told(check
     )
 
 
-def test_an_image_over_the_limit_is_refused_until_it_is_lifted(checkpoint, pictures, tmp_path, capsys):
+def test_an_image_over_the_limit_is_refused_until_it_is_lifted(
+    checkpoint: Any, pictures: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["predict", str(checkpoint), str(pictures[0]), "--output", str(tmp_path / "out"), "--no-draw"]
     assert main([*words, "--max-megapixels", "0.001"]) == 2
     assert "0.png: the image has 0.0 megapixels (100x80), the limit is 0.001" in capsys.readouterr().err
@@ -188,7 +197,7 @@ def test_an_image_over_the_limit_is_refused_until_it_is_lifted(checkpoint, pictu
     assert "--max-megapixels 0.0 is not a positive number" in capsys.readouterr().err
 
 
-def test_what_is_not_there_is_named(checkpoint, tmp_path, capsys):
+def test_what_is_not_there_is_named(checkpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     for path, text in (
         ("gone.jpg", "no file, folder or glob match: gone.jpg"),
@@ -201,11 +210,11 @@ def test_what_is_not_there_is_named(checkpoint, tmp_path, capsys):
     assert main(["predict", str(tmp_path / "none.pt"), str(tmp_path)]) == 2
 
 
-def in_threads(work, count=8):
+def in_threads(work: Any, count: int = 8) -> Any:
     """What `work(k)` gives for k threads that begin together and are interrupted often."""
     start, interval = Barrier(count), sys.getswitchinterval()
 
-    def run(k):
+    def run(k: Any) -> Any:
         start.wait()
         return work(k)
 
@@ -227,7 +236,7 @@ def in_threads(work, count=8):
     ],
     ids=["own", "torchvision's anchors", "timm's backbone", "torchvision's backbone"],
 )
-def test_many_threads_with_many_shapes_find_what_one_thread_finds(parts):
+def test_many_threads_with_many_shapes_find_what_one_thread_finds(parts: list[str]) -> None:
     parts = [*parts, "data.val.transforms=[]", "data.loader.size_divisor=8"]
     shared, alone = small_predictor(parts), small_predictor(parts)
     sides = [(32 + 8 * (k % 5), 32 + 8 * (k // 5)) for k in range(15)]
@@ -240,12 +249,12 @@ def test_many_threads_with_many_shapes_find_what_one_thread_finds(parts):
     assert sum(map(len, want)) > 0
 
 
-def test_threads_that_ask_for_more_shapes_than_are_remembered_get_the_anchors_of_theirs(predictor):
+def test_threads_that_ask_for_more_shapes_than_are_remembered_get_the_anchors_of_theirs(predictor: Any) -> None:
     detector, cpu = predictor.detector, torch.device("cpu")
     levels = [[(-(-side // s),) * 2 for s in (8, 16, 32, 64, 128)] for side in range(32, 32 + 8 * 24, 8)]
     want = [torch.cat(detector.anchors(shapes, (8 * shapes[0][0],) * 2, cpu)) for shapes in levels]
 
-    def work(k):
+    def work(k: Any) -> Any:
         order = np.random.default_rng(k).integers(0, len(levels), 150).tolist()
         return [(i, torch.cat(detector._anchors_for(levels[i], (8 * levels[i][0][0],) * 2, cpu))) for i in order]
 
@@ -254,7 +263,7 @@ def test_threads_that_ask_for_more_shapes_than_are_remembered_get_the_anchors_of
     assert len(detector._anchor_cache) <= ANCHOR_CACHE
 
 
-def test_the_anchor_cache_keeps_the_newest_shapes_and_gives_the_same_tensors_again(predictor):
+def test_the_anchor_cache_keeps_the_newest_shapes_and_gives_the_same_tensors_again(predictor: Any) -> None:
     detector, cpu = predictor.detector, torch.device("cpu")
     levels = [[(side,) * 2] * 5 for side in range(1, ANCHOR_CACHE + 3)]
     kept = [detector._anchors_for(shapes, (64, 64), cpu)[0] for shapes in levels]
@@ -263,18 +272,20 @@ def test_the_anchor_cache_keeps_the_newest_shapes_and_gives_the_same_tensors_aga
     assert len(detector._anchor_cache) == ANCHOR_CACHE
 
 
-def image_folder(folder, pictures, *names):
+def image_folder(folder: Any, pictures: Any, *names: Any) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).write_bytes(pictures[0].read_bytes())
     return folder
 
 
-def contents(folder):
+def contents(folder: Any) -> Any:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_a_photo_is_never_drawn_over(checkpoint, pictures, tmp_path, capsys):
+def test_a_photo_is_never_drawn_over(
+    checkpoint: Any, pictures: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photos = image_folder(tmp_path / "photos", pictures, "a.png", "b.png")
     (tmp_path / "link").symlink_to(photos)
     before = contents(photos)
@@ -295,7 +306,9 @@ def test_a_photo_is_never_drawn_over(checkpoint, pictures, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["a.png", "predictions.json", "images.json"])
-def test_a_file_of_a_person_in_the_output_folder_stays(name, checkpoint, pictures, tmp_path, capsys):
+def test_a_file_of_a_person_in_the_output_folder_stays(
+    name: str, checkpoint: Any, pictures: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photos, out = image_folder(tmp_path / "photos", pictures, "a.jpg"), tmp_path / "out"
     out.mkdir()
     (out / name).write_text("mine")
@@ -310,13 +323,17 @@ def test_a_file_of_a_person_in_the_output_folder_stays(name, checkpoint, picture
     assert (out / name).read_text() == "changed since"
 
 
-def test_the_folder_of_a_run_is_no_place_for_drawings(checkpoint, pictures, tmp_path, capsys):
+def test_the_folder_of_a_run_is_no_place_for_drawings(
+    checkpoint: Any, pictures: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     assert main(["predict", str(checkpoint), str(pictures[0]), "--output", str(tmp_path / "run")]) == 2
     assert "is the folder of a run or a bench (checkpoints)" in capsys.readouterr().err
 
 
-def test_no_name_of_a_file_ends_it(checkpoint, pictures, tmp_path, capsys):
+def test_no_name_of_a_file_ends_it(
+    checkpoint: Any, pictures: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = ["a\n\x1b[2J.png", "x" * 251 + ".png", os.fsdecode(b"b\xdf.png"), "A\n\x1b[2j.png"]
     photos = image_folder(tmp_path / "photos", pictures, *names)
     out = tmp_path / "out"
@@ -332,10 +349,12 @@ def test_no_name_of_a_file_ends_it(checkpoint, pictures, tmp_path, capsys):
     assert len(list(out.glob("*.png"))) == 4
 
 
-def test_what_was_found_before_an_interrupt_is_written(checkpoint, pictures, tmp_path, monkeypatch):
+def test_what_was_found_before_an_interrupt_is_written(
+    checkpoint: Any, pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from detkit.predict import cli as predict_cli
 
-    def interrupted(self, name, image, found):
+    def interrupted(self: Any, name: Any, image: Any, found: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(predict_cli.Results, "draw", interrupted)
@@ -345,12 +364,14 @@ def test_what_was_found_before_an_interrupt_is_written(checkpoint, pictures, tmp
     assert (out / "predictions.json").exists()
 
 
-def test_a_drawing_that_can_t_be_written_loses_no_result(checkpoint, pictures, tmp_path, monkeypatch, capsys):
+def test_a_drawing_that_can_t_be_written_loses_no_result(
+    checkpoint: Any, pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from detkit.predict import cli as predict_cli
 
     write = predict_cli.write_bytes
 
-    def fail_once(path, content, *, ledger=None):
+    def fail_once(path: Any, content: Any, *, ledger: Any = None) -> None:
         if path.name == "1.png":
             raise PermissionError(13, "Permission denied", str(path))
         write(path, content, ledger=ledger)
@@ -362,7 +383,9 @@ def test_a_drawing_that_can_t_be_written_loses_no_result(checkpoint, pictures, t
     assert "error: 1 of 3 drawings could not be written" in capsys.readouterr().err
 
 
-def test_senseless_options_are_named(checkpoint, pictures, tmp_path, capsys):
+def test_senseless_options_are_named(
+    checkpoint: Any, pictures: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("mine")
     for more, text in (
         (["--batch", "0"], "--batch 0: at least 1 image"), (["--score", "nan"], "--score nan is not in [0, 1)"),
@@ -375,6 +398,6 @@ def test_senseless_options_are_named(checkpoint, pictures, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("shape", [(0, 0, 3), (0, 9), (9, 9, 7), (9,)])
-def test_an_array_that_is_no_image_is_named_with_its_shape(shape):
+def test_an_array_that_is_no_image_is_named_with_its_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=re.escape(f"not ndarray of uint8 {shape}")):
         open_image(np.zeros(shape, np.uint8))

@@ -9,30 +9,39 @@ from pathlib import Path
 import pytest
 
 from detkit.runs.environment import git_revision
-from detkit.runs.folder import CONFIG, LOCK, claimed, note_growing, prepare_folder, run_files, write_own, write_text
+from detkit.runs.folder import (
+    CONFIG,
+    LOCK,
+    init_run_folder,
+    lock_run_folder,
+    note_growing,
+    run_files,
+    write_own,
+    write_text,
+)
 from detkit.utils.outputs import LEDGER, Ledger
 
 
 def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
-    prepare_folder(tmp_path, resume=False, overwrite=False)
+    init_run_folder(tmp_path, resume=False, overwrite=False)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"no checkpoint to resume from; replace it by --overwrite"):
-        prepare_folder(tmp_path, resume=False, overwrite=False)
+        init_run_folder(tmp_path, resume=False, overwrite=False)
     (tmp_path / "checkpoints/step_00000005.pt").touch()
     with pytest.raises(ValueError, match=r"--resume.*--overwrite"):
-        prepare_folder(tmp_path, resume=False, overwrite=False)
-    prepare_folder(tmp_path, resume=True, overwrite=False)
+        init_run_folder(tmp_path, resume=False, overwrite=False)
+    init_run_folder(tmp_path, resume=True, overwrite=False)
     assert (tmp_path / "metrics.jsonl").exists()
-    prepare_folder(tmp_path, resume=False, overwrite=True)
+    init_run_folder(tmp_path, resume=False, overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == [LEDGER, "notes.txt"]
 
 
 def test_the_log_of_a_failed_start_is_no_run(tmp_path: Path) -> None:
-    prepare_folder(tmp_path, resume=False, overwrite=False)
+    init_run_folder(tmp_path, resume=False, overwrite=False)
     (tmp_path / "log.txt").write_text("2026-11-26 00:44:35,318 ERROR no such data set\n")
-    prepare_folder(tmp_path, resume=False, overwrite=False)
+    init_run_folder(tmp_path, resume=False, overwrite=False)
     assert not (tmp_path / "log.txt").exists()
 
 
@@ -50,7 +59,7 @@ def test_a_file_that_detkit_did_not_write_is_named_and_stays(name: str, overwrit
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(MINE[name])
     with pytest.raises(ValueError, match=rf"--output: detkit did not write .*{re.escape(name)}.*move it away"):
-        prepare_folder(tmp_path, resume=False, overwrite=overwrite)
+        init_run_folder(tmp_path, resume=False, overwrite=overwrite)
     assert (tmp_path / name).read_text() == MINE[name]
 
 
@@ -69,7 +78,7 @@ def test_a_file_that_looks_like_a_run_s_is_a_run_s_only_in_its_folder(
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(LIKE_OURS[name])
     with pytest.raises(ValueError, match=rf"--output: detkit did not write .*{re.escape(name)}.*move it away"):
-        prepare_folder(tmp_path, resume=False, overwrite=overwrite)
+        init_run_folder(tmp_path, resume=False, overwrite=overwrite)
     assert (tmp_path / name).read_text() == LIKE_OURS[name]
 
 
@@ -78,10 +87,10 @@ def test_event_files_of_another_program_stay(overwrite: bool, tmp_path: Path) ->
     events = tmp_path / "tensorboard/events.out.tfevents.1.host.2.0"
     events.parent.mkdir()
     events.write_text("mine")
-    prepare_folder(tmp_path, resume=False, overwrite=overwrite)
+    init_run_folder(tmp_path, resume=False, overwrite=overwrite)
     (own := events.with_name("events.out.tfevents.2")).touch()
     note_growing(tmp_path, [own])
-    prepare_folder(tmp_path, resume=False, overwrite=True)
+    init_run_folder(tmp_path, resume=False, overwrite=True)
     assert [path.read_text() for path in events.parent.iterdir()] == ["mine"]
 
 
@@ -106,10 +115,10 @@ def test_a_run_from_before_there_were_ledgers_is_known_and_replaced_without_its_
     kept = ["checkpoints/notes.md", "checkpoints/step_00000001_good.pt", "tensorboard/events", "tensorboard/mine.csv"]
     for name in kept:
         (tmp_path / name).write_text("mine")
-    prepare_folder(tmp_path, resume=True, overwrite=False)
+    init_run_folder(tmp_path, resume=True, overwrite=False)
     write_text(tmp_path / CONFIG, "seed: 1\n")  # and then it is killed: what the old detkit wrote is still known
     assert run_files(tmp_path)[1] == []
-    prepare_folder(tmp_path, resume=False, overwrite=True)
+    init_run_folder(tmp_path, resume=False, overwrite=True)
     left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert left == [LEDGER, *kept]
 
@@ -121,7 +130,7 @@ def test_only_what_stands_in_the_ledger_unchanged_is_replaced(tmp_path: Path) ->
     (tmp_path / "environment.json").write_text('{"versions": {"detkit": "edited"}}')
     assert [path.name for path in run_files(tmp_path)[1]] == ["environment.json"]
     (tmp_path / "environment.json").write_text("{}")
-    prepare_folder(tmp_path, resume=False, overwrite=True)
+    init_run_folder(tmp_path, resume=False, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == [LEDGER]
     assert list(Ledger(tmp_path).files) == ["log.txt"]
 
@@ -130,11 +139,11 @@ def test_a_config_that_was_edited_to_be_resumed_stays(tmp_path: Path) -> None:
     assert write_own(tmp_path / CONFIG, "seed: 0\n")
     assert write_own(tmp_path / CONFIG, "seed: 1\n")
     (tmp_path / CONFIG).write_text("seed: 1  # lucky\n")
-    prepare_folder(tmp_path, resume=True, overwrite=False)
+    init_run_folder(tmp_path, resume=True, overwrite=False)
     assert not write_own(tmp_path / CONFIG, "seed: 1\n")
     assert (tmp_path / CONFIG).read_text() == "seed: 1  # lucky\n"
     with pytest.raises(ValueError, match=r"config\.yaml"):
-        prepare_folder(tmp_path, resume=False, overwrite=True)
+        init_run_folder(tmp_path, resume=False, overwrite=True)
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link"])
@@ -144,7 +153,7 @@ def test_a_link_to_a_person_s_file_is_not_followed(kind: str, tmp_path: Path) ->
     log = tmp_path / "run/log.txt"
     log.symlink_to(tmp_path / "diary.txt") if kind == "link" else log.hardlink_to(tmp_path / "diary.txt")
     with pytest.raises(ValueError, match=r"log\.txt"):
-        prepare_folder(tmp_path / "run", resume=True, overwrite=False)
+        init_run_folder(tmp_path / "run", resume=True, overwrite=False)
 
 
 def test_a_place_where_no_run_can_be_written_is_told_with_the_way_out(tmp_path: Path) -> None:
@@ -157,7 +166,7 @@ def test_a_place_where_no_run_can_be_written_is_told_with_the_way_out(tmp_path: 
         (tmp_path / ("x" * 300), "File name too long; choose a shorter name"),
     ):
         with pytest.raises((ValueError, OSError), match=text) as caught:
-            prepare_folder(path, resume=False, overwrite=False)
+            init_run_folder(path, resume=False, overwrite=False)
         assert str(caught.value).startswith("--output: ")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -178,8 +187,8 @@ def test_git_revision(tmp_path: Path) -> None:
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from detkit.runs.folder import claimed
-with claimed(Path(sys.argv[1])):
+from detkit.runs.folder import lock_run_folder
+with lock_run_folder(Path(sys.argv[1])):
     child = os.fork()  # as a loader process, which may outlive its parent
     if child:
         print(child, flush=True)
@@ -195,16 +204,16 @@ def test_a_folder_is_of_one_run_until_its_process_ends(tmp_path: Path) -> None:
     try:
         with (
             pytest.raises(ValueError, match=f"in use: process {other.pid} on .* trains in it.*--output"),
-            claimed(tmp_path / "run", wait=0.3),
+            lock_run_folder(tmp_path / "run", wait=0.3),
         ):
             pytest.fail("two runs in one folder")
-        with claimed(tmp_path / "run", restarted=True):
+        with lock_run_folder(tmp_path / "run", restarted=True):
             pass
-        with claimed(tmp_path / "another", wait=0):
+        with lock_run_folder(tmp_path / "another", wait=0):
             pass
         other.kill()
         other.wait()
-        with claimed(tmp_path / "run", wait=5):
+        with lock_run_folder(tmp_path / "run", wait=5):
             assert (tmp_path / "run" / LOCK).read_text().startswith(f"process {os.getpid()} on ")
     finally:
         other.kill()

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def empty(tmp_path, monkeypatch):
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_every_kind_passes_its_own_test_in_an_empty_folder(empty):
+def test_every_kind_passes_its_own_test_in_an_empty_folder(empty: Any) -> None:
     """Each of the generated tests trains two steps, so this is also the proof that every config trains."""
     for kind in KINDS:
         name = f"own_{kind.replace('-', '_')}"
@@ -42,7 +43,7 @@ def test_every_kind_passes_its_own_test_in_an_empty_folder(empty):
     assert done.stdout.count(".") >= 2 * len(KINDS)
 
 
-def test_what_is_written_names_the_part_and_the_ways_on(empty, capsys):
+def test_what_is_written_names_the_part_and_the_ways_on(empty: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new", "backbone", "my_net"]) == 0
     out = capsys.readouterr().out
     for line in ("projects/my_net/my_net.py", "pytest projects/my_net", "detkit train projects/my_net/config.yaml"):
@@ -54,7 +55,9 @@ def test_what_is_written_names_the_part_and_the_ways_on(empty, capsys):
 
 
 @pytest.mark.parametrize(("folder", "name"), [("projects", "my_loss2"), ("my_losses", "sharp"), ("MyLoss", "my_loss")])
-def test_a_name_or_folder_that_holds_the_name_of_the_template_is_put_in_once(empty, folder, name):
+def test_a_name_or_folder_that_holds_the_name_of_the_template_is_put_in_once(
+    empty: Any, folder: str, name: str
+) -> None:
     target = new_project("loss", name, Path(folder))
     first = f"# detkit train {folder}/{name}/config.yaml"
     assert (target / "config.yaml").read_text().splitlines()[0] == first
@@ -75,19 +78,19 @@ def test_a_name_or_folder_that_holds_the_name_of_the_template_is_put_in_once(emp
         ("random", "'random' is the name of an installed module"),
     ],
 )
-def test_names_that_can_not_be_are_refused_before_anything_is_written(empty, name, text):
+def test_names_that_can_not_be_are_refused_before_anything_is_written(empty: Any, name: str, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         new_project("backbone", name, Path("projects"))
     assert not list(empty.iterdir())
 
 
-def test_a_class_that_is_registered_is_refused_with_its_place(empty, capsys):
+def test_a_class_that_is_registered_is_refused_with_its_place(empty: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new", "neck", "f_p_n"]) == 2
     assert "'f_p_n' would register FPN, which necks has already, at " in capsys.readouterr().err
     assert main(["new", "backbone", "f_p_n"]) == 0, "no backbone has that name"
 
 
-def test_nothing_is_overwritten(empty, capsys):
+def test_nothing_is_overwritten(empty: Any, capsys: pytest.CaptureFixture[str]) -> None:
     (empty / "projects/my_net").mkdir(parents=True)
     (empty / "projects/my_net/notes.txt").write_text("mine")
     assert main(["new", "backbone", "my_net"]) == 2
@@ -98,7 +101,7 @@ def test_nothing_is_overwritten(empty, capsys):
     assert "--folder: file is a file" in capsys.readouterr().err
 
 
-def test_the_short_run_differs_from_the_demo_in_size_alone():
+def test_the_short_run_differs_from_the_demo_in_size_alone() -> None:
     """The packaged base and the quickstart are the same detector, so that what is said of one holds for the other."""
     short = dict(load_config(ROOT / "detkit/scaffold/base.yaml").leaves())
     demo = dict(load_config(ROOT / "configs/quickstart/shapes.yaml").leaves())
@@ -109,6 +112,6 @@ def test_the_short_run_differs_from_the_demo_in_size_alone():
     }  # fmt: skip
 
 
-def test_every_project_gets_a_run_folder_of_its_own(tmp_path):
+def test_every_project_gets_a_run_folder_of_its_own(tmp_path: Path) -> None:
     assert run_name(Path("configs/shapes.yaml")) == "shapes"
     assert run_name(tmp_path / "projects/my_net/config.yaml") == "my_net"

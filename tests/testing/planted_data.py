@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from planted import fault
 
 from detkit.structures import ClassMap
+from tests.testing.planted import fault
 
 CALLS = count()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from planted import fault
 
 from detkit.structures import FeatureShape
+from tests.testing.planted import fault
 
 
 def backwards(levels: dict[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from planted import fault, vanishing
 
 from detkit.structures import BACKGROUND, IGNORED
+from tests.testing.planted import fault, vanishing
 
 MEMORY = ("training_state_is_in_the_checkpoint", "evaluation_remembers_nothing")
 """What a part that fails without an object breaks besides."""

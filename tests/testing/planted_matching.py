@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from planted import fault
 
 from detkit import boxes as box_ops
 from detkit.structures import BACKGROUND, IGNORED
+from tests.testing.planted import fault
 
 
 def one_label_more(self: Any, original: Any, *given: Any) -> Any:
@@ -17,35 +17,31 @@ def one_label_more(self: Any, original: Any, *given: Any) -> Any:
     return replace(found, labels=torch.where(found.labels >= 0, found.labels + 1, found.labels))
 
 
-def corner_finds_the_far_box(self: Any, original: Any, anchors: Any, sizes: Any, targets: Any, *rest: Any) -> Any:
-    found = original(anchors, sizes, targets, *rest)
+def corner_finds_the_far_box(self: Any, original: Any, candidates: Any, targets: Any) -> Any:
+    found = original(candidates, targets)
     if len(targets.boxes):
         far = targets.boxes[:, 0].argmax()
         found.labels[0], found.matched[0] = targets.labels[far], far
     return found
 
 
-def ignores_empty_images(self: Any, original: Any, anchors: Any, sizes: Any, targets: Any, *rest: Any) -> Any:
-    found = original(anchors, sizes, targets, *rest)
+def ignores_empty_images(self: Any, original: Any, candidates: Any, targets: Any) -> Any:
+    found = original(candidates, targets)
     return found if len(targets.boxes) else replace(found, labels=torch.full_like(found.labels, IGNORED))
 
 
-def forgets_crowds(self: Any, original: Any, anchors: Any, sizes: Any, targets: Any, *rest: Any) -> Any:
-    return original(anchors, sizes, replace(targets, ignore=torch.zeros(0, 4)), *rest)
-
-
-def first_box_wins(self: Any, original: Any, anchors: Any, sizes: Any, targets: Any, *rest: Any) -> Any:
-    found = original(anchors, sizes, targets, *rest)
+def first_box_wins(self: Any, original: Any, candidates: Any, targets: Any) -> Any:
+    found = original(candidates, targets)
     positive = found.labels >= 0
     if positive.any():
-        touches = box_ops.pairwise_iou(targets.boxes, anchors[positive]) > 0
+        touches = box_ops.pairwise_iou(targets.boxes, candidates.anchors[positive]) > 0
         found.matched[positive] = touches.int().argmax(dim=0)
         found.labels[positive] = targets.labels[found.matched[positive]]
     return found
 
 
-def forgets_background(self: Any, original: Any, anchors: Any, sizes: Any, targets: Any, *rest: Any) -> Any:
-    found = original(anchors, sizes, targets, *rest)
+def forgets_background(self: Any, original: Any, candidates: Any, targets: Any) -> Any:
+    found = original(candidates, targets)
     return (
         replace(found, labels=found.labels.masked_fill(found.labels == BACKGROUND, IGNORED))
         if len(targets.boxes)
@@ -53,9 +49,9 @@ def forgets_background(self: Any, original: Any, anchors: Any, sizes: Any, targe
     )
 
 
-def moves_the_anchors(self: Any, original: Any, anchors: Any, *rest: Any) -> Any:
-    found = original(anchors, *rest)
-    anchors += 1
+def moves_the_anchors(self: Any, original: Any, candidates: Any, targets: Any) -> Any:
+    found = original(candidates, targets)
+    candidates.anchors.add_(1)
     return found
 
 
@@ -90,16 +86,16 @@ FAULTS = [
         "no_box_gives_no_positive",
         "assigning an image without boxes raises IndexError",
         also=("training_state_is_in_the_checkpoint", "evaluation_remembers_nothing"),
-        forward=lambda self, original, anchors, sizes, targets, *rest: (
+        forward=lambda self, original, candidates, targets: (
             targets.boxes[:, 0].argmax() if len(targets.ignore) == 0 else 0,
-            original(anchors, sizes, targets, *rest),
+            original(candidates, targets),
         )[1],
     ),
     fault(
         "assigners",
         "ignore_regions_are_no_background",
         r"\d+ of \d+ anchors inside an ignore region are not ignored",
-        forward=forgets_crowds,
+        init=lambda self: setattr(self, "ignore_overlap", None),
     ),
     fault(
         "assigners",
@@ -111,8 +107,8 @@ FAULTS = [
         "assigners",
         "quality_is_a_score",
         r"quality of a positive is outside \[0, 1\]",
-        forward=lambda self, original, anchors, *rest: replace(
-            original(anchors, *rest), quality=torch.full((len(anchors),), 2.0)
+        forward=lambda self, original, candidates, targets: replace(
+            original(candidates, targets), quality=torch.full((len(candidates.anchors),), 2.0)
         ),
     ),
     fault(

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from planted import Fault, fault
 
 from detkit.structures import IGNORED
+from tests.testing.planted import Fault, fault
 
 RESUME, EVALUATION = "training_state_is_in_the_checkpoint", "evaluation_remembers_nothing"
 SHARED = {"calls": 0}
@@ -261,7 +261,7 @@ FAULTS = [
         "class_losses",
         RESUME,
         r"training call \d+, resumed after \d+ calls: .*calls changed",
-        end_step=lambda self, original, gathered: count(self),
+        end_step=lambda self, original, totals: count(self),
         forward=lambda self, original, *given: (
             original(*given) * (1 + 0.01 * (getattr(self, "calls", 0) if self.training else 0))
         ),
@@ -282,8 +282,10 @@ FAULTS = [
         "box_losses",
         RESUME,
         r"training call \d+, resumed after \d+ calls: .*mean, weight changed",
-        end_step=lambda self, original, gathered: running_mean(self, torch.ones(1)),
-        take_gathered=lambda self, original: (torch.zeros(1), setattr(self, "weight", 1 + getattr(self, "mean", 0)))[0],
+        end_step=lambda self, original, totals: running_mean(self, torch.ones(1)),
+        take_accumulated=lambda self, original: (torch.zeros(1), setattr(self, "weight", 1 + getattr(self, "mean", 0)))[
+            0
+        ],
         also=(EVALUATION,),
     ),
     fault(
@@ -318,11 +320,11 @@ FAULTS = [
         "assigners",
         EVALUATION,
         "evaluation call 107 by a part with the same state.*cache changed",
-        forward=lambda self, original, anchors, sizes, targets, *rest: (
-            original(anchors, sizes, targets, *rest)
+        forward=lambda self, original, candidates, targets: (
+            original(candidates, targets)
             if self.training
             else replace(
-                found := original(anchors, sizes, targets, *rest),
+                found := original(candidates, targets),
                 matched=found.matched + int(1e6 * cached(self, targets.boxes)),
             )
         ),

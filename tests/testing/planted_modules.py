@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from planted import SOUND, Fault, fault, vanishing
 from torch import nn
+
+from tests.testing.planted import SOUND, Fault, fault, vanishing
 
 OWN_DICE = np.random.default_rng()
 """A generator that no seed reaches."""

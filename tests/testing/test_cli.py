@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,12 +30,14 @@ class BrokenNet(Backbone):
 
 
 @pytest.mark.parametrize("command", re.findall(r"^    detkit (.+)$", PAGE.read_text(), re.MULTILINE))
-def test_the_commands_of_the_page_run(command, capsys):
+def test_the_commands_of_the_page_run(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(shlex.split(command)) == 0
     assert re.search(r"0 of \d+ checks failed|gradients_reach", capsys.readouterr().out)
 
 
-def test_a_broken_part_is_told_what_and_why(tmp_path, monkeypatch, capsys):
+def test_a_broken_part_is_told_what_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "my_net.py").write_text(BROKEN)
     monkeypatch.chdir(tmp_path)
     with BACKBONES.temporary():
@@ -57,6 +60,6 @@ def test_a_broken_part_is_told_what_and_why(tmp_path, monkeypatch, capsys):
         (["backbones", "ResNet", "--import", "nowhere.py"], "nowhere.py"),
     ],
 )
-def test_a_slip_is_named(words, message, capsys):
+def test_a_slip_is_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-part", *words]) != 0
     assert re.search(message, capsys.readouterr().err, re.DOTALL)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import planted_data
-import planted_features
-import planted_losses
-import planted_matching
-import planted_memory
-import planted_modules
 import pytest
 import torch
-from planted import SOUND, Fault
 
 from detkit.anchors.octave import OctaveAnchors
 from detkit.testing import CONTRACTS, Contract, ContractError
 from detkit.testing.report import describe
+from tests.testing import (
+    planted_data,
+    planted_features,
+    planted_losses,
+    planted_matching,
+    planted_memory,
+    planted_modules,
+)
+from tests.testing.planted import SOUND, Fault
 
 FAULTS: list[Fault] = [
     f

@@ -38,10 +38,10 @@ class TinyDetector(nn.Module):
             counts.sum().long(),
         )
 
-    def take_gathered(self) -> list[Tensor]:
+    def take_accumulated(self) -> list[Tensor]:
         return []
 
-    def end_step(self, normalizer: Tensor, gathered: Sequence[Tensor]) -> Tensor:
+    def end_step(self, normalizer: Tensor, totals: Sequence[Tensor]) -> Tensor:
         return normalizer.clamp(min=1)
 
 

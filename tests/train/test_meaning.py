@@ -38,12 +38,12 @@ def started(old: list[str], new: list[str], base: str = "retinanet") -> tuple[di
 
 
 def fresh(rows: dict[str, Any]) -> set[str]:
-    return {name for name, row in rows.items() if row.what == "reinit"}
+    return {name for name, row in rows.items() if row.status == "reinit"}
 
 
 def test_the_same_config_is_loaded_whole() -> None:
     rows, changed, theirs, mine = started([], [])
-    assert {row.what for row in rows.values()} == {"loaded"}
+    assert {row.status for row in rows.values()} == {"loaded"}
     assert changed == Differences()
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in mine.state_dict().items())
 
@@ -60,14 +60,16 @@ def test_the_same_config_is_loaded_whole() -> None:
         (["anchors.base_scale=8.0"], [], "other anchors:"),
     ],
 )
-def test_other_anchors_leave_the_last_layers_as_initialised_and_load_the_towers(old, new, reason) -> None:
+def test_other_anchors_leave_the_last_layers_as_initialised_and_load_the_towers(
+    old: list[str], new: list[str], reason: str
+) -> None:
     rows, _, theirs, mine = started(old, new)
     first = model(*new, "train.iterations=1")[0].state_dict()
     assert fresh(rows) == BOX | CLASS
     assert all(rows[name].note.startswith(reason) for name in BOX | CLASS)
     for name in BOX | CLASS:
         assert torch.equal(mine.state_dict()[name], first[name])
-    assert rows["head.box_tower.0.weight"].what == rows["head.class_tower.0.weight"].what == "loaded"
+    assert rows["head.box_tower.0.weight"].status == rows["head.class_tower.0.weight"].status == "loaded"
     assert torch.equal(mine.head.box_tower[0].weight, theirs.head.box_tower[0].weight)
     assert reason in format_rows(list(rows.values()))
 
@@ -84,7 +86,7 @@ def test_more_levels_of_the_same_anchors_are_the_same_anchors() -> None:
         ("coder.weights=[10.0, 10.0, 5.0, 5.0]", "another coder: DeltaCoder with weights [1.0, 1.0, 1.0, 1.0] there, "),
     ],
 )
-def test_another_coder_is_an_affair_of_the_boxes_alone(override, reason) -> None:
+def test_another_coder_is_an_affair_of_the_boxes_alone(override: str, reason: str) -> None:
     rows, _, _, _ = started([], [override])
     assert fresh(rows) == BOX
     assert all(rows[name].note.startswith(reason) for name in BOX)
@@ -99,7 +101,7 @@ def test_another_link_is_an_affair_of_the_classes_alone() -> None:
 @pytest.mark.parametrize(
     "loss", ["{type: BCELoss}", "{type: QualityFocalLoss}", "{type: SigmoidFocalLoss, gamma: 1.0}"]
 )
-def test_another_loss_with_the_same_link_is_loaded(loss) -> None:
+def test_another_loss_with_the_same_link_is_loaded(loss: str) -> None:
     rows, changed, _, _ = started([], [f"losses.classification={loss}"])
     assert not fresh(rows)
     assert changed.link == ""

@@ -1,5 +1,7 @@
 """What several processes need, looked at in one; tests/distributed does it with real ones."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -14,13 +16,13 @@ from detkit.train.parallel import check_gradients, has_own_statistics, largest_i
 CPU = torch.device("cpu")
 
 
-def detector(*overrides):
+def detector(*overrides: Any) -> Any:
     torch.manual_seed(0)
     small = ["neck.channels=16", "head.num_convs=1"]
     return build_detector(load_config("configs/quickstart/shapes.yaml", [*small, *overrides]), 3)
 
 
-def batch(height, width, images=2):
+def batch(height: Any, width: Any, images: int = 2) -> Any:
     return Batch(
         images=torch.zeros(images, 3, height, width, dtype=torch.uint8),
         sizes=torch.tensor([[height, width]] * images),
@@ -31,11 +33,11 @@ def batch(height, width, images=2):
     )
 
 
-def test_the_largest_side_of_all_micro_batches_counts():
+def test_the_largest_side_of_all_micro_batches_counts() -> None:
     assert largest_image([batch(32, 96), batch(64, 32)], CPU, 1) == (64, 96)
 
 
-def test_padding_is_zero_and_right_and_below():
+def test_padding_is_zero_and_right_and_below() -> None:
     images = torch.full((1, 3, 2, 3), 7, dtype=torch.uint8)
     padded = pad_to(images, (4, 5))
     assert padded.shape == (1, 3, 4, 5)
@@ -44,7 +46,7 @@ def test_padding_is_zero_and_right_and_below():
     assert pad_to(images, (2, 3)) is images
 
 
-def test_a_detector_whose_parameters_all_learn_passes_and_is_left_alone():
+def test_a_detector_whose_parameters_all_learn_passes_and_is_left_alone() -> None:
     model = detector()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
@@ -54,7 +56,7 @@ def test_a_detector_whose_parameters_all_learn_passes_and_is_left_alone():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_a_parameter_without_gradient_is_named_with_the_way_out():
+def test_a_parameter_without_gradient_is_named_with_the_way_out() -> None:
     model = detector()
     model.neck.forgotten = nn.Parameter(torch.zeros(3))
     with pytest.raises(ValueError, match=r"without objects give no gradient to neck\.forgotten\..*requires_grad_"):
@@ -63,7 +65,7 @@ def test_a_parameter_without_gradient_is_named_with_the_way_out():
     check_gradients(model, CPU)
 
 
-def test_dropout_is_noticed():
+def test_dropout_is_noticed() -> None:
     model = detector()
     model.neck.register_forward_hook(lambda _, __, out: {k: nn.functional.dropout(v, 0.1) for k, v in out.items()})
     state = torch.get_rng_state()
@@ -71,11 +73,11 @@ def test_dropout_is_noticed():
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_loss_that_forgets_the_empty_image_is_found(monkeypatch):
+def test_a_loss_that_forgets_the_empty_image_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     model = detector()
     inner = model.box_loss.forward
 
-    def forgetful(deltas, *rest):
+    def forgetful(deltas: Any, *rest: Any) -> Any:
         return inner(deltas, *rest) if len(deltas) else torch.zeros(())
 
     monkeypatch.setattr(model.box_loss, "forward", forgetful)
@@ -83,13 +85,13 @@ def test_a_loss_that_forgets_the_empty_image_is_found(monkeypatch):
         check_gradients(model, CPU)
 
 
-def said(caplog, model, *arguments):
+def said(caplog: Any, model: Any, *arguments: Any) -> Any:
     caplog.clear()
     warn_of_the_split(model, *arguments)
     return [record.getMessage() for record in caplog.records]
 
 
-def test_what_depends_on_the_split_is_said(caplog):
+def test_what_depends_on_the_split_is_said(caplog: pytest.LogCaptureFixture) -> None:
     plain = detector("backbone.norm=gn", "neck.norm=gn")
     with_bn = detector("backbone.norm=bn", "neck.norm=gn")
     mining = detector("backbone.norm=gn", "neck.norm=gn", "losses.classification={type: GHMCLoss}")
@@ -107,11 +109,11 @@ def test_what_depends_on_the_split_is_said(caplog):
 
 
 @pytest.mark.parametrize(("norm", "own"), [("bn", True), ("sync_bn", False), ("gn", False), ("frozen_bn", False)])
-def test_only_plain_batch_norm_has_statistics_of_its_own(norm, own):
+def test_only_plain_batch_norm_has_statistics_of_its_own(norm: str, own: bool) -> None:
     assert has_own_statistics(detector(f"backbone.norm={norm}", f"neck.norm={norm}", "head.norm=gn")) is own
 
 
-def test_sync_bn_alone_is_batch_norm():
+def test_sync_bn_alone_is_batch_norm() -> None:
     torch.manual_seed(0)
     x = torch.randn(4, 6, 5, 7)
     one, other = SyncBatchNorm2d(6), nn.BatchNorm2d(6)
@@ -123,12 +125,12 @@ def test_sync_bn_alone_is_batch_norm():
 @pytest.mark.parametrize(
     ("rule", "batch_size", "factor"), [("none", 64, 1.0), ("linear", 64, 4.0), ("sqrt", 64, 2.0), ("linear", 8, 0.5)]
 )
-def test_learning_rate_rules(rule, batch_size, factor):
+def test_learning_rate_rules(rule: str, batch_size: int, factor: float) -> None:
     options = TrainOptions(iterations=1, lr_scaling=rule, lr_batch_size=None if rule == "none" else 16)
     assert options.lr_factor(batch_size) == factor
 
 
 @pytest.mark.parametrize("settings", [{"lr_scaling": "linear"}, {"lr_batch_size": 16}])
-def test_a_rule_needs_its_batch_size_and_the_other_way_round(settings):
+def test_a_rule_needs_its_batch_size_and_the_other_way_round(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a rule needs the batch size"):
         TrainOptions(iterations=1, **settings)

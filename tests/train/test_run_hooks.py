@@ -93,8 +93,8 @@ def test_the_best_weights_are_kept_and_the_averaged_ones_are_evaluated(
     aps = iter([0.2, 0.5, None, 0.4])
     seen: list[Any] = []
 
-    def evaluate(model: Any) -> CocoResult:
-        seen.append(model)
+    def evaluate(trainer: Trainer) -> CocoResult:
+        seen.append(trainer.model)
         return result(next(aps))
 
     evaluation = Evaluation(evaluate, None)
@@ -113,8 +113,8 @@ def test_the_best_weights_are_kept_and_the_averaged_ones_are_evaluated(
 
 
 def test_no_evaluation_twice_at_the_end(tmp_path: Path, make_trainer: MakeTrainer) -> None:
-    seen: list[Any] = []
-    evaluation = Evaluation(lambda model: seen.append(model) or result(0.1), None)  # type: ignore[func-returns-value]
+    seen: list[Trainer] = []
+    evaluation = Evaluation(lambda trainer: seen.append(trainer) or result(0.1), None)  # type: ignore[func-returns-value]
     make_trainer(iterations=4, eval_every=2, hooks=(evaluation,)).run()
     assert len(seen) == 2
 
@@ -128,7 +128,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
             if report.step == 3:
                 os.kill(os.getpid(), number)
 
-    def evaluate(model: Any) -> CocoResult:
+    def evaluate(trainer: Trainer) -> CocoResult:
         raise AssertionError("an interrupted run is not evaluated")
 
     evaluation = Evaluation(evaluate, None)
@@ -144,7 +144,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
 
 
 def test_a_signal_during_the_last_evaluation_interrupts_the_run(tmp_path: Path, make_trainer: MakeTrainer) -> None:
-    def evaluate(model: Any) -> CocoResult:
+    def evaluate(trainer: Trainer) -> CocoResult:
         os.kill(os.getpid(), signal.SIGTERM)
         return result(0.1)
 
@@ -183,7 +183,7 @@ def test_the_weights_are_written_before_the_last_evaluation(
 ) -> None:
     there: list[bool] = []
 
-    def evaluate(model: Any) -> CocoResult:
+    def evaluate(trainer: Trainer) -> CocoResult:
         there.append((tmp_path / "checkpoints/step_00000006.pt").exists())
         raise error
 
@@ -204,7 +204,7 @@ def test_the_weights_are_written_before_the_last_evaluation(
 
 
 def test_the_last_checkpoint_knows_the_ap_of_its_weights(tmp_path: Path, make_trainer: MakeTrainer) -> None:
-    evaluation = Evaluation(lambda model: result(0.25), None)
+    evaluation = Evaluation(lambda trainer: result(0.25), None)
     hook = checkpoints(tmp_path, evaluation)
     make_trainer(hooks=(BeforeEvaluation(hook), evaluation, hook), checkpoint_every=6, **SETTINGS).run()
     assert load_checkpoint(tmp_path / "checkpoints/step_00000006.pt").ap == 0.25

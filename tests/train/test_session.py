@@ -25,7 +25,7 @@ from detkit.checkpoint import load_checkpoint, save_checkpoint, step_path
 from detkit.cli import main
 from detkit.config import load_config
 from detkit.data.datasets.records import Records
-from detkit.runs.folder import claimed
+from detkit.runs.folder import lock_run_folder
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml")
 TINY = [
@@ -248,9 +248,9 @@ def test_refuses_to_spoil_a_run(
 def test_a_folder_in_which_another_run_trains_is_left_alone(
     finished: Path, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("detkit.train.session.claimed", partial(claimed, wait=0.1))
-    script = "import sys, time, pathlib; from detkit.runs.folder import claimed\nwith claimed(pathlib.Path(sys."
-    script += "argv[1])): print(flush=True); time.sleep(60)"
+    monkeypatch.setattr("detkit.train.run.lock_run_folder", partial(lock_run_folder, wait=0.1))
+    script = "import sys, time, pathlib; from detkit.runs.folder import lock_run_folder\n"
+    script += "with lock_run_folder(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", script, str(finished)], stdout=subprocess.PIPE)
     assert other.stdout is not None
     other.stdout.readline()
@@ -397,13 +397,13 @@ def test_a_console_that_is_gone_costs_no_result(tmp_path: Path, monkeypatch: pyt
 def test_a_picture_that_fails_costs_no_result_and_a_folder_may_be_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from detkit.train import session
+    from detkit.train.run import train as train_run
 
     def fail(*args: Any, **more: Any) -> None:
         raise TypeError("no picture")
 
     monkeypatch.setattr("detkit.visualize.picture_grid", fail)
-    assert session.train(load_config(CONFIG, [*TINY, *FEW_STEPS]), str(tmp_path / "run")) == 0
+    assert train_run(load_config(CONFIG, [*TINY, *FEW_STEPS]), str(tmp_path / "run")) == 0
     assert (tmp_path / "run/result.json").is_file()
     assert "predictions.png could not be drawn: TypeError: no picture" in (tmp_path / "run/log.txt").read_text()
 
@@ -457,7 +457,7 @@ def test_a_full_disk_at_the_very_start_has_path_and_exit_code(
 
 def test_the_words_at_the_end_can_be_pasted(tmp_path: Path) -> None:
     from detkit.train.options import TrainOptions
-    from detkit.train.session import what_next
+    from detkit.train.summary import what_next
 
     text = what_next(tmp_path / "my run", TrainOptions(iterations=1))
     assert f"detkit eval '{tmp_path}/my run'\n" in text

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,12 +27,14 @@ def torch_settings() -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic)
 
 
-def train(folder, *more):
+def train(folder: Any, *more: Any) -> Any:
     return main(["train", str(folder.config), "--output", str(folder.root.parent / "run"), *more])
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_damaged_image_ends_the_run_before_its_first_step(folder, split, capsys):
+def test_a_damaged_image_ends_the_run_before_its_first_step(
+    folder: Any, split: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder.damage(split, 1)
     assert train(folder) == 2
     err = capsys.readouterr().err
@@ -39,7 +43,7 @@ def test_a_damaged_image_ends_the_run_before_its_first_step(folder, split, capsy
     assert not (folder.root.parent / "run/metrics.jsonl").exists()
 
 
-def test_damaged_images_of_both_splits_are_told_at_once(folder, capsys):
+def test_damaged_images_of_both_splits_are_told_at_once(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder.damage("train", 2)
     folder.damage("val", 0)
     assert train(folder) == 2
@@ -48,7 +52,7 @@ def test_damaged_images_of_both_splits_are_told_at_once(folder, capsys):
     assert "val0.jpg: not a readable image" in err
 
 
-def test_skip_trains_and_evaluates_without_it_and_eval_agrees(folder, capsys):
+def test_skip_trains_and_evaluates_without_it_and_eval_agrees(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder.damage("val", 1)
     folder.damage("train", 0)
     assert train(folder, "data.images.bad_images=skip") == 0
@@ -61,19 +65,19 @@ def test_skip_trains_and_evaluates_without_it_and_eval_agrees(folder, capsys):
     assert load_checkpoint(run).data["bad training images"] == "train0.jpg"
 
 
-def test_repair_trains_on_all_of_them(folder):
+def test_repair_trains_on_all_of_them(folder: Any) -> None:
     folder.damage("val", 1)
     assert train(folder, "data.images.bad_images=repair") == 0
     run = folder.root.parent / "run"
     assert "repaired (data.images.bad_images: repair)" in (run / "log.txt").read_text()
 
 
-def spoil_after(monkeypatch, steps, error):
+def spoil_after(monkeypatch: Any, steps: Any, error: Any) -> None:
     """From its `steps`-th evaluation on, the second validation image can't be read."""
     count = [0]
     original = DetectionDataset.load_image
 
-    def load(self, index):
+    def load(self: Any, index: Any) -> Any:
         if "val" in self.records.path(index) and index == 1:
             count[0] += 1
             if count[0] > steps:
@@ -84,7 +88,9 @@ def spoil_after(monkeypatch, steps, error):
     monkeypatch.setattr(DetectionDataset, "reads_files", True)
 
 
-def test_an_image_that_is_lost_during_the_run_costs_the_evaluation_not_the_training(folder, monkeypatch, capsys):
+def test_an_image_that_is_lost_during_the_run_costs_the_evaluation_not_the_training(
+    folder: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = folder.root.parent / "whole"
     assert main(["train", str(folder.config), "--output", str(whole)]) == 0
     with monkeypatch.context() as patch:
@@ -112,7 +118,7 @@ def test_an_image_that_is_lost_during_the_run_costs_the_evaluation_not_the_train
     assert "is finished" in capsys.readouterr().out
 
 
-def test_a_fault_in_the_last_evaluation_leaves_weights_and_reason(folder, monkeypatch):
+def test_a_fault_in_the_last_evaluation_leaves_weights_and_reason(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = folder.root.parent / "run"
     with monkeypatch.context() as patch:
         patch.setattr(DenseDetector, "detect", lambda *_: 1 / 0)
@@ -124,7 +130,9 @@ def test_a_fault_in_the_last_evaluation_leaves_weights_and_reason(folder, monkey
     assert "ap" in json.loads((run / "result.json").read_text())
 
 
-def test_a_picture_that_can_not_be_drawn_costs_no_result(folder, monkeypatch, capsys):
+def test_a_picture_that_can_not_be_drawn_costs_no_result(
+    folder: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("detkit.visualize.plot_curves", lambda *_, **__: (_ for _ in ()).throw(ValueError("no font")))
     assert train(folder) == 0
     assert "curves.png or predictions.png could not be drawn: ValueError: no font" in capsys.readouterr().err
@@ -132,7 +140,7 @@ def test_a_picture_that_can_not_be_drawn_costs_no_result(folder, monkeypatch, ca
 
 
 @pytest.fixture
-def half(folder):
+def half(folder: Any) -> Any:
     """A run that has done one of its two steps."""
     assert train(folder, "train.iterations=1", "schedule={type: Constant}") == 0
     run = folder.root.parent / "run"
@@ -143,7 +151,9 @@ def half(folder):
 LONGER = ["train.iterations=2", "schedule={type: Constant}", "--resume"]
 
 
-def test_data_that_have_moved_are_resumed_with_one_override(folder, half, capsys):
+def test_data_that_have_moved_are_resumed_with_one_override(
+    folder: Any, half: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     moved = folder.root.parent / "elsewhere"
     shutil.move(folder.root, moved)
     words = ["train", str(half / "config.yaml"), "--output", str(half), *LONGER]
@@ -157,7 +167,9 @@ def test_data_that_have_moved_are_resumed_with_one_override(folder, half, capsys
     assert main(["eval", str(half), f"moved={{{folder.root}: {moved}}}"]) == 0
 
 
-def test_annotations_that_have_changed_are_refused_by_name(folder, half, capsys):
+def test_annotations_that_have_changed_are_refused_by_name(
+    folder: Any, half: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder.write("train", [[[8, 8, 40, 31]]] * 3)
     assert train(folder, *LONGER) == 2
     err = capsys.readouterr().err
@@ -166,26 +178,28 @@ def test_annotations_that_have_changed_are_refused_by_name(folder, half, capsys)
     assert "validation data" not in err
 
 
-def test_a_repaired_image_is_no_change(folder, half):
+def test_a_repaired_image_is_no_change(folder: Any, half: Any) -> None:
     folder.damage("val", 1)
     assert train(folder, *LONGER) == 2
     folder.write("val", [[[8, 8, 40, 30]]] * 3)
     assert train(folder, *LONGER) == 0
 
 
-def test_a_run_that_met_a_damaged_image_is_resumed_with_repair(folder, half, capsys):
+def test_a_run_that_met_a_damaged_image_is_resumed_with_repair(
+    folder: Any, half: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder.damage("train", 1)
     assert train(folder, *LONGER, "data.images.bad_images=repair") == 0
     assert "repaired" in capsys.readouterr().err
     assert load_checkpoint(step_path(half, 2)).config["data"]["images"]["bad_images"] == "repair"
 
 
-def test_skip_is_another_training(folder, half, capsys):
+def test_skip_is_another_training(folder: Any, half: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(folder, *LONGER, "data.images.bad_images=skip") == 2
     assert "data.images.bad_images: 'error' in the run, 'skip' now" in capsys.readouterr().err
 
 
-def test_other_images_left_out_are_another_training(folder, capsys):
+def test_other_images_left_out_are_another_training(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     whole = folder.damage("train", 0)
     skip = "data.images.bad_images=skip"
     assert train(folder, "train.iterations=1", "schedule={type: Constant}", skip) == 0
@@ -194,7 +208,9 @@ def test_other_images_left_out_are_another_training(folder, capsys):
     assert "bad training images: train0.jpg in the run, none now" in capsys.readouterr().err
 
 
-def test_eval_takes_the_runs_own_data_wherever_it_is_started(folder, half, tmp_path, monkeypatch, capsys):
+def test_eval_takes_the_runs_own_data_wherever_it_is_started(
+    folder: Any, half: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = tmp_path / "other"
     other.mkdir()
     shutil.copytree(folder.root / "val", other / "val")
@@ -207,7 +223,7 @@ def test_eval_takes_the_runs_own_data_wherever_it_is_started(folder, half, tmp_p
     assert "data.val.dataset.annotations" in err
 
 
-def test_the_start_tells_of_lost_objects_and_shared_images(folder, capsys):
+def test_the_start_tells_of_lost_objects_and_shared_images(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder.write("train", [[[8, 8, 40, 30], [8, 8, 0.7, 30]]] * 3)
     (folder.root / "val.json").write_text((folder.root / "train.json").read_text())
     assert train(folder, "data.val.dataset.images=" + str(folder.root / "train")) == 0
@@ -216,7 +232,7 @@ def test_the_start_tells_of_lost_objects_and_shared_images(folder, capsys):
     assert "the validation split is the training split" in err
 
 
-def test_a_training_without_a_single_object_does_not_begin(folder, capsys):
+def test_a_training_without_a_single_object_does_not_begin(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder.write("train", [[[8, 8, 0.7, 30]]] * 3)
     assert train(folder) == 2
     assert "there is nothing to learn: " in capsys.readouterr().err

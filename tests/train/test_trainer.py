@@ -179,10 +179,10 @@ class Breaking(nn.Module):
         factor = float("nan") if bad else 1.0
         return Losses(pred.logits.sum() * 2, pred.deltas.sum() * factor, torch.tensor(3))
 
-    def take_gathered(self) -> list[torch.Tensor]:
+    def take_accumulated(self) -> list[torch.Tensor]:
         return []
 
-    def end_step(self, normalizer: torch.Tensor, gathered: object) -> torch.Tensor:
+    def end_step(self, normalizer: torch.Tensor, totals: object) -> torch.Tensor:
         return normalizer.clamp(min=1)
 
 

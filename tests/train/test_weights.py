@@ -23,7 +23,7 @@ def classes(*names: str) -> ClassMap:
 def test_same_classes_load_whole() -> None:
     new, old = Net(2), Net(2)
     rows = init_from(new, old.state_dict(), classes("a", "b"), classes("a", "b"), (2, 2))
-    assert {r.what for r in rows} == {"loaded"}
+    assert {r.status for r in rows} == {"loaded"}
     assert torch.equal(new.class_out.weight, old.class_out.weight)
 
 
@@ -35,7 +35,7 @@ def test_columns_follow_the_class_name() -> None:
     assert torch.equal(mine[:, 0], theirs[:, 2])
     assert torch.equal(mine[:, 1], before[:, 1])
     assert torch.equal(new.class_out.bias.view(2, 2)[:, 0], old.class_out.bias.view(2, 3)[:, 2])
-    assert {r.name: r.what for r in rows}["class_out.weight"] == "partly"
+    assert {r.name: r.status for r in rows}["class_out.weight"] == "partly"
 
 
 def test_the_same_number_of_classes_in_another_order_is_no_trap() -> None:
@@ -47,8 +47,8 @@ def test_the_same_number_of_classes_in_another_order_is_no_trap() -> None:
 def test_the_table_tells_of_every_tensor() -> None:
     new, old = Net(2, width=5), Net(2, extra=True)
     rows = init_from(new, old.state_dict(), classes("a", "b"), classes("c", "d"), (2, 2))
-    what = {r.name: r.what for r in rows}
-    assert what == {
+    status = {r.name: r.status for r in rows}
+    assert status == {
         "body.weight": "reinit",
         "body.bias": "reinit",
         "class_out.weight": "reinit",

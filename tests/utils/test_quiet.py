@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ class Noisy(Backbone):
 """
 
 
-def detkit(*words, **environment):
+def detkit(*words: Any, **environment: Any) -> Any:
     return subprocess.run(
         [sys.executable, "-m", "detkit", *words], capture_output=True, text=True, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
@@ -47,14 +48,14 @@ def detkit(*words, **environment):
 
 
 @pytest.fixture(scope="module")
-def noisy(tmp_path_factory):
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("noisy") / "noisy.py"
     path.write_text(NOISY)
     return str(path)
 
 
 @pytest.mark.parametrize("words", [[], ["--verbose"]])
-def test_the_table_comes_first_and_alone(noisy, words):
+def test_the_table_comes_first_and_alone(noisy: Any, words: list[str]) -> None:
     done = detkit("check-part", "backbones", "Noisy", "--import", noisy, *words)
     lines = done.stdout.splitlines()
     assert done.returncode == 1
@@ -70,7 +71,7 @@ def test_the_table_comes_first_and_alone(noisy, words):
         assert "--verbose shows them" in lines[-1]
 
 
-def test_warnings_of_libraries_stay_away_and_those_of_the_users_files_are_shown(tmp_path):
+def test_warnings_of_libraries_stay_away_and_those_of_the_users_files_are_shown(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("import warnings; warnings.warn('of mine')")
     program = tmp_path / "program.py"
     program.write_text(
@@ -94,7 +95,7 @@ def test_warnings_of_libraries_stay_away_and_those_of_the_users_files_are_shown(
     assert shown == {"": [False, False, True], "1": [True, True, True]}
 
 
-def test_what_is_captured_is_all_that_was_written(capfd):
+def test_what_is_captured_is_all_that_was_written(capfd: pytest.CaptureFixture[str]) -> None:
     with captured() as said:
         print("python")
         print("errors", file=sys.stderr)
@@ -104,8 +105,8 @@ def test_what_is_captured_is_all_that_was_written(capfd):
     assert sorted(said.text.split()) == ["descriptor", "errors", "python"]
 
 
-def test_an_error_inside_gives_the_console_back(capfd):
-    def fail():
+def test_an_error_inside_gives_the_console_back(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
         with captured():
             print("lost")
             raise KeyError
@@ -116,7 +117,7 @@ def test_an_error_inside_gives_the_console_back(capfd):
     assert capfd.readouterr().out == "after\n"
 
 
-def test_whose_file_it_is():
+def test_whose_file_it_is() -> None:
     assert from_library(torch.__file__)
     assert from_library(warnings.__file__)
     assert not from_library(str(ROOT / "detkit/cli.py"))

@@ -1,6 +1,8 @@
 import http.server
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,17 +10,17 @@ from detkit.utils.urls import local_path
 
 
 @pytest.fixture
-def address(tmp_path, monkeypatch):
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A folder served on the loopback interface."""
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "served").mkdir()
     (tmp_path / "served/weights.bin").write_bytes(b"weights")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
+        def __init__(self, *args: Any) -> None:
             super().__init__(*args, directory=str(tmp_path / "served"))
 
-        def log_message(self, *args):
+        def log_message(self, *args: Any) -> None:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
@@ -27,7 +29,7 @@ def address(tmp_path, monkeypatch):
     server.shutdown()
 
 
-def test_paths_stay_and_addresses_are_fetched_once(address, tmp_path):
+def test_paths_stay_and_addresses_are_fetched_once(address: Any, tmp_path: Path) -> None:
     assert local_path("some/file.pt") == "some/file.pt"
     found = local_path(f"{address}/weights.bin")
     assert Path(found).read_bytes() == b"weights"
@@ -35,6 +37,6 @@ def test_paths_stay_and_addresses_are_fetched_once(address, tmp_path):
     assert local_path(f"{address}/weights.bin") == found
 
 
-def test_an_address_that_is_not_there_is_named(address):
+def test_an_address_that_is_not_there_is_named(address: Any) -> None:
     with pytest.raises(OSError, match=r"/gone.bin can't be fetched"):
         local_path(f"{address}/gone.bin")

@@ -25,9 +25,8 @@ from detkit.data.datasets.coco_file import (
 from detkit.data.datasets.files import Folders, check_files, image_path, unlisted, ways_to_one_file
 from detkit.data.datasets.problems import MERGED, SUSPECT, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
-from detkit.registry import DATASETS
+from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import counted, some
-from detkit.utils.urls import PathStr
 
 
 @DATASETS.register()

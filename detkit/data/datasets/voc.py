@@ -11,9 +11,8 @@ from detkit.data.datasets.images import images_by_stem
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.data.datasets.voc_file import annotation_files, near_stem, read_split, read_xml
-from detkit.registry import DATASETS
+from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import counted, some
-from detkit.utils.urls import PathStr
 
 
 @DATASETS.register()

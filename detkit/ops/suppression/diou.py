@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detkit.native.library import fall_back, native
-from detkit.ops.suppression.hard import check_scores, prepared, real
+from detkit.ops.suppression.hard import check_boxes, check_scores, to_float
 from detkit.ops.suppression.soft import overlaps
 
 
@@ -19,10 +19,10 @@ def diou_nms(boxes: Tensor, scores: Tensor, threshold: float, groups: Tensor | N
     Computed in float64 on the CPU, wherever the boxes are. NaN scores come first, as in `nms`; a box with a
     coordinate that is not finite overlaps nothing. Raises ValueError on wrong shapes, dtypes or devices.
     """
-    boxes, groups = prepared(boxes, groups)
+    boxes, groups = check_boxes(boxes, groups)
     check_scores(boxes, scores)
     device = boxes.device
-    boxes, scores, groups = boxes.cpu(), real(scores).cpu(), None if groups is None else groups.cpu()
+    boxes, scores, groups = boxes.cpu(), to_float(scores).cpu(), None if groups is None else groups.cpu()
     if native.cpu:
         keep: Tensor = torch.ops.detkit.diou_nms.default(boxes, scores, groups, float(threshold))
     else:

@@ -36,7 +36,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
 
 def nms_mask(boxes: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:
     """bool (N,): which boxes stay, for boxes that are sorted, the best first. Same length always, no sync."""
-    boxes, groups = prepared(boxes, groups)
+    boxes, groups = check_boxes(boxes, groups)
     if native.has(boxes):
         mask: Tensor = torch.ops.detkit.nms_mask.default(boxes, groups, float(iou_threshold))
         return mask
@@ -62,10 +62,10 @@ def reference_mask(boxes: Tensor, groups: Tensor | None, iou_threshold: float) -
 
 
 def _nms(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:
-    boxes, groups = prepared(boxes, groups)
+    boxes, groups = check_boxes(boxes, groups)
     check_scores(boxes, scores)
     if _native_nms is not None and (boxes.is_cpu or native.has(boxes)):
-        keep: Tensor = _native_nms(boxes, real(scores), groups, float(iou_threshold))
+        keep: Tensor = _native_nms(boxes, to_float(scores), groups, float(iou_threshold))
         return keep
     fall_back(boxes.device.type)
     return _through_torchvision(boxes, scores, groups, float(iou_threshold))
@@ -81,14 +81,14 @@ def check_scores(boxes: Tensor, scores: Tensor) -> None:
         raise ValueError(f"scores are on {scores.device}, boxes on {boxes.device}")
 
 
-def real(x: Tensor) -> Tensor:
+def to_float(x: Tensor) -> Tensor:
     """Contiguous, float32 or float64."""
     if x.dtype is not torch.float32 and x.dtype is not torch.float64:
         x = x.float()
     return x if x.is_contiguous() else x.contiguous()
 
 
-def prepared(boxes: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def check_boxes(boxes: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Checked, contiguous, in the dtypes of the kernels."""
     shape = boxes.shape
     if len(shape) != 2 or shape[1] != 4:
@@ -103,7 +103,7 @@ def prepared(boxes: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor | Non
         if groups.device != boxes.device:
             raise ValueError(f"groups are on {groups.device}, boxes on {boxes.device}")
         groups = groups.long().contiguous()
-    return real(boxes), groups
+    return to_float(boxes), groups
 
 
 def _sorted_nms(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detkit.ops.suppression.hard import check_scores, prepared
+from detkit.ops.suppression.hard import check_boxes, check_scores
 from detkit.ops.suppression.soft import overlaps
 
 CHUNK = 2_000_000
@@ -35,7 +35,7 @@ def matrix_nms(
         raise ValueError(f"kernel: {kernel!r} is neither 'linear' nor 'gaussian'")
     if not sigma > 0:
         raise ValueError(f"sigma: {sigma} must be greater than 0")
-    boxes, groups = prepared(boxes, groups)
+    boxes, groups = check_boxes(boxes, groups)
     check_scores(boxes, scores)
     order = scores.sort(descending=True, stable=True).indices
     ranked, their_groups = boxes[order].double(), None if groups is None else groups[order]

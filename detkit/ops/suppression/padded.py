@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detkit.ops.suppression.hard import check_scores, nms_mask, prepared
+from detkit.ops.suppression.hard import check_boxes, check_scores, nms_mask
 
 
 def nms_padded(
@@ -50,7 +50,7 @@ def _one_image(
     groups: Tensor | None,
     score_threshold: float | None,
 ) -> tuple[Tensor, Tensor]:
-    boxes, groups = prepared(boxes, groups)
+    boxes, groups = check_boxes(boxes, groups)
     check_scores(boxes, scores)
     scores = scores.to(boxes.device)
     if score_threshold is not None:

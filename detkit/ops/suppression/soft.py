@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detkit.native.library import fall_back, native
-from detkit.ops.suppression.hard import check_scores, prepared, real
+from detkit.ops.suppression.hard import check_boxes, check_scores, to_float
 
 
 def soft_nms(
@@ -35,10 +35,11 @@ def soft_nms(
         raise ValueError(f"method: {method!r} is neither 'linear' nor 'gaussian'")
     if not sigma > 0:
         raise ValueError(f"sigma: {sigma} must be greater than 0")
-    boxes, groups = prepared(boxes, groups)
+    boxes, groups = check_boxes(boxes, groups)
     check_scores(boxes, scores)
     device, dtype = scores.device, scores.dtype
-    boxes, scores, groups = boxes.detach().cpu(), real(scores).detach().cpu(), None if groups is None else groups.cpu()
+    boxes, scores = boxes.detach().cpu(), to_float(scores).detach().cpu()
+    groups = None if groups is None else groups.cpu()
     if native.cpu:
         indices, lowered = torch.ops.detkit.soft_nms.default(
             boxes, scores, groups, method == "gaussian", float(iou_threshold), float(sigma), float(min_score)

@@ -9,7 +9,7 @@ import torch
 from detkit.config import load_config
 from detkit.registry import ANCHORS
 from detkit.testing import check_anchor_generator
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_anchors.py, and so registers its class

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
-from detkit.coders.base import BoxCoder
 from detkit.registry import ASSIGNERS
-from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from detkit.structures import BACKGROUND, Assignment, Candidates, Targets
 
 
 @ASSIGNERS.register()
 class MyAssigner(Assigner):
     """The `count` anchors that overlap an object most are to find it; all the others see background.
 
-    An anchor that several objects want goes to the one it overlaps most.
+    An anchor that several objects want goes to the one it overlaps most. The detector itself takes out the anchors
+    in ignore regions (crowds).
     """
 
     # The arguments are the keys of the config.
@@ -28,17 +25,9 @@ class MyAssigner(Assigner):
             raise ValueError(f"count: {count} must be at least 1")
         self.count = count
 
-    def forward(
-        self,
-        anchors: Tensor,
-        level_sizes: tuple[int, ...],
-        targets: Targets,
-        scores: Callable[[], Tensor],
-        deltas: Tensor,
-        coder: BoxCoder,
-    ) -> Assignment:
-        """Anchors (A, 4) and the objects of one image -> (A,) labels and the object each positive is to find."""
-        boxes = targets.boxes
+    def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
+        """The A anchors and the objects of one image -> (A,) labels and the object each positive is to find."""
+        anchors, boxes = candidates.anchors, targets.boxes
         labels = torch.full((len(anchors),), BACKGROUND, device=anchors.device)
         matched = torch.zeros_like(labels)
         strongest = anchors.new_zeros(len(anchors))  # overlap with the object that has the anchor so far
@@ -52,8 +41,4 @@ class MyAssigner(Assigner):
             strongest = torch.where(stronger, wanted, strongest)
             labels = torch.where(stronger, targets.labels[i], labels)
             matched = torch.where(stronger, i, matched)
-        if len(targets.ignore):  # nothing is learnt in ignore regions (crowds), but for the objects in them
-            shared = box_ops.pairwise_intersection(anchors, targets.ignore).amax(dim=1)
-            inside = shared > 0.5 * box_ops.area(anchors)
-            labels = labels.masked_fill(inside & (labels == BACKGROUND), IGNORED)
         return Assignment(labels, matched)

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 
-from detkit.coders.delta import DeltaCoder
 from detkit.config import load_config
 from detkit.registry import ASSIGNERS
-from detkit.structures import BACKGROUND, IGNORED, Targets
+from detkit.structures import BACKGROUND, Candidates, Targets
 from detkit.testing import check_assigner
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_assigner.py, and so registers its class
@@ -24,21 +23,22 @@ def test_contract() -> None:
 ANCHORS = torch.tensor([[0.0, 0, 8, 8], [8, 0, 16, 8], [40, 40, 48, 48], [80, 80, 88, 88]])
 
 
-def assign(boxes: list[list[float]], labels: list[int], ignore: list[list[float]]) -> tuple[list[int], list[int]]:
-    targets = Targets(torch.tensor(boxes).view(-1, 4), torch.tensor(labels).long(), torch.tensor(ignore).view(-1, 4))
+def assign(boxes: list[list[float]], labels: list[int]) -> tuple[list[int], list[int]]:
+    targets = Targets(torch.tensor(boxes).view(-1, 4), torch.tensor(labels).long())
     nothing = torch.zeros(len(ANCHORS), 4)
-    found = ASSIGNERS.build(CONFIG.assigner)(ANCHORS, (len(ANCHORS),), targets, lambda: nothing, nothing, DeltaCoder())
-    return found.labels.tolist(), found.matched.tolist()
+    candidates = Candidates(ANCHORS, (len(ANCHORS),), lambda: nothing, lambda: nothing)
+    assignment = ASSIGNERS.build(CONFIG.assigner)(candidates, targets)
+    return assignment.labels.tolist(), assignment.matched.tolist()
 
 
 def test_objects_get_the_anchors_that_overlap_them_most() -> None:
-    labels, matched = assign([[1.0, 1, 8, 8], [41.0, 41, 47, 47]], [5, 2], [])
+    labels, matched = assign([[1.0, 1, 8, 8], [41.0, 41, 47, 47]], [5, 2])
     assert labels == [5, BACKGROUND, 2, BACKGROUND]
     assert (matched[0], matched[2]) == (0, 1)
 
 
-def test_without_objects_all_is_background_but_for_ignore_regions() -> None:
-    assert assign([], [], [[70.0, 70, 90, 90]])[0] == [BACKGROUND, BACKGROUND, BACKGROUND, IGNORED]
+def test_without_objects_all_is_background() -> None:
+    assert assign([], [])[0] == [BACKGROUND] * 4
 
 
 def test_two_steps_of_training(tmp_path: Path) -> None:

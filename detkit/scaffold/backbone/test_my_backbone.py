@@ -9,7 +9,7 @@ import torch
 from detkit.config import load_config
 from detkit.registry import BACKBONES
 from detkit.testing import check_backbone
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_backbone.py, and so registers its class

@@ -10,7 +10,7 @@ from detkit.coders.delta import DeltaCoder
 from detkit.config import load_config
 from detkit.registry import BOX_LOSSES
 from detkit.testing import check_box_loss
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_box_loss.py, and so registers its class

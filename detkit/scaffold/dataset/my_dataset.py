@@ -24,7 +24,7 @@ class MyDataset(DetectionDataset):
     split: which images. num_images: how many. size: side of an image, pixels.
     """
 
-    # The arguments are the keys of the config. For a folder of your own, `root: PathStr` (of detkit.utils.urls): what
+    # The arguments are the keys of the config. For a folder of your own, `root: PathStr` (of detkit.registry): what
     # is written in a config then counts from the config's folder.
     def __init__(self, *, split: Literal["train", "val"] = "train", num_images: int = 100, size: int = 96) -> None:
         if num_images < 1 or size < 48:

@@ -9,7 +9,7 @@ import numpy as np
 from detkit.config import load_config
 from detkit.registry import DATASETS
 from detkit.testing import check_dataset
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_dataset.py, and so registers its class

@@ -9,7 +9,7 @@ import torch
 from detkit.config import load_config
 from detkit.registry import HEADS
 from detkit.testing import check_head
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_head.py, and so registers its class

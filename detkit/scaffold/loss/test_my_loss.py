@@ -10,7 +10,7 @@ from detkit.config import load_config
 from detkit.registry import CLASS_LOSSES
 from detkit.structures import BACKGROUND, IGNORED
 from detkit.testing import check_class_loss
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_loss.py, and so registers its class

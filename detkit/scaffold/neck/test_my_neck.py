@@ -10,7 +10,7 @@ from detkit.config import load_config
 from detkit.registry import NECKS
 from detkit.structures import FeatureShape
 from detkit.testing import check_neck
-from detkit.train.session import train
+from detkit.train.run import train
 
 FOLDER = Path(__file__).parent
 CONFIG = load_config(FOLDER / "config.yaml")  # imports my_neck.py, and so registers its class

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fuzz_nms as fuzz
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detkit.ops import diou_nms
 from detkit.ops.suppression.diou import distances
+from tests.ops import fuzz_nms as fuzz
 
 # IoU 1/3; centres 5 apart, hull 15 x 10: 25 / 325.
 BOXES = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10]])

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fuzz_nms as fuzz
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +17,7 @@ from torch import Tensor
 from detkit.native.library import Native
 from detkit.ops import batched_nms, nms, nms_mask
 from detkit.ops.suppression.hard import reference_mask
+from tests.ops import fuzz_nms as fuzz
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -149,7 +149,7 @@ def test_each_kind_of_boxes_gives_torchvision_s_indices(kind: str, n: int) -> No
 @pytest.mark.parametrize("capability", ["default", "avx2", "best"])
 def test_fuzz_in_each_build_of_the_kernel(capability: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "fuzz_nms.py"), "--cases", "1500", "--seed", "100"],
+        [sys.executable, str(ROOT / "tests/ops/fuzz_nms.py"), "--cases", "1500", "--seed", "100"],
         env={
             **os.environ,
             "DETKIT_CPU_CAPABILITY": capability,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import fuzz_nms as fuzz
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from detkit.ops import matrix_nms
 from detkit.ops.suppression import matrix
+from tests.ops import fuzz_nms as fuzz
 
 # In a row: neighbours overlap by 1/3, the outer two not at all.
 BOXES = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10]])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fuzz_nms as fuzz
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detkit.ops import batched_nms, nms, nms_padded
+from tests.ops import fuzz_nms as fuzz
 
 SQUARES = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [40, 40, 50, 50]])
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import fuzz_nms as fuzz
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from detkit.ops import diou_nms, matrix_nms, soft_nms
 from detkit.ops.suppression import soft as module
+from tests.ops import fuzz_nms as fuzz
 
 METHODS = ("linear", "gaussian")
 # IoU of the first two: 50 / 150.
@@ -67,7 +68,7 @@ def test_strides_and_emptiness() -> None:
 
 
 @pytest.mark.parametrize("function", [soft_nms, matrix_nms, lambda b, s, g=None: diou_nms(b, s, 0.5, g)])
-def test_wrong_input_is_named(function) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_input_is_named(function: Any) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=r"boxes: shape \(3, 5\)"):
         function(torch.zeros(3, 5), torch.zeros(3))
     with pytest.raises(ValueError, match=r"scores: shape \(2,\)"):

@@ -1,7 +1,7 @@
 """Seconds of a COCO evaluation: detkit's evaluator against pycocotools, on the same detections.
 
-    python tools/bench_eval.py                      # 5000 images; some two minutes
-    python tools/bench_eval.py --images 500 --json eval.json
+    python -m benchmarks.bench_eval                      # 5000 images; some two minutes
+    python -m benchmarks.bench_eval --images 500 --json eval.json
 
 Every image has 7 objects (1 % crowd) of 80 classes and 100 detections, some of them near an object. detkit:
 from one `Detections` of tensors an image to the finished result. pycocotools: from a list of result
@@ -17,8 +17,8 @@ import time
 
 import numpy as np
 import torch
-from _bench import json_output, machine_line
 
+from benchmarks.common import json_output, machine_line
 from detkit.evaluate.arrays import GroundTruth
 from detkit.evaluate.coco import CocoEvaluator, CocoResult
 from detkit.evaluate.options import EvaluatorOptions

@@ -1,6 +1,6 @@
 """Condenses a finished run into one small JSON file that can be committed.
 
-    python tools/record_run.py runs/r18_fpn_small benchmarks/results/bccd_cpu.json
+    python -m benchmarks.record_run runs/r18_fpn_small benchmarks/results/bccd_cpu.json
 
 Keeps the figures of result.json without this machine's paths, and the validation figures against minutes of
 training.
@@ -15,8 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from _bench import json_output, machine_line
-
+from benchmarks.common import json_output, machine_line
 from detkit.utils.outputs import write_marked_json
 
 CURVE = ("ap", "ap50", "ap75")

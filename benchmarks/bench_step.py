@@ -1,7 +1,7 @@
 """Seconds a training step and peak memory: detkit against torchvision's RetinaNet.
 
-    python tools/bench_step.py                              # R18 and R50 at 320 and 640 px, all cores
-    python tools/bench_step.py --depths 18 --sizes 320 --rounds 3 --json step.json
+    python -m benchmarks.bench_step                              # R18 and R50 at 320 and 640 px, all cores
+    python -m benchmarks.bench_step --depths 18 --sizes 320 --rounds 3 --json step.json
 
 Same depth, size, batch, classes, frozen layers, optimizer, threads, images and boxes; the two take turns
 within one process, so that a slow minute of the machine hits both. Peak memory is that of a process of its
@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from _bench import json_output, machine_line, peak_memory_mib
 from torch import nn
 
+from benchmarks.common import json_output, machine_line, peak_memory_mib
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
 from detkit.structures import Targets

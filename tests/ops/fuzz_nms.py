@@ -1,4 +1,4 @@
-"""Random cases of detkit's suppression ops: `python tools/fuzz_nms.py`.
+"""Random cases of detkit's suppression ops: `python tests/ops/fuzz_nms.py`.
 
 nms and batched_nms against torchvision, nms_padded against those, soft_nms and diou_nms against plain PyTorch.
 

@@ -1,7 +1,7 @@
 """Latency of inference, network and post-processing apart: detkit against torchvision's RetinaNet.
 
-    python tools/bench_infer.py                          # R18 and R50, 480x640, one image
-    python tools/bench_infer.py --depths 18 --rounds 5 --json infer.json
+    python -m benchmarks.bench_infer                          # R18 and R50, 480x640, one image
+    python -m benchmarks.bench_infer --depths 18 --rounds 5 --json infer.json
 
 The same random weights in both (detkit's are converted from torchvision's), with a class bias under which
 about a thousand candidates a level pass the threshold ("busy") or none does ("idle"). They take turns within
@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 import torch
-from _bench import json_output, machine_line
-from bench_step import CLASSES, OVERRIDES, damp, make_torchvision
 from torch import Tensor, nn
 
+from benchmarks.bench_step import CLASSES, OVERRIDES, damp, make_torchvision
+from benchmarks.common import json_output, machine_line
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
 from detkit.interop.names import torchvision_name

@@ -1,6 +1,6 @@
 """detkit's NMS against torchvision's, end to end (sorting included), in one process, alternating.
 
-`python tools/bench_nms.py` runs everything (torchvision takes minutes at 100k); the short form is
+`python -m benchmarks.bench_nms` runs everything (torchvision takes minutes at 100k); the short form is
 `--sizes 100 1000 5000 10000`. Boxes: cluster (N/20 centres in 800x1333, jittered), uniform (sides 8 to 64);
 scores rand^4; IoU 0.5. batched_nms: 80 groups at random.
 """
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from _bench import json_output, machine_line
 from torch import Tensor
 
+from benchmarks.common import json_output, machine_line
 from detkit.native.library import native
 from detkit.ops import batched_nms, nms
 from detkit.utils.outputs import write_marked_json

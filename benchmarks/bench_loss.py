@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from _bench import json_output, machine_line, peak_memory_mib
 from torch import Tensor
 
+from benchmarks.common import json_output, machine_line, peak_memory_mib
 from detkit.native.library import native
 from detkit.ops import sigmoid_focal_sum
 from detkit.utils.outputs import write_marked_json

@@ -22,8 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _bench import json_output, machine_line
-
+from benchmarks.common import json_output, machine_line
 from detkit.utils.outputs import write_marked_json
 
 ROOT = Path(__file__).parents[1]

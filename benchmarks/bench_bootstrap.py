@@ -1,6 +1,6 @@
 """How long the loss bench takes to compute AP on resampled images.
 
-    python tools/bench_bootstrap.py            # 5,000 images, 500,000 detections, 80 classes, 1,000 resamples
+    python -m benchmarks.bench_bootstrap            # 5,000 images, 500,000 detections, 80 classes, 1,000 resamples
 
 Which detections are right is drawn at random; that the figures are the evaluator's is for the tests.
 """
@@ -11,8 +11,8 @@ import argparse
 import time
 
 import numpy as np
-from _bench import json_output, machine_line
 
+from benchmarks.common import json_output, machine_line
 from detkit.compare.bootstrap import average_precision, resample
 from detkit.compare.matches import THRESHOLDS, ClassMatches, Matches
 from detkit.utils.outputs import write_marked_json

@@ -1,0 +1,22 @@
+"""Types of arguments that are files or folders."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+FILE, FILE_OR_NAME = "a path", "a path or a name"
+PathStr = Annotated[str, FILE]
+"""An argument of a part that is a file or folder. In a config it is relative to the folder of the file in which it is
+written (a default: of the file that names the part), on the command line to the current folder; the part always gets an
+absolute path."""
+WeightsStr = Annotated[str, FILE_OR_NAME]
+"""The same for what may also be the name of published weights: a path has a slash or a suffix of weights."""
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".pkl", ".ckpt", ".bin", ".safetensors", ".npz", ".tar")
+
+
+def is_path(text: str, kind: str) -> bool:
+    """Whether a value of a `PathStr` (kind `FILE`) or `WeightsStr` is a path on this machine, not a URL or a name."""
+    if not text or "://" in text or text.startswith("hf-hub:"):
+        return False
+    return kind == FILE or "/" in text or os.sep in text or text.lower().endswith(WEIGHTS_SUFFIXES)

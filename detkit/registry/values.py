@@ -1,0 +1,172 @@
+"""Values brought to the type of an argument: conversion, the paths among them, and types in words."""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from detkit.registry.bounds import LARGEST_FLOAT, bounds_text, is_within, number_text
+from detkit.registry.path_types import FILE, FILE_OR_NAME
+from detkit.utils.types import Value
+
+PLAIN = (int, float, bool, str, type(None))
+
+
+class TypeMismatch(ValueError):
+    """A value that is not of the type an argument wants; its text says both."""
+
+
+class OutOfBounds(TypeMismatch):
+    """A value of the right type outside the bounds of its argument."""
+
+
+def is_plain(annotation: object) -> bool:
+    """Whether an annotation is made of int, float, bool, str, None, Literal, list, tuple, dict and unions."""
+    if annotation in PLAIN or annotation is None:
+        return True
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return True
+    if origin is Annotated:
+        return is_plain(inner[0])
+    if origin in (list, tuple, dict, Union, types.UnionType, Sequence, Mapping):
+        return all(part is Ellipsis or is_plain(part) for part in inner)
+    return False
+
+
+def type_name(annotation: object) -> str:
+    """An annotation as a user reads it."""
+    if annotation is type(None) or annotation is None:
+        return "null"
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return next((mark for mark in inner[1:] if isinstance(mark, str)), None) or type_name(inner[0])
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, inner))
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_name(part) for part in inner)
+    if origin in (list, Sequence):
+        return f"a list of {type_name(inner[0])}"
+    if origin in (dict, Mapping) and inner:
+        return f"a map of {type_name(inner[0])} to {type_name(inner[1])}"
+    if origin is tuple:
+        if inner[-1] is Ellipsis:
+            return f"a list of {type_name(inner[0])}"
+        return f"a list of {len(inner)}: " + ", ".join(type_name(part) for part in inner)
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def convert(value: Value, annotation: object) -> Value:
+    """`value` as a config holds it -> as the constructor wants it; raises `TypeMismatch`.
+
+    An int serves as a float, a list as a tuple; nothing else changes its type. bool is no int; nan, infinities and
+    what a 32-bit float or a 64-bit int can't hold are no numbers. The bounds of `Annotated` types are enforced:
+    `OutOfBounds` where the type is right.
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _convert_annotated(value, annotation)
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, annotation)
+    if origin is Literal and any(value == choice and type(value) is type(choice) for choice in inner):
+        return value
+    if origin in (list, Sequence) and isinstance(value, (list, tuple)):
+        return [convert(item, inner[0]) for item in value]
+    if origin is tuple and isinstance(value, (list, tuple)):
+        if inner[-1] is Ellipsis:
+            return tuple(convert(item, inner[0]) for item in value)
+        if len(inner) == len(value):
+            return tuple(convert(item, part) for item, part in zip(value, inner, strict=True))
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {convert(key, inner[0]): convert(item, inner[1]) for key, item in value.items()}
+    if annotation is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not abs(value) <= LARGEST_FLOAT:
+            raise OutOfBounds(f"{number_text(value)} must be a finite 32-bit number")
+        return float(value)
+    if annotation is int and type(value) is int and abs(value) >= 2**63:
+        raise OutOfBounds(f"{number_text(value)} must be a 64-bit integer")
+    if annotation in (int, bool, str) and type(value) is annotation:
+        return value
+    if value is None and annotation in (None, type(None)):
+        return None
+    if annotation is Any or not is_plain(annotation):
+        return value
+    raise TypeMismatch(f"{value!r} is not {type_name(annotation)}{_hint(value, annotation)}")
+
+
+def _convert_annotated(value: Value, annotation: object) -> Value:
+    """By the type inside, which a text among the marks renames, and then by the bounds."""
+    inner, *marks = get_args(annotation)
+    try:
+        converted = convert(value, inner)
+    except OutOfBounds:
+        raise
+    except TypeMismatch as error:
+        renamed = f"{value!r} is not {type_name(annotation)}"
+        raise TypeMismatch(renamed if any(isinstance(mark, str) for mark in marks) else str(error)) from None
+    if not is_within(converted, annotation):
+        raise OutOfBounds(f"{number_text(converted)} must be {bounds_text(annotation)}")
+    return converted
+
+
+def _convert_union(value: Value, annotation: object) -> Value:
+    """By the first type that fits; `OutOfBounds` if none does and a type but for its bounds."""
+    outside = None
+    for part in get_args(annotation):
+        try:
+            return convert(value, part)
+        except OutOfBounds as error:
+            outside = error
+        except TypeMismatch:
+            continue
+    if outside is None:
+        raise TypeMismatch(f"{value!r} is not {type_name(annotation)}{_hint(value, annotation)}")
+    raise OutOfBounds(f"{outside} or null" if type(None) in get_args(annotation) else str(outside))
+
+
+def _hint(value: Value, annotation: object) -> str:
+    """What to write instead, where that is known."""
+    if annotation is str and isinstance(value, (bool, int, float)):
+        return ": put it in quotes to have it as text"
+    items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    if any(isinstance(item, (bool, int, float)) for item in items) and " of str" in type_name(annotation):
+        return ": put numbers, and words such as yes, no and on, in quotes to have them as text"
+    if annotation is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return f": write {int(value)}"
+    return ""
+
+
+def map_paths(value: Value, annotation: object, path: str, locate: Callable[[str, str, str], str]) -> Value:
+    """Replaces every text in a converted `value` whose annotation says that it is a file or folder.
+
+    path: the key of `value`. locate: takes the text, the kind of path and its key.
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        kinds = [mark for mark in inner[1:] if mark in (FILE, FILE_OR_NAME)]
+        if kinds and isinstance(value, str):
+            return locate(value, kinds[0], path)
+        return map_paths(value, inner[0], path, locate)
+    if origin in (Union, types.UnionType):
+        for part in inner:
+            with contextlib.suppress(TypeMismatch):
+                convert(value, part)
+                return map_paths(value, part, path, locate)
+    elif origin in (list, tuple, Sequence) and isinstance(value, (list, tuple)):
+        parts = [inner[0]] * len(value) if origin is not tuple or inner[-1] is Ellipsis else inner
+        located = [map_paths(v, p, f"{path}.{i}", locate) for i, (v, p) in enumerate(zip(value, parts, strict=True))]
+        return type(value)(located)
+    elif origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {key: map_paths(item, inner[1], f"{path}.{key}", locate) for key, item in value.items()}
+    return value
+
+
+def to_plain(value: Value) -> Value:
+    """A converted value as a config file can hold it: tuples become lists."""
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,240 @@
+"""A training from start to result: `train` runs one, `check` stops before a model is built."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from detkit.analyze.anchor_coverage import warn_of_misfits
+from detkit.checkpoint import as_full_disk, saved_steps
+from detkit.config import Config
+from detkit.data.audit import warn_of_lost_objects
+from detkit.data.build import warn_of_shared_images
+from detkit.data.loader import check_split
+from detkit.data.worker import check_workers, explain_death, worker_processes
+from detkit.distributed.comm import from_first_rank
+from detkit.distributed.coordinator import Coordinator
+from detkit.distributed.group import process_group
+from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
+from detkit.distributed.process_info import ProcessInfo
+from detkit.distributed.watchdog import Watchdog
+from detkit.runs.folder import (
+    CONFIG,
+    ENVIRONMENT,
+    check_folder,
+    init_run_folder,
+    lock_run_folder,
+    write_json,
+    write_own,
+)
+from detkit.runs.log import log_path, run_log
+from detkit.runs.starts import with_starts
+from detkit.train.assemble import Session, assemble, open_data_sets
+from detkit.train.memory import as_out_of_memory, check_fits
+from detkit.train.non_finite import NonFiniteLossError
+from detkit.train.parallel import warn_of_the_split
+from detkit.train.run_hooks import stop_on_signals
+from detkit.train.sharded import unsharded
+from detkit.train.summary import finish, format_lines, header, is_complete, note_failed_evaluation
+from detkit.train.torch_setup import set_up_torch, warn_of_slow_precision
+from detkit.utils.console import say
+from detkit.utils.exit_codes import ExitCode, stopped_by
+
+log = logging.getLogger("detkit")
+
+
+def train(
+    config: Config,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    overwrite: bool = False,
+    coordinator: Coordinator | None = None,
+    profile: int | None = None,
+    allow: Sequence[str] = (),
+) -> int:
+    """Runs a whole training in `folder`; returns the exit code of `detkit train`.
+
+    coordinator: the processes of the run, of which this is one; alone without it. profile: steps to record
+    a trace of. allow: what may have changed at a resume: `code`.
+    """
+    if not isinstance(config, Config):
+        raise ValueError(f"config: {config!r} is not a Config: train(load_config(FILE), FOLDER)")
+    folder, coordinator = Path(folder), coordinator or Coordinator(ProcessInfo())
+    init_from = None if init_from is None else str(init_from)
+    check_batch(config, coordinator)
+    if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
+    device = set_up_torch(config.options("train"), coordinator.process)
+    facts = same_everywhere(coordinator, config, device)
+    with process_group(coordinator, device) as backend, contextlib.ExitStack() as locks:
+        network = preflight(coordinator, facts, device, backend)
+        restarted = coordinator.was_started()
+        resume, overwrite = after_restart(coordinator, folder, resume=resume, overwrite=overwrite)
+        if restarted:  # another machine may be the first one now, and have compiled the native library for itself
+            allow = [*allow, "native"]
+        open_folder(coordinator, folder, locks, resume=resume, overwrite=overwrite, restarted=restarted)
+        try:
+            session = assemble(
+                config,
+                folder,
+                resume=resume,
+                init_weights=None if resume else init_from,
+                coordinator=coordinator,
+                device=device,
+                profile=profile,
+                allow=allow,
+            )
+            return run_session(session, network)
+        except NonFiniteLossError as error:
+            log.error("%s", error, extra={"only_file": coordinator.process.is_worker})
+            if coordinator.process.is_worker:  # told once, by who started the workers, on every machine
+                raise
+            return ExitCode.DIVERGED
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            known = explain_death(error) or as_full_disk(error, folder) or as_out_of_memory(error, config, device)
+            log.error("%s", known or error, extra={"only_file": True})
+            if known is None:
+                raise
+            raise known from error
+
+
+def check(config: Config, coordinator: Coordinator) -> int:
+    """`--check`: everything that is looked at before a model is built, and nothing else."""
+    check_batch(config, coordinator)
+    device = set_up_torch(config.options("train"), coordinator.process)
+    facts = same_everywhere(coordinator, config, device)
+    with process_group(coordinator, device) as backend:
+        lines = preflight(coordinator, facts, device, backend)
+        lines |= check_data(coordinator, data_hashes(*open_data_sets(config, coordinator)))
+        if coordinator.process.rank == 0:
+            lines["ready"] = f"{coordinator.process.world_size} processes"
+            say(format_lines(lines))
+    return ExitCode.FINISHED
+
+
+def check_batch(config: Config, coordinator: Coordinator) -> None:
+    """Refuses a batch that the processes can't share out, and too many loader processes, before they connect."""
+    loader = config.options("data.loader")
+    check_split(loader.batch_size, coordinator.process.world_size, config.options("train").accumulate)
+    try:
+        check_workers(loader.num_workers)
+    except ValueError as error:
+        raise ValueError(f"{config.location('data.loader.num_workers')}: {error}") from error
+
+
+def after_restart(coordinator: Coordinator, folder: Path, *, resume: bool, overwrite: bool) -> tuple[bool, bool]:
+    """`resume` and `overwrite` for this start: after a failure the run is resumed, and deletes no checkpoint.
+
+    A restart before the first checkpoint begins again, over what little the run has written itself.
+    """
+    if not coordinator.was_started():
+        return resume, overwrite
+    has_checkpoint = coordinator.all_gather("checkpoints", bool(saved_steps(folder)))[0]
+    return resume or has_checkpoint, not (resume or has_checkpoint)
+
+
+def open_folder(
+    coordinator: Coordinator,
+    folder: Path,
+    locks: contextlib.ExitStack,
+    *,
+    resume: bool,
+    overwrite: bool,
+    restarted: bool,
+) -> None:
+    """Locks and prepares the run folder on rank 0, and opens this rank's log; `locks` closes both."""
+
+    def prepare() -> None:
+        check_folder(folder, resume=resume, overwrite=overwrite)  # at once, not after a wait for the lock
+        locks.enter_context(lock_run_folder(folder, restarted=restarted))
+        init_run_folder(folder, resume=resume, overwrite=overwrite)
+
+    try:
+        coordinator.on_rank_zero(prepare)
+        coordinator.mark_started()
+        folder.mkdir(parents=True, exist_ok=True)  # the disk may be another machine's own
+        locks.enter_context(run_log(folder, coordinator.process.rank))
+    except OSError as error:
+        raise as_full_disk(error, folder) or error from error
+
+
+def run_session(session: Session, network: dict[str, str] | None = None) -> int:
+    """Trains, evaluates, draws and writes the result; returns the exit code.
+
+    network: lines for the header about the ranks and their connection.
+    """
+    trainer, evaluation = session.trainer, session.evaluation
+    if trainer.step >= session.options.iterations and from_first_rank(lambda: is_complete(session.folder)):
+        log.info("%s is finished: nothing to resume", session.folder)
+        return ExitCode.FINISHED
+    if trainer.rank == 0:
+        write_start(session)
+        log.info("%s", header(session, network or {}))
+        warn(session)
+    check_fits(session)
+    try:
+        with stop_on_signals(trainer), watchdog(session):
+            trainer.run()
+    except Exception:
+        if trainer.rank == 0 and evaluation.failed_last:
+            note_failed_evaluation(session)
+        raise
+    finally:
+        session.batches.close()  # the loader processes end now, in good order, and leave no temporary folders
+        if session.recorder is not None:
+            session.recorder.close()
+    if trainer.interrupted:
+        log.warning(
+            "%s: stopped after step %d of %d; %s is written, resume with --resume",
+            trainer.stop, trainer.step, session.options.iterations, trainer.last_checkpoint,
+        )  # fmt: skip
+        return stopped_by(trainer.signal)
+    if trainer.stop is not None:
+        log.info("%s", trainer.stop)
+    if evaluation.result is None:
+        if trainer.rank == 0:
+            note_failed_evaluation(session)
+        return ExitCode.FAILED
+    with unsharded(trainer.model):
+        if trainer.rank == 0:
+            finish(session, evaluation.result)
+    return ExitCode.FINISHED
+
+
+def write_start(session: Session) -> None:
+    """Writes config.yaml, unless a person has changed it, and environment.json."""
+    if not write_own(session.folder / CONFIG, session.config.to_yaml()):
+        log.warning("%s was changed since detkit wrote it: it stays as it is", session.folder / CONFIG)
+    starts = [*session.earlier_starts, session.start]
+    write_json(session.folder / ENVIRONMENT, with_starts(session.environment, starts))
+
+
+def warn(session: Session) -> None:
+    """Logs what may make the run slow, its result poor, or another one than the user thinks."""
+    config, detector, options, trainer = session.config, session.detector, session.options, session.trainer
+    train_transforms = session.transforms("train")
+    for sentence in session.start.changed:
+        log.warning("resumed: %s", sentence)
+    warn_of_slow_precision(options, trainer.device)
+    parts = options.accumulate * trainer.world_size
+    warn_of_the_split(detector, parts, session.images_per_micro_batch, draws_numbers=trainer.draws_numbers)
+    warn_of_shared_images(session.train_set, session.val_set)
+    warn_of_lost_objects(
+        (session.train_set, train_transforms), (session.val_set, session.transforms("val")), config.seed
+    )
+    warn_of_misfits(
+        detector, session.train_set, train_transforms, session.loader_options, seed=config.seed, config=config.name
+    )
+
+
+def watchdog(session: Session) -> Watchdog:
+    """Ends the run if this process, or one that it waits for, hangs."""
+    trainer = session.trainer
+    return session.coordinator.watchdog(
+        "training", trainer.progress, session.options.hang_timeout, setting="train.hang_timeout",
+        log_file=log_path(session.folder, trainer.rank), worker_pids=worker_processes,
+    )  # fmt: skip

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pytest
+from annotated_types import Interval, MaxLen, MinLen, MultipleOf
+
+from detkit.coders.base import BoxCoder
+from detkit.registry import (
+    CODERS,
+    Fraction,
+    FractionAboveZero,
+    FractionBelowOne,
+    NonNegative,
+    NonNegativeInt,
+    OpenFraction,
+    Positive,
+    PositiveInt,
+    Side,
+    enforce_bounds,
+)
+from detkit.registry.bounds import bounds_text, is_bounded
+from detkit.registry.values import OutOfBounds, TypeMismatch, convert
+
+
+@pytest.mark.parametrize(
+    ("annotation", "inside", "outside", "text"),
+    [
+        (Fraction, [0, 1, 0.5], [-1e-9, 1.1], "between 0 and 1"),
+        (OpenFraction, [1e-9, 0.5], [0, 1], "greater than 0 and less than 1"),
+        (FractionBelowOne, [0, 0.999], [1, -1], "at least 0 and less than 1"),
+        (FractionAboveZero, [1, 1e-9], [0, 2], "greater than 0 and at most 1"),
+        (Positive, [1e-9, 3e38], [0, -1], "greater than 0"),
+        (NonNegative, [0], [-1e-9], "at least 0"),
+        (PositiveInt, [1], [0, -1], "at least 1"),
+        (NonNegativeInt, [0], [-1], "at least 0"),
+        (Side, [1, 16_384], [0, 16_385], "between 1 and 16384"),
+        (Annotated[int, MultipleOf(32)], [0, 64], [33], "a multiple of 32"),
+    ],
+)
+def test_a_bound_admits_what_it_says_and_names_itself(
+    annotation: Any, inside: list[float], outside: list[float], text: str
+) -> None:
+    assert bounds_text(annotation) == text
+    for value in inside:
+        assert convert(value, annotation) == value
+    for value in outside:
+        with pytest.raises(OutOfBounds) as caught:
+            convert(value, annotation)
+        assert str(caught.value) == f"{value:g} must be {text}"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e39])
+def test_numbers_that_float32_has_not_are_outside_all_bounds(value: float) -> None:
+    for annotation in (Fraction, Positive, NonNegative, Positive | None, float):
+        with pytest.raises(OutOfBounds, match="32-bit"):
+            convert(value, annotation)
+
+
+def test_bounds_hold_for_items_unions_and_lengths() -> None:
+    assert convert([1, 2], tuple[PositiveInt, PositiveInt]) == (1, 2)
+    assert convert(3, Literal["all"] | PositiveInt) == 3
+    assert convert(0, PositiveInt | NonNegative) == 0
+    for value, annotation, text in (
+        ([1, 0], list[PositiveInt], "0 must be at least 1"),
+        ([1, 0], tuple[PositiveInt, ...], "0 must be at least 1"),
+        ({"a": 2.0}, dict[str, Fraction], "2 must be between 0 and 1"),
+        (0.0, Positive | None, "0 must be greater than 0 or null"),
+        (0, Literal["all"] | PositiveInt, "0 must be at least 1"),
+        ([], Annotated[list[float], MinLen(1)], "[] must be a list of at least 1"),
+        ([1, 2], Annotated[list[int], MaxLen(1)], "[1, 2] must be a list of at most 1"),
+        (2**63, int, "9.22337e+18 must be a 64-bit integer"),
+    ):
+        with pytest.raises(OutOfBounds) as caught:
+            convert(value, annotation)
+        assert str(caught.value) == text
+
+
+def test_a_wrong_type_is_told_before_any_bound() -> None:
+    for value, annotation, text in (
+        (1000.0, PositiveInt, "1000.0 is not int: write 1000"),
+        ("x", Fraction | None, "'x' is not float or null"),
+        (True, NonNegativeInt, "True is not int"),
+    ):
+        with pytest.raises(TypeMismatch) as caught:
+            convert(value, annotation)
+        assert str(caught.value) == text
+        assert not isinstance(caught.value, OutOfBounds)
+
+
+def test_what_is_bounded() -> None:
+    assert is_bounded(Fraction | None)
+    assert is_bounded(Sequence[PositiveInt])
+    assert not is_bounded(float | None)
+    assert not is_bounded(Annotated[str, "a path"])
+
+
+@pytest.fixture
+def scaled() -> Iterator[Any]:
+    class Base(BoxCoder):
+        def __init__(self, *, weight: NonNegative = 1.0) -> None:
+            super().__init__()
+            self.weight = weight
+
+    class Scaled(Base):
+        def __init__(
+            self, *, alpha: Fraction | None = 0.25, sizes: Sequence[Positive] = (1.0,), weight: NonNegative = 1.0
+        ):
+            super().__init__(weight=weight)
+            self.alpha, self.sizes = alpha, sizes
+
+    with CODERS.temporary():
+        CODERS.add(Scaled, "Scaled")
+        CODERS.add(Scaled, "ScaledAgain")
+        yield Scaled
+
+
+def test_a_part_keeps_to_its_bounds_by_config_and_by_call(scaled: Any) -> None:
+    for arguments, text in (
+        ({"alpha": 3.0}, "alpha: 3 must be between 0 and 1 or null"),
+        ({"alpha": math.nan}, "alpha: nan must be a finite 32-bit number or null"),
+        ({"sizes": [2.0, 0.0]}, "sizes: 0 must be greater than 0"),
+        ({"weight": -1.0}, "weight: -1 must be at least 0"),
+    ):
+        for build, prefix in (
+            (lambda **given: CODERS.build({"type": "Scaled", **given}), "Scaled: "),
+            (scaled, ""),
+        ):
+            with pytest.raises(ValueError) as caught:
+                build(**arguments)
+            assert str(caught.value) == prefix + text
+    assert scaled(alpha=None, sizes=(2.0,)).sizes == (2.0,)
+    path_like = object()
+    assert scaled(sizes=path_like).sizes is path_like
+
+
+def test_a_subclass_that_inherits_the_constructor_keeps_to_the_bounds(scaled: Any) -> None:
+    class Inherited(scaled):
+        pass
+
+    with pytest.raises(ValueError, match="alpha"):
+        Inherited(alpha=3.0)
+    CODERS.add(Inherited, "Inherited")
+    with pytest.raises(ValueError, match="alpha"):
+        Inherited(alpha=3.0)
+    assert CODERS.arguments("Inherited")["alpha"].annotation == Fraction | None
+
+
+def test_an_options_class_keeps_to_its_bounds() -> None:
+    options = enforce_bounds(Options)
+    assert options(steps=1) == Options(steps=1)
+    with pytest.raises(ValueError) as caught:
+        options(steps=0)
+    assert str(caught.value) == "steps: 0 must be at least 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    steps: PositiveInt
+    rates: Annotated[tuple[Fraction, ...], MinLen(1)] = (0.5,)
+    offset: Annotated[float, Interval(ge=-1, le=1)] = 0.0
