@@ -59,7 +59,7 @@ data.loader.size_divisor=1000000      data.loader.size_divisor: 1000000 is more 
 data.loader.pad_to=[100000,64]        data.loader.pad_to: 100000 is not between 1 and 16384
 data.loader.pad_to=[64]               data.loader.pad_to: [64] is not a list of 2: int, int or null
 pixels.std=[1e30,1,1]                 pixels.std: 1e+30 is not between 0 and 1e+06
-evaluator.max_detections=[1,2,10000000]   evaluator.max_detections: 10000000 is not between 1 and 100000
+evaluator.max_detections=[1,2,10000000]   evaluator.max_detections: 10000000 must be between 1 and 100000
 losses.box.weight=-1                  losses.box.weight: -1 must be at least 0
 assigner.positive=5                   assigner: negative=0.3, positive=5.0
 data.train.transforms.-1.p=2          data.train.transforms.-1: the list has 2 entries, 0 to 1

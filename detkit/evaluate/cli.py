@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from detkit.data.loader import Loader
     from detkit.evaluate.arrays import Shard
     from detkit.evaluate.coco import CocoResult
-    from detkit.evaluate.run import SelfTest
+    from detkit.evaluate.loop import SelfTest
     from detkit.structures import ClassMap
 
 TOLERANCE = 1e-9
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 def measure_detector(args: argparse.Namespace) -> CocoResult:
     """Evaluates the detector of a checkpoint on its config's `data.val`, overrides applied."""
     from detkit.evaluate.engines import coco_results
-    from detkit.evaluate.run import evaluate
+    from detkit.evaluate.loop import evaluate
     from detkit.predict.predictor import load_detector
 
     if args.detections is not None:
@@ -91,7 +91,7 @@ def in_ledger(path: Path) -> bool:
 def measure_ground_truth(args: argparse.Namespace) -> SelfTest:
     """Evaluates the ground truth as predictions, for the config of a checkpoint or for a config file itself."""
     from detkit.config import Config, load_config
-    from detkit.evaluate.run import self_test
+    from detkit.evaluate.loop import self_test
 
     if Path(args.checkpoint).suffix in (".yaml", ".yml"):
         config = load_config(args.checkpoint, args.overrides)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
-from detkit.registry.arguments import within
+from annotated_types import Interval
+
+from detkit.registry import Positive, enforce_bounds
+
+Count = Annotated[int, Interval(ge=1, le=100_000)]
 
 
+@enforce_bounds
 @dataclass(frozen=True, kw_only=True)
 class EvaluatorOptions:
     """How average precision is computed.
@@ -22,8 +27,8 @@ class EvaluatorOptions:
     """
 
     engine: Literal["faster", "pycocotools"] = "faster"
-    max_detections: tuple[int, int, int] = (1, 10, 100)
-    area_limits: tuple[float, float] = (1024.0, 9216.0)
+    max_detections: tuple[Count, Count, Count] = (1, 10, 100)
+    area_limits: tuple[Positive, Positive] = (1024.0, 9216.0)
 
     @property
     def area_ranges(self) -> list[list[float]]:
@@ -35,9 +40,8 @@ class EvaluatorOptions:
         if self.engine not in ("faster", "pycocotools"):
             raise ValueError(f"evaluator.engine: {self.engine!r} is neither 'faster' nor 'pycocotools'")
         counts = tuple(self.max_detections)
-        if len(counts) != 3 or counts[0] < 1 or any(a >= b for a, b in pairwise(counts)):
+        if len(counts) != 3 or any(a >= b for a, b in pairwise(counts)):
             raise ValueError(f"evaluator.max_detections: {counts} must be three ascending counts, e.g. (1, 10, 100)")
-        within("max_detections", counts, 1, 100_000)
         small, medium = self.area_limits
-        if not 0 < small < medium:
+        if small >= medium:
             raise ValueError(f"evaluator.area_limits: {(small, medium)} must be positive and ascending")

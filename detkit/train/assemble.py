@@ -25,7 +25,7 @@ from detkit.distributed import comm
 from detkit.distributed.comm import from_first_rank
 from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
 from detkit.distributed.preflight import check_data, data_hashes
-from detkit.evaluate.run import evaluate
+from detkit.evaluate.loop import evaluate
 from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
 from detkit.runs.environment import environment
 from detkit.runs.folder import RESULT

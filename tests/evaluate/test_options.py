@@ -12,7 +12,7 @@ from detkit.evaluate.options import EvaluatorOptions
     [
         ({"engine": "coco"}, "engine: 'coco' is neither"),
         ({"max_detections": (1, 100, 10)}, "ascending"),
-        ({"max_detections": (0, 10, 100)}, "ascending"),
+        ({"max_detections": (0, 10, 100)}, "max_detections: 0 must be between 1 and 100000"),
         ({"area_limits": (9216.0, 1024.0)}, "area_limits"),
     ],
 )

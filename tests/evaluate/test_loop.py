@@ -14,7 +14,7 @@ from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.loader import LoaderOptions, SampleError, build_eval_loader
 from detkit.data.transforms.geometry import Resize
 from detkit.evaluate.coco import CocoResult
-from detkit.evaluate.run import compute_everywhere, evaluate, self_test
+from detkit.evaluate.loop import compute_everywhere, evaluate, self_test
 from detkit.predict.rescale import to_original
 from detkit.structures import Batch, Detections
 
