@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from syrupy.assertion import SnapshotAssertion
+
+from tests.refusals import Refuses
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "shapes.yaml"
 
@@ -79,3 +82,9 @@ def shared_dir() -> Path:
 def folder(tmp_path: Path) -> Folder:
     """See `Folder`."""
     return Folder(tmp_path / "data")
+
+
+@pytest.fixture
+def refuses(snapshot: SnapshotAssertion) -> Refuses:
+    """See `Refuses`."""
+    return Refuses(snapshot)

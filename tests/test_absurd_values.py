@@ -16,6 +16,7 @@ from detkit.structures import FeatureShape
 from detkit.train.options import TrainOptions
 from detkit.train.run import train
 from detkit.train.torch_setup import set_up_torch
+from tests.refusals import Refuses
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ROOT / "configs/quickstart/shapes.yaml"
@@ -97,13 +98,13 @@ def test_the_value_of_an_override_is_whole(text: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["[a, b] # c", "{a: 1} #c", "'a' # b", "[a #b]"])
-def test_what_yaml_would_cut_off_is_told(text: str) -> None:
-    with pytest.raises(ValueError, match="what follows the # would be a comment: put it in quotes"):
+def test_what_yaml_would_cut_off_is_told(refuses: Refuses, text: str) -> None:
+    with refuses(ValueError):
         load_config(QUICK, [f"data.train.transforms={text}"])
 
 
-def test_a_warm_up_longer_than_the_training_names_both(config: Config) -> None:
-    with pytest.raises(ValueError, match=r"iterations=4\).*warmup_iterations: 50 is more than train.iterations: 4"):
+def test_a_warm_up_longer_than_the_training_names_both(refuses: Refuses, config: Config) -> None:
+    with refuses(ValueError):
         load_config(QUICK, ["train.iterations=4"]).check_length()
     load_config(QUICK, ["train.iterations=4", "schedule.warmup_iterations=4"]).check_length()
     config.check_length()
@@ -147,7 +148,7 @@ def test_a_part_of_absurd_size_is_refused_by_name(registry: Any, node: dict[str,
     assert f"{node['type']}: {text}" in str(caught.value)
 
 
-def test_a_part_that_memory_can_not_hold_is_named_with_its_sizes() -> None:
+def test_a_part_that_memory_can_not_hold_is_named_with_its_sizes(refuses: Refuses) -> None:
     import torch
 
     from detkit.backbones.base import Backbone
@@ -162,7 +163,7 @@ def test_a_part_that_memory_can_not_hold_is_named_with_its_sizes() -> None:
                 self.weight = torch.empty(width, 10**9, 10**9)
 
         BACKBONES.add(HugeNet, "HugeNet")
-        with pytest.raises(ValueError, match="HugeNet: no memory for a part of these sizes: width=7: take smaller"):
+        with refuses(ValueError):
             BACKBONES.build({"type": "HugeNet", "width": 7})
 
 
@@ -188,14 +189,14 @@ def test_an_error_of_a_data_set_s_own_has_class_line_and_key(tmp_path: Path) -> 
     assert str(caught.value).startswith(f"{tmp_path / 'c.yaml'}:5: data.train.dataset: MissingFiles (mine.py:7): gone")
 
 
-def test_what_a_machine_can_not_do_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"data\.loader\.num_workers: 9999 loader processes on \d+ cores: at most"):
+def test_what_a_machine_can_not_do_is_refused(refuses: Refuses) -> None:
+    with refuses(ValueError):
         check_workers(9999)
     check_workers(LoaderOptions().num_workers)
-    with pytest.raises(ValueError, match=r"train\.threads: 99999 threads on \d+ cores: at most"):
+    with refuses(ValueError):
         set_up_torch(TrainOptions(iterations=1, threads=99_999))
     for name in ("gpu", "meta", "cuda:99", "cpu:cpu"):
-        with pytest.raises(ValueError, match=f"--device: .?{name}"):
+        with refuses(ValueError):
             resolve_device(name)
 
 
@@ -205,10 +206,10 @@ def test_defaults_of_every_part_are_numbers_that_a_config_may_hold() -> None:
             assert registry.arguments(name) is not None
 
 
-def test_too_many_loader_processes_are_told_with_their_place_before_data_are_read(tmp_path: Path) -> None:
+def test_too_many_loader_processes_are_told_with_their_place_before_data_are_read(
+    refuses: Refuses, tmp_path: Path
+) -> None:
     config = load_config(QUICK, ["data.loader.num_workers=9999", "data.train.dataset.num_images=1000000"])
-    with pytest.raises(
-        ValueError, match=r"^command line \(data\.loader\.num_workers=9999\): data\.loader\.num_workers"
-    ):
+    with refuses(ValueError):
         train(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

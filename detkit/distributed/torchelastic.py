@@ -85,14 +85,14 @@ def check_members(agent: LocalElasticAgent) -> None:
     for name, parameters in METHODS.items():
         method = getattr(LocalElasticAgent, name, None)
         if method is None:
-            raise RuntimeError(_changed(f"has no {name} any more"))
+            raise RuntimeError(_changed(f" has no {name} any more"))
         signature = list(inspect.signature(method).parameters)
         if signature != parameters:
-            raise RuntimeError(_changed(f"{name} takes ({', '.join(signature)}), not ({', '.join(parameters)})"))
+            raise RuntimeError(_changed(f"'s {name} takes ({', '.join(signature)}), not ({', '.join(parameters)})"))
     for name in ATTRIBUTES:
         if not hasattr(agent, name):
-            raise RuntimeError(_changed(f"has no {name} any more"))
+            raise RuntimeError(_changed(f" has no {name} any more"))
 
 
 def _changed(how: str) -> str:
-    return f"torch {torch.__version__}: LocalElasticAgent {how}: detkit/distributed/torchelastic.py must be adapted"
+    return f"torch {torch.__version__}: LocalElasticAgent{how}: detkit/distributed/torchelastic.py must be adapted"

@@ -17,6 +17,7 @@ from detkit.data.loader import LoaderOptions
 from detkit.data.transforms.colour import ColorJitter
 from detkit.data.transforms.geometry import Resize
 from detkit.structures import FeatureShape
+from tests.refusals import Refuses
 
 OPTIONS = LoaderOptions(size_divisor=32)
 
@@ -51,10 +52,10 @@ def test_boxes_are_those_after_the_resize_and_areas_those_on_disk() -> None:
     assert samples[0].area.tolist() == [64, 1600]
 
 
-def test_images_of_unknown_size_are_left_out_unless_they_may_be_read() -> None:
+def test_images_of_unknown_size_are_left_out_unless_they_may_be_read(refuses: Refuses) -> None:
     unknown = dataset(size=(-1, -1))
     assert list(read_samples(unknown, [], OPTIONS, seed=0)) == []
-    with pytest.raises(AssertionError, match="no image"):
+    with refuses(AssertionError):
         next(read_samples(unknown, [], OPTIONS, seed=0, read_images=True))
 
 
@@ -95,7 +96,7 @@ def test_fewer_shapes_than_anchors_still_give_that_many():
     assert divide(torch.full((5, 2), 20.0, dtype=torch.float64), [8, 16], 1, 2.0, 0) == [[(20, 20)], [(40, 40)]]
 
 
-def test_fit_reaches_what_was_planted_on_the_levels() -> None:
+def test_fit_reaches_what_was_planted_on_the_levels(refuses: Refuses) -> None:
     centres = np.random.default_rng(0).uniform(60, 196, (60, 2))
     half = np.array([[8, 8], [50, 25]] * 30) / 2
     boxes = torch.tensor(np.concatenate((centres - half, centres + half), axis=1)).float()
@@ -103,7 +104,7 @@ def test_fit_reaches_what_was_planted_on_the_levels() -> None:
     assert sizes == [[(8.0, 8.0)], [(50.0, 25.0)]]
     assert len(coverage.iou) == 60
     assert "    - [[8, 8]]  # stride 8\n    - [[50, 25]]  # stride 16" in to_yaml(sizes, [8, 16])
-    with pytest.raises(ValueError, match="no objects"):
+    with refuses(ValueError):
         fit([], [8], 1, 0.5)
 
 

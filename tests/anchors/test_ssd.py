@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from detkit.anchors.ssd import SSDAnchors
+from tests.refusals import Refuses
 
 CPU = torch.device("cpu")
 SSD300: dict[str, Any] = {
@@ -88,17 +89,17 @@ def test_the_three_ways_to_clip() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "text"),
+    "bad",
     [
-        ({"scales": [0.1, 0.2]}, "scales: 2 given, want 3 for 2 levels"),
-        ({"aspect_ratios": [[2.0]]}, "aspect_ratios: 1 given, want 2"),
-        ({"steps": [8]}, "steps: 1 given, want 2"),
-        ({"steps": [8, 0]}, "steps"),
-        ({"scales": [0.1, 0.0, 0.3]}, "must be positive"),
-        ({"aspect_ratios": [[2.0], [-1.0]]}, "must be positive"),
-        ({"min_scale": 0.9, "max_scale": 0.2}, "in order"),
+        {"scales": [0.1, 0.2]},
+        {"aspect_ratios": [[2.0]]},
+        {"steps": [8]},
+        {"steps": [8, 0]},
+        {"scales": [0.1, 0.0, 0.3]},
+        {"aspect_ratios": [[2.0], [-1.0]]},
+        {"min_scale": 0.9, "max_scale": 0.2},
     ],
 )
-def test_senseless_arguments_are_named(bad: Any, text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+def test_senseless_arguments_are_named(refuses: Refuses, bad: Any) -> None:
+    with refuses(ValueError):
         SSDAnchors(strides=(8, 16), **bad)

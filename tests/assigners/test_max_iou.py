@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 
 from detkit.assigners.base import assign as assign_by
 from detkit.assigners.max_iou import MaxIoUAssigner
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
 from tests.assigners.only_anchors import only_anchors
+from tests.refusals import Refuses
 
 EMPTY = torch.zeros(0, 4)
 
@@ -83,6 +83,6 @@ def test_chunks_do_not_change_the_result() -> None:
     assert (whole.labels >= 0).any()
 
 
-def test_thresholds_out_of_order_are_refused() -> None:
-    with pytest.raises(ValueError, match="negative <= positive"):
+def test_thresholds_out_of_order_are_refused(refuses: Refuses) -> None:
+    with refuses(ValueError):
         MaxIoUAssigner(positive=0.3, negative=0.4)

@@ -11,6 +11,7 @@ from detkit.assigners.base import assign as assign_by
 from detkit.assigners.ssd import SSDAssigner
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
 from tests.assigners.only_anchors import only_anchors
+from tests.refusals import Refuses
 
 EMPTY = torch.zeros(0, 4)
 
@@ -86,6 +87,6 @@ def test_chunks_do_not_change_the_result() -> None:
 
 
 @pytest.mark.parametrize(("argument", "value"), [("positive", 1.5), ("chunk_elements", 0)])
-def test_senseless_arguments_are_named(argument: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=argument):
+def test_senseless_arguments_are_named(refuses: Refuses, argument: str, value: Any) -> None:
+    with refuses(ValueError):
         SSDAssigner(**{argument: value})

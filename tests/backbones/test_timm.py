@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from detkit.backbones.timm import TimmBackbone
+from tests.refusals import Refuses
 
 MODELS = [
     ("resnet18", {}), ("mobilenetv3_small_050", {}), ("convnext_atto", {}), ("regnetx_002", {}), ("vgg11_bn", {}),
@@ -13,9 +14,9 @@ MODELS = [
 ]  # fmt: skip
 
 
-def test_without_timm_the_error_is_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_the_error_is_the_way_out(refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match=r"pip install 'detkit\[timm\]'"):
+    with refuses(ImportError):
         TimmBackbone(name="resnet18")
 
 
@@ -36,7 +37,7 @@ def test_declared_shapes_are_real_and_every_parameter_learns(timm: Any, name: st
     assert [n for n, p in net.named_parameters() if p.grad is None] == []
 
 
-def test_computes_what_timm_computes_from_a_file(timm: Any, tmp_path: Path) -> None:
+def test_computes_what_timm_computes_from_a_file(refuses: Refuses, timm: Any, tmp_path: Path) -> None:
     theirs = timm.create_model("resnet18").eval()
     torch.save(theirs.state_dict(), tmp_path / "r.pth")
     x = torch.randn(1, 3, 64, 64)
@@ -45,7 +46,7 @@ def test_computes_what_timm_computes_from_a_file(timm: Any, tmp_path: Path) -> N
         net.load_pretrained()
         with torch.no_grad():
             torch.testing.assert_close(net(x)["c5"], theirs.forward_features(x), rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="neither a file"):
+    with refuses(ValueError):
         TimmBackbone(name="resnet18", weights="nothing.pth").load_pretrained()
 
 
@@ -71,13 +72,13 @@ def test_norms_with_an_activation_inside_keep_it(timm: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"),
-    [({"name": "resnet19"}, "no model of timm; did you mean resnet"),
-     ({"name": "mixer_s16_224"}, "does not take an image of 64x96|can't make features"),
-     ({"name": "resnet18", "out_features": ["c9"]}, "out_features"),
-     ({"name": "resnet18", "freeze_at": 6}, "freeze_at"),
-     ({"name": "convnext_atto", "norm": "gn"}, "no batch normalisation")],
+    "arguments",
+    [{"name": "resnet19"},
+     {"name": "mixer_s16_224"},
+     {"name": "resnet18", "out_features": ["c9"]},
+     {"name": "resnet18", "freeze_at": 6},
+     {"name": "convnext_atto", "norm": "gn"}],
 )  # fmt: skip
-def test_what_can_not_serve_says_why(timm: Any, arguments: dict[str, str], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+def test_what_can_not_serve_says_why(refuses: Refuses, timm: Any, arguments: dict[str, str]) -> None:
+    with refuses(ValueError):
         TimmBackbone(**arguments)

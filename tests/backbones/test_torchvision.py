@@ -10,6 +10,7 @@ from detkit.config import load_config
 from detkit.detectors.build import build_detector
 from detkit.layers.norms import FrozenBatchNorm2d
 from detkit.structures import Targets
+from tests.refusals import Refuses
 
 RETINANET = Path(__file__).parents[2] / "configs/base/retinanet.yaml"
 SMALL = ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "regnet_y_400mf", "efficientnet_b0", "densenet121"]
@@ -42,25 +43,25 @@ def test_computes_what_the_network_computes(name: str, blocks: str) -> None:
         torch.testing.assert_close(ours(x)["c5"], seen[0], rtol=0, atol=0)
 
 
-def test_blocks_behind_the_last_level_are_left_out() -> None:
+def test_blocks_behind_the_last_level_are_left_out(refuses: Refuses) -> None:
     short = TorchvisionBackbone(name="resnet18", out_features=["c2", "c3"])
     assert {n: s.stride for n, s in short.out_shapes.items()} == {"c2": 4, "c3": 8}
     assert not any("layer3" in n for n, _ in short.named_parameters())
-    with pytest.raises(ValueError, match=r"out_features: \['c6'\]; resnet18 has c1 \(stride 2, 64 channels\)"):
+    with refuses(ValueError):
         TorchvisionBackbone(name="resnet18", out_features=["c6"])
 
 
-def test_norms_are_replaced_with_their_epsilon() -> None:
+def test_norms_are_replaced_with_their_epsilon(refuses: Refuses) -> None:
     frozen = TorchvisionBackbone(name="mobilenet_v3_small", norm="frozen_bn")
     norms = [m for m in frozen.modules() if isinstance(m, FrozenBatchNorm2d)]
     assert {m.eps for m in norms} == {0.001}
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in frozen.modules())
     assert any(isinstance(m, torch.nn.GroupNorm) for m in TorchvisionBackbone(name="resnet18", norm="gn").modules())
-    with pytest.raises(ValueError, match="norm: bn: convnext_tiny has no batch normalisation"):
+    with refuses(ValueError):
         TorchvisionBackbone(name="convnext_tiny", norm="bn")
 
 
-def test_frozen_blocks_have_no_gradient_and_keep_their_statistics() -> None:
+def test_frozen_blocks_have_no_gradient_and_keep_their_statistics(refuses: Refuses) -> None:
     net = TorchvisionBackbone(name="resnet18", freeze_at=2).train()
     norm = net.stages["c2"].layer1_0.bn1
     before = norm.running_mean.clone()
@@ -69,11 +70,13 @@ def test_frozen_blocks_have_no_gradient_and_keep_their_statistics() -> None:
     frozen = {n for n, p in net.named_parameters() if p.grad is None}
     assert frozen == {n for n, _ in net.named_parameters() if n.startswith(("stages.c1.", "stages.c2."))}
     assert {n.split(".")[2] for n in frozen} == {"conv1", "bn1", "layer1_0", "layer1_1"}
-    with pytest.raises(ValueError, match="freeze_at: 1: swin_t has no block"):
+    with refuses(ValueError):
         TorchvisionBackbone(name="swin_t", freeze_at=1)
 
 
-def test_weights_of_a_file_give_the_same_features(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_of_a_file_give_the_same_features(
+    refuses: Refuses, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     theirs = models.mobilenet_v3_small(weights=None)
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -92,23 +95,25 @@ def test_weights_of_a_file_give_the_same_features(tmp_path: Path, caplog: pytest
     again = TorchvisionBackbone(name="mobilenet_v3_small").eval()
     again.load_state_dict(plain.state_dict())
     assert torch.equal(again(x)["c5"], plain(x)["c5"])
-    for bad, text in ((str(tmp_path / "m.pth"), "no state dict of torchvision's resnet18"),
-                      ("IMAGENET", "neither a file nor torchvision weights of resnet18")):  # fmt: skip
-        with pytest.raises(ValueError, match=text):
+    for bad in (str(tmp_path / "m.pth"),
+                      "IMAGENET"):  # fmt: skip
+        with refuses(ValueError):
             TorchvisionBackbone(name="resnet18", weights=bad).load_pretrained()
     with caplog.at_level(logging.WARNING, logger="detkit"):
         TorchvisionBackbone(name="resnet18", norm="frozen_bn").load_pretrained()
     assert "random weights" in caplog.text
 
 
-def test_weights_that_can_not_be_fetched_name_their_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_weights_that_can_not_be_fetched_name_their_address(
+    refuses: Refuses, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def refuse(*_args: str, **_more: bool) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
-    with pytest.raises(OSError, match=r"https://\S*resnet18\S* can't be fetched: no route to host"):
+    with refuses(OSError):
         TorchvisionBackbone(name="resnet18", weights="default").load_pretrained()
 
 
@@ -123,12 +128,12 @@ def test_other_numbers_of_channels_keep_the_response(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
-    [("mobilenet_v3_larg", "did you mean mobilenet_v3_large"), ("fasterrcnn_resnet50_fpn", "no classification network"),
-     ("squeezenet1_1", "no chain of blocks"), ("vit_b_32", "does not take an image of 64x96")],
+    "name",
+    ["mobilenet_v3_larg", "fasterrcnn_resnet50_fpn",
+     "squeezenet1_1", "vit_b_32"],
 )  # fmt: skip
-def test_what_can_not_serve_says_why(name: str, text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+def test_what_can_not_serve_says_why(refuses: Refuses, name: str) -> None:
+    with refuses(ValueError):
         TorchvisionBackbone(name=name)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from detkit.backbones.vgg import VGG, thinned_classifier
+from tests.refusals import Refuses
 
 SMALL: dict[str, Any] = {"width": 1 / 16}
 
@@ -92,12 +93,12 @@ def test_other_numbers_of_image_channels() -> None:
     assert VGG(**SMALL, in_channels=1)(torch.zeros(1, 1, 64, 64))["c4"].shape[-1] == 4
 
 
-def test_wrong_weights_and_values_are_named(tmp_path: Path, caplog: Any) -> None:
+def test_wrong_weights_and_values_are_named(refuses: Refuses, tmp_path: Path, caplog: Any) -> None:
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"is not a vgg16 of torchvision: 25 tensors missing"):
+    with refuses(ValueError):
         VGG(weights=str(tmp_path / "x.pth")).load_pretrained()
-    for bad, text in (({"freeze_at": 6}, "freeze_at"), ({"width": 0.001}, "width"), ({"l2_norm": 0.0}, "l2_norm")):
-        with pytest.raises(ValueError, match=text):
+    for bad in ({"freeze_at": 6}, {"width": 0.001}, {"l2_norm": 0.0}):
+        with refuses(ValueError):
             VGG(**bad)  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING, "detkit"):
         VGG(**SMALL, freeze_at=1).load_pretrained()

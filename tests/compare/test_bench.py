@@ -31,6 +31,7 @@ from tests.compare.made_up import (
     verdicts,
 )
 from tests.compare.simulate import Skill
+from tests.refusals import Refuses
 
 
 @pytest.fixture(scope="module")
@@ -209,12 +210,12 @@ class TestSeveralBenches:
             assert f"{what} differs: " in capsys.readouterr().out
 
     def test_other_validation_images_can_not_be_compared_image_by_image(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, refuses: Refuses, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         first, second = made_up(tmp_path / "a", seeds=[0]), made_up(tmp_path / "b", seeds=[1])
         for variant in ("focal", "bce"):
             change(second / f"cells/{variant}/seed_1", START, data=["d1", "new"])
-        with pytest.raises(ValueError, match=r"(?s)different validation images.*new: focal, seed 1"):
+        with refuses(ValueError):
             collect_results([first, second], allow=["data"])
 
     def test_validation_annotations_that_differ_in_an_area_alone_withhold_the_verdict(

@@ -13,6 +13,7 @@ from detkit.evaluate.coco import CocoEvaluator, CocoResult
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap
 from tests.compare.simulate import Skill, make_images, train
+from tests.refusals import Refuses
 
 CLASSES = ClassMap(("a", "b", "never"), (0, 1, 2))
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
@@ -150,9 +151,9 @@ def test_weights_are_draws_with_replacement() -> None:
     assert np.array_equal(weights, resample(50, 400))
 
 
-def test_weights_of_other_images_are_refused() -> None:
+def test_weights_of_other_images_are_refused(refuses: Refuses) -> None:
     random = np.random.default_rng(0)
     truth = make_images(random, 6)
     kept = match(truth, train(random, truth, Skill(), luck=0.0), 3, OPTIONS)
-    with pytest.raises(ValueError, match="weights of 7 images, matches of 6"):
+    with refuses(ValueError):
         average_precision(kept, resample(7, 2), CLASSES.names)

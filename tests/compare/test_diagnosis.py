@@ -14,6 +14,7 @@ from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
 from detkit.registry import CLASS_LOSSES, DATASETS
+from tests.refusals import Refuses
 
 SMALL = [
     "data.val.dataset.num_images=6",
@@ -120,7 +121,7 @@ def test_the_whole_is_plain_data_and_merges() -> None:
     assert merge([]) is None
 
 
-def test_no_image_is_an_error() -> None:
+def test_no_image_is_an_error(refuses: Refuses) -> None:
     detector, _, _ = parts()
-    with pytest.raises(ValueError, match="no image"):
+    with refuses(ValueError):
         look_at_anchors(detector, [], images=2)

@@ -18,6 +18,7 @@ from detkit.data.datasets.shapes import ShapesDataset
 from detkit.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT
 from tests.compare.made_up import BCE, FOCAL, change, checks, copied, failed, made_up, sign, verdicts
 from tests.compare.simulate import Skill
+from tests.refusals import Refuses
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
@@ -226,14 +227,14 @@ def test_runs_that_the_report_leaves_out_are_named(bench: Path, tmp_path: Path) 
     assert "Done and not in this report: bce, seed 1, focal, seed 1." in flags
 
 
-def test_annotations_that_changed_after_all_runs_are_said(bench: Path, tmp_path: Path) -> None:
+def test_annotations_that_changed_after_all_runs_are_said(refuses: Refuses, bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     for run in folder.glob("cells/*/*"):
         change(run, START, truth="then")
     results = collect_results([folder])
     assert any("validation annotations have changed since the runs" in flag for flag in results["fairness"]["flags"])
     (folder / "cells/bce/seed_1" / MATCHES).write_bytes(b"")
-    with pytest.raises(ValueError, match=r"seed_1/matches\.npz is damaged and can't be made again"):
+    with refuses(ValueError):
         collect_results([folder])
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from detkit.compare import launchers
 from detkit.compare.launchers import CONSOLE, Job, launch_local, launch_ray, share_of
+from tests.refusals import Refuses
 
 
 def job(tmp_path: Any, name: Any, code: Any) -> Any:
@@ -60,8 +61,8 @@ def test_what_a_job_printed_before_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "a" / CONSOLE).read_text() == "first\nsecond\n"
 
 
-def test_no_jobs_at_a_time_is_refused() -> None:
-    with pytest.raises(ValueError, match="--jobs: 0"):
+def test_no_jobs_at_a_time_is_refused(refuses: Refuses) -> None:
+    with refuses(ValueError):
         run(launch_local, [], 0)
 
 

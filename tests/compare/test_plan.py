@@ -1,7 +1,6 @@
 """Variants out of files and grids, and a plan that may grow but not change."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from detkit.compare.plan import (
 )
 from detkit.compare.run import describe
 from detkit.utils.outputs import LEDGER
+from tests.refusals import Refuses
 
 CONFIG = "configs/quickstart/shapes.yaml"
 FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
@@ -69,22 +69,22 @@ def test_overrides_hold_for_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    "options",
     [
-        ({"files": []}, "nothing to compare"),
-        ({"files": [FOCAL, FOCAL]}, "two variants are called focal"),
-        ({"files": [FOCAL, BCE], "baseline": "foacl"}, "'foacl' is none of the variants focal, bce"),
-        ({"files": [FOCAL, BCE], "seeds": [1, 1]}, "different numbers"),
-        ({"files": [FOCAL, BCE], "overrides": ["seed=3"]}, "given by --seeds"),
-        ({"files": [], "grids": ["gamma"]}, "'gamma' is not key=value"),
-        ({"files": [], "grids": ["losses.classification.gamma=1,1"]}, "a value twice"),
-        ({"files": [], "grids": ["losses.classification.gama=1,2"]}, "gamma"),
-        ({"files": ["configs/losses/nothing.yaml", BCE]}, "no config file"),
+        {"files": []},
+        {"files": [FOCAL, FOCAL]},
+        {"files": [FOCAL, BCE], "baseline": "foacl"},
+        {"files": [FOCAL, BCE], "seeds": [1, 1]},
+        {"files": [FOCAL, BCE], "overrides": ["seed=3"]},
+        {"files": [], "grids": ["gamma"]},
+        {"files": [], "grids": ["losses.classification.gamma=1,1"]},
+        {"files": [], "grids": ["losses.classification.gama=1,2"]},
+        {"files": ["configs/losses/nothing.yaml", BCE]},
     ],
 )
-def test_what_is_wrong_is_said(options: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_said(refuses: Refuses, options: dict[str, Any]) -> None:
     files = options.pop("files")
-    with pytest.raises((ValueError, OSError), match=message):
+    with refuses((ValueError, OSError)):
         make_plan(CONFIG, files, **options)
 
 
@@ -113,11 +113,10 @@ def test_a_plan_may_grow(tmp_path: Path) -> None:
     assert len(read_plan(tmp_path).variants) == 3
 
 
-def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(refuses: Refuses, tmp_path: Path) -> None:
     save_plan(make_plan(CONFIG, [FOCAL, BCE], seeds=[0]), tmp_path, "")
     before = (tmp_path / "plan.json").read_text()
-    changed = r"(?s)laid over another config.*train\.iterations: 1500 in the bench, 9 now"
-    with pytest.raises(ValueError, match=changed):
+    with refuses(ValueError):
         # No name in common: its runs would be compared with none of theirs.
         save_plan(
             make_plan(
@@ -128,7 +127,7 @@ def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp
             tmp_path,
             "",
         )
-    with pytest.raises(ValueError, match=changed):
+    with refuses(ValueError):
         save_plan(
             make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9", "schedule.warmup_iterations=0"]),
             tmp_path,
@@ -139,13 +138,13 @@ def test_a_variant_that_changed_is_refused_with_its_keys_and_nothing_is_lost(tmp
     save_plan(make_plan(CONFIG, [BCE, "configs/losses/ghm.yaml"], seeds=[0]), tmp_path, "")
     other = tmp_path / "focal.yaml"
     other.write_text("losses:\n  classification:\n    type: SigmoidFocalLoss\n    prior: 0.2\n")
-    with pytest.raises(ValueError, match=r"(?s)focal has another config.*prior: 0.01 in the bench, 0.2 now"):
+    with refuses(ValueError):
         save_plan(make_plan(CONFIG, [other, BCE]), tmp_path, "")
 
 
-def test_a_dry_run_refuses_what_the_runs_refuse(tmp_path: Path) -> None:
+def test_a_dry_run_refuses_what_the_runs_refuse(refuses: Refuses, tmp_path: Path) -> None:
     save_plan(make_plan(CONFIG, [FOCAL, BCE]), tmp_path, "")
-    with pytest.raises(ValueError, match="laid over another config"):
+    with refuses(ValueError):
         describe(
             make_plan(CONFIG, [FOCAL, BCE], overrides=["train.iterations=9", "schedule.warmup_iterations=0"]),
             tmp_path,
@@ -158,35 +157,35 @@ def test_names_in_any_script_stay_apart() -> None:
     assert variant_name("\u0444\u043e\u043a\u0430\u043b.yaml", []) != variant_name("\u043b\u043e\u0436\u044c.yaml", [])
 
 
-def test_a_folder_without_a_bench_and_a_broken_plan(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no bench"):
+def test_a_folder_without_a_bench_and_a_broken_plan(refuses: Refuses, tmp_path: Path) -> None:
+    with refuses(FileNotFoundError):
         read_plan(tmp_path)
     (tmp_path / "plan.json").write_text("{")
-    with pytest.raises(ValueError, match=r"plan\.json"):
+    with refuses(ValueError):
         read_plan(tmp_path)
     (tmp_path / "plan.json").write_text(json.dumps({"schema": 99}))
-    with pytest.raises(ValueError, match="schema 99"):
+    with refuses(ValueError):
         read_plan(tmp_path)
 
 
-def test_one_variant_is_no_comparison() -> None:
-    with pytest.raises(ValueError, match="nothing to compare"):
+def test_one_variant_is_no_comparison(refuses: Refuses) -> None:
+    with refuses(ValueError):
         check_variants([])
 
 
-def test_a_bench_is_not_written_over_files_that_detkit_did_not_write(tmp_path: Path) -> None:
+def test_a_bench_is_not_written_over_files_that_detkit_did_not_write(refuses: Refuses, tmp_path: Path) -> None:
     plan = make_plan(CONFIG, [], grids=["losses.classification.gamma=1,2"], seeds=[0])
     for name in ("plan.json", "variants/gamma1.yaml", "results.json"):
         folder = tmp_path / name.replace("/", "-")
         (folder / "variants").mkdir(parents=True)
         (folder / name).write_text("mine")
-        with pytest.raises(ValueError, match=rf"{re.escape(name)}|not JSON|Expecting"):
+        with refuses(ValueError):
             check_output(plan, folder, "results.json")
         assert (folder / name).read_text() == "mine"
     save_plan(plan, tmp_path / "bench", "detkit compare")
     check_output(plan, tmp_path / "bench", "results.json")
     (tmp_path / "bench/variants/gamma1.yaml").write_text("# mine")
-    with pytest.raises(ValueError, match=r"gamma1\.yaml"):
+    with refuses(ValueError):
         check_output(plan, tmp_path / "bench")
 
 

@@ -15,6 +15,7 @@ from detkit.data.datasets.base import DetectionDataset
 from detkit.registry import DATASETS, PathStr, WeightsStr
 from detkit.registry.path_types import is_path
 from detkit.registry.values import convert, type_name
+from tests.refusals import Refuses
 
 SHAPES = Path(__file__).parents[2] / "configs/quickstart/shapes.yaml"
 COCO = "dataset: {{type: CocoDataset, annotations: {}.json, images: images}}"
@@ -84,7 +85,7 @@ def test_names_and_addresses_of_weights_are_no_paths(files: Path) -> None:
     assert not is_path("IMAGENET1K_V1", "a path or a name")
 
 
-def test_a_plugin_gets_the_rule_by_its_annotation(files: Path) -> None:
+def test_a_plugin_gets_the_rule_by_its_annotation(refuses: Refuses, files: Path) -> None:
     with DATASETS.temporary():
 
         @DATASETS.register()
@@ -105,33 +106,35 @@ def test_a_plugin_gets_the_rule_by_its_annotation(files: Path) -> None:
         assert (node.maybe, node.named["k.x"]) == (str(files / "own/c"), str(files / "own/d"))
         assert (node.pairs, node.kind, node.weights) == ([str(files / "own/a"), 1], "x/y", "name")
         assert DATASETS.build(node).lists == node.lists
-        with pytest.raises(ConfigError, match=r"data.val.dataset.maybe: 3 is not a path or null"):
+        with refuses(ConfigError):
             load_config(files / "own/pages.yaml", ["data.val.dataset.maybe=3"])
     assert convert("x", PathStr) == "x"
     assert type_name(PathStr) == "a path"
 
 
-def test_moved_data_take_one_override(files: Path) -> None:
+def test_moved_data_take_one_override(refuses: Refuses, files: Path) -> None:
     saved = files / "saved.yaml"
     saved.write_text(load_config(files / "own/config.yaml").to_yaml())
     config = load_config(saved, [f"moved={{{files}/base: ../new}}"])
     assert config.data.train.dataset.images == str(files / "new/images")
     assert config.data.val.dataset.annotations == str(files / "own/own.json")
     assert "moved" not in config.to_dict()
-    with pytest.raises(ConfigError, match=f"moved: no path of the config begins with {files}/bas$"):
+    with refuses(ConfigError):
         load_config(saved, [f"moved={{{files}/bas: /new}}"])
-    with pytest.raises(ValueError, match=r"moved: \['a'\] is not {old folder: new folder}"):
+    with refuses(ValueError):
         load_config(saved, ["moved=[a]"])
 
 
-def test_moved_data_can_be_told_by_the_environment(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moved_data_can_be_told_by_the_environment(
+    refuses: Refuses, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DETKIT_MOVED", f"{files}/base={files}/new:/nothing=/there")
     config = Config.from_dict(load_config(files / "own/config.yaml").to_dict())
     assert config.data.val.dataset.images == str(files / "new/images")
     monkeypatch.setenv("DETKIT_MOVED", f"{files}/a: b=/c: d:{files}/base={files}/new")
     assert moved_everywhere() == {f"{files}/a: b": "/c: d", f"{files}/base": f"{files}/new"}
     monkeypatch.setenv("DETKIT_MOVED", "/old")
-    with pytest.raises(ValueError, match="DETKIT_MOVED: '/old' is not OLD_FOLDER=NEW_FOLDER"):
+    with refuses(ValueError):
         load_config(files / "own/config.yaml")
 
 
@@ -145,7 +148,7 @@ def test_imports_move_as_well(files: Path) -> None:
     assert list(config.imports) == [str(files / "new/part.py")]
 
 
-def test_a_missing_file_is_told_with_key_place_and_the_near_one(files: Path) -> None:
+def test_a_missing_file_is_told_with_key_place_and_the_near_one(refuses: Refuses, files: Path) -> None:
     from detkit.data.build import build_dataset
 
     (files / "here/own.json").write_text("{}")
@@ -159,7 +162,7 @@ def test_a_missing_file_is_told_with_key_place_and_the_near_one(files: Path) -> 
     assert f"own.json counts from {files}/own, where the config lies, not from the current folder" in text
     assert f"There is {files}/here/own.json: write that instead" in text
     absolute_one = f"data.val.dataset.annotations={files}/gone/x.json"
-    with pytest.raises(FileNotFoundError, match=r'add "moved={.*/gone: NEW_FOLDER}"'):
+    with refuses(FileNotFoundError):
         build_dataset(load_config(files / "own/config.yaml", [absolute_one]), "val")
 
 

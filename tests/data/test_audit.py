@@ -12,6 +12,7 @@ from detkit.data.audit import audit, warn_of_lost_objects
 from detkit.data.build import build_dataset
 from detkit.data.transforms.base import Transform, trace
 from detkit.data.transforms.geometry import RandomCrop, RandomHorizontalFlip, Resize, ResizeShortestEdge
+from tests.refusals import Refuses
 
 BOXES = torch.tensor([[10.0, 10, 14, 60], [20, 20, 80, 60], [0, 0, 90, 60]])
 PLAIN = torch.tensor([False, False, False])
@@ -98,7 +99,9 @@ def test_the_size_of_an_image_is_read_where_the_annotation_states_none(folder: A
     assert len(audit(data, [Half(), Resize(height=1, width=30)]).never) == 3
 
 
-def test_a_training_begins_with_a_warning_or_not_at_all(folder: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_training_begins_with_a_warning_or_not_at_all(
+    refuses: Refuses, folder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     folder.write("train", [[[8, 8, 40, 30], [8, 8, 2, 30]]])
     config = load_config(folder.config)
     train, val = (build_dataset(config, split) for split in ("train", "val"))
@@ -109,11 +112,11 @@ def test_a_training_begins_with_a_warning_or_not_at_all(folder: Any, caplog: pyt
     caplog.clear()
     warn_of_lost_objects((val, []), (train, small), 0)
     assert "AP counts them, and the network hardly sees them" in caplog.text
-    with pytest.raises(ValueError, match=r"there is nothing to learn: .*2 of 2 objects never reach the network"):
+    with refuses(ValueError):
         warn_of_lost_objects((train, [Resize(height=1, width=1)]), (val, []), 0)
 
 
-def test_a_fault_of_a_transform_names_the_image(folder: Any) -> None:
+def test_a_fault_of_a_transform_names_the_image(refuses: Refuses, folder: Any) -> None:
     class Broken(Transform):
         def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> None:
             raise self.error
@@ -121,5 +124,5 @@ def test_a_fault_of_a_transform_names_the_image(folder: Any) -> None:
     data, broken = build_dataset(load_config(folder.config), "train"), Broken()
     for error, kind in ((TypeError("no"), RuntimeError), (ValueError("no"), ValueError)):
         broken.error = error
-        with pytest.raises(kind, match=rf"image 1 \(.*train0.jpg\): {type(error).__name__}: no"):
+        with refuses(kind):
             audit(data, [broken])

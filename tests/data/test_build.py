@@ -10,6 +10,7 @@ from detkit.config import load_config
 from detkit.config.config import Config
 from detkit.data.build import build_dataset, build_datasets
 from tests.data.coco_files import write_coco
+from tests.refusals import Refuses
 
 BASE = Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml"
 TRAIN = {1: "cat", 2: "dog", 3: "bird"}
@@ -48,9 +49,9 @@ def test_validation_follows_the_training_by_name(config_of: Callable[..., Config
     assert val.records.labels.tolist() == [1, 0]
 
 
-def test_a_foreign_object_is_refused_and_each_way_out_works(config_of: Callable[..., Config]) -> None:
+def test_a_foreign_object_is_refused_and_each_way_out_works(refuses: Refuses, config_of: Callable[..., Config]) -> None:
     foreign = ({1: "cat", 2: "cow"}, [(1, 1), (2, 2)])
-    with pytest.raises(ValueError, match=r"val.json: 'cow' \(1 object\): no class of the training data \(.*train.json"):
+    with refuses(ValueError):
         build_datasets(config_of(*foreign))
     _, ignored = build_datasets(config_of(*foreign, "data.classes.ignore_classes=[cow]"))
     assert ignored.records.is_ignore.tolist() == [False, True]
@@ -70,8 +71,8 @@ def test_classes_of_both_splits_are_set_once(config_of: Callable[..., Config]) -
     assert val.records.labels.tolist() == [0, 1]
 
 
-def test_a_name_that_neither_split_has_is_a_slip(config_of: Callable[..., Config]) -> None:
-    with pytest.raises(ValueError, match=r"data.classes: class_map names 'brid' \(did you mean 'bird'\?\)"):
+def test_a_name_that_neither_split_has_is_a_slip(refuses: Refuses, config_of: Callable[..., Config]) -> None:
+    with refuses(ValueError):
         build_datasets(config_of(TRAIN, [], "data.classes.class_map={brid: cat}"))
 
 
@@ -109,6 +110,7 @@ def test_a_data_set_alone_has_its_own_classes(config_of: Callable[..., Config]) 
 
 
 def test_validation_may_ignore_all_that_its_file_has_but_training_must_keep_a_class(
+    refuses: Refuses,
     config_of: Callable[..., Config],
 ) -> None:
     _, val = build_datasets(config_of({5: "cow"}, [(1, 5), (2, 5)], "data.val.dataset.ignore_classes=[cow]"))
@@ -116,5 +118,5 @@ def test_validation_may_ignore_all_that_its_file_has_but_training_must_keep_a_cl
     assert val.records.is_ignore.tolist() == [True, True]
     config = config_of({1: "cat"}, [(1, 1)], "data.train.dataset.ignore_classes=[cat, dog, bird]")
     for build in (lambda: build_datasets(config), lambda: build_dataset(config, "train")):
-        with pytest.raises(ValueError, match=r"train.json: ignore_classes leaves no class, so there is nothing to"):
+        with refuses(ValueError):
             build()

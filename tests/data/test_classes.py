@@ -14,6 +14,7 @@ from detkit.data.datasets.problems import IGNORED, RENAMED, UNSELECTED
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.structures import ClassMap
 from tests.data.coco_files import write_coco
+from tests.refusals import Refuses
 
 ANIMALS = {90: "dog", 1: "cat", 3: "bird"}
 BOXES = [(1, 90), (1, 1), (1, 90), (2, 3)]
@@ -53,26 +54,23 @@ def test_a_stated_class_that_the_file_lacks_is_a_class_without_objects(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "arguments",
     [
-        ({"class_names": ["dgo", "cat", "bird"]}, r"class_names states 'dgo' \(did you mean 'dog'\?\), which the data"),
-        ({"class_names": ["Dog", "cat"]}, r"'Dog' \(did you mean 'dog'\?\)"),
-        ({"class_names": ["car", "bus"]}, r"class_names states 'car'.*, 'bus'.*Its classes: cat, bird, dog"),
-        ({"class_map": {"dog": " "}}, "class_map gives dog no name"),
-        ({"class_names": []}, "class_names is empty; leave it out"),
-        ({"class_names": ["cat", "cat"]}, "class_names lists cat more than once"),
-        ({"class_names": ["cat"], "ignore_classes": ["cat"]}, "cat stands in class_names and in ignore_classes"),
-        (
-            {"class_map": {"Cat": "dog"}},
-            r"class_map names 'Cat' \(did you mean 'cat'\?\), which the data does not have",
-        ),
-        ({"ignore_classes": ["fish"]}, r"ignore_classes names 'fish', which the data does not have. Its classes: cat,"),
+        {"class_names": ["dgo", "cat", "bird"]},
+        {"class_names": ["Dog", "cat"]},
+        {"class_names": ["car", "bus"]},
+        {"class_map": {"dog": " "}},
+        {"class_names": []},
+        {"class_names": ["cat", "cat"]},
+        {"class_names": ["cat"], "ignore_classes": ["cat"]},
+        {"class_map": {"Cat": "dog"}},
+        {"ignore_classes": ["fish"]},
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused_by_name(
-    animals: dict[str, str], arguments: dict[str, Any], message: str
+    refuses: Refuses, animals: dict[str, str], arguments: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValueError, match=rf"animals.json: .*{message}"):
+    with refuses(ValueError):
         CocoDataset(**animals, **arguments)
 
 
@@ -127,13 +125,11 @@ def test_a_class_without_objects_that_only_this_split_has_is_let_go(tmp_path: Pa
     assert val.classes == ClassMap(("cat",), (1,))
 
 
-def test_objects_of_a_class_that_only_this_split_has_are_an_error_with_the_way_out(tmp_path: Path) -> None:
+def test_objects_of_a_class_that_only_this_split_has_are_an_error_with_the_way_out(
+    refuses: Refuses, tmp_path: Path
+) -> None:
     val = CocoDataset(**write_coco(tmp_path, "val.json", {1: "cat", 2: "Dog"}, [(1, 1), (2, 2), (2, 2)]))
-    with pytest.raises(
-        ValueError,
-        match=r"val.json: 'Dog' \(2 objects\): no class of the training data \(classes: cat, dog\); first object: "
-        r"image 2 \(2.png\).*ignore_classes: \[Dog\].*class_map: \{Dog: dog\}.*data.classes",
-    ):
+    with refuses(ValueError):
         val.use_classes(ClassMap(("cat", "dog"), (1, 2)))
 
 
@@ -156,10 +152,12 @@ def test_renamed_and_merged_objects_are_counted(animals: dict[str, str]) -> None
 @pytest.mark.parametrize(
     "stranger", ["cat ", "traffic: red,left", "Yes", "01", "{owl}", "it's", 'a "b"', "# 1", "eis bär"]
 )
-def test_the_ways_out_for_a_class_of_validation_alone_can_be_pasted(tmp_path: Path, stranger: str) -> None:
+def test_the_ways_out_for_a_class_of_validation_alone_can_be_pasted(
+    refuses: Refuses, tmp_path: Path, stranger: str
+) -> None:
     train = CocoDataset(**write_coco(tmp_path, "train.json", {1: "cat", 2: "dog"}, [(1, 1), (1, 2)]))
     where = write_coco(tmp_path, "val.json", {1: "cat", 2: stranger}, [(1, 1), (1, 2)])
-    with pytest.raises(ValueError, match=r"first object: image 1 \(1.png\), box 2") as told:
+    with refuses(ValueError) as told:
         CocoDataset(**where).use_classes(train.classes)
     for key, opening in (("ignore_classes", r"\["), ("class_map", r"\{")):
         value = re.search(rf"{key}: ({opening}.*?[\]}}])(?=, )", str(told.value))[1].replace(

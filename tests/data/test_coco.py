@@ -23,6 +23,7 @@ from detkit.data.datasets.problems import (
     UNLISTED,
     UNUSED_CATEGORIES,
 )
+from tests.refusals import Refuses
 
 CATEGORIES = [{"id": 90, "name": "dog"}, {"id": 1, "name": "cat"}, {"id": 3, "name": "bird"}]
 
@@ -83,12 +84,14 @@ def test_boxes_labels_ids_and_crowd(write: Callable[..., dict[str, str]]) -> Non
     assert "2 images (0 without objects); 2 boxes: cat 1, bird 0, dog 1; 1 ignore region" in data.summary()
 
 
-def test_images_without_objects_are_kept_unless_told_otherwise(write: Callable[..., dict[str, str]]) -> None:
+def test_images_without_objects_are_kept_unless_told_otherwise(
+    refuses: Refuses, write: Callable[..., dict[str, str]]
+) -> None:
     where = write(annotations=[box(1, 2, [1, 1, 5, 5])])
     assert len(CocoDataset(**where)) == 2
     only = CocoDataset(**where, keep_empty=False)
     assert only.records.image_ids.tolist() == [2]
-    with pytest.raises(ValueError, match="keep_empty: false removed all 2 images"):
+    with refuses(ValueError):
         CocoDataset(**write(), keep_empty=False)
 
 
@@ -105,7 +108,11 @@ BAD = {
     [*BAD.items(), ("outside", [-20, 5, 20, 10]), ("outside", [5, -9, 5, 8]), ("outside", [5, 40, 5, 8])],
 )
 def test_bad_boxes_are_dropped_counted_and_named(
-    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture, reason: str, bbox: list[float]
+    refuses: Refuses,
+    write: Callable[..., dict[str, str]],
+    caplog: pytest.LogCaptureFixture,
+    reason: str,
+    bbox: list[float],
 ) -> None:
     where = write(annotations=[box(1, 1, bbox), box(2, 1, [1, 1, 5, 5])])
     with caplog.at_level(logging.WARNING, logger="detkit"):
@@ -116,7 +123,7 @@ def test_bad_boxes_are_dropped_counted_and_named(
     assert reason in caplog.text
     assert "1 box is unusable and left out of training" in data.summary()
     assert "uses the 2 boxes of the file, of which 1 is left out of training" in data.summary()
-    with pytest.raises(ValueError, match=rf"(?s)image 1 \(1.png\), box 1 .*{reason}.*bad_boxes: drop"):
+    with refuses(ValueError):
         CocoDataset(**where, bad_boxes="error")
 
 
@@ -140,46 +147,26 @@ def test_a_box_over_the_edge_is_clipped(write: Callable[..., dict[str, str]]) ->
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "text"),
+    ("changes", "error"),
     [
-        ({"files": ("1.png",)}, FileNotFoundError, r"1 of 2 images is missing: .*2.png"),
-        (
-            {"annotations": [box(1, 1, [1, 1, 5, 5], 2)]},
-            ValueError,
-            r"1 category id not declared.*2 \(1 box\)",
-        ),
-        (
-            {"annotations": [box(1, 9, [1, 1, 5, 5])]},
-            ValueError,
-            r"1 annotation of 1 image id not declared in `images`: 9",
-        ),
-        (
-            {"annotations": [box(7, 1, [1, 1, 5])]},
-            ValueError,
-            r"annotations\[0\] \(id 7\) has bbox \[1, 1, 5\], not",
-        ),
-        ({"images": [image(1), image(1, "2.png")]}, ValueError, r"image id 1 is used 2 times: 1.png and 2.png. Give"),
-        ({"images": []}, ValueError, "the split has no images"),
-        (
-            {"categories": [*CATEGORIES, {"id": 3, "name": "cow"}]},
-            ValueError,
-            "instances.json: the category id 3 has two names, 'bird' and 'cow': give one of them another id",
-        ),
-        (
-            {"categories": [*CATEGORIES, {"id": 4, "name": "cat"}]},
-            ValueError,
-            r"instances.json: the class name 'cat' is given to 2 categories: id 1 \(0 annotations\), id 4 \(0 anno",
-        ),
-        ({"categories": []}, ValueError, "instances.json: 'categories' is empty: without classes there is nothing"),
-        ({"content": "{"}, ValueError, r"instances.json: not JSON"),
-        ({"content": "[]"}, ValueError, "it is an empty list"),
-        ({"content": {"images": []}}, ValueError, r"no list 'categories' \(its keys: images\)"),
+        ({"files": ("1.png",)}, FileNotFoundError),
+        ({"annotations": [box(1, 1, [1, 1, 5, 5], 2)]}, ValueError),
+        ({"annotations": [box(1, 9, [1, 1, 5, 5])]}, ValueError),
+        ({"annotations": [box(7, 1, [1, 1, 5])]}, ValueError),
+        ({"images": [image(1), image(1, "2.png")]}, ValueError),
+        ({"images": []}, ValueError),
+        ({"categories": [*CATEGORIES, {"id": 3, "name": "cow"}]}, ValueError),
+        ({"categories": [*CATEGORIES, {"id": 4, "name": "cat"}]}, ValueError),
+        ({"categories": []}, ValueError),
+        ({"content": "{"}, ValueError),
+        ({"content": "[]"}, ValueError),
+        ({"content": {"images": []}}, ValueError),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(
-    write: Callable[..., dict[str, str]], changes: dict[str, Any], error: type, text: str
+    refuses: Refuses, write: Callable[..., dict[str, str]], changes: dict[str, Any], error: type
 ) -> None:
-    with pytest.raises(error, match=text):
+    with refuses(error):
         CocoDataset(**write(**changes))
 
 
@@ -191,40 +178,37 @@ GOOD = box(7, 1, [1, 1, 5, 5])
 
 
 @pytest.mark.parametrize(
-    ("changes", "text"),
+    "changes",
     [
-        ({"images": [without(image(1), "id")]}, r"1 of 1 entries of 'images'.*images\[0\] has no 'id'"),
-        ({"images": [image(1), without(image(2), "file_name")]}, r"images\[1\] has no 'file_name' \(id 2\)"),
-        ({"images": [image(1.5)]}, r"images\[0\] has id 1.5, not a whole number or a text"),
-        ({"images": [image(True)]}, r"images\[0\] has id True, not a whole number or a text"),
-        ({"images": [image("")]}, r"images\[0\] has id '', not a whole number"),
-        ({"images": ["x"]}, r"images\[0\] is 'x', not an object"),
-        ({"categories": [{"id": 1}]}, r"categories\[0\] has no 'name' \(id 1\)"),
-        ({"categories": [{"id": None, "name": "cat"}]}, r"categories\[0\] has id None"),
-        ({"annotations": None}, "'annotations' is a NoneType, not a list"),
-        ({"images": {"1": {}}}, "'images' is a dict, not a list"),
-        ({"images": [image(1, "\ud800.png")]}, r"images\[0\] \(id 1\) has file_name .*, not a file name"),
-        ({"images": [image(1, "a\0.png")]}, r"images\[0\] \(id 1\) has file_name .*, not a file name"),
-        (
-            {"images": [{**image(1), "width": 1e30}]},
-            r"image 1 \(1.png\): 1000\d+x40 pixels is not the size of an image",
-        ),
-        ({"images": [{**image(1), "width": "inf"}]}, r"image 1 \(1.png\) has width 'inf', not a number"),
-        ({"annotations": [{**GOOD, "bbox": [1, 1, 10**400, 1]}]}, r"has bbox \[1, 1, 1000.*, not a list of 4"),
-        ({"annotations": [{**GOOD, "image_id": "9" * 5000}]}, "image id not declared"),
-        ({"images": [{**image(1), "height": "tall"}]}, r"image 1 \(1.png\) has height 'tall', not a number"),
-        ({"annotations": [{**GOOD, "iscrowd": "maybe"}]}, r"image 1 \(1.png\), box 1: iscrowd='maybe' must be 0 or 1"),
-        ({"annotations": [without(GOOD, "image_id")]}, r"annotations\[0\] has no 'image_id' \(id 7\)"),
-        ({"annotations": [without(GOOD, "category_id")]}, r"annotations\[0\] has no 'category_id'"),
-        ({"annotations": [without(GOOD, "bbox")] * 30}, r"30 of 30 entries.* and 10 more"),
-        ({"annotations": [{**GOOD, "bbox": ["one", 1, 5, 5]}]}, r"has bbox \['one', 1, 5, 5\], not a list of 4"),
-        ({"annotations": [{**GOOD, "bbox": None}]}, "has bbox None"),
+        {"images": [without(image(1), "id")]},
+        {"images": [image(1), without(image(2), "file_name")]},
+        {"images": [image(1.5)]},
+        {"images": [image(True)]},
+        {"images": [image("")]},
+        {"images": ["x"]},
+        {"categories": [{"id": 1}]},
+        {"categories": [{"id": None, "name": "cat"}]},
+        {"annotations": None},
+        {"images": {"1": {}}},
+        {"images": [image(1, "\ud800.png")]},
+        {"images": [image(1, "a\0.png")]},
+        {"images": [{**image(1), "width": 1e30}]},
+        {"images": [{**image(1), "width": "inf"}]},
+        {"annotations": [{**GOOD, "bbox": [1, 1, 10**400, 1]}]},
+        {"annotations": [{**GOOD, "image_id": "9" * 5000}]},
+        {"images": [{**image(1), "height": "tall"}]},
+        {"annotations": [{**GOOD, "iscrowd": "maybe"}]},
+        {"annotations": [without(GOOD, "image_id")]},
+        {"annotations": [without(GOOD, "category_id")]},
+        {"annotations": [without(GOOD, "bbox")] * 30},
+        {"annotations": [{**GOOD, "bbox": ["one", 1, 5, 5]}]},
+        {"annotations": [{**GOOD, "bbox": None}]},
     ],
 )
 def test_broken_entries_are_named_and_counted(
-    write: Callable[..., dict[str, str]], changes: dict[str, Any], text: str
+    refuses: Refuses, write: Callable[..., dict[str, str]], changes: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValueError, match=text):
+    with refuses(ValueError):
         CocoDataset(**write(**changes))
 
 
@@ -248,8 +232,8 @@ def test_a_split_without_a_single_object_is_warned_of(
     assert "no image has a usable box" in caplog.text
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no annotation file .*nothing.json"):
+def test_a_file_that_is_not_there(refuses: Refuses, tmp_path: Path) -> None:
+    with refuses(FileNotFoundError):
         CocoDataset(annotations=str(tmp_path / "nothing.json"), images=str(tmp_path))
 
 
@@ -280,7 +264,7 @@ def test_ids_are_equal_as_text_as_float_and_as_number(write: Callable[..., dict[
     assert "2 annotation ids are missing or used twice; nothing depends on them" in data.summary()
 
 
-def test_ids_that_are_words_are_numbered(write: Callable[..., dict[str, str]]) -> None:
+def test_ids_that_are_words_are_numbered(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
     images = [image("left"), image("back")]
     categories = [{"id": "c-dog", "name": "dog"}, {"id": "c-cat", "name": "cat"}]
     annotations = [box(1, "back", [1, 1, 5, 5], "c-dog"), box(2, "left", [2, 2, 5, 5], "c-cat")]
@@ -290,7 +274,7 @@ def test_ids_that_are_words_are_numbered(write: Callable[..., dict[str, str]]) -
     assert data.classes.names == ("cat", "dog")
     assert data.records.labels.tolist() == [0, 1]
     assert data.problems.count(RENUMBERED) == 4
-    with pytest.raises(ValueError, match=r"1 annotation of 1 image id not declared in `images`: 01"):
+    with refuses(ValueError):
         CocoDataset(**write(annotations=[box(1, "01", [1, 1, 5, 5])]))
 
 
@@ -327,12 +311,9 @@ def test_an_unused_root_and_repeated_categories_give_way(write: Callable[..., di
     ]
 
 
-def test_a_root_with_annotations_is_a_conflict(write: Callable[..., dict[str, str]]) -> None:
+def test_a_root_with_annotations_is_a_conflict(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
     annotations = [box(1, 1, [1, 1, 5, 5], 0), box(2, 1, [1, 1, 5, 6], 1)]
-    with pytest.raises(
-        ValueError,
-        match=r"instances.json: the class name 'fish' is given to 2 categories: id 0 \(1 annotations\), id 1",
-    ):
+    with refuses(ValueError):
         CocoDataset(**write(categories=FISH, annotations=annotations))
 
 
@@ -341,11 +322,11 @@ SHARED = [box(1, 1, [1, 1, 5, 5]), box(2, 3, [20, 20, 5, 5], 90), box(3, 2, [3, 
 
 @pytest.mark.parametrize("name", ["1.png", "./1.png", "link.png"])
 def test_a_picture_under_two_ids_is_refused_or_merged(
-    write: Callable[..., dict[str, str]], tmp_path: Path, name: str
+    refuses: Refuses, write: Callable[..., dict[str, str]], tmp_path: Path, name: str
 ) -> None:
     where = write(images=[image(1), image(2), image(3, name)], annotations=SHARED)
     (tmp_path / "link.png").symlink_to(tmp_path / "1.png")
-    with pytest.raises(ValueError, match=r"1 image file is listed under several ids.*1.png \(ids 1, 3\).*same_file: m"):
+    with refuses(ValueError):
         CocoDataset(**where)
     data = CocoDataset(**where, same_file="merge")
     assert data.records.image_ids.tolist() == [1, 2]
@@ -353,8 +334,8 @@ def test_a_picture_under_two_ids_is_refused_or_merged(
     assert data.problems.found[MERGED].examples == [f"{name}: id 3 into 1"]
 
 
-def test_a_picture_listed_with_two_sizes_is_refused(write: Callable[..., dict[str, str]]) -> None:
-    with pytest.raises(ValueError, match=r"1.png is listed with different sizes: \[\(40, 60\), \(80, 60\)\]"):
+def test_a_picture_listed_with_two_sizes_is_refused(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
+    with refuses(ValueError):
         CocoDataset(**write(images=[image(1), image(2, "1.png", 80)]), same_file="merge")
 
 
@@ -368,14 +349,11 @@ def test_a_box_listed_twice_is_kept_and_named(
     assert "1 box is listed again with the same class and coordinates; both are kept" in caplog.text
 
 
-def test_fractions_of_the_image_are_refused(write: Callable[..., dict[str, str]]) -> None:
+def test_fractions_of_the_image_are_refused(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
     boxes = [box(1, 1, [0.1, 0.2, 0.3, 0.4]), box(2, 2, [0.0, 0.0, 1.0, 1.0])]
-    message = (
-        r"instances.json: 2 of 2 boxes lie within the first pixel, so they seem to be fractions .*image 1 \(1.png\)"
-    )
-    with pytest.raises(ValueError, match=message):
+    with refuses(ValueError):
         CocoDataset(**write(annotations=boxes))
-    with pytest.raises(ValueError, match="1 of 1 boxes lie within the first pixel"):
+    with refuses(ValueError):
         CocoDataset(**write(annotations=boxes[1:]))
 
 
@@ -487,12 +465,12 @@ def test_ids_of_any_size_are_read(write: Callable[..., dict[str, str]]) -> None:
 
 @pytest.mark.parametrize("name", ["link/1.png", "hard.png"])
 def test_a_picture_by_way_of_a_linked_folder_or_a_hard_link_is_the_same(
-    write: Callable[..., dict[str, str]], tmp_path: Path, name: str
+    refuses: Refuses, write: Callable[..., dict[str, str]], tmp_path: Path, name: str
 ) -> None:
     where = write(images=[image(1), image(2), image(3, name)], annotations=SHARED)
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "hard.png").hardlink_to(tmp_path / "1.png")
-    with pytest.raises(ValueError, match=r"1 image file is listed under several ids.*1.png \(ids 1, 3\)"):
+    with refuses(ValueError):
         CocoDataset(**where)
     assert len(CocoDataset(**where, same_file="merge")) == 2
 
@@ -511,9 +489,9 @@ def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write: Calla
     assert data.records.boxes.tolist() == [[10, 5, 60, 15]]
 
 
-def test_a_mask_without_a_box_says_what_makes_one(write: Callable[..., dict[str, str]]) -> None:
+def test_a_mask_without_a_box_says_what_makes_one(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
     entry = box(7, 1, None, segmentation={"size": [40, 60], "counts": [10, 20, 2370]})
-    with pytest.raises(ValueError, match=r"annotations\[0\].*bbox None.*run-length.*toBbox makes.*Correct these"):
+    with refuses(ValueError):
         CocoDataset(**write(annotations=[entry]))
 
 

@@ -6,30 +6,31 @@ from pathlib import Path
 import pytest
 
 from detkit.data.datasets.files import Folders, check_files, image_path, unlisted, ways_to_one_file
+from tests.refusals import Refuses
 
 NFC, NFD = (unicodedata.normalize(form, "Größe.png") for form in ("NFC", "NFD"))
 
 
 @pytest.mark.parametrize(
-    ("there", "wanted", "message"),
+    ("there", "wanted"),
     [
-        ("A.png", "a.PNG", r"there is .*/A.png, which differs in upper and lower case"),
-        (NFD, NFC, r"the same name in another Unicode form: decomposed \(NFD\) on disk, composed \(NFC\) in the ann"),
-        (NFC, NFD, r"composed \(NFC\) on disk, decomposed \(NFD\) in the annotation"),
-        ("a.jfif", "a.jpg", r"there is .*/a.jfif, with another suffix: .jfif instead of .jpg"),
-        ("sub/a.png", "a.png", r"there is .*/sub/a.png, in another folder"),
-        ("a.png", "/home/someone/set/a.png", r"/home/someone/set/a.png \(there is .*/a.png, in another folder"),
-        ("a.png", "C:\\Users\\me\\a.png", r"there is .*/a.png, in another folder"),
-        ("a.png", "images/a.png", r"there is .*/a.png, in another folder"),
-        ("b.png", "a.png", r"1 of 1 image is missing: .*/a.png$"),
+        ("A.png", "a.PNG"),
+        (NFD, NFC),
+        (NFC, NFD),
+        ("a.jfif", "a.jpg"),
+        ("sub/a.png", "a.png"),
+        ("a.png", "/home/someone/set/a.png"),
+        ("a.png", "C:\\Users\\me\\a.png"),
+        ("a.png", "images/a.png"),
+        ("b.png", "a.png"),
     ],
 )
-def test_the_near_file_is_named(tmp_path: Path, there: str, wanted: str, message: str) -> None:
+def test_the_near_file_is_named(refuses: Refuses, tmp_path: Path, there: str, wanted: str) -> None:
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).write_bytes(b"")
     folders = Folders()
     path = image_path(str(tmp_path), wanted, folders)
-    with pytest.raises(FileNotFoundError, match=message):
+    with refuses(FileNotFoundError):
         check_files([path], "set", str(tmp_path), folders)
 
 
@@ -41,13 +42,13 @@ def test_backslashes_are_read_unless_a_file_has_that_name(tmp_path: Path) -> Non
     assert image_path(str(tmp_path), "b\\c.png", Folders()) == str(tmp_path / "b\\c.png")
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"2 of 2 images are missing \({tmp_path}/no is no folder\): .*a.png"):
+def test_a_folder_that_is_not_there_is_named(refuses: Refuses, tmp_path: Path) -> None:
+    with refuses(FileNotFoundError):
         check_files([f"{tmp_path}/no/a.png", f"{tmp_path}/no/b.png"], "set", f"{tmp_path}/no")
 
 
-def test_many_missing_files_are_counted(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"30 of 30 images are missing: .*4\.png and 25 more"):
+def test_many_missing_files_are_counted(refuses: Refuses, tmp_path: Path) -> None:
+    with refuses(FileNotFoundError):
         check_files([f"{tmp_path}/{i}.png" for i in range(30)], "set")
 
 

@@ -20,6 +20,7 @@ from detkit.data.datasets.images import (
     reads_heif,
     to_rgb,
 )
+from tests.refusals import Refuses
 
 
 def saved(path: Path, image: Image, **options: Any) -> np.ndarray:
@@ -61,15 +62,15 @@ def test_a_dark_sixteen_bit_image_stays_dark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "text"),
+    "values",
     [
-        (np.array([[0, 70000]], np.int32), "32-bit values of 0 to 70000"),
-        (np.array([[0.0, 1.0]], np.float32), "floating-point"),
+        np.array([[0, 70000]], np.int32),
+        np.array([[0.0, 1.0]], np.float32),
     ],
 )
-def test_values_of_no_known_range_are_refused(tmp_path: Path, values: np.ndarray, text: str) -> None:
+def test_values_of_no_known_range_are_refused(refuses: Refuses, tmp_path: Path, values: np.ndarray) -> None:
     Image.fromarray(values).save(tmp_path / "x.tif")
-    with pytest.raises(ValueError, match=rf"x.tif: .*{text}.*save it with 8 or 16 bits"):
+    with refuses(ValueError):
         read_image(tmp_path / "x.tif")
 
 
@@ -91,15 +92,15 @@ def test_cmyk_is_converted(tmp_path: Path) -> None:
         assert out[0, 0, 1:].max() < 60
 
 
-def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no image file .*gone.png"):
+def test_files_that_are_no_images_are_named(refuses: Refuses, tmp_path: Path) -> None:
+    with refuses(FileNotFoundError):
         read_image(tmp_path / "gone.png")
     (tmp_path / "text.png").write_text("not an image")
-    with pytest.raises(ValueError, match=r"text.png: not a readable image"):
+    with refuses(ValueError):
         read_image(tmp_path / "text.png")
     Image.new("RGB", (100, 100), (1, 2, 3)).save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:400])
-    with pytest.raises(ValueError, match=r"cut.jpg: not a readable image"):
+    with refuses(ValueError):
         read_image(tmp_path / "cut.jpg")
 
 
@@ -116,12 +117,12 @@ REPAIR = ImageOptions(bad_images="repair")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "ppm", "tif"])
-def test_repair_decodes_what_is_there_as_browsers_do(tmp_path: Path, suffix: str) -> None:
+def test_repair_decodes_what_is_there_as_browsers_do(refuses: Refuses, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x.{suffix}"
     picture(256).save(path)
     whole = np.asarray(read_image(path)).astype(int)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    with pytest.raises(ValueError, match=rf"x.{suffix}: not a readable image"):
+    with refuses(ValueError):
         read_image(path)
     mended = np.asarray(read_image(path, REPAIR)).astype(int)
     assert mended.shape == whole.shape
@@ -130,22 +131,22 @@ def test_repair_decodes_what_is_there_as_browsers_do(tmp_path: Path, suffix: str
     assert np.abs(mended - whole).max() > 50, "the others are not"
 
 
-def test_a_jpeg_without_its_last_20_bytes_loses_nothing_that_one_sees(tmp_path: Path) -> None:
+def test_a_jpeg_without_its_last_20_bytes_loses_nothing_that_one_sees(refuses: Refuses, tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     picture(256).save(path)
     whole = np.asarray(read_image(path)).astype(int)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match="truncated"):
+    with refuses(ValueError):
         read_image(path)
     mended = np.asarray(read_image(path, REPAIR)).astype(int)
     assert np.abs(mended[:224] - whole[:224]).max() == 0
 
 
-def test_what_can_not_be_repaired_says_so(tmp_path: Path) -> None:
+def test_what_can_not_be_repaired_says_so(refuses: Refuses, tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
-    with pytest.raises(ValueError, match=r"x.jpg: .*there is nothing to repair, bad_images: skip leaves it out"):
+    with refuses(ValueError):
         read_image(tmp_path / "x.jpg", REPAIR)
-    with pytest.raises(FileNotFoundError, match="no image file"):
+    with refuses(FileNotFoundError):
         read_image(tmp_path / "gone.jpg", REPAIR)
 
 
@@ -170,26 +171,25 @@ def test_repair_changes_pillow_for_nobody_else(tmp_path: Path) -> None:
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
-def test_the_limit_is_detkits_own_and_is_lifted_by_a_key(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_the_limit_is_detkits_own_and_is_lifted_by_a_key(
+    refuses: Refuses, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     path = tmp_path / "aerial.png"
     Image.new("1", (13500, 13500)).save(path)
-    text = (
-        r"aerial.png: the image has 182.2 megapixels \(13500x13500\), the limit is 180; data.images.max_megapixels=183"
-    )
     for read in (read_image, read_size):
-        with pytest.raises(ValueError, match=text) as told:
+        with refuses(ValueError) as told:
             read(path)
         assert "bomb" not in str(told.value).lower()
     assert read_size(path, ImageOptions(max_megapixels=183)) == (13500, 13500)
     picture().save(tmp_path / "small.png")
-    with pytest.raises(ValueError, match=r"has 0.0 megapixels \(64x64\), the limit is 0.001"):
+    with refuses(ValueError):
         read_image(tmp_path / "small.png", ImageOptions(max_megapixels=0.001, bad_images="repair"))
     assert not [w for w in recwarn if "ecompression" in str(w.message)]
-    with pytest.raises(ValueError, match="max_megapixels: 0 is not positive"):
+    with refuses(ValueError):
         ImageOptions(max_megapixels=0)
 
 
-def test_a_bomb_is_refused_by_its_header_alone(tmp_path: Path) -> None:
+def test_a_bomb_is_refused_by_its_header_alone(refuses: Refuses, tmp_path: Path) -> None:
     """A header of 60000x60000 pixels without any: decoding would end in another message."""
     import struct
     import zlib
@@ -198,18 +198,18 @@ def test_a_bomb_is_refused_by_its_header_alone(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(
         b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr)) + b"\0\0\0\0IDAT"
     )
-    with pytest.raises(ValueError, match=r"has 3600.0 megapixels \(60000x60000\)"):
+    with refuses(ValueError):
         read_image(tmp_path / "bomb.png")
 
 
-def test_the_size_in_the_header_is_the_upright_one(tmp_path: Path) -> None:
+def test_the_size_in_the_header_is_the_upright_one(refuses: Refuses, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
     Image.new("RGB", (40, 20)).save(tmp_path / "plain.png")
     assert read_size(tmp_path / "turned.jpg") == (40, 20) == read_image(tmp_path / "turned.jpg").size[::-1]
     assert read_size(tmp_path / "plain.png") == (20, 40)
-    with pytest.raises(FileNotFoundError, match="no image file"):
+    with refuses(FileNotFoundError):
         read_size(tmp_path / "gone.png")
 
 
@@ -243,10 +243,10 @@ def test_a_folder_gives_its_images_and_what_is_left_out(tmp_path: Path, heif: Ca
     assert describe_left_out("photos", []) is None
 
 
-def test_a_heic_file_says_what_reads_it(tmp_path: Path, heif: Callable[..., Any]) -> None:
+def test_a_heic_file_says_what_reads_it(refuses: Refuses, tmp_path: Path, heif: Callable[..., Any]) -> None:
     heif(None)
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    with pytest.raises(ValueError, match=r"x.heic: not a readable image .*pip install 'detkit\[heif\]'"):
+    with refuses(ValueError):
         read_image(tmp_path / "x.heic")
 
 
@@ -283,24 +283,24 @@ def test_the_size_of_a_png_needs_no_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "text"),
+    "content",
     [
-        (b"", "not a readable image: the file is empty"),
-        (b"<!DOCTYPE html><html>", "the file is an HTML page, as a failed download leaves it"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "the file is a pointer of Git LFS"),
-        (b"\xff\xd7\0\1", "the file is of no kind that is known"),
+        b"",
+        b"<!DOCTYPE html><html>",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"\xff\xd7\0\1",
     ],
 )
 @pytest.mark.parametrize("policy", ["error", "repair"])
-def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, text: str, policy: str) -> None:
+def test_what_is_no_image_is_named(refuses: Refuses, tmp_path: Path, content: bytes, policy: str) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(ValueError, match=text):
+    with refuses(ValueError):
         read_image(tmp_path / "a.jpg", ImageOptions(bad_images=policy))
 
 
 @pytest.mark.parametrize("policy", ["error", "repair"])
-def test_a_device_is_not_read(policy: str) -> None:
-    with pytest.raises(ValueError, match=r"/dev/zero: not a readable image .*a folder or a device, not a file"):
+def test_a_device_is_not_read(refuses: Refuses, policy: str) -> None:
+    with refuses(ValueError):
         read_image("/dev/zero", ImageOptions(bad_images=policy))
 
 

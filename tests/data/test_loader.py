@@ -13,6 +13,7 @@ from detkit.data.random import seeded
 from detkit.data.transforms.base import Transform
 from detkit.registry import TRANSFORMS
 from detkit.structures import Batch
+from tests.refusals import Refuses
 
 NODES = [{"type": "RandomHorizontalFlip"}, {"type": "ColorJitter", "brightness": 0.4}]
 
@@ -77,8 +78,8 @@ def test_processes_and_micro_batches_share_the_same_images_out(dataset: ShapesDa
         assert sorted(mine) == sorted(batch.image_ids)
 
 
-def test_a_batch_that_can_not_be_split_is_refused(dataset: ShapesDataset) -> None:
-    with pytest.raises(ValueError, match=r"batch_size: 4 images can't be split evenly over 3 processes x 1"):
+def test_a_batch_that_can_not_be_split_is_refused(refuses: Refuses, dataset: ShapesDataset) -> None:
+    with refuses(ValueError):
         train(dataset, 1, world_size=3)
 
 
@@ -117,7 +118,7 @@ def test_batches_are_padded_with_zeros_right_and_below() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_image_that_breaks_is_named(tmp_path: Path, workers: int) -> None:
+def test_an_image_that_breaks_is_named(refuses: Refuses, tmp_path: Path, workers: int) -> None:
     from detkit.data.datasets.coco import CocoDataset
 
     made = ShapesDataset(num_images=3, size=64)
@@ -125,7 +126,7 @@ def test_an_image_that_breaks_is_named(tmp_path: Path, workers: int) -> None:
     (tmp_path / "images/train_000002.png").write_text("broken")
     dataset = CocoDataset(annotations=str(tmp_path / "a.json"), images=str(tmp_path / "images"))
     loader = build_eval_loader(dataset, [], LoaderOptions(batch_size=1, num_workers=workers))
-    with pytest.raises(ValueError, match=r"image 2 \(.*train_000002.png\): .*not a readable image"):
+    with refuses(ValueError):
         list(loader)
 
 
@@ -151,27 +152,29 @@ class Breaks(Transform):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_fault_in_a_transform_names_the_image_and_shows_where(dataset: ShapesDataset, workers: int) -> None:
+def test_a_fault_in_a_transform_names_the_image_and_shows_where(
+    refuses: Refuses, dataset: ShapesDataset, workers: int
+) -> None:
     loader = build_eval_loader(dataset, [Breaks()], LoaderOptions(batch_size=2, num_workers=workers))
-    with pytest.raises(RuntimeError, match=r"(?s)image 1 \(train_000001.png\): KeyError.*in __call__") as caught:
+    with refuses(RuntimeError) as caught:
         list(loader)
     assert caught.value.__cause__ is not caught.value
 
 
-def test_every_batch_has_the_shape_that_is_asked_for(dataset: ShapesDataset, tmp_path: Path) -> None:
+def test_every_batch_has_the_shape_that_is_asked_for(refuses: Refuses, dataset: ShapesDataset, tmp_path: Path) -> None:
     options = LoaderOptions(batch_size=4, num_workers=0, pad_to=(65, 100))
     for batch in build_eval_loader(dataset, [], options):
         assert batch.images.shape[-2:] == (96, 128)
         assert batch.sizes.unique(dim=0).tolist() == [[64, 64]]
         assert not batch.images[:, :, 64:].any()
     loader = build_eval_loader(dataset, [], LoaderOptions(batch_size=4, num_workers=0, pad_to=(64, 60)))
-    with pytest.raises(ValueError, match=r"image 1 .*\(64, 64\) pixels.* don't fit into data.loader.pad_to"):
+    with refuses(ValueError):
         list(loader)
 
 
 @pytest.mark.parametrize(
     ("argument", "value"), [("pad_to", (0, 5)), ("batch_size", 0), ("num_workers", -1), ("size_divisor", 0)]
 )
-def test_senseless_options_are_named(argument: str, value: int | tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=argument):
+def test_senseless_options_are_named(refuses: Refuses, argument: str, value: int | tuple[int, int]) -> None:
+    with refuses(ValueError):
         LoaderOptions(**{argument: value})

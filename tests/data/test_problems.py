@@ -10,6 +10,7 @@ from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, MENDED, NAMED, Kind, Problems
 from detkit.data.datasets.records import Records, RecordsBuilder, compared
 from detkit.structures import ClassMap
+from tests.refusals import Refuses
 
 PAGES = Kind("pages are upside down", lost=True)
 
@@ -77,7 +78,7 @@ def build(
         ([5, 5, 1e300, 50], DROPPED, "a coordinate is not finite"),
     ],
 )
-def test_file_and_box_and_value_are_named(box: list[float], kind: Kind, text: str) -> None:
+def test_file_and_box_and_value_are_named(refuses: Refuses, box: list[float], kind: Kind, text: str) -> None:
     records, problems = build([[1, 2, 30, 40], box])
     rounded = [round(float(v), 2) for v in box]
     assert problems.found[kind].examples == [f"image 5 (a.jpg), box 2 {rounded}: {text}"]
@@ -86,7 +87,7 @@ def test_file_and_box_and_value_are_named(box: list[float], kind: Kind, text: st
     assert (records.boxes[:, 2:] > records.boxes[:, :2]).all()
     assert len(records.truth.boxes) == 2
     assert records.truth.trained.tolist() == [True, kind != DROPPED]
-    with pytest.raises(ValueError, match=r"set: image 5 \(a.jpg\), box 1 .*bad_boxes: drop leaves such boxes out"):
+    with refuses(ValueError):
         build([[50, 5, 10, 50]], "error")
 
 
@@ -113,11 +114,9 @@ def test_a_plugins_boxes_are_its_truth() -> None:
     assert records.truth.labels is records.labels  # nothing is dropped, so nothing is held twice
 
 
-def test_a_label_without_a_class_is_named() -> None:
+def test_a_label_without_a_class_is_named(refuses: Refuses) -> None:
     builder = RecordsBuilder("set", "drop")
     builder.add(1, "a.jpg", (40, 40), [], [], [])
     builder.add(2, "b.jpg", (40, 40), [[1, 2, 30, 40]], [2], [False])
-    with pytest.raises(
-        ValueError, match=r"set: b.jpg has the label 2, but there are 2 classes: labels run from 0 to 1"
-    ):
+    with refuses(ValueError):
         DetectionDataset().finish("set", ClassMap(("cat", "dog"), (1, 2)), builder, keep_empty=True)

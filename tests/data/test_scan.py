@@ -12,6 +12,7 @@ from detkit.data.build import build_dataset, open_images, usable_dataset, warn_o
 from detkit.data.datasets.coco import CocoDataset
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.scan import Remaining, Scan, scan
+from tests.refusals import Refuses
 
 SHAPES = Path(__file__).parents[2] / "configs/quickstart/shapes.yaml"
 
@@ -27,11 +28,9 @@ def test_whole_images_pass_and_the_set_is_the_one_that_was_built(folder: Any) ->
     assert data.summary() == build_dataset(load_config(folder.config), "val").summary()
 
 
-def test_a_damaged_image_is_an_error_that_names_it_and_the_ways_out(folder: Any) -> None:
+def test_a_damaged_image_is_an_error_that_names_it_and_the_ways_out(refuses: Refuses, folder: Any) -> None:
     folder.damage("val", 1)
-    with pytest.raises(
-        ValueError, match=r"val.json: 1 of 3 images can't be used:\n  .*val1.jpg: not a readable"
-    ) as told:
+    with refuses(ValueError) as told:
         load(folder)
     assert "data.images.bad_images=skip" in str(told.value)
     assert "=repair" in str(told.value)
@@ -50,7 +49,7 @@ def test_skip_leaves_it_out_with_its_boxes_and_counts_it(folder: Any, caplog: py
     assert np.asarray(data.checked_image(1)).shape == (64, 96, 3)
 
 
-def test_repair_keeps_it_and_says_so(folder: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_repair_keeps_it_and_says_so(refuses: Refuses, folder: Any, caplog: pytest.LogCaptureFixture) -> None:
     folder.damage("val", 1, lost=600)
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = load(folder, "data.images.bad_images=repair")
@@ -59,30 +58,30 @@ def test_repair_keeps_it_and_says_so(folder: Any, caplog: pytest.LogCaptureFixtu
     assert "val1.jpg" in caplog.text
     assert data.checked_image(1).size == (96, 64)
     folder.file("val", 2).write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"1 of 3 images can't be used:\n.*val2.jpg.*nothing to repair"):
+    with refuses(ValueError):
         load(folder, "data.images.bad_images=repair")
 
 
-def test_an_image_of_another_size_is_bad_as_well(folder: Any) -> None:
+def test_an_image_of_another_size_is_bad_as_well(refuses: Refuses, folder: Any) -> None:
     folder.file("val", 0).write_bytes(folder.file("val", 1).read_bytes())
     from PIL import Image
 
     Image.new("RGB", (30, 20)).save(folder.file("val", 0))
-    with pytest.raises(ValueError, match=r"val0.jpg: the image has 30x20 pixels"):
+    with refuses(ValueError):
         load(folder)
     assert len(load(folder, "data.images.bad_images=skip")) == 2
 
 
-def test_no_image_at_all_is_an_error_under_every_policy(folder: Any) -> None:
+def test_no_image_at_all_is_an_error_under_every_policy(refuses: Refuses, folder: Any) -> None:
     for i in range(3):
         folder.file("val", i).write_bytes(b"nothing")
     for policy in ("error", "skip", "repair"):
-        with pytest.raises(ValueError, match=r"3 of 3 images can't|none of the 3 images can be used"):
+        with refuses(ValueError):
             load(folder, f"data.images.bad_images={policy}")
 
 
-def test_an_image_over_the_limit_is_refused_with_the_key(folder: Any) -> None:
-    with pytest.raises(ValueError, match=r"data.images.max_megapixels=1"):
+def test_an_image_over_the_limit_is_refused_with_the_key(refuses: Refuses, folder: Any) -> None:
+    with refuses(ValueError):
         load(folder, "data.images.max_megapixels=0.001")
     assert len(load(folder, "data.images.max_megapixels=0.01")) == 3
 

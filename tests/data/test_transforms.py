@@ -12,6 +12,7 @@ from detkit.data.transforms.base import Transform, apply, apply_to_image
 from detkit.data.transforms.geometry import RandomCrop, shortest_edge_size
 from detkit.registry import TRANSFORMS
 from detkit.structures import Targets
+from tests.refusals import Refuses
 
 BOXES = torch.tensor([[10.0, 5, 30, 15], [40, 20, 60, 40], [0, 0, 20, 20]])
 LABELS = torch.tensor([4, 2, 1])
@@ -174,14 +175,14 @@ class DividesByZero(Transform):
 
 
 @pytest.mark.parametrize(
-    ("transform", "text"),
+    "transform",
     [
-        (LosesCount(), "1 boxes but 3 labels after the transforms LosesCount"),
-        (DividesByZero(), "a box is not finite after the transforms DividesByZero"),
+        LosesCount(),
+        DividesByZero(),
     ],
 )
-def test_transforms_that_spoil_boxes_are_named(transform: DividesByZero | LosesCount, text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+def test_transforms_that_spoil_boxes_are_named(refuses: Refuses, transform: DividesByZero | LosesCount) -> None:
+    with refuses(ValueError):
         apply([transform], picture(), BOXES, LABELS, IGNORE)
 
 
@@ -191,19 +192,19 @@ def test_colour_does_not_move_boxes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "text"),
+    "node",
     [
-        ({"type": "RandomHorizontalFlip", "p": 2.0}, "p: 2.0"),
-        ({"type": "ResizeShortestEdge", "short": 0}, "short=0"),
-        ({"type": "ResizeShortestEdge", "short": []}, "short"),
-        ({"type": "Resize", "height": 0, "width": 3}, "height=0"),
-        ({"type": "RandomZoomOut", "side_range": [3.0, 2.0]}, "side_range"),
-        ({"type": "ScaleJitter", "height": 5, "width": 5, "scale_range": [2.0, 1.0]}, "scale_range"),
-        ({"type": "RandomPhotometricDistort", "p": -1.0}, "p: -1"),
+        {"type": "RandomHorizontalFlip", "p": 2.0},
+        {"type": "ResizeShortestEdge", "short": 0},
+        {"type": "ResizeShortestEdge", "short": []},
+        {"type": "Resize", "height": 0, "width": 3},
+        {"type": "RandomZoomOut", "side_range": [3.0, 2.0]},
+        {"type": "ScaleJitter", "height": 5, "width": 5, "scale_range": [2.0, 1.0]},
+        {"type": "RandomPhotometricDistort", "p": -1.0},
     ],
 )
-def test_senseless_arguments_are_named(node: dict[str, Any], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+def test_senseless_arguments_are_named(refuses: Refuses, node: dict[str, Any]) -> None:
+    with refuses(ValueError):
         TRANSFORMS.build(node)
 
 
@@ -216,10 +217,10 @@ def test_resize_is_detectron2s_to_the_byte(shared_dir: Path) -> None:
     assert np.array_equal(ours.permute(1, 2, 0).numpy()[..., ::-1], golden)
 
 
-def test_a_crop_beyond_pillows_limit_is_told_in_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crop_beyond_pillows_limit_is_told_in_our_words(refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     crop = RandomCrop(height=30, width=30)
-    with pytest.raises(ValueError, match="RandomCrop cuts too large a piece out of an image of 0 megapixels: resize"):
+    with refuses(ValueError):
         apply(
             [crop],
             Image.new("RGB", (40, 40)),

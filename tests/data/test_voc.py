@@ -6,6 +6,7 @@ from PIL import Image
 
 from detkit.data.datasets.problems import CLIPPED, COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, UNLISTED
 from detkit.data.datasets.voc import VocDataset
+from tests.refusals import Refuses
 
 
 def objects(*items: tuple[str, tuple[float, float, float, float], int]) -> str:
@@ -83,35 +84,27 @@ def test_a_size_that_is_not_stated_is_unknown(root: Path) -> None:
     assert data.checked_image(0).size == (60, 40)
 
 
-def test_a_size_that_is_not_the_images_is_refused_when_loaded(root: Path) -> None:
+def test_a_size_that_is_not_the_images_is_refused_when_loaded(refuses: Refuses, root: Path) -> None:
     Image.new("RGB", (40, 60)).save(root / "JPEGImages/a.jpg")
-    with pytest.raises(ValueError, match=r"the image has 40x60 pixels .*, its annotation says 60x40"):
+    with refuses(ValueError):
         VocDataset(root=str(root), split="train").checked_image(0)
 
 
 @pytest.mark.parametrize(
-    ("path", "text", "message"),
+    ("path", "text"),
     [
-        ("ImageSets/Main/train.txt", "", "train.txt: the split is empty"),
-        ("ImageSets/Main/train.txt", "a\na\n", "1 image is listed twice: a"),
-        ("ImageSets/Main/train.txt", "a\nz\n", "1 image has no file in Annotations: z"),
-        (
-            "Annotations/a.xml",
-            f"<annotation>{objects((' ', (1, 1, 2, 2), 0))}</annotation>",
-            "a.xml.*an object has no name",
-        ),
-        ("Annotations/a.xml", "<annotation>", "a.xml: not a VOC annotation"),
-        ("Annotations/a.xml", "<annotation><object><name>x</name></object></annotation>", "a.xml.*no bndbox"),
-        (
-            "Annotations/a.xml",
-            f"<annotation>{objects(('dog', ('one', 1, 2, 2), 0))}</annotation>",
-            "a.xml: not a VOC",
-        ),
+        ("ImageSets/Main/train.txt", ""),
+        ("ImageSets/Main/train.txt", "a\na\n"),
+        ("ImageSets/Main/train.txt", "a\nz\n"),
+        ("Annotations/a.xml", f"<annotation>{objects((' ', (1, 1, 2, 2), 0))}</annotation>"),
+        ("Annotations/a.xml", "<annotation>"),
+        ("Annotations/a.xml", "<annotation><object><name>x</name></object></annotation>"),
+        ("Annotations/a.xml", f"<annotation>{objects(('dog', ('one', 1, 2, 2), 0))}</annotation>"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_named(root: Path, path: str, text: str, message: str) -> None:
+def test_what_is_wrong_with_a_file_is_named(refuses: Refuses, root: Path, path: str, text: str) -> None:
     (root / path).write_text(text)
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with refuses((ValueError, FileNotFoundError)):
         VocDataset(root=str(root), split="train")
 
 
@@ -124,13 +117,13 @@ def test_files_beside_the_images_are_not_taken_for_them(root: Path) -> None:
     assert VocDataset(root=str(root), split="train").records.path(1).endswith("/b.JPEG")
 
 
-def test_missing_images_splits_and_folders_are_named(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no split 'test'.*splits there: train, val"):
+def test_missing_images_splits_and_folders_are_named(refuses: Refuses, root: Path, tmp_path: Path) -> None:
+    with refuses(FileNotFoundError):
         VocDataset(root=str(root), split="test")
-    with pytest.raises(FileNotFoundError, match="no folder of VOC layout"):
+    with refuses(FileNotFoundError):
         VocDataset(root=str(tmp_path / "nowhere"), split="train")
     (root / "JPEGImages/b.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 images is missing: .*b.jpg"):
+    with refuses(FileNotFoundError):
         VocDataset(root=str(root), split="train")
 
 
@@ -172,9 +165,9 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("text", FOREIGN)
-def test_a_file_of_another_kind_is_named_and_never_without_objects(root: Path, text: str) -> None:
+def test_a_file_of_another_kind_is_named_and_never_without_objects(refuses: Refuses, root: Path, text: str) -> None:
     (root / "Annotations/a.xml").write_text(text)
-    with pytest.raises(ValueError, match=rf"(?s)Annotations/a.xml: not a VOC annotation: .*{FOREIGN[text]}"):
+    with refuses(ValueError):
         VocDataset(root=str(root), split="train")
 
 
@@ -198,26 +191,26 @@ def test_annotations_in_a_declared_encoding_are_read(root: Path, encoding: str) 
 
 
 @pytest.mark.parametrize(
-    ("declared", "message"),
+    "declared",
     [
-        ("", r"the file is not in UTF-8: line 1 has the byte 0xf6"),
-        ('<?xml version="1.0" encoding="ascii"?>', "declares the encoding 'ascii', but has the byte 0xf6"),
-        ('<?xml version="1.0" encoding="klingon"?>', "declares the encoding 'klingon', which is not known"),
+        "",
+        '<?xml version="1.0" encoding="ascii"?>',
+        '<?xml version="1.0" encoding="klingon"?>',
     ],
 )
-def test_annotations_in_an_encoding_that_they_do_not_declare_are_named(root: Path, declared: str, message: str) -> None:
+def test_annotations_in_an_encoding_that_they_do_not_declare_are_named(
+    refuses: Refuses, root: Path, declared: str
+) -> None:
     (root / "Annotations/a.xml").write_bytes(f"{declared}<annotation>{CAT}</annotation>".encode("latin-1"))
-    with pytest.raises(ValueError, match=rf"a.xml: not a VOC annotation: .*{message}"):
+    with refuses(ValueError):
         VocDataset(root=str(root), split="train")
 
 
 @pytest.mark.parametrize(("encoding", "stem"), [("cp1252", "Größe"), ("gb18030", "鸟")])
-def test_a_list_in_another_encoding_is_named(root: Path, encoding: str, stem: str) -> None:
+def test_a_list_in_another_encoding_is_named(refuses: Refuses, root: Path, encoding: str, stem: str) -> None:
     add(root, stem, ("dog", (1, 1, 10, 20), 0))
     (root / "ImageSets/Main/train.txt").write_bytes(f"{stem}\r\n".encode(encoding))
-    with pytest.raises(
-        ValueError, match=rf"train.txt: the file is not in UTF-8: line 1 .*Read as {encoding}, its names are those"
-    ):
+    with refuses(ValueError):
         VocDataset(root=str(root), split="train")
 
 
@@ -227,32 +220,32 @@ def test_a_list_in_utf_16_is_read(root: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["a.jpg", "JPEGImages/a.jpg", "VOC\\JPEGImages\\a.jpg", "a.jpg 1"])
-def test_names_in_lists_may_have_folders_and_suffixes(root: Path, line: str) -> None:
+def test_names_in_lists_may_have_folders_and_suffixes(refuses: Refuses, root: Path, line: str) -> None:
     (root / "ImageSets/Main/train.txt").write_text(f"{line}\n")
     data = VocDataset(root=str(root), split="train")
     assert data.records.path(0).endswith("/JPEGImages/a.jpg")
     (root / "ImageSets/Main/train.txt").write_text(f"{line}\na\n")
-    with pytest.raises(ValueError, match="1 image is listed twice: a"):
+    with refuses(ValueError):
         VocDataset(root=str(root), split="train")
 
 
-def test_a_listed_name_that_differs_in_case_is_told(root: Path) -> None:
+def test_a_listed_name_that_differs_in_case_is_told(refuses: Refuses, root: Path) -> None:
     (root / "ImageSets/Main/train.txt").write_text("A\n")
-    with pytest.raises(FileNotFoundError, match=r"1 image has no file in Annotations: A \(there is a.xml\)"):
+    with refuses(FileNotFoundError):
         VocDataset(root=str(root), split="train")
 
 
-def test_a_folder_without_xml_says_what_it_has(root: Path) -> None:
+def test_a_folder_without_xml_says_what_it_has(refuses: Refuses, root: Path) -> None:
     for file in (root / "Annotations").iterdir():
         file.rename(file.with_suffix(".json"))
-    with pytest.raises(FileNotFoundError, match=r"no .xml file in .*Annotations; it has files of the kind .json"):
+    with refuses(FileNotFoundError):
         VocDataset(root=str(root), split="train")
 
 
-def test_annotations_without_a_single_object_are_refused(root: Path) -> None:
+def test_annotations_without_a_single_object_are_refused(refuses: Refuses, root: Path) -> None:
     for stem in "abc":
         add(root, stem)
-    with pytest.raises(ValueError, match="no file in Annotations has an object, so there is nothing to detect"):
+    with refuses(ValueError):
         VocDataset(root=str(root), split="train")
 
 
@@ -272,9 +265,9 @@ def test_evaluation_has_every_box_with_its_last_pixel(root: Path) -> None:
     assert "1 is left out of training and 1 differs in training" in data.summary()
 
 
-def test_fractions_are_refused(root: Path) -> None:
+def test_fractions_are_refused(refuses: Refuses, root: Path) -> None:
     add(root, "a", ("dog", (0.1, 0.2, 0.5, 0.9), 0))
-    with pytest.raises(ValueError, match=r"1 of 1 boxes lie within.*a.xml, box 1 \[0.1, 0.2, 0.5, 0.9\]"):
+    with refuses(ValueError):
         VocDataset(root=str(root), split="train")
 
 
@@ -296,11 +289,11 @@ def test_a_box_over_the_edge_is_named_where_no_size_is_stated(root: Path) -> Non
 
 
 @pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
-def test_one_image_of_two_annotations_is_refused(root: Path, link: str) -> None:
+def test_one_image_of_two_annotations_is_refused(refuses: Refuses, root: Path, link: str) -> None:
     image = root / "JPEGImages/b.jpg"
     image.unlink()
     getattr(image, link)(root / "JPEGImages/a.jpg")
-    with pytest.raises(ValueError, match=r"1 image file belongs to several.*background.*\(a.xml, b.xml\)"):
+    with refuses(ValueError):
         VocDataset(root=str(root), split="train")
 
 
@@ -326,31 +319,31 @@ def test_parts_and_boxes_that_begin_at_zero_are_counted(root: Path) -> None:
 
 
 @pytest.mark.parametrize("tag", ["name", "bndbox"])
-def test_an_object_with_two_boxes_or_names_is_refused(root: Path, tag: str) -> None:
+def test_an_object_with_two_boxes_or_names_is_refused(refuses: Refuses, root: Path, tag: str) -> None:
     item = objects(("dog", (3, 3, 10, 20), 0)).replace(f"</{tag}>", f"</{tag}><{tag}/>", 1)
     (root / "Annotations/a.xml").write_text(f"<annotation>{item}</annotation>")
-    with pytest.raises(ValueError, match=rf"a.xml.*object 1 \(dog\): 2 times <{tag}>"):
+    with refuses(ValueError):
         VocDataset(root=str(root), split="train")
 
 
-def test_entities_are_refused_without_being_read_or_expanded(root: Path) -> None:
+def test_entities_are_refused_without_being_read_or_expanded(refuses: Refuses, root: Path) -> None:
     (root / "secret").write_text("SECRET")
     laughs = "".join(f"<!ENTITY l{i} '{f'&l{i - 1};' * 10}'>" for i in range(1, 12))
     item = objects(("&l11;", (3, 3, 10, 20), 0))
     for head in (f"<!ENTITY l0 'ha'>{laughs}", f"<!ENTITY l11 SYSTEM 'file://{root}/secret'>"):
         (root / "Annotations/a.xml").write_text(f"<!DOCTYPE annotation [{head}]><annotation>{item}</annotation>")
-        with pytest.raises(ValueError, match=r"a.xml.*Its DOCTYPE declares entities.*: remove them"):
+        with refuses(ValueError):
             VocDataset(root=str(root), split="train")
 
 
-def test_hidden_files_are_passed_over_and_folders_named(root: Path) -> None:
+def test_hidden_files_are_passed_over_and_folders_named(refuses: Refuses, root: Path) -> None:
     (root / "Annotations/._a.xml").write_bytes(b"\0\5\x16\7Mac OS X")
     assert len(VocDataset(root=str(root), split="train")) == 2
     (root / "Annotations/d.xml").symlink_to("d.xml")
-    with pytest.raises(ValueError, match=r"d.xml: not a VOC annotation: it can't be read: Too many levels"):
+    with refuses(ValueError):
         VocDataset(root=str(root), split="train")
     for file in (root / "Annotations").iterdir():
         file.unlink()
     (root / "Annotations/below").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no .xml file in .*; folders below it are not read: below"):
+    with refuses(FileNotFoundError):
         VocDataset(root=str(root), split="train")

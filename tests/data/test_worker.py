@@ -21,6 +21,7 @@ from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.loader import LoaderOptions, build_eval_loader, build_train_loader
 from detkit.data.transforms.base import Transform
 from detkit.data.worker import WorkerDiedError, explain_death, lost_connection, worker_processes
+from tests.refusals import Refuses
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kills forked loader processes")
 
@@ -75,7 +76,9 @@ def test_a_worker_killed_from_outside_names_its_last_batch(dataset: ShapesDatase
     assert len(ids) == 2
 
 
-def test_a_batch_that_a_dead_worker_did_not_hand_over_names_the_worker(dataset: ShapesDataset) -> None:
+def test_a_batch_that_a_dead_worker_did_not_hand_over_names_the_worker(
+    refuses: Refuses, dataset: ShapesDataset
+) -> None:
     """Its tensors are fetched from the worker, which may be dead by then: a lost connection, not torch's words."""
     loader: Any = build_eval_loader(dataset, [], LoaderOptions(batch_size=3, num_workers=1))
     batches, before = iter(loader), set(worker_processes())
@@ -95,7 +98,7 @@ def test_a_batch_that_a_dead_worker_did_not_hand_over_names_the_worker(dataset: 
 
     loader._whole, loader._inner = loader._inner, Lost()
     next(batches)
-    with pytest.raises(WorkerDiedError, match=r"loader worker 0 .* died after it had made its batch of "):
+    with refuses(WorkerDiedError, hide=r"exited unexpectedly[^\n]*"):
         next(batches)
 
 
@@ -111,12 +114,12 @@ def test_a_lost_connection_with_all_workers_alive_is_itself(monkeypatch: pytest.
 
 
 def test_a_temporary_folder_that_is_too_long_for_sockets_is_refused(
-    dataset: ShapesDataset, monkeypatch: pytest.MonkeyPatch
+    refuses: Refuses, dataset: ShapesDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The queue's thread in the worker would print `AF_UNIX path too long` and the training would wait for ever."""
     long = "/tmp/" + "x" * 71
     monkeypatch.setattr("tempfile.tempdir", long)
-    with pytest.raises(ValueError, match=f"folder {long} has 76 characters, .* at most 75: set TMPDIR"):
+    with refuses(ValueError):
         build_eval_loader(dataset, [], LoaderOptions(batch_size=3, num_workers=1))
     build_eval_loader(dataset, [], LoaderOptions(batch_size=3, num_workers=0))
     monkeypatch.setattr("tempfile.tempdir", long[:-1])

@@ -11,6 +11,7 @@ from detkit.detectors.postprocess import PostprocessOptions, postprocess
 from detkit.losses.focal import SigmoidFocalLoss
 from detkit.nms.hard import HardNMS
 from detkit.structures import Detections, Predictions
+from tests.refusals import Refuses
 
 
 def detect(anchors: list[list[float]], scores: list[float], options: PostprocessOptions) -> Detections:
@@ -72,9 +73,9 @@ def test_the_best_of_each_class_are_taken_over_all_levels() -> None:
     assert two_classes(SCORES, PostprocessOptions(topk_per_level=2)).labels.tolist() == [0, 0, 0, 0]
 
 
-def test_one_of_the_two_numbers_is_null() -> None:
+def test_one_of_the_two_numbers_is_null(refuses: Refuses) -> None:
     for level, per_class in ((1000, 400), (None, None)):
-        with pytest.raises(ValueError, match="null for the other"):
+        with refuses(ValueError):
             PostprocessOptions(topk_per_level=level, topk_per_class=per_class)
-    with pytest.raises(ValueError, match="topk_per_class: 0"):
+    with refuses(ValueError):
         PostprocessOptions(topk_per_level=None, topk_per_class=0)

@@ -33,6 +33,7 @@ from detkit.distributed.preflight import compare
 from detkit.distributed.process_info import ProcessInfo
 from detkit.distributed.worker import run_worker
 from detkit.utils.exit_codes import ExitCode
+from tests.refusals import Refuses
 
 
 def processes(count: int, **more: Any) -> list[ProcessInfo]:
@@ -98,22 +99,22 @@ def test_a_rank_that_does_not_come_is_named() -> None:
     assert all("no word from rank 2 (start)" in text for text in said), said
 
 
-def test_a_meeting_point_that_nobody_keeps_is_named_in_time() -> None:
+def test_a_meeting_point_that_nobody_keeps_is_named_in_time(refuses: Refuses) -> None:
     process = processes(2)[1]
     started = time.monotonic()
-    with pytest.raises(MissingRankError, match=rf"can't reach rank 0 at {process.store} within 1 s"):
+    with refuses(MissingRankError):
         Coordinator(process).join(1.0)
     assert time.monotonic() - started < 20
 
 
-def test_a_port_that_another_program_has_is_said() -> None:
+def test_a_port_that_another_program_has_is_said(refuses: Refuses) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         process = ProcessInfo(
             world_size=2, launcher="slurm", store=f"127.0.0.1:{other.getsockname()[1]}", hosts_store=True
         )
-        with pytest.raises(MissingRankError, match=r"another program .* set MASTER_PORT"):
+        with refuses(MissingRankError):
             Coordinator(process).join(1.0)
 
 
@@ -262,10 +263,12 @@ def test_what_a_worker_needs_at_first_is_not_torch() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "inf", "nan", "a minute", ""])
-def test_the_time_to_connect_is_a_number_of_seconds(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_to_connect_is_a_number_of_seconds(
+    refuses: Refuses, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert connect_seconds() == 45.0
     monkeypatch.setenv("DETKIT_CONNECT_SECONDS", "300")
     assert connect_seconds() == 300.0
     monkeypatch.setenv("DETKIT_CONNECT_SECONDS", text)
-    with pytest.raises(ValueError, match=f"DETKIT_CONNECT_SECONDS={text}: must be a number of seconds above 0"):
+    with refuses(ValueError):
         connect_seconds()

@@ -21,6 +21,7 @@ from detkit.distributed.rendezvous import interface_of, own_address
 from detkit.train.cli import add_arguments, parse_nodes, worker_words
 from detkit.utils.cores import usable_cores
 from detkit.utils.exit_codes import ExitCode
+from tests.refusals import Refuses
 
 if TYPE_CHECKING:
     from tests.distributed.conftest import Tiny
@@ -34,27 +35,27 @@ QUICKSTART = ROOT / "configs/quickstart/shapes.yaml"
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    "options",
     [
-        ({"procs": 0}, "--procs 0"),
-        ({"max_nodes": 2}, "--nodes 2 needs --rdzv HOST:PORT"),
-        ({"min_nodes": 3, "max_nodes": 2, "rdzv": "a:1"}, "--nodes 3:2"),
-        ({"max_nodes": 2, "rdzv": "node0"}, "--rdzv node0: want HOST:PORT"),
-        ({"max_nodes": 2, "rdzv": "node0:0"}, "--rdzv node0:0: want HOST:PORT"),
-        ({"max_nodes": 2, "rdzv": "node0:9", "node_rank": 2}, "--node-rank 2: 2 machines are numbered from 0"),
-        ({"max_restarts": -1}, "--max-restarts -1"),
+        {"procs": 0},
+        {"max_nodes": 2},
+        {"min_nodes": 3, "max_nodes": 2, "rdzv": "a:1"},
+        {"max_nodes": 2, "rdzv": "node0"},
+        {"max_nodes": 2, "rdzv": "node0:0"},
+        {"max_nodes": 2, "rdzv": "node0:9", "node_rank": 2},
+        {"max_restarts": -1},
     ],
 )
-def test_launch_options_that_can_t_be(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_launch_options_that_can_t_be(refuses: Refuses, options: dict[str, Any]) -> None:
+    with refuses(ValueError):
         LaunchOptions(**options)
 
 
-def test_nodes() -> None:
+def test_nodes(refuses: Refuses) -> None:
     assert parse_nodes("2") == (2, 2)
     assert parse_nodes("1:4") == (1, 4)
     for text in ("two", "1:", ":", "1:x", "-1"):
-        with pytest.raises(ValueError, match="MIN:MAX"):
+        with refuses(ValueError):
             parse_nodes(text)
 
 
@@ -86,21 +87,21 @@ def test_more_processes_than_cores_are_warned_of(capsys: pytest.CaptureFixture[s
     assert "of 2 threads" in capsys.readouterr().err
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_are_refused(refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     check_devices(LaunchOptions(procs=1, on_gpu=True))
-    with pytest.raises(ValueError, match="--procs 2: this machine has 1 GPU,"):
+    with refuses(ValueError):
         check_devices(LaunchOptions(procs=2, on_gpu=True))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
-def test_addresses_and_interfaces() -> None:
+def test_addresses_and_interfaces(refuses: Refuses) -> None:
     assert interface_of("127.0.0.1") == "lo"
     assert interface_of("192.0.2.1") is None
     assert own_address(LaunchOptions()) == "127.0.0.1"
     assert own_address(LaunchOptions(max_nodes=2, rdzv="127.0.0.1:29400")) == "127.0.0.1"
     assert own_address(LaunchOptions(max_nodes=2, rdzv="h:1", local_addr="10.0.0.9")) == "10.0.0.9"
-    with pytest.raises(ValueError, match=r"--rdzv no\.such\.host\.invalid:1"):
+    with refuses(ValueError):
         own_address(LaunchOptions(max_nodes=2, rdzv="no.such.host.invalid:1"))
 
 

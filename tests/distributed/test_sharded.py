@@ -18,6 +18,7 @@ from detkit.train.options import TrainOptions
 from detkit.train.sharded import count, count_calls, full_state, is_sharded, units, unsharded
 from detkit.train.torch_setup import set_deterministic
 from tests.distributed import _sharded
+from tests.refusals import Refuses
 
 WORKER = Path(__file__).parent / "_sharded.py"
 ROOT = Path(__file__).parents[2]
@@ -149,6 +150,6 @@ def test_a_model_that_is_not_divided_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("other", [{"precision": "fp16"}, {"compile": True}])
-def test_what_does_not_go_with_it_is_refused(other: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"train\.parallel: fsdp does not go with"):
+def test_what_does_not_go_with_it_is_refused(refuses: Refuses, other: dict[str, Any]) -> None:
+    with refuses(ValueError):
         TrainOptions(iterations=1, parallel="fsdp", **other)

@@ -1,8 +1,7 @@
-"""The private members of torchelastic that detkit relies on, and what is said when a new torch changes one."""
+"""The private members of torchelastic that detkit relies on, and the message when a new torch changes one."""
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -17,11 +16,19 @@ from detkit.distributed.torchelastic import ATTRIBUTES, METHODS, ElasticAgent
 if TYPE_CHECKING:
     from torch.distributed.elastic.rendezvous import RendezvousHandler
 
+ADAPT = "detkit/distributed/torchelastic.py must be adapted"
+
 
 def agent(folder: Path) -> ElasticAgent:
     handler = cast("RendezvousHandler", None)  # asked first when the agent runs
     spec = WorkerSpec(role="test", local_world_size=1, rdzv_handler=handler, entrypoint=sys.executable)
     return ElasticAgent(spec, str(folder))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(RuntimeError) as caught:
+        agent(folder)
+    return str(caught.value)
 
 
 def test_this_torch_has_the_members(tmp_path: Path) -> None:
@@ -35,16 +42,15 @@ def test_a_method_that_is_gone_is_named(name: str, tmp_path: Path, monkeypatch: 
             monkeypatch.delattr(owner, name)
     # Classes that lack an abstract method can't be built: what counts is the check.
     monkeypatch.setattr(ElasticAgent, "__abstractmethods__", frozenset())
-    words = f"torch {torch.__version__}: LocalElasticAgent has no {name} any more: "
-    with pytest.raises(RuntimeError, match=re.escape(words + "detkit/distributed/torchelastic.py must be adapted")):
-        agent(tmp_path)
+    assert refusal(tmp_path) == f"torch {torch.__version__}: LocalElasticAgent has no {name} any more: {ADAPT}"
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_with_other_parameters_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalElasticAgent, name, lambda self, group, more: None)
-    with pytest.raises(RuntimeError, match=rf"{name} takes \(self, group, more\), not \(self, "):
-        agent(tmp_path)
+    text = refusal(tmp_path)
+    assert f"LocalElasticAgent's {name} takes (self, group, more), not (self, " in text
+    assert text.endswith(ADAPT)
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
@@ -56,5 +62,4 @@ def test_an_attribute_that_is_gone_is_named(name: str, tmp_path: Path, monkeypat
         delattr(self, name)
 
     monkeypatch.setattr(LocalElasticAgent, "__init__", without)
-    with pytest.raises(RuntimeError, match=f"LocalElasticAgent has no {name} any more"):
-        agent(tmp_path)
+    assert refusal(tmp_path) == f"torch {torch.__version__}: LocalElasticAgent has no {name} any more: {ADAPT}"

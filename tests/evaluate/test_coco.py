@@ -17,6 +17,7 @@ from detkit.evaluate.arrays import GroundTruth
 from detkit.evaluate.coco import CocoEvaluator, CocoResult, ground_truth_from
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap, Detections
+from tests.refusals import Refuses
 
 KEYS = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]
 KEYS += ["ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"]
@@ -282,43 +283,43 @@ def test_ground_truth_from_a_data_set_keeps_images_without_objects() -> None:
 class TestErrors:
     gt = truth([[(SQUARE, 0, False)], []], ids=[7, 12])
 
-    def test_an_image_twice(self) -> None:
+    def test_an_image_twice(self, refuses: Refuses) -> None:
         evaluator = CocoEvaluator(CLASSES, self.gt)
         evaluator.add([7, 12], [NOTHING, NOTHING])
         evaluator.add([12], [NOTHING])
-        with pytest.raises(ValueError, match="twice: image 12"):
+        with refuses(ValueError):
             evaluator.compute()
 
-    def test_an_image_left_out(self) -> None:
+    def test_an_image_left_out(self, refuses: Refuses) -> None:
         evaluator = CocoEvaluator(CLASSES, self.gt)
         evaluator.add([12], [NOTHING])
-        with pytest.raises(ValueError, match="1 of 2 images were never added: 7"):
+        with refuses(ValueError):
             evaluator.compute()
 
-    def test_an_unknown_image(self) -> None:
+    def test_an_unknown_image(self, refuses: Refuses) -> None:
         evaluator = CocoEvaluator(CLASSES, self.gt)
         evaluator.add([7, 12, 99], [NOTHING] * 3)
-        with pytest.raises(ValueError, match="lacks: 99"):
+        with refuses(ValueError):
             evaluator.compute()
 
     @pytest.mark.parametrize("label", [-1, 2])
-    def test_a_label_beyond_the_classes(self, label: int) -> None:
-        with pytest.raises(ValueError, match=f"label {label} of image 7"):
+    def test_a_label_beyond_the_classes(self, refuses: Refuses, label: int) -> None:
+        with refuses(ValueError):
             CocoEvaluator(CLASSES, self.gt).add([7], [found([(SQUARE, 0.5, label)])])
 
     @pytest.mark.parametrize(("value", "score"), [(float("nan"), 0.5), (1.0, float("inf"))])
-    def test_what_is_not_finite(self, value: float, score: float) -> None:
-        with pytest.raises(ValueError, match="not finite in image 12"):
+    def test_what_is_not_finite(self, refuses: Refuses, value: float, score: float) -> None:
+        with refuses(ValueError):
             CocoEvaluator(CLASSES, self.gt).add([12], [found([([value, 0.0, 5.0, 5.0], score, 0)])])
 
-    def test_lengths_that_differ(self) -> None:
-        with pytest.raises(ValueError, match="2 image ids but detections of 1"):
+    def test_lengths_that_differ(self, refuses: Refuses) -> None:
+        with refuses(ValueError):
             CocoEvaluator(CLASSES, self.gt).add([7, 12], [NOTHING])
 
-    def test_ground_truth_that_does_not_fit(self) -> None:
-        with pytest.raises(ValueError, match="given twice: 4"):
+    def test_ground_truth_that_does_not_fit(self, refuses: Refuses) -> None:
+        with refuses(ValueError):
             truth([[], []], ids=[4, 4])
-        with pytest.raises(ValueError, match="do not fit"):
+        with refuses(ValueError):
             GroundTruth(self.gt.image_ids, self.gt.offsets[:-1], *list(vars(self.gt).values())[2:])
 
 

@@ -17,6 +17,7 @@ from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.loop import compute_everywhere, evaluate, self_test
 from detkit.predict.rescale import to_original
 from detkit.structures import Batch, Detections
+from tests.refusals import Refuses
 
 
 class Oracle(nn.Module):
@@ -79,13 +80,13 @@ def test_boxes_that_are_off_lose_the_high_thresholds(dataset: ShapesDataset) -> 
     assert not oracle.training
 
 
-def test_the_mode_comes_back_after_an_error(dataset: ShapesDataset) -> None:
+def test_the_mode_comes_back_after_an_error(refuses: Refuses, dataset: ShapesDataset) -> None:
     class Broken(Oracle):
         def detect(self, pred: Batch, sizes: Tensor) -> list[Detections]:
             raise RuntimeError("no")
 
     broken = Broken(make_loader(dataset)).train()
-    with pytest.raises(RuntimeError, match="no"):
+    with refuses(RuntimeError):
         evaluate(broken, dataset, broken, progress=False)
     assert broken.training
 
@@ -181,9 +182,9 @@ def test_several_processes_give_what_one_gives(tmp_path: Path, world_size: int, 
     assert all(figures(result) == figures(alone) for result in got.values())
 
 
-def test_without_processes_nothing_is_gathered(dataset: ShapesDataset) -> None:
+def test_without_processes_nothing_is_gathered(refuses: Refuses, dataset: ShapesDataset) -> None:
     from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
 
     evaluator = CocoEvaluator(dataset.classes, ground_truth_from(dataset))
-    with pytest.raises(ValueError, match="14 of 14 images were never added"):
+    with refuses(ValueError):
         compute_everywhere(evaluator)

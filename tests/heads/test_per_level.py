@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from detkit.heads.per_level import PerLevelHead
+from tests.refusals import Refuses
 
 
 def head(**options: Any) -> PerLevelHead:
@@ -53,6 +54,6 @@ def test_an_anchor_of_a_cell_is_where_its_channels_are() -> None:
     assert logits[0].nonzero().tolist() == [[0, (2 * 5 + 1) * 2 + 1, 2]]
 
 
-def test_a_norm_without_a_place_is_refused() -> None:
-    with pytest.raises(ValueError, match="norm: bn has no place without lite"):
+def test_a_norm_without_a_place_is_refused(refuses: Refuses) -> None:
+    with refuses(ValueError):
         head(norm="bn")

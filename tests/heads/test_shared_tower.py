@@ -6,6 +6,7 @@ import torch
 from detkit.heads.base import per_anchor
 from detkit.heads.per_level import PerLevelHead
 from detkit.heads.shared_tower import SharedTowerHead
+from tests.refusals import Refuses
 
 
 def head(**options: Any) -> Any:
@@ -39,14 +40,14 @@ def test_order_is_cell_by_cell_then_anchor_by_anchor() -> None:
     assert rows[0, 4].tolist() == [x[0, c, 1, 0].item() for c in (0, 1, 2)]
 
 
-def test_levels_that_differ_are_refused() -> None:
-    with pytest.raises(ValueError, match="anchors per cell differ"):
+def test_levels_that_differ_are_refused(refuses: Refuses) -> None:
+    with refuses(ValueError):
         SharedTowerHead(in_channels=(8, 8), anchors_per_cell=(3, 4), num_columns=2, class_bias=torch.zeros(2))
 
 
 @pytest.mark.parametrize("bad", [{"channels": 0}, {"num_convs": -1}])
-def test_senseless_arguments_are_named(bad: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(bad))):
+def test_senseless_arguments_are_named(refuses: Refuses, bad: dict[str, Any]) -> None:
+    with refuses(ValueError):
         head(**bad)
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
 
 from detkit.interop.classes import coco_classes, detectron2_columns, keep_columns, read_classes, torchvision_columns
+from tests.refusals import Refuses
 
 
-def test_class_names_from_an_annotation_file(tmp_path: Path) -> None:
+def test_class_names_from_an_annotation_file(refuses: Refuses, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"categories": [{"id": 5, "name": "e"}, {"id": 2, "name": "b"}]}))
     assert read_classes(str(path)) == {2: "b", 5: "e"}
     assert torchvision_columns(6, {2: "b", 5: "e"}).keep == (2, 5)
     assert detectron2_columns(2, {2: "b", 5: "e"}).classes.ids == (2, 5)
     path.write_text("[]")
-    with pytest.raises(ValueError, match=r"a\.json: not a COCO annotation file"):
+    with refuses(ValueError):
         read_classes(str(path))
 
 
@@ -43,12 +43,12 @@ def test_unnamed_classes_get_numbers() -> None:
     assert torchvision_columns(91).classes.ids[:13] == (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14)
 
 
-def test_names_for_torchvision_are_for_all_columns_or_all_but_the_background() -> None:
+def test_names_for_torchvision_are_for_all_columns_or_all_but_the_background(refuses: Refuses) -> None:
     assert torchvision_columns(3, ["a", "b"]).keep == (1, 2)
     assert torchvision_columns(3, ["z", "a", "b"]).keep == (0, 1, 2)
     whole = torchvision_columns(91, keep_all=True).classes
     assert whole.names[:2] == ("unused-0", "person")
-    with pytest.raises(ValueError, match="3 names for 6 class columns; want 6, or 5"):
+    with refuses(ValueError):
         torchvision_columns(6, ["a", "b", "c"])
-    with pytest.raises(ValueError, match="category ids 2 to 7 for class columns 0 to 5"):
+    with refuses(ValueError):
         torchvision_columns(6, {2: "two", 7: "seven"})

@@ -21,6 +21,7 @@ from detkit.interop.detectron2 import convert_detectron2
 from detkit.interop.files import Converted
 from detkit.predict.predictor import Predictor
 from detkit.registry import TRANSFORMS
+from tests.refusals import Refuses
 
 IMAGE = "data/bccd/JPEGImages/BloodImage_00001.jpg"
 
@@ -106,7 +107,7 @@ def test_80_classes_are_those_of_coco(converted: Converted) -> None:
     assert converted.config.postprocess.max_detections == 100
 
 
-def test_a_deeper_backbone_is_read_off_the_tensors(weights: Path, tmp_path: Path) -> None:
+def test_a_deeper_backbone_is_read_off_the_tensors(refuses: Refuses, weights: Path, tmp_path: Path) -> None:
     """R101 has 23 blocks in the third stage instead of 6, all of one shape but the first."""
     model = arrays(weights)
     for name in [n for n in model if "bottom_up.res4.1." in n]:
@@ -123,7 +124,7 @@ def test_a_deeper_backbone_is_read_off_the_tensors(weights: Path, tmp_path: Path
     assert torch.equal(found, torch.from_numpy(model["backbone.bottom_up.res4.1.conv2.weight"]))
     del model["backbone.bottom_up.res4.22.conv1.weight"]
     path.write_bytes(pickle.dumps({"model": model}))
-    with pytest.raises(ValueError, match="22 blocks in the third stage"):
+    with refuses(ValueError):
         convert_detectron2(path)
 
 
@@ -145,7 +146,7 @@ def test_other_layouts_of_the_same_weights(weights: Path, converted: Converted, 
         assert torch.equal(tensor, again.detector.state_dict()[name])
 
 
-def test_a_file_that_does_not_fit_names_its_tensors(weights: Path, tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_names_its_tensors(refuses: Refuses, weights: Path, tmp_path: Path) -> None:
     model = arrays(weights)
     del model["backbone.fpn_lateral3.bias"]
     model["proposal_generator.rpn_head.conv.weight"] = np.zeros(3, np.float32)
@@ -159,17 +160,17 @@ def test_a_file_that_does_not_fit_names_its_tensors(weights: Path, tmp_path: Pat
     assert "1 missing: backbone.fpn_lateral3.bias" in text
     assert "1 unexpected: proposal_generator.rpn_head.conv.weight" in text
     assert "backbone.bottom_up.stem.conv1.weight (64, 1, 7, 7) instead of (64, 3, 7, 7)" in text
-    with pytest.raises(ValueError, match="3 classes for a model of 80"):
+    with refuses(ValueError):
         convert_detectron2(weights, classes=["a", "b", "c"])
 
 
-def test_files_that_are_something_else_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_something_else_are_refused(refuses: Refuses, tmp_path: Path) -> None:
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps({"conv1_w": np.zeros(3)}))
-    with pytest.raises(ValueError, match=r"is not a RetinaNet or SSD: .*conv1_w"):
+    with refuses(ValueError):
         convert_detectron2(path)
     path.write_bytes(pickle.dumps([1, 2]))
-    with pytest.raises(ValueError, match="holds list"):
+    with refuses(ValueError):
         convert_detectron2(path)
-    with pytest.raises(ValueError, match="no such file"):
+    with refuses(ValueError):
         convert_detectron2(tmp_path / "none.pkl")

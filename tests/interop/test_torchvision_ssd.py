@@ -16,6 +16,7 @@ from detkit.interop.files import Converted
 from detkit.interop.names import torchvision_ssd_name, torchvision_ssdlite_name
 from detkit.interop.torchvision import convert_torchvision
 from detkit.structures import Targets
+from tests.refusals import Refuses
 
 SIDES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
 ANCHORS = {"ssd300_vgg16": 8732, "ssdlite320_mobilenet_v3_large": 3234}
@@ -207,17 +208,17 @@ def test_names_are_given_with_or_without_background(pair: Any, tmp_path: Path) -
     assert any("give them with --classes" in note for note in unnamed.notes)
 
 
-def test_what_does_not_fit_is_said(pair: Any, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_said(refuses: Refuses, pair: Any, tmp_path: Path) -> None:
     _, model, _ = pair
     path = tmp_path / "model.pth"
     state = dict(model.state_dict())
     torch.save(state, path)
-    with pytest.raises(ValueError, match="is an SSD"):
+    with refuses(ValueError):
         convert_torchvision(path, norm_eps=0.0)
     gone = next(key for key in state if key.startswith("backbone.extra.2"))
     del state[gone]
     torch.save(state, path)
-    with pytest.raises(ValueError, match=f"1 missing: {gone}"):
+    with refuses(ValueError):
         convert_torchvision(path)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from detkit.interop.weights import read_weights
 from detkit.utils.pickles import load_torch
+from tests.refusals import Refuses
 
 STATE = {
     "backbone.body.conv1.weight": torch.randn(4, 3, 3, 3),
@@ -154,9 +155,9 @@ def test_an_average_of_the_parameters_alone_is_completed_and_that_is_said(tmp_pa
     assert "1 tensors that `ema` lacks are from `model`: backbone.body.bn1.running_mean" in found.notes[1]
 
 
-def test_a_key_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+def test_a_key_that_is_not_there_names_those_that_are(refuses: Refuses, tmp_path: Path) -> None:
     torch.save({"model": STATE, "model_ema": STATE}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"--key 'modle'.*did you mean model.*It has: model, model_ema"):
+    with refuses(ValueError):
         read_weights(tmp_path / "x.pth", "modle")
 
 
@@ -221,39 +222,39 @@ def test_the_planted_programs_do_run_where_a_pickle_is_trusted(tmp_path: Path) -
     assert mark.exists()
 
 
-def test_a_program_of_torchscript_is_refused(tmp_path: Path) -> None:
+def test_a_program_of_torchscript_is_refused(refuses: Refuses, tmp_path: Path) -> None:
     torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "x.pt"))
-    with pytest.raises(ValueError, match=r"x\.pt .*TorchScript: save the state_dict"):
+    with refuses(ValueError):
         load_torch(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of torch", b"PK\x03\x04 cut off", pickle.dumps([1] * 3)[:-2]])
-def test_garbage_is_refused_by_name(content: Any, tmp_path: Path) -> None:
+def test_garbage_is_refused_by_name(refuses: Refuses, content: Any, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.pth is not a file of torch\.save"):
+    with refuses(ValueError):
         load_torch(tmp_path / "x.pth")
 
 
-def test_a_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_cut_short_is_refused(refuses: Refuses, tmp_path: Path) -> None:
     torch.save({"model": STATE, "args": argparse.Namespace()}, tmp_path / "x.pth")
     whole = (tmp_path / "x.pth").read_bytes()
     for length in (len(whole) // 3, len(whole) - 40):
         (tmp_path / "x.pth").write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"x\.pth is not a file of torch\.save"):
+        with refuses(ValueError):
             load_torch(tmp_path / "x.pth")
 
 
-def test_a_tensor_cannot_look_beyond_its_storage(tmp_path: Path) -> None:
+def test_a_tensor_cannot_look_beyond_its_storage(refuses: Refuses, tmp_path: Path) -> None:
     class Beyond:
         def __reduce__(self) -> Any:
             return torch._utils._rebuild_tensor_v2, (torch.ones(2).untyped_storage(), 0, (1000,), (1,), False, None)
 
     torch.save({"x": argparse.Namespace(), "backbone.a": Beyond(), "head.a": torch.ones(1)}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"x\.pth is not a file of torch\.save"):
+    with refuses(ValueError):
         load_torch(tmp_path / "x.pth")
 
 
-def test_a_file_that_holds_itself_or_grows_without_end_is_no_trap(tmp_path: Path) -> None:
+def test_a_file_that_holds_itself_or_grows_without_end_is_no_trap(refuses: Refuses, tmp_path: Path) -> None:
     content: dict[str, Any] = {"model": STATE, "args": argparse.Namespace()}
     content["self"] = content
     torch.save(content, tmp_path / "x.pth")
@@ -262,11 +263,11 @@ def test_a_file_that_holds_itself_or_grows_without_end_is_no_trap(tmp_path: Path
     for _ in range(40):
         laughs = [laughs, laughs]
     torch.save({"model": STATE, "laughs": laughs}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"x\.pth: more than \d+ entries"):
+    with refuses(ValueError):
         read_weights(tmp_path / "x.pth")
 
 
-def test_a_checkpoint_of_detkit_is_named_as_one(tmp_path: Path) -> None:
+def test_a_checkpoint_of_detkit_is_named_as_one(refuses: Refuses, tmp_path: Path) -> None:
     torch.save({"format": 1, "classes": {}, "config": {}, "model": STATE}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match="is a checkpoint of detkit already"):
+    with refuses(ValueError):
         read_weights(tmp_path / "x.pth")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 
 from detkit.losses.mining import hard_negatives
 from detkit.structures import BACKGROUND, IGNORED
+from tests.refusals import Refuses
 
 B, I = BACKGROUND, IGNORED  # noqa: E741  (short names make the rows readable)
 
@@ -63,8 +63,8 @@ def test_no_gradient_goes_through_the_choice() -> None:
     assert int(mask.sum()) == 4
 
 
-def test_shapes_must_fit() -> None:
-    with pytest.raises(ValueError, match=r"costs \(1, 3\) do not fit labels \(1, 4\)"):
+def test_shapes_must_fit(refuses: Refuses) -> None:
+    with refuses(ValueError):
         hard_negatives(torch.zeros(1, 3), torch.zeros(1, 4, dtype=torch.int64), 3.0, 1)
 
 

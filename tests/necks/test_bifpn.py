@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from detkit.necks.bifpn import BiFPN, Fusion, halve
 from detkit.structures import FeatureShape
+from tests.refusals import Refuses
 
 SHAPES = {"c3": FeatureShape(8, 8), "c4": FeatureShape(12, 16), "c5": FeatureShape(16, 32)}
 
@@ -60,11 +61,11 @@ def test_halve_rounds_up_and_takes_the_greatest() -> None:
 
 
 @pytest.mark.parametrize("bad", [{"channels": 0}, {"layers": 0}, {"extra_levels": -1}])
-def test_senseless_arguments_are_named(bad: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(bad))):
+def test_senseless_arguments_are_named(refuses: Refuses, bad: dict[str, Any]) -> None:
+    with refuses(ValueError):
         BiFPN(in_shapes=SHAPES, **bad)
 
 
-def test_one_level_alone_can_not_be_fused() -> None:
-    with pytest.raises(ValueError, match="extra_levels: 0"):
+def test_one_level_alone_can_not_be_fused(refuses: Refuses) -> None:
+    with refuses(ValueError):
         BiFPN(in_shapes={"c4": SHAPES["c4"]}, extra_levels=0)

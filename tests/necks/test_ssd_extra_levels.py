@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detkit.necks.ssd_extra_levels import SSDExtraLevels
 from detkit.structures import FeatureShape
+from tests.refusals import Refuses
 
 SHAPES = {"c3": FeatureShape(8, 8), "c4": FeatureShape(12, 16)}
 
@@ -50,6 +51,6 @@ def test_every_weight_learns(lite: bool) -> None:
 @pytest.mark.parametrize(
     ("channels", "strides"), [([8], [2, 2]), ([8], [3]), ([1], [2])], ids=["length", "stride", "width"]
 )
-def test_senseless_levels_are_refused(channels: list[int], strides: list[int]) -> None:
-    with pytest.raises(ValueError, match="channels="):
+def test_senseless_levels_are_refused(refuses: Refuses, channels: list[int], strides: list[int]) -> None:
+    with refuses(ValueError):
         SSDExtraLevels(in_shapes=SHAPES, channels=channels, strides=strides)

@@ -15,6 +15,7 @@ from detkit.nms.matrix import MatrixNMS
 from detkit.nms.soft import SoftNMS
 from detkit.registry import NMS
 from detkit.structures import Predictions
+from tests.refusals import Refuses
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 11], [30, 30, 40, 40]])
 SCORES = torch.tensor([0.5, 0.9, 0.7])
@@ -33,8 +34,8 @@ def test_class_agnostic_is_one_group() -> None:
     assert HardNMS(class_agnostic=True)(BOXES, SCORES, torch.tensor([0, 1, 2]))[0].tolist() == [1, 2]
 
 
-def test_threshold_is_checked() -> None:
-    with pytest.raises(ValueError, match=r"iou_threshold: 50 is not in \[0, 1\]"):
+def test_threshold_is_checked(refuses: Refuses) -> None:
+    with refuses(ValueError):
         HardNMS(iou_threshold=50)
 
 
@@ -68,8 +69,8 @@ def test_a_config_names_them_and_lowered_scores_reach_the_detections(name: str) 
     assert (found.scores > 0.05).all()
 
 
-def test_options_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"sigma: 0\.0 must be greater than 0"):
+def test_options_are_checked(refuses: Refuses) -> None:
+    with refuses(ValueError):
         SoftNMS(sigma=0.0)
-    with pytest.raises(ValueError, match=r"min_score: 2 is not in \[0, 1\]"):
+    with refuses(ValueError):
         SoftNMS(min_score=2)

@@ -1,6 +1,5 @@
 import json
 import os
-import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from detkit.detectors.build import build_detector
 from detkit.detectors.dense import ANCHOR_CACHE
 from detkit.predict.predictor import Predictor, open_image
 from detkit.structures import ClassMap
+from tests.refusals import Refuses
 
 CLASSES = ClassMap(("cat", "dog"), (7, 3))
 BASE = "configs/base/retinanet.yaml"
@@ -82,12 +82,12 @@ def test_a_batch_of_unequal_images_changes_little(predictor: Any, pictures: Any)
     assert [len(f) for f in together] == [7, 7, 7]
 
 
-def test_senseless_images_are_named() -> None:
-    with pytest.raises(ValueError, match="not ndarray of float64"):
+def test_senseless_images_are_named(refuses: Refuses) -> None:
+    with refuses(ValueError):
         open_image(np.zeros((3, 3, 3)))
-    with pytest.raises(ValueError, match="not int"):
+    with refuses(ValueError):
         open_image(3)
-    with pytest.raises(FileNotFoundError, match=r"nothing\.jpg"):
+    with refuses(FileNotFoundError):
         open_image("nothing.jpg")
 
 
@@ -398,6 +398,6 @@ def test_senseless_options_are_named(
 
 
 @pytest.mark.parametrize("shape", [(0, 0, 3), (0, 9), (9, 9, 7), (9,)])
-def test_an_array_that_is_no_image_is_named_with_its_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"not ndarray of uint8 {shape}")):
+def test_an_array_that_is_no_image_is_named_with_its_shape(refuses: Refuses, shape: tuple[int, ...]) -> None:
+    with refuses(ValueError):
         open_image(np.zeros(shape, np.uint8))

@@ -24,6 +24,7 @@ from detkit.registry import (
 )
 from detkit.registry.bounds import bounds_text, is_bounded
 from detkit.registry.values import OutOfBounds, TypeMismatch, convert
+from tests.refusals import Refuses
 
 
 @pytest.mark.parametrize(
@@ -54,9 +55,9 @@ def test_a_bound_admits_what_it_says_and_names_itself(
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e39])
-def test_numbers_that_float32_has_not_are_outside_all_bounds(value: float) -> None:
+def test_numbers_that_float32_has_not_are_outside_all_bounds(refuses: Refuses, value: float) -> None:
     for annotation in (Fraction, Positive, NonNegative, Positive | None, float):
-        with pytest.raises(OutOfBounds, match="32-bit"):
+        with refuses(OutOfBounds):
             convert(value, annotation)
 
 
@@ -137,14 +138,14 @@ def test_a_part_keeps_to_its_bounds_by_config_and_by_call(scaled: Any) -> None:
     assert scaled(sizes=path_like).sizes is path_like
 
 
-def test_a_subclass_that_inherits_the_constructor_keeps_to_the_bounds(scaled: Any) -> None:
+def test_a_subclass_that_inherits_the_constructor_keeps_to_the_bounds(refuses: Refuses, scaled: Any) -> None:
     class Inherited(scaled):
         pass
 
-    with pytest.raises(ValueError, match="alpha"):
+    with refuses(ValueError):
         Inherited(alpha=3.0)
     CODERS.add(Inherited, "Inherited")
-    with pytest.raises(ValueError, match="alpha"):
+    with refuses(ValueError):
         Inherited(alpha=3.0)
     assert CODERS.arguments("Inherited")["alpha"].annotation == Fraction | None
 

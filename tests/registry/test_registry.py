@@ -15,6 +15,7 @@ from detkit.backbones.resnet import ResNet
 from detkit.coders.base import BoxCoder
 from detkit.registry import BACKBONES, CODERS, HEADS, REGISTRIES, Registry, load_plugins
 from detkit.registry import plugins as plugin_module
+from tests.refusals import Refuses
 
 
 @pytest.fixture(autouse=True)
@@ -100,22 +101,22 @@ def test_a_room_that_failed_to_load_is_tried_again_and_never_half_known(
     assert parts.names() == ["Deep"]
 
 
-def test_the_same_name_from_another_place_names_both() -> None:
+def test_the_same_name_from_another_place_names_both(refuses: Refuses) -> None:
     class ResNet(Backbone):
         def __init__(self, *, width: int = 1) -> None:
             super().__init__()
 
-    with pytest.raises(ValueError, match=r"'ResNet' is taken by ResNet at .*resnet.py:\d+.*test_registry.py:\d+"):
+    with refuses(ValueError):
         BACKBONES.register()(ResNet)
     BACKBONES.register("MyResNet")(ResNet)
     assert BACKBONES.get("MyResNet") is ResNet
 
 
-def test_a_class_of_another_kind_is_refused() -> None:
+def test_a_class_of_another_kind_is_refused(refuses: Refuses) -> None:
     class NoNet:
         def __init__(self, *, width: int = 1) -> None: ...
 
-    with pytest.raises(ValueError, match=r"NoNet can't go into backbones: .*detkit.backbones.base.Backbone"):
+    with refuses(ValueError):
         BACKBONES.register()(NoNet)
 
 
@@ -124,22 +125,22 @@ def net(init: Callable[..., Any]) -> type:
 
 
 def positional(self: Any, width: int = 1) -> None: ...
-def unannotated(self: Any, *, width: int = 1) -> None: ...
+def unannotated(self: Any, *, width=1) -> None: ...  # type: ignore[no-untyped-def]
 def starred(self: Any, **rest: int) -> None: ...
 def bare(self: Any, *, widths: list = (1,)) -> None: ...
 
 
 @pytest.mark.parametrize(
-    ("init", "text"),
+    "init",
     [
-        (positional, "'width' is positional"),
-        (unannotated, "'width' has no type annotation"),
-        (starred, r"takes \*rest"),
-        (bare, r"'widths' is a bare list; say what is in it, as in list\[float\]"),
+        positional,
+        unannotated,
+        starred,
+        bare,
     ],
 )
-def test_a_constructor_that_is_no_schema_is_refused(init: Callable[..., Any], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+def test_a_constructor_that_is_no_schema_is_refused(refuses: Refuses, init: Callable[..., Any]) -> None:
+    with refuses(ValueError):
         BACKBONES.register()(net(init))
 
 
@@ -148,14 +149,14 @@ def unfillable(self: Any, *, shape: Path) -> None: ...
 def kept(self: Any, *, width: int = 1, shape: Path = Path()) -> None: ...
 
 
-def test_arguments_that_no_config_could_give_are_named_with_their_place() -> None:
-    for init, text in (
-        (misfit, r"test_registry.py:\d+: Net.__init__, argument 'width': its default .*: 0.5 is not int"),
-        (unfillable, r"test_registry.py:\d+: Net.__init__, argument 'shape', is a Path: no config can hold that"),
+def test_arguments_that_no_config_could_give_are_named_with_their_place(refuses: Refuses) -> None:
+    for init in (
+        misfit,
+        unfillable,
     ):
         with BACKBONES.temporary():
             BACKBONES.register()(net(init))
-            with pytest.raises(ValueError, match=text):
+            with refuses(ValueError):
                 BACKBONES.arguments("Net")
     BACKBONES.register()(net(kept))
     assert set(BACKBONES.arguments("Net")) == {"width"}
@@ -172,31 +173,29 @@ def test_a_dataclass_is_a_part_with_its_factories_as_defaults() -> None:
         assert CODERS.arguments("Weights")["values"].default == [1.0, 2.0]
 
 
-def test_the_decorator_without_brackets_is_explained() -> None:
-    with pytest.raises(ValueError, match=r"with brackets over ResNet"):
+def test_the_decorator_without_brackets_is_explained(refuses: Refuses) -> None:
+    with refuses(ValueError):
         BACKBONES.register(ResNet)
 
 
-def test_an_unknown_name_says_what_is_near_and_what_was_imported() -> None:
-    with pytest.raises(
-        ValueError, match=r"'ResNte' is not in backbones; did you mean ResNet\?.*detkit.backbones.*`imports:`"
-    ):
+def test_an_unknown_name_says_what_is_near_and_what_was_imported(refuses: Refuses) -> None:
+    with refuses(ValueError):
         BACKBONES.get("ResNte")
-    with pytest.raises(ValueError, match="not in backbones"):
+    with refuses(ValueError):
         BACKBONES.unregister("Nothing")
 
 
-def test_build_checks_arguments_and_hands_derived_ones_only_where_wanted() -> None:
+def test_build_checks_arguments_and_hands_derived_ones_only_where_wanted(refuses: Refuses) -> None:
     net = BACKBONES.build({"type": "ResNet", "depth": 18, "norm": "gn"}, unasked=3)
     assert isinstance(net, ResNet)
-    for node, text in (
-        ({"type": "ResNet", "dept": 18}, "unknown argument 'dept'; did you mean depth"),
-        ({"type": "ResNet", "depth": "18"}, "ResNet: depth: '18' is not one of"),
-        ({"type": "ResNet", "depth": 18, "freeze_at": 9}, "ResNet: freeze_at: 9"),
+    for node in (
+        {"type": "ResNet", "dept": 18},
+        {"type": "ResNet", "depth": "18"},
+        {"type": "ResNet", "depth": 18, "freeze_at": 9},
     ):
-        with pytest.raises(ValueError, match=text):
+        with refuses(ValueError):
             BACKBONES.build(node)
-    with pytest.raises(ValueError, match="missing argument in_channels, anchors_per_cell"):
+    with refuses(ValueError):
         HEADS.build({"type": "SharedTowerHead"})
 
 
@@ -236,24 +235,22 @@ def plugins(monkeypatch):
     load_plugins.cache_clear()
 
 
-def test_plugins_are_loaded_once_and_shown_in_errors(plugins: Callable[..., None]) -> None:
+def test_plugins_are_loaded_once_and_shown_in_errors(refuses: Refuses, plugins: Callable[..., None]) -> None:
     calls = []
     plugins(lambda: calls.append(1))
     load_plugins(), load_plugins()
     assert calls == [1]
-    with pytest.raises(ValueError, match=r"my_package.parts \(plugin\)"):
+    with refuses(ValueError):
         BACKBONES.get("Nothing")
 
 
-def test_a_broken_plugin_is_named(plugins: Callable[..., None]) -> None:
+def test_a_broken_plugin_is_named(refuses: Refuses, plugins: Callable[..., None]) -> None:
     def load() -> None:
         raise RuntimeError("no such thing")
 
     plugins(load)
     for _ in range(2):  # a second try must not pass as if the plugin were there
-        with pytest.raises(
-            ImportError, match=r"plugin 'mine' \(my_package.parts\) can't be imported: RuntimeError: no such"
-        ):
+        with refuses(ImportError):
             load_plugins()
 
 

@@ -20,17 +20,18 @@ from detkit.runs.folder import (
     write_text,
 )
 from detkit.utils.outputs import LEDGER, Ledger
+from tests.refusals import Refuses
 
 
-def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+def test_a_run_is_not_overwritten_by_accident(refuses: Refuses, tmp_path: Path) -> None:
     init_run_folder(tmp_path, resume=False, overwrite=False)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"no checkpoint to resume from; replace it by --overwrite"):
+    with refuses(ValueError):
         init_run_folder(tmp_path, resume=False, overwrite=False)
     (tmp_path / "checkpoints/step_00000005.pt").touch()
-    with pytest.raises(ValueError, match=r"--resume.*--overwrite"):
+    with refuses(ValueError):
         init_run_folder(tmp_path, resume=False, overwrite=False)
     init_run_folder(tmp_path, resume=True, overwrite=False)
     assert (tmp_path / "metrics.jsonl").exists()
@@ -55,10 +56,12 @@ MINE: dict[str, str] = {
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", MINE)
-def test_a_file_that_detkit_did_not_write_is_named_and_stays(name: str, overwrite: bool, tmp_path: Path) -> None:
+def test_a_file_that_detkit_did_not_write_is_named_and_stays(
+    refuses: Refuses, name: str, overwrite: bool, tmp_path: Path
+) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(MINE[name])
-    with pytest.raises(ValueError, match=rf"--output: detkit did not write .*{re.escape(name)}.*move it away"):
+    with refuses(ValueError):
         init_run_folder(tmp_path, resume=False, overwrite=overwrite)
     assert (tmp_path / name).read_text() == MINE[name]
 
@@ -73,11 +76,11 @@ LIKE_OURS = {
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", LIKE_OURS)
 def test_a_file_that_looks_like_a_run_s_is_a_run_s_only_in_its_folder(
-    name: str, overwrite: bool, tmp_path: Path
+    refuses: Refuses, name: str, overwrite: bool, tmp_path: Path
 ) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(LIKE_OURS[name])
-    with pytest.raises(ValueError, match=rf"--output: detkit did not write .*{re.escape(name)}.*move it away"):
+    with refuses(ValueError):
         init_run_folder(tmp_path, resume=False, overwrite=overwrite)
     assert (tmp_path / name).read_text() == LIKE_OURS[name]
 
@@ -135,37 +138,37 @@ def test_only_what_stands_in_the_ledger_unchanged_is_replaced(tmp_path: Path) ->
     assert list(Ledger(tmp_path).files) == ["log.txt"]
 
 
-def test_a_config_that_was_edited_to_be_resumed_stays(tmp_path: Path) -> None:
+def test_a_config_that_was_edited_to_be_resumed_stays(refuses: Refuses, tmp_path: Path) -> None:
     assert write_own(tmp_path / CONFIG, "seed: 0\n")
     assert write_own(tmp_path / CONFIG, "seed: 1\n")
     (tmp_path / CONFIG).write_text("seed: 1  # lucky\n")
     init_run_folder(tmp_path, resume=True, overwrite=False)
     assert not write_own(tmp_path / CONFIG, "seed: 1\n")
     assert (tmp_path / CONFIG).read_text() == "seed: 1  # lucky\n"
-    with pytest.raises(ValueError, match=r"config\.yaml"):
+    with refuses(ValueError):
         init_run_folder(tmp_path, resume=False, overwrite=True)
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link"])
-def test_a_link_to_a_person_s_file_is_not_followed(kind: str, tmp_path: Path) -> None:
+def test_a_link_to_a_person_s_file_is_not_followed(refuses: Refuses, kind: str, tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
     (tmp_path / "run").mkdir()
     log = tmp_path / "run/log.txt"
     log.symlink_to(tmp_path / "diary.txt") if kind == "link" else log.hardlink_to(tmp_path / "diary.txt")
-    with pytest.raises(ValueError, match=r"log\.txt"):
+    with refuses(ValueError):
         init_run_folder(tmp_path / "run", resume=True, overwrite=False)
 
 
-def test_a_place_where_no_run_can_be_written_is_told_with_the_way_out(tmp_path: Path) -> None:
+def test_a_place_where_no_run_can_be_written_is_told_with_the_way_out(refuses: Refuses, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
-    for path, text in (
-        (tmp_path / "file", "is a file, not a folder: choose another place"),
-        (tmp_path / "file/run", "is a file, not a folder"),
-        (tmp_path / "nowhere", "is a link to nothing"),
-        (tmp_path / ("x" * 300), "File name too long; choose a shorter name"),
+    for path in (
+        tmp_path / "file",
+        tmp_path / "file/run",
+        tmp_path / "nowhere",
+        tmp_path / ("x" * 300),
     ):
-        with pytest.raises((ValueError, OSError), match=text) as caught:
+        with refuses((ValueError, OSError)) as caught:
             init_run_folder(path, resume=False, overwrite=False)
         assert str(caught.value).startswith("--output: ")
     assert (tmp_path / "file").read_text() == "mine"
@@ -197,13 +200,13 @@ with lock_run_folder(Path(sys.argv[1])):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
-def test_a_folder_is_of_one_run_until_its_process_ends(tmp_path: Path) -> None:
+def test_a_folder_is_of_one_run_until_its_process_ends(refuses: Refuses, tmp_path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     child = int(other.stdout.readline())
     try:
         with (
-            pytest.raises(ValueError, match=f"in use: process {other.pid} on .* trains in it.*--output"),
+            refuses(ValueError),
             lock_run_folder(tmp_path / "run", wait=0.3),
         ):
             pytest.fail("two runs in one folder")

@@ -3,9 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from detkit.runs.metrics import MetricsFile
+from tests.refusals import Refuses
 
 
 def steps(path: Path) -> list[tuple[int, bool]]:
@@ -39,9 +38,9 @@ def test_lines_are_on_disk_at_once_and_valid_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "gradient_norm": None}
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+def test_a_damaged_line_is_named(refuses: Refuses, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n\0\0\0\n{"step": 3}\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2 is damaged: '\\x00"):
+    with refuses(ValueError):
         MetricsFile(path, step=3)
     assert path.read_text().count("\n") == 3

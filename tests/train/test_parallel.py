@@ -12,6 +12,7 @@ from detkit.layers.norms import SyncBatchNorm2d
 from detkit.structures import Batch, Targets
 from detkit.train.options import TrainOptions
 from detkit.train.parallel import check_gradients, has_own_statistics, largest_image, pad_to, warn_of_the_split
+from tests.refusals import Refuses
 
 CPU = torch.device("cpu")
 
@@ -56,10 +57,10 @@ def test_a_detector_whose_parameters_all_learn_passes_and_is_left_alone() -> Non
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_a_parameter_without_gradient_is_named_with_the_way_out() -> None:
+def test_a_parameter_without_gradient_is_named_with_the_way_out(refuses: Refuses) -> None:
     model = detector()
     model.neck.forgotten = nn.Parameter(torch.zeros(3))
-    with pytest.raises(ValueError, match=r"without objects give no gradient to neck\.forgotten\..*requires_grad_"):
+    with refuses(ValueError):
         check_gradients(model, CPU)
     model.neck.forgotten.requires_grad_(False)
     check_gradients(model, CPU)
@@ -73,7 +74,7 @@ def test_dropout_is_noticed() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_loss_that_forgets_the_empty_image_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_forgets_the_empty_image_is_found(refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
     model = detector()
     inner = model.box_loss.forward
 
@@ -81,7 +82,7 @@ def test_a_loss_that_forgets_the_empty_image_is_found(monkeypatch: pytest.Monkey
         return inner(deltas, *rest) if len(deltas) else torch.zeros(())
 
     monkeypatch.setattr(model.box_loss, "forward", forgetful)
-    with pytest.raises(ValueError, match=r"images without objects give no gradient to .*head\.box_out"):
+    with refuses(ValueError):
         check_gradients(model, CPU)
 
 
@@ -131,6 +132,6 @@ def test_learning_rate_rules(rule: str, batch_size: int, factor: float) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"lr_scaling": "linear"}, {"lr_batch_size": 16}])
-def test_a_rule_needs_its_batch_size_and_the_other_way_round(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="a rule needs the batch size"):
+def test_a_rule_needs_its_batch_size_and_the_other_way_round(refuses: Refuses, settings: dict[str, Any]) -> None:
+    with refuses(ValueError):
         TrainOptions(iterations=1, **settings)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from detkit.train.schedule import Constant, Cosine, MultiStep
+from tests.refusals import Refuses
 
 
 def test_warmup_rises_in_a_straight_line() -> None:
@@ -34,15 +35,15 @@ def test_a_milestone_inside_the_warmup_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "word"),
+    "make",
     [
-        (lambda: MultiStep(milestones=[3.5]), "3.5"),
-        (lambda: MultiStep(milestones=[8, 6]), "rising"),
-        (lambda: MultiStep(gamma=2), "gamma"),
-        (lambda: Cosine(final_factor=-1), "final_factor"),
-        (lambda: Constant(warmup_iterations=-1), "warmup_iterations"),
+        lambda: MultiStep(milestones=[3.5]),
+        lambda: MultiStep(milestones=[8, 6]),
+        lambda: MultiStep(gamma=2),
+        lambda: Cosine(final_factor=-1),
+        lambda: Constant(warmup_iterations=-1),
     ],
 )
-def test_nonsense_is_refused(make: object, word: str) -> None:
-    with pytest.raises(ValueError, match=word):
+def test_nonsense_is_refused(refuses: Refuses, make: object) -> None:
+    with refuses(ValueError):
         make()  # type: ignore[operator]

@@ -17,6 +17,7 @@ from detkit.train.optim import SGD, AdamW
 from detkit.train.run_hooks import TimeLimit
 from detkit.train.schedule import Cosine
 from detkit.train.trainer import MAX_SKIPPED, Hook, StepReport, Trainer, scale_and_clip
+from tests.refusals import Refuses
 
 MakeTrainer = Callable[..., Trainer]
 BASE = Path(__file__).parents[2] / "configs" / "base" / "retinanet.yaml"
@@ -229,8 +230,8 @@ class Overflowing(Breaking):
         return Losses(zero * 1.0 + 1.0, pred.deltas.sum(), torch.tensor(1))
 
 
-def test_an_infinite_gradient_stops_fp32_at_once(make_trainer: MakeTrainer) -> None:
-    with pytest.raises(NonFiniteLossError, match="gradient norm"):
+def test_an_infinite_gradient_stops_fp32_at_once(refuses: Refuses, make_trainer: MakeTrainer) -> None:
+    with refuses(NonFiniteLossError):
         make_trainer(detector=Overflowing()).train_step()
 
 

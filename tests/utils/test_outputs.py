@@ -24,42 +24,43 @@ from detkit.utils.outputs import (
     write_marked_json,
     write_text,
 )
+from tests.refusals import Refuses
 
 BYTES = b"b\xc3\xa8\xdf\xe4.png"
 
 
-def test_a_file_that_detkit_wrote_is_replaced_and_one_that_was_changed_is_not(tmp_path: Path) -> None:
+def test_a_file_that_detkit_wrote_is_replaced_and_one_that_was_changed_is_not(refuses: Refuses, tmp_path: Path) -> None:
     path = tmp_path / "new" / "figures.json"
     write_marked_json(check_output_file("--json", path), {"ap": 0.5})
     assert json.loads(path.read_text(encoding="utf-8"))["ap"] == 0.5
     check_output_file("--json", path)
     path.write_text(path.read_text(encoding="utf-8").replace("0.5", "0.6"), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"--json: .*figures\.json is there already, and detkit did not write it"):
+    with refuses(ValueError):
         check_output_file("--json", path)
 
 
-def test_what_a_user_has_is_never_an_output(tmp_path: Path) -> None:
+def test_what_a_user_has_is_never_an_output(refuses: Refuses, tmp_path: Path) -> None:
     mine = tmp_path / "mine.json"
     mine.write_text("[1]", encoding="utf-8")
     (tmp_path / "link.json").symlink_to(mine)
     (tmp_path / "hard.json").hardlink_to(mine)
     (tmp_path / "nowhere.json").symlink_to(tmp_path / "gone")
-    for name, text in (
-        ("mine.json", "would replace .*mine.json, which is read"),
-        ("link.json", "which is read"),
-        ("hard.json", "which is read"),
-        ("../" + tmp_path.name + "/mine.json", "which is read"),
-        ("nowhere.json", "is there already"),
-        (".", "names no file|is a folder"),
-        ("mine.json/figures.json", "Not a directory|is a file, not a folder"),
-        ("x" * 300, "File name too long; choose a shorter name"),
+    for name in (
+        "mine.json",
+        "link.json",
+        "hard.json",
+        "../" + tmp_path.name + "/mine.json",
+        "nowhere.json",
+        ".",
+        "mine.json/figures.json",
+        "x" * 300,
     ):
-        with pytest.raises((ValueError, OSError), match=text):
+        with refuses((ValueError, OSError)):
             check_output_file("--json", tmp_path / name, inputs=[mine])
     assert mine.read_text(encoding="utf-8") == "[1]"
 
 
-def test_an_error_while_writing_leaves_all_as_it_was(tmp_path: Path) -> None:
+def test_an_error_while_writing_leaves_all_as_it_was(refuses: Refuses, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
 
@@ -68,7 +69,7 @@ def test_an_error_while_writing_leaves_all_as_it_was(tmp_path: Path) -> None:
             file.write(b"new")
             raise OSError(errno.ENOSPC, "full")
 
-    with pytest.raises(OSError, match="full"):
+    with refuses(OSError):
         write_half()
     assert path.read_text(encoding="utf-8") == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from detkit.visualize import plot_curves
 from detkit.visualize.curves import read_metrics
+from tests.refusals import Refuses
 
 
 def write(path: Path, *lines: Any) -> Path:
@@ -32,10 +33,10 @@ def test_after_a_resume_the_later_line_counts(tmp_path: Path) -> None:
     assert [(line["step"], line["ap"]) for line in evals] == [(2, 0.2)]
 
 
-def test_a_last_line_cut_off_is_left_out_but_no_other(tmp_path: Path) -> None:
+def test_a_last_line_cut_off_is_left_out_but_no_other(refuses: Refuses, tmp_path: Path) -> None:
     train, _ = read_metrics(write(tmp_path / "a.jsonl", step(1), '{"step": 2, "lo'))
     assert len(train) == 1
-    with pytest.raises(ValueError, match=r"b\.jsonl:1: not JSON"):
+    with refuses(ValueError):
         read_metrics(write(tmp_path / "b.jsonl", '{"step": 2, "lo', step(3)))
 
 
@@ -63,6 +64,6 @@ def test_other_curves_give_another_picture(tmp_path: Path) -> None:
     assert pictures[0] != pictures[1]
 
 
-def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="neither training nor evaluation"):
+def test_an_empty_file_is_an_error(refuses: Refuses, tmp_path: Path) -> None:
+    with refuses(ValueError):
         plot_curves(write(tmp_path / "m.jsonl", ""), tmp_path / "curves.png")

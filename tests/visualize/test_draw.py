@@ -7,6 +7,7 @@ from PIL import Image
 
 from detkit.structures import ClassMap, Detections, Targets
 from detkit.visualize import class_color, draw_detections
+from tests.refusals import Refuses
 
 CLASSES = ClassMap(("cat", "dog"), (1, 2))
 BOX = [40.0, 50.0, 140.0, 120.0]
@@ -39,10 +40,10 @@ def test_array_tensor_and_picture_are_drawn_alike() -> None:
         np.testing.assert_array_equal(np.asarray(draw_detections(image, found, CLASSES)), expected)
 
 
-def test_low_scores_are_left_out() -> None:
+def test_low_scores_are_left_out(refuses: Refuses) -> None:
     picture = draw_detections(GREY, detections([0.9, 0.2], [0, 1]), CLASSES, min_score=0.5)
     pixels(picture, class_color(0))
-    with pytest.raises(AssertionError, match="no pixel"):
+    with refuses(AssertionError):
         pixels(picture, class_color(1))
 
 

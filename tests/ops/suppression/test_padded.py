@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from detkit.ops import batched_nms, nms, nms_padded
 from tests.ops import fuzz_nms as fuzz
+from tests.refusals import Refuses
 
 SQUARES = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [40, 40, 50, 50]])
 
@@ -69,14 +70,14 @@ def test_compiles_and_exports_in_one_graph() -> None:
         assert all(torch.equal(a, b) for a, b in zip(run(*given_), wanted, strict=True))
 
 
-def test_wrong_input_is_named() -> None:
-    with pytest.raises(ValueError, match="max_output: 0"):
+def test_wrong_input_is_named(refuses: Refuses) -> None:
+    with refuses(ValueError):
         nms_padded(SQUARES, torch.ones(3), 0.5, 0)
-    with pytest.raises(ValueError, match="scores: shape"):
+    with refuses(ValueError):
         nms_padded(SQUARES, torch.ones(2), 0.5, 3)
-    with pytest.raises(ValueError, match="groups: shape"):
+    with refuses(ValueError):
         nms_padded(SQUARES[None], torch.ones(1, 3), 0.5, 3, torch.ones(3, dtype=torch.long))
-    with pytest.raises(ValueError, match="boxes: torch"):
+    with refuses(ValueError):
         nms_padded(SQUARES.long(), torch.ones(3), 0.5, 3)
 
 
