@@ -35,7 +35,7 @@ from detkit.data.seeding import at_position
 from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.process_info import ProcessInfo
 from detkit.evaluate.coco import ground_truth_from
-from detkit.evaluate.run import collect
+from detkit.evaluate.loop import collect
 from detkit.runs.folder import METRICS, RESULT, init_run_folder, write_json
 from detkit.runs.log import run_log
 from detkit.structures import Batch
