@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from detkit.backbones.vgg import VGG, thinned_classifier
+from detkit.backbones.vgg import VGG, subsampled_classifier
 from tests.refusals import Refuses
 
 SMALL: dict[str, Any] = {"width": 1 / 16}
@@ -59,7 +59,7 @@ def test_the_classifier_becomes_two_convolutions() -> None:
         "classifier.3.weight": torch.randn(4096, 4096),
         "classifier.3.bias": torch.randn(4096),
     }
-    thin = thinned_classifier(state)
+    thin = subsampled_classifier(state)
     assert {k: tuple(v.shape) for k, v in thin.items()} == {
         "top.0.weight": (1024, 8, 3, 3), "top.0.bias": (1024,),
         "top.2.weight": (1024, 1024, 1, 1), "top.2.bias": (1024,),
@@ -68,8 +68,8 @@ def test_the_classifier_becomes_two_convolutions() -> None:
     assert thin["top.0.weight"][2, 5, 1, 2] == state["classifier.0.weight"][8, 5 * 49 + 3 * 7 + 6]
     assert thin["top.2.weight"][3, 1, 0, 0] == state["classifier.3.weight"][12, 4]
     state["classifier.3.bias"][0] = float("nan")
-    assert thinned_classifier(state) == {}
-    assert thinned_classifier({}) == {}
+    assert subsampled_classifier(state) == {}
+    assert subsampled_classifier({}) == {}
 
 
 def test_frozen_groups_have_no_gradient_and_keep_their_statistics() -> None:

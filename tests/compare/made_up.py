@@ -11,7 +11,8 @@ import numpy as np
 import yaml
 
 from detkit.compare.cell_folder import CELL, DETECTIONS, MATCHES, START
-from detkit.compare.evidence import signed, truth_hash
+from detkit.compare.hashes import truth_hash
+from detkit.compare.integrity import with_hashes
 from detkit.compare.matches import match, save_matches
 from detkit.compare.plan import make_plan, save_plan
 from detkit.data.datasets.shapes import ShapesDataset
@@ -93,7 +94,7 @@ def made_up(
 def sign(folder: Path) -> None:
     """What a run does last."""
     content = json.loads((folder / CELL).read_text())
-    (folder / CELL).write_text(json.dumps(signed(content, folder)))
+    (folder / CELL).write_text(json.dumps(with_hashes(content, folder)))
 
 
 def verdicts(results: dict[str, Any]) -> dict[str, Any]:

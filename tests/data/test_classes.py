@@ -38,7 +38,7 @@ def test_class_names_select_and_order_and_what_they_leave_out_is_counted(
     assert data.classes == ClassMap(("dog", "cat"), (90, 1))
     assert data.records.labels.tolist() == [0, 1, 0]
     assert data.records.ends.tolist() == [3, 3]
-    assert data.problems.found[UNSELECTED].examples == ["bird: 1, the first in image 2 (2.png), box 1"]
+    assert data.problems.by_kind[UNSELECTED].examples == ["bird: 1, the first in image 2 (2.png), box 1"]
     assert "1 object is left out because class_names does not list its class:\n  bird: 1" in caplog.text
     assert data.records.truth.labels.tolist() == [0, 1, 0]
 
@@ -143,8 +143,8 @@ def test_every_data_set_can_be_given_classes() -> None:
 
 def test_renamed_and_merged_objects_are_counted(animals: Any) -> None:
     data = CocoDataset(**animals, class_map={"dog": "cat"})
-    assert data.problems.found[RENAMED].count == 2
-    assert data.problems.found[RENAMED].examples == ["dog -> cat: 2, the first in image 1 (1.png), box 1"]
+    assert data.problems.by_kind[RENAMED].count == 2
+    assert data.problems.by_kind[RENAMED].examples == ["dog -> cat: 2, the first in image 1 (1.png), box 1"]
 
 
 @pytest.mark.parametrize(

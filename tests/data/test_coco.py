@@ -16,10 +16,10 @@ from detkit.data.datasets.problems import (
     CLIPPED,
     DROPPED,
     FROM_MASK,
-    MENDED,
     MERGED,
     RENUMBERED,
     REPEATED,
+    SWAPPED_CORNERS,
     UNLISTED,
     UNUSED_CATEGORIES,
 )
@@ -132,14 +132,14 @@ def test_clip_mends_what_can_be_mended(write: Callable[..., dict[str, Any]]) -> 
     data = CocoDataset(**where, bad_boxes="clip")
     assert data.records.annotation(0).boxes.tolist() == [[10, 25, 20, 30], [50, 30, 60, 40]]
     assert data.problems.dropped_count == 1
-    assert data.problems.count(MENDED) == 1
+    assert data.problems.count(SWAPPED_CORNERS) == 1
     assert data.problems.count(CLIPPED) == 1
 
 
 def test_a_box_over_the_edge_is_clipped(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [50, 30, 30, 30])]))
     assert data.records.annotation(0).boxes.tolist() == [[50, 30, 60, 40]]
-    assert data.problems.found[CLIPPED].examples == [
+    assert data.problems.by_kind[CLIPPED].examples == [
         "image 1 (1.png), box 1 [50.0, 30.0, 80.0, 60.0]: xmax=80 in an image 60 wide, ymax=60 in an image 40 high"
     ]
     assert "1 box reaches over the image's edge and is clipped for training" in data.summary()
@@ -260,7 +260,7 @@ def test_ids_are_equal_as_text_as_float_and_as_number(write: Callable[..., dict[
     assert data.classes.ids == (1, 3, 90)
     assert data.records.ends.tolist() == [2, 3]
     assert data.records.labels.tolist() == [2, 2, 0]
-    assert data.problems.found[BAD_IDS].count == 2
+    assert data.problems.by_kind[BAD_IDS].count == 2
     assert "2 annotation ids are missing or used twice; nothing depends on them" in data.summary()
 
 
@@ -291,7 +291,7 @@ def test_a_box_comes_from_the_segmentation_where_it_is_missing(write: Callable[.
     polygons = [[5, 6, 15, 6, 15, 26], [3, 10, 4, 12, 5, 11]]
     data = CocoDataset(**write(annotations=[{**without(GOOD, "bbox"), "segmentation": polygons, "area": 90}]))
     assert data.records.boxes.tolist() == [[3, 6, 15, 26]]
-    assert data.problems.found[FROM_MASK].examples == ["image 1 (1.png), box 1: [3.0, 6.0, 12.0, 20.0]"]
+    assert data.problems.by_kind[FROM_MASK].examples == ["image 1 (1.png), box 1: [3.0, 6.0, 12.0, 20.0]"]
 
 
 FISH = [
@@ -305,7 +305,7 @@ def test_an_unused_root_and_repeated_categories_give_way(write: Callable[..., di
     data = CocoDataset(**write(categories=[*FISH, FISH[2]], annotations=[box(1, 1, [1, 1, 5, 5], 1)]))
     assert data.classes.names == ("fish", "trap")
     assert data.classes.ids == (1, 2)
-    assert data.problems.found[UNUSED_CATEGORIES].examples == [
+    assert data.problems.by_kind[UNUSED_CATEGORIES].examples == [
         "'trap' (id 2) is listed 2 times",
         "'fish' (id 0) has no annotation and heads other categories",
     ]
@@ -331,7 +331,7 @@ def test_a_picture_under_two_ids_is_refused_or_merged(
     data = CocoDataset(**where, same_file="merge")
     assert data.records.image_ids.tolist() == [1, 2]
     assert data.records.annotation(0).boxes.tolist() == [[1, 1, 6, 6], [20, 20, 25, 25]]
-    assert data.problems.found[MERGED].examples == [f"{name}: id 3 into 1"]
+    assert data.problems.by_kind[MERGED].examples == [f"{name}: id 3 into 1"]
 
 
 def test_a_picture_listed_with_two_sizes_is_refused(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
@@ -345,7 +345,7 @@ def test_a_box_listed_twice_is_kept_and_named(
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = CocoDataset(**write(annotations=[GOOD, {**GOOD, "id": 8}, {**GOOD, "category_id": 3}]))
     assert len(data.records.boxes) == 3
-    assert data.problems.found[REPEATED].examples == ["image 1 (1.png), box 2 [1.0, 1.0, 6.0, 6.0] is box 1"]
+    assert data.problems.by_kind[REPEATED].examples == ["image 1 (1.png), box 2 [1.0, 1.0, 6.0, 6.0] is box 1"]
     assert "1 box is listed again with the same class and coordinates; both are kept" in caplog.text
 
 
@@ -362,7 +362,7 @@ def test_a_single_box_in_the_first_pixel_is_left_out_by_name(write: Callable[...
     data = CocoDataset(**write(annotations=[box(1, 1, [0.1, 0.2, 0.3, 0.4]), *plain]))
     assert len(data.records.boxes) == 28
     assert len(data.records.truth.boxes) == 29
-    (example,) = data.problems.found[DROPPED].examples
+    (example,) = data.problems.by_kind[DROPPED].examples
     assert "box 1 [0.1, 0.2, 0.4, 0.6]: lies within the first pixel, as a box in fractions" in example
 
 
@@ -379,7 +379,7 @@ def test_images_of_the_folder_that_are_not_listed_are_counted(
     write: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     data = CocoDataset(**write(files=("1.png", "2.png", "3.png")))
-    assert data.problems.found[UNLISTED].examples == [str(tmp_path / "3.png")]
+    assert data.problems.by_kind[UNLISTED].examples == [str(tmp_path / "3.png")]
     assert "1 image file of the folder is not in the annotations of this split" in data.summary()
 
 
@@ -483,7 +483,7 @@ def test_an_entry_without_a_size_is_merged_with_one_that_has_it(write: Callable[
 
 def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(images=[{"id": 1, "file_name": "1.png"}], annotations=[box(1, 1, [10, 5, 5000, 10])]))
-    assert data.problems.found[CLIPPED].examples == [
+    assert data.problems.by_kind[CLIPPED].examples == [
         "image 1 (1.png), box 1 [10.0, 5.0, 5010.0, 15.0]: xmax=5010 in an image 60 wide"
     ]
     assert data.records.boxes.tolist() == [[10, 5, 60, 15]]
@@ -497,4 +497,4 @@ def test_a_mask_without_a_box_says_what_makes_one(refuses: Refuses, write: Calla
 
 def test_boxes_of_zeros_are_not_taken_for_fractions(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [0, 0, 0, 0])]))
-    assert data.problems.found[DROPPED].examples == ["image 1 (1.png), box 1 [0.0, 0.0, 0.0, 0.0]: zero area"]
+    assert data.problems.by_kind[DROPPED].examples == ["image 1 (1.png), box 1 [0.0, 0.0, 0.0, 0.0]: zero area"]

@@ -9,17 +9,8 @@ import PIL
 import pytest
 from PIL import Image, ImageFile, features
 
-from detkit.data.datasets.images import (
-    ImageOptions,
-    describe_left_out,
-    image_suffixes,
-    images_by_stem,
-    list_images,
-    read_image,
-    read_size,
-    reads_heif,
-    to_rgb,
-)
+from detkit.data.datasets.image_files import describe_left_out, image_suffixes, images_by_stem, list_images
+from detkit.data.datasets.images import ImageOptions, read_image, read_size, reads_heif, to_rgb
 from tests.refusals import Refuses
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from detkit.config import Config
 from detkit.data.datasets.images import read_image
 from detkit.data.loader import collate_images
-from detkit.data.transforms.base import apply_to_image
+from detkit.data.transforms.base import transform_image
 from detkit.interop.detectron2 import convert_detectron2
 from detkit.interop.files import Converted
 from detkit.predict.predictor import Predictor
@@ -62,7 +62,7 @@ def on_map(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
 def resized(shared_dir: Path) -> Tensor:
     """(3, 320, 427) uint8 RGB, as the data room makes it."""
     transform = TRANSFORMS.build({"type": "ResizeShortestEdge", "short": 320, "max_size": 1333})
-    return apply_to_image([transform], read_image(shared_dir / IMAGE))
+    return transform_image([transform], read_image(shared_dir / IMAGE))
 
 
 @torch.no_grad()

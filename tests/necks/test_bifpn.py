@@ -31,7 +31,7 @@ def test_levels_are_as_declared_and_every_parameter_learns(size: int, norm: Any,
 
 def test_fusion_by_hand() -> None:
     fusion = Fusion(2, 1, "bn").eval()
-    assert float(fusion.shares().sum()) == pytest.approx(1, abs=1e-4)
+    assert float(fusion.fractions().sum()) == pytest.approx(1, abs=1e-4)
     with torch.no_grad():
         fusion.weight.copy_(torch.tensor([3.0, 1.0]))
         fusion.depthwise.weight.zero_()[..., 1, 1] = 1
@@ -42,7 +42,7 @@ def test_fusion_by_hand() -> None:
     with torch.no_grad():
         fusion.weight[1] = -5.0
     # A weight below zero takes its map out.
-    torch.testing.assert_close(fusion.shares(), torch.tensor([1.0, 0.0]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(fusion.fractions(), torch.tensor([1.0, 0.0]), rtol=0, atol=1e-4)
 
 
 def test_two_levels_see_each_other() -> None:

@@ -49,7 +49,9 @@ def test_every_weight_learns(lite: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "strides"), [([8], [2, 2]), ([8], [3]), ([1], [2])], ids=["length", "stride", "width"]
+    ("channels", "strides"),
+    [([8], [2, 2]), ([8], [3]), ([1], [2])],
+    ids=["length", "stride", "width"],
 )
 def test_senseless_levels_are_refused(refuses: Refuses, channels: list[int], strides: list[int]) -> None:
     with refuses(ValueError):
