@@ -69,9 +69,9 @@ def make_problems(text: str, makefile: str) -> Iterator[str]:
 
 
 def command_problems(text: str) -> Iterator[str]:
-    """Commands of detkit that its own parsers refuse. A synopsis with optional words in brackets is not parsed."""
+    """Commands of detkit that its own parsers refuse. A synopsis with optional words and a line of a diagram are not parsed."""
     for line in commands(text):
-        if line.startswith("detkit ") and not re.search(r"\s\[|\.\.\.|\|", line):
+        if line.startswith("detkit ") and not re.search(r"\s\[|\.\.\.|\||\S {3}", line):
             said = refusal(shlex.split(line, comments=True)[1:])
             if said:
                 yield f"`{line}`: {said}"
@@ -90,9 +90,11 @@ def refusal(words: list[str]) -> str:
     getattr(importlib.import_module(module_name), f"add_arguments{'_' + prefix if prefix else ''}")(parser)
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
             parse(parser, words[1:])
-    except SystemExit:
+    except SystemExit as stop:
+        if stop.code == 0:  # --help
+            return ""
         said = errors.getvalue().strip().splitlines()[-1].partition("error: ")[2]
         incomplete = "arguments are required" in said or "expected one argument" in said
         return "" if incomplete else said
