@@ -69,7 +69,7 @@ def make_problems(text: str, makefile: str) -> Iterator[str]:
 
 
 def command_problems(text: str) -> Iterator[str]:
-    """Commands of detkit that its own parsers refuse. A synopsis with optional words and a line of a diagram are not parsed."""
+    """Commands of detkit that its own parsers refuse. Synopses with optional words and diagrams are skipped."""
     for line in commands(text):
         if line.startswith("detkit ") and not re.search(r"\s\[|\.\.\.|\||\S {3}", line):
             said = refusal(shlex.split(line, comments=True)[1:])

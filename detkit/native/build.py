@@ -1,10 +1,10 @@
-"""How the native libraries are compiled: for setup.py, and later in place by `detkit doctor --build`.
+"""Compiles the native libraries, for setup.py and for `detkit doctor --build`.
 
 setup.py loads this file by its path, so nothing of detkit and no torch is imported at module level.
 Two libraries against PyTorch's stable ABI: `_C` (CPU) and, where a CUDA toolkit is found, `_C_cuda`. Neither
 is a Python module: torch.ops.load_library loads them, so they fit every Python and every later torch.
 
-Environment: DETKIT_NATIVE=0 builds nothing; DETKIT_CUDA=1 demands and 0 forbids the CUDA library;
+Environment: DETKIT_NATIVE=0 builds nothing; DETKIT_CUDA=1 requires the CUDA library, 0 skips it;
 TORCH_CUDA_ARCH_LIST (default 8.0;9.0+PTX), CUDA_HOME and MAX_JOBS as in torch.utils.cpp_extension.
 """
 
@@ -40,7 +40,7 @@ NO_TORCH = (
 
 
 def find_cuda() -> str | None:
-    """Root of the CUDA toolkit: CUDA_HOME, else what nvcc itself says (the one on PATH can be a wrapper)."""
+    """Root of the CUDA toolkit: CUDA_HOME, else what nvcc reports (the one on PATH can be a wrapper)."""
     for name in ("CUDA_HOME", "CUDA_PATH"):
         root = os.environ.get(name)
         if root and os.path.exists(os.path.join(root, "bin", "nvcc")):
@@ -58,11 +58,11 @@ def find_cuda() -> str | None:
 
 
 def cuda_decision() -> tuple[str | None, str]:
-    """(toolkit root or None, why). A GPU is never asked for: the machine that builds needs none."""
-    wish = os.environ.get("DETKIT_CUDA", "")
-    if wish not in ("", "0", "1"):
-        raise SystemExit(f"DETKIT_CUDA={wish}: must be 1 (build the CUDA library), 0 (skip it) or unset")
-    if wish == "0":
+    """(toolkit root or None, reason). The building machine needs no GPU."""
+    requested = os.environ.get("DETKIT_CUDA", "")
+    if requested not in ("", "0", "1"):
+        raise SystemExit(f"DETKIT_CUDA={requested}: must be 1 (build the CUDA library), 0 (skip it) or unset")
+    if requested == "0":
         return None, "DETKIT_CUDA=0"
     import torch
 
@@ -75,20 +75,20 @@ def cuda_decision() -> tuple[str | None, str]:
         release = toolkit_release(root)
         reason = f"toolkit {release} at {root}"
         if release.split(".")[0] != torch.version.cuda.split(".")[0]:
-            root, reason = None, f"{reason} does not fit torch's CUDA {torch.version.cuda}"
-    if root is None and wish == "1":
+            root, reason = None, f"{reason} does not match torch's CUDA {torch.version.cuda}"
+    if root is None and requested == "1":
         raise SystemExit(f"DETKIT_CUDA=1 but the CUDA library can't be built: {reason}")
     return root, reason
 
 
 def native_sources(source_root: str, *patterns: str) -> list[str]:
     """Files of detkit/csrc, relative to `source_root`, sorted."""
-    found = [p for one in patterns for p in glob.glob(os.path.join(source_root, "detkit", "csrc", one))]
-    return sorted(os.path.relpath(path, source_root) for path in found)
+    paths = [p for pattern in patterns for p in glob.glob(os.path.join(source_root, "detkit", "csrc", pattern))]
+    return sorted(os.path.relpath(path, source_root) for path in paths)
 
 
 def source_digest(source_root: str | Path) -> str:
-    """Tells whether a binary was made from these sources."""
+    """Hash of the native sources, by which a stale binary is recognised."""
     digest = hashlib.sha256()
     for name in native_sources(str(source_root), "*", "*/*"):
         path = Path(source_root, name)
@@ -100,14 +100,14 @@ def source_digest(source_root: str | Path) -> str:
 def toolkit_release(root: str) -> str:
     """Version of the toolkit, e.g. "13.0"."""
     said = subprocess.run([os.path.join(root, "bin", "nvcc"), "--version"], capture_output=True, text=True).stdout
-    found = re.search(r"release (\d+\.\d+)", said)
-    return found.group(1) if found else "unknown"
+    release = re.search(r"release (\d+\.\d+)", said)
+    return release.group(1) if release else "unknown"
 
 
 def extensions(source_root: str = ".") -> tuple[list[Any], dict[str, Any]]:
-    """The setuptools extensions and what is known about the build so far.
+    """The setuptools extensions and the build record so far.
 
-    Sources are given relative to `source_root`. Raises SystemExit with a sentence where no torch fits.
+    Sources are relative to `source_root`. Raises SystemExit with a sentence if torch is missing or too old.
     """
     if importlib.util.find_spec("torch") is None:
         raise SystemExit(NO_TORCH)
@@ -160,7 +160,7 @@ def extensions(source_root: str = ".") -> tuple[list[Any], dict[str, Any]]:
 
 
 def compiler() -> str:
-    """First line of what the C++ compiler says of itself."""
+    """First line of `c++ --version`."""
     try:
         said = subprocess.run([os.environ.get("CXX", "c++"), "--version"], capture_output=True, text=True).stdout
     except OSError as error:
@@ -169,7 +169,7 @@ def compiler() -> str:
 
 
 def command_class(info: dict[str, Any]) -> type:
-    """torch's build_ext; it survives a failing CUDA library that nobody demanded, and leaves the record."""
+    """torch's build_ext, which skips a CUDA library that fails unless DETKIT_CUDA=1, and writes the build record."""
     from torch.utils.cpp_extension import BuildExtension
 
     class Build(BuildExtension):
@@ -193,7 +193,7 @@ def command_class(info: dict[str, Any]) -> type:
             super().run()
             target = Path(self.get_ext_fullpath("detkit._C")).parent
             target.mkdir(parents=True, exist_ok=True)
-            if not self.has_cuda:  # one of an earlier build does not fit `_C`, and a wheel would take it in
+            if not self.has_cuda:  # one of an earlier build does not match `_C`, and a wheel would include it
                 for old in [*target.glob("_C_cuda.*"), *Path(self.build_lib, "detkit").glob("_C_cuda.*")]:
                     old.unlink(missing_ok=True)
             info["bytes"] = {path.name: path.stat().st_size for path in sorted(target.glob("_C*.*"))}
@@ -222,11 +222,11 @@ def setup_arguments() -> dict[str, Any]:
 
 
 def build_in_place(package: Path) -> None:
-    """Compiles the libraries into the package's own folder. Raises SystemExit with a sentence on failure."""
+    """Compiles the libraries into the package folder. Raises SystemExit with a sentence on failure."""
     from setuptools import Distribution
 
     if not os.access(package, os.W_OK):
-        raise SystemExit(f"{package} can't be written to: run this as the user who installed detkit")
+        raise SystemExit(f"{package} is not writable: run this as the user who installed detkit")
     root = package.parent
     built, info = extensions(str(root))
     with tempfile.TemporaryDirectory() as temporary:
@@ -240,14 +240,12 @@ def build_in_place(package: Path) -> None:
             command.ensure_finalized()
             command.run()
         except Exception as error:
-            raise SystemExit(
-                f"the native libraries did not compile ({error}); the compiler's own words are above"
-            ) from None
+            raise SystemExit(f"the native libraries did not compile ({error}); the compiler output is above") from None
         finally:
             os.chdir(before)
         made = Path(temporary, "lib", "detkit")
         for old in package.glob("_C_cuda.*"):
-            if not (made / old.name).exists():  # left out, or it did not compile: an older one does not fit `_C`
+            if not (made / old.name).exists():  # skipped or failed: an older one does not match `_C`
                 old.unlink()
         for path in made.iterdir():
             fresh = package / f".{path.name}.new"

@@ -1,4 +1,4 @@
-"""`detkit doctor`: what was built against what, what is running, and the command that mends it."""
+"""`detkit doctor`: what is installed, what was built against what, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detkit.native import PACKAGE, REBUILD
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options; imports nothing heavy."""
     parser.add_argument(
-        "--build", action="store_true", help="compile the native libraries into the installed package first"
+        "--build", action="store_true", help="first compile the native libraries into the installed package"
     )
 
 
@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
 
 def copies(path: list[str]) -> list[Path]:
     """Other folders on `path` that also hold a detkit package."""
-    found = {Path(entry or os.curdir, "detkit").resolve() for entry in path}
-    return sorted(p for p in found if p != PACKAGE and (p / "__init__.py").exists())
+    packages = {Path(entry or os.curdir, "detkit").resolve() for entry in path}
+    return sorted(p for p in packages if p != PACKAGE and (p / "__init__.py").exists())
 
 
 def _report() -> int:
@@ -68,13 +68,13 @@ def _report() -> int:
         print("WARNING   the native sources have changed since the build")
     broken = not native.cpu or bool(gpus and not native.cuda) or stale
     if broken:
-        print(f"rebuild   {REBUILD}   (CUDA: DETKIT_CUDA=1 demands it, 0 leaves it out)")
+        print(f"rebuild   {REBUILD}   (DETKIT_CUDA=1 requires CUDA, 0 skips it)")
     return int(broken)
 
 
 def _build_lines(info: dict[str, Any]) -> list[str]:
     if not info:
-        return ["no record beside the package: nothing was compiled here"]
+        return ["no build record in the package: nothing was compiled here"]
     lines = [
         f"against torch {info.get('torch')} (CUDA {info.get('torch_cuda')}), "
         f"stable ABI of torch {info.get('abi_target')}: loads under it and later ones",

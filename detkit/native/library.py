@@ -15,12 +15,12 @@ from detkit.native import PACKAGE, REBUILD
 
 OPS = ("nms", "nms_mask", "soft_nms", "diou_nms", "sigmoid_focal", "sigmoid_focal_backward", "cpu_lanes")
 logger = logging.getLogger("detkit")
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Native:
-    """What was loaded. The problems are sentences, None where there is none."""
+    """What was loaded. A problem is a sentence, or None."""
 
     cpu: bool
     cuda: bool
@@ -33,7 +33,7 @@ class Native:
 
 
 def build_info(package: Path = PACKAGE) -> dict[str, Any]:
-    """The record that the build left beside the libraries; empty where there is none or it can't be read."""
+    """The build record beside the libraries; empty if it is missing or unreadable."""
     try:
         info = json.loads((package / "_build_info.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -42,11 +42,11 @@ def build_info(package: Path = PACKAGE) -> dict[str, Any]:
 
 
 def _load(name: str) -> str | None:
-    """Loads detkit/<name>*.so; the problem in a sentence, or None."""
-    found = sorted(p for end in ("so", "pyd", "dylib") for p in PACKAGE.glob(f"{name}.*{end}"))
-    if not found:
+    """Loads detkit/<name>*.so. Returns the problem in a sentence, or None."""
+    candidates = sorted(p for end in ("so", "pyd", "dylib") for p in PACKAGE.glob(f"{name}.*{end}"))
+    if not candidates:
         return f"detkit's native library {name} is not built ({PACKAGE} holds none)"
-    library, record = found[0], build_info()
+    library, record = candidates[0], build_info()
     # The system's loader maps a truncated file, and the process dies of a bus error that no `except` catches.
     built_size = record.get("bytes", {}).get(library.name, 0)
     try:
@@ -58,16 +58,16 @@ def _load(name: str) -> str | None:
     try:
         torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]  # torch hides the loader's words behind its own
+        reason = str(error.__cause__ or error).strip().splitlines()[0]  # torch wraps the loader's message
         built, running = record.get("torch", "an unknown version"), torch.__version__
         return f"{library.name} was built with torch {built} and does not load under torch {running}: {reason}"
     return None
 
 
 def _other_cuda(built: str | None, running: str) -> str | None:
-    """A sentence where the library would bring a second CUDA runtime of another major version; else None.
+    """The problem if the library needs another major version of the CUDA runtime than torch, else None.
 
-    It would load wherever that runtime is installed, and fail at the first kernel under an older driver.
+    Such a library loads wherever that runtime is installed, and fails at its first kernel under an older driver.
     """
     if built is None or built.split(".")[0] == running.split(".")[0]:
         return None
@@ -92,15 +92,15 @@ native = _load_all()
 
 
 def fall_back(device: str) -> None:
-    """To be called before an op takes its slow way on `device`: logs why, once a device.
+    """Call before an op runs without its kernel on `device`: warns once per device.
 
     Raises RuntimeError instead if DETKIT_REQUIRE_NATIVE=1.
     """
     problem = {"cpu": native.cpu_problem, "cuda": native.cuda_problem}.get(device)
-    remedy = f"Build it: {REBUILD}" if problem else "They are for cpu and cuda"
+    remedy = f"Build it: {REBUILD}" if problem else "Native ops exist for cpu and cuda"
     problem = problem or f"detkit has no native ops for the device {device!r}"
     if os.environ.get("DETKIT_REQUIRE_NATIVE") == "1":
-        raise RuntimeError(f"{problem}, and DETKIT_REQUIRE_NATIVE=1 forbids the slow way. {remedy}")
-    if device not in _told:
-        _told.add(device)
-        logger.warning("%s. Ops run through torchvision and plain PyTorch, slower. %s", problem, remedy)
+        raise RuntimeError(f"{problem}, and DETKIT_REQUIRE_NATIVE=1 forbids the fallback. {remedy}")
+    if device not in _warned:
+        _warned.add(device)
+        logger.warning("%s. Ops fall back to torchvision and plain PyTorch, which is slower. %s", problem, remedy)

@@ -125,7 +125,7 @@ def test_cuda_is_decided_by_wish_toolkit_and_torch(
     root, reason = build.cuda_decision()
     assert root is None
     assert "11.8" in reason
-    assert "does not fit torch's CUDA 13.0" in reason
+    assert "does not match torch's CUDA 13.0" in reason
     no_cuda.setattr(torch, "version", SimpleNamespace(cuda=None))
     assert build.cuda_decision()[0] is None
 

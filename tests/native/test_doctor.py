@@ -34,7 +34,7 @@ def test_a_missing_build_gives_the_command(capsys: pytest.CaptureFixture[str], m
     code, out = report(capsys)
     assert code == 1
     assert "cpu ops   MISSING: it is not there" in out
-    assert "built     no record" in out
+    assert "built     no build record in the package" in out
     assert "rebuild   detkit doctor --build" in out
 
 

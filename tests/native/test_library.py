@@ -29,7 +29,7 @@ def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hard_nms, "native", gone)
     monkeypatch.setattr(sigmoid_focal, "native", gone)
     monkeypatch.setattr(library, "native", gone)
-    monkeypatch.setattr(library, "_told", set())
+    monkeypatch.setattr(library, "_warned", set())
     monkeypatch.delenv("DETKIT_REQUIRE_NATIVE", raising=False)
 
 
@@ -60,7 +60,8 @@ def test_the_fall_back_gives_the_same_and_is_named_once(
         slow.append(batched_nms(boxes[:0], scores[:0], groups[:0], 0.5))
         slow.append(sigmoid_focal_sum(boxes, groups))
     assert [r.getMessage() for r in caplog.records] == [
-        "the library is gone. Ops run through torchvision and plain PyTorch, slower. Build it: detkit doctor --build"
+        "the library is gone. Ops fall back to torchvision and plain PyTorch, which is slower. "
+        "Build it: detkit doctor --build"
     ]
     monkeypatch.undo()
     fast = [
@@ -135,7 +136,7 @@ def test_a_binary_that_can_t_be_read_is_a_problem_and_no_traceback(
 def test_another_device_is_not_told_to_build_anything(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library, "_told", set())
+    monkeypatch.setattr(library, "_warned", set())
     monkeypatch.delenv("DETKIT_REQUIRE_NATIVE", raising=False)
     with caplog.at_level(logging.WARNING, "detkit"):
         library.fall_back("mps")
