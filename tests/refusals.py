@@ -35,6 +35,7 @@ VARIABLE = [
     (rf"\S*/(?=detkit/csrc/)|{re.escape(str(ROOT))}/", ""),
     (rf"[^\s(']*/lib/python[\d.]+/|{re.escape(sysconfig.get_path('stdlib'))}/", "<python>/"),
     (r"0x[0-9a-f]{6,}", "<address>"),
+    (r"(detkit/csrc/[\w./]+):\d+", r"\1:<line>"),
     (r"(process|pid\(s\)) \d+", r"\1 <pid>"),
     (r"127\.0\.0\.1:\d+|(?<=has port )\d+", "<port>"),
     (r"on \d+ cores: at most \d+", "on <n> cores: at most <m>"),
