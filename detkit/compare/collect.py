@@ -47,8 +47,9 @@ from detkit.evaluate.arrays import GroundTruth, Shard
 from detkit.evaluate.coco import ground_truth_from
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.runs.folder import CONFIG, METRICS, RESULT
+from detkit.runs.metrics import read_metrics
+from detkit.runs.settings import differing_settings
 from detkit.structures import ClassMap
-from detkit.train.resume import differences
 
 TUNING = "tuning.json"
 CURVE_POINTS = 100
@@ -200,7 +201,7 @@ def check_bases(one: Plan, other: Plan, first: Path, folder: Path) -> None:
 
 def describe_differences(one: Config, other: Config) -> str:
     """A line for every key."""
-    found = differences(one.to_dict(), other.to_dict())
+    found = differing_settings(one.to_dict(), other.to_dict())
     return "\n".join(f"  {key}: {a!r} and {b!r}" for key, (a, b) in sorted(found.items()))
 
 
@@ -269,7 +270,7 @@ def read_cell(cell: Cell) -> dict[str, Any]:
     else:
         status, error = "missing", None
     result = (_json(folder / RESULT) or {}) if status == FINISHED else {}
-    curve, evals = read_metrics(folder / METRICS)
+    curve, evals = read_curves(folder / METRICS)
     return {
         "seed": cell.seed,
         "status": status,
@@ -305,19 +306,13 @@ def configs_of(finished: dict[str, dict[int, Path]]) -> dict[tuple[str, int], di
     return found
 
 
-def read_metrics(path: Path) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
+def read_curves(path: Path) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
     """Loss curves, averaged to at most `CURVE_POINTS` points, and the evaluations, of a metrics.jsonl."""
-    steps: list[dict[str, Any]] = []
-    evals = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:  # the last line of a run that was killed
-            break
-        if "eval" in entry:
-            evals.append({"step": entry["step"], **{key: entry["eval"][key] for key in ("ap", "ap50", "ap75")}})
-        else:
-            steps.append(entry)
+    try:
+        steps, evaluations = read_metrics(path)
+    except (FileNotFoundError, ValueError):
+        steps, evaluations = [], []
+    evals = [{key: entry[key] for key in ("step", "ap", "ap50", "ap75")} for entry in evaluations]
     size = max(1, -(-len(steps) // CURVE_POINTS))
     groups = [steps[i : i + size] for i in range(0, len(steps), size)]
     curve: dict[str, list[Any]] = {"step": [group[-1]["step"] for group in groups]}

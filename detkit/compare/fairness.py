@@ -9,7 +9,7 @@ from typing import Any
 
 from detkit.compare.evidence import check, named
 from detkit.compare.plan import Plan
-from detkit.train.resume import differences, flatten
+from detkit.runs.settings import differing_settings, flatten
 
 Starts = Mapping[str, Mapping[int, dict[str, Any]]]
 """Variant -> seed -> start.json."""
@@ -65,7 +65,7 @@ def check_configs(plan: Plan, ran: Mapping[tuple[str, int], Mapping[str, Any] | 
                 continue
             if isinstance(config, str):
                 wrong.append(f"{name}, seed {seed}: {config}")
-            elif keys := [key for key in sorted(differences(asked, config)) if not key.startswith(ELSEWHERE)]:
+            elif keys := [key for key in sorted(differing_settings(asked, config)) if not key.startswith(ELSEWHERE)]:
                 wrong.append(f"{name}, seed {seed}: {', '.join(keys)}")
     return {"name": "config", "ok": not wrong, "detail": "; ".join(wrong) or "every run has that of its variant"}
 

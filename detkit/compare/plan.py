@@ -17,7 +17,7 @@ from typing import Any
 
 from detkit.config import Config, load_config
 from detkit.runs.folder import write_json, write_text
-from detkit.train.resume import completed, differences
+from detkit.runs.settings import differing_settings, with_defaults
 from detkit.utils.outputs import Ledger, refuse_foreign
 
 SCHEMA = 1
@@ -210,7 +210,7 @@ def check_goes_on(plan: Plan, folder: Path, *, tune: bool = False) -> None:
 
 def check_same(folder: Path, who: str, old: dict[str, Any], config: Config) -> None:
     """Raises ValueError with the keys in which a config differs from the old one."""
-    changed = differences(completed(old), json.loads(json.dumps(config.to_dict())))
+    changed = differing_settings(with_defaults(old), json.loads(json.dumps(config.to_dict())))
     if changed:
         lines = "\n".join(f"  {key}: {a!r} in the bench, {b!r} now" for key, (a, b) in sorted(changed.items()))
         raise ValueError(
