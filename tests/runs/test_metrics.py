@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from detkit.runs.metrics import MetricsFile, read_metrics
+from tests.refusals import Refuses
 
 
 def steps(path: Path) -> list[tuple[int, bool]]:
@@ -40,10 +41,10 @@ def test_lines_are_on_disk_at_once_and_valid_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "gradient_norm": None}
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+def test_a_damaged_line_is_named(refuses: Refuses, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n\0\0\0\n{"step": 3}\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2 is damaged: '\\x00"):
+    with refuses(ValueError):
         MetricsFile(path, step=3)
     assert path.read_text().count("\n") == 3
 
@@ -62,8 +63,8 @@ def test_after_a_resume_the_later_line_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut_off", ['{"step": 2, "lo', "[1]", ""])
-def test_a_last_line_cut_off_is_left_out_but_no_other(tmp_path: Path, cut_off: str) -> None:
+def test_a_last_line_cut_off_is_left_out_but_no_other(refuses: Refuses, tmp_path: Path, cut_off: str) -> None:
     step = {"step": 1, "loss": 1.0}
     assert read_metrics(write(tmp_path / "a.jsonl", step, cut_off)) == ([step], [])
-    with pytest.raises(ValueError, match=r"b\.jsonl, line 1 is damaged"):
+    with refuses(ValueError):
         read_metrics(write(tmp_path / "b.jsonl", cut_off, step))

@@ -10,6 +10,7 @@ import torch
 
 from detkit.checkpoint import CheckpointError
 from detkit.runs.run import Run
+from tests.refusals import Refuses
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run_0_1_0.zip"
 
@@ -21,14 +22,14 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "run_0_1_0")
 
 
-def test_everything_that_a_run_leaves_is_read(run: Run) -> None:
+def test_everything_that_a_run_leaves_is_read(refuses: Refuses, run: Run) -> None:
     steps, evaluations = run.metrics(), run.evaluations()
     assert [entry["step"] for entry in steps] == list(range(1, 801))
     assert all(entry["loss"] > 0 for entry in steps)
     assert evaluations[-1]["step"] == run.result["step"] == run.config.train.iterations == 800
     assert evaluations[-1]["ap"] == run.result["ap"]
     assert run.checkpoint("best").step == run.checkpoint("last").step == run.checkpoint(800).step == 800
-    with pytest.raises(CheckpointError, match="step_00000007"):
+    with refuses(CheckpointError):
         run.checkpoint(7)
 
 
@@ -41,9 +42,9 @@ def test_it_predicts_and_draws(run: Run) -> None:
     assert picture.stat().st_size > 1000
 
 
-def test_a_folder_without_a_run_and_a_run_without_result_are_named(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"config\.yaml"):
+def test_a_folder_without_a_run_and_a_run_without_result_are_named(refuses: Refuses, run: Run, tmp_path: Path) -> None:
+    with refuses(FileNotFoundError):
         Run(tmp_path)
     (run.folder / "result.json").unlink()
-    with pytest.raises(FileNotFoundError, match="not finished"):
+    with refuses(FileNotFoundError):
         _ = run.result
