@@ -31,7 +31,7 @@ from detkit.config import Config, load_config
 from detkit.data.build import usable_dataset
 from detkit.data.datasets.base import DetectionDataset, Subset
 from detkit.data.loader import LoaderOptions, build_train_loader
-from detkit.data.random import at_position
+from detkit.data.seeding import at_position
 from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.process_info import ProcessInfo
 from detkit.evaluate.coco import ground_truth_from

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
-from detkit.utils.console import some
+from detkit.utils.console import shorten_list
 
 MOST_NAMED = 6
 
@@ -29,4 +29,4 @@ def check(name: str, wrong: Sequence[str], fine: str) -> Check:
 
 def listed(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
-    return some(list(names), MOST_NAMED)
+    return shorten_list(list(names), MOST_NAMED)

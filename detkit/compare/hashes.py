@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from detkit.data.datasets.base import DetectionDataset
 from detkit.evaluate.arrays import GroundTruth
 from detkit.evaluate.coco import ground_truth_from
-from detkit.utils.outputs import digest
+from detkit.utils.outputs import file_sha256
 
 LENGTH = 12
 """Hex digits of a hash."""
@@ -37,7 +37,7 @@ def validation_hash(dataset: DetectionDataset) -> str:
     sha = hashlib.sha256(truth_hash(ground_truth_from(dataset)).encode())
     for i in range(len(dataset)):
         path = Path(dataset.records.path(i))
-        sha.update(digest(path).encode() if path.is_file() else np.asarray(dataset.load_image(i)).tobytes())
+        sha.update(file_sha256(path).encode() if path.is_file() else np.asarray(dataset.load_image(i)).tobytes())
     return sha.hexdigest()[:LENGTH]
 
 
@@ -51,7 +51,7 @@ def images_hash(dataset: DetectionDataset, read_whole: int = READ_WHOLE) -> str:
     small, sha = sum(sizes) <= read_whole, hashlib.sha256(np.array(sizes, np.int64).tobytes())
     for path, size in zip(paths, sizes, strict=True):
         if size >= 0:
-            sha.update(digest(path).encode() if small else sample_blocks(path, size))
+            sha.update(file_sha256(path).encode() if small else sample_blocks(path, size))
     return sha.hexdigest()[:LENGTH]
 
 

@@ -18,7 +18,7 @@ from detkit.compare.hashes import arrays_hash
 from detkit.compare.plan import RunKey, run_name
 from detkit.evaluate.arrays import Shard
 from detkit.runs.folder import RESULT, write_json
-from detkit.utils.outputs import digest
+from detkit.utils.outputs import file_sha256
 from detkit.utils.types import Tree
 
 FILES = "files"
@@ -29,7 +29,7 @@ AP_TOLERANCE_GPU = 1e-3
 
 def file_hashes(folder: Path) -> dict[str, str]:
     """File name -> hash, of the files of a run that a verdict rests on."""
-    return {name: digest(folder / name) for name in HASHED_FILES if (folder / name).is_file()}
+    return {name: file_sha256(folder / name) for name in HASHED_FILES if (folder / name).is_file()}
 
 
 def with_hashes(content: Tree, folder: Path) -> Tree:
@@ -48,7 +48,7 @@ def update_hash(folder: Path, name: str) -> None:
     """Writes the new hash of a file that detkit itself recomputed from files whose hashes hold."""
     content = read_json(folder / CELL)
     if FILES in content:
-        content[FILES][name] = digest(folder / name)
+        content[FILES][name] = file_sha256(folder / name)
         content[FILES][CELL] = content_hash(content)
         write_json(folder / CELL, content)
 

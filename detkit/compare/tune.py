@@ -19,7 +19,7 @@ from detkit.compare.launchers import CONSOLE, Job, Launcher, python
 from detkit.compare.plan import TRIALS, TUNING, Plan, Variant, differing_keys
 from detkit.config import Config
 from detkit.runs.folder import RESULT, remove, run_files, write_json, write_text
-from detkit.utils.outputs import foreign_files
+from detkit.utils.outputs import foreign_files_error
 from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
@@ -72,7 +72,7 @@ def remove_stale_trial(run: Path, plan: Plan, variant: Variant, overrides: list[
         log.info("%s, %s: rerunning: its config or seed changed", variant.name, run.name)
         ours, foreign = run_files(run)
         if foreign:
-            raise foreign_files("--output", foreign)
+            raise foreign_files_error("--output", foreign)
         remove(run, [*ours, *(run / name for name in (CELL, CONSOLE))])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from detkit.distributed.process_info import ProcessInfo
+from detkit.utils.errors import error_lines, exit_code
 from detkit.utils.exit_codes import STOPPED, ExitCode, stopped_by
-from detkit.utils.outputs import exit_code_of, lines_of
 
 if TYPE_CHECKING:
     pass
@@ -63,12 +63,12 @@ class Failure:
 
 def describe(error: BaseException, process: ProcessInfo) -> Failure:
     """An exception of this process as a failure."""
-    text, trace, host = "\n".join(lines_of(error)), "", socket.gethostname()
+    text, trace, host = "\n".join(error_lines(error)), "", socket.gethostname()
     code: int
     if isinstance(error, MissingRankError):
         code, kind = ExitCode.RANK_MISSING, "missing"
     elif isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and not is_network(error):
-        code, kind = exit_code_of(error), "user"
+        code, kind = exit_code(error), "user"
         if os.environ.get("DETKIT_TRACEBACK"):
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from detkit.utils.console import counted, some
+from detkit.utils.console import plural, shorten_list
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
@@ -45,8 +45,8 @@ def format_table(result: CocoResult) -> str:
     rule = "-" * len(line(head))
     recall = "  ".join(f"{_recall_name(k)} {_figure(v)}" for k, v in result.metrics.items() if k.startswith("ar"))
     lines = [
-        f"{counted(result.num_images, 'image')}, {counted(total, 'object')}, "
-        f"{counted(result.num_detections, 'detection')}",
+        f"{plural(result.num_images, 'image')}, {plural(total, 'object')}, "
+        f"{plural(result.num_detections, 'detection')}",
         line(head), rule, *(line(row) for row in rows), rule, line(mean), "", recall, *_reasons(result),
     ]  # fmt: skip
     return "\n".join(lines)
@@ -68,10 +68,10 @@ def _reasons(result: CocoResult) -> list[str]:
     absent = [name for name in result.num_objects if name not in present]
     if not present:
         return ["n/a (no ground truth in any image)"]
-    lines = [f"{some(absent, 10)}: n/a (no ground truth of the class)"] if absent else []
+    lines = [f"{shorten_list(absent, 10)}: n/a (no ground truth of the class)"] if absent else []
     for area, span in spans.items():
         without = [name for name in present if not result.num_objects[name][area]]
         if without:
-            whose = "" if len(without) == len(present) else f" of {some(without, 10)}"
+            whose = "" if len(without) == len(present) else f" of {shorten_list(without, 10)}"
             lines.append(f"{area}{whose}: n/a (no ground truth {span})")
     return lines

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from detkit import boxes as box_ops
-from detkit.data.datasets.records import compared
+from detkit.data.datasets.records import count_differences
 from detkit.data.loader import SampleError
 from detkit.evaluate.arrays import Shard
 from detkit.evaluate.coco import CocoEvaluator, CocoResult, ground_truth_from, training_truth_from
@@ -116,7 +116,7 @@ def self_test(dataset: DetectionDataset, loader: Iterable[Batch], options: Evalu
         found = [Detections(t.boxes, torch.ones(len(t.boxes)), t.labels) for t in batch.targets]
         trained.add(batch.image_ids, to_original(found, batch.sizes, batch.original_sizes))
     measured.merge([trained.shard()])
-    missing, differing = compared(dataset.records)
+    missing, differing = count_differences(dataset.records)
     return SelfTest(compute_everywhere(trained), compute_everywhere(measured), differing, missing)
 
 

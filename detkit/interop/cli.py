@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 from detkit.utils.outputs import ForeignFileError, check_output_file, refuse_inputs
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def check_output(output: Path, source: str) -> None:
     there = existing(output)
     if there is not None and (there.step or there.optimizer is not None or there.data):
         refuse_inputs("--output", [output], [source])
-        raise ForeignFileError(f"--output: {shown(output)} is the checkpoint of a training: choose another name")
+        raise ForeignFileError(f"--output: {printable(output)} is the checkpoint of a training: choose another name")
     check_output_file("--output", output, inputs=[source], ours=lambda path: there is not None)
 
 

@@ -18,7 +18,7 @@ from detkit.interop.files import (
 from detkit.interop.names import modern_torchvision_name, torchvision_name
 from detkit.interop.torchvision_ssd import SSD_MODELS, convert_ssd, is_ssd
 from detkit.interop.weights import read_weights
-from detkit.utils.outputs import digest
+from detkit.utils.outputs import file_sha256
 
 MODELS = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", *SSD_MODELS)
 NORM_EPS = 1e-5
@@ -106,7 +106,7 @@ def _read(source: str, key: str | None) -> tuple[dict[str, Tensor], list[str], b
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"{source!r} is neither a file nor one of {', '.join(MODELS)} (with :COCO_V1 or nothing)")
-    content = digest(path)
+    content = file_sha256(path)
     found = read_weights(path, key)
     return found.state, found.notes, any(_hash_of(w.url) == content[:8] for m in MODELS for w in _weights(m))
 

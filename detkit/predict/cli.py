@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkit.registry.arguments import LARGEST_FLOAT
-from detkit.utils.console import counted, shown
+from detkit.utils.console import plural, printable
+from detkit.utils.errors import error_lines, find_disk_full
 from detkit.utils.outputs import (
     ForeignFileError,
     Ledger,
     check_can_write,
-    foreign_files,
+    foreign_files_error,
     json_name,
-    lack_of_space,
-    lines_of,
     refuse_inputs,
     short_name,
     write_bytes,
@@ -95,13 +94,13 @@ def run(args: argparse.Namespace) -> int:
             found.add(files[place], image, detections)
             if not args.no_draw:
                 undrawn += not found.draw(names[place], image, detections)
-            print(f"{shown(files[place])}: {counted(len(detections), 'detection')}", flush=True)
+            print(f"{printable(files[place])}: {plural(len(detections), 'detection')}", flush=True)
     finally:
         if found.images:
             found.write()
     what = f"{RESULTS} and {IMAGES}" if args.no_draw else f"drawn images, {RESULTS} and {IMAGES}"
-    there = f"{counted(len(found.results), 'detection')} in {counted(len(found.images), 'image')}"
-    print(f"{there}; {what} in {shown(output)}")
+    there = f"{plural(len(found.results), 'detection')} in {plural(len(found.images), 'image')}"
+    print(f"{there}; {what} in {printable(output)}")
     if unreadable := len(files) - len(readable):
         print(f"error: {unreadable} of {len(files)} files could not be read, see above", file=sys.stderr)
     if undrawn:
@@ -114,14 +113,15 @@ def check_output(output: Path, names: Sequence[str], inputs: Sequence[str | Path
     check_can_write("--output", output)
     if of_runs := [name for name in OF_RUNS if (output / name).exists()]:
         raise ForeignFileError(
-            f"--output: {shown(output)} is the folder of a run or a bench ({', '.join(of_runs)}): choose another one"
+            f"--output: {printable(output)} is the folder of a run or a bench ({', '.join(of_runs)}): choose another "
+            "one"
         )
     paths = [output / name for name in names]
     refuse_inputs("--output", paths, inputs)
     ledger = Ledger(output)
     foreign = [path for path in paths if os.path.lexists(path) and not ledger.owns(path.name)]
     if foreign:
-        raise foreign_files("--output", foreign)
+        raise foreign_files_error("--output", foreign)
 
 
 class Results:
@@ -158,9 +158,9 @@ class Results:
             draw_detections(image, found, self.classes).save(png, format="png")
             write_bytes(self.output / name, png.getvalue(), ledger=self.ledger)
         except (OSError, ValueError) as error:
-            if lack_of_space(error) is not None:
+            if find_disk_full(error) is not None:
                 raise
-            print(f"warning: not drawn: {shown(name)}: {lines_of(error)[0]}", file=sys.stderr, flush=True)
+            print(f"warning: not drawn: {printable(name)}: {error_lines(error)[0]}", file=sys.stderr, flush=True)
             return False
         return True
 
@@ -187,7 +187,7 @@ def read_images(files: list[Path], readable: list[int], options: ImageOptions) -
         except (ValueError, OSError, MemoryError) as error:
             if len(files) == 1:
                 raise
-            text = "; ".join(lines_of(error)).replace(str(file), shown(file))
+            text = "; ".join(error_lines(error)).replace(str(file), printable(file))
             print(f"warning: left out: {text}", file=sys.stderr, flush=True)
             continue
         readable.append(place)
@@ -203,7 +203,7 @@ def find_images(paths: list[str]) -> Iterator[Path]:
     """
     import glob
 
-    from detkit.data.datasets.images import describe_left_out, list_images
+    from detkit.data.datasets.image_files import describe_left_out, list_images
 
     for text in paths:
         path = Path(text)
@@ -212,18 +212,18 @@ def find_images(paths: list[str]) -> Iterator[Path]:
             continue
         if path.is_dir():
             found, left_out = list_images(path)
-            told = describe_left_out(shown(text), left_out)
-            reason = f"the folder {shown(text)} holds no image" + (f"; {told}" if told else "")
+            told = describe_left_out(printable(text), left_out)
+            reason = f"the folder {printable(text)} holds no image" + (f"; {told}" if told else "")
             if told and found:
                 print(f"note: {told}", file=sys.stderr, flush=True)
         else:
             found = sorted(Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file())
-            reason = f"no file, folder or glob match: {shown(text)}"
+            reason = f"no file, folder or glob match: {printable(text)}"
         photos = without_drawings(found)
         if drawn := len(found) - len(photos):
-            files = counted(drawn, "file")
+            files = plural(drawn, "file")
             reason += f" besides {files} that detkit wrote"
-            print(f"left out: {files} in {shown(text)} that detkit wrote", flush=True)
+            print(f"left out: {files} in {printable(text)} that detkit wrote", flush=True)
         if not photos:
             raise FileNotFoundError(reason)
         yield from photos

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit.utils import outputs
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 from detkit.visualize.draw import class_color
 
 
@@ -66,7 +66,7 @@ def plot_curves(
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     if title:
-        figure.suptitle(shown(title), fontsize=13, parse_math=False)
+        figure.suptitle(printable(title), fontsize=13, parse_math=False)
     path, png = Path(path), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands there; one needs no list

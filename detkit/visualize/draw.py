@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkit.structures import ClassMap, Detections, Targets
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -94,9 +94,9 @@ def _entries(found: Detections | Targets, classes: ClassMap, min_score: float) -
     """Box, label and text of everything that is to be drawn."""
     boxes, labels = found.boxes.tolist(), found.labels.tolist()
     if isinstance(found, Targets):
-        return [(box, k, shown(classes.names[k])) for box, k in zip(boxes, labels, strict=True)]
+        return [(box, k, printable(classes.names[k])) for box, k in zip(boxes, labels, strict=True)]
     return [
-        (box, k, f"{shown(classes.names[k])} {score:.2f}")
+        (box, k, f"{printable(classes.names[k])} {score:.2f}")
         for box, k, score in zip(boxes, labels, found.scores.tolist(), strict=True)
         if score >= min_score
     ]

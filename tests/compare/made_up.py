@@ -48,7 +48,7 @@ def made_up(
     overrides: list[Any] | tuple[Any, ...] = (),
     skill: dict[str, Skill] | None = None,
     code: str = "f",
-    old: None = None,
+    old: str | None = None,
     random_of: Callable[..., Any] | None = None,
 ) -> Path:
     """A bench whose runs were never made: each with a start, a result, detections and matches.
@@ -101,7 +101,7 @@ def verdicts(results: dict[str, Any]) -> dict[str, Any]:
     return {v["name"]: (v["versus_baseline"] or {}).get("ap", {}).get("verdict") for v in results["variants"]}
 
 
-def change(folder: Path, name: str, *, signed: bool = True, **what: dict[str, Any] | float | str) -> None:
+def change(folder: Path, name: str, *, signed: bool = True, **what: Any) -> None:
     """As if the run itself had written something else; not signed: as if somebody had edited the file later."""
     path = folder / name
     content = json.loads(path.read_text()) | what

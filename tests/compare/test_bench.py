@@ -313,7 +313,8 @@ def test_damaged_matches_are_made_anew(bench: Path, tmp_path: Path, content: byt
 
 
 def test_the_classes_of_a_bench_are_those_its_runs_were_trained_on() -> None:
-    old, new = {"data": []}, {"data": [], "classes": ["dog", "cat"]}
+    old: dict[str, list[str]] = {"data": []}
+    new = {"data": [], "classes": ["dog", "cat"]}
     assert trained_classes([old]) is None
     classes = trained_classes([old, new])
     assert classes is not None
