@@ -93,17 +93,9 @@ def make_session(
     config: Config, folder: Path, *, resume: bool, held_out: bool = False, allow: Sequence[str] = ()
 ) -> Session:
     """The session of a run in one process. held_out: trains on a part of the training data, validates on the rest."""
-    device = set_up_torch(config.options("train"))
+    device, alone = set_up_torch(config.options("train")), Coordinator(ProcessInfo())
     data_sets = hold_out(usable_dataset(config, "train", early=True)) if held_out else None
-    return assemble(
-        config,
-        folder,
-        resume=resume,
-        coordinator=Coordinator(ProcessInfo()),
-        device=device,
-        data_sets=data_sets,
-        allow=allow,
-    )
+    return assemble(config, folder, resume=resume, coordinator=alone, device=device, data_sets=data_sets, allow=allow)
 
 
 def hold_out(dataset: DetectionDataset) -> tuple[DetectionDataset, DetectionDataset]:

@@ -241,9 +241,9 @@ def setup_flags(keys: Sequence[str], normalizers: Mapping[str, str]) -> Iterator
         yield "The settings of the normaliser differ."
     if differs("imports"):
         yield "The imports differ: parts of the same name may be different code."
-    for section, what in (("assigner", "assigners"), ("head", "heads"), ("schedule", "schedules")):
+    for section in ("assigner", "head", "schedule"):
         if differs(section):
-            yield f"The {what} differ: the comparison is not of the losses alone."
+            yield f"The {section}s differ: the comparison is not of the losses alone."
     for section in ("data", "train", "optimizer", "backbone", "neck", "anchors"):
         if differs(section):
             yield f"Settings of {section} differ: the comparison is not of the losses alone."
