@@ -130,12 +130,18 @@ def overview() -> str:
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """Arguments and options of a verb in any order, also those of a sub-verb, which argparse itself wants ordered."""
+    """Arguments and options of a verb in any order, also those of a sub-verb, which argparse itself wants ordered.
+
+    A verb with a default sub-verb may be called without naming it.
+    """
     subs = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not subs:
         return parser.parse_intermixed_args(words)
     if not words or words[0] not in subs[0].choices:
-        return parser.parse_args(words)
+        default = parser.get_default(subs[0].dest)
+        if default is None or (words and words[0] in ("-h", "--help")):
+            return parser.parse_args(words)
+        words = [default, *words]
     chosen: argparse.ArgumentParser = subs[0].choices[words[0]]
     return chosen.parse_intermixed_args(words[1:], argparse.Namespace(**{subs[0].dest: words[0]}))
 

@@ -9,8 +9,11 @@ from detkit.utils.console import plural, shorten_list
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
 
-COLUMNS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-HEADS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
+METRIC_NAMES = {
+    "ap": "AP", "ap50": "AP50", "ap75": "AP75",
+    "ap_small": "AP small", "ap_medium": "AP medium", "ap_large": "AP large",
+}  # fmt: skip
+"""Metric -> how tables call it."""
 
 
 def to_json(result: CocoResult) -> dict[str, Any]:
@@ -28,12 +31,12 @@ def to_json(result: CocoResult) -> dict[str, Any]:
 def format_table(result: CocoResult) -> str:
     """The COCO figures, then one line a class, then why a figure is missing."""
     rows = [
-        [name, str(result.num_objects[name]["all"]), *(_figure(values[key]) for key in COLUMNS)]
+        [name, str(result.num_objects[name]["all"]), *(_figure(values[key]) for key in METRIC_NAMES)]
         for name, values in result.per_class.items()
     ]
     total = sum(counts["all"] for counts in result.num_objects.values())
-    mean = ["all classes", str(total), *(_figure(result.metrics[key]) for key in COLUMNS)]
-    head = ["class", "objects", *HEADS]
+    mean = ["all classes", str(total), *(_figure(result.metrics[key]) for key in METRIC_NAMES)]
+    head = ["class", "objects", *METRIC_NAMES.values()]
     widths = [max(len(row[c]) for row in (head, mean, *rows)) for c in range(len(head))]
 
     def line(cells: list[str]) -> str:

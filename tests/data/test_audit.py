@@ -21,7 +21,7 @@ PLAIN = torch.tensor([False, False, False])
 class Half(Transform):
     """Keeps the left half."""
 
-    def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> tuple[Image, Any, torch.Tensor]:
+    def __call__(self, image: Image.Image, boxes: Any, labels: torch.Tensor) -> tuple[Image.Image, Any, torch.Tensor]:
         from torchvision.transforms.v2.functional import crop
 
         place = (0, 0, image.height, image.width // 2)
@@ -31,7 +31,7 @@ class Half(Transform):
 class Remove(Transform):
     """Takes boxes out altogether, which leaves fewer."""
 
-    def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> tuple[Image, Any, torch.Tensor]:
+    def __call__(self, image: Image.Image, boxes: Any, labels: torch.Tensor) -> tuple[Image.Image, Any, torch.Tensor]:
         from torchvision import tv_tensors
 
         return image, tv_tensors.wrap(boxes[1:], like=boxes), labels[1:]
@@ -118,7 +118,7 @@ def test_a_training_begins_with_a_warning_or_not_at_all(
 
 def test_a_fault_of_a_transform_names_the_image(refuses: Refuses, folder: Any) -> None:
     class Broken(Transform):
-        def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> None:
+        def __call__(self, image: Image.Image, boxes: Any, labels: torch.Tensor) -> None:
             raise self.error
 
     data, broken = build_dataset(load_config(folder.config), "train"), Broken()

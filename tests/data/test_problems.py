@@ -54,7 +54,7 @@ def test_what_needs_no_action_is_no_warning(caplog: pytest.LogCaptureFixture) ->
 
 
 def build(
-    boxes: list[list[float]], policy: str = "drop", size: tuple[int, int] = (400, 500), **more: Any
+    boxes: list[list[float]], policy: Any = "drop", size: tuple[int, int] = (400, 500), **more: Any
 ) -> tuple[Records, Problems] | None:
     builder = RecordsBuilder("set", policy)
     builder.add(5, "a.jpg", size, boxes, [0] * len(boxes), [False] * len(boxes), source="image 5 (a.jpg)", **more)

@@ -9,15 +9,15 @@ import pytest
 
 from detkit.config import load_config
 from detkit.data.build import build_dataset, open_images, usable_dataset, warn_of_shared_images
-from detkit.data.datasets.coco import CocoDataset
+from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.data.scan import ScanResult, WithoutBadImages, scan_images
+from detkit.data.scan import ScanResult, scan_images
 from tests.refusals import Refuses
 
 SHAPES = Path(__file__).parents[2] / "configs/quickstart/shapes.yaml"
 
 
-def load(folder: Any, *overrides: str, split: str = "val") -> CocoDataset | WithoutBadImages | None:
+def load(folder: Any, *overrides: str, split: str = "val") -> DetectionDataset | None:
     return usable_dataset(load_config(folder.config, overrides), split, early=True)
 
 

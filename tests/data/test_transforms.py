@@ -19,7 +19,7 @@ LABELS = torch.tensor([4, 2, 1])
 IGNORE = torch.tensor([False, False, True])
 
 
-def picture(width: int = 60, height: int = 40) -> Image:
+def picture(width: int = 60, height: int = 40) -> Image.Image:
     return Image.fromarray((np.arange(height * width * 3) % 251).astype(np.uint8).reshape(height, width, 3))
 
 
@@ -169,12 +169,16 @@ def test_the_iou_crop_is_not_steered_by_ignore_regions() -> None:
 
 
 class LosesCount(Transform):
-    def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> tuple[Image, torch.Tensor, torch.Tensor]:
+    def __call__(
+        self, image: Image.Image, boxes: Any, labels: torch.Tensor
+    ) -> tuple[Image.Image, torch.Tensor, torch.Tensor]:
         return image, boxes[:1], labels
 
 
 class DividesByZero(Transform):
-    def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> tuple[Image, torch.Tensor, torch.Tensor]:
+    def __call__(
+        self, image: Image.Image, boxes: Any, labels: torch.Tensor
+    ) -> tuple[Image.Image, torch.Tensor, torch.Tensor]:
         return image, boxes * float("nan"), labels
 
 

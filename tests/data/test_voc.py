@@ -99,7 +99,7 @@ def test_a_size_that_is_not_the_images_is_refused_when_loaded(refuses: Refuses, 
         ("Annotations/a.xml", f"<annotation>{objects((' ', (1, 1, 2, 2), 0))}</annotation>"),
         ("Annotations/a.xml", "<annotation>"),
         ("Annotations/a.xml", "<annotation><object><name>x</name></object></annotation>"),
-        ("Annotations/a.xml", f"<annotation>{objects(('dog', ('one', 1, 2, 2), 0))}</annotation>"),
+        ("Annotations/a.xml", f"<annotation>{objects(('dog', ('one', 1, 2, 2), 0))}</annotation>"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(refuses: Refuses, root: Path, path: str, text: str) -> None:

@@ -119,7 +119,7 @@ def test_a_deeper_backbone_is_read_off_the_tensors(refuses: Refuses, weights: Pa
     assert deep.config.backbone.depth == 101
     assert list(deep.config.schedule.milestones) == [210000, 250000]
     assert deep.config.train.iterations == 270000
-    assert float(deep.detector.normalizer.average) == 100
+    assert float(deep.detector.normalizer.average) == 100  # type: ignore[arg-type]
     found = deep.detector.state_dict()["backbone.layer3.22.conv2.weight"]
     assert torch.equal(found, torch.from_numpy(model["backbone.bottom_up.res4.1.conv2.weight"]))
     del model["backbone.bottom_up.res4.22.conv1.weight"]

@@ -8,17 +8,23 @@ from torch import Tensor, nn
 
 from detkit.heads.base import Head, per_anchor
 from detkit.layers.norms import NormName, norm_layer
-from detkit.registry import HEADS
+from detkit.registry import HEADS, NonNegativeInt
 
 
 @HEADS.register()
 class MyHead(Head):
-    """One tower of 3x3 convolutions for classes and boxes alike, the same for every level.
+    """One tower of 3x3 convolutions for both classes and boxes, shared by all levels.
 
-    num_convs: convolutions of the tower.
+    Args:
+        in_channels: of each level of the neck.
+        anchors_per_cell: of each level.
+        num_columns: class logits per anchor, by the loss.
+        class_bias: of the class logits at the start, by the loss.
+        num_convs: convolutions of the tower.
+        norm: normalisation layers of the tower.
     """
 
-    # The first four are handed in (levels, anchors, classes, loss); the others are the keys of the config.
+    # detkit hands in the first four; the others are the keys of the config. Their types say the bounds.
     def __init__(
         self,
         *,
@@ -26,12 +32,11 @@ class MyHead(Head):
         anchors_per_cell: tuple[int, ...],
         num_columns: int,
         class_bias: Tensor,
-        num_convs: int = 2,
+        num_convs: NonNegativeInt = 2,
         norm: NormName = "gn",
     ) -> None:
         super().__init__()
-        if num_convs < 0:
-            raise ValueError(f"num_convs: {num_convs} must be at least 0")
+        # What no type can say is checked here: a ValueError is shown with the config's file and line.
         if len(set(in_channels)) != 1 or len(set(anchors_per_cell)) != 1:
             raise ValueError(
                 f"one tower for all levels, but channels {in_channels} or anchors {anchors_per_cell} differ"
@@ -45,8 +50,8 @@ class MyHead(Head):
             layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm_layer(norm)(channels), nn.ReLU()]
         self.tower = nn.Sequential(*layers)
 
-        # Small outputs, and the bias that the loss asks for: otherwise the first steps are lost on the background. The
-        # classes come last: the other weights then start alike under any loss.
+        # Small outputs, and the initial bias of the loss: otherwise the first steps only learn the background. The
+        # classes come last, so that all other weights start alike with any loss.
         self.box_out = nn.Conv2d(channels, anchors * 4, 3, padding=1)
         _small(self.box_out)
         self.class_out = nn.Conv2d(channels, anchors * num_columns, 3, padding=1)
