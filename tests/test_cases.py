@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = {
-    "01": (["would replace .*, which is read", r"\.png: OK"], ["FAILED"]),
+    "01": (["would overwrite .*, which is an input", r"\.png: OK"], ["FAILED"]),
     "02": (
         [
             "20 of 21 objects never reach the network: 20 by ResizeShortestEdge",

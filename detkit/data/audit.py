@@ -56,8 +56,8 @@ class AuditReport:
         named = [name_object(dataset, *lost) if i < NAMED else "" for i, lost in enumerate(self.never)]
         return (
             f"{self.name}: {len(self.never)} of {self.objects} objects{seen} never reach the network: {by}. A box must "
-            f"be at least {SMALLEST_SIDE:g} px wide and high there; larger images in the network keep it, or tiles cut "
-            f"out of the images:{indented_list(named, NAMED)}"
+            f"stay at least {SMALLEST_SIDE:g} px wide and high: use larger images in the network, or cut the images "
+            f"into tiles:{indented_list(named, NAMED)}"
         )
 
     def describe_chance(self) -> str | None:
@@ -65,7 +65,7 @@ class AuditReport:
         if not self.by_chance:
             return None
         by = ", ".join(f"{count} by {name}" for name, count in self.by_chance.most_common())
-        return f"{self.name}: in the first epoch {by} of {self.objects} objects are left out by chance, in others not"
+        return f"{self.name}: in the first epoch {by} of {self.objects} objects are lost by chance, in other epochs not"
 
 
 def name_object(dataset: DetectionDataset, index: int, lost: LostObject) -> str:
@@ -171,8 +171,12 @@ def warn_of_lost_objects(
         if text is None:
             continue
         if dataset is train[0] and len(report.never) == report.objects and report.images == report.total:
-            raise ValueError(f"there is nothing to learn: {text}")
-        log.warning("%s%s", text, "" if dataset is train[0] else "\nAP counts them, and the network hardly sees them")
+            raise ValueError(f"nothing to train on: {text}")
+        log.warning(
+            "%s%s",
+            text,
+            "" if dataset is train[0] else "\nAP counts these objects, although the network hardly sees them",
+        )
 
 
 def _shuffled(length: int) -> list[int]:

@@ -42,7 +42,7 @@ def build_dataset(config: Config, split: str, classes: ClassMap | None = None, o
 def check_classes(dataset: DetectionDataset) -> None:
     """Raises ValueError if all classes are ignored."""
     if not len(dataset.classes):
-        raise ValueError(f"{dataset.name}: ignore_classes leaves no class, so there is nothing to detect")
+        raise ValueError(f"{dataset.name}: ignore_classes excludes every class, so there is nothing to detect")
 
 
 def build_datasets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
@@ -56,7 +56,7 @@ def build_datasets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
     counts = count_objects(train_set.records, train_set.classes)
     without = [n for n, count in zip(train_set.classes.names, counts, strict=True) if not count]
     if without and counts.any():
-        log.warning("%s: no object of %s to learn from", train_set.name, shorten_list(without))
+        log.warning("%s: no training object of %s", train_set.name, shorten_list(without))
     return train_set, val_set
 
 
@@ -154,10 +154,10 @@ def warn_of_shared_images(train: DetectionDataset, val: DetectionDataset) -> str
     """Warns if validation images are trained on; returns the warning, or None."""
     shared = shared_images(train, val)
     if train.content_hash() == val.content_hash():
-        text = "the validation split is the training split: its AP says how well the images are learnt by heart"
+        text = "the validation split is the training split: its AP measures memorisation"
     elif shared:
         names = shorten_list([path.rpartition("/")[2] for path in shared])
-        text = f"{len(shared)} of {len(val)} validation images are training images, which makes AP too good: {names}"
+        text = f"{len(shared)} of {len(val)} validation images are also training images, so AP is too high: {names}"
     else:
         return None
     log.warning("%s: %s", " and ".join(dict.fromkeys((train.name, val.name))), text)

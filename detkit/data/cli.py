@@ -23,11 +23,11 @@ ALL_WELL = "every image and every object can be used"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
-    shapes = verbs.add_parser("make-shapes", help="write the embedded data set as images and COCO JSON")
+    shapes = verbs.add_parser("make-shapes", help="write the synthetic shapes data set as images and COCO JSON")
     shapes.add_argument("folder", help="where to write train/, val/ and annotations/")
     shapes.add_argument("--train", type=int, default=1000, help="training images (default 1000)")
     shapes.add_argument("--val", type=int, default=200, help="validation images (default 200)")
-    shapes.add_argument("--seed", type=int, default=0, help="another seed, other pictures")
+    shapes.add_argument("--seed", type=int, default=0, help="seed of the pictures (default 0)")
     shapes.add_argument("--size", type=int, default=160, help="side of an image in pixels (default 160)")
     check = verbs.add_parser("check", help="read every image and box that a config trains and evaluates on")
     check.add_argument("config", help="config file")
@@ -83,7 +83,7 @@ def check(args: argparse.Namespace) -> int:
     wrong += [f"{plural(dropped, 'box', 'boxes')} can't be used"] * bool(dropped)
     wrong += [f"{plural(lost, 'object')} can't reach the network"] * bool(lost)
     left_out = plural(configured, "image or object is", "images or objects are")
-    well = f"{left_out} left out as the config says; all others can be used" if configured else ALL_WELL
+    well = f"{left_out} left out as configured; all others can be used" if configured else ALL_WELL
     print("; ".join(wrong) or well)
     return 1 if wrong else 0
 

@@ -251,8 +251,8 @@ def collate(
         size = tuple(s.image.shape[-2:])
         if pad_to is not None and (size[0] > pad_to[0] or size[1] > pad_to[1]):
             return FailedSample(
-                f"image {s.image_id} ({s.path}): {size} pixels (height, width) don't fit into "
-                f"data.loader.pad_to {tuple(pad_to)}: resize to less, or pad to more"
+                f"image {s.image_id} ({s.path}): {size} pixels (height, width) exceed "
+                f"data.loader.pad_to {tuple(pad_to)}: resize to less, or increase pad_to"
             )
     images, sizes = collate_images([s.image for s in good], divisor, pad_to)
     return Batch(

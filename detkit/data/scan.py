@@ -58,7 +58,7 @@ def scan_images(
     result, done = ScanResult(), 0
     started = time.monotonic()
     if len(indices) >= MANY:
-        log.info("%s: opening %d images once", dataset.name, len(indices))
+        log.info("%s: opening %d images", dataset.name, len(indices))
     with ThreadPoolExecutor(threads if dataset.reads_files else 1) as pool:
         while done < len(indices) and (seconds is None or time.monotonic() - started < seconds):
             part = indices[done : done + CHUNK]
@@ -135,9 +135,10 @@ def apply_bad_images(dataset: DetectionDataset, result: ScanResult) -> Detection
     lines = indented_list([why for _, why in sorted(result.bad.items())])
     if dataset.image_options.bad_images != "skip":
         raise BadImagesError(
-            f"{dataset.name}: {len(result.bad)} of {total} images can't be used:{lines}\nReplace them; or set "
-            "data.images.bad_images=skip, which leaves them out of training and evaluation, or =repair, which decodes "
-            "what is there of a damaged one"
+            f"{dataset.name}: {len(result.bad)} of {total} images can't be used:{lines}\nReplace them, or set "
+            "data.images.bad_images=skip to leave them out of training and evaluation, or =repair to decode damaged "
+            "ones "
+            "as far as possible"
         )
     if len(result.bad) == total:
         raise BadImagesError(f"{dataset.name}: none of the {total} images can be used:{lines}")

@@ -75,8 +75,8 @@ class WorkerTable:
         names = [self._name(index) for index in row[FIRST : FIRST + row[LENGTH]]]
         position, batch = row[POSITION], shorten_list(names)
         if position < len(names):
-            return f"while it made image {names[position]}, number {position + 1} of its batch of {batch}"
-        return f"after it had made its batch of {batch}"
+            return f"while loading image {names[position]}, number {position + 1} of its batch of {batch}"
+        return f"after loading its batch of {batch}"
 
     def _name(self, index: int) -> str:
         return f"{int(self.records.image_ids[index])} ({self.records.path(index)})"
@@ -98,7 +98,7 @@ def explain_worker_death(error: BaseException) -> WorkerDiedError | None:
     match = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))
     dead = [int(text) for text in match[1].split(",")] if match else []
     lines = [
-        f"loader worker {worker} (process {process}) died {table.describe_work(worker)}"
+        f"data loader worker {worker} (process {process}) died {table.describe_work(worker)}"
         for table in list(_TABLES)
         for process, worker in table.processes().items()
         if process in dead
@@ -106,9 +106,9 @@ def explain_worker_death(error: BaseException) -> WorkerDiedError | None:
     if not lines:
         return None
     return WorkerDiedError(
-        "\n".join(lines) + f"\n{str(error).strip()}\nThe system kills a process when memory runs out (`dmesg` "
-        "tells): try fewer data.loader.num_workers, or look at the image. data.loader.num_workers=0 loads in the "
-        "training process and shows a crash where it happens."
+        "\n".join(lines) + f"\n{str(error).strip()}\nThe system kills a process when memory runs out (see `dmesg`): "
+        "try fewer data.loader.num_workers, or check the image. data.loader.num_workers=0 loads in the training "
+        "process and shows where it crashes."
     )
 
 
@@ -118,8 +118,8 @@ def check_workers(count: int) -> None:
     most = max(64, 8 * cores)
     if count > most:
         raise ValueError(
-            f"data.loader.num_workers: {count} loader processes on {cores} cores: at most {most}; as many as there are "
-            "cores is a good number"
+            f"data.loader.num_workers: {count} loader processes on {cores} cores: at most {most}; one per core "
+            "is a good number"
         )
 
 
@@ -129,8 +129,8 @@ def check_temporary_folder() -> None:
     by_socket = torch.multiprocessing.get_sharing_strategy() == "file_descriptor"  # type: ignore[no-untyped-call]
     if by_socket and len(os.fsencode(folder)) > LONGEST_FOLDER:
         raise ValueError(
-            f"the temporary folder {folder} has {len(os.fsencode(folder))} characters, loader processes can use one of "
-            f"at most {LONGEST_FOLDER}: set TMPDIR to a shorter one, or data.loader.num_workers=0"
+            f"the path of the temporary folder {folder} has {len(os.fsencode(folder))} bytes; the sockets of loader "
+            f"processes allow at most {LONGEST_FOLDER}: set TMPDIR to a shorter one, or data.loader.num_workers=0"
         )
 
 

@@ -14,17 +14,17 @@ from detkit.utils.exit_codes import ExitCode
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WAYS_OUT = {
-    errno.EACCES: "choose another place, or change who may write there",
-    errno.EPERM: "choose another place, or change who may write there",
-    errno.EROFS: "choose another place",
+    errno.EACCES: "choose another path, or change its permissions",
+    errno.EPERM: "choose another path, or change its permissions",
+    errno.EROFS: "choose another path",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOTDIR: "a part of this path is a file: choose another place",
+    errno.ENOTDIR: "a part of this path is a file: choose another path",
     errno.EISDIR: "it is a folder: name a file",
-    errno.ELOOP: "links lead round in a circle",
-    errno.ENOSPC: "make room there, or choose another place",
-    errno.EDQUOT: "the quota is used up: make room, or choose another place",
-    errno.EFBIG: "files there can't be that large: see `ulimit -f`, or choose another place",
-    errno.EMFILE: "too many files are open: raise `ulimit -n`, or take fewer data.loader.num_workers",
+    errno.ELOOP: "the symbolic links form a loop",
+    errno.ENOSPC: "free some space, or choose another path",
+    errno.EDQUOT: "the quota is used up: free some space, or choose another path",
+    errno.EFBIG: "files there can't be that large: see `ulimit -f`, or choose another path",
+    errno.EMFILE: "too many files are open: raise `ulimit -n`, or reduce data.loader.num_workers",
     errno.ENOENT: "check the spelling and the folder that it is relative to",
 }
 ALLOCATION = re.compile(
@@ -92,7 +92,7 @@ def error_lines(error: BaseException) -> list[str]:
         return [str(line) for line in errors]
     if is_out_of_memory(error) and not isinstance(error, ValueError):
         first = str(error).strip().partition("\n")[0]
-        return [f"not enough memory: take fewer or smaller images at a time ({first or type(error).__name__})"]
+        return [f"out of memory: use fewer or smaller images at a time ({first or type(error).__name__})"]
     return [str(explain_os_error(error) if isinstance(error, OSError) else error)]
 
 

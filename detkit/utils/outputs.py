@@ -165,8 +165,9 @@ def foreign_files_error(option: str, paths: Iterable[Path]) -> ForeignFileError:
     """The error that names files which detkit would have to replace."""
     names = shorten_list([printable(path) for path in paths], 10)
     return ForeignFileError(
-        f"{option}: detkit did not write {names} (or it was changed since), and would have to "
-        "replace it: choose another place, or move it away"
+        f"{option}: detkit did not write {names} (or it was changed since), so it does not overwrite it: choose "
+        "another "
+        "folder, or move the file"
     )
 
 
@@ -204,7 +205,7 @@ def check_output_file(
     """
     path = Path(path)
     if not str(path).strip() or path.name in ("", ".", ".."):
-        raise ValueError(f"{option}: {str(path)!r} names no file")
+        raise ValueError(f"{option}: {str(path)!r} is not a file name")
     with explain_os_errors(option, path):
         found = path.lstat() if os.path.lexists(path) else None
         if path.is_dir():
@@ -213,9 +214,9 @@ def check_output_file(
             refuse_inputs(option, [path], inputs)
             if not path.is_file() or not ours(path):
                 raise ForeignFileError(
-                    f"{option}: {printable(path)} is there already, and detkit did not write it (or it was changed "
+                    f"{option}: {printable(path)} exists, and detkit did not write it (or it was changed "
                     "since): "
-                    "choose another name, or move it away"
+                    "choose another name, or move the file"
                 )
         check_can_write(option, path.parent)
     return path
@@ -228,8 +229,8 @@ def refuse_inputs(option: str, outputs: Iterable[Path], inputs: Iterable[str | P
     for path in outputs:
         if (identity := _identity(path)) is not None and identity in read:
             raise ForeignFileError(
-                f"{option}: {printable(path)} would replace {printable(read[identity])}, which is read: choose another "
-                "place"
+                f"{option}: {printable(path)} would overwrite {printable(read[identity])}, which is an input: "
+                "choose another path"
             )
 
 
@@ -249,8 +250,8 @@ def check_can_write(option: str, folder: str | Path) -> None:
         while not os.path.lexists(there) and there != there.parent:
             there = there.parent
         if not there.is_dir():
-            what = "is a link to nothing" if there.is_symlink() else "is a file, not a folder"
-            raise ForeignFileError(f"{option}: {printable(there)} {what}: choose another place")
+            what = "is a broken link" if there.is_symlink() else "is a file, not a folder"
+            raise ForeignFileError(f"{option}: {printable(there)} {what}: choose another path")
         if not os.access(there, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 

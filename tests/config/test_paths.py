@@ -155,7 +155,7 @@ def test_a_missing_file_is_told_with_key_place_and_the_near_one(refuses: Refuses
     with pytest.raises(FileNotFoundError) as told:
         build_dataset(load_config(files / "own/config.yaml"), "val")
     text = str(told.value)
-    assert f"data.val.dataset: CocoDataset: no annotation file {files}/own/own.json" in text
+    assert f"data.val.dataset: CocoDataset: annotation file not found: {files}/own/own.json" in text
     assert f"data.val.dataset.annotations (../own/config.yaml:4) is {files}/own/own.json, which is not there" in (
         text.replace(str(files / "own/config.yaml"), "../own/config.yaml")
     )

@@ -88,7 +88,7 @@ def test_what_a_random_crop_leaves_out_now_and_then_is_no_loss(folder: Any) -> N
     found = audit_objects(data, [RandomCrop(height=48, width=60)])
     assert found.never == []
     assert found.by_chance["RandomCrop"] > 0
-    assert "by RandomCrop of 6 objects are left out by chance" in (found.describe_chance() or "")
+    assert "by RandomCrop of 6 objects are lost by chance" in (found.describe_chance() or "")
 
 
 def test_the_size_of_an_image_is_read_where_the_annotation_states_none(folder: Any) -> None:
@@ -111,7 +111,7 @@ def test_a_training_begins_with_a_warning_or_not_at_all(
     assert [r.getMessage().split(":")[1].split(" never")[0] for r in caplog.records] == [" 1 of 2 objects"]
     caplog.clear()
     warn_of_lost_objects((val, []), (train, small), 0)
-    assert "AP counts them, and the network hardly sees them" in caplog.text
+    assert "AP counts these objects, although the network hardly sees them" in caplog.text
     with refuses(ValueError):
         warn_of_lost_objects((train, [Resize(height=1, width=1)]), (val, []), 0)
 

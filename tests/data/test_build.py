@@ -93,7 +93,7 @@ def test_a_class_without_an_object_to_learn_from_is_warned_of(
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         build_datasets(config_of(TRAIN, [(1, 1)], train=[(1, 1), (2, 2)]))
-    assert "train.json: no object of bird to learn from" in caplog.text
+    assert "train.json: no training object of bird" in caplog.text
 
 
 def test_a_trained_detectors_classes_rule_an_evaluation(config_of: Callable[..., Config]) -> None:

@@ -38,7 +38,7 @@ def test_damaged_images_under_each_policy(folder: Any, capsys: pytest.CaptureFix
     code, out = check(folder, capsys, "data.images.bad_images=skip")
     assert code == 0
     assert "left out: " in out
-    assert out.splitlines()[-1] == "1 image or object is left out as the config says; all others can be used"
+    assert out.splitlines()[-1] == "1 image or object is left out as configured; all others can be used"
     assert "2 images (0 without objects)" in out
     assert "1 bad image left out: train0.jpg" in out
     code, out = check(folder, capsys, "data.images.bad_images=repair")
@@ -68,7 +68,7 @@ def test_what_is_clipped_or_changed_is_named_on_stdout_once(folder: Any, capsys:
     code = main(["data", "check", str(folder.config), "data.classes.class_map={cat: animal}"])
     told = capsys.readouterr()
     assert (code, told.err) == (0, "")
-    assert told.out.count("1 box reaches over the image's edge and is clipped for training:\n    image") == 1
+    assert told.out.count("1 box extends beyond the image and is clipped for training:\n    image") == 1
     assert "box 1 [8.0, 8.0, 4008.0, 38.0]: xmax=4008 in an image" in told.out
     assert "cat -> animal: 2, the first in image 1 (train0.jpg), box 1" in told.out
     assert "evaluation uses the 2 boxes of the file, of which 1 differs in training" in told.out

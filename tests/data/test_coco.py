@@ -142,7 +142,7 @@ def test_a_box_over_the_edge_is_clipped(write: Callable[..., dict[str, Any]]) ->
     assert data.problems.by_kind[CLIPPED].examples == [
         "image 1 (1.png), box 1 [50.0, 30.0, 80.0, 60.0]: xmax=80 in an image 60 wide, ymax=60 in an image 40 high"
     ]
-    assert "1 box reaches over the image's edge and is clipped for training" in data.summary()
+    assert "1 box extends beyond the image and is clipped for training" in data.summary()
     assert "uses the 1 box of the file, of which 1 differs in training" in data.summary()
 
 
@@ -371,7 +371,7 @@ def test_corners_in_the_place_of_sizes_are_suspected(
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         CocoDataset(**write(annotations=[box(1, 1, [20, 15, 50, 35]), box(2, 1, [30, 20, 58, 39])]))
-    assert "2 boxes look as if they are written in another format" in caplog.text
+    assert "2 boxes seem to be in another format" in caplog.text
     assert "image 1 (1.png), bbox [20.0, 15.0, 50.0, 35.0]: x, y, width, height reach over the edge" in caplog.text
 
 

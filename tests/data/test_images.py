@@ -229,7 +229,7 @@ def test_a_folder_gives_its_images_and_what_is_left_out(tmp_path: Path, heif: Ca
     assert [p.name for p in images] == ["a.jpe", "b.JFIF", "c.webp"]
     text = describe_left_out("photos", left_out)
     assert text is not None
-    assert text.startswith("photos: left out 2 files that can't be read as images: d.HEIC, notes.txt; 1 folder in it")
+    assert text.startswith("photos: skipped 2 files that can't be read as images: d.HEIC, notes.txt; 1 folder below it")
     assert "pip install 'detkit[heif]'" in text
     assert describe_left_out("photos", []) is None
 

@@ -25,7 +25,7 @@ def test_examples_are_few_and_the_rest_is_counted() -> None:
     assert lines[0] == f"{NAMED + 3} pages are upside down:"
     assert lines[1:3] == ["  page 0", "  page 1"]
     assert lines[NAMED + 1] == "  and 3 more"
-    assert lines[NAMED + 2 :] == ["1 box reaches over the image's edge by a pixel or less and is clipped for training:",
+    assert lines[NAMED + 2 :] == ["1 box extends beyond the image by a pixel or less and is clipped for training:",
                                   "  box 1"]  # fmt: skip
 
 

@@ -127,9 +127,9 @@ def test_images_in_both_splits_are_told(folder: Any, caplog: pytest.LogCaptureFi
     (folder.root / "val.json").write_text(text.replace("val0.jpg", "train0.jpg").replace("val1.jpg", "train2.jpg"))
     (folder.root / "train/val2.jpg").write_bytes((folder.root / "old/val2.jpg").read_bytes())
     val = build_dataset(load_config(folder.config), "val")
-    assert "2 of 3 validation images are training images" in (warn_of_shared_images(train, val) or "")
+    assert "2 of 3 validation images are also training images" in (warn_of_shared_images(train, val) or "")
     assert "train0.jpg, train2.jpg" in caplog.text
     (folder.root / "train/val2.jpg").unlink()
     (folder.root / "train/val2.jpg").symlink_to("train1.jpg")
     val = build_dataset(load_config(folder.config), "val")
-    assert "3 of 3 validation images are training images" in (warn_of_shared_images(train, val) or "")
+    assert "3 of 3 validation images are also training images" in (warn_of_shared_images(train, val) or "")

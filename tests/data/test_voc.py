@@ -66,7 +66,7 @@ def test_classes_that_differ_in_case_only_are_told(root: Path, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = VocDataset(root=str(root), split="train")
     assert data.classes.names == ("Dog", "bird", "cat", "dog")
-    assert "(train): the classes Dog, dog differ in case or spaces only and count as different" in caplog.text
+    assert "(train): the classes Dog, dog differ only in case or spaces; they count as different classes" in caplog.text
 
 
 def test_names_with_spaces_and_lists_of_windows_are_read(root: Path) -> None:
@@ -143,7 +143,7 @@ FOREIGN = {
     "<annotations><image id='0' name='a.png'><box label='cat' xtl='1'/></image></annotations>": (
         "root <annotations>: an export of CVAT in its own format.*the root of a VOC annotation is <annotation>"
     ),
-    "<dataset><images/></dataset>": "root <dataset>: as dlib's imglab writes it",
+    "<dataset><images/></dataset>": "root <dataset>: a file of dlib's imglab",
     "<foo/>": "root <foo>; the root of a VOC",
     "": "the file is empty",
     "<!DOCTYPE html><html><p>404</html>": "the file is an HTML page",

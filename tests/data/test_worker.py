@@ -50,7 +50,7 @@ def test_a_worker_that_dies_names_the_image_it_was_at(dataset: ShapesDataset, nu
     with pytest.raises(WorkerDiedError) as caught:
         list(loader)
     text = str(caught.value)
-    assert "while it made image 5 (train_000005.png), number 2 of its batch of 4 (train_000004.png), 5 (" in text
+    assert "while loading image 5 (train_000005.png), number 2 of its batch of 4 (train_000004.png), 5 (" in text
     assert "loader worker 0" in text
     assert "memory" in text
 
@@ -72,7 +72,7 @@ def test_a_worker_killed_from_outside_names_its_last_batch(dataset: ShapesDatase
         kill_and_go_on()
     died = caught.value if isinstance(caught.value, WorkerDiedError) else explain_worker_death(caught.value)
     assert died is not None
-    assert f"(process {process}) died after it had made its batch of " in str(died)
+    assert f"(process {process}) died after loading its batch of " in str(died)
     assert len(ids) == 2
 
 

@@ -72,7 +72,7 @@ def test_other_classes_are_refused_by_name(checkpoint: Path, capsys: pytest.Capt
     many = "data.val.dataset.num_images=12"
     assert main(["eval", str(checkpoint.with_name("other.pt")), many, "--device", "cpu"]) == 2
     assert re.search(
-        r"shapes \(val, seed 0\): 'circle' \(\d+ objects\): no class of the checkpoint \(classes: wheel, .*"
+        r"shapes \(val, seed 0\): 'circle' \(\d+ objects\) is not a class of the checkpoint \(classes: wheel, .*"
         r"ignore_classes: \[circle\].*class_map: \{circle: .*data.classes",
         capsys.readouterr().err,
     )
@@ -184,10 +184,10 @@ def test_written_detections_give_pycocotools_the_same_ap(
     assert "out.json is the file of --json, too" in capsys.readouterr().err
     found.write_text(json.dumps(results[1:]))
     assert main([*arguments, "--detections", str(found)]) == 2
-    assert "found.json is there already" in capsys.readouterr().err
+    assert "found.json exists" in capsys.readouterr().err
     assert json.loads(found.read_text()) == results[1:]
     assert main([*arguments, "--detections", str(tmp_path / "truth.json")]) == 2
-    assert "truth.json is there already" in capsys.readouterr().err
+    assert "truth.json exists" in capsys.readouterr().err
     assert main([*arguments, "--detections", str(found.with_name("x")), "--self-test"]) == 2
     content = json.loads(out.read_text())
     assert run.stats[8] > 0  # the recall at 100 detections, so that something was matched
@@ -199,8 +199,8 @@ def test_figures_take_nobody_s_place(checkpoint: Path, tmp_path: Path, capsys: p
     mine = tmp_path / "mine.json"
     mine.write_text('{"ap": 1}')
     for file, text in (
-        (checkpoint, "would replace"), (mine, "detkit did not write it"), (tmp_path, "is a folder"),
-        (mine / "x.json", "mine.json is a file, not a folder"), (Path(""), "names no file"),
+        (checkpoint, "would overwrite"), (mine, "detkit did not write it"), (tmp_path, "is a folder"),
+        (mine / "x.json", "mine.json is a file, not a folder"), (Path(""), "is not a file name"),
     ):  # fmt: skip
         assert main(["eval", str(checkpoint), "--json", str(file)]) == 2
         err = capsys.readouterr().err

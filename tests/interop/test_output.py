@@ -51,8 +51,8 @@ def test_the_source_stays_under_every_name_it_has(
     os.link(source, tmp_path / "hard.pth")
     monkeypatch.chdir(tmp_path)
     for name in (source, "model.pth", "./model.pth", "linked.pth", "hard.pth"):
-        assert "which is read: choose another place" in refusal(capsys, source, name)
-        assert "which is read: choose another place" in refusal(capsys, Path("linked.pth"), name)
+        assert "which is an input: choose another path" in refusal(capsys, source, name)
+        assert "which is an input: choose another path" in refusal(capsys, Path("linked.pth"), name)
     assert source.read_bytes() == before
 
 
@@ -62,7 +62,7 @@ def test_a_file_that_detkit_did_not_write_stays(
 ) -> None:
     other = tmp_path / "notes.pt"
     other.write_bytes(content)
-    assert f"{other} is there already, and detkit did not write it" in refusal(capsys, source, other)
+    assert f"{other} exists, and detkit did not write it" in refusal(capsys, source, other)
     assert other.read_bytes() == content
 
 

@@ -182,7 +182,8 @@ def test_images_of_every_suffix_are_found_and_the_rest_of_a_folder_is_told(
         "a.jfif", "b.JPE", "c.webp", "d.tga",
     ]  # fmt: skip
     assert (
-        told.err == f"note: {folder}: left out 1 file that can't be read as images: notes.txt; 1 folder in it: deeper\n"
+        told.err
+        == f"note: {folder}: skipped 1 file that can't be read as images: notes.txt; 1 folder below it: deeper\n"
     )
 
 
@@ -294,7 +295,7 @@ def test_a_photo_is_never_drawn_over(
     before = contents(photos)
     for output in (photos, tmp_path / "link", photos / "../photos"):
         assert main(["predict", str(checkpoint), str(photos), "--output", str(output)]) == 2
-        assert "a.png, which is read: choose another place" in capsys.readouterr().err
+        assert "a.png, which is an input: choose another path" in capsys.readouterr().err
     hard = tmp_path / "hard"
     hard.mkdir()
     (hard / "a.png").hardlink_to(photos / "a.png")
@@ -394,7 +395,7 @@ def test_senseless_options_are_named(
         (["--batch", "0"], "--batch 0: at least 1 image"), (["--score", "nan"], "--score nan is not in [0, 1)"),
         (["--max-megapixels", "nan"], "--max-megapixels nan is not a positive number"),
         (["--device", "gpu"], "--device: 'gpu' is none of auto, cpu"),
-        (["--output", str(tmp_path / "file")], "is a file, not a folder: choose another place"),
+        (["--output", str(tmp_path / "file")], "is a file, not a folder: choose another path"),
     ):  # fmt: skip
         assert main(["predict", str(checkpoint), str(pictures[0]), "--output", str(tmp_path / "out"), *more]) == 2
         assert text in capsys.readouterr().err

@@ -145,10 +145,10 @@ def test_a_loader_worker_that_dies_ends_the_run_with_its_images(tmp_path: Path) 
     command += ["--overlay", str(overlay)]
     done = subprocess.run([*command, "--output", str(tmp_path / "run")], capture_output=True, text=True, timeout=100)
     assert done.returncode == 6, done.stderr
-    assert "error: loader worker 0 (process" in done.stderr
-    assert "died while it made image" in done.stderr
+    assert "error: data loader worker 0 (process" in done.stderr
+    assert "died while loading image" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "died while it made image" in (tmp_path / "run" / "log.txt").read_text()
+    assert "died while loading image" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_no_loader_process_and_no_temporary_folder_is_left(tmp_path: Path) -> None:

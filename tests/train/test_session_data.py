@@ -219,7 +219,7 @@ def test_eval_takes_the_runs_own_data_wherever_it_is_started(
     (folder.root / "val.json").rename(folder.root / "gone.json")
     assert main(["eval", str(half)]) == 2
     err = capsys.readouterr().err
-    assert f"no annotation file {folder.root}/val.json" in err
+    assert f"annotation file not found: {folder.root}/val.json" in err
     assert "data.val.dataset.annotations" in err
 
 
@@ -235,4 +235,4 @@ def test_the_start_tells_of_lost_objects_and_shared_images(folder: Any, capsys: 
 def test_a_training_without_a_single_object_does_not_begin(folder: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder.write("train", [[[8, 8, 0.7, 30]]] * 3)
     assert train(folder) == 2
-    assert "there is nothing to learn: " in capsys.readouterr().err
+    assert "nothing to train on: " in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_the_exit_code_says_whether_somebody_could_read_it() -> None:
     done = detkit("list", "necks", redirect="> /dev/full")
     assert done.returncode == 5
     assert done.stderr == (
-        "error: the output can't be written: No space left on device; make room there, or choose another place\n"
+        "error: the output can't be written: No space left on device; free some space, or choose another path\n"
     )
     done = detkit("list", "necks", redirect=">&- 2>&-")
     assert (done.returncode, done.stderr) == (0, "")

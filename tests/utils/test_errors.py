@@ -21,8 +21,8 @@ from tests.refusals import Refuses
 
 @pytest.mark.parametrize(
     ("number", "code", "words"),
-    [(errno.ENOSPC, 5, "make room"), (errno.EDQUOT, 5, "quota"), (errno.EFBIG, 5, "ulimit -f"),
-     (errno.EACCES, 2, "change who may write there"), (errno.EROFS, 2, "choose another place"),
+    [(errno.ENOSPC, 5, "free some space"), (errno.EDQUOT, 5, "quota"), (errno.EFBIG, 5, "ulimit -f"),
+     (errno.EACCES, 2, "change its permissions"), (errno.EROFS, 2, "choose another path"),
      (errno.EMFILE, 2, "ulimit -n"), (errno.ENAMETOOLONG, 2, "shorter name")],
 )  # fmt: skip
 def test_an_error_of_the_system_has_path_reason_and_way_out(number: int, code: int, words: str) -> None:
@@ -40,7 +40,7 @@ def test_allocations_that_failed_are_known() -> None:
         assert is_out_of_memory(RuntimeError(text))
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shapes differ"))
-    assert error_lines(MemoryError()) == ["not enough memory: take fewer or smaller images at a time (MemoryError)"]
+    assert error_lines(MemoryError()) == ["out of memory: use fewer or smaller images at a time (MemoryError)"]
 
 
 def test_an_error_is_explained_once_and_keeps_its_type_and_number() -> None:

@@ -84,8 +84,8 @@ class DetectionDataset:
         height, width = self.records.sizes[index].tolist()
         if height > 0 and (height, width) != size:
             raise ValueError(
-                f"the image has {size[1]}x{size[0]} pixels (upright by EXIF), its annotation says "
-                f"{width}x{height}: the boxes can't be trusted. Correct one, or leave the image out of the split"
+                f"the image has {size[1]}x{size[0]} pixels (after EXIF rotation), but its annotation says "
+                f"{width}x{height}: the boxes are unreliable. Correct one of them, or remove the image from the split"
             )
 
     def finish(
@@ -117,10 +117,12 @@ class DetectionDataset:
         count_negative_areas(self.problems, self.records)
         self.problems.report(name)
         if self.records.is_ignore.all():
-            log.warning("%s: no image has a usable box: there is nothing to learn or to evaluate", name)
+            log.warning("%s: no image has a usable box: nothing to train or evaluate on", name)
         for alike in similar_names(self.classes.names):
             log.warning(
-                "%s: the classes %s differ in case or spaces only and count as different", name, shorten_list(alike)
+                "%s: the classes %s differ only in case or spaces; they count as different classes",
+                name,
+                shorten_list(alike),
             )
 
     def choose_classes(self, options: ClassOptions) -> None:
@@ -140,7 +142,7 @@ class DetectionDataset:
             counts[(options.class_map or {}).get(old, old)] += count
         unknown = check_selection(options, self.classes, counts, self.name)
         if unknown:
-            log.warning("%s: no object of the classes %s of class_names", self.name, shorten_list(unknown))
+            log.warning("%s: no object of %s, which class_names lists", self.name, shorten_list(unknown))
         count_selection(self.problems, self.records, self.classes, table, options.class_map or {})
         self.classes, self.records = classes, relabel(self.records, table)
 
@@ -160,10 +162,11 @@ class DetectionDataset:
             counted = shorten_list([f"{n!r} ({plural(c, 'object')})" for n, c in strangers])
             known = nearest_name(stranger, classes.names)
             raise ValueError(
-                f"{self.name}: {counted}: {'no classes' if len(strangers) > 1 else 'no class'} of {owner} (classes: "
-                f"{shorten_list(classes.names)}); first object: {first}. Turn such objects into ignore regions by "
-                f"ignore_classes: [{quote_for_yaml(stranger)}], or give them a class that is there by class_map: "
-                f"{{{quote_for_yaml(stranger)}: {quote_for_yaml(known) if known else 'NAME_THAT_IS_THERE'}}}, "
+                f"{self.name}: {counted} {'are not classes' if len(strangers) > 1 else 'is not a class'} of {owner} "
+                "(classes: "
+                f"{shorten_list(classes.names)}); first object: {first}. Turn such objects into ignore regions with "
+                f"ignore_classes: [{quote_for_yaml(stranger)}], or map them to a known class with class_map: "
+                f"{{{quote_for_yaml(stranger)}: {quote_for_yaml(known) if known else 'KNOWN_CLASS'}}}, "
                 "in this data set or, for both splits, in data.classes"
             )
         self.classes, self.records = mapped, relabel(self.records, table)
@@ -202,7 +205,7 @@ def check_labels(records: Records, classes: ClassMap, name: str) -> None:
         image, _ = records.locate(int(wrong[0]))
         raise ValueError(
             f"{name}: {records.path(image)} has the label {int(labels[wrong[0]])}, but there are {len(classes)} "
-            f"classes: labels run from 0 to {len(classes) - 1}"
+            f"classes: labels must be between 0 and {len(classes) - 1}"
         )
 
 
@@ -235,7 +238,7 @@ def find_images_with_objects(records: Records, name: str) -> list[int]:
     """Indices of the images with at least one object; ValueError if none has."""
     images = _images_of_objects(records)
     if not images:
-        raise ValueError(f"{name}: keep_empty: false removed all {len(records)} images, for none has a usable box")
+        raise ValueError(f"{name}: keep_empty: false removed all {len(records)} images, because none has a usable box")
     return images
 
 
@@ -253,7 +256,7 @@ class Subset(DetectionDataset):
         self.image_options, self.reads_files = dataset.image_options, dataset.reads_files
         self.name, self.classes, self.problems = name, dataset.classes, Problems()
         if not self.indices:
-            raise ValueError(f"{name}: no image of the {len(dataset)} is in it")
+            raise ValueError(f"{name}: the subset has none of the {len(dataset)} images")
         self.records = select_images(dataset.records, self.indices, name)
 
     def load_image(self, index: int) -> Image:

@@ -63,14 +63,13 @@ def check_names(given: Sequence[str] | Mapping[str, str], known: Sequence[str], 
     unknown = [n for n in given if n not in known]
     if unknown:
         raise ValueError(
-            f"{name}: {key} names {shorten_list([with_near(n, known) for n in unknown])}, which the data does not "
-            "have. "
+            f"{name}: {key}: the data has no class {shorten_list([with_near(n, known) for n in unknown])}. "
             f"Its classes: {shorten_list(list(dict.fromkeys(known))) or 'none'}"
         )
 
 
 def with_near(name: str, known: Sequence[str]) -> str:
-    """The name, and what it may be a slip of."""
+    """The name, and the known name that it may be a slip of."""
     near = nearest_name(name, known)
     return f"{name!r} (did you mean {near!r}?)" if near else repr(name)
 
@@ -110,7 +109,9 @@ def check_options(options: ClassOptions, name: str) -> None:
     names = options.class_names
     nameless = [old for old, new in (options.class_map or {}).items() if not new.strip()]
     if nameless:
-        raise ValueError(f"{name}: class_map gives {shorten_list(nameless)} no name; ignore_classes leaves a class out")
+        raise ValueError(
+            f"{name}: class_map: the new name of {shorten_list(nameless)} is empty; ignore_classes leaves a class out"
+        )
     if names is not None and not names:
         raise ValueError(f"{name}: class_names is empty; leave it out to take all classes")
     twice = [n for n, count in Counter(names or []).items() if count > 1]
@@ -119,7 +120,7 @@ def check_options(options: ClassOptions, name: str) -> None:
     both = [n for n in names or [] if n in (options.ignore_classes or [])]
     if both:
         raise ValueError(
-            f"{name}: {shorten_list(both)} stands in class_names and in ignore_classes; keep it in one of them"
+            f"{name}: {shorten_list(both)} is in both class_names and ignore_classes; remove it from one of them"
         )
 
 
@@ -140,9 +141,10 @@ def check_selection(options: ClassOptions, classes: ClassMap, counts: Mapping[st
     slips = [n for n in unknown if nearest_name(n, others, SLIP)]
     if slips or (names and len(unknown) == len(names)):
         raise ValueError(
-            f"{name}: class_names states {shorten_list([with_near(n, others) for n in slips or unknown])}, "
-            f"which the data does not have. Its classes: {shorten_list(list(counts))}. "
-            "class_map: {old: new} renames a class; class_names left out takes all"
+            f"{name}: class_names: the data has no class "
+            f"{shorten_list([with_near(n, others) for n in slips or unknown])}. "
+            f"Its classes: {shorten_list(list(counts))}. "
+            "class_map: {old: new} renames a class; leave class_names out to take all"
         )
     return unknown
 

@@ -146,7 +146,7 @@ def group_by_image(content: Entry, label: dict[str, int], name: str) -> dict[str
     if twice:
         files = {i: [im["file_name"] for im in content["images"] if id_text(im) == i] for i in sorted(twice)[:20]}
         texts = [f"image id {i} is used {known[i]} times: {' and '.join(names[:3])}" for i, names in files.items()]
-        raise ValueError(f"{name}: {shorten_list(texts)}. Give each image an id of its own")
+        raise ValueError(f"{name}: {shorten_list(texts)}. Give each image a unique id")
     grouped: dict[str, list[Entry]] = {}
     undeclared: Counter[str] = Counter()
     for item in content["annotations"]:
@@ -186,8 +186,9 @@ def merge_images(
         count = plural(len(duplicates), "image file is", "image files are")
         raise ValueError(
             f"{name}: {count} listed under several ids, so the objects of one entry would be "
-            f"background in the other: {shorten_list(texts)}. same_file: merge puts all their boxes under the first "
-            "id; or remove the entry that is too many"
+            f"background in the other: {shorten_list(texts)}. Set same_file: merge to put all boxes under the first "
+            "id, "
+            "or remove the extra entries"
         )
     for first, *others in duplicates:
         sizes = {size_of(images[i], name) for i in (first, *others)} - {(-1, -1)}

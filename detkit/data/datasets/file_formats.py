@@ -31,9 +31,9 @@ MAGIC = (
 XML_ROOTS = {
     "annotation": "a Pascal VOC file; VocDataset reads a folder of them",
     "annotations": "an export of CVAT in its own format; export it as COCO or Pascal VOC",
-    "dataset": "as dlib's imglab writes it",
+    "dataset": "a file of dlib's imglab",
     "svg": "a drawing",
-    "html": "an HTML page, as a failed download leaves it",
+    "html": "an HTML page, as after a failed download",
 }
 
 
@@ -78,7 +78,7 @@ def describe_text(text: str) -> str | None:
     if start.startswith("version https://git-lfs"):
         return "a pointer of Git LFS, not the file itself: run `git lfs pull`"
     if start.startswith(("<!doctype html", "<html")):
-        return "an HTML page, as a failed download leaves it"
+        return "an HTML page, as after a failed download"
     if start.startswith("<"):
         return f"XML ({find_xml_root(text)})"
     lines = [line for line in text.splitlines()[:5] if line.strip()]
@@ -144,7 +144,7 @@ def describe_json_list(content: list[object]) -> str:
     if keys >= {"image_id", "category_id", "score"}:
         return "a list of COCO results (detections with scores), not annotations"
     if keys >= {"image_id", "category_id"}:
-        return "the list of annotations alone; `images` and `categories` belong beside it"
+        return "the list of annotations alone, without `images` and `categories`"
     if (keys & {"completions", "predictions"} and "data" in keys) or ("annotations" in keys and "data" in keys):
         return "an export of Label Studio in its own format; export it as COCO"
     if keys >= {"image", "annotations"}:
@@ -161,7 +161,7 @@ def parse_json(path: str) -> object:
     if Path(path).is_dir():
         raise ValueError(f"{path} is a folder; a COCO data set is one JSON file")
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no annotation file {path}")
+        raise FileNotFoundError(f"annotation file not found: {path}")
     text = read_text(path, "not JSON")
     try:
         return json.loads(text)
@@ -170,5 +170,5 @@ def parse_json(path: str) -> object:
     except ValueError as error:
         known = describe_text(text)
         if known is None and isinstance(error, json.JSONDecodeError) and not text[error.pos :].strip():
-            known = "cut off: it ends before its last bracket"
+            known = "truncated: it ends before its last bracket"
         raise ValueError(f"{path}: not JSON: {f'the file is {known}' if known else error}") from None

@@ -44,9 +44,9 @@ def describe_left_out(folder: str | Path, left_out: list[Path]) -> str | None:
     folders = [p.name for p in left_out if p.is_dir()]
     files = [p.name for p in left_out if not p.is_dir()]
     parts = [f"{plural(len(files), 'file')} that can't be read as images: {shorten_list(files)}"] if files else []
-    parts += [f"{plural(len(folders), 'folder')} in it: {shorten_list(folders)}"] if folders else []
+    parts += [f"{plural(len(folders), 'folder')} below it: {shorten_list(folders)}"] if folders else []
     hint = f" ({HEIF_HINT})" if any(p.suffix.lower() in HEIF for p in left_out) and not reads_heif() else ""
-    return f"{folder}: left out {'; '.join(parts)}{hint}"
+    return f"{folder}: skipped {'; '.join(parts)}{hint}"
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
@@ -119,7 +119,7 @@ def check_files(paths: Sequence[str], name: str, folder: str | None = None, fold
     near = Nearby(folder or os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in missing]))
     # Looking for what is near each of them could take long.
     texts = shorten_list([f"{printable(path)}{near.hint(path) if i < 5 else ''}" for i, path in enumerate(missing)], 5)
-    where = f" ({folder} is no folder)" if folder is not None and not os.path.isdir(folder) else ""
+    where = f" ({folder} is not a folder)" if folder is not None and not os.path.isdir(folder) else ""
     count = f"{len(missing)} of {plural(len(paths), 'image')} {'is' if len(missing) == 1 else 'are'} missing"
     raise FileNotFoundError(f"{name}: {count}{where}: {texts}")
 

@@ -86,7 +86,7 @@ def repair_file(path: str | Path, options: ImageOptions) -> Image:
             return to_upright_rgb(opened)
     except Exception as error:
         raise ValueError(
-            f"{unreadable_error(path, error)}; there is nothing to repair, bad_images: skip leaves it out"
+            f"{unreadable_error(path, error)}; it can't be repaired; bad_images: skip leaves it out"
         ) from error
 
 
@@ -157,7 +157,7 @@ def describe_file(path: str | Path) -> str:
         known = describe_text(start.decode())
     except UnicodeDecodeError:
         known = None
-    return f"the file is {known or 'of no kind that is known, or its beginning is damaged'}"
+    return f"the file is {known or 'of an unknown type, or its beginning is damaged'}"
 
 
 def open_image(source: str | Path | IO[bytes], path: str | Path, options: ImageOptions) -> ImageFile:
@@ -182,9 +182,10 @@ def check_pixels(image: Image, path: str | Path, limit: float) -> None:
         size, needed = f"{image.width}x{image.height}", int(megapixels) + 1
         image.close()
         raise ImageTooLargeError(
-            f"{path}: the image has {megapixels:.1f} megapixels ({size}), the limit is {limit:g}; "
-            f"data.images.max_megapixels={needed} in the config, or --max-megapixels {needed} of detkit predict, lets "
-            f"it in, at {3 * megapixels / 1e3:.2g} GB of memory"
+            f"{path}: the image has {megapixels:.1f} megapixels ({size}), the limit is {limit:g}. Set "
+            f"data.images.max_megapixels={needed}, or --max-megapixels {needed} of detkit predict, to allow it; it "
+            "takes "
+            f"{3 * megapixels / 1e3:.2g} GB of memory"
         )
 
 

@@ -34,11 +34,11 @@ class Kind(NamedTuple):
 
 
 DROPPED = Kind("[boxes are|box is] unusable and left out of training", lost=True)
-CLIPPED = Kind("[boxes reach|box reaches] over the image's edge and [are|is] clipped for training")
+CLIPPED = Kind("[boxes extend|box extends] beyond the image and [are|is] clipped for training")
 CLIPPED_A_PIXEL = Kind(
-    "[boxes reach|box reaches] over the image's edge by a pixel or less and [are|is] clipped for training", quiet=True
+    "[boxes extend|box extends] beyond the image by a pixel or less and [are|is] clipped for training", quiet=True
 )
-SWAPPED_CORNERS = Kind("[boxes have|box has] swapped corners, which are put right for training")
+SWAPPED_CORNERS = Kind("[boxes have|box has] swapped corners, which are swapped back for training")
 REPEATED = Kind("[boxes are|box is] listed again with the same class and coordinates; [all of them|both] are kept")
 RENAMED = Kind("[objects have|object has] another class by class_map", quiet=True)
 UNSELECTED = Kind("[objects are|object is] left out because class_names does not list [their|its] class", lost=True)
@@ -48,20 +48,19 @@ IGNORED = Kind(
 EMPTY = Kind("[images without objects are|image without objects is] left out (keep_empty: false)", lost=True)
 MERGED = Kind("image [entries repeat|entry repeats] a file and [are|is] merged into its first entry")
 NO_SCORE = Kind("[objects have|object has] an area below zero: evaluation ignores [them|it], as pycocotools does")
-BAD_AREA = Kind("[objects have|object has] no usable area; that of the box is used")
+BAD_AREA = Kind("[objects have|object has] no usable area; the box's is used")
 BAD_IDS = Kind("annotation [ids are|id is] missing or used twice; nothing depends on [them|it]", quiet=True)
 FROM_MASK = Kind("[boxes are|box is] missing and derived from the segmentation")
 RENUMBERED = Kind("[ids are|id is] text or too large, and numbered[ in alphabetical order|]", quiet=True)
 UNLISTED = Kind("image [files|file] of the folder [are|is] not in the annotations of this split", quiet=True)
 PARTS = Kind("[parts of objects are|part of an object is] not read", quiet=True)
 COUNTS_FROM_ZERO = Kind(
-    "[boxes begin|box begins] at 0, so pixels seem to be counted from 0 and not from 1: one_based: false reads them so"
+    "[boxes begin|box begins] at 0, so pixels seem to be counted from 0 and not from 1: set one_based: false"
 )
 OTHER_IMAGE = Kind(
-    "[annotations name|annotation names] another image that is there, too; the image with the annotation's own name is "
-    "used"
+    "[annotations name|annotation names] another existing image; the image with the annotation's own name is used"
 )
-SUSPECT = Kind("[boxes look as if they are|box looks as if it is] written in another format")
+SUSPECT = Kind("[boxes seem|box seems] to be in another format")
 UNUSED_CATEGORIES = Kind("category [entries are|entry is] unused or repeated and left out", quiet=True)
 
 

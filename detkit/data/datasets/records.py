@@ -139,7 +139,7 @@ def select_boxes(table: BoxTable, rows: Ints | Bools, ends: Ints) -> BoxTable:
 def select_images(records: Records, indices: Sequence[int], name: str) -> Records:
     """The annotations of some images."""
     if len(set(indices)) != len(indices):
-        raise ValueError(f"{name}: an image is in it twice")
+        raise ValueError(f"{name}: an image is selected twice")
     chosen = np.asarray(indices, np.int64)
     path_bytes, path_ends = _pack([os.fsencode(records.path(i)) for i in indices])
     return replace(

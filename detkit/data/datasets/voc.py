@@ -129,8 +129,8 @@ def read_annotations(folder: Path, stems: list[str], name: str) -> dict[str, Voc
             sorted({p.suffix for p in entries if not p.is_dir()}),
             [p.name for p in entries if p.is_dir()],
         )
-        hint = f"; it has files of the kind {shorten_list(suffixes)}" if suffixes else ""
-        hint += f"; folders below it are not read: {shorten_list(folders)}" if folders else ""
+        hint = f"; it has files with the suffix {shorten_list(suffixes)}" if suffixes else ""
+        hint += f"; subfolders are not read: {shorten_list(folders)}" if folders else ""
         raise FileNotFoundError(f"{name}: no .xml file in {folder}{hint}")
     known = {p.stem for p in files}
     missing = [describe_near_stem(s, known) for s in stems if s not in known]

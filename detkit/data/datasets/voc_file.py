@@ -90,7 +90,7 @@ def parse_text(raw: bytes, error: Exception) -> ElementTree.Element:
         try:
             text = raw.decode(name)
         except LookupError:
-            raise ValueError(f"it declares the encoding {name!r}, which is not known: save it as UTF-8") from None
+            raise ValueError(f"it declares the encoding {name!r}, which is unknown: save it as UTF-8") from None
         except UnicodeDecodeError as wrong:
             raise ValueError(
                 f"it declares the encoding {name!r}, but has the byte 0x{raw[wrong.start]:02x}, which is none of it: "
@@ -120,7 +120,7 @@ def describe_non_xml(text: str) -> str:
             return f"JSON: {describe_json(json.loads(text)) or 'of an unknown kind'}"
         except ValueError:
             return "JSON, or the beginning of it"
-    return describe_text(text) or f"no XML (it begins with {text.strip()[:40]!r})"
+    return describe_text(text) or f"not XML (it begins with {text.strip()[:40]!r})"
 
 
 def check_root(root: ElementTree.Element) -> None:
@@ -129,22 +129,26 @@ def check_root(root: ElementTree.Element) -> None:
         raise ValueError(f"{describe_xml_root(root.tag)}; the root of a VOC annotation is <annotation>")
     tags = {child.tag for child in root}
     if not tags & KNOWN:
-        content = f"it holds {shorten_list(sorted(f'<{t}>' for t in tags))}" if tags else "it is empty"
-        raise ValueError(f"{content}, and none of {shorten_list(sorted(f'<{t}>' for t in KNOWN))}")
+        content = f"it has only {shorten_list(sorted(f'<{t}>' for t in tags))}" if tags else "it is empty"
+        raise ValueError(f"{content}; expected elements such as {shorten_list(sorted(f'<{t}>' for t in KNOWN))}")
     inside = {id(e) for item in root.iter("object") for e in item.iter()}
     stray = sorted({e.tag for e in root.iter() if e.tag in SHAPES and id(e) not in inside})
     if stray:
-        raise ValueError(f"{shorten_list([f'<{t}>' for t in stray])} stands outside of <object>, where VOC has none")
+        raise ValueError(
+            f"{shorten_list([f'<{t}>' for t in stray])} is outside of <object>, where VOC has no such element"
+        )
 
 
 def read_object(item: ElementTree.Element, position: int) -> VocObject:
     """Reads one <object>; ValueError that names it and what it lacks."""
     name = (item.findtext("name") or "").strip()
     if not name:
-        raise ValueError(f"object {position}: an object has no name")
+        raise ValueError(f"object {position} has no name")
     for tag in ("name", "bndbox"):
         if (count := len(item.findall(tag))) > 1:
-            raise ValueError(f"object {position} ({name}): {count} times <{tag}>; every box is an <object> of its own")
+            raise ValueError(
+                f"object {position} ({name}): {count} <{tag}> elements; each box must have its own <object>"
+            )
     where = f"object {position} ({name})"
     box = item.find("bndbox")
     if box is None:
@@ -179,7 +183,7 @@ def read_split(root: Path, split: str) -> list[str]:
     path = lists / f"{split}.txt"
     if not path.is_file():
         splits = sorted(p.stem for p in lists.glob("*.txt")) if lists.is_dir() else []
-        hint = f"splits there: {shorten_list(splits)}" if splits else f"no folder of VOC layout ({lists} has no lists)"
+        hint = f"known splits: {shorten_list(splits)}" if splits else f"not a VOC folder ({lists} has no lists)"
         raise FileNotFoundError(f"no split {split!r}: {path}; {hint}")
     annotated = {p.stem for p in annotation_files(root / "Annotations")}
     stems = list_stems(read_list(path, annotated), annotated)
@@ -198,7 +202,7 @@ def read_list(path: Path, annotated: set[str]) -> str:
         return decode_text(raw, str(path)).removeprefix("\ufeff")
     except ValueError as error:
         fitting = [name for name in CODE_PAGES if fits(raw, name, annotated)]
-        hint = f". Read as {fitting[0]}, its names are those of Annotations" if fitting else ""
+        hint = f". Read as {fitting[0]}, its names match Annotations" if fitting else ""
         raise ValueError(f"{error}{hint}") from None
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from detkit.structures import Targets
+from detkit.utils.console import plural
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,7 +88,9 @@ def apply_transforms(
     tensor = pil_to_tensor(image)
     names = ", ".join(type(t).__name__ for t in transforms)
     if len(wrapped) != len(labels):
-        raise ValueError(f"{len(wrapped)} boxes but {len(labels)} labels after the transforms {names}")
+        raise ValueError(
+            f"{plural(len(wrapped), 'box', 'boxes')} but {plural(len(labels), 'label')} after the transforms {names}"
+        )
     if not torch.isfinite(wrapped.as_subclass(Tensor)).all():
         raise ValueError(f"a box is not finite after the transforms {names}: {wrapped.tolist()}")
     plain = clip_boxes(wrapped, *tensor.shape[-2:])
@@ -106,7 +109,7 @@ def _run(
     except DecompressionBombError:  # Pillow holds a limit of its own against every crop
         name, megapixels = type(transform).__name__, image.width * image.height / 1e6
         raise ValueError(
-            f"{name} cuts too large a piece out of an image of {megapixels:.0f} megapixels: resize before it"
+            f"{name}: the crop out of an image of {megapixels:.0f} megapixels is too large; resize before it"
         ) from None
 
 
