@@ -1,12 +1,15 @@
-"""Pure functions on boxes: (..., 4) float tensors, (x1, y1, x2, y2) in pixels, no offset by one.
+"""Pure functions on boxes: (..., 4) floats, (x1, y1, x2, y2) in pixels, no offset by one.
 
 torchvision is imported on first use, because the import takes seconds that reading a config should not cost.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from detkit.utils.types import Floats
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -48,3 +51,8 @@ def rescale(boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, int])
     """(N, 4) boxes of an image of (height, width) `from_size` -> of the same image at `to_size`."""
     scale_y, scale_x = to_size[0] / from_size[0], to_size[1] / from_size[1]
     return boxes * boxes.new_tensor((scale_x, scale_y, scale_x, scale_y))
+
+
+def to_xywh(boxes: Floats) -> Floats:
+    """(N, 4) xyxy -> x, y, width, height, as COCO files have them."""
+    return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)

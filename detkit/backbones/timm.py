@@ -25,7 +25,7 @@ from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.registry.arguments import nearest
 from detkit.structures import FeatureShape
-from detkit.utils.pickles import NOT_READ
+from detkit.utils.pickle_arrays import NOT_READ
 from detkit.utils.urls import local_path
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from detkit.distributed.launch import usable_cores
+from detkit.utils.cores import usable_cores
 
 CONSOLE = "console.txt"
 GRACE_SECONDS = 60.0

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit.evaluate.arrays import AREAS, GroundTruth, Shard, area_ranges
-from detkit.evaluate.engines import Annotations, found_dicts, truth_dicts
+from detkit.evaluate.arrays import AREAS, GroundTruth, Shard
+from detkit.evaluate.engines import coco_inputs
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.utils.types import Bools, Ints
 
@@ -54,12 +54,10 @@ def match(truth: GroundTruth, detections: Shard, num_classes: int, options: Eval
     """Matches detections of all images, ascending by id, as `CocoEvaluator.sorted` returns them."""
     from pycocotools.cocoeval import COCOeval
 
-    size = len(detections.image_ids), num_classes
     with contextlib.redirect_stdout(io.StringIO()):
-        gt, dt = Annotations(truth_dicts(truth, detections), *size), Annotations(found_dicts(detections), *size)
-        run = COCOeval(gt, dt, iouType="bbox")
+        run = COCOeval(*coco_inputs(truth, detections, num_classes), iouType="bbox")
         run.params.maxDets = [options.max_detections[-1]]
-        run.params.areaRng, run.params.areaRngLbl = area_ranges(options), list(AREAS)
+        run.params.areaRng, run.params.areaRngLbl = options.area_ranges, list(AREAS)
         run.evaluate()
     grid = np.array(run.evalImgs, dtype=object).reshape(num_classes, len(AREAS), len(detections.image_ids))
     return Matches(tuple(tuple(map(_join_images, areas)) for areas in grid), len(detections.image_ids))

@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 
 from detkit.data.datasets.records import Records
 from detkit.utils.console import shorten_list
+from detkit.utils.cores import usable_cores
 from detkit.utils.exit_codes import ExitCode
 
 PROCESS, POSITION, LENGTH, FIRST = range(4)
@@ -113,7 +114,7 @@ def explain_worker_death(error: BaseException) -> WorkerDiedError | None:
 
 def check_workers(count: int) -> None:
     """Raises ValueError for more loader processes than a machine of this size can start."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     most = max(64, 8 * cores)
     if count > most:
         raise ValueError(

@@ -15,11 +15,11 @@ from detkit.data.build import warn_of_shared_images
 from detkit.data.loader import check_split
 from detkit.data.worker import check_workers, explain_worker_death, worker_processes
 from detkit.distributed.comm import from_first_rank
-from detkit.distributed.coordinator import Coordinator, report_hang
+from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.group import process_group
 from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
 from detkit.distributed.process_info import ProcessInfo
-from detkit.distributed.watchdog import Watchdog, group_store
+from detkit.distributed.watchdog import Watchdog
 from detkit.runs.folder import (
     CONFIG,
     ENVIRONMENT,
@@ -235,14 +235,8 @@ def warn(session: Session) -> None:
 
 def watchdog(session: Session) -> Watchdog:
     """Ends the run if this process, or one that it waits for, hangs."""
-    trainer, coordinator = session.trainer, session.coordinator
-    return Watchdog(
-        trainer.progress,
-        session.options.hang_timeout,
-        rank=trainer.rank,
-        hosts=coordinator.hosts,
-        store=group_store(),
-        log_file=log_path(session.folder, trainer.rank),
-        workers=worker_processes,
-        tell=lambda hang: report_hang(coordinator, hang.ranks, hang.text),
-    )
+    trainer = session.trainer
+    return session.coordinator.watchdog(
+        "training", trainer.progress, session.options.hang_timeout, setting="train.hang_timeout",
+        log_file=log_path(session.folder, trainer.rank), worker_pids=worker_processes,
+    )  # fmt: skip

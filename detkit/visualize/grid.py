@@ -28,10 +28,10 @@ def picture_grid(
     title: str = "",
     ledger: outputs.Ledger | None = None,
 ) -> Path:
-    """Ground truth beside prediction, for each (image, targets, detections), as one PNG.
+    """Draws ground truth beside prediction for each (image, targets, detections), as one PNG.
 
     Boxes in pixels of the image. columns: pairs side by side. tile: pixels of one picture's longer side.
-    ledger: of the folder, if it has one.
+    ledger: of the folder, if any.
     """
     from PIL import Image, ImageDraw
 
@@ -82,7 +82,7 @@ def picture_grid(
 
 
 def _legend_rows(classes: ClassMap, font: FreeTypeFont | ImageFont, width: int) -> list[list[tuple[int, int, str]]]:
-    """Rows of (x, label, name), broken to `width`; beyond 20 classes a legend helps nobody."""
+    """Rows of (x, label, name), broken to `width`, of the first 20 classes."""
     rows: list[list[tuple[int, int, str]]] = [[]]
     x = 0
     for label, name in enumerate(map(printable, classes.names[:20])):

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from detkit.cli import main
-from detkit.distributed.launch import LaunchOptions, check_devices, interface_of, own_address, usable_cores
+from detkit.distributed.launch import check_devices
+from detkit.distributed.launch_options import LaunchOptions
+from detkit.distributed.rendezvous import interface_of, own_address
 from detkit.train.cli import add_arguments, parse_nodes, worker_words
+from detkit.utils.cores import usable_cores
 from detkit.utils.exit_codes import ExitCode
 from tests.refusals import Refuses
 

@@ -12,11 +12,6 @@ LARGEST = 1e30
 """Coordinates are single precision in training; a larger one counts as not finite."""
 
 
-def xyxy_to_xywh(boxes: Floats) -> Floats:
-    """(N, 4) xyxy -> x, y, width, height."""
-    return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
-
-
 def swap_corners(box: Floats) -> bool:
     """Sorts the corners of a clipped box in place; returns whether it has an area now."""
     if not np.isfinite(box).all():
