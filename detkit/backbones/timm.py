@@ -77,7 +77,7 @@ class TimmBackbone(Backbone):
         low = [position for position, stride in enumerate(strides) if stride <= 2**freeze_at]
         self.frozen = self._freeze(sketch, low) if freeze_at else []
 
-    def _create(self, **more: Any) -> Any:
+    def _create(self, **more: object) -> Any:
         timm = _import_timm()
         base = self.name.partition(".")[0]
         if not timm.is_model(base):
@@ -104,7 +104,7 @@ class TimmBackbone(Backbone):
             )
         return [(i, m) for i, m in zip(sketch.feature_info.out_indices, maps, strict=True) if m is not None]
 
-    def _freeze(self, sketch: Any, positions: list[int]) -> list[nn.Module]:
+    def _freeze(self, sketch: nn.Module, positions: list[int]) -> list[nn.Module]:
         """Freezes the parameters that the features at `positions` depend on; returns the modules that are all frozen.
 
         The layout of timm's networks differs, so a gradient through the sketch tells which parameters a feature
@@ -135,7 +135,7 @@ class TimmBackbone(Backbone):
         if self.weights is None:
             warn_of_frozen_random(self.name, self.norm, self.freeze_at)
             return
-        more: dict[str, Any] = {}
+        more: dict[str, object] = {}
         if self.weights.lower() != "default":
             path = local_path(self.weights)
             if not Path(path).is_file():
@@ -168,7 +168,7 @@ def _import_timm() -> Any:
     return timm
 
 
-def _keeps_odd_sizes(sketch: Any, channels: int, strides: list[int]) -> bool:
+def _keeps_odd_sizes(sketch: nn.Module, channels: int, strides: list[int]) -> bool:
     """Whether every feature has ceil(side / stride) cells without padding the image."""
     try:
         features = sketch(torch.zeros(1, channels, *ODD, device="meta"))

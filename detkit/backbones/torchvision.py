@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +135,7 @@ class TorchvisionBackbone(Backbone):
         return features
 
 
-def _build(name: str, weights: Any = None) -> nn.Module:
+def _build(name: str, weights: object = None) -> nn.Module:
     """Builds a network by name; ValueError with the nearest name if torchvision has no such classifier."""
     from torchvision import models
 
@@ -150,12 +149,12 @@ def _build(name: str, weights: Any = None) -> nn.Module:
 @torch.no_grad()
 def _chain(name: str, body: nn.Module) -> list[tuple[str, Map]]:
     """Path and map of each block, in order, as long as each takes the output of the one before."""
-    calls: list[tuple[str, Any, Any]] = []
+    calls: list[tuple[str, object, object]] = []
     hooks = [
         block.register_forward_hook(lambda _, given, out, path=path: calls.append((path, given[0], out)))
         for path, block in _blocks(body, "")
     ]
-    x = torch.zeros(1, 3, *PROBE)
+    x: object = torch.zeros(1, 3, *PROBE)
     try:
         body.eval()(x)
     except (RuntimeError, AssertionError, ValueError) as error:

@@ -16,7 +16,7 @@ from detkit.testing.modules import COPY_CHECK, Largest
 SIDE, CLASSES = 256, 3
 LIMIT = 200 * 2**20
 CROWD = 700
-"""Boxes of which a full float32 matrix would be larger than LIMIT."""
+"""Number of boxes whose full float32 matrix is larger than LIMIT."""
 
 check_assigner = Contract("assigners", "assigner")
 check_coder = Contract("coders", "coder")
@@ -47,7 +47,7 @@ def _assign_with(
     targets: Targets,
     generator: torch.Generator | None = None,
 ) -> Assignment:
-    """What an assigner decides about random predictions."""
+    """The assignment for random predictions."""
     scores = torch.rand(len(anchors), CLASSES, generator=generator)
     deltas = 0.1 * torch.randn(len(anchors), 4, generator=generator)
     boxes = DeltaCoder().decode(deltas, anchors)
@@ -57,36 +57,34 @@ def _assign_with(
 def _assign(s: Subject, targets: Targets, anchors: Tensor | None = None, sizes: tuple[int, ...] = ()) -> Assignment:
     if anchors is None:
         anchors, sizes = _anchors()
-    found = _assign_with(s.part, anchors, sizes, targets, torch.Generator().manual_seed(3))
+    assignment = _assign_with(s.part, anchors, sizes, targets, torch.Generator().manual_seed(3))
     for what in ("labels", "matched"):
-        tensor = getattr(found, what)
+        tensor = getattr(assignment, what)
         expect(tensor.dtype == torch.int64, f"{what} is {tensor.dtype}, not int64")
         expect(tuple(tensor.shape) == (len(anchors),), f"{what} is {tuple(tensor.shape)}, want ({len(anchors)},)")
-    return found
+    return assignment
 
 
 @check_assigner.check("a wrong label trains the wrong class, or crashes the loss on the GPU without a message.")
 def labels_are_those_of_the_matched_boxes(s: Subject) -> None:
     targets = _targets()
-    found = _assign(s, targets)
-    positive = found.labels >= 0
-    other = found.labels[~positive]
+    assignment = _assign(s, targets)
+    positive = assignment.labels >= 0
+    other = assignment.labels[~positive]
     expect(((other == BACKGROUND) | (other == IGNORED)).all(), f"labels below 0 are {sorted(set(other.tolist()))}")
-    expect(((found.matched >= 0) & (found.matched < 5)).all(), "matched has rows that no box has (5 boxes)")
-    want = targets.labels[found.matched[positive]]
-    expect(torch.equal(found.labels[positive], want), "the label of a positive is not that of its matched box")
+    expect(((assignment.matched >= 0) & (assignment.matched < 5)).all(), "matched has rows that no box has (5 boxes)")
+    want = targets.labels[assignment.matched[positive]]
+    expect(torch.equal(assignment.labels[positive], want), "the label of a positive is not that of its matched box")
 
 
-@check_assigner.check(
-    "an object without a positive anchor is never learnt; a positive far from its box learns nonsense."
-)
+@check_assigner.check("an object without a positive is never learnt; a positive far from its box learns nonsense.")
 def positives_overlap_their_boxes(s: Subject) -> None:
     targets, (anchors, _) = _targets(), _anchors()
-    found = _assign(s, targets)
-    positive = found.labels >= 0
+    assignment = _assign(s, targets)
+    positive = assignment.labels >= 0
     expect(positive.any(), "five boxes of usual sizes, and no positive")
-    expect((found.labels == BACKGROUND).any(), "five small boxes, and no background")
-    boxes, mine = targets.boxes[found.matched[positive]], anchors[positive]
+    expect((assignment.labels == BACKGROUND).any(), "five small boxes, and no background")
+    boxes, mine = targets.boxes[assignment.matched[positive]], anchors[positive]
     apart = (torch.maximum(boxes[:, :2], mine[:, :2]) >= torch.minimum(boxes[:, 2:], mine[:, 2:])).any(dim=1)
     expect(not apart.any(), f"{int(apart.sum())} of {len(mine)} positives do not touch their box")
 
@@ -94,10 +92,10 @@ def positives_overlap_their_boxes(s: Subject) -> None:
 @check_assigner.check("an image without objects must train as background, not crash.")
 def no_box_gives_no_positive(s: Subject) -> None:
     with must_not_raise("assigning an image without boxes"):
-        found = _assign(s, _targets(0))
+        assignment = _assign(s, _targets(0))
     expect(
-        (found.labels == BACKGROUND).all(),
-        f"labels without a box are {sorted(set(found.labels.tolist()))}, want -1 only",
+        (assignment.labels == BACKGROUND).all(),
+        f"labels without a box are {sorted(set(assignment.labels.tolist()))}, want -1 only",
     )
 
 
@@ -106,8 +104,8 @@ def ignore_regions_are_no_background(s: Subject) -> None:
     anchors, _ = _anchors()
     region = torch.tensor([[0.0, 0.0, SIDE, SIDE]])
     inside = ((anchors[:, :2] >= 0) & (anchors[:, 2:] <= SIDE)).all(dim=1)
-    found = _assign(s, _targets(0, region))
-    wrong = int((found.labels[inside] != IGNORED).sum())
+    assignment = _assign(s, _targets(0, region))
+    wrong = int((assignment.labels[inside] != IGNORED).sum())
     expect(wrong == 0, f"{wrong} of {int(inside.sum())} anchors inside an ignore region are not ignored")
 
 
@@ -125,9 +123,9 @@ def order_of_boxes_does_not_matter(s: Subject) -> None:
 
 @check_assigner.check("an invalid quality makes the class loss train towards nonsense.")
 def quality_is_a_score(s: Subject) -> None:
-    found = _assign(s, _targets())
-    if found.quality is not None:
-        q = found.quality[found.labels >= 0]
+    assignment = _assign(s, _targets())
+    if assignment.quality is not None:
+        q = assignment.quality[assignment.labels >= 0]
         expect(((q >= 0) & (q <= 1)).all(), "quality of a positive is outside [0, 1]")
 
 
@@ -200,13 +198,16 @@ def takes_no_boxes(s: Subject) -> None:
 
 
 def _suppress(s: Subject, boxes: Tensor, scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    keep, found = s.part(boxes, scores, groups)
+    keep, kept_scores = s.part(boxes, scores, groups)
     expect(keep.dtype == torch.int64, f"indices are {keep.dtype}, not int64")
-    expect(keep.shape == found.shape, f"{tuple(keep.shape)} indices but {tuple(found.shape)} scores")
+    expect(keep.shape == kept_scores.shape, f"{tuple(keep.shape)} indices but {tuple(kept_scores.shape)} scores")
     expect(len(keep.unique()) == len(keep), "a box is kept twice")
-    expect((found[1:] <= found[:-1]).all(), "scores are not descending")
-    expect((found <= scores[keep] + 1e-6).all() and (found >= 0).all(), "a score is above what it was, or below 0")
-    return keep, found
+    expect((kept_scores[1:] <= kept_scores[:-1]).all(), "scores are not descending")
+    expect(
+        (kept_scores <= scores[keep] + 1e-6).all() and (kept_scores >= 0).all(),
+        "a score is above what it was, or below 0",
+    )
+    return keep, kept_scores
 
 
 @check_nms.check("detections are cut to the best max_detections: order and scores must agree.")
@@ -217,21 +218,23 @@ def keeps_in_order_of_scores(s: Subject) -> None:
 @check_nms.check("every object would be drawn twice.")
 def duplicates_go_or_sink(s: Subject) -> None:
     boxes = _boxes(1).repeat(2, 1)
-    keep, found = _suppress(s, boxes, torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.int64))
-    expect(len(keep) and int(keep[0]) == 0 and float(found[0]) > 0.89, "the better of two equal boxes does not stay")
-    expect(len(keep) == 1 or float(found[1]) < 0.79, "the worse of two equal boxes stays with its score")
+    keep, kept_scores = _suppress(s, boxes, torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.int64))
+    expect(
+        len(keep) and int(keep[0]) == 0 and float(kept_scores[0]) > 0.89, "the better of two equal boxes does not stay"
+    )
+    expect(len(keep) == 1 or float(kept_scores[1]) < 0.79, "the worse of two equal boxes stays with its score")
 
 
 @check_nms.check("objects side by side would be lost.")
 def boxes_apart_stay(s: Subject) -> None:
     corner = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
     scores = torch.tensor([0.5, 0.9, 0.7])
-    keep, found = _suppress(s, torch.cat((corner, corner + 30), dim=1), scores, torch.zeros(3, dtype=torch.int64))
+    keep, kept_scores = _suppress(s, torch.cat((corner, corner + 30), dim=1), scores, torch.zeros(3, dtype=torch.int64))
     expect(keep.tolist() == [1, 2, 0], f"three boxes that do not overlap: kept {keep.tolist()}, want [1, 2, 0]")
-    expect(torch.allclose(found, scores[keep]), "scores of boxes that do not overlap change")
+    expect(torch.allclose(kept_scores, scores[keep]), "scores of boxes that do not overlap change")
 
 
-@check_nms.check("an image in which nothing is found must not crash.")
+@check_nms.check("an image without detections must not crash.")
 def takes_nothing(s: Subject) -> None:
     with must_not_raise("suppression of no box"):
         keep, _ = _suppress(s, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
@@ -239,8 +242,8 @@ def takes_nothing(s: Subject) -> None:
 
 
 def _assign_call(s: Subject, part: TestedPart, k: int) -> Nest:
-    found = _assign_with(part, *_anchors(128), _targets(k % 6))
-    return [found.labels, found.matched, *([] if found.quality is None else [found.quality])]
+    assignment = _assign_with(part, *_anchors(128), _targets(k % 6))
+    return [assignment.labels, assignment.matched, *([] if assignment.quality is None else [assignment.quality])]
 
 
 def _code_call(s: Subject, part: TestedPart, k: int) -> Nest:

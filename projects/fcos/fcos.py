@@ -235,7 +235,7 @@ class PointHead(Head):
         super().__init__()
         if len(set(in_channels)) != 1 or set(anchors_per_cell) != {1}:
             raise ValueError(
-                f"PointHead wants levels of equal channels and one anchor a cell, not {in_channels} and "
+                f"PointHead needs levels of equal channels and one anchor per cell, not {in_channels} and "
                 f"{anchors_per_cell}: set anchors.scales_per_octave to 1 and anchors.aspect_ratios to [1.0]"
             )
         width = in_channels[0]

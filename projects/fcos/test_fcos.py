@@ -24,8 +24,8 @@ SIZES = [64, 16]
 
 
 def points() -> Tensor:
-    found: list[Tensor] = ANCHORS.build(CONFIG.anchors, strides=(8, 16))(LEVELS, (64, 64), torch.device("cpu"))
-    return torch.cat(found)
+    levels: list[Tensor] = ANCHORS.build(CONFIG.anchors, strides=(8, 16))(LEVELS, (64, 64), torch.device("cpu"))
+    return torch.cat(levels)
 
 
 def assign(boxes: list[list[float]], ignore: list[list[float]] | None = None, **settings: object) -> Assignment:
@@ -65,8 +65,8 @@ def test_distances_by_hand_there_and_back() -> None:
 
 def test_centreness_is_one_in_the_middle_and_falls_to_the_edges() -> None:
     # Level 0 has its points at 4, 12, 20, ...; the object's middle is (20, 20).
-    found = assign([[8.0, 8, 32, 32]], radius=None, reach=100.0)
-    quality = found.quality
+    assignment = assign([[8.0, 8, 32, 32]], radius=None, reach=100.0)
+    quality = assignment.quality
     assert quality is not None
     grid = quality[:64].view(8, 8)
     assert grid[2, 2] == 1
@@ -98,9 +98,9 @@ def test_levels_share_the_objects_out_by_size() -> None:
 def test_the_smaller_of_two_objects_has_its_points_whatever_their_order() -> None:
     small, large = [12.0, 12, 28, 28], [0.0, 0, 40, 40]
     for boxes, row in (([small, large], 0), ([large, small], 1)):
-        found = assign(boxes, radius=None, reach=100.0)
+        assignment = assign(boxes, radius=None, reach=100.0)
         at = 2 * 8 + 2  # the point (20, 20)
-        assert [found.labels[at], found.matched[at]] == [row, row]
+        assert [assignment.labels[at], assignment.matched[at]] == [row, row]
 
 
 def test_ignore_regions_and_images_without_objects() -> None:
@@ -137,7 +137,7 @@ def test_the_box_loss_weighs_by_centreness_and_is_a_sum() -> None:
 
 
 def test_the_head_refuses_what_are_no_points() -> None:
-    with pytest.raises(ValueError, match=r"one anchor a cell, not \(16,\) and \(3,\): set anchors.scales_per_octave"):
+    with pytest.raises(ValueError, match=r"one anchor per cell, not \(16,\) and \(3,\): set anchors.scales_per_octave"):
         HEADS.build({"type": "PointHead"}, in_channels=(16,), anchors_per_cell=(3,), num_columns=2,
                     class_bias=torch.zeros(2))  # fmt: skip
 
