@@ -58,7 +58,7 @@ def test_user_errors_are_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["config", "show", "nothing.yaml"]) == 2
-    assert capsys.readouterr().err == "error: no config file nothing.yaml\n"
+    assert capsys.readouterr().err == "error: config file not found: nothing.yaml\n"
     monkeypatch.setenv("DETKIT_TRACEBACK", "1")
     with pytest.raises(FileNotFoundError):
         main(["config", "show", "nothing.yaml"])
@@ -131,7 +131,7 @@ def test_config_check_tells_every_file(tmp_path: Path, capsys: pytest.CaptureFix
     done = capsys.readouterr()
     assert f"{QUICK}: ok" in done.out
     assert f"{wrong}:3: backbone.dept: unknown key of ResNet; did you mean depth?" in done.err
-    assert "1 of 2 configs are wrong" in done.err
+    assert "1 of 2 configs are invalid" in done.err
     assert main(["config", "check", QUICK]) == 0
 
 

@@ -51,17 +51,17 @@ def own_parameters(cls: type) -> list[inspect.Parameter]:
 
 
 def signature_problem(cls: type) -> str | None:
-    """Why a constructor can't serve as a schema, or None: every argument keyword-only and annotated."""
+    """Why a constructor is not a valid schema; None if every argument is keyword-only and annotated."""
     for parameter in own_parameters(cls):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            return f"takes *{parameter.name}; its arguments are its config keys, so each needs a name"
+            return f"it takes *{parameter.name}, but arguments are config keys, so each needs a name"
         if parameter.kind is not parameter.KEYWORD_ONLY:
             return f"argument {parameter.name!r} is positional; put `*` before the first argument"
         if parameter.annotation is MISSING:
             return f"argument {parameter.name!r} has no type annotation"
         if parameter.annotation in BARE:
             kind = getattr(parameter.annotation, "__name__", parameter.annotation)
-            return f"argument {parameter.name!r} is a bare {kind}; say what is in it, as in {BARE_EXAMPLES[kind]}"
+            return f"argument {parameter.name!r} is a bare {kind}; declare its items, as in {BARE_EXAMPLES[kind]}"
     return None
 
 
