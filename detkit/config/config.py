@@ -23,7 +23,7 @@ from detkit.config.paths import MOVED, PathResolver, ResolvedPath, explain_missi
 from detkit.config.raw import ConfigError, RawConfig, omegaconf_message, overlay, read_raw, short_path
 from detkit.config.schema import ROOT, Options, Section
 from detkit.config.validate import Validator, build_options
-from detkit.utils.outputs import in_place
+from detkit.utils.errors import prefix_error
 from detkit.utils.types import Tree, Value
 
 
@@ -95,7 +95,7 @@ class Config:
         except ValueError as error:
             raise ValueError(f"{self.location(path)}: {path}: {error}") from error
         except OSError as error:
-            raise in_place(error, f"{self.location(path)}: {path}") from error
+            raise prefix_error(error, f"{self.location(path)}: {path}") from error
 
     def check_length(self) -> None:
         """Raises ValueError if the schedule, if there is one, does not fit `train.iterations`.

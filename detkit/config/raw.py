@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detkit.registry.arguments import nearest
-from detkit.utils.console import shown
-from detkit.utils.outputs import in_words
+from detkit.utils.console import printable
+from detkit.utils.errors import explain_os_errors
 from detkit.utils.types import Tree, Value
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def parse_file(path: Path) -> tuple[Tree, dict[str, int]]:
         near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
         raise FileNotFoundError(f"config file not found: {short_path(path)}{near.rstrip('.')}")
     try:
-        with in_words("", path):
+        with explain_os_errors("", path):
             text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{short_path(path)}: not a text file in UTF-8: {error}") from None
@@ -207,6 +207,6 @@ def short_path(path: Path | str) -> str:
     """A path for messages: relative to the current folder if it lies in it."""
     path = Path(path)
     try:
-        return shown(path.resolve().relative_to(Path.cwd()))
+        return printable(path.resolve().relative_to(Path.cwd()))
     except (ValueError, OSError):  # the latter: the current folder was deleted
-        return shown(path)
+        return printable(path)

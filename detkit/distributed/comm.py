@@ -1,34 +1,65 @@
-"""What a process asks of torch.distributed: rank, world size, what rank 0 computes."""
+"""Rank, world size and exchange of Python objects between the ranks of a run. A process alone is rank 0 of 1."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import torch.distributed as dist
 
-from detkit.distributed.coordinator import T
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """The rank of this process over all machines."""
+    return dist.get_rank() if _is_up() else 0
+
+
+def world_size() -> int:
+    """The number of processes over all machines."""
+    return dist.get_world_size() if _is_up() else 1
+
+
+def is_first() -> bool:
+    """Whether this is rank 0, which writes and prints."""
+    return rank() == 0
+
+
+def all_gather(value: T) -> list[T]:
+    """Returns the value of every rank, by rank, on every rank."""
+    if world_size() == 1:
+        return [value]
+    values = [value] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def gather(value: T) -> list[T]:
+    """Returns the value of every rank, by rank, on rank 0; an empty list elsewhere."""
+    if world_size() == 1:
+        return [value]
+    values: list[T] = [value] * world_size() if is_first() else []
+    dist.gather_object(value, values if is_first() else None, dst=0)
+    return values
 
 
 def from_first_rank(action: Callable[[], T]) -> T:
-    """Runs on rank 0 alone; every rank gets what it gives back, or raises what it raises."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return action()
-    outcome: list[Any] = [None, None]
-    if dist.get_rank() == 0:
+    """Runs on rank 0 alone; every rank returns its result or raises its ValueError or OSError."""
+    result: T | None = None
+    error: Exception | None = None
+    if is_first():
         try:
-            outcome[0] = action()
-        except (ValueError, OSError) as error:
-            outcome[1] = error
-    dist.broadcast_object_list(outcome, src=0)
-    if outcome[1] is not None:
-        raise outcome[1]
-    result: T = outcome[0]
-    return result
+            result = action()
+        except (ValueError, OSError) as problem:
+            error = problem
+    if world_size() > 1:
+        outcome = [result, error]
+        dist.broadcast_object_list(outcome, src=0)
+        result, error = outcome  # type: ignore[assignment]
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]
 
 
-def rank_and_world_size() -> tuple[int, int]:
-    """(0, 1) unless torch.distributed is up."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+def _is_up() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -1,34 +1,32 @@
-"""What ended a process, told once: by the rank that failed first, with its host, and not by its victims."""
+"""What ended a process, reported once: by the rank that failed first, with its host, and not by its victims."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import socket
-import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from detkit.distributed.process_info import ProcessInfo
+from detkit.utils.errors import error_lines, exit_code
 from detkit.utils.exit_codes import STOPPED, ExitCode, stopped_by
-from detkit.utils.outputs import exit_code_of, lines_of
 
 if TYPE_CHECKING:
-    pass
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 FINAL = frozenset({ExitCode.WRONG_INPUT, ExitCode.DIVERGED, ExitCode.DISK_FULL, *STOPPED})
-"""Exit codes after which another try would end the same way."""
+"""Exit codes after which a restart would end the same way."""
 
 Kind = Literal["user", "crash", "network", "missing"]
 
 
 class MissingRankError(RuntimeError):
-    """Processes of the run that didn't come or can't be reached."""
+    """A rank did not start, or can't be reached."""
 
 
 class PeerFailedError(RuntimeError):
@@ -37,7 +35,10 @@ class PeerFailedError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A failure. text: for a user. trace: the traceback, of a crash."""
+    """The failure of one rank.
+
+    text: the message for a user. trace: the traceback of a crash.
+    """
 
     rank: int
     host: str
@@ -51,54 +52,38 @@ class Failure:
         return json.dumps(asdict(self))
 
     def format(self) -> str:
-        """What a person reads: a user's error as in one process, a crash with its traceback."""
+        """The message that a person reads: a user's error as in one process, a crash with its traceback."""
         if self.kind == "user":
             return self.trace + "\n".join(f"error: {line}" for line in self.text.splitlines())
         return f"{self.trace.rstrip()}\nerror: rank {self.rank} on {self.host}: {self.text}".lstrip("\n")
 
     def summary(self) -> str:
-        """In a line."""
+        """One line with rank and host."""
         return f"rank {self.rank} on {self.host}: {self.text.splitlines()[0] if self.text else 'no message'}"
 
 
-def describe(error: BaseException, process: ProcessInfo) -> Failure:
-    """An exception of this process as a failure."""
-    text, trace, host = "\n".join(lines_of(error)), "", socket.gethostname()
-    code: int
-    if isinstance(error, MissingRankError):
-        code, kind = ExitCode.RANK_MISSING, "missing"
-    elif isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and not is_network(error):
-        code, kind = exit_code_of(error), "user"
-        if os.environ.get("DETKIT_TRACEBACK"):
-            trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    else:
-        code, kind = ExitCode.FAILED, "network" if is_network(error) else "crash"
-        text = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[0]
+def describe_error(error: BaseException, process: ProcessInfo) -> Failure:
+    """Turns an exception of this process into a `Failure`."""
+    text, trace, kind = "\n".join(error_lines(error)), "", _kind_of(error)
+    code = int(ExitCode.RANK_MISSING if kind == "missing" else ExitCode.FAILED)
+    code = exit_code(error) if kind == "user" else code
+    if kind in ("crash", "network") or (kind == "user" and os.environ.get("DETKIT_TRACEBACK")):
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return Failure(rank=process.rank, host=host, code=code, kind=kind, text=text, trace=trace)  # type: ignore[arg-type]
+    if kind in ("crash", "network"):
+        text = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[0]
+    return Failure(rank=process.rank, host=socket.gethostname(), code=code, kind=kind, text=text, trace=trace)
 
 
-def run_with_timeout(work: Callable[[], object], seconds: float) -> bool:
-    """Does something that asks the network; False where no answer came within `seconds`, or whoever answers has gone.
-
-    A cut cable is silent: a question to torch's store then waits for as long as the system sends it again, a
-    quarter of an hour. The thread that waits is left behind.
-    """
-    answered = threading.Event()
-
-    def run() -> None:
-        with contextlib.suppress(RuntimeError, ValueError):
-            work()
-            answered.set()
-
-    thread = threading.Thread(target=run, name="detkit store", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return answered.is_set()
+def _kind_of(error: BaseException) -> Kind:
+    if isinstance(error, MissingRankError):
+        return "missing"
+    if is_network(error):
+        return "network"
+    return "user" if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) else "crash"
 
 
 def is_network(error: BaseException) -> bool:
-    """Whether an exception only says that another process has gone."""
+    """Whether an exception only says that another process is gone."""
     import torch.distributed as dist
 
     if isinstance(error, (PeerFailedError, dist.DistError)):
@@ -106,33 +91,31 @@ def is_network(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "ProcessGroup"))
 
 
-def write_error_file(failure: Failure, *, own: bool) -> bool:
-    """Writes the file in which torchelastic's agent looks for a worker's failure; returns False without an agent."""
+def write_error_file(failure: Failure, *, is_own: bool) -> bool:
+    """Writes the file in which torchelastic's agent looks for a worker's failure; returns False without an agent.
+
+    is_own: whether the failure is of this rank, and not one that it heard of.
+    """
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not path:
         return False
     extra = {"py_callstack": failure.trace or failure.format(), "timestamp": str(int(time.time()))}
     message = {"message": failure.text, "extraInfo": extra, "errorCode": failure.code}
     with open(path, "w", encoding="utf-8") as file:
-        json.dump({"message": message, "detkit": {"failure": asdict(failure), "own": own}}, file)
+        json.dump({"message": message, "detkit": {"failure": asdict(failure), "is_own": is_own}}, file)
     return True
 
 
-def root_cause(failures: Mapping[int, Any]) -> tuple[Failure, bool]:
-    """The failure that the others came from, and whether it happened on this machine.
+def root_cause(failures: Mapping[int, ProcessFailure]) -> tuple[Failure, bool]:
+    """Returns the failure that caused the others, and whether it happened on this machine.
 
-    failures: torchelastic's ProcessFailure by global rank. A rank's own error that isn't a broken
-    connection comes first, then a rank killed by a signal, then what a rank heard from another one.
+    failures: by global rank. A rank's own error that is not a broken connection comes first, then a rank killed by
+    a signal, then what a rank heard from another one.
     """
-    told: list[tuple[Failure, bool]] = []
-    for failure in failures.values():
-        extra = failure.error_file_data.get("detkit")
-        if extra:
-            told.append((Failure(**extra["failure"]), bool(extra["own"])))
-    own = [failure for failure, mine in told if mine]
-    for first in own:
-        if first.kind != "network":
-            return first, True
+    reported = [entry for failure in failures.values() if (entry := failure.error_file_data.get("detkit"))]
+    own = [Failure(**entry["failure"]) for entry in reported if entry["is_own"]]
+    if crashes := [failure for failure in own if failure.kind != "network"]:
+        return crashes[0], True
     host = socket.gethostname()
     for rank, failure in failures.items():
         if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM:
@@ -140,8 +123,10 @@ def root_cause(failures: Mapping[int, Any]) -> tuple[Failure, bool]:
             why = " (killed: out of memory, or by somebody)" if name == "SIGKILL" else ""
             text = f"process {failure.pid} died of {name}{why}"
             return Failure(rank=rank, host=host, code=stopped_by(-failure.exitcode), kind="crash", text=text), True
-    if told:
-        return (own[0], True) if own else told[0]
+    if own:
+        return own[0], True
+    if reported:
+        return Failure(**reported[0]["failure"]), False
     rank, failure = max(failures.items(), key=lambda item: item[1].exitcode)
     code = failure.exitcode if failure.exitcode > 0 else stopped_by(-failure.exitcode)
     text = f"process {failure.pid} ended with exit code {failure.exitcode}"

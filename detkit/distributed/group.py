@@ -11,13 +11,16 @@ import torch
 import torch.distributed as dist
 
 from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
-from detkit.distributed.failure import describe
+from detkit.distributed.failure import describe_error
 from detkit.distributed.process_info import ProcessInfo
 
 
 @contextlib.contextmanager
 def process_group(coordinator: Coordinator, device: torch.device) -> Iterator[str]:
-    """Meanwhile torch.distributed is up: nccl for GPUs, gloo for CPUs. Alone it stays down. Yields the backend."""
+    """Yields the backend of a process group that is up while the context is active: nccl for GPUs, gloo for CPUs.
+
+    A process alone has none.
+    """
     process = coordinator.process
     if not process.is_worker:
         yield "none"
@@ -29,7 +32,7 @@ def process_group(coordinator: Coordinator, device: torch.device) -> Iterator[st
         # gloo looks up the host's own name otherwise, which need not lead anywhere.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
-        with coordinator.watchdog("connecting"):
+        with coordinator.connect_watchdog("connecting"):
             dist.init_process_group(
                 backend,
                 store=coordinator.group_store(),
@@ -42,7 +45,7 @@ def process_group(coordinator: Coordinator, device: torch.device) -> Iterator[st
         dist.barrier()
     except (Exception, SystemExit) as error:
         # Before the connections go, so that the others learn of the cause before they miss this rank.
-        coordinator.report_failure(describe(error, process))
+        coordinator.report_failure(describe_error(error, process))
         raise
     finally:
         if dist.is_initialized():
@@ -50,19 +53,19 @@ def process_group(coordinator: Coordinator, device: torch.device) -> Iterator[st
 
 
 def device_of(process: ProcessInfo, on_gpu: bool) -> torch.device:
-    """The device of a rank: its GPU by local rank, or the CPU. Raises ValueError where GPUs are too few."""
+    """The device of a rank: its GPU by local rank, or the CPU. Raises ValueError if there are too few GPUs."""
     if not on_gpu:
         return torch.device("cpu")
     if not process.is_worker:
         return torch.device("cuda")
     count = torch.cuda.device_count()
     # srun and mpirun may show every process a GPU of its own and no other.
-    bound = count == 1 and process.launcher in ("slurm", "mpi")
-    if process.local_world_size > count and not bound:
+    one_visible = count == 1 and process.launcher in ("slurm", "mpi")
+    if process.local_world_size > count and not one_visible:
         raise ValueError(
             f"{process.local_world_size} processes on {socket.gethostname()}, which has {count} GPUs: "
             f"start {count} processes there, or use train.device=cpu"
         )
-    device = torch.device("cuda", 0 if bound else process.local_rank)
+    device = torch.device("cuda", 0 if one_visible else process.local_rank)
     torch.cuda.set_device(device)
     return device

@@ -1,4 +1,4 @@
-"""What is checked before a model is built: the same code, config and data on every rank, devices, the network."""
+"""Checks before a model is built: the same code, config and data on every rank, devices, the network."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
 from detkit.config import Config
-from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
+from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, JOIN_SECONDS, Coordinator
 from detkit.distributed.process_info import NAMES
 from detkit.fingerprint import Code, changes, digest, fingerprint, source_alone
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from detkit.data.datasets.base import DetectionDataset
 
 LARGE = 2**24
-"""Numbers of the large all-reduce: 64 MB."""
+"""Elements of the large all-reduce: 64 MB."""
+MOST_NAMED = 10
 ADVICE = {
     "code": "bring the same version of detkit, and of the files that the config imports, to every machine",
     "config": "start every rank with the same config file and the same key=value words",
@@ -34,7 +35,7 @@ ADVICE = {
 
 
 def same_everywhere(coordinator: Coordinator, config: Config, device: torch.device) -> dict[str, str]:
-    """What code, config, torch and kind of device every rank has, or ValueError that names who differs.
+    """Returns the code, config, torch and kind of device that all ranks share; ValueError names the rank that differs.
 
     Comes before the process group: ranks with different devices would wait for each other in different backends.
     """
@@ -48,11 +49,11 @@ def same_everywhere(coordinator: Coordinator, config: Config, device: torch.devi
 
 
 def preflight(coordinator: Coordinator, facts: dict[str, str], device: torch.device, backend: str) -> dict[str, str]:
-    """Measures the connection of all ranks; what it saw, and the facts that all share, in lines."""
+    """Measures the network between all ranks; returns the lines of the report on it and on the shared facts."""
     process = coordinator.process
     if not process.is_worker:
         return {}
-    with coordinator.watchdog("first all-reduce") as watchdog:
+    with coordinator.connect_watchdog("first all-reduce") as watchdog:
         small = all_reduce_seconds(1, device, watchdog.progress.tick)
         large = all_reduce_seconds(LARGE, device, watchdog.progress.tick)
     megabytes = 4 * LARGE / 2**20
@@ -72,7 +73,7 @@ def preflight(coordinator: Coordinator, facts: dict[str, str], device: torch.dev
 
 
 def data_hashes(train_set: DetectionDataset, val_set: DetectionDataset) -> dict[str, str]:
-    """What a run was trained and measured on; with `bad_images: skip`, which images it was trained without as well."""
+    """Hashes of the data of a run; with `bad_images: skip`, the images left out as well."""
     hashes = {"training data": train_set.content_hash(), "validation data": val_set.content_hash()}
     if train_set.image_options.bad_images == "skip":
         hashes["bad training images"] = ", ".join(map(os.path.basename, train_set.left_out)) or "none"
@@ -80,47 +81,48 @@ def data_hashes(train_set: DetectionDataset, val_set: DetectionDataset) -> dict[
 
 
 def check_data(coordinator: Coordinator, hashes: dict[str, str]) -> dict[str, str]:
-    """Raises ValueError that names the rank whose `data_hashes` differ from rank 0's; else a line of them."""
+    """Returns a line of the `data_hashes` that all ranks share; ValueError names the rank that differs."""
     if not coordinator.process.is_worker:
         return {}
-    compare(coordinator, "data", hashes, None, COLLECTIVE_TIMEOUT.total_seconds(), "reads its data sets")
+    wait = COLLECTIVE_TIMEOUT.total_seconds()
+    compare(coordinator, "data", hashes, seconds=wait, doing="reads its data sets")
     return {"data": ", ".join(f"{name} {value}" for name, value in hashes.items()) + ", the same on all ranks"}
 
 
 def compare(
-    coordinator: Coordinator, name: str, facts: dict[str, Any], code: Code | None = None, *wait: Any
-) -> dict[str, Any]:
-    """Rank 0's facts, once everyone has the same ones. code: the files behind the fact of that name."""
-    found = coordinator.all_gather(name, facts, *wait)
+    coordinator: Coordinator, name: str, facts: dict[str, str], code: Code | None = None,
+    *, seconds: float = JOIN_SECONDS, doing: str = "start",
+) -> dict[str, str]:  # fmt: skip
+    """Returns the facts that all ranks share; ValueError names the ranks that differ from rank 0.
+
+    code: the files behind the fact of that name. seconds, doing: as in `Coordinator.all_gather`.
+    """
+    facts_by_rank = coordinator.all_gather(name, facts, seconds, doing)
     lines = []
-    for key, wanted in found[0].items():
-        for rank, other in enumerate(found):
-            if other[key] != wanted:
+    for key, expected in facts_by_rank[0].items():
+        for rank, other in enumerate(facts_by_rank):
+            if other[key] != expected:
                 lines.append(
-                    f"{key}: {other[key]} on rank {rank} ({coordinator.hosts[rank]}), {wanted} on rank 0 "
+                    f"{key}: {other[key]} on rank {rank} ({coordinator.hosts[rank]}), {expected} on rank 0 "
                     f"({coordinator.hosts[0]}); {ADVICE[key]}"
                 )
                 lines += differing_files(coordinator, code, rank) if key == "code" and code is not None else []
                 break
     if lines:
         raise ValueError("\n".join(lines))
-    first: dict[str, Any] = found[0]
-    return first
+    return facts_by_rank[0]
 
 
 def differing_files(coordinator: Coordinator, code: Code, rank: int) -> list[str]:
     """Lines that name the files in which a rank differs from rank 0."""
-    found = coordinator.all_gather("files", code)
-    lines = changes(found[0], found[rank])
-    more = [f"  and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
-    return [f"  against rank 0, {line}" for line in lines[:NAMED]] + more
-
-
-NAMED = 10
+    code_by_rank = coordinator.all_gather("files", code)
+    lines = changes(code_by_rank[0], code_by_rank[rank])
+    more = [f"  and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
+    return [f"  against rank 0, {line}" for line in lines[:MOST_NAMED]] + more
 
 
 def all_reduce_seconds(count: int, device: torch.device, done: Callable[[], None], repeats: int = 3) -> float:
-    """Seconds that summing `count` float32 numbers over all ranks takes; the best of some. done: called after each."""
+    """Seconds of an all-reduce of `count` float32 numbers, the best of `repeats`. done: called after each."""
     values = torch.ones(count, device=device)
     dist.all_reduce(values)  # the first one sets the connections up
     wait_for(device)
@@ -137,6 +139,6 @@ def all_reduce_seconds(count: int, device: torch.device, done: Callable[[], None
 
 
 def wait_for(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+    """Waits until the device has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

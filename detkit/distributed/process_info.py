@@ -1,36 +1,37 @@
-"""Where this process stands among those of its run, read from what its launcher put into the environment."""
+"""Rank, world size and meeting point of this process, read from the environment that its launcher set."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 Launcher = Literal["alone", "detkit", "torchrun", "slurm", "mpi"]
 
 STORE, ROUND, PARENT = "DETKIT_STORE", "DETKIT_ROUND", "DETKIT_PARENT"
-"""Set by `detkit train --procs` for its workers: host:port of the rendezvous, the round of it, its pid."""
+"""Variables that `detkit train --procs` sets for its workers: host:port of the store, the round, the launcher's pid."""
 
 PORTS = range(15000, 30000)
-"""Below the range that systems hand out by themselves."""
+"""Ports below the range that systems hand out by themselves."""
 
 MPI_VARIABLES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
     ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 )
-"""Rank, size, and both on this machine: of Open MPI, and of MPICH, Intel MPI and srun."""
+"""Variables of rank, size, and both on this machine: Open MPI's, and those of MPICH, Intel MPI and srun."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessInfo:
-    """One process among `world_size`.
+    """One process of a run.
 
-    rank, world_size: over all machines. local_rank, local_world_size: on this machine. node_rank: which
-    machine. launcher: who started the process. store: host:port at which the processes meet. hosts_store:
-    whether this process opens that port. round: equal in all processes that were started together.
-    run_id: equal over restarts. restarts: how often the launcher started the run again.
+    rank, world_size: over all machines. local_rank, local_world_size: on this machine. node_rank: index of the
+    machine. launcher: what started the process. store: host:port of the run's key-value store. hosts_store:
+    whether this process opens that port. round: the same for all processes that were started together.
+    run_id: the same over restarts. restarts: how often the launcher restarted the run. parent: process id of the
+    launcher, with which this process ends.
     """
 
     rank: int = 0
@@ -48,7 +49,7 @@ class ProcessInfo:
 
     @property
     def is_worker(self) -> bool:
-        """Started by a launcher as one of the processes of a run."""
+        """Whether a launcher started this process as a rank of a run."""
         return self.launcher != "alone"
 
     def __str__(self) -> str:
@@ -65,9 +66,9 @@ NAMES: dict[Launcher, str] = {
 
 
 def find_process_info(environ: Mapping[str, str]) -> ProcessInfo:
-    """Reads what torchrun (or our own agent), mpirun or srun says of this process; without any, it is alone.
+    """Reads the variables of torchrun (or our own agent), mpirun or srun; a process without them is alone.
 
-    The innermost launcher counts: torchrun under srun is torchrun. Raises ValueError where variables
+    The innermost launcher counts: torchrun under srun is torchrun. Raises ValueError for variables that
     are missing, impossible, or contradict each other.
     """
     slurm, mpi = from_slurm(environ), from_mpi(environ)
@@ -88,30 +89,30 @@ def find_process_info(environ: Mapping[str, str]) -> ProcessInfo:
 
 
 def from_torchrun(environ: Mapping[str, str]) -> ProcessInfo:
-    """RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (and LOCAL_RANK, LOCAL_WORLD_SIZE), as torchrun sets them."""
+    """Reads RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (and LOCAL_RANK, LOCAL_WORLD_SIZE), as torchrun sets them."""
     needed = ["RANK", "WORLD_SIZE"] + ([] if STORE in environ else ["MASTER_ADDR", "MASTER_PORT"])
     missing = [name for name in needed if name not in environ]
     if missing:
-        there = ", ".join(n for n in needed if n in environ)
+        present = ", ".join(n for n in needed if n in environ)
         raise ValueError(
-            f"the environment has {there} but not {', '.join(missing)}: a launcher sets them all. "
-            f"Unset {there} to train in one process, or start by torchrun or `detkit train --procs`"
+            f"the environment has {present} but not {', '.join(missing)}: a launcher sets them all. "
+            f"Unset {present} to train in one process, or start by torchrun or `detkit train --procs`"
         )
     rank, world_size = number(environ, "RANK"), number(environ, "WORLD_SIZE")
     restarts = number(environ, "TORCHELASTIC_RESTART_COUNT", 0)
     if "LOCAL_RANK" not in environ and world_size > 1:
         raise ValueError("the environment has RANK but not LOCAL_RANK, without which no device can be chosen: set it")
-    mine = STORE in environ
-    served = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    by_detkit = STORE in environ
+    agent_store = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return ProcessInfo(
         rank=rank,
         world_size=world_size,
         local_rank=number(environ, "LOCAL_RANK", 0),
         local_world_size=number(environ, "LOCAL_WORLD_SIZE", world_size),
         node_rank=number(environ, "GROUP_RANK", 0),
-        launcher="detkit" if mine else "torchrun",
-        store=environ[STORE] if mine else f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}",
-        hosts_store=not mine and not served and rank == 0,
+        launcher="detkit" if by_detkit else "torchrun",
+        store=environ[STORE] if by_detkit else f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}",
+        hosts_store=not by_detkit and not agent_store and rank == 0,
         round=environ.get(ROUND, str(restarts)),
         run_id=environ.get("TORCHELASTIC_RUN_ID", "detkit"),
         restarts=restarts,
@@ -120,9 +121,9 @@ def from_torchrun(environ: Mapping[str, str]) -> ProcessInfo:
 
 
 def from_slurm(environ: Mapping[str, str]) -> ProcessInfo | None:
-    """A task of a job step (`srun`) of more than one task.
+    """Reads the variables of a task of a job step (`srun`) of more than one task.
 
-    A batch script has SLURM_NTASKS too, but is one process: only a step's own variables count.
+    A batch script has SLURM_NTASKS too, but is one process: only the variables of a step count.
     """
     if "SLURM_STEP_ID" not in environ or number(environ, "SLURM_STEP_NUM_TASKS", 1) == 1:
         return None
@@ -151,7 +152,7 @@ def from_slurm(environ: Mapping[str, str]) -> ProcessInfo | None:
 
 
 def from_mpi(environ: Mapping[str, str]) -> ProcessInfo | None:
-    """A process of `mpirun -n N` (Open MPI, MPICH, Intel MPI), N > 1."""
+    """Reads the variables of `mpirun -n N` (Open MPI, MPICH, Intel MPI), N > 1."""
     for names in MPI_VARIABLES:
         if names[0] in environ and number(environ, names[1], 1) > 1:
             break
@@ -176,7 +177,7 @@ def from_mpi(environ: Mapping[str, str]) -> ProcessInfo | None:
 
 
 def check_range(process: ProcessInfo) -> None:
-    """Raises ValueError for a rank that can't be, or a meeting point that isn't there."""
+    """Raises ValueError for an impossible rank or a store without a usable address."""
     for name, rank, size in (
         ("rank", process.rank, process.world_size),
         ("local rank", process.local_rank, process.local_world_size),
@@ -199,7 +200,7 @@ def check_range(process: ProcessInfo) -> None:
 
 
 def refuse_difference(process: ProcessInfo, names: str, other: ProcessInfo | None) -> None:
-    """Raises ValueError if two launchers claim the process and don't agree."""
+    """Raises ValueError if two launchers set different ranks."""
     if other is not None and not same_rank(process, other):
         raise ValueError(
             f"two launchers contradict each other: {names} say rank {process.rank} of {process.world_size}, "
@@ -208,21 +209,21 @@ def refuse_difference(process: ProcessInfo, names: str, other: ProcessInfo | Non
 
 
 def same_rank(a: ProcessInfo, b: ProcessInfo) -> bool:
-    """Whether both say the same rank of the same number."""
+    """Whether rank and world size are equal."""
     return (a.rank, a.world_size) == (b.rank, b.world_size)
 
 
-def as_launcher(process: ProcessInfo, nodes: int) -> ProcessInfo:
-    """A process that launches others (--procs, --nodes), or ValueError if it is itself one of several."""
+def launcher_node_rank(process: ProcessInfo, nodes: int) -> int:
+    """The node rank of a process that launches others (--procs, --nodes); ValueError for a rank of a run."""
     if not process.is_worker:
-        return process
+        return 0
     one_each = process.launcher in ("slurm", "mpi") and process.local_world_size == 1 and process.world_size == nodes
     if not one_each:
         raise ValueError(
             f"this process is {process}: --procs and --nodes would start processes inside of it. Leave them out; "
             "or have one process started on each machine, with --nodes set to the number of machines"
         )
-    return replace(ProcessInfo(), node_rank=process.rank)
+    return process.rank
 
 
 def number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
@@ -238,7 +239,7 @@ def number(environ: Mapping[str, str], name: str, default: int | None = None) ->
 
 
 def port_of(job: str) -> int:
-    """A port that all processes of a job know without a word and that other jobs hardly have."""
+    """A port made of the job's id, so that all its processes know it and other jobs hardly have the same."""
     return PORTS[int.from_bytes(hashlib.sha256(job.encode()).digest()[:4], "little") % len(PORTS)]
 
 
@@ -249,6 +250,6 @@ def first_host(listed: str) -> str:
 
 
 def tasks_per_node(text: str, world_size: int, nodes: int) -> list[int]:
-    """`4(x2),3` -> [4, 4, 3]; an even share if nothing is said."""
-    found = [(int(count), int(times or 1)) for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text)]
-    return [count for count, times in found for _ in range(times)] or [-(-world_size // nodes)] * nodes
+    """`4(x2),3` -> [4, 4, 3]; an even share if the text is empty."""
+    runs = [(int(count), int(times or 1)) for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text)]
+    return [count for count, times in runs for _ in range(times)] or [-(-world_size // nodes)] * nodes

@@ -1,4 +1,4 @@
-"""Where a process of a run is: written by the loop, read by its watchdog."""
+"""How far a process has come in a run: written by the loop, read by its watchdog."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ T = TypeVar("T")
 
 @dataclass
 class Progress:
-    """step: in work or, between steps, done last. phase: of it, in a word. entered: phases so far, the same
-    number on every rank at the same place of a run. ticks: signs of life; a phase that goes on too long
-    without one is a hang."""
+    """The step and phase of a process.
+
+    step: the one in work or, between steps, the last that is done. phase: of the step, in a word. phases: number of
+    phases entered so far; ranks at the same point of a run have the same. ticks: signs of life; a phase that goes
+    on too long without one is a hang.
+    """
 
     step: int = 0
     phase: str = "start"
-    entered: int = 0
+    phases: int = 0
     ticks: int = 0
 
     def enter(self, phase: str, step: int) -> None:
-        """A new phase begins. All ranks must enter the same phases in the same order."""
+        """Begins a phase. All ranks must enter the same phases in the same order."""
         self.step, self.phase = step, phase
-        self.entered += 1
-        self.ticks += 1
+        self.phases += 1
+        self.tick()
 
     def tick(self) -> None:
-        """The phase goes on well."""
+        """Shows that the phase moves on."""
         self.ticks += 1
 
     def track(self, items: Iterable[T]) -> Iterator[T]:
-        """The items, with a tick at each."""
+        """Yields the items, with a tick before and after each."""
         for item in items:
             self.tick()
             yield item

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from detkit.distributed.failure import describe, write_error_file
+from detkit.distributed.failure import Failure, describe_error, write_error_file
 from detkit.distributed.process_info import ProcessInfo
 from detkit.utils.exit_codes import stopped_by
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run_worker(process: ProcessInfo, work: Callable[[Coordinator], int]) -> int:
-    """Runs a worker's whole life; gives back its exit code, and sees to it that a failure is told once."""
+    """Runs the work of one rank and returns its exit code. A failure of any rank is reported once."""
     from detkit.distributed.coordinator import Coordinator
 
     coordinator = Coordinator(process)
@@ -26,13 +26,15 @@ def run_worker(process: ProcessInfo, work: Callable[[Coordinator], int]) -> int:
     except KeyboardInterrupt:
         return stopped_by(signal.SIGINT)
     except (Exception, SystemExit) as error:  # a part that calls sys.exit() would leave the others waiting for it
-        first = coordinator.report_failure(describe(error, process))
-        own = first.rank == process.rank
-        # Who started us tells it: our own parent, or torchrun, which prints what it finds in the files, last.
-        told = (process.launcher == "detkit" or (own and process.launcher == "torchrun")) and write_error_file(
-            first, own=own
-        )
-        if own and not told:
+        first = coordinator.report_failure(describe_error(error, process))
+        is_own = first.rank == process.rank
+        if not _launcher_prints(process, first, is_own) and is_own:
             print(first.format(), file=sys.stderr, flush=True)
         coordinator.drain()
         return first.code
+
+
+def _launcher_prints(process: ProcessInfo, failure: Failure, is_own: bool) -> bool:
+    """Leaves the failure to the launcher that prints it: our own agent, or torchrun, which prints every error file."""
+    reads = process.launcher == "detkit" or (is_own and process.launcher == "torchrun")
+    return reads and write_error_file(failure, is_own=is_own)

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit.evaluate.options import EvaluatorOptions
-from detkit.utils.console import some
-
-if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
-    pass
-
+from detkit.utils.console import shorten_list
+from detkit.utils.types import Bools, Floats, Floats32, Ints
 
 AREAS = ("all", "small", "medium", "large")
 
@@ -26,24 +19,24 @@ class GroundTruth:
     """The objects of N images, M in all.
 
     image_ids: (N,) the data set's own. offsets: (N + 1,) rows `offsets[i]:offsets[i + 1]` belong to
-    image i. boxes: (M, 4) xyxy pixels of the image on disk. labels: (M,) 0..K-1. crowd: (M,) bool,
+    image i. boxes: (M, 4) xyxy pixels of the image on disk. labels: (M,) 0..K-1. crowd: (M,)
     regions in which detections are neither right nor wrong. area: (M,) square pixels; an object of negative
-    area is neither missed nor found. xywh: (M, 4) the boxes as x, y, width, height, to the last bit as the
-    file has them; None to compute them.
+    area counts neither as missed nor as matched. xywh: (M, 4) the boxes as x, y, width, height, to the last bit as
+    the file has them; None to compute them.
     """
 
-    image_ids: NDArray[np.int64]
-    offsets: NDArray[np.int64]
+    image_ids: Ints
+    offsets: Ints
     boxes: NDArray[np.floating[Any]]
-    labels: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
-    area: NDArray[np.float64]
-    xywh: NDArray[np.float64] | None = None
+    labels: Ints
+    crowd: Bools
+    area: Floats
+    xywh: Floats | None = None
 
     def __post_init__(self) -> None:
         ids, counts = np.unique(self.image_ids, return_counts=True)
         if len(ids) < len(self.image_ids):
-            raise ValueError(f"ground truth: image ids given twice: {some(ids[counts > 1].tolist(), 5)}")
+            raise ValueError(f"ground truth: image ids given twice: {shorten_list(ids[counts > 1].tolist(), 5)}")
         if len(self.offsets) != len(self.image_ids) + 1 or self.offsets[-1] != len(self.boxes):
             raise ValueError(
                 f"ground truth: {len(self.offsets)} offsets up to {self.offsets[-1:]} do not fit "
@@ -52,20 +45,14 @@ class GroundTruth:
 
 
 class Shard(NamedTuple):
-    """What one process has collected: n images, N detections.
+    """The detections of one process: n images, N detections.
 
-    image_ids (n,) int64, counts (n,) int64 detections of each, boxes (N, 4) float32 xyxy pixels of the
-    image on disk, scores (N,) float32, labels (N,) int64.
+    image_ids: (n,). counts: (n,) detections of each image. boxes: (N, 4) xyxy pixels of the image on disk.
+    scores, labels: (N,).
     """
 
-    image_ids: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-
-def area_ranges(options: EvaluatorOptions) -> list[list[float]]:
-    """[lower, upper] of all, small, medium, large; both ends belong to the range, as in pycocotools."""
-    small, medium = options.area_limits
-    return [[0.0, 1e10], [0.0, small], [small, medium], [medium, 1e10]]
+    image_ids: Ints
+    counts: Ints
+    boxes: Floats32
+    scores: Floats32
+    labels: Ints

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 from detkit.utils.outputs import Ledger, check_output_file, write_marked_json, write_text
 
 if TYPE_CHECKING:
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     from detkit.data.loader import Loader
     from detkit.evaluate.arrays import Shard
     from detkit.evaluate.coco import CocoResult
-    from detkit.evaluate.run import SelfTest
+    from detkit.evaluate.loop import SelfTest
     from detkit.structures import ClassMap
 
 TOLERANCE = 1e-9
-"""Of a self-test: pycocotools' precision has an epsilon in it, so a class of one object gets 1 - 2e-16."""
+"""How far below 1 an AP of a self-test may lie: pycocotools' precision has an epsilon in it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
     parser.add_argument("checkpoint", metavar="RUN_OR_CKPT", help="run folder or checkpoint file")
     parser.add_argument(
         "overrides",
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_output_file("--json", args.json, inputs=[args.checkpoint])
     if args.json and args.detections and Path(args.json).resolve() == Path(args.detections).resolve():
-        raise ValueError(f"--detections: {shown(args.detections)} is the file of --json, too: name another one")
+        raise ValueError(f"--detections: {printable(args.detections)} is the file of --json, too: name another one")
     test = measure_ground_truth(args) if args.self_test else None
     result = test.file if test else measure_detector(args)
     if args.json is not None:
@@ -65,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure_detector(args: argparse.Namespace) -> CocoResult:
-    """The detector of a checkpoint on its config's `data.val`, overrides applied."""
+    """Evaluates the detector of a checkpoint on its config's `data.val`, overrides applied."""
     from detkit.evaluate.engines import coco_results
-    from detkit.evaluate.run import evaluate
+    from detkit.evaluate.loop import evaluate
     from detkit.predict.predictor import load_detector
 
     if args.detections is not None:
@@ -77,22 +76,22 @@ def measure_detector(args: argparse.Namespace) -> CocoResult:
     if args.detections is None:
         return evaluate(detector, dataset, loader, config.options("evaluator"))
 
-    def write(found: Shard) -> None:
+    def write(detections: Shard) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(coco_results(found, dataset.classes)) + "\n", ledger=Ledger(file.parent))
+        write_text(file, json.dumps(coco_results(detections, dataset.classes)) + "\n", ledger=Ledger(file.parent))
 
-    return evaluate(detector, dataset, loader, config.options("evaluator"), on_found=write)
+    return evaluate(detector, dataset, loader, config.options("evaluator"), on_detections=write)
 
 
 def in_ledger(path: Path) -> bool:
-    """Whether a file is as detkit wrote it, by the ledger of its folder: COCO results have no room for a mark."""
+    """Whether the ledger of its folder says that detkit wrote the file: COCO results have no room for a mark."""
     return Ledger(path.parent).owns(path.name)
 
 
 def measure_ground_truth(args: argparse.Namespace) -> SelfTest:
-    """The ground truth as predictions; the config of a checkpoint, or a config file itself."""
+    """Evaluates the ground truth as predictions, for the config of a checkpoint or for a config file itself."""
     from detkit.config import Config, load_config
-    from detkit.evaluate.run import self_test
+    from detkit.evaluate.loop import self_test
 
     if Path(args.checkpoint).suffix in (".yaml", ".yml"):
         config = load_config(args.checkpoint, args.overrides)
@@ -105,7 +104,7 @@ def measure_ground_truth(args: argparse.Namespace) -> SelfTest:
 
 
 def validation_data(config: Config, classes: ClassMap | None = None) -> tuple[DetectionDataset, Loader]:
-    """Data set and loader of `data.val`; classes: the detector's, which the data set takes over by name."""
+    """Data set and loader of `data.val`. classes: of the detector, to which the data set maps its own by name."""
     from detkit.data.build import build_transforms, usable_dataset
     from detkit.data.loader import build_eval_loader
 
@@ -114,9 +113,9 @@ def validation_data(config: Config, classes: ClassMap | None = None) -> tuple[De
 
 
 def judge_self_test(test: SelfTest) -> int:
-    """Says which AP is not 1, class by class; 0 if all that are defined are.
+    """Prints which AP is not 1, class by class; returns 0 if none is.
 
-    Boxes that differ from the file's, as training's do at the edge, are no fault; what they cost is said.
+    Boxes that differ from the file's, as training's do at the edge, are no fault; what they cost is printed.
     """
     result = test.pipeline
     if test.differing or test.missing:

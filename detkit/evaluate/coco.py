@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detkit.data.datasets.records import ANY_CLASS, Records, Truth
-from detkit.evaluate.arrays import AREAS, GroundTruth, Shard, area_ranges
+from detkit.evaluate.arrays import AREAS, GroundTruth, Shard
 from detkit.evaluate.engines import run_engine
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap, Detections
-from detkit.utils.console import some
+from detkit.utils.console import shorten_list
+from detkit.utils.types import Floats
 
 if TYPE_CHECKING:
     from detkit.data.datasets.base import DetectionDataset
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CocoResult:
-    """The figures of a detector on a data set; None where there is no ground truth to measure against.
+    """The figures of a detector on a data set; None for those without ground truth.
 
     metrics: ap, ap50, ap75, ap_small, ap_medium, ap_large, ar1, ar10, ar100 (by `max_detections`),
     ar_small, ar_medium, ar_large. per_class: class name -> the same keys. num_objects: class name
@@ -65,41 +65,41 @@ class CocoEvaluator:
         self._shards: list[Shard] = []
 
     def add(self, image_ids: Sequence[int], detections: Sequence[Detections]) -> None:
-        """One `Detections` an image, boxes in pixels of the image on disk."""
+        """Adds the detections of each image, boxes in pixels of the image on disk."""
         if len(image_ids) != len(detections):
             raise ValueError(f"{len(image_ids)} image ids but detections of {len(detections)} images")
         if not detections:
             return
 
-        def joined(name: str, dtype: Any) -> NDArray[Any]:
-            parts = [getattr(d, name).detach().cpu().numpy() for d in detections]
-            return np.concatenate(parts).astype(dtype, copy=False)
-
+        boxes, scores, labels = (
+            np.concatenate([getattr(d, name).detach().cpu().numpy() for d in detections])
+            for name in ("boxes", "scores", "labels")
+        )
         shard = Shard(
             np.asarray(image_ids, dtype=np.int64),
             np.array([len(d) for d in detections], dtype=np.int64),
-            joined("boxes", np.float32).reshape(-1, 4),
-            joined("scores", np.float32),
-            joined("labels", np.int64),
+            boxes.astype(np.float32, copy=False).reshape(-1, 4),
+            scores.astype(np.float32, copy=False),
+            labels.astype(np.int64, copy=False),
         )
         self._check(shard)
         self._shards.append(shard)
 
     def shard(self) -> Shard:
-        """All that was added here, as plain arrays to send to another process."""
+        """Everything that was added here, as plain arrays to send to another process."""
         if not self._shards:
             empty = np.zeros(0, np.int64)
             return Shard(empty, empty, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), empty)
         return Shard(*(np.concatenate(parts) for parts in zip(*self._shards, strict=True)))
 
     def merge(self, shards: Iterable[Shard]) -> None:
-        """Add what other processes collected. An image must come from one of them alone."""
+        """Adds the detections of other processes. An image must come from one of them alone."""
         self._shards.extend(shards)
 
     def compute(self) -> CocoResult:
         """The figures over all images of the ground truth, each of which must have been added once."""
-        found = self.sorted()
-        precision, recall = run_engine(self.truth, found, len(self.classes), self.options)
+        detections = self.sorted()
+        precision, recall = run_engine(self.truth, detections, len(self.classes), self.options)
         num_objects = _count_objects(self.truth, self.classes, self.options)
         return CocoResult(
             metrics=_summarize(precision, recall, slice(None), self.options),
@@ -108,13 +108,13 @@ class CocoEvaluator:
                 for k, name in enumerate(self.classes.names)
             },
             num_objects=num_objects,
-            num_images=len(found.image_ids),
-            num_detections=len(found.scores),
+            num_images=len(detections.image_ids),
+            num_detections=len(detections.scores),
             area_limits=self.options.area_limits,
         )
 
     def _check(self, shard: Shard) -> None:
-        """Refuse what the engine would silently count as a miss."""
+        """Raises ValueError for what the engine would silently count as a miss."""
         owner = np.repeat(shard.image_ids, shard.counts)
         wrong = (shard.labels < 0) | (shard.labels >= len(self.classes))
         if wrong.any():
@@ -124,39 +124,42 @@ class CocoEvaluator:
             )
         wrong = ~(np.isfinite(shard.boxes).all(axis=1) & np.isfinite(shard.scores))
         if wrong.any():
-            raise ValueError(f"boxes or scores are not finite in image {some(np.unique(owner[wrong]).tolist(), 5)}")
+            raise ValueError(
+                f"boxes or scores are not finite in image {shorten_list(np.unique(owner[wrong]).tolist(), 5)}"
+            )
 
     def sorted(self) -> Shard:
         """The shards as one, by ascending image id; the order within an image is kept."""
-        all_ = self.shard()
-        ids, counts = np.unique(all_.image_ids, return_counts=True)
+        shard = self.shard()
+        ids, counts = np.unique(shard.image_ids, return_counts=True)
         if (counts > 1).any():
             raise ValueError(
-                f"detections of the same image were added twice: image {some(ids[counts > 1].tolist(), 5)}"
+                f"detections of the same image were added twice: image {shorten_list(ids[counts > 1].tolist(), 5)}"
             )
         missing, unknown = np.setdiff1d(self.truth.image_ids, ids), np.setdiff1d(ids, self.truth.image_ids)
         if len(unknown):
             raise ValueError(
-                f"detections of {len(unknown)} images that the ground truth lacks: {some(unknown.tolist(), 5)}"
+                f"detections of {len(unknown)} images that the ground truth lacks: {shorten_list(unknown.tolist(), 5)}"
             )
         if len(missing):
             raise ValueError(
-                f"{len(missing)} of {len(self.truth.image_ids)} images were never added: {some(missing.tolist(), 5)}; "
+                f"{len(missing)} of {len(self.truth.image_ids)} images were never added: "
+                f"{shorten_list(missing.tolist(), 5)}; "
                 "an image in which nothing is found needs an entry without detections"
             )
-        order = np.argsort(all_.image_ids, kind="stable")
+        order = np.argsort(shard.image_ids, kind="stable")
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
-        rows = np.argsort(np.repeat(rank, all_.counts), kind="stable")
-        return Shard(all_.image_ids[order], all_.counts[order], all_.boxes[rows], all_.scores[rows], all_.labels[rows])
+        rows = np.argsort(np.repeat(rank, shard.counts), kind="stable")
+        return Shard(
+            shard.image_ids[order], shard.counts[order], shard.boxes[rows], shard.scores[rows], shard.labels[rows]
+        )
 
 
-def _summarize(
-    precision: NDArray[np.float64], recall: NDArray[np.float64], classes: slice, options: EvaluatorOptions
-) -> dict[str, float | None]:
+def _summarize(precision: Floats, recall: Floats, classes: slice, options: EvaluatorOptions) -> dict[str, float | None]:
     """Means over the engine's (T, R, K, areas, limits) and (T, K, areas, limits), leaving -1 out."""
 
-    def mean(values: NDArray[np.float64]) -> float | None:
+    def mean(values: Floats) -> float | None:
         valid = values[values > -1]
         return float(valid.mean()) if valid.size else None
 
@@ -174,7 +177,7 @@ def _summarize(
 
 def _count_objects(truth: GroundTruth, classes: ClassMap, options: EvaluatorOptions) -> dict[str, dict[str, int]]:
     counts = {}
-    for area, (low, high) in zip(AREAS, area_ranges(options), strict=True):
+    for area, (low, high) in zip(AREAS, options.area_ranges, strict=True):
         chosen = ~truth.crowd & (truth.area >= low) & (truth.area <= high)
         counts[area] = np.bincount(truth.labels[chosen], minlength=len(classes))
     return {name: {area: int(counts[area][k]) for area in AREAS} for k, name in enumerate(classes.names)}
@@ -183,16 +186,16 @@ def _count_objects(truth: GroundTruth, classes: ClassMap, options: EvaluatorOpti
 def ground_truth_from(dataset: DetectionDataset) -> GroundTruth:
     """The ground truth of a data set: the boxes of its file, as they are.
 
-    Its ignore regions (crowd, VOC's difficult) become crowd boxes; one that stands for every class (of
-    `ignore_classes`) becomes one of each.
+    Ignore regions (crowd, VOC's difficult) become crowd boxes; one for every class (of `ignore_classes`)
+    becomes one of each.
     """
     records = dataset.records
-    return _ground_truth(records, records.truth or records.own_truth(), len(dataset.classes))
+    return _ground_truth(records, records.truth, len(dataset.classes))
 
 
 def training_truth_from(dataset: DetectionDataset) -> GroundTruth:
-    """The same of the boxes that training uses: inside their images, without the unusable ones."""
-    return _ground_truth(dataset.records, dataset.records.own_truth(), len(dataset.classes))
+    """Ground truth of the boxes that training uses: inside their images, without the unusable ones."""
+    return _ground_truth(dataset.records, dataset.records.training_truth(), len(dataset.classes))
 
 
 def _ground_truth(records: Records, truth: Truth, num_classes: int) -> GroundTruth:

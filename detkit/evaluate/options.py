@@ -4,33 +4,44 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
-from detkit.registry.arguments import within
+from annotated_types import Interval
+
+from detkit.registry import Positive, enforce_bounds
+
+Count = Annotated[int, Interval(ge=1, le=100_000)]
 
 
+@enforce_bounds
 @dataclass(frozen=True, kw_only=True)
 class EvaluatorOptions:
     """How average precision is computed.
 
-    engine: `faster` is faster-coco-eval (C++); `pycocotools` the reference, some ten times slower.
-    Both give the same figures.
-    max_detections: the best-scoring detections an image and class that count, ascending; the last one
-    is that of every AP, each one has an AR.
-    area_limits: square pixels, the upper ends of `small` and `medium` (COCO: 32^2 and 96^2).
+    Args:
+        engine: `faster` is faster-coco-eval (C++); `pycocotools` is the reference, about ten times slower. Both give
+            the same figures.
+        max_detections: how many of the best-scoring detections per image and class count, ascending; AP uses the
+            last one, AR has a figure for each.
+        area_limits: square pixels, the upper ends of `small` and `medium` (COCO: 32^2 and 96^2).
     """
 
     engine: Literal["faster", "pycocotools"] = "faster"
-    max_detections: tuple[int, int, int] = (1, 10, 100)
-    area_limits: tuple[float, float] = (1024.0, 9216.0)
+    max_detections: tuple[Count, Count, Count] = (1, 10, 100)
+    area_limits: tuple[Positive, Positive] = (1024.0, 9216.0)
+
+    @property
+    def area_ranges(self) -> list[list[float]]:
+        """[lower, upper] of all, small, medium, large; both ends belong to the range, as in pycocotools."""
+        small, medium = self.area_limits
+        return [[0.0, 1e10], [0.0, small], [small, medium], [medium, 1e10]]
 
     def __post_init__(self) -> None:
         if self.engine not in ("faster", "pycocotools"):
             raise ValueError(f"evaluator.engine: {self.engine!r} is neither 'faster' nor 'pycocotools'")
         counts = tuple(self.max_detections)
-        if len(counts) != 3 or counts[0] < 1 or any(a >= b for a, b in pairwise(counts)):
+        if len(counts) != 3 or any(a >= b for a, b in pairwise(counts)):
             raise ValueError(f"evaluator.max_detections: {counts} must be three ascending counts, e.g. (1, 10, 100)")
-        within("max_detections", counts, 1, 100_000)
         small, medium = self.area_limits
-        if not 0 < small < medium:
+        if small >= medium:
             raise ValueError(f"evaluator.area_limits: {(small, medium)} must be positive and ascending")

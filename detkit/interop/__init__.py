@@ -1,1 +1,1 @@
-"""."""
+"""Weights of torchvision and Detectron2 as detkit checkpoints."""

@@ -1,7 +1,8 @@
-"""Which class columns of a foreign head are kept, and what they are called."""
+"""Class columns of a foreign head: which are kept, and the names of their classes."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,22 +11,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from detkit.interop.coco import COCO_CLASSES
 from detkit.structures import ClassMap
 
-TORCHVISION_COCO_COLUMNS = 91
+COCO_COLUMNS, TORCHVISION_COCO_COLUMNS = 80, 91
 
 
 @dataclass(frozen=True)
 class Columns:
-    """`keep`: class columns of the foreign head, in the order of the labels of `classes`."""
+    """The columns of a foreign head that are kept, in the order of the labels of `classes`."""
 
     keep: tuple[int, ...]
     classes: ClassMap
 
 
+@functools.cache
+def coco_classes() -> dict[int, str]:
+    """COCO's category ids, 1 to 90 with ten left out, and names, in the order of the 80 labels."""
+    from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
+
+    categories = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    return {i: name for i, name in enumerate(categories) if name not in ("__background__", "N/A")}
+
+
 def read_classes(text: str) -> dict[int, str] | list[str]:
-    """`a,b,c` -> names; a COCO annotation file -> its categories, id -> name."""
+    """Reads `a,b,c` as names, and a COCO annotation file as categories, id -> name."""
     path = Path(text)
     if path.suffix != ".json":
         names = [name.strip() for name in text.split(",")]
@@ -44,16 +53,16 @@ def read_classes(text: str) -> dict[int, str] | list[str]:
 def torchvision_columns(
     columns: int, given: dict[int, str] | list[str] | None = None, keep_all: bool = False
 ) -> Columns:
-    """torchvision's columns are the data set's category ids, 0 being a background that is never positive.
+    """The columns of a torchvision head, which are the data set's category ids; 0, background, is never positive.
 
     COCO's 91 columns are cut to the 80 that have a class. A list of names is for all columns, or for
     all but column 0. Without names, and with `keep_all`, every column stays and unknown ones get a
     name made of their number.
     """
-    coco = columns == TORCHVISION_COCO_COLUMNS
+    is_coco = columns == TORCHVISION_COCO_COLUMNS
     if given is None or keep_all:
-        known = given if isinstance(given, dict) else (COCO_CLASSES if coco else {})
-        if coco and not keep_all:
+        known = given if isinstance(given, dict) else (coco_classes() if is_coco else {})
+        if is_coco and not keep_all:
             return Columns(tuple(known), ClassMap(tuple(known.values()), tuple(known)))
         names = [known.get(i, f"unused-{i}" if known else f"class-{i}") for i in range(columns)]
         return Columns(tuple(range(columns)), ClassMap(tuple(names), tuple(range(columns))))
@@ -73,10 +82,9 @@ def torchvision_columns(
 
 
 def detectron2_columns(columns: int, given: dict[int, str] | list[str] | None = None) -> Columns:
-    """Detectron2's columns are the classes in ascending category id; 80 of them are taken for COCO's."""
+    """The columns of a Detectron2 head, which are the classes in ascending category id; 80 columns are COCO's."""
     if given is None:
-        unknown = {i: f"class-{i}" for i in range(1, columns + 1)}
-        given = COCO_CLASSES if columns == len(COCO_CLASSES) else unknown
+        given = coco_classes() if columns == COCO_COLUMNS else {i: f"class-{i}" for i in range(1, columns + 1)}
     if len(given) != columns:
         raise ValueError(f"--classes: {len(given)} classes for a model of {columns}")
     classes = given if isinstance(given, dict) else dict(enumerate(given, start=1))
@@ -84,6 +92,6 @@ def detectron2_columns(columns: int, given: dict[int, str] | list[str] | None = 
 
 
 def keep_columns(tensor: Tensor, columns: int, keep: Sequence[int]) -> Tensor:
-    """Rows of a class convolution's weight or bias, (anchors * columns, ...), of the kept columns only."""
+    """Cuts the weight or bias of a class convolution, (anchors * columns, ...), to the kept columns."""
     kept = tensor.reshape(-1, columns, *tensor.shape[1:])[:, torch.tensor(list(keep))]
     return kept.reshape(-1, *tensor.shape[1:])

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 from detkit.utils.outputs import ForeignFileError, check_output_file, refuse_inputs
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ EPILOG = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("toolkit", choices=("torchvision", "detectron2"), help="where the weights are from")
     parser.add_argument(
@@ -93,16 +92,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_output(output: Path, source: str) -> None:
-    """Raises ValueError unless `output` is free, or an earlier conversion that may be replaced."""
-    there = existing(output)
-    if there is not None and (there.step or there.optimizer is not None or there.data):
+    """Raises ValueError unless `output` is unused or an earlier conversion."""
+    earlier = existing(output)
+    if earlier is not None and (earlier.step or earlier.optimizer is not None or earlier.data):
         refuse_inputs("--output", [output], [source])
-        raise ForeignFileError(f"--output: {shown(output)} is the checkpoint of a training: choose another name")
-    check_output_file("--output", output, inputs=[source], ours=lambda path: there is not None)
+        raise ForeignFileError(f"--output: {printable(output)} is the checkpoint of a training: choose another name")
+    check_output_file("--output", output, inputs=[source], ours=lambda path: earlier is not None)
 
 
 def existing(path: Path) -> Checkpoint | None:
-    """The detkit checkpoint that is there; None for anything else."""
+    """The detkit checkpoint in a file; None for anything else."""
     from detkit.checkpoint import CheckpointError, read_checkpoint
 
     try:

@@ -5,14 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from detkit.interop.classes import detectron2_columns
-from detkit.interop.files import (
-    Converted,
-    assemble,
-    count_blocks,
-    count_class_columns,
-)
+from detkit.interop.files import Converted, assemble, count_blocks, count_class_columns
 from detkit.interop.names import detectron2_name
-from detkit.interop.weights import Found, as_tensors, find_weights, read_weights
+from detkit.interop.weights import find_weights, read_weights
 from detkit.utils.pickle_arrays import load_arrays
 
 # Older files carry these; the config tree says the same.
@@ -22,7 +17,7 @@ _CONSTANTS = ("pixel_mean", "pixel_std", "anchor_generator.")
 def convert_detectron2(
     source: str | Path, *, classes: dict[int, str] | list[str] | None = None, key: str | None = None
 ) -> Converted:
-    """A RetinaNet with a ResNet-FPN, from a zoo .pkl or a .pth of Detectron2's own training.
+    """Converts a RetinaNet with a ResNet-FPN, from a zoo .pkl or a .pth of Detectron2's own training.
 
     classes: names in the order of the columns, or category id -> name; None takes 80 columns for COCO. key: which
     weights of a file that holds several, see `find_weights`. Raises ValueError if the file is not such a model.
@@ -30,21 +25,17 @@ def convert_detectron2(
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"no such file: {path}")
-    found = _read_pickle(path, key) if path.suffix == ".pkl" else read_weights(path, key)
-    state = {name: tensor for name, tensor in found.state.items() if not name.startswith(_CONSTANTS)}
+    is_zoo_file = path.suffix == ".pkl"
+    weights = find_weights(path, load_arrays(path), key) if is_zoo_file else read_weights(path, key)
+    state = {name: tensor for name, tensor in weights.state.items() if not name.startswith(_CONSTANTS)}
     columns = count_class_columns(str(path), state, "head.cls_score.weight", "head.bbox_pred.weight")
     depth = count_blocks(str(path), state, "backbone.bottom_up.res4.{}.conv1.weight")
-    chosen = detectron2_columns(columns, classes)
-    notes = found.notes
-    if classes is None and chosen.classes.names[0] == "class-1":
+    kept = detectron2_columns(columns, classes)
+    notes = weights.notes
+    if classes is None and kept.classes.names[0] == "class-1":
         notes.append(f"{columns} classes without names: give them with --classes")
     overrides = [] if depth == 50 else [f"backbone.depth={depth}"]
-    if depth == 101:  # the zoo's only one of that depth has the 3x schedule; the others' is not told by the tensors
+    if depth == 101:  # the only one of that depth in the zoo has the 3x schedule; tensors of the others don't tell
         overrides += ["schedule.milestones=[210000, 250000]", "train.iterations=270000"]
     tree = "detectron2_r50_fpn.yaml"
-    return assemble(str(path), state, tree, overrides, chosen.classes, detectron2_name, notes)
-
-
-def _read_pickle(path: Path, key: str | None) -> Found:
-    content = load_arrays(path)
-    return find_weights(path, as_tensors(content), key)
+    return assemble(str(path), state, tree, overrides, kept.classes, detectron2_name, notes)

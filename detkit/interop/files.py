@@ -1,4 +1,4 @@
-"""What every converter shares: reading a state dict, and from a config tree and tensors to a detector."""
+"""Steps that all converters share: a config tree and tensors become a detector, and that a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from detkit.detectors.dense import DenseDetector
 from detkit.interop.names import take_by_name
 from detkit.structures import ClassMap
 
-HERE = Path(__file__).resolve().parent
+CONFIGS = Path(__file__).resolve().parent
 NUM_ANCHORS = 9
 
 
 @dataclass
 class Converted:
-    """A detector with foreign weights, the config that built it, its classes, and remarks for the user."""
+    """A detector with foreign weights, the config that built it, its classes, and notes for the user."""
 
     detector: DenseDetector
     config: Config
@@ -29,7 +29,7 @@ class Converted:
 
 
 def count_class_columns(source: str, state: Mapping[str, Tensor], class_name: str, box_name: str) -> int:
-    """Class columns of a head, from its last two weights; also the test that this is a RetinaNet at all."""
+    """The number of class columns, from the head's last two weights; ValueError if it is not a RetinaNet's head."""
     absent = [name for name in (class_name, box_name) if name not in state]
     if absent:
         raise ValueError(
@@ -43,7 +43,7 @@ def count_class_columns(source: str, state: Mapping[str, Tensor], class_name: st
 
 
 def count_blocks(source: str, state: Mapping[str, Tensor], template: str) -> int:
-    """Depth of a ResNet, from the blocks of its third stage; `template` is the name of their first weight."""
+    """The depth of a ResNet, from the blocks of its third stage; `template` is the name of their first weight."""
     third = next((n for n in range(100) if template.format(n) not in state), 0)
     wide = template.replace("conv1", "conv3").format(0) in state
     depths = {(6, True): 50, (23, True): 101, (36, True): 152, (2, False): 18, (6, False): 34}
@@ -61,18 +61,18 @@ def assemble(
     foreign_name: Callable[[str], str],
     notes: list[str],
 ) -> Converted:
-    """The detector of a shipped config tree, changed by `overrides`, with the tensors of `state`."""
-    config = load_config(HERE / tree, list(overrides))
+    """Builds the detector of a config tree of detkit, changed by `overrides`, with the tensors of `state`."""
+    config = load_config(CONFIGS / tree, list(overrides))
     detector = build_detector(config, len(classes))
-    own = detector.state_dict()  # a normaliser's memory is in no foreign file
-    expected = {name: tensor for name, tensor in own.items() if name.startswith(("backbone.", "neck.", "head."))}
+    initial = detector.state_dict()  # a normaliser's memory is in no foreign file
+    expected = {name: tensor for name, tensor in initial.items() if name.startswith(("backbone.", "neck.", "head."))}
     tensors = take_by_name(source, state, expected, {name: foreign_name(name) for name in expected})
-    detector.load_state_dict({**own, **tensors})
+    detector.load_state_dict({**initial, **tensors})
     return Converted(detector.eval(), config, classes, notes)
 
 
 def save_converted(converted: Converted, path: Path) -> None:
-    """Writes it as a checkpoint of step 0."""
+    """Writes a converted detector as a checkpoint of step 0."""
     from detkit.checkpoint import Checkpoint, save_checkpoint
 
     weights = {name: tensor.contiguous() for name, tensor in converted.detector.state_dict().items()}

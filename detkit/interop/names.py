@@ -1,14 +1,17 @@
-"""What detkit's tensors are called in other toolkits' files."""
+"""Names of detkit's tensors in the files of other toolkits."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from torch import Tensor
 
+Rules: TypeAlias = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+
 # A detkit name is rewritten by each pattern in turn, so each family of tensors is one line.
-_DETECTRON2 = (
+_DETECTRON2: Rules = (
     (r"^backbone\.stem\.bn1\.", "backbone.bottom_up.stem.conv1.norm."),
     (r"^backbone\.stem\.", "backbone.bottom_up.stem."),
     (r"^backbone\.layer(\d)\.", lambda m: f"backbone.bottom_up.res{int(m[1]) + 1}."),
@@ -23,7 +26,7 @@ _DETECTRON2 = (
     (r"^head\.class_out\.", "head.cls_score."),
     (r"^head\.box_out\.", "head.bbox_pred."),
 )
-_TORCHVISION = (
+_TORCHVISION: Rules = (
     (r"^backbone\.(stem\.)?", "backbone.body."),
     (r"^neck\.lateral\.c(\d)\.", lambda m: f"backbone.fpn.inner_blocks.{int(m[1]) - 3}.0."),
     (r"^neck\.output\.c(\d)\.", lambda m: f"backbone.fpn.layer_blocks.{int(m[1]) - 3}.0."),
@@ -33,7 +36,7 @@ _TORCHVISION = (
     (r"^head\.class_out\.", "head.classification_head.cls_logits."),
     (r"^head\.box_out\.", "head.regression_head.bbox_reg."),
 )
-_TORCHVISION_SSD = (
+_TORCHVISION_SSD: Rules = (
     (r"^backbone\.scale$", "backbone.scale_weight"),
     # torchvision cuts VGG's layers in two after the 23rd and counts the rest from the pooling on.
     (r"^backbone\.features\.(2[3-9])\.", lambda m: f"backbone.extra.0.{int(m[1]) - 23}."),
@@ -42,7 +45,7 @@ _TORCHVISION_SSD = (
     (r"^head\.class_out\.", "head.classification_head.module_list."),
     (r"^head\.box_out\.", "head.regression_head.module_list."),
 )
-_TORCHVISION_SSDLITE = (
+_TORCHVISION_SSDLITE: Rules = (
     # The 13th block is cut in two after its expansion, where the first level is taken.
     (r"^backbone\.features\.(\d|1[0-2])\.", r"backbone.features.0.\1."),
     (r"^backbone\.features\.13\.block\.0\.", "backbone.features.0.13."),
@@ -75,29 +78,29 @@ def torchvision_name(name: str, layers_per_block: int) -> str:
     layers_per_block: modules of a tower from one convolution to the next, 2 (convolution, ReLU) or 3
     (with a norm); torchvision numbers convolutions, detkit modules.
     """
-    found = re.search(r"_tower\.(\d+)\.", name)
-    if found:
-        block, layer = divmod(int(found[1]), layers_per_block)
-        name = f"{name[: found.start(1)]}{block}.{layer}{name[found.end(1) :]}"
+    number = re.search(r"_tower\.(\d+)\.", name)
+    if number:
+        block, layer = divmod(int(number[1]), layers_per_block)
+        name = f"{name[: number.start(1)]}{block}.{layer}{name[number.end(1) :]}"
     return _rewrite(name, _TORCHVISION)
 
 
 def modern_torchvision_name(name: str) -> str:
-    """A name as torchvision wrote it before 0.13 (its published v1 weights among them) -> as it does now."""
+    """Today's name of a tensor that torchvision wrote before 0.13, as in its published v1 weights."""
     name = re.sub(r"\.(inner_blocks|layer_blocks)\.(\d)\.(weight|bias)$", r".\1.\2.0.\3", name)
     return re.sub(r"_head\.conv\.(\d)\.(weight|bias)$", lambda m: f"_head.conv.{int(m[1]) // 2}.0.{m[2]}", name)
 
 
-def _rewrite(name: str, rules: Iterable[tuple[str, object]]) -> str:
+def _rewrite(name: str, rules: Rules) -> str:
     for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)  # type: ignore[call-overload]
+        name = re.sub(pattern, replacement, name)
     return name
 
 
 def take_by_name(
     source: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], names: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """The tensors of a foreign `state` under detkit's names.
+    """Returns the tensors of a foreign `state` under detkit's names.
 
     expected: detkit's own state dict, for the shapes. names: detkit name -> foreign name. Raises
     ValueError with the missing, unexpected and misshapen tensors, in the file's own names.
@@ -111,9 +114,9 @@ def take_by_name(
         if theirs in state and state[theirs].shape != expected[ours].shape
     ]
     wrong = [
-        f"  {len(found)} {what}: {', '.join(found[:4])}{', ...' if len(found) > 4 else ''}"
-        for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-        if found
+        f"  {len(tensors)} {what}: {', '.join(tensors[:4])}{', ...' if len(tensors) > 4 else ''}"
+        for what, tensors in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        if tensors
     ]
     if wrong:
         raise ValueError("\n".join([f"{source} does not fit ({len(names)} tensors wanted):", *wrong]))

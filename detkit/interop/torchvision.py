@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from detkit.interop.classes import keep_columns, torchvision_columns
-from detkit.interop.files import (
-    Converted,
-    assemble,
-    count_blocks,
-    count_class_columns,
-)
+from detkit.interop.files import Converted, assemble, count_blocks, count_class_columns
 from detkit.interop.names import modern_torchvision_name, torchvision_name
 from detkit.interop.torchvision_ssd import SSD_MODELS, convert_ssd, is_ssd
 from detkit.interop.weights import read_weights
-from detkit.utils.outputs import digest
+from detkit.utils.outputs import file_sha256
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 MODELS = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", *SSD_MODELS)
 NORM_EPS = 1e-5
-"""What detkit's normalisation layers add to a variance."""
+"""Epsilon that detkit's normalisation layers add to a variance."""
 _CLASS_OUT = "head.classification_head.cls_logits."
 _BOX_OUT = "head.regression_head.bbox_reg.weight"
 _COUNTERS = ".num_batches_tracked"
@@ -36,11 +34,11 @@ def convert_torchvision(
     norm_eps: float | None = None,
     key: str | None = None,
 ) -> Converted:
-    """A detector from a state dict file, or by name, as `retinanet_resnet50_fpn`, from torchvision's store.
+    """Converts a detector from a state dict file or, by a name like `retinanet_resnet50_fpn`, from torchvision's store.
 
     classes: names of all columns or of all but the first, or category id (= column) -> name; None
-    takes 91 columns for COCO's and keeps the 80 with a class. norm_eps: what the backbone's frozen
-    norms added to the variance; None means 0 for torchvision's published v1 weights and 1e-5 for all
+    takes 91 columns for COCO's and keeps the 80 with a class. norm_eps: epsilon of the backbone's frozen
+    norms; None means 0 for torchvision's published v1 weights and 1e-5 for all
     others. A model fine-tuned from the published v1 weights has 0 too, which its file does not tell. An
     SSD has no frozen norms. key: which weights of a file that holds several, see `find_weights`.
     """
@@ -53,18 +51,18 @@ def convert_torchvision(
     columns = count_class_columns(str(source), state, f"{_CLASS_OUT}weight", _BOX_OUT)
     depth = count_blocks(str(source), state, "backbone.body.layer3.{}.conv1.weight")
     has_group_norm = "head.classification_head.conv.0.1.weight" in state
-    chosen = torchvision_columns(columns, classes, keep_all_columns)
-    if chosen.classes.names[0] == "class-0":
+    kept = torchvision_columns(columns, classes, keep_all_columns)
+    if kept.classes.names[0] == "class-0":
         notes.append(f"{columns} class columns without names: give them with --classes")
-    if len(chosen.keep) != columns:
-        notes.append(f"{len(chosen.keep)} of {columns} class columns kept: those that have a class")
+    if len(kept.keep) != columns:
+        notes.append(f"{len(kept.keep)} of {columns} class columns kept: those that have a class")
         for part in ("weight", "bias"):
             if f"{_CLASS_OUT}{part}" in state:
-                state[f"{_CLASS_OUT}{part}"] = keep_columns(state[f"{_CLASS_OUT}{part}"], columns, chosen.keep)
+                state[f"{_CLASS_OUT}{part}"] = keep_columns(state[f"{_CLASS_OUT}{part}"], columns, kept.keep)
     if norm_eps is None:
         norm_eps = 0.0 if published and not has_group_norm else NORM_EPS
     notes.append(f"the backbone's norms were taken to add {norm_eps:g} to the variance")
-    state, frozen = _settle_norms(state, norm_eps)
+    state, frozen = _fold_norm_eps(state, norm_eps)
     overrides = [f"backbone.norm={'frozen_bn' if frozen else 'bn'}"]
     if depth != 50:
         overrides.append(f"backbone.depth={depth}")
@@ -73,16 +71,14 @@ def convert_torchvision(
         overrides.append(f"neck.extra_from={'p5' if width[1] == width[0] else 'c5'}")
     tree = "torchvision_r50_fpn_v2.yaml" if has_group_norm else "torchvision_r50_fpn.yaml"
     step = 3 if has_group_norm else 2
-    return assemble(
-        str(source), state, tree, overrides, chosen.classes, lambda name: torchvision_name(name, step), notes
-    )
+    return assemble(str(source), state, tree, overrides, kept.classes, lambda name: torchvision_name(name, step), notes)
 
 
-def _settle_norms(state: dict[str, Tensor], eps: float) -> tuple[dict[str, Tensor], bool]:
-    """The state for detkit's eps, and whether the backbone's norms are frozen ones.
+def _fold_norm_eps(state: dict[str, Tensor], eps: float) -> tuple[dict[str, Tensor], bool]:
+    """Returns the state for detkit's eps, and whether the backbone's norms are frozen ones.
 
-    Frozen norms have no batch counter. Another eps goes into the scale: w / sqrt(v + eps) stays what
-    it was, and so does the running mean's part.
+    Frozen norms have no batch counter. Another eps goes into the scale: w / sqrt(v + eps) does not change,
+    nor does the running mean's part.
     """
     frozen = eps != NORM_EPS or not any(name.endswith(_COUNTERS) for name in state)
     if frozen:
@@ -99,36 +95,36 @@ def _settle_norms(state: dict[str, Tensor], eps: float) -> tuple[dict[str, Tenso
 
 
 def _read(source: str, key: str | None) -> tuple[dict[str, Tensor], list[str], bool]:
-    """The state dict, remarks on where it was, and whether it is one that torchvision publishes."""
-    name, _, weights = source.partition(":")
+    """Returns the state dict, notes on its source, and whether torchvision publishes it."""
+    name, _, version = source.partition(":")
     if name in MODELS and not Path(source).is_file():
-        return _fetch(name, weights or "COCO_V1"), [], True
+        return _fetch(name, version or "COCO_V1"), [], True
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"{source!r} is neither a file nor one of {', '.join(MODELS)} (with :COCO_V1 or nothing)")
-    content = digest(path)
-    found = read_weights(path, key)
-    return found.state, found.notes, any(_hash_of(w.url) == content[:8] for m in MODELS for w in _weights(m))
+    content = file_sha256(path)
+    weights = read_weights(path, key)
+    published = any(_hash_of(w.url) == content[:8] for m in MODELS for w in _published_weights(m))
+    return weights.state, weights.notes, published
 
 
-def _fetch(model: str, weights: str) -> dict[str, Tensor]:
-    known = _weights(model)
-    names = [member.name for member in known]
-    if weights not in names:
-        raise ValueError(f"torchvision has no weights {weights!r} of {model}, only {', '.join(names)}")
+def _fetch(model: str, version: str) -> dict[str, Tensor]:
+    by_name = {weights.name: weights for weights in _published_weights(model)}
+    if version not in by_name:
+        raise ValueError(f"torchvision has no weights {version!r} of {model}, only {', '.join(by_name)}")
+    weights = by_name[version]
     try:
-        state: dict[str, Tensor] = known[weights].get_state_dict(progress=True, check_hash=True)
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
     except OSError as error:
         raise ValueError(
-            f"can't fetch {known[weights].url}: {error}. Fetch it elsewhere and give the file instead."
+            f"can't fetch {weights.url}: {error}. Fetch it elsewhere and give the file instead."
         ) from error
-    return dict(state)
 
 
-def _weights(model: str) -> Any:
+def _published_weights(model: str) -> list[WeightsEnum]:
     from torchvision.models import get_model_weights
 
-    return get_model_weights(model)
+    return list(get_model_weights(model))
 
 
 def _hash_of(url: str) -> str:

@@ -16,7 +16,7 @@ SSD_MODELS = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
 _CLASS_OUT = "head.classification_head.module_list."
 _BOX_OUT = "head.regression_head.module_list."
 _FULL, _LITE = "0.weight", "0.1.weight"
-"""The first level's last weight, as SSD and as SSDlite name it."""
+"""Names of the first level's last weight in SSD and in SSDlite."""
 
 
 def is_ssd(state: Mapping[str, Tensor]) -> bool:
@@ -31,16 +31,16 @@ def convert_ssd(
     keep_all_columns: bool = False,
     notes: Sequence[str] = (),
 ) -> Converted:
-    """torchvision's SSD; see `convert_torchvision`. Its column 0, background, becomes the last one.
+    """Converts torchvision's SSD; see `convert_torchvision`. Its column 0, background, becomes the last one.
 
     COCO's ten columns without a class are left out of the softmax, so scores are higher by their share;
-    keep_all_columns keeps them. Raises ValueError if the tensors are those of no SSD that torchvision builds.
+    keep_all_columns keeps them. Raises ValueError if torchvision builds no SSD with these tensors.
     """
     lite = f"{_CLASS_OUT}{_LITE}" in state
     first = _LITE if lite else _FULL
     columns = len(state[f"{_CLASS_OUT}{first}"]) // (len(state[f"{_BOX_OUT}{first}"]) // 4)
-    chosen = torchvision_columns(columns, classes, keep_all_columns)
-    named = {i: name for i, name in zip(chosen.keep, chosen.classes.names, strict=True) if i}
+    kept = torchvision_columns(columns, classes, keep_all_columns)
+    named = {i: name for i, name in zip(kept.keep, kept.classes.names, strict=True) if i}
     notes = list(notes)
     if named.get(1) == "class-1":
         notes.append(f"{columns - 1} classes without names: give them with --classes")

@@ -1,9 +1,9 @@
-"""Finds the weights of a detector in what a file holds, however they are wrapped."""
+"""Finds the weights of a detector in a file, however they are wrapped."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,40 +14,40 @@ from detkit.registry.arguments import nearest
 from detkit.utils.pickles import Unread, load_torch, tensors_by_name
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
-"""What DDP, torch.compile, FSDP and checkpointing put between the parts of a name."""
+"""Parts that DDP, torch.compile, FSDP and checkpointing add to a name."""
 ROOTS = ("backbone", "head")
-"""Beginnings of the names of a detector, in torchvision and Detectron2 alike."""
+"""First parts of the names of a detector, in torchvision and Detectron2 alike."""
 COUNTERS = ("n_averaged", "num_updates", "decay")
-"""What an average keeps beside weights."""
+"""Entries of averaged weights that are not weights."""
 AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow)([._]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Found:
-    """Tensors by name. notes: what was chosen and what was left, for the user."""
+class ForeignWeights:
+    """The weights of a detector in a file. notes: for the user, which were chosen and what else the file holds."""
 
     state: dict[str, Tensor]
     notes: list[str]
 
 
-def read_weights(path: Path, key: str | None = None) -> Found:
-    """A file of `torch.save` -> the state dict of a detector in it; see `find_weights`."""
+def read_weights(path: Path, key: str | None = None) -> ForeignWeights:
+    """Reads the state dict of a detector from a file of `torch.save`; see `find_weights`."""
     content, unread = load_torch(path)
     if isinstance(content, dict) and {"format", "classes", "config", "model"} <= set(content):
         raise ValueError(f"{path} is a checkpoint of detkit already: use it as it is")
-    found = find_weights(path, content, key)
+    weights = find_weights(path, content, key)
     if unread:
-        some = ", ".join(unread[:4]) + (", ..." if len(unread) > 4 else "")
-        found.notes.append(f"{path} asks for classes that are not read, and nothing of them was run: {some}")
-    return found
+        classes = ", ".join(unread[:4]) + (", ..." if len(unread) > 4 else "")
+        weights.notes.append(f"{path} asks for classes that are not read, and nothing of them was run: {classes}")
+    return weights
 
 
-def find_weights(path: Path, content: Any, key: str | None = None) -> Found:
-    """The state dict within what a file holds: under any keys, with any prefix, without the names of wrappers.
+def find_weights(path: Path, content: Any, key: str | None = None) -> ForeignWeights:
+    """Finds the state dict in the content of a file, under any keys and prefix; wrappers are cut from its names.
 
     key: which of several to take. Without it averaged weights (ema, swa, average or shadow in the name) come before
-    others, then the name with the fewest parts, then the first in the file. Where averaged weights lack tensors that
-    the others have (an average of the parameters alone), these come from there. Raises ValueError if there is none.
+    others, then the name with the fewest parts, then the first in the file. Tensors that averaged weights
+    lack (an average of the parameters alone) come from the others. Raises ValueError if there is none.
     """
     if not isinstance(content, (dict, list, tuple)) or not content:
         raise ValueError(f"{path} holds {type(content).__name__}, not names with tensors")
@@ -63,20 +63,20 @@ def find_weights(path: Path, content: Any, key: str | None = None) -> Found:
     if not states:
         raise ValueError(
             f"{path} is not a RetinaNet or SSD: no names that begin with backbone and head among its {len(tensors)} "
-            f"tensors ({', '.join(tensors[:3])}, ...); {_inside(content)}"
+            f"tensors ({', '.join(tensors[:3])}, ...); {_describe_content(content)}"
         )
     name = _choose(path, list(states), key)
     others = [other for other in states if other != name]
     state, added = _completed(name, states)
-    notes = _told(name, others, content) + added
+    notes = _describe_choice(name, others, content) + added
     wrong = [f"{k} ({type(v).__name__})" for k, v in state.items() if not isinstance(v, Tensor)]
     if wrong:
         raise ValueError(f"{path}: {len(wrong)} entries are not tensors: {', '.join(wrong[:4])}")
-    return Found(state, notes)
+    return ForeignWeights(state, notes)
 
 
 def _states(entries: dict[str, Any], top: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Prefix -> what is below it, where both roots are; names without wrappers. top: the keys of the file itself."""
+    """State dicts by prefix, of the prefixes below which both roots are; top: the keys of the file itself."""
     cleaned = {full: [part for part in full.split(".") if part not in WRAPPERS] for full in entries}
     below: dict[str, dict[str, Any]] = {}
     for full, parts in cleaned.items():
@@ -85,10 +85,10 @@ def _states(entries: dict[str, Any], top: Collection[str]) -> dict[str, dict[str
             below.setdefault(".".join(parts[:at]), {})[".".join(parts[at:])] = entries[full]
     states = {prefix: state for prefix, state in below.items() if all(_has(state, root) for root in ROOTS)}
     for prefix, state in states.items():
-        for full, parts in cleaned.items():  # what belongs to neither root is for the converter to refuse
+        for full, parts in cleaned.items():  # the converter refuses what belongs to neither root
             name = ".".join(parts).removeprefix(f"{prefix}." if prefix else "")
-            beside = name != ".".join(parts) if prefix else full in top and isinstance(entries[full], Tensor)
-            if beside and not {*ROOTS, *COUNTERS} & set(parts):
+            is_beside = name != ".".join(parts) if prefix else full in top and isinstance(entries[full], Tensor)
+            if is_beside and not {*ROOTS, *COUNTERS} & set(parts):
                 state[name] = entries[full]
     return states
 
@@ -108,7 +108,7 @@ def _choose(path: Path, names: list[str], key: str | None) -> str:
 
 
 def _completed(name: str, states: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
-    """A state, with what averaged weights lack of the others, and a remark on that."""
+    """A state dict, completed by the tensors that averaged weights lack, and a note on these."""
     state = states[name]
     for other, theirs in states.items():
         if AVERAGED.search(name) and not AVERAGED.search(other) and set(theirs) > set(state):
@@ -118,29 +118,19 @@ def _completed(name: str, states: dict[str, dict[str, Any]]) -> tuple[dict[str, 
     return dict(state), []
 
 
-def _told(name: str, others: list[str], content: Any) -> list[str]:
-    """What was taken, unless the file is a plain state dict."""
+def _describe_choice(name: str, others: list[str], content: Sized) -> list[str]:
+    """Notes on which weights were taken; none for a plain state dict."""
     if not name and not others:
         return []
     what = (f"`{name}`" if name else "those at the top") + (" (averaged)" if AVERAGED.search(name) else "")
     left = ", ".join(f"`{other}`" if other else "the top" for other in others)
-    rest = f"also in the file: {left} (--key takes another)" if others else _inside(content)
+    rest = f"also in the file: {left} (--key takes another)" if others else _describe_content(content)
     return [f"weights taken: {what}; {rest}"]
 
 
-def _inside(content: Any) -> str:
+def _describe_content(content: Sized) -> str:
     """The keys of a file, for a message."""
     if not isinstance(content, dict):
         return f"the file holds a {type(content).__name__} of {len(content)}"
     keys = [str(k) for k in content]
     return f"the file holds {', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''}"
-
-
-def as_tensors(content: Any) -> Any:
-    """The same mapping with tensors instead of arrays of numpy."""
-    import numpy as np
-    import torch
-
-    if isinstance(content, dict):
-        return {k: as_tensors(v) for k, v in content.items()}
-    return torch.from_numpy(content) if isinstance(content, np.ndarray) else content

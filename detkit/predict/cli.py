@@ -10,37 +10,38 @@ import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from detkit.registry.arguments import LARGEST_FLOAT
-from detkit.utils.console import counted, shown
+from detkit.utils.console import plural, printable
+from detkit.utils.errors import error_lines, find_disk_full
 from detkit.utils.outputs import (
     ForeignFileError,
     Ledger,
     check_can_write,
-    foreign_files,
+    foreign_files_error,
     json_name,
-    lack_of_space,
-    lines_of,
     refuse_inputs,
     short_name,
     write_bytes,
     write_text,
 )
+from detkit.utils.types import Tree
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
     from detkit.data.datasets.images import ImageOptions
     from detkit.structures import ClassMap, Detections
 
 RESULTS, IMAGES = "predictions.json", "images.json"
 SAVED_EVERY = 2.0
-"""Seconds between notes of what was drawn."""
-OF_RUNS = ("checkpoints", "environment.json", "plan.json")
-"""What the folder of a run or of a bench holds."""
+"""Seconds between updates of the ledger while images are drawn."""
+RUN_FILES = ("checkpoints", "environment.json", "plan.json")
+"""Entries by which the folder of a run or of a bench is known."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
     parser.add_argument("checkpoint", help="checkpoint file or run folder")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image files, folders or globs")
     parser.add_argument(
@@ -64,8 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draws each image into the output folder and writes predictions.json (COCO results) and images.json.
 
-    Files that are no images are told and left out, drawings that can't be written are told; then the exit code is 1.
-    Whatever ends it, what was found until then is written.
+    Files that are not images are skipped with a warning, as are drawings that can't be written; then the exit code
+    is 1. The results so far are written whatever ends the command.
     """
     if not 0 <= args.score < 1:
         raise ValueError(f"--score {args.score} is not in [0, 1)")
@@ -87,21 +88,23 @@ def run(args: argparse.Namespace) -> int:
         args.checkpoint, device=args.device, overrides=overrides, batch_size=args.batch
     )
     output.mkdir(parents=True, exist_ok=True)
-    found = Results(output, predictor.classes)
+    results = Results(output, predictor.classes)
     readable: list[int] = []
     undrawn = 0
+    images = read_images(files, readable, predictor.image_options)
     try:
-        for (detections, image), place in zip_places(predictor, files, readable):
-            found.add(files[place], image, detections)
+        for number, (detections, image) in enumerate(predictor.stream(images)):
+            index = readable[number]
+            results.add(files[index], image, detections)
             if not args.no_draw:
-                undrawn += not found.draw(names[place], image, detections)
-            print(f"{shown(files[place])}: {counted(len(detections), 'detection')}", flush=True)
+                undrawn += not results.draw(names[index], image, detections)
+            print(f"{printable(files[index])}: {plural(len(detections), 'detection')}", flush=True)
     finally:
-        if found.images:
-            found.write()
-    what = f"{RESULTS} and {IMAGES}" if args.no_draw else f"drawn images, {RESULTS} and {IMAGES}"
-    there = f"{counted(len(found.results), 'detection')} in {counted(len(found.images), 'image')}"
-    print(f"{there}; {what} in {shown(output)}")
+        if results.images:
+            results.write()
+    written = f"{RESULTS} and {IMAGES}" if args.no_draw else f"drawn images, {RESULTS} and {IMAGES}"
+    totals = f"{plural(len(results.detections), 'detection')} in {plural(len(results.images), 'image')}"
+    print(f"{totals}; {written} in {printable(output)}")
     if unreadable := len(files) - len(readable):
         print(f"error: {unreadable} of {len(files)} files could not be read, see above", file=sys.stderr)
     if undrawn:
@@ -112,98 +115,93 @@ def run(args: argparse.Namespace) -> int:
 def check_output(output: Path, names: Sequence[str], inputs: Sequence[str | Path]) -> None:
     """Raises ValueError or OSError, before anything is computed, where writing would lose or mix up files."""
     check_can_write("--output", output)
-    if of_runs := [name for name in OF_RUNS if (output / name).exists()]:
+    if run_files := [name for name in RUN_FILES if (output / name).exists()]:
         raise ForeignFileError(
-            f"--output: {shown(output)} is the folder of a run or a bench ({', '.join(of_runs)}): choose another one"
+            f"--output: {printable(output)} is the folder of a run or a bench ({', '.join(run_files)}): choose another"
         )
     paths = [output / name for name in names]
     refuse_inputs("--output", paths, inputs)
     ledger = Ledger(output)
     foreign = [path for path in paths if os.path.lexists(path) and not ledger.owns(path.name)]
     if foreign:
-        raise foreign_files("--output", foreign)
+        raise foreign_files_error("--output", foreign)
 
 
 class Results:
-    """What was found so far, and the folder that it goes to."""
+    """The detections so far, and the folder to which they are written."""
 
     def __init__(self, output: Path, classes: ClassMap) -> None:
         self.output, self.classes, self.ledger = output, classes, Ledger(output, every=SAVED_EVERY)
-        self.results: list[dict[str, Any]] = []
-        self.images: list[dict[str, Any]] = []
+        self.detections: list[Tree] = []
+        self.images: list[Tree] = []
 
-    def add(self, file: Path, image: Any, found: Detections) -> None:
-        """Takes in the detections of the next image."""
+    def add(self, file: Path, image: PILImage, detections: Detections) -> None:
+        """Adds the detections of the next image."""
+        from detkit.boxes import to_xywh
+
         image_id = len(self.images) + 1
         self.images.append({"id": image_id, **json_name(file), "width": image.width, "height": image.height})
-        for (x1, y1, x2, y2), score, label in zip(
-            found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-        ):
-            self.results.append(
+        boxes = to_xywh(detections.boxes.double().numpy()).tolist()
+        for box, score, label in zip(boxes, detections.scores.tolist(), detections.labels.tolist(), strict=True):
+            self.detections.append(
                 {
                     "image_id": image_id,
                     "category_id": self.classes.ids[label],
                     "category_name": self.classes.names[label],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "bbox": box,
                     "score": score,
                 }
             )
 
-    def draw(self, name: str, image: Any, found: Detections) -> bool:
-        """Writes the drawing of an image; False, and a warning, where it can't be."""
+    def draw(self, name: str, image: PILImage, detections: Detections) -> bool:
+        """Writes the drawing of an image; returns False, after a warning, if it can't be written."""
         from detkit.visualize import draw_detections
 
         png = io.BytesIO()
         try:
-            draw_detections(image, found, self.classes).save(png, format="png")
+            draw_detections(image, detections, self.classes).save(png, format="png")
             write_bytes(self.output / name, png.getvalue(), ledger=self.ledger)
         except (OSError, ValueError) as error:
-            if lack_of_space(error) is not None:
+            if find_disk_full(error) is not None:
                 raise
-            print(f"warning: not drawn: {shown(name)}: {lines_of(error)[0]}", file=sys.stderr, flush=True)
+            print(f"warning: not drawn: {printable(name)}: {error_lines(error)[0]}", file=sys.stderr, flush=True)
             return False
         return True
 
     def write(self) -> None:
-        """Both JSON files."""
-        write_text(self.output / RESULTS, json.dumps(self.results), ledger=self.ledger)
+        """Writes both JSON files."""
+        write_text(self.output / RESULTS, json.dumps(self.detections), ledger=self.ledger)
         write_text(self.output / IMAGES, json.dumps(self.images, indent=1), ledger=self.ledger)
         self.ledger.flush()
 
 
-def zip_places(predictor: Any, files: list[Path], readable: list[int]) -> Iterator[tuple[tuple[Any, Any], int]]:
-    """(detections, image) of every file that holds one, and the place of the file; see `read_images`."""
-    for number, found in enumerate(predictor.stream(read_images(files, readable, predictor.image_options))):
-        yield found, readable[number]
-
-
-def read_images(files: list[Path], readable: list[int], options: ImageOptions) -> Iterator[Any]:
-    """The images of those files that hold one, whose places are added to `readable`; ValueError if none does."""
+def read_images(files: list[Path], readable: list[int], options: ImageOptions) -> Iterator[PILImage]:
+    """Yields the images that can be read and appends their index to `readable`; ValueError if none can."""
     from detkit.data.datasets.images import read_image
 
-    for place, file in enumerate(files):
+    for index, file in enumerate(files):
         try:
             image = read_image(file, options)
         except (ValueError, OSError, MemoryError) as error:
             if len(files) == 1:
                 raise
-            text = "; ".join(lines_of(error)).replace(str(file), shown(file))
+            text = "; ".join(error_lines(error)).replace(str(file), printable(file))
             print(f"warning: left out: {text}", file=sys.stderr, flush=True)
             continue
-        readable.append(place)
+        readable.append(index)
         yield image
     if not readable:
         raise ValueError(f"none of the {len(files)} files is an image that can be read")
 
 
 def find_images(paths: list[str]) -> Iterator[Path]:
-    """Files, folders (all images in them, not deeper) and globs -> image files, each named error otherwise.
+    """Yields the image files of files, folders (not deeper) and globs; FileNotFoundError names one without any.
 
-    What is left out of a folder, and what an earlier `detkit predict` drew, is reported.
+    Files that are skipped in a folder, and drawings of an earlier `detkit predict`, are reported.
     """
     import glob
 
-    from detkit.data.datasets.images import describe_left_out, list_images
+    from detkit.data.datasets.image_files import describe_left_out, list_images
 
     for text in paths:
         path = Path(text)
@@ -211,34 +209,34 @@ def find_images(paths: list[str]) -> Iterator[Path]:
             yield path
             continue
         if path.is_dir():
-            found, left_out = list_images(path)
-            told = describe_left_out(shown(text), left_out)
-            reason = f"the folder {shown(text)} holds no image" + (f"; {told}" if told else "")
-            if told and found:
-                print(f"note: {told}", file=sys.stderr, flush=True)
+            images, left_out = list_images(path)
+            skipped = describe_left_out(printable(text), left_out)
+            reason = f"the folder {printable(text)} holds no image" + (f"; {skipped}" if skipped else "")
+            if skipped and images:
+                print(f"note: {skipped}", file=sys.stderr, flush=True)
         else:
-            found = sorted(Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file())
-            reason = f"no file, folder or glob match: {shown(text)}"
-        photos = without_drawings(found)
-        if drawn := len(found) - len(photos):
-            files = counted(drawn, "file")
+            images = sorted(Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file())
+            reason = f"no file, folder or glob match: {printable(text)}"
+        photos = without_drawings(images)
+        if drawn := len(images) - len(photos):
+            files = plural(drawn, "file")
             reason += f" besides {files} that detkit wrote"
-            print(f"left out: {files} in {shown(text)} that detkit wrote", flush=True)
+            print(f"left out: {files} in {printable(text)} that detkit wrote", flush=True)
         if not photos:
             raise FileNotFoundError(reason)
         yield from photos
 
 
 def without_drawings(files: list[Path]) -> list[Path]:
-    """Those that detkit did not write."""
+    """The files that detkit did not write."""
     ledgers = {folder: Ledger(folder) for folder in {file.parent for file in files}}
     return [file for file in files if not ledgers[file.parent].owns(file.name)]
 
 
 def unique_names(files: list[Path]) -> list[str]:
-    """A PNG name for every file, told apart by a number where two folders hold the same name.
+    """A PNG name for every file, with a number if two folders hold the same name.
 
-    Names that differ in case or in Unicode form only count as the same: some file systems don't tell them apart.
+    Names that differ only in case or Unicode form count as the same: some file systems don't tell them apart.
     """
     taken: set[str] = set()
     names = []

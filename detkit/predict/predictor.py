@@ -1,24 +1,27 @@
-"""Inference on whatever a user has: paths, arrays, tensors."""
+"""Inference on paths, PIL images, arrays and tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from detkit import boxes as box_ops
 from detkit.config import Config
 from detkit.config.raw import short_path
 from detkit.data.datasets.images import ImageOptions, read_image, to_rgb
 from detkit.data.loader import collate_images
-from detkit.data.transforms.base import apply_to_image
+from detkit.data.transforms.base import transform_image
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
+from detkit.predict.rescale import to_original
 from detkit.registry import TRANSFORMS
 from detkit.structures import ClassMap, Detections
+from detkit.utils.pictures import as_pil
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
 
 
 def load_detector(
@@ -27,7 +30,7 @@ def load_detector(
     """A checkpoint file or run folder -> detector in eval mode, its config, its classes.
 
     overrides: `key=value` for settings that do not change weights (`postprocess.score_threshold=0.3`).
-    The averaged weights are used where the run kept them.
+    Loads the averaged weights (EMA) if the run kept them.
     """
     from detkit.checkpoint import load_checkpoint
 
@@ -56,7 +59,7 @@ def resolve_device(name: str) -> torch.device:
 class Predictor:
     """Runs a trained detector: `Predictor.from_checkpoint("runs/quickstart")(["a.jpg"])`.
 
-    classes: the class map of the training data. batch_size: images a forward pass.
+    classes: of the training data. batch_size: images per forward pass.
     """
 
     def __init__(self, detector: DenseDetector, config: Config, classes: ClassMap, *, batch_size: int = 8) -> None:
@@ -72,23 +75,23 @@ class Predictor:
     def from_checkpoint(
         cls, checkpoint: str | Path, *, device: str = "auto", overrides: Sequence[str] = (), batch_size: int = 8
     ) -> Predictor:
-        """A checkpoint file or a run folder (its best checkpoint) -> predictor."""
+        """Loads a checkpoint file, or the best checkpoint of a run folder."""
         return cls(*load_detector(checkpoint, device=device, overrides=overrides), batch_size=batch_size)
 
     def __call__(self, images: Any) -> list[Detections]:
-        """One image or a list of them -> one `Detections` each, on the CPU, in pixels of the given image.
+        """Returns one `Detections` per image, on the CPU, in pixels of the given image.
 
-        An image is a path, a PIL image, a numpy array (H, W, 3) or (H, W) or a tensor (3, H, W), RGB,
-        values 0..255 (uint8).
+        images: one image or a list of them. An image is a path, a PIL image, a numpy array (H, W, 3) or (H, W) or a
+        tensor (3, H, W), RGB, values 0..255 (uint8).
         """
         many = images if isinstance(images, (list, tuple)) else [images]
-        return [found for found, _ in self.stream(many)]
+        return [detections for detections, _ in self.stream(many)]
 
-    def stream(self, images: Iterable[Any]) -> Iterator[tuple[Detections, Any]]:
-        """The same, one by one, each with its PIL image; only a batch at a time is in memory."""
-        batch: list[Any] = []
+    def stream(self, images: Iterable[Any]) -> Iterator[tuple[Detections, PILImage]]:
+        """Yields detections image by image, each with its PIL image; only one batch is in memory."""
+        batch: list[PILImage] = []
         for image in images:
-            batch.append(as_pil(image, self.image_options))
+            batch.append(open_image(image, self.image_options))
             if len(batch) == self.batch_size:
                 yield from zip(self._run(batch), batch, strict=True)
                 batch = []
@@ -96,35 +99,18 @@ class Predictor:
             yield from zip(self._run(batch), batch, strict=True)
 
     @torch.inference_mode()
-    def _run(self, images: list[Any]) -> list[Detections]:
-        tensors = [apply_to_image(self.transforms, image) for image in images]
+    def _run(self, images: Sequence[PILImage]) -> list[Detections]:
+        tensors = [transform_image(self.transforms, image) for image in images]
         batch, sizes = collate_images(tensors, self.size_divisor)
-        pred = self.detector(batch.to(self.device), sizes)
-        found = self.detector.detect(pred, sizes)
-        return [
-            Detections(
-                box_ops.rescale(d.boxes.cpu(), (int(h), int(w)), (image.height, image.width)),
-                d.scores.cpu(),
-                d.labels.cpu(),
-            )
-            for d, (h, w), image in zip(found, sizes.tolist(), images, strict=True)
-        ]
+        predictions = self.detector(batch.to(self.device), sizes)
+        original_sizes = torch.tensor([(image.height, image.width) for image in images])
+        return to_original(self.detector.detect(predictions, sizes), sizes, original_sizes)
 
 
-def as_pil(image: Any, options: ImageOptions | None = None) -> Any:
+def open_image(image: Any, options: ImageOptions | None = None) -> PILImage:
     """A path, PIL image, array (H, W[, 3]) or tensor (3, H, W), uint8 -> RGB PIL image."""
     from PIL import Image
 
     if isinstance(image, (str, Path)):
         return read_image(Path(image), options)
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) and image.ndim == 3 else image
-    shape, dtype = getattr(array, "shape", None), str(getattr(array, "dtype", type(image).__name__))
-    is_image = shape is not None and 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
-    if not is_image or dtype.rpartition(".")[2] != "uint8":
-        raise ValueError(
-            f"an image must be a path, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor (3, H, W), "
-            f"not {type(image).__name__} of {dtype} {tuple(shape or ())}"
-        )
-    return Image.fromarray(array if not isinstance(array, Tensor) else array.cpu().numpy()).convert("RGB")
+    return to_rgb(image) if isinstance(image, Image.Image) else as_pil(image)

@@ -34,7 +34,7 @@ BOX_LOSSES = Registry("box_losses", "detkit.losses.base:BoxLoss", "detkit.losses
 
 NORMALIZERS = Registry("normalizers", "detkit.losses.base:Normalizer", "detkit.losses", light=True)
 
-NMS = Registry("nms", "detkit.nms.hard:NonMaxSuppression", "detkit.nms.hard", light=True)
+NMS = Registry("nms", "detkit.nms.base:NonMaxSuppression", "detkit.nms", light=True)
 
 DATASETS = Registry("datasets", "detkit.data.datasets.base:DetectionDataset", "detkit.data.datasets")
 

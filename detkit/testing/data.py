@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detkit.data.datasets.records import ANY_CLASS
-from detkit.data.transforms.base import apply
+from detkit.data.transforms.base import apply_transforms
 from detkit.structures import Targets
 from detkit.testing.contract import Contract, Nest, Subject, TestedPart, expect, must_not_raise
 from detkit.testing.memory import expect_no_counter
@@ -118,7 +118,7 @@ def apply_seeded(part: TestedPart, seed: int, boxes: Tensor, pixels: Any = None)
     random.seed(seed)
     labels = torch.arange(len(boxes)) % 3
     ignore = torch.zeros(len(boxes), dtype=torch.bool)
-    return apply([part], Image.fromarray(pixels), boxes, labels, ignore)
+    return apply_transforms([part], Image.fromarray(pixels), boxes, labels, ignore)
 
 
 @check_transform.check(

@@ -21,10 +21,11 @@ from detkit.data.scan import BadImagesError
 from detkit.data.transforms.base import Transform
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
-from detkit.distributed.comm import from_first_rank, rank_and_world_size
+from detkit.distributed import comm
+from detkit.distributed.comm import from_first_rank
 from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
 from detkit.distributed.preflight import check_data, data_hashes
-from detkit.evaluate.run import evaluate
+from detkit.evaluate.loop import evaluate
 from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
 from detkit.runs.environment import environment
 from detkit.runs.folder import RESULT
@@ -40,7 +41,7 @@ from detkit.train.run_hooks import BeforeEvaluation, Checkpoints, Evaluation, Ti
 from detkit.train.speed import RankLog
 from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
-from detkit.utils.console import guard_of
+from detkit.utils.console import guard_stream
 from detkit.utils.types import Tree
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def assemble(
     train_loader, val_loader = build_loaders(config, train_set, val_set, start_step=saved.step if saved else 0)
     # Only now, as a part may import a module while it is built.
     versions = environment()
-    rank, world_size = rank_and_world_size()
+    rank, world_size = comm.rank(), comm.world_size()
     start = this_start(config, device, world_size, versions["command"])
     if saved is not None and not (saved.step >= options.iterations and (folder / RESULT).exists()):
         from_first_rank(lambda: check_code(saved, start, allow))
@@ -194,7 +195,7 @@ def open_data_sets(config: Config, coordinator: Coordinator) -> DataSets:
     sets, bad = [], []
     for split, dataset in zip(SPLITS, build_datasets(config), strict=True):
         try:
-            sets.append(open_images(dataset, split, share=share, rank=rank, world_size=world_size, early=True))
+            sets.append(open_images(dataset, split, all_gather=share, rank=rank, world_size=world_size, early=True))
         except BadImagesError as error:  # raised on every rank alike, so that the other split is reported as well
             bad.append(str(error))
     if bad:
@@ -234,7 +235,7 @@ def build_loaders(
 ) -> tuple[Loader, Loader]:
     """Loaders of this rank's share of training and validation images."""
     options: LoaderOptions = config.options("data.loader")
-    rank, world_size = rank_and_world_size()
+    rank, world_size = comm.rank(), comm.world_size()
     val_loader = build_eval_loader(val_set, build_transforms(config, "val"), options, rank=rank, world_size=world_size)
     train_loader = build_train_loader(
         train_set,
@@ -258,7 +259,7 @@ def evaluator(config: Config, val_set: DetectionDataset, val_loader: Loader) -> 
             val_set,
             trainer.progress.track(val_loader),
             config.options("evaluator"),
-            progress=guard_of(sys.stderr).isatty(),
+            progress=guard_stream(sys.stderr).isatty(),
         )
 
     return run

@@ -74,11 +74,11 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, evaluates and leaves everything in the run folder; gives back the exit code."""
-    from detkit.distributed.process_info import as_launcher, find_process_info
+    from detkit.distributed.process_info import find_process_info, launcher_node_rank
 
     process = find_process_info(os.environ)
     if args.procs is not None or args.nodes is not None:
-        return start(args, as_launcher(process, parse_nodes(args.nodes or "1")[1]).node_rank)
+        return start(args, launcher_node_rank(process, parse_nodes(args.nodes or "1")[1]))
     for flag in ("node_rank", "rdzv", "max_restarts", "local_addr"):
         if getattr(args, flag) is not None:
             raise ValueError(f"--{flag.replace('_', '-')} is for runs of several processes: give --procs or --nodes")
@@ -93,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
 
 def start(args: argparse.Namespace, node_rank: int) -> int:
     """Checks what can be checked without a model, then runs this same command in several processes."""
-    from detkit.distributed.launch import LaunchOptions, launch
+    from detkit.distributed.launch import launch
+    from detkit.distributed.launch_options import LaunchOptions
 
     config, _ = read(args)
     least, most = parse_nodes(args.nodes or "1")

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detkit.distributed import comm
 from detkit.layers.norms import SyncBatchNorm2d
 from detkit.structures import Batch, Targets
 from detkit.train.options import TrainOptions
@@ -67,7 +68,7 @@ def has_own_statistics(model: nn.Module) -> bool:
 @torch.no_grad()
 def share_buffers(model: nn.Module) -> None:
     """Gives every process rank 0's buffers, so that all evaluate the model that rank 0 writes to disk."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if comm.world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 

@@ -8,9 +8,9 @@ import os
 import torch
 
 from detkit.distributed.group import device_of
-from detkit.distributed.launch import usable_cores
 from detkit.distributed.process_info import ProcessInfo
 from detkit.train.options import TrainOptions
+from detkit.utils.cores import usable_cores
 
 log = logging.getLogger("detkit")
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from detkit.detectors.dense import DenseDetector
-from detkit.distributed.comm import rank_and_world_size
+from detkit.distributed import comm
 from detkit.distributed.progress import Progress
 from detkit.structures import Batch, Losses, Predictions
 from detkit.train.ema import Ema
@@ -60,7 +60,7 @@ class Trainer:
     ) -> None:
         self.detector, self.batches, self.optimizer, self.schedule = detector, batches, optimizer, schedule
         self.options, self.seed, self.device, self.hooks = options, seed, torch.device(device), hooks
-        self.rank, self.world_size = rank_and_world_size()
+        self.rank, self.world_size = comm.rank(), comm.world_size()
         self.ema = Ema(detector, options.ema_decay) if options.ema_decay else None
         self.sharded = options.parallel == "fsdp" and self.world_size > 1
         self.draws_numbers = self.world_size > 1 and check_gradients(detector, self.device)

@@ -2,23 +2,32 @@
 
 A pickle is a program that may call any function it can name. The model zoo's .pkl files need four names
 of numpy and no more, so those are answered with classes of this module, and every other name is refused.
-Not even numpy's own code is reached from the file.
+numpy's own classes would not do: `dtype.__setstate__` takes flags from the file by which numbers count as
+pointers, and the interpreter fails when such an array goes away (seen with numpy 2).
 """
 
 from __future__ import annotations
 
 import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+NOT_READ = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError,
+            ArithmeticError, AssertionError, RecursionError, MemoryError, OSError, struct.error, zlib.error,
+            tarfile.TarError, zipfile.BadZipFile)  # fmt: skip
+"""Errors of reading a file that was cut off, garbled or made to do harm."""
 NUMBERS = "biuf"
-"""Kinds of array elements that are let in: booleans, signed and unsigned integers, floats."""
+"""Kinds of array elements that are read: booleans, signed and unsigned integers, floats."""
 
 
-class _DType:
+class _DTypeStandIn:
     """Stands for `numpy.dtype` while the file is read."""
 
     def __init__(self, code: str, *_: Any) -> None:
@@ -34,7 +43,7 @@ class _DType:
         return dtype.newbyteorder(">") if self.order == ">" else dtype
 
 
-class NDArray:
+class ArrayStandIn:
     """Stands for `numpy.ndarray`: takes the pickled state and keeps a plain array made of it."""
 
     value: np.ndarray[Any, Any]
@@ -47,35 +56,35 @@ class NDArray:
         self.value = flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
-def _reconstruct(*_: Any) -> NDArray:
-    return NDArray()
+def _reconstruct(*_: Any) -> ArrayStandIn:
+    return ArrayStandIn()
 
 
-def _from_buffer(data: bytes, dtype: _DType, shape: tuple[int, ...], order: Any) -> NDArray:
-    array = NDArray()
+def _from_buffer(data: bytes, dtype: _DTypeStandIn, shape: tuple[int, ...], order: Any) -> ArrayStandIn:
+    array = ArrayStandIn()
     array.__setstate__((1, shape, dtype, order == "F", data))
     return array
 
 
-def _scalar(dtype: _DType, data: bytes) -> Any:
+def _scalar(dtype: _DTypeStandIn, data: bytes) -> Any:
     return np.frombuffer(data, dtype.resolve())[0].item()
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """How protocol 2 spells bytes."""
+    """Bytes, as protocol 2 writes them."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text in encoding {encoding!r}")
     return text.encode("latin1")
 
 
 def _no_bytes() -> bytes:
-    """How protocol 2 spells empty bytes."""
+    """Empty bytes, as protocol 2 writes them."""
     return b""
 
 
 ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): NDArray,
-    ("numpy", "dtype"): _DType,
+    ("numpy", "ndarray"): ArrayStandIn,
+    ("numpy", "dtype"): _DTypeStandIn,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): _no_bytes,
@@ -93,22 +102,15 @@ class _ArrayUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
 
 
-# What an unpickler may say of a file that was cut off or garbled.
-_DAMAGE = (
-    pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError,
-    OverflowError,
-)  # fmt: skip
-
-
 def load_arrays(path: str | Path) -> Any:
-    """Unpickles dicts, lists, strings, numbers and numpy arrays of numbers; nothing in the file is executed.
+    """Unpickles dicts, lists, strings, numbers and numpy arrays of numbers without running anything in the file.
 
     Raises ValueError, naming file and class, if the pickle asks for anything else or is damaged.
     """
     with open(path, "rb") as file:
         try:
             return _plain(_ArrayUnpickler(file, encoding="latin1").load())
-        except _DAMAGE as error:
+        except NOT_READ as error:
             raise ValueError(
                 f"{path} is not a pickle of numpy arrays: {error}. A model zoo file holds arrays, numbers "
                 f"and text only; anything else could run code on loading, so it is refused."
@@ -117,7 +119,7 @@ def load_arrays(path: str | Path) -> Any:
 
 def _plain(node: Any) -> Any:
     """The same tree with arrays instead of their stand-ins."""
-    if isinstance(node, NDArray):
+    if isinstance(node, ArrayStandIn):
         return node.value
     if isinstance(node, dict):
         return {key: _plain(value) for key, value in node.items()}

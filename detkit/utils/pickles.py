@@ -1,41 +1,33 @@
 """Reads files of `torch.save` that hold more than tensors, without running anything that is in them.
 
 A training script's checkpoint is a pickle, which may call whatever it can name. Tensors, containers, numbers and text
-are read; every class or function that a file asks for besides is answered with `Unread`, which does nothing.
+are read; every other class or function that a file asks for is answered with `Unread`, which does nothing.
 """
 
 from __future__ import annotations
 
 import itertools
 import pickle
-import struct
-import tarfile
 import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
-from detkit.utils.pickle_arrays import ADMITTED, NDArray
-
-NOT_READ = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError,
-            ArithmeticError, AssertionError, RecursionError, MemoryError, OSError, struct.error, zlib.error,
-            tarfile.TarError, zipfile.BadZipFile)  # fmt: skip
-"""What may be said of a file that was cut off, garbled or made to do harm."""
-
+from detkit.utils.pickle_arrays import ADMITTED, NOT_READ, ArrayStandIn
 
 MOST, DEEPEST = 1_000_000, 40
-"""Entries of a file, and how deep they may lie; a file may hold a list in itself, or in another twice."""
+"""Limits of the entries of a file and of their nesting: a file may hold a list that contains itself."""
 
 
 class Unread(dict[Any, Any]):
-    """Stands for an object of a class that is not read: takes what the file gives it and calls nothing.
+    """Stand-in for an object of a class that is not read: takes what the file gives it and calls nothing.
 
-    It is a dict, so that what a foreign mapping holds, or a whole pickled module, can be looked into.
+    It is a dict, so that the entries of a foreign mapping, or of a whole pickled module, can be read.
     """
 
     def __new__(cls, *_: Any, **__: Any) -> Unread:
@@ -53,7 +45,7 @@ class Unread(dict[Any, Any]):
         return Unread()
 
     def ignore(self, *_: Any) -> None:
-        """In place of a list's and a set's methods."""
+        """Stand-in for the methods of lists and sets."""
 
     append = extend = add = ignore
 
@@ -90,11 +82,11 @@ _TENSORS: dict[tuple[str, str], Any] = {
 
 
 def load_torch(path: Path) -> tuple[Any, list[str]]:
-    """What a file of `torch.save` holds, and the names of the classes in it that were not read.
+    """Returns the content of a file of `torch.save`, and the names of the classes in it that were not read.
 
-    Raises ValueError, naming the file, if it is none.
+    Raises ValueError, naming the file, if it is not one.
     """
-    with path.open("rb"):  # a file that can't be opened is the system's to tell
+    with path.open("rb"):  # for the system's own error on a file that can't be opened
         pass
     try:
         return torch.load(path, map_location="cpu", weights_only=True), []
@@ -103,10 +95,9 @@ def load_torch(path: Path) -> tuple[Any, list[str]]:
     asked: set[str] = set()
 
     class Reader(pickle.Unpickler):
-        """Knows tensors only."""
+        """Makes tensors and nothing else."""
 
         def find_class(self, module: str, name: str) -> Any:
-            """See `pickle.Unpickler.find_class`."""
             if (module, name) in _TENSORS:
                 return _TENSORS[module, name]
             if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
@@ -141,24 +132,24 @@ def _line(error: BaseException) -> str:
 
 
 def tensors_by_name(content: Any) -> dict[str, Any]:
-    """Every tensor of nested mappings, lists and pickled modules, by a dotted name; also what is no tensor."""
-    found: dict[str, Any] = {}
+    """Every tensor and other value of nested mappings, lists and pickled modules, by a dotted name."""
+    entries: dict[str, Any] = {}
     visits = itertools.count(1)
 
     def walk(node: Any, name: str, above: frozenset[int]) -> None:
         if next(visits) > MOST:
             raise ValueError(f"more than {MOST} entries")
-        if isinstance(node, NDArray):
-            node = torch.from_numpy(node.value)
+        if isinstance(node, (np.ndarray, ArrayStandIn)):
+            node = torch.from_numpy(node.value if isinstance(node, ArrayStandIn) else node)
         children = _children(node)
         if children is None:
-            found[name] = node
+            entries[name] = node
         elif id(node) not in above and len(above) < DEEPEST:
             for key, child in children:
                 walk(child, f"{name}.{key}" if name and key else f"{name}{key}", above | {id(node)})
 
     walk(content, "", frozenset())
-    return found
+    return entries
 
 
 def _children(node: Any) -> list[tuple[str, Any]] | None:

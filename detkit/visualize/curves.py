@@ -6,22 +6,28 @@ import io
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from detkit.utils import outputs
-from detkit.utils.console import shown
+from detkit.utils.console import printable
+from detkit.utils.types import Tree
 from detkit.visualize.draw import class_color
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def read_metrics(path: str | Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+
+def read_metrics(path: str | Path) -> tuple[list[Tree], list[Tree]]:
     """A run's metrics.jsonl -> training lines and evaluation lines, by step.
 
     After a resume a step can occur twice; the later line counts. A last line that was cut off by a
     crash is left out; any other bad line is an error that names it.
     """
     path = Path(path)
-    train: dict[int, dict[str, Any]] = {}
-    evals: dict[int, dict[str, Any]] = {}
+    train: dict[int, Tree] = {}
+    evals: dict[int, Tree] = {}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, text in enumerate(lines, start=1):
         if not text.strip():
@@ -42,9 +48,9 @@ def read_metrics(path: str | Path) -> tuple[list[dict[str, Any]], list[dict[str,
 def plot_curves(
     metrics: str | Path, path: str | Path, *, title: str = "", ledger: outputs.Ledger | None = None
 ) -> Path:
-    """Loss terms, learning rate and AP over steps, from metrics.jsonl, as one PNG.
+    """Draws loss terms, learning rate and AP over steps, from metrics.jsonl, as one PNG.
 
-    ledger: of the folder, if it has one.
+    ledger: of the folder, if any.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -66,10 +72,10 @@ def plot_curves(
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     if title:
-        figure.suptitle(shown(title), fontsize=13, parse_math=False)
+        figure.suptitle(printable(title), fontsize=13, parse_math=False)
     path, png = Path(path), io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands there; one needs no list
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box is drawn there; it needs no list
         figure.savefig(png, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
     outputs.write_bytes(path, png.getvalue(), ledger=ledger)
@@ -81,7 +87,7 @@ def _hex(label: int) -> str:
 
 
 def _smooth(values: list[float], span: int) -> list[float]:
-    """Exponential mean of about `span` values, without the bias towards zero at the start."""
+    """Exponential mean over about `span` values, corrected for the bias towards zero at the start."""
     keep = 1 - 1 / max(span, 1)
     total = weight = 0.0
     out = []
@@ -91,8 +97,8 @@ def _smooth(values: list[float], span: int) -> list[float]:
     return out
 
 
-def _plot_losses(axes: Any, train: list[dict[str, Any]]) -> None:
-    """Each term faint as measured and strong as a running mean."""
+def _plot_losses(axes: Axes, train: list[Tree]) -> None:
+    """Draws each term twice: faint as measured, strong as a running mean."""
     axes.set_title("loss", fontsize=11)
     keys = ["loss", *sorted({k for line in train for k in line if k.startswith("loss_")}, reverse=True)]
     for n, key in enumerate(keys):
@@ -105,13 +111,13 @@ def _plot_losses(axes: Any, train: list[dict[str, Any]]) -> None:
         axes.plot(steps, _smooth(list(values), max(1, len(values) // 25)), color=_hex(n), linewidth=1.8, label=name)
     if axes.lines:
         axes.legend(frameon=False)
-        if all(y > 0 for line in axes.lines for y in line.get_ydata()):
+        if all((np.asarray(line.get_ydata()) > 0).all() for line in axes.lines):
             axes.set_yscale("log")
             _plain_ticks(axes)
 
 
-def _plain_ticks(axes: Any) -> None:
-    """0.2 instead of 2 x 10^-1."""
+def _plain_ticks(axes: Axes) -> None:
+    """Writes 0.2 instead of 2 x 10^-1."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -119,7 +125,7 @@ def _plain_ticks(axes: Any) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _plot_lr(axes: Any, train: list[dict[str, Any]]) -> None:
+def _plot_lr(axes: Axes, train: list[Tree]) -> None:
     axes.set_title("learning rate", fontsize=11)
     points = [(line["step"], line["lr"]) for line in train if line.get("lr") is not None]
     if points:
@@ -128,7 +134,7 @@ def _plot_lr(axes: Any, train: list[dict[str, Any]]) -> None:
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
 
 
-def _plot_ap(axes: Any, evals: list[dict[str, Any]]) -> None:
+def _plot_ap(axes: Axes, evals: list[Tree]) -> None:
     axes.set_title("average precision on the validation images", fontsize=11)
     axes.set_ylim(0, 1)
     for n, (key, name) in enumerate((("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75"))):

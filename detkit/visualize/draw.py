@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkit.structures import ClassMap, Detections, Targets
-from detkit.utils.console import shown
+from detkit.utils.console import printable
+from detkit.utils.pictures import as_pil
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -26,7 +27,7 @@ FIRST_COLORS: tuple[Color, ...] = (
 
 
 def class_color(label: int) -> Color:
-    """The color of a class, the same in every picture: ten chosen by eye, then around the hue circle."""
+    """The color of a class, the same in every picture: one of ten chosen by eye, then around the hue circle."""
     if label < len(FIRST_COLORS):
         return FIRST_COLORS[label]
     hue = (label * 0.618034) % 1.0
@@ -36,7 +37,7 @@ def class_color(label: int) -> Color:
 
 def draw_detections(
     image: Any,
-    found: Detections | Targets,
+    objects: Detections | Targets,
     classes: ClassMap,
     *,
     min_score: float = 0.0,
@@ -44,13 +45,13 @@ def draw_detections(
 ) -> PILImage:
     """A copy of the image (PIL, (H, W, 3) uint8 array or (3, H, W) uint8 tensor) with boxes and names.
 
-    found: in pixels of that image; `Targets` have no scores, their ignore regions are drawn hatched.
-    min_score: detections below it are left out. side: scale the picture so that its longer side has that
-    many pixels; the names are written afterwards, so they stay readable.
+    objects: in pixels of that image; `Targets` have no scores, their ignore regions are drawn hatched.
+    min_score: lowest score that is drawn. side: pixels of the longer side of the picture; the names are written
+    after scaling, so they stay readable.
     """
     from PIL import Image, ImageDraw
 
-    picture = _as_pil(image)
+    picture = as_pil(image)
     scale = side / max(picture.size) if side else 1.0
     if scale != 1:
         picture = picture.resize(
@@ -60,10 +61,10 @@ def draw_detections(
     draw = ImageDraw.Draw(picture)
     size = max(11, round(max(picture.size) / 48))
     font, width = find_font(size), max(3, round(max(picture.size) / 250))
-    if isinstance(found, Targets):
-        for box in found.ignore.tolist():
+    if isinstance(objects, Targets):
+        for box in objects.ignore.tolist():
             _hatch(picture, [v * scale for v in box])
-    entries = _entries(found, classes, min_score)
+    entries = _entries(objects, classes, min_score)
     # Large boxes first, so that small ones and their names stay visible.
     entries.sort(key=lambda e: -(e[0][2] - e[0][0]) * (e[0][3] - e[0][1]))
     boxes = [[v * scale for v in box] for box, _, _ in entries]
@@ -79,31 +80,20 @@ def draw_detections(
     return picture
 
 
-def _as_pil(image: Any) -> PILImage:
-    import numpy as np
-    from PIL import Image
-
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if hasattr(image, "permute"):
-        image = image.permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
-
-
-def _entries(found: Detections | Targets, classes: ClassMap, min_score: float) -> list[tuple[list[float], int, str]]:
-    """Box, label and text of everything that is to be drawn."""
-    boxes, labels = found.boxes.tolist(), found.labels.tolist()
-    if isinstance(found, Targets):
-        return [(box, k, shown(classes.names[k])) for box, k in zip(boxes, labels, strict=True)]
+def _entries(objects: Detections | Targets, classes: ClassMap, min_score: float) -> list[tuple[list[float], int, str]]:
+    """Box, label and text of every object to draw."""
+    boxes, labels = objects.boxes.tolist(), objects.labels.tolist()
+    if isinstance(objects, Targets):
+        return [(box, k, printable(classes.names[k])) for box, k in zip(boxes, labels, strict=True)]
     return [
-        (box, k, f"{shown(classes.names[k])} {score:.2f}")
-        for box, k, score in zip(boxes, labels, found.scores.tolist(), strict=True)
+        (box, k, f"{printable(classes.names[k])} {score:.2f}")
+        for box, k, score in zip(boxes, labels, objects.scores.tolist(), strict=True)
         if score >= min_score
     ]
 
 
 def _ordered(box: list[float]) -> tuple[float, float, float, float]:
-    """A box that PIL accepts, whatever a detector says."""
+    """The box with its corners in order, as PIL demands."""
     x1, y1, x2, y2 = box
     return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
@@ -117,19 +107,19 @@ def _draw_name(
     taken: list[tuple[float, float, float, float]],
     limits: tuple[int, int],
 ) -> None:
-    """The name on a filled tag: above the box, or the first free place around it."""
+    """Writes the name on a filled tag, above the box or at the first free spot around it."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     wide, high = right - left + 6, bottom - top + 5
     x1, y1, x2, y2 = _ordered(box)
     limit_x, limit_y = limits
-    places = [
+    spots = [
         (x1, y1 - high), (x1, y2), (x1, y1), (x2 - wide, y1 - high), (x2 - wide, y2), (x2, y1),
         (x1 - wide, y1),
     ]  # fmt: skip
 
-    def clamped(place: tuple[float, float]) -> tuple[float, float, float, float]:
-        x = min(max(place[0], 0), max(limit_x - wide, 0))
-        y = min(max(place[1], 0), max(limit_y - high, 0))
+    def clamped(spot: tuple[float, float]) -> tuple[float, float, float, float]:
+        x = min(max(spot[0], 0), max(limit_x - wide, 0))
+        y = min(max(spot[1], 0), max(limit_y - high, 0))
         return x, y, x + wide, y + high
 
     def overlap(tag: tuple[float, float, float, float]) -> float:
@@ -138,14 +128,14 @@ def _draw_name(
             for t in taken
         )
 
-    tag = min(map(clamped, places), key=overlap)
+    tag = min(map(clamped, spots), key=overlap)
     taken.append(tag)
     draw.rectangle(tag, fill=color)
     draw.text((tag[0] + 3 - left, tag[1] + 2 - top), text, fill=PAPER, font=font)
 
 
 def _hatch(picture: PILImage, box: list[float]) -> None:
-    """Grey diagonal lines over an ignore region."""
+    """Draws grey diagonal lines over an ignore region."""
     from PIL import Image, ImageDraw
 
     x1, y1, x2, y2 = (round(v) for v in _ordered(box))
@@ -159,7 +149,7 @@ def _hatch(picture: PILImage, box: list[float]) -> None:
 
 
 def find_font(size: int) -> FreeTypeFont | ImageFont:
-    """DejaVu Sans, which comes with matplotlib and has most scripts; else what Pillow brings along."""
+    """DejaVu Sans, which comes with matplotlib and has most scripts; without it, Pillow's own font."""
     from importlib.util import find_spec
 
     from PIL import ImageFont

@@ -12,7 +12,7 @@ from detkit.checkpoint import read_checkpoint, step_path
 from detkit.config import load_config
 from detkit.data.loader import build_train_loader
 from detkit.detectors.build import build_detector
-from detkit.distributed.comm import rank_and_world_size
+from detkit.distributed import comm
 from detkit.registry import DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from detkit.train.random import seed_everything
 from detkit.train.run_hooks import Checkpoints
@@ -26,7 +26,7 @@ IMAGES = torch.full((1, 3, 64, 64), 100, dtype=torch.uint8)
 def build(config: Any, folder: Any, resume: Any = None) -> Any:
     """A trainer with its checkpoints, gone on from a file or not."""
     dataset = DATASETS.build(config.require("data.train.dataset"))
-    rank, world_size = rank_and_world_size()
+    rank, world_size = comm.rank(), comm.world_size()
     seed_everything(0)
     detector = build_detector(config, len(dataset.classes))
     options = config.options("train")

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from detkit.config import load_config
 from detkit.data.loader import build_train_loader
 from detkit.detectors.build import build_detector
-from detkit.distributed.comm import rank_and_world_size
+from detkit.distributed import comm
 from detkit.registry import DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from detkit.train.random import seed_everything
 from detkit.train.torch_setup import set_deterministic
@@ -23,7 +23,8 @@ class Steps(Hook):
     """Losses of all steps, and the gradient of the first."""
 
     def __init__(self) -> None:
-        self.losses, self.first = [], None
+        self.losses: list[Any] = []
+        self.first: dict[str, Any] | None = None
 
     def after_step(self, trainer: Any, report: Any) -> None:
         self.losses.append([report.loss, report.classification, report.box, report.normalizer, report.gradient_norm])
@@ -39,7 +40,7 @@ def main() -> None:
     config = load_config(sys.argv[1], sys.argv[3:])
     if "RANK" in os.environ:
         dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    rank, world_size = rank_and_world_size()
+    rank, world_size = comm.rank(), comm.world_size()
     dataset = DATASETS.build(config.require("data.train.dataset"))
     seed_everything(0)
     detector = build_detector(config, len(dataset.classes))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from detkit.distributed import coordinator as coordinator_module
@@ -24,7 +25,7 @@ from detkit.distributed.failure import (
     Failure,
     MissingRankError,
     PeerFailedError,
-    describe,
+    describe_error,
     root_cause,
     write_error_file,
 )
@@ -64,7 +65,7 @@ def together(infos: list[ProcessInfo], work: Callable[[Coordinator], Any]) -> li
         return list(pool.map(one, infos))
 
 
-def failure(rank: int, text: str = "x", **more: Any) -> Failure:
+def failure(rank: int, text: Any = "x", **more: Any) -> Failure:
     return Failure(**{"rank": rank, "host": "h", "code": ExitCode.FAILED, "kind": "crash", "text": text} | more)
 
 
@@ -144,15 +145,17 @@ def test_the_first_failure_is_everyone_s() -> None:
 def test_a_store_behind_a_cut_cable_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     silence = threading.Event()
 
-    class Silent:
+    class Silent(dist.HashStore):  # type: ignore[misc, name-defined]
         def compare_set(self, *_: str) -> bytes:
             silence.wait(60)
             return b""
 
     monkeypatch.setattr(coordinator_module, "DRAIN_SECONDS", 0.1)
-    coordinator = Coordinator(ProcessInfo(rank=1, world_size=2))
-    coordinator._store = Silent()
-    mine = describe(RuntimeError("a fault"), coordinator.process)
+    monkeypatch.setattr(coordinator_module, "connect", lambda *_: None)
+    monkeypatch.setattr(coordinator_module, "PrefixStore", lambda prefix, store: Silent())
+    coordinator = Coordinator(ProcessInfo(launcher="slurm"))
+    coordinator.join()
+    mine = describe_error(RuntimeError("a fault"), coordinator.process)
     assert coordinator.report_failure(mine) is mine
     silence.set()
 
@@ -197,7 +200,7 @@ def test_a_run_that_was_started_is_known_in_the_next_round() -> None:
     ],
 )
 def test_what_an_error_is(error: Exception, kind: str, code: int) -> None:
-    found = describe(error, ProcessInfo(rank=3, world_size=4))
+    found = describe_error(error, ProcessInfo(rank=3, world_size=4))
     assert (found.kind, found.code, found.rank) == (kind, code, 3)
     assert bool(found.trace) == (kind in ("crash", "network"))
 
@@ -222,14 +225,14 @@ def test_a_failure_is_told_once_and_the_code_is_the_cause_s(
 
 
 def process_failure(
-    tmp_path: Path, rank: int, code: int, told: Failure | None = None, own: bool = True
+    tmp_path: Path, rank: int, code: int, failure: Failure | None = None, is_own: bool = True
 ) -> ProcessFailure:
     path = tmp_path / f"{rank}.json"
-    if told is not None:
+    if failure is not None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
-            assert write_error_file(told, own=own)
-        assert json.loads(path.read_text())["detkit"]["own"] == own
+            assert write_error_file(failure, is_own=is_own)
+        assert json.loads(path.read_text())["detkit"]["is_own"] == is_own
     return ProcessFailure(local_rank=rank, pid=100 + rank, exitcode=code, error_file=str(path))
 
 
@@ -237,7 +240,7 @@ def test_the_root_of_several_failures(tmp_path: Path) -> None:
     network = process_failure(tmp_path, 0, 1, failure(0, "closed by peer", kind="network"))
     crash = process_failure(tmp_path, 1, 1, failure(1, "bug"))
     killed, ended = process_failure(tmp_path, 2, -signal.SIGKILL), process_failure(tmp_path, 3, -signal.SIGTERM)
-    heard = process_failure(tmp_path, 4, 1, failure(9, "far away", host="other"), own=False)
+    heard = process_failure(tmp_path, 4, 1, failure(9, "far away", host="other"), is_own=False)
     assert root_cause({0: network, 1: crash, 2: killed, 3: ended})[0].text == "bug"
     found, here = root_cause({0: network, 2: killed, 3: ended})
     assert (found.rank, found.code, here) == (2, 137, True)
@@ -250,7 +253,7 @@ def test_the_root_of_several_failures(tmp_path: Path) -> None:
 
 def test_without_an_agent_there_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
-    assert not write_error_file(failure(0), own=True)
+    assert not write_error_file(failure(0), is_own=True)
 
 
 def test_what_a_worker_needs_at_first_is_not_torch() -> None:

@@ -7,9 +7,9 @@ import pytest
 from detkit.distributed.process_info import (
     PORTS,
     ProcessInfo,
-    as_launcher,
     find_process_info,
     first_host,
+    launcher_node_rank,
     tasks_per_node,
 )
 from tests.refusals import Refuses
@@ -124,11 +124,11 @@ def test_what_is_missing_impossible_or_contradictory_is_refused(environ: dict[st
 def test_a_launcher_inside_of_a_launcher(refuses: Refuses) -> None:
     one_each = find_process_info(SRUN | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
                                   "SLURM_PROCID": "1", "SLURM_LOCALID": "0"})  # fmt: skip
-    assert as_launcher(one_each, nodes=2) == ProcessInfo(node_rank=1)
-    assert as_launcher(ProcessInfo(), nodes=1) == ProcessInfo()
+    assert launcher_node_rank(one_each, nodes=2) == 1
+    assert launcher_node_rank(ProcessInfo(), nodes=1) == 0
     for process, nodes in ((one_each, 1), (find_process_info(SRUN), 2), (find_process_info(TORCHRUN), 2)):
         with refuses(ValueError):
-            as_launcher(process, nodes)
+            launcher_node_rank(process, nodes)
 
 
 @pytest.mark.parametrize(

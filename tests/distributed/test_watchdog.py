@@ -7,8 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch.distributed as dist
@@ -18,8 +18,8 @@ from detkit.distributed.watchdog import Heartbeat, Watchdog, diagnose_hang
 from detkit.utils.exit_codes import ExitCode
 
 
-def beat(rank: int, number: int, entered: int, phase: str = "backward", step: int = 7) -> Heartbeat:
-    return Heartbeat(rank, f"host{rank}", 100 + rank, number, step, phase, entered)
+def beat(rank: int, number: int, phases: int, phase: str = "backward", step: int = 7) -> Heartbeat:
+    return Heartbeat(rank, f"host{rank}", 100 + rank, number, step, phase, phases)
 
 
 def hosts(number: int) -> list[str]:
@@ -29,32 +29,32 @@ def hosts(number: int) -> list[str]:
 def test_the_one_furthest_behind_is_to_blame() -> None:
     before = {0: beat(0, 1, 9), 1: beat(1, 1, 7, "data"), 2: beat(2, 1, 9)}
     now = {0: beat(0, 2, 9), 1: beat(1, 2, 7, "data"), 2: beat(2, 2, 9)}
-    found = diagnose_hang(before, now, hosts(3), 30)
-    assert found.ranks == (1,)
-    assert found.text.splitlines()[0] == "no progress for 30 s (train.hang_timeout)"
-    assert found.text.splitlines()[1] == "  rank 1 on host1 (process 101): step 7, data  <- hangs"
-    assert "  rank 0 on host0 (process 100): step 7, backward, waits" in found.text
+    hang = diagnose_hang(before, now, hosts(3), 30)
+    assert hang.ranks == (1,)
+    assert hang.text.splitlines()[0] == "no progress for 30 s (train.hang_timeout)"
+    assert hang.text.splitlines()[1] == "  rank 1 on host1 (process 101): step 7, data  <- hangs"
+    assert "  rank 0 on host0 (process 100): step 7, backward, waits" in hang.text
 
 
 def test_one_that_is_stopped_is_to_blame_wherever_it_was() -> None:
     before = {0: beat(0, 1, 9), 1: beat(1, 5, 9)}
     now = {0: beat(0, 2, 9), 1: beat(1, 5, 9)}
-    found = diagnose_hang(before, now, hosts(2), 30)
-    assert found.ranks == (1,)
-    assert "rank 1 on host1 (process 101): step 7, backward  <- gives no sign of life" in found.text
+    hang = diagnose_hang(before, now, hosts(2), 30)
+    assert hang.ranks == (1,)
+    assert "rank 1 on host1 (process 101): step 7, backward  <- gives no sign of life" in hang.text
 
 
 def test_one_that_was_never_heard_of_is_named() -> None:
-    found = diagnose_hang({0: beat(0, 1, 2)}, {0: beat(0, 2, 2)}, hosts(2), 30)
-    assert found.ranks == (1,)
-    assert "rank 1 on host1  <- gives no sign of life" in found.text
+    hang = diagnose_hang({0: beat(0, 1, 2)}, {0: beat(0, 2, 2)}, hosts(2), 30)
+    assert hang.ranks == (1,)
+    assert "rank 1 on host1  <- gives no sign of life" in hang.text
 
 
 def test_if_all_wait_in_the_same_place_all_are_named() -> None:
     before = {r: beat(r, 1, 4, "all-reduce") for r in range(2)}
-    found = diagnose_hang(before, {r: beat(r, 2, 4, "all-reduce") for r in range(2)}, hosts(2), 30)
-    assert found.ranks == (0, 1)
-    assert "the exchange hangs" in found.text
+    hang = diagnose_hang(before, {r: beat(r, 2, 4, "all-reduce") for r in range(2)}, hosts(2), 30)
+    assert hang.ranks == (0, 1)
+    assert "the exchange hangs" in hang.text
 
 
 def test_many_ranks_make_a_short_message() -> None:
@@ -69,7 +69,7 @@ def watch(folder: Path, timeout: float, ranks: int) -> tuple[list[Watchdog], lis
     """Watchdogs of `ranks` ranks that share a store; what they ended with."""
     store, ended = dist.HashStore(), list[tuple[int, int]]()
 
-    def end_of(rank: int) -> Any:
+    def end_of(rank: int) -> Callable[[int], None]:
         return lambda code: ended.append((rank, code))
 
     dogs = [
@@ -80,7 +80,7 @@ def watch(folder: Path, timeout: float, ranks: int) -> tuple[list[Watchdog], lis
     return dogs, ended
 
 
-def wait_for(condition: Any, seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit
@@ -92,13 +92,8 @@ def test_ranks_find_together_which_of_them_hangs(tmp_path: Path, capfd: pytest.C
     for dog in dogs:
         dog.progress.enter("data", 5)
     dogs[0].progress.enter("forward", 5)
-    # In one process the timer of faulthandler exists once: here it is the threads that are tried.
-    for dog in dogs:
-        dog._thread = threading.Thread(target=dog._watch, daemon=True)
-        dog._thread.start()
-    wait_for(lambda: len(ended) == 2)
-    for dog in dogs:
-        dog.__exit__()
+    with dogs[0], dogs[1]:
+        wait_for(lambda: len(ended) == 2)
     assert ended == [(1, ExitCode.HUNG), (0, ExitCode.HUNG)]
     said = capfd.readouterr().err
     assert said.count("no progress for 1 s") == 1, "only the one to blame speaks"
@@ -131,8 +126,8 @@ def test_long_work_with_beats_is_no_hang(tmp_path: Path) -> None:
 
 
 def test_null_watches_nothing() -> None:
-    with Watchdog(Progress(), None) as dog:
-        assert dog._thread is None
+    with Watchdog(Progress(), None):
+        assert "detkit watchdog" not in [thread.name for thread in threading.enumerate()]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")

@@ -20,7 +20,7 @@ from detkit.data.datasets.shapes import ShapesDataset
 from detkit.detectors.build import build_detector
 from detkit.evaluate.cli import judge_self_test
 from detkit.evaluate.coco import CocoResult
-from detkit.evaluate.run import SelfTest
+from detkit.evaluate.loop import SelfTest
 from detkit.structures import ClassMap
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "quickstart" / "shapes.yaml")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from detkit.interop.classes import detectron2_columns, keep_columns, read_classes, torchvision_columns
+from detkit.interop.classes import coco_classes, detectron2_columns, keep_columns, read_classes, torchvision_columns
 from tests.refusals import Refuses
 
 
@@ -20,6 +20,13 @@ def test_class_names_from_an_annotation_file(refuses: Refuses, tmp_path: Path) -
     path.write_text("[]")
     with refuses(ValueError):
         read_classes(str(path))
+
+
+def test_coco_has_80_classes_of_90_ids() -> None:
+    classes = coco_classes()
+    assert len(classes) == 80
+    assert sorted(set(range(1, 91)) - set(classes)) == [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
+    assert [classes[i] for i in (1, 11, 13, 90)] == ["person", "fire hydrant", "stop sign", "toothbrush"]
 
 
 def test_columns_are_kept_anchor_by_anchor() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from detkit.interop.classes import coco_classes
 from detkit.interop.files import Converted
 from detkit.interop.names import torchvision_name
 from detkit.interop.torchvision import convert_torchvision
@@ -247,23 +248,12 @@ def test_published_v1_weights_by_name_keep_80_columns_and_their_epsilon(
     torch.testing.assert_close(pred.deltas, theirs["bbox_regression"], atol=1e-4, rtol=0)
 
 
-def test_class_names_are_those_of_torchvision(coco_model: Any) -> None:
-    from torchvision.models import get_weight
-
-    from detkit.interop.coco import COCO_CLASSES
-
-    names = get_weight("RetinaNet_ResNet50_FPN_Weights.COCO_V1").meta["categories"]
-    assert {i: n for i, n in enumerate(names) if n not in ("N/A", "__background__")} == COCO_CLASSES
-
-
 @torch.no_grad()
 def test_sliced_model_finds_what_torchvision_finds_among_the_kept_classes(coco_model: Any, tmp_path: Path) -> None:
     """With the dropped columns made silent, as training makes them, even the final lists are equal."""
-    from detkit.interop.coco import COCO_CLASSES
-
     bias = coco_model.head.classification_head.cls_logits.bias
     before = bias.clone()
-    silent = [i for i in range(91) if i not in COCO_CLASSES]
+    silent = [i for i in range(91) if i not in coco_classes()]
     bias.sub_(0.5)
     bias.view(9, 91)[:, silent] = -50
     try:

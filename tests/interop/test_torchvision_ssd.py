@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detkit.interop.coco import COCO_CLASSES
+from detkit.interop.classes import coco_classes
 from detkit.interop.files import Converted
 from detkit.interop.names import torchvision_ssd_name, torchvision_ssdlite_name
 from detkit.interop.torchvision import convert_torchvision
@@ -184,13 +184,13 @@ def test_coco_keeps_the_columns_with_a_class_and_background_last(tmp_path: Path)
     torch.save({"model": model.state_dict()}, path)
     cut, whole = convert_torchvision(path), convert_torchvision(path, keep_all_columns=True)
     assert (len(cut.classes), len(whole.classes)) == (80, 90)
-    assert cut.classes.ids == tuple(COCO_CLASSES)
+    assert cut.classes.ids == tuple(coco_classes())
     assert (cut.classes.names[0], whole.classes.names[0], whole.classes.names[11]) == ("person", "person", "unused-12")
     assert any("80 of 90 classes kept" in note for note in cut.notes)
     images = pixels(320, 1)
     prepared, _ = model.transform(floats(images))
     theirs = model.head(list(model.backbone(prepared.tensors).values()))["cls_logits"]
-    kept = theirs[..., [*COCO_CLASSES, 0]]
+    kept = theirs[..., [*coco_classes(), 0]]
     torch.testing.assert_close(cut.detector(images).logits, kept, atol=1e-4, rtol=0)
     (found,) = whole.detector.detect(whole.detector(images), torch.tensor([[320, 320]]))
     same_detections(found, model(floats(images))[0], whole.classes.ids)

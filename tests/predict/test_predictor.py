@@ -15,7 +15,7 @@ from detkit.cli import main
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import ANCHOR_CACHE
-from detkit.predict.predictor import Predictor, as_pil
+from detkit.predict.predictor import Predictor, open_image
 from detkit.structures import ClassMap
 from tests.refusals import Refuses
 
@@ -84,11 +84,11 @@ def test_a_batch_of_unequal_images_changes_little(predictor: Any, pictures: Any)
 
 def test_senseless_images_are_named(refuses: Refuses) -> None:
     with refuses(ValueError):
-        as_pil(np.zeros((3, 3, 3)))
+        open_image(np.zeros((3, 3, 3)))
     with refuses(ValueError):
-        as_pil(3)
+        open_image(3)
     with refuses(FileNotFoundError):
-        as_pil("nothing.jpg")
+        open_image("nothing.jpg")
 
 
 @pytest.fixture
@@ -400,4 +400,4 @@ def test_senseless_options_are_named(
 @pytest.mark.parametrize("shape", [(0, 0, 3), (0, 9), (9, 9, 7), (9,)])
 def test_an_array_that_is_no_image_is_named_with_its_shape(refuses: Refuses, shape: tuple[int, ...]) -> None:
     with refuses(ValueError):
-        as_pil(np.zeros(shape, np.uint8))
+        open_image(np.zeros(shape, np.uint8))

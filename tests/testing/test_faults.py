@@ -106,6 +106,8 @@ def test_an_exception_that_a_check_did_not_ask_about_is_marked() -> None:
 class Remembers(OctaveAnchors):
     """Keeps what may be kept: a table by input shape, a counter in a buffer, a picture that nothing is made of."""
 
+    steps: torch.Tensor
+
     def __init__(self, *, strides: tuple[int, ...]) -> None:
         super().__init__(strides=strides)
         self.table: dict[Any, Any] = {}

@@ -90,6 +90,26 @@ def test_arrays_of_objects_are_refused(refuses: Refuses, tmp_path: Path) -> None
         load_arrays(written(tmp_path / "x.pkl", np.array([{}, None], dtype=object)))
 
 
+class Flagged:
+    """int64, but with the flag of a dtype whose elements are pointers: numpy believes the file."""
+
+    def __reduce__(self) -> Any:
+        return np.dtype, ("i8", False, True), (3, "<", None, None, None, -1, -1, 1)
+
+
+def test_numbers_stay_numbers_whatever_flags_a_dtype_asks_for(tmp_path: Path) -> None:
+    assert pickle.loads(pickle.dumps(Flagged())).hasobject, "numpy itself must believe it, or this test shows nothing"
+    rebuild, arguments, _ = tuple(np.zeros(2, np.int64).__reduce__())
+
+    class Array:
+        def __reduce__(self) -> Any:
+            return rebuild, arguments, (1, (2,), Flagged(), False, np.array([7, 8]).tobytes())
+
+    loaded = load_arrays(written(tmp_path / "x.pkl", Array(), protocol=2))
+    assert loaded.tolist() == [7, 8]
+    assert not loaded.dtype.hasobject
+
+
 def test_damaged_files_are_named(refuses: Refuses, tmp_path: Path) -> None:
     path = written(tmp_path / "x.pkl", {"model": {"x": np.arange(1000)}})
     path.write_bytes(path.read_bytes()[:500])

@@ -1,4 +1,4 @@
-"""An anchor generator: boxes of fixed shapes over every cell of every level."""
+"""An anchor generator: boxes of fixed shapes on every cell of every level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backbone: images in, feature maps of several strides out."""
+"""A backbone: from images to feature maps of several strides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from detkit.structures import FeatureShape
 
 @BACKBONES.register()
 class MyBackbone(Backbone):
-    """3x3 convolutions, twice as wide at every halving; puts out c3 and c4 (strides 8 and 16).
+    """3x3 convolutions, twice as wide after every halving, with the levels c3 and c4 (strides 8 and 16).
 
     Args:
         width: channels of the first convolution.
@@ -39,7 +39,7 @@ class MyBackbone(Backbone):
             )
             channels = wider
 
-        # What the neck is built for: name -> channels and stride, finest first. It is held against a real image.
+        # The neck is built for these levels, finest first; detkit compares them with the maps of an image.
         self.out_shapes = {"c3": FeatureShape(width * 4, 8), "c4": FeatureShape(width * 8, 16)}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ class MyBoxLoss(BoxLoss):
 
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
         """Predicted deltas, anchors and true boxes of the P positives, each (P, 4) -> the sum, a scalar."""
-        # A sum, never a mean: detkit divides once, by the objects of the whole batch. P can be 0.
+        # A sum, never a mean: detkit divides once, by the positives of the global batch. P can be 0.
         predicted = coder.decode(deltas.to(anchors.dtype), anchors)  # xyxy pixels; or compare deltas with coder.encode
 
         # Change from here: the cost of every box.

@@ -13,7 +13,7 @@ from detkit.registry import HEADS, NonNegativeInt
 
 @HEADS.register()
 class MyHead(Head):
-    """One tower of 3x3 convolutions for classes and boxes alike, the same for every level.
+    """One tower of 3x3 convolutions for both classes and boxes, shared by all levels.
 
     Args:
         in_channels: of each level of the neck.
@@ -50,8 +50,8 @@ class MyHead(Head):
             layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm_layer(norm)(channels), nn.ReLU()]
         self.tower = nn.Sequential(*layers)
 
-        # Small outputs, and the bias that the loss asks for: otherwise the first steps are lost on the background. The
-        # classes come last: the other weights then start alike under any loss.
+        # Small outputs, and the initial bias of the loss: otherwise the first steps only learn the background. The
+        # classes come last, so that all other weights start alike with any loss.
         self.box_out = nn.Conv2d(channels, anchors * 4, 3, padding=1)
         _small(self.box_out)
         self.class_out = nn.Conv2d(channels, anchors * num_columns, 3, padding=1)

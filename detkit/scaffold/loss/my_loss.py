@@ -32,11 +32,11 @@ class MyLoss(ClassificationLoss):
         self.gamma, self.prior, self.weight = gamma, prior, weight
 
     def num_columns(self, num_classes: int) -> int:
-        """Columns of the head: one a class. A softmax would want one more, for the background."""
+        """Columns of the head, one per class. A softmax needs one more, for the background."""
         return num_classes
 
     def initial_bias(self, num_classes: int) -> Tensor:
-        """(columns,) the head's bias at the start: here the logit of `prior`."""
+        """(columns,) initial bias of the head: here the logit of `prior`."""
         return torch.full((num_classes,), math.log(self.prior / (1 - self.prior)))
 
     def scores(self, logits: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class MyLoss(ClassificationLoss):
 
     def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
         """Logits (B, A, columns), labels (B, A): a class, BACKGROUND (-1) or IGNORED (-2) -> the sum, a scalar."""
-        # A sum, never a mean: detkit divides once, by the objects of the whole batch.
+        # A sum, never a mean: detkit divides once, by the positives of the global batch.
         logits = logits.float()  # also where the network computes in half precision
         target = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * (labels >= 0)[..., None]
         counted = (labels != IGNORED)[..., None]

@@ -1,4 +1,4 @@
-"""A neck: the backbone's feature maps in, the levels that the head looks at out."""
+"""A neck: from the backbone's feature maps to the levels of the head."""
 
 from __future__ import annotations
 

@@ -1,0 +1,64 @@
+"""Options of `detkit train --procs` and `--nodes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from detkit.utils.cores import usable_cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """How many processes to start, and where.
+
+    Args:
+        procs: processes on this machine.
+        min_nodes: fewest machines with which the run goes on.
+        max_nodes: most machines.
+        node_rank: index of this machine; 0 is the one that `rdzv` names.
+        rdzv: host:port where the machines meet; one machine needs none.
+        max_restarts: restarts of all workers after a failure.
+        local_addr: this machine's address as the others see it.
+        threads: `train.threads`.
+        on_gpu: whether each process gets a GPU of its own.
+        check: run only the preflight.
+    """
+
+    procs: int = 1
+    min_nodes: int = 1
+    max_nodes: int = 1
+    node_rank: int | None = None
+    rdzv: str | None = None
+    max_restarts: int = 3
+    local_addr: str | None = None
+    threads: int | None = None
+    on_gpu: bool = False
+    check: bool = False
+
+    @property
+    def rdzv_address(self) -> tuple[str, int]:
+        """Host and port of `rdzv`."""
+        host, _, port = (self.rdzv or "").rpartition(":")
+        return host, int(port)
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("--procs", self.procs, 1), ("--nodes", self.min_nodes, 1), ("--max-restarts", self.max_restarts, 0),
+        ):  # fmt: skip
+            if value < least:
+                raise ValueError(f"{name} {value}: at least {least}")
+        if self.procs > (most := max(64, 8 * usable_cores())):
+            raise ValueError(f"--procs {self.procs}: at most {most} on {usable_cores()} CPU cores")
+        if self.max_nodes < self.min_nodes:
+            raise ValueError(f"--nodes {self.min_nodes}:{self.max_nodes}: the first number is the larger one")
+        if self.max_nodes > 1 and not self.rdzv:
+            raise ValueError(
+                f"--nodes {self.max_nodes} needs --rdzv HOST:PORT on every machine: the address of one of them, "
+                "and a port that is free there"
+            )
+        if self.rdzv:
+            host, _, port = self.rdzv.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+                raise ValueError(f"--rdzv {self.rdzv}: want HOST:PORT, e.g. 10.0.0.1:29400")
+        if self.node_rank is not None and not 0 <= self.node_rank < self.max_nodes:
+            raise ValueError(f"--node-rank {self.node_rank}: {self.max_nodes} machines are numbered from 0")
