@@ -10,11 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from detkit.registry.bounds import LARGEST_FLOAT as LARGEST_FLOAT
-from detkit.registry.bounds import LARGEST_SIDE as LARGEST_SIDE
-from detkit.registry.bounds import MOST_CHANNELS as MOST_CHANNELS
-from detkit.registry.bounds import MOST_LAYERS as MOST_LAYERS
-from detkit.registry.bounds import is_bounded, number_text
+from detkit.registry.bounds import is_bounded
 from detkit.registry.values import OutOfBounds, TypeMismatch, convert, is_plain
 from detkit.utils.types import Value
 
@@ -124,14 +120,6 @@ def _bounded_hints(init: Callable[..., None]) -> dict[str, object]:
     """The arguments of a constructor whose types carry bounds."""
     hints = typing.get_type_hints(init, include_extras=True)
     return {name: annotation for name, annotation in hints.items() if is_bounded(annotation)}
-
-
-def within(name: str, values: float | Sequence[float], least: float, most: float) -> None:
-    """Raises ValueError that names the argument unless the value, or each of several, is in [least, most]."""
-    for value in values if isinstance(values, Sequence) else [values]:
-        if not least <= value <= most:
-            texts = [number_text(number) for number in (value, least, most)]
-            raise ValueError("{}: {} is not between {} and {}".format(name, *texts))
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
