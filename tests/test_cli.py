@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from detkit.cli import VERBS, main
+from detkit.registry import BACKBONES
 from tests.refusals import Refuses
 
 ROOT = Path(__file__).resolve().parent.parent
