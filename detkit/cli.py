@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -119,7 +120,7 @@ class Parser(argparse.ArgumentParser):
         """Usage, the error with a suggestion, and exit code 2."""
         unknown = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
         if message.startswith("unrecognized arguments") and unknown:
-            message += nearest(unknown[0], list(self._option_string_actions)).rstrip(".")
+            message += nearest(unknown[0], re.findall(r"--[\w-]+", self.format_usage())).rstrip(".")
         super().error(message)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 
 def add_arguments_list(parser: argparse.ArgumentParser) -> None:
@@ -85,5 +84,5 @@ def _check(paths: list[str]) -> int:
     return 1 if wrong else 0
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+
+from detkit.utils.types import Tree
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,32 +45,32 @@ def run(args: argparse.Namespace) -> int:
     registry = next(r for r in REGISTRIES if r.name == args.registry)
     node = {"type": args.part, **_values(args.values)}
 
-    def factory(**derived: Any) -> Any:
+    def factory(**derived: object) -> object:
         return registry.build(node, **derived)
 
     factory.__name__ = args.part
-    with capture_output() as said:
+    with capture_output() as printed:
         for entry in args.imports:
             import_entry(entry, Path.cwd(), "--import")
         registry.get(args.part)
         contract.subject(factory).build()  # a wrong argument is not a broken check
         report = contract(factory, check_all=True)
     print(report, flush=True)
-    if lines := said.text.splitlines():
+    if lines := printed.text.splitlines():
         if args.verbose or shows_everything():
-            print(f"\n{args.part} and its libraries printed:\n{said.text}", file=sys.stderr)
+            print(f"\n{args.part} and its libraries printed:\n{printed.text}", file=sys.stderr)
         else:
             print(f"({args.part} and its libraries printed {len(lines)} lines; --verbose shows them)")
     return 1 if report.failed else 0
 
 
-def _values(pairs: list[str]) -> dict[str, Any]:
+def _values(pairs: list[str]) -> Tree:
     import yaml
 
-    found = {}
+    values: Tree = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"{pair!r} is not key=value")
-        found[key] = yaml.safe_load(value)
-    return found
+        values[key] = yaml.safe_load(value)
+    return values
