@@ -14,7 +14,7 @@ from torch import Tensor
 from detkit.data.datasets.records import ANY_CLASS
 from detkit.data.transforms.base import apply_transforms
 from detkit.structures import Targets
-from detkit.testing.contract import Contract, Nest, Subject, TestedPart, expect, must_not_raise
+from detkit.testing.contract import Contract, Subject, TestedPart, expect, must_not_raise
 from detkit.testing.memory import expect_no_counter
 from detkit.testing.modules import COPY_CHECK
 
@@ -173,7 +173,7 @@ def same_seed_same_result(s: Subject) -> None:
     _with_states_kept(run, s)
 
 
-def _picture(k: int | None = None) -> Nest:
+def _picture(k: int | None = None) -> Pixels:
     """Dark, with a bright object where box k is."""
     pixels = np.full((96, 128, 3), 30, dtype=np.uint8)
     if k is not None:
