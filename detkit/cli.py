@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,17 +23,17 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval": ("detkit.evaluate.cli", "COCO metrics of a run or checkpoint"),
     "predict": ("detkit.predict.cli", "detect in files, folders and globs"),
     "compare": ("detkit.compare.cli", "which loss is better, and how sure are we? variants x seeds, with statistics"),
-    "new": ("detkit.scaffold.cli", "a project of your own: part, config, README and test"),
+    "new": ("detkit.scaffold.cli", "write a project with your own part: code, config, README and test"),
     "list": ("detkit.config.cli:list", "registered parts: name, origin, one line"),
     "config": ("detkit.config.cli:config", "show a config with its origins, or check configs"),
     "data": ("detkit.data.cli", "make or look at data sets"),
-    "anchors": ("detkit.analyze.cli", "how well anchors fit the training boxes; anchors that fit"),
+    "anchors": ("detkit.analyze.cli", "how well anchors fit the training boxes; find better ones"),
     "convert": ("detkit.interop.cli", "weights of torchvision or Detectron2 to a checkpoint"),
-    "check-part": ("detkit.testing.cli", "does a registered part keep its contract?"),
-    "doctor": ("detkit.native.doctor", "what is installed, what was built against what"),
+    "check-part": ("detkit.testing.cli", "check whether a registered part keeps its contract"),
+    "doctor": ("detkit.native.doctor", "show what is installed and how it was built"),
 }
 WRITING_VERBS = ("train", "predict", "compare", "new", "convert")
-"""What they find out is in files, and what they print a copy."""
+"""Verbs whose results are in files, so that lost output is not an error."""
 EXAMPLES = """examples:
   detkit train configs/quickstart/shapes.yaml --output runs/first
   detkit train configs/quickstart/shapes.yaml backbone.depth=34 optimizer.lr=1e-3
@@ -42,7 +43,7 @@ EXAMPLES = """examples:
   detkit config show configs/quickstart/shapes.yaml --origin
   detkit new backbone my_net
 
-`detkit VERB --help` says more."""
+`detkit VERB --help` prints the options of a verb."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +97,7 @@ def check_current_folder() -> None:
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise FileNotFoundError("the current folder is not there any more: change to another one") from None
+        raise FileNotFoundError("the current folder was deleted: change to another one") from None
 
 
 def lost_output(words: Sequence[str], reason: Exception) -> int:
@@ -110,7 +111,7 @@ def lost_output(words: Sequence[str], reason: Exception) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes no option by its first letters only, and says which one a misspelt one is near to."""
+    """Does not accept abbreviated options, and suggests the nearest one for an unknown one."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **more})
@@ -119,7 +120,7 @@ class Parser(argparse.ArgumentParser):
         """Usage, the error with a suggestion, and exit code 2."""
         unknown = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
         if message.startswith("unrecognized arguments") and unknown:
-            message += nearest(unknown[0], list(self._option_string_actions)).rstrip(".")
+            message += nearest(unknown[0], re.findall(r"--[\w-]+", self.format_usage())).rstrip(".")
         super().error(message)
 
 
@@ -130,7 +131,7 @@ def overview() -> str:
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """Arguments and options of a verb in any order, also those of a sub-verb, which argparse itself wants ordered.
+    """Parses arguments and options in any order, also those of a sub-verb, where argparse requires an order.
 
     A verb with a default sub-verb may be called without naming it.
     """

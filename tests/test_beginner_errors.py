@@ -67,14 +67,14 @@ def test_without_a_mistake_it_trains(said: Callable[..., Any]) -> None:
 def test_the_part_is_not_imported(said: Callable[..., Any]) -> None:
     assert said(config=CONFIG.replace("imports: [./my_net.py]\n", "")) == (
         "my_net.yaml:2: backbone.type: 'MyNet' is not in backbones. Known: "
-        f"{', '.join(BACKBONES.names())}. Imported: detkit.backbones (built in). If you defined it in a file of your "
-        "own, add that file or module to `imports:` in the config."
+        f"{', '.join(BACKBONES.names())}. Imported: detkit.backbones (built in). If your own file "
+        "defines it, add that file or module to `imports:` in the config."
     )
 
 
 def test_the_file_is_not_where_the_config_says(said: Callable[..., Any]) -> None:
     assert said(config=CONFIG.replace("./my_net.py", "./net.py")) == (
-        "my_net.yaml:2: imports: './net.py': FileNotFoundError: no file net.py"
+        "my_net.yaml:2: imports: './net.py': FileNotFoundError: file not found: net.py"
     )
     assert said(config=CONFIG.replace("./my_net.py", "my_net")).endswith("; for the file write ./my_net.py")
 
@@ -84,7 +84,7 @@ def test_the_name_is_taken(said: Callable[..., Any]) -> None:
     assert text.startswith(
         "my_net.yaml:2: imports: './my_net.py': ValueError: backbones: the name 'ResNet' is taken by ResNet at "
     )
-    assert text.endswith("/my_net.py:7 needs another one, e.g. @BACKBONES.register('ResNet2') (my_net.py:7)")
+    assert text.endswith("/my_net.py:7 under another one, e.g. @BACKBONES.register('ResNet2') (my_net.py:7)")
 
 
 @pytest.mark.parametrize(
@@ -92,18 +92,19 @@ def test_the_name_is_taken(said: Callable[..., Any]) -> None:
     [
         (
             "(Backbone)", "(nn.Module)",
-            "MyNet can't go into backbones: it is not a subclass of detkit.backbones.base.Backbone (my_net.py:7)",
+            "MyNet can't be registered in backbones: it is not a subclass of detkit.backbones.base.Backbone "
+            "(my_net.py:7)",
         ),
         (
             "*, width: int = 8", "*, width=8",
-            "MyNet.__init__ can't be a schema: argument 'width' has no type annotation (my_net.py:7)",
+            "MyNet.__init__ is not a valid schema: argument 'width' has no type annotation (my_net.py:7)",
         ),
         (
             "*, width: int = 8", "width: int = 8",
-            "MyNet.__init__ can't be a schema: argument 'width' is positional; put `*` before the first argument "
+            "MyNet.__init__ is not a valid schema: argument 'width' is positional; put `*` before the first argument "
             "(my_net.py:7)",
         ),
-        ("register()", "register", "write @BACKBONES.register() with brackets over MyNet (my_net.py:7)"),
+        ("register()", "register", "use @BACKBONES.register() with parentheses above MyNet (my_net.py:7)"),
     ],
     ids=["wrong base class", "unannotated", "positional", "no brackets"],
 )  # fmt: skip
@@ -193,5 +194,5 @@ def test_a_key_that_the_constructor_does_not_have(said: Callable[..., Any]) -> N
         "my_net.yaml:3: backbone.widht: unknown key of MyNet; did you mean width? Known: width"
     )
     assert said(config=CONFIG.replace("MyNet", "MyNet, width: wide")) == (
-        "my_net.yaml:3: backbone.width: 'wide' is not int"
+        "my_net.yaml:3: backbone.width: 'wide' is not an int"
     )

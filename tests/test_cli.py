@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from detkit.cli import VERBS, main
+from detkit.registry import BACKBONES
 from tests.refusals import Refuses
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +59,7 @@ def test_user_errors_are_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["config", "show", "nothing.yaml"]) == 2
-    assert capsys.readouterr().err == "error: no config file nothing.yaml\n"
+    assert capsys.readouterr().err == "error: config file not found: nothing.yaml\n"
     monkeypatch.setenv("DETKIT_TRACEBACK", "1")
     with pytest.raises(FileNotFoundError):
         main(["config", "show", "nothing.yaml"])
@@ -92,7 +93,7 @@ def test_list_shows_names_origins_and_words(capsys: pytest.CaptureFixture[str]) 
     text = capsys.readouterr().out
     assert "ResNet" in text
     assert "resnet.py:" in text
-    assert "ResNet with 18, 34" in text
+    assert str(BACKBONES.get("ResNet").__doc__).partition("\n")[0] in text
     assert main(["list"]) == 0
     text = capsys.readouterr().out
     assert "class_losses" in text
@@ -131,7 +132,7 @@ def test_config_check_tells_every_file(tmp_path: Path, capsys: pytest.CaptureFix
     done = capsys.readouterr()
     assert f"{QUICK}: ok" in done.out
     assert f"{wrong}:3: backbone.dept: unknown key of ResNet; did you mean depth?" in done.err
-    assert "1 of 2 configs are wrong" in done.err
+    assert "1 of 2 configs are invalid" in done.err
     assert main(["config", "check", QUICK]) == 0
 
 

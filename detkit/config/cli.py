@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 
 def add_arguments_list(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `detkit list`."""
-    parser.add_argument("registry", nargs="?", help="one registry, e.g. backbones; default: all of them")
+    parser.add_argument("registry", nargs="?", help="one registry, e.g. backbones; default: all")
     parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE_OR_FILE",
-                        help="import this first, as `imports:` in a config does")  # fmt: skip
+                        help="module or file to import first, as `imports:` in a config")  # fmt: skip
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """Prints every part: name, where it was written, the first line of what it says of itself."""
+    """Prints every part: name, location and the first line of its docstring."""
     from pathlib import Path
 
     from detkit import registry
@@ -28,26 +26,27 @@ def run_list(args: argparse.Namespace) -> int:
         import_entry(entry, Path.cwd(), "--import")
     names = [r.name for r in registry.REGISTRIES]
     if args.registry is not None and args.registry not in names:
-        raise ValueError(f"no registry {args.registry!r}{nearest(args.registry, names)} Registries: {', '.join(names)}")
-    for found in registry.REGISTRIES:
-        if args.registry not in (None, found.name):
+        raise ValueError(
+            f"{args.registry!r} is not a registry{nearest(args.registry, names)} Registries: {', '.join(names)}"
+        )
+    for parts in registry.REGISTRIES:
+        if args.registry not in (None, parts.name):
             continue
-        print(found.name)
-        for name in found.names():
-            entry = found.entry(name)
+        print(parts.name)
+        for name in parts.names():
+            entry = parts.entry(name)
             line = (entry.cls.__doc__ or "").strip().partition("\n")[0]
             print(f"  {name:24} {short_path(entry.file)}:{entry.line}  {line}")
     return 0
 
 
 def add_arguments_config(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `detkit config`."""
     verbs = parser.add_subparsers(dest="verb", required=True)
     show = verbs.add_parser("show", help="every value of a config after bases, overrides and defaults")
     show.add_argument("config", help="config file")
     show.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for detkit train")
-    show.add_argument("--origin", action="store_true", help="with the file and line each value came from")
-    check = verbs.add_parser("check", help="check configs; exit code 1 if any is wrong")
+    show.add_argument("--origin", action="store_true", help="show the file and line of every value")
+    check = verbs.add_parser("check", help="check configs; exit code 1 if any is invalid")
     check.add_argument("configs", nargs="+", metavar="CONFIG", help="config files")
 
 
@@ -81,9 +80,9 @@ def _check(paths: list[str]) -> int:
         else:
             print(f"{path}: ok")
     if wrong:
-        print(f"{wrong} of {len(paths)} configs are wrong", file=sys.stderr)
+        print(f"{wrong} of {len(paths)} configs are invalid", file=sys.stderr)
     return 1 if wrong else 0
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,10 +1,10 @@
-"""A run's settings: loaded, overlaid, overridden, checked to the last key, and then frozen.
+"""The settings of a run: loaded, overlaid, overridden, checked to the last key, then frozen.
 
     config = load_config("configs/quickstart/shapes.yaml", ["backbone.depth=34"])
     config.backbone.depth, config.origin("backbone.depth"), config.to_yaml()
 
-Every key must be one that a registered part's constructor or an options class takes (schema.py says which
-stands where), so nothing can be misspelt or left unread. Nothing is built and no weight allocated here.
+Every key must be an argument of a registered part or of an options class (see schema.py), so no key is misspelt or
+ignored. Loading builds no part with weights.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Config:
 
     def __setattr__(self, key: str, value: object) -> None:
         if "_view" in vars(self):
-            raise AttributeError(f"{self.name}: a config is read-only; give {key}=... as an override to load_config")
+            raise AttributeError(f"{self.name}: a config is read-only; pass {key}=... as an override to load_config")
         super().__setattr__(key, value)
 
     def __getattr__(self, key: str) -> Value:
@@ -83,13 +83,13 @@ class Config:
         for key in path.split("."):
             node = node.keys[key] if isinstance(node, Section) else None
         if not isinstance(node, Options):
-            raise ValueError(f"{path} is no options section of a config")
+            raise ValueError(f"{path} is not an options section of a config")
         values = OmegaConf.to_container(self.require(path), resolve=True)
         assert isinstance(values, dict)
         return build_options(node, {str(k): v for k, v in values.items()})
 
     def build(self, registry_of: registry.Registry, path: str, **derived: object) -> Any:
-        """The part at a dotted path; a ValueError or OSError of its constructor says where it was asked for."""
+        """Builds the part at a dotted path; a ValueError or OSError of its constructor names the line of the config."""
         try:
             return registry_of.build(self.require(path), **derived)
         except ValueError as error:
@@ -98,9 +98,9 @@ class Config:
             raise prefix_error(error, f"{self.location(path)}: {path}") from error
 
     def check_length(self) -> None:
-        """Raises ValueError if the schedule, where there is one, makes no sense for `train.iterations`.
+        """Raises ValueError if the schedule, if there is one, does not fit `train.iterations`.
 
-        Not part of loading: runs from before this was checked still load, resume and evaluate.
+        Loading does not check this, so that runs from before the check still load, resume and evaluate.
         """
         if "schedule" not in self or "train" not in self:
             return
@@ -111,7 +111,7 @@ class Config:
             raise ValueError(f"{' with '.join(sorted(places))}: {error}") from error
 
     def location(self, path: str) -> str:
-        """The file and line, or the override, that gave a value; for errors."""
+        """The file and line, or the override, that set a value; for error messages."""
         return _location(path, {key: o for key, o in self._origin.items() if not o.startswith("default")}, self.name)
 
     def origin(self, path: str) -> str:
@@ -125,7 +125,7 @@ class Config:
         return {k: p.result for k, p in self._paths.items() if not below or f"{k}.".startswith(f"{below}.")}
 
     def explain_paths(self, below: str) -> list[str]:
-        """A line for each path below a key: where it was written, where that is, and what is near if it is missing."""
+        """A line for each path below a key: origin, absolute path, and for a missing one where else it may be."""
         paths = {key: self._paths[key] for key in self.paths(below)}
         origins = {key: self.origin(key) for key in paths}
         return explain_missing(paths, {key: self.name if o == "default" else o for key, o in origins.items()})
@@ -164,8 +164,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Se
 
     overlays: files laid over it in turn before the overrides; they may be fragments, as configs/losses/ has.
 
-    Raises FileNotFoundError for a file that isn't there and ConfigError for everything that is wrong,
-    each with the file and line, the key and the nearest match.
+    Raises FileNotFoundError for a missing file and ConfigError for everything that is wrong, each with the file and
+    line, the key and the nearest match.
     """
     raw = read_raw(Path(path))
     for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
@@ -175,7 +175,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Se
 
 def _finish(raw: RawConfig, overrides: Sequence[str], name: str) -> Config:
     if isinstance(overrides, (str, Mapping)):
-        raise ValueError(f"overrides: {overrides!r} is not a list, as in ['seed=1', 'optimizer.lr=1e-3']")
+        raise ValueError(f"overrides must be a list, as in ['seed=1', 'optimizer.lr=1e-3'], not {overrides!r}")
     for text in overrides:
         override(raw, text)
     registry.load_plugins()
@@ -199,17 +199,17 @@ def _finish(raw: RawConfig, overrides: Sequence[str], name: str) -> Config:
 def _location(path: str, origin: Mapping[str, str], name: str) -> str:
     """The file and line, or the override, that an error at `path` is about.
 
-    A complaint about a part as a whole, or about what nobody set, may come from any override of the part.
+    An error about a part as a whole, or about a default, may come from any override of the part.
     """
     while path and path not in origin:
         path = path.rpartition(".")[0]
-    here = origin.get(path, name)
+    location = origin.get(path, name)
     below = {o for key, o in origin.items() if path and key.startswith(f"{path}.") and o.startswith("command line")}
-    return " with ".join([here, *sorted(below - {here})])
+    return " with ".join([location, *sorted(below - {location})])
 
 
 def _resolved(raw: RawConfig, name: str) -> Value:
-    """`${other.key}` replaced by what stands there."""
+    """The values with every `${other.key}` replaced."""
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -217,7 +217,7 @@ def _resolved(raw: RawConfig, name: str) -> Value:
         return OmegaConf.to_container(OmegaConf.create(dict(raw.values)), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = re.sub(r"\[(\d+)\]", r".\1", str(error.full_key or ""))
-        text = "`???` waits for a value" if isinstance(error, MissingMandatoryValue) else omegaconf_message(error)
+        text = "missing value (`???`)" if isinstance(error, MissingMandatoryValue) else omegaconf_message(error)
         raise ConfigError([f"{_location(key, raw.origin, name)}: {key}: {text}"]) from None
 
 

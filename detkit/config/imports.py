@@ -29,7 +29,7 @@ def import_entry(entry: str, folder: Path, location: str, resolver: PathResolver
         file = (folder / entry).resolve()
         file = Path(resolver.move(str(file))) if resolver else file
         if not file.is_file():
-            raise FileNotFoundError(f"no file {short_path(file)}")
+            raise FileNotFoundError(f"file not found: {short_path(file)}")
         _import_file(file)
         registry.note_import(short_path(file))
         return str(file)

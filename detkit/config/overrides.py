@@ -30,7 +30,7 @@ def parse_override(text: str) -> tuple[list[str], Value]:
         raise ValueError(f"override {text!r} is not of the form key=value, as in backbone.depth=50")
     if has_comment(value):
         if value.lstrip()[:1] in ("[", "{", "'", '"'):
-            raise ValueError(f"override {text!r}: what follows the # would be a comment: put it in quotes")
+            raise ValueError(f"override {text!r}: the text after # would be a comment: put it in quotes")
         return key.split("."), value.strip()
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value}"]), resolve=False)
@@ -63,7 +63,7 @@ def override(raw: RawConfig, text: str) -> None:
     origin = Origin(f"command line ({text})", Path.cwd())
     if keys[0] == "imports":
         if above or not is_list_of_names(value):
-            raise ValueError(f"override {text!r}: imports are given as a whole list, as in imports=[./my_net.py]")
+            raise ValueError(f"override {text!r}: imports must be given as a whole list, as in imports=[./my_net.py]")
         raw.imports = [(entry, Path.cwd()) for entry in value]
     section = _section(raw, above, origin, text)
     if isinstance(section, list):

@@ -85,7 +85,7 @@ def moved_everywhere() -> dict[str, str]:
         elif part:
             pairs.append(part)
     if wrong := [pair for pair in pairs if "=" not in pair]:
-        raise ValueError(f"{VARIABLE}: {wrong[0]!r} is not OLD_FOLDER=NEW_FOLDER")
+        raise ValueError(f"{VARIABLE}: {wrong[0]!r} must be OLD_FOLDER=NEW_FOLDER")
     split = [pair.split("=", 1) for pair in pairs]
     return {absolute(old, Path.cwd()): absolute(new, Path.cwd()) for old, new in split}
 
@@ -95,7 +95,7 @@ def read_moved(raw: RawConfig) -> dict[str, str]:
     value = raw.values.pop(MOVED, None) or {}
     origin = raw.origin.pop(MOVED, "config")
     if not isinstance(value, Mapping) or not all(isinstance(v, str) for pair in value.items() for v in pair):
-        raise ValueError(f"{origin}: {MOVED}: {value!r} is not {{old folder: new folder}}")
+        raise ValueError(f"{origin}: {MOVED}: must be {{old folder: new folder}}, not {value!r}")
     folder = origin.folder if isinstance(origin, Origin) else Path.cwd()
     return {**moved_everywhere(), **{absolute(old, folder): absolute(new, folder) for old, new in value.items()}}
 
@@ -132,7 +132,7 @@ def explain_missing(paths: Mapping[str, ResolvedPath], origins: Mapping[str, str
     for key, path in paths.items():
         line = f"{key} ({origins[key]}) is {path.result}"
         if not Path(path.result).exists():
-            line += ", which is not there" + where_else(path)
+            line += ", which does not exist" + where_else(path)
         lines.append(line)
     return lines
 
@@ -149,9 +149,9 @@ def where_else(path: ResolvedPath) -> str:
     if not path.is_relative or path.result != absolute(path.written, path.folder):
         return f"; if its folder has moved, add {moved_hint(Path(path.result).parent)}"
     here = absolute(path.written, Path.cwd())
-    text = f"; {path.written} counts from {path.folder}"
+    text = f"; {path.written} is relative to {path.folder}"
     if Path(here).exists() and here != path.result:
-        text += f", where the config lies, not from the current folder. There is {here}: write that instead"
+        text += f", the folder of the config, not to the current folder. {here} exists: write that instead"
     return text
 
 

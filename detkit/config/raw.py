@@ -54,25 +54,27 @@ def read_raw(path: Path, chain: tuple[Path, ...] = ()) -> RawConfig:
     shown_path = short_path(path)
     if path in chain:
         circle = " -> ".join(map(short_path, [*chain, path]))
-        raise ValueError(f"{shown_path}: `_base_` goes round in a circle: {circle}")
+        raise ValueError(f"{shown_path}: circular `_base_`: {circle}")
     values, lines = parse_file(path)
     base_origin = f"{shown_path}:{lines.get(BASE_KEY, 1)}"
     bases = values.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not is_list_of_names(bases):
-        raise ValueError(f"{base_origin}: `_base_` is a file or a list of files, not {bases!r}")
+        raise ValueError(f"{base_origin}: `_base_` must be a file or a list of files, not {bases!r}")
     result = RawConfig()
     for base in bases:
         below = _base_file(base, path.parent)
         if not below.is_file():
-            raise FileNotFoundError(f"{base_origin}: `_base_: {base}` is no file ({short_path(below)})")
+            raise FileNotFoundError(f"{base_origin}: `_base_` file not found: {base} ({short_path(below)})")
         overlay(result, read_raw(below, (*chain, path)))
     folder = folder_of_paths(path)
     origins = {key: Origin(f"{shown_path}:{line}", folder) for key, line in lines.items() if key != BASE_KEY}
     entries = values.get("imports", [])
     if not is_list_of_names(entries):
         location = f"{shown_path}:{lines.get('imports', 1)}"
-        raise ValueError(f"{location}: imports: {entries!r} is not a list of modules and files, as in [./my_net.py]")
+        raise ValueError(
+            f"{location}: imports: must be a list of modules and files, as in [./my_net.py], not {entries!r}"
+        )
     overlay(result, RawConfig(values, origins, [(entry, path.parent) for entry in entries]))
     return result
 
@@ -112,7 +114,7 @@ def parse_file(path: Path) -> tuple[Tree, dict[str, int]]:
         raise IsADirectoryError(f"{short_path(path)} is a folder: name the config file in it")
     if not path.is_file():
         near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise FileNotFoundError(f"no config file {short_path(path)}{near.rstrip('.')}")
+        raise FileNotFoundError(f"config file not found: {short_path(path)}{near.rstrip('.')}")
     try:
         with explain_os_errors("", path):
             text = path.read_text(encoding="utf-8")
@@ -128,7 +130,7 @@ def parse_file(path: Path) -> tuple[Tree, dict[str, int]]:
         raise ValueError(f"{short_path(path)}: {error.full_key}: {omegaconf_message(error)}") from None
     values = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(values, dict):
-        raise ValueError(f"{short_path(path)}: a config is a mapping of keys, this is {type(values).__name__}")
+        raise ValueError(f"{short_path(path)}: a config must be a mapping of keys, not a {type(values).__name__}")
     return {str(k): v for k, v in values.items()}, dict(_lines(root, "")) if root is not None else {}
 
 

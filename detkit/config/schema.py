@@ -12,7 +12,7 @@ from detkit.utils.types import Value
 
 @dataclass(frozen=True)
 class Part:
-    """`{type: Name, ...}` of a registry. default: the type that stands there when nothing does."""
+    """`{type: Name, ...}` of a registry. default: the type if the config names none."""
 
     registry: registry.Registry
     default: str | None = None

@@ -19,10 +19,9 @@ Locate = Callable[[str, str, str], str]
 
 
 class Validator:
-    """`complete(node, value, path)` gives the value with defaults; `errors` gathers (path, sentence).
+    """`complete(node, value, path)` returns the value with defaults; `errors` collects (path, message).
 
-    `origin` records where a filled-in value came from, under its path. locate: makes the file names among the values
-    absolute.
+    `origin` records the source of every default under its path. locate: makes the paths among the values absolute.
     """
 
     def __init__(self, locate: Locate) -> None:
@@ -34,7 +33,7 @@ class Validator:
         self.errors.append((path, text))
 
     def complete(self, node: Node, value: Value, path: str) -> Value:
-        """`value` as `node` wants it; `MISSING` where an optional one is absent."""
+        """`value` checked and completed; `MISSING` for an absent optional node."""
         if isinstance(node, Section):
             return self._section(node, value, path)
         if isinstance(node, Part):
@@ -48,7 +47,7 @@ class Validator:
     def _mapping(self, value: Value, path: str, what: str) -> Mapping[str, Value] | None:
         if isinstance(value, Mapping):
             return value
-        self.error(path, f"{value!r} stands where {what} belongs")
+        self.error(path, f"expected {what}, got {value!r}")
         return None
 
     def _section(self, node: Section, value: Value, path: str) -> Value:
@@ -100,7 +99,7 @@ class Validator:
             self.error(join(path, "type"), f"missing, one of {', '.join(node.registry.names())}")
             return {}
         if not isinstance(name, str):
-            self.error(join(path, "type"), f"{name!r} is no name; one of {', '.join(node.registry.names())}")
+            self.error(join(path, "type"), f"{name!r} is not a name; must be one of {', '.join(node.registry.names())}")
             return {}
         try:
             known, derived = node.registry.arguments(name), node.registry.derived_arguments(name)
@@ -111,7 +110,7 @@ class Validator:
         for key in [k for k in values if k in derived]:
             self.error(
                 join(path, key),
-                f"is derived: {name} gets it from {derived[key]}, so a config must not set it; remove the key",
+                f"is derived: {name} gets it from {derived[key]}; remove this key",
             )
             del values[key]
         error_count = len(self.errors)
@@ -127,7 +126,7 @@ class Validator:
         if value is MISSING:
             return []
         if not isinstance(value, (list, tuple)):
-            self.error(path, f"{value!r} stands where a list of {node.registry.name} belongs")
+            self.error(path, f"expected a list of {node.registry.name}, got {value!r}")
             return []
         part = Part(node.registry)
         return [self._part(part, item, join(path, str(i))) for i, item in enumerate(value)]
@@ -174,7 +173,7 @@ class Validator:
                     self.error(where, str(error))
                     continue
             elif argument.required:
-                self.error(where, f"missing: {name} needs it")
+                self.error(where, f"missing: {name} requires it")
                 continue
             else:
                 self.origin[where] = f"default of {name}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.registry.arguments import LARGEST_FLOAT
+from detkit.registry.bounds import LARGEST_FLOAT
 from detkit.utils.console import plural, printable
 from detkit.utils.errors import error_lines, find_disk_full
 from detkit.utils.outputs import (

@@ -1,4 +1,4 @@
-"""Registries: a name in a config file -> the class that it builds. What plugins import stands here.
+"""Registries: a name in a config file -> the class that it builds. Plugins import from here.
 
     from detkit.registry import BACKBONES
 

@@ -10,11 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from detkit.registry.bounds import LARGEST_FLOAT as LARGEST_FLOAT
-from detkit.registry.bounds import LARGEST_SIDE as LARGEST_SIDE
-from detkit.registry.bounds import MOST_CHANNELS as MOST_CHANNELS
-from detkit.registry.bounds import MOST_LAYERS as MOST_LAYERS
-from detkit.registry.bounds import is_bounded, number_text
+from detkit.registry.bounds import is_bounded
 from detkit.registry.values import OutOfBounds, TypeMismatch, convert, is_plain
 from detkit.utils.types import Value
 
@@ -51,17 +47,17 @@ def own_parameters(cls: type) -> list[inspect.Parameter]:
 
 
 def signature_problem(cls: type) -> str | None:
-    """Why a constructor can't serve as a schema, or None: every argument keyword-only and annotated."""
+    """Why a constructor is not a valid schema; None if every argument is keyword-only and annotated."""
     for parameter in own_parameters(cls):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            return f"takes *{parameter.name}; its arguments are its config keys, so each needs a name"
+            return f"it takes *{parameter.name}, but arguments are config keys, so each needs a name"
         if parameter.kind is not parameter.KEYWORD_ONLY:
             return f"argument {parameter.name!r} is positional; put `*` before the first argument"
         if parameter.annotation is MISSING:
             return f"argument {parameter.name!r} has no type annotation"
         if parameter.annotation in BARE:
             kind = getattr(parameter.annotation, "__name__", parameter.annotation)
-            return f"argument {parameter.name!r} is a bare {kind}; say what is in it, as in {BARE_EXAMPLES[kind]}"
+            return f"argument {parameter.name!r} is a bare {kind}; declare its items, as in {BARE_EXAMPLES[kind]}"
     return None
 
 
@@ -124,14 +120,6 @@ def _bounded_hints(init: Callable[..., None]) -> dict[str, object]:
     """The arguments of a constructor whose types carry bounds."""
     hints = typing.get_type_hints(init, include_extras=True)
     return {name: annotation for name, annotation in hints.items() if is_bounded(annotation)}
-
-
-def within(name: str, values: float | Sequence[float], least: float, most: float) -> None:
-    """Raises ValueError that names the argument unless the value, or each of several, is in [least, most]."""
-    for value in values if isinstance(values, Sequence) else [values]:
-        if not least <= value <= most:
-            texts = [number_text(number) for number in (value, least, most)]
-            raise ValueError("{}: {} is not between {} and {}".format(name, *texts))
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
-"""Bounds as types: which numbers an argument takes stands in its annotation.
+"""Bounds as types: the annotation of an argument says which numbers it takes.
 
     def __init__(self, *, alpha: Fraction | None = 0.25, gamma: NonNegative = 2.0) -> None: ...
 
-They are `Annotated` types made of annotated-types, so that other programs can read them, too. For other limits, write
+They are `Annotated` types with marks of annotated-types, which other programs can read. For other limits, write
 such a type beside the part: `Annotated[int, Interval(ge=0, le=10)]`, `Annotated[list[Positive], MinLen(1)]`.
 A config is checked when it loads; a registered part, or a class under `enforce_bounds`, when it is built.
 """
@@ -53,7 +53,7 @@ _LIMITS: dict[type[BaseMetadata], tuple[str, Callable[[Any, Any], bool], str]] =
 
 
 def limits(annotation: object) -> list[BaseMetadata]:
-    """The bounds that an `Annotated` type carries itself, one by one; those of list items stand in the items' type."""
+    """The bounds of an `Annotated` type, one by one, without those of the types inside it."""
     if get_origin(annotation) is not Annotated:
         return []
     marks = (tuple(mark) if isinstance(mark, GroupedMetadata) else (mark,) for mark in get_args(annotation)[1:])
@@ -67,11 +67,11 @@ def is_bounded(annotation: object) -> bool:
 
 def bounds_text(annotation: object) -> str:
     """The bounds of a type in words, as in "between 0 and 1"; empty where there are none."""
-    own = limits(annotation)
-    kinds = [type(mark) for mark in own]
+    marks = limits(annotation)
+    kinds = [type(mark) for mark in marks]
     if kinds == [Ge, Le]:
-        return f"between {number_text(_bound(own[0]))} and {number_text(_bound(own[1]))}"
-    return " and ".join(_LIMITS[type(mark)][2].format(number_text(_bound(mark))) for mark in own)
+        return f"between {number_text(_bound(marks[0]))} and {number_text(_bound(marks[1]))}"
+    return " and ".join(_LIMITS[type(mark)][2].format(number_text(_bound(mark))) for mark in marks)
 
 
 def is_within(value: object, annotation: object) -> bool:

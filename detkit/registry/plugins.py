@@ -8,7 +8,7 @@ import logging
 PLUGIN_GROUP = "detkit.plugins"
 """Entry-point group whose modules detkit imports."""
 imported: list[str] = []
-"""Plugins and `imports:` entries that were loaded so far; shown when a name is not found."""
+"""Loaded plugins and `imports:` entries, for the error about an unknown name."""
 
 
 @functools.cache
@@ -25,13 +25,13 @@ def load_plugins() -> None:
         except Exception as error:
             raise ImportError(
                 f"plugin {point.name!r} ({point.value}) can't be imported: {type(error).__name__}: {error}. "
-                f"Mend or uninstall the package that brings it."
+                f"Fix or uninstall that package."
             ) from error
         note_import(f"{point.value} (plugin)")
         logging.getLogger("detkit").debug("plugin %s loaded", point.name)
 
 
 def note_import(entry: str) -> None:
-    """Remembers an import, to be shown when a name is not found."""
+    """Records an import, for the error about an unknown name."""
     if entry not in imported:
         imported.append(entry)

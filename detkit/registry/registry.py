@@ -25,11 +25,15 @@ LOADING = threading.RLock()
 
 
 class Registry:
-    """One kind of part. `base`: "module:Class" every part derives from. `location`: package of the built-in ones.
+    """One kind of part.
 
-    derived: arguments that detkit hands in at assembly, with a word on where they come from; a config
-    must not set them. light: a part is built in no time and holds no weights, so checking a config
-    builds one to let the constructor judge its values.
+    Args:
+        name: of the registry, as in error messages.
+        base: "module:Class" that every part derives from.
+        location: package of the built-in parts.
+        derived: arguments that detkit hands in at assembly -> their source in words; a config must not set them.
+        light: parts are quick to build and hold no weights, so checking a config builds them, which finds arguments
+            that do not go together.
     """
 
     def __init__(
@@ -46,12 +50,11 @@ class Registry:
     def register(self, name: str | None = None) -> Callable[[C], C]:
         """Decorator that registers a class under `name` (its own name if None) and lets it `enforce_bounds`.
 
-        The same class from the same place (a notebook cell that runs again) replaces the earlier one;
-        the name taken by another place, a constructor that is no schema or a wrong base class raise
-        ValueError.
+        A class that is defined again (a notebook cell that runs twice) replaces the earlier one. ValueError if another
+        class has the name, the constructor is not a valid schema or the base class is wrong.
         """
         if isinstance(name, type):
-            raise ValueError(f"write @{self.name.upper()}.register() with brackets over {name.__name__}")
+            raise ValueError(f"use @{self.name.upper()}.register() with parentheses above {name.__name__}")
 
         def add(cls: C) -> C:
             self.add(cls, name or cls.__name__)
@@ -60,37 +63,37 @@ class Registry:
         return add
 
     def add(self, cls: type, name: str) -> None:
-        """See `register`."""
+        """`register` as a plain call."""
         entry = entry_of(cls)
         base = load_class(self.base)
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise ValueError(
-                f"{entry.location}: {cls.__name__} can't go into {self.name}: it is not a subclass of "
+                f"{entry.location}: {cls.__name__} can't be registered in {self.name}: it is not a subclass of "
                 f"{base.__module__}.{base.__qualname__}"
             )
         problem = signature_problem(cls)
         if problem:
-            raise ValueError(f"{entry.location}: {cls.__name__}.__init__ can't be a schema: {problem}")
+            raise ValueError(f"{entry.location}: {cls.__name__}.__init__ is not a valid schema: {problem}")
         if not cls.__module__.startswith("detkit."):
-            self.load()  # so that a name that clashes with a built-in part is the newcomer's error
+            self.load()  # a name that clashes with a built-in part is an error of the later class
         old = self._entries.get(name)
         if old is not None and not entry.is_rerun_of(old):
             raise ValueError(
                 f"{self.name}: the name {name!r} is taken by {old.cls.__qualname__} at {old.location}; "
-                f"{cls.__qualname__} at {entry.location} needs another one, "
+                f"register {cls.__qualname__} at {entry.location} under another one, "
                 f"e.g. @{self.name.upper()}.register('{name}2')"
             )
         self._entries[name] = entry
         enforce_bounds(cls)
 
     def unregister(self, name: str) -> None:
-        """Forgets a name; raises ValueError if it is unknown."""
+        """Removes a name; raises ValueError if it is unknown."""
         self.get(name)
         del self._entries[name]
 
     @contextmanager
     def temporary(self) -> Iterator[Registry]:
-        """Whatever is registered inside the `with` is forgotten after it; for tests and notebooks."""
+        """While the context is active, parts may be registered that are removed after it; for tests and notebooks."""
         self.load()
         before = dict(self._entries)
         try:
@@ -112,7 +115,7 @@ class Registry:
                 for module in pkgutil.walk_packages(getattr(package, "__path__", []), prefix, onerror=_raise):
                     if not any(part.startswith("_") for part in module.name.removeprefix(prefix).split(".")):
                         importlib.import_module(module.name)
-                self._loaded = True  # only now: other threads wait until all parts are there
+                self._loaded = True  # set last: other threads wait until all parts are loaded
             finally:
                 self._is_loading = False
 
@@ -122,15 +125,15 @@ class Registry:
         return sorted(self._entries)
 
     def entry(self, name: str) -> Entry:
-        """Class and place of a name; an unknown one raises ValueError with the nearest and what was imported."""
+        """Class and location of a name; ValueError with the nearest name and the imported modules if it is unknown."""
         self.load()
         if name in self._entries:
             return self._entries[name]
         sources = ", ".join([f"{self.location} (built in)", *plugins.imported])
         raise ValueError(
             f"{name!r} is not in {self.name}{nearest(str(name), list(self._entries))} Known: "
-            f"{', '.join(sorted(self._entries)) or 'nothing'}. Imported: {sources}. If you defined it in a file "
-            f"of your own, add that file or module to `imports:` in the config."
+            f"{', '.join(sorted(self._entries)) or 'nothing'}. Imported: {sources}. If your own file defines "
+            f"it, add that file or module to `imports:` in the config."
         )
 
     def get(self, name: str) -> type:
@@ -143,23 +146,22 @@ class Registry:
         Raises ValueError for an unknown name and for a constructor whose arguments no config could give.
         """
         entry = self.entry(name)
-        found = arguments_of(entry.cls)
-        for key, argument in found.items():
+        arguments = arguments_of(entry.cls)
+        for key, argument in arguments.items():
             if key not in self.derived:
                 _check_argument(argument, f"{entry.location}: {name}.__init__, argument {key!r}")
-        return {k: a for k, a in found.items() if a.plain and k not in self.derived}
+        return {k: a for k, a in arguments.items() if a.plain and k not in self.derived}
 
     def derived_arguments(self, name: str) -> dict[str, str]:
-        """Arguments of a part that a config must not set -> where they come from."""
-        found = arguments_of(self.get(name))
+        """Arguments of a part that a config must not set -> their source."""
         return {
-            k: self.derived.get(k, f"its own default, as no config can hold a {type_name(a.annotation)}")
-            for k, a in found.items()
+            k: self.derived.get(k, f"its default, since a config can't hold a {type_name(a.annotation)}")
+            for k, a in arguments_of(self.get(name)).items()
             if k in self.derived or not a.plain
         }
 
     def build(self, node: Mapping[str, Value], **derived: object) -> Any:
-        """Builds the part of a config node {type, its arguments}; `derived` go only where they are asked for."""
+        """Builds the part of a config node {type, its arguments}; `derived` holds all that parts may ask for."""
         values = _plain_dict(node)
         name = values.pop("type", None)
         known = arguments_of(self.get(name))
@@ -190,7 +192,7 @@ class Registry:
             if not is_out_of_memory(error):
                 raise
             raise ValueError(
-                f"{name}: no memory for a part of these sizes: {_sizes(values) or 'its defaults'}: take smaller ones "
+                f"{name}: out of memory with {_sizes(values) or 'its defaults'}: use smaller values "
                 f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
             ) from error
         if _lacks_super_init(part):
@@ -205,11 +207,12 @@ def _lacks_super_init(part: object) -> bool:
 
 
 def _raised_in(cls: type, error: BaseException) -> str:
-    """` (my_data.py:12)`: the last line of the class's own file that ran before the error; nothing if none did."""
-    own = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
-    foreign = own and not cls.__module__.startswith("detkit.")
-    return f" ({os.path.basename(str(own))}:{lines[-1]})" if foreign and lines else ""
+    """` (my_data.py:12)`: the last line of the plugin's file that ran before the error; empty for detkit's parts."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if not lines or cls.__module__.startswith("detkit."):
+        return ""
+    return f" ({os.path.basename(str(file))}:{lines[-1]})"
 
 
 def _sizes(values: Mapping[str, Any]) -> str:
@@ -222,12 +225,12 @@ def _raise(module: str) -> None:
 
 
 def _check_argument(argument: Argument, where: str) -> None:
-    """Raises ValueError if an argument is one that a config could neither set nor leave out."""
+    """Raises ValueError for an argument that a config can neither set nor omit."""
     if not argument.plain:
         if argument.required:
             raise ValueError(
-                f"{where}, is a {type_name(argument.annotation)}: no config can hold that and detkit does not hand it "
-                f"in; give it a default or a plain type"
+                f"{where}, is a {type_name(argument.annotation)}, which a config can't hold and detkit does not hand "
+                f"in: give it a default or a plain type"
             )
         return
     if not argument.required:

@@ -15,7 +15,7 @@ PLAIN = (int, float, bool, str, type(None))
 
 
 class TypeMismatch(ValueError):
-    """A value that is not of the type an argument wants; its text says both."""
+    """A value that is not of the type of its argument; the text names both."""
 
 
 class OutOfBounds(TypeMismatch):
@@ -61,9 +61,9 @@ def type_name(annotation: object) -> str:
 def convert(value: Value, annotation: object) -> Value:
     """`value` as a config holds it -> as the constructor wants it; raises `TypeMismatch`.
 
-    An int serves as a float, a list as a tuple; nothing else changes its type. bool is no int; nan, infinities and
-    what a 32-bit float or a 64-bit int can't hold are no numbers. The bounds of `Annotated` types are enforced:
-    `OutOfBounds` where the type is right.
+    An int becomes a float, a list a tuple; nothing else changes its type. A bool is not an int. nan, infinities,
+    numbers outside 32-bit floats and 64-bit ints, and those outside the bounds of an `Annotated` type are
+    `OutOfBounds`.
     """
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -93,7 +93,13 @@ def convert(value: Value, annotation: object) -> Value:
         return None
     if annotation is Any or not is_plain(annotation):
         return value
-    raise TypeMismatch(f"{value!r} is not {type_name(annotation)}{_hint(value, annotation)}")
+    raise _mismatch(value, annotation)
+
+
+def _mismatch(value: Value, annotation: object) -> TypeMismatch:
+    name = type_name(annotation)
+    article = {"int": "an ", "float": "a ", "bool": "a ", "str": "a "}.get(name.partition(" ")[0], "")
+    return TypeMismatch(f"{value!r} is not {article}{name}{_hint(value, annotation)}")
 
 
 def _convert_annotated(value: Value, annotation: object) -> Value:
@@ -122,17 +128,17 @@ def _convert_union(value: Value, annotation: object) -> Value:
         except TypeMismatch:
             continue
     if outside is None:
-        raise TypeMismatch(f"{value!r} is not {type_name(annotation)}{_hint(value, annotation)}")
+        raise _mismatch(value, annotation)
     raise OutOfBounds(f"{outside} or null" if type(None) in get_args(annotation) else str(outside))
 
 
 def _hint(value: Value, annotation: object) -> str:
-    """What to write instead, where that is known."""
+    """The way out, where it is known."""
     if annotation is str and isinstance(value, (bool, int, float)):
-        return ": put it in quotes to have it as text"
+        return ": put it in quotes for text"
     items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list) else []
     if any(isinstance(item, (bool, int, float)) for item in items) and " of str" in type_name(annotation):
-        return ": put numbers, and words such as yes, no and on, in quotes to have them as text"
+        return ": put numbers, and words such as yes, no and on, in quotes for text"
     if annotation is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return f": write {int(value)}"
     return ""

@@ -26,14 +26,13 @@ TEMPLATES = Path(__file__).parent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
     parser.add_argument("kind", choices=list(KINDS), help=", ".join(KINDS), metavar="KIND")
-    parser.add_argument("name", help="of the project, its module and, as MyNet for my_net, its class")
-    parser.add_argument("--folder", default="projects", metavar="DIR", help="where the project goes; default: projects")
+    parser.add_argument("name", help="of the project and its module; the class of my_net is MyNet")
+    parser.add_argument("--folder", default="projects", metavar="DIR", help="folder of the project; default: projects")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the project and says what to do with it."""
+    """Writes the project and prints the next commands."""
     target = new_project(args.kind, args.name, Path(args.folder))
     for path in sorted(target.iterdir()):
         print(path)
@@ -52,9 +51,7 @@ def new_project(kind: str, name: str, folder: Path) -> Path:
     class_name = check_name(name, registry)
     target = folder / name
     if target.exists():
-        raise FileExistsError(
-            f"{target} is there already, and nothing in it was changed: choose another name or another --folder"
-        )
+        raise FileExistsError(f"{target} exists already and was not changed: choose another name or another --folder")
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"--folder: {folder} is a file")
     files = render(kind, name, class_name, target)
@@ -69,20 +66,20 @@ def check_name(name: str, registry: Registry) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).strip("_").lower()
         hint = words if re.match("[a-z]", words) else "my_net"
-        raise ValueError(f"{name!r} can't name a Python file: lower-case letters, digits and _, as in {hint}")
+        raise ValueError(f"{name!r} is not a valid module name: use lower-case letters, digits and _, as in {hint}")
     if keyword.iskeyword(name):
-        raise ValueError(f"{name!r} is a word of Python's own: choose another name, as in my_{name}")
+        raise ValueError(f"{name!r} is a Python keyword: choose another name, as in my_{name}")
     spec = importlib.util.find_spec(name)
     if spec is not None and spec.origin is not None:
         raise ValueError(
-            f"{name!r} is the name of an installed module ({spec.origin}), which an import would mix up with the "
-            f"project: choose another name, as in my_{name}"
+            f"{name!r} is the name of an installed module ({spec.origin}), which the project would hide: "
+            f"choose another name, as in my_{name}"
         )
     class_name = "".join(word[0].upper() + word[1:] for word in name.split("_"))
     load_plugins()
     if class_name in registry.names():
         raise ValueError(
-            f"{name!r} would register {class_name}, which {registry.name} has already, at "
+            f"{name!r} would register {class_name}, which is already in {registry.name}, at "
             f"{registry.entry(class_name).location}: choose another name, as in my_{name}"
         )
     return class_name

@@ -5,21 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+
+from detkit.utils.types import Tree
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """See `detkit check-part --help`."""
     parser.add_argument("registry", help="backbones, necks, class_losses, ...")
-    parser.add_argument("part", nargs="?", help="its name, as in `type:`")
-    parser.add_argument("values", nargs="*", metavar="key=value", help="arguments of the part, where it needs others")
+    parser.add_argument("part", nargs="?", help="its name, as after `type:`")
+    parser.add_argument("values", nargs="*", metavar="key=value", help="arguments of the part other than its defaults")
     parser.add_argument(
-        "--import", dest="imports", action="append", default=[], help="file or module that registers it"
+        "--import", dest="imports", action="append", default=[], help="file or module that registers the part"
     )
     parser.add_argument(
         "--verbose", action="store_true", help="show what the part and its libraries print, below the table"
     )
-    parser.add_argument("--list", action="store_true", help="show the checks and why each matters, run none")
+    parser.add_argument("--list", action="store_true", help="list the checks and why each matters; run none")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.registry not in CONTRACTS:
         raise ValueError(
-            f"{args.registry!r} is no registry with a contract{nearest(args.registry, list(CONTRACTS))} "
+            f"{args.registry!r} is not a registry with a contract{nearest(args.registry, list(CONTRACTS))} "
             f"Known: {', '.join(CONTRACTS)}"
         )
     contract = CONTRACTS[args.registry]
@@ -41,36 +41,36 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(f"  {c.name:{width}}  {c.why}" for c in contract.checks))
         return 0
     if args.part is None:
-        raise ValueError(f"which part of {args.registry}? Give its name, or --list to see the checks")
+        raise ValueError(f"missing the name of a part of {args.registry}; --list shows the checks")
     registry = next(r for r in REGISTRIES if r.name == args.registry)
     node = {"type": args.part, **_values(args.values)}
 
-    def factory(**derived: Any) -> Any:
+    def factory(**derived: object) -> object:
         return registry.build(node, **derived)
 
     factory.__name__ = args.part
-    with capture_output() as said:
+    with capture_output() as printed:
         for entry in args.imports:
             import_entry(entry, Path.cwd(), "--import")
         registry.get(args.part)
-        contract.subject(factory).build()  # a slip in the arguments is no broken check
+        contract.subject(factory).build()  # a wrong argument is not a broken check
         report = contract(factory, check_all=True)
     print(report, flush=True)
-    if lines := said.text.splitlines():
+    if lines := printed.text.splitlines():
         if args.verbose or shows_everything():
-            print(f"\n{args.part} and its libraries printed:\n{said.text}", file=sys.stderr)
+            print(f"\n{args.part} and its libraries printed:\n{printed.text}", file=sys.stderr)
         else:
             print(f"({args.part} and its libraries printed {len(lines)} lines; --verbose shows them)")
     return 1 if report.failed else 0
 
 
-def _values(pairs: list[str]) -> dict[str, Any]:
+def _values(pairs: list[str]) -> Tree:
     import yaml
 
-    found = {}
+    values: Tree = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"{pair!r} is not key=value")
-        found[key] = yaml.safe_load(value)
-    return found
+        values[key] = yaml.safe_load(value)
+    return values

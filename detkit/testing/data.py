@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pickle
 import random
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from detkit.data.datasets.records import ANY_CLASS
 from detkit.data.transforms.base import apply_transforms
 from detkit.structures import Targets
-from detkit.testing.contract import Contract, Nest, Subject, TestedPart, expect, must_not_raise
+from detkit.testing.contract import Contract, Subject, TestedPart, expect, must_not_raise
 from detkit.testing.memory import expect_no_counter
 from detkit.testing.modules import COPY_CHECK
 
+Pixels: TypeAlias = NDArray[np.uint8]
 SAMPLES = 20
 ORDERED = 24
 """Images that a transform sees in two orders."""
@@ -78,8 +80,9 @@ def images_are_rgb_of_the_stated_size(s: Subject) -> None:
 @check_dataset.check("workers read images in another order after a resume, and each reads a part of them only.")
 def order_of_reading_does_not_matter(s: Subject) -> None:
     def read(part: TestedPart, i: int) -> list[Tensor]:
-        found = part.records.annotation(i)
-        values = (part.load_image(i), found.boxes, found.labels, found.is_ignore, part.records.sizes[i])
+        annotation = part.records.annotation(i)
+        boxes = (annotation.boxes, annotation.labels, annotation.is_ignore)
+        values = (part.load_image(i), *boxes, part.records.sizes[i])
         return [torch.tensor(np.asarray(v)) for v in values]
 
     part, content, order = s.build(), s.part.content_hash(), list(_some(s))
@@ -103,11 +106,11 @@ def a_pickled_copy_is_the_same(s: Subject) -> None:
     expect(same, "the copy gives another first image")
 
 
-def _transformed(s: Subject, seed: int, boxes: Tensor, pixels: Any = None) -> tuple[Tensor, Targets]:
+def _transformed(s: Subject, seed: int, boxes: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, Targets]:
     return apply_seeded(s.part, seed, boxes, pixels)
 
 
-def apply_seeded(part: TestedPart, seed: int, boxes: Tensor, pixels: Any = None) -> tuple[Tensor, Targets]:
+def apply_seeded(part: TestedPart, seed: int, boxes: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, Targets]:
     """One transform alone, all generators begun at `seed`; an image of noise unless `pixels` are given."""
     from PIL import Image
 
@@ -128,8 +131,8 @@ def order_of_images_does_not_matter(s: Subject) -> None:
     def run(part: TestedPart, k: int) -> tuple[Tensor, ...]:
         # Three of a size, one after the other, as a transform may keep an image for the next of its size.
         pixels = np.random.default_rng(k).integers(0, 256, (96 + 8 * (k // 3 % 3), 128, 3), dtype=np.uint8)
-        image, found = apply_seeded(part, k, BOXES[: 1 + k % 3], pixels)
-        return image, found.boxes, found.labels
+        image, targets = apply_seeded(part, k, BOXES[: 1 + k % 3], pixels)
+        return image, targets.boxes, targets.labels
 
     def compare(s: Subject) -> None:
         part, order = s.build(), list(range(ORDERED))
@@ -170,7 +173,7 @@ def same_seed_same_result(s: Subject) -> None:
     _with_states_kept(run, s)
 
 
-def _picture(k: int | None = None) -> Nest:
+def _picture(k: int | None = None) -> Pixels:
     """Dark, with a bright object where box k is."""
     pixels = np.full((96, 128, 3), 30, dtype=np.uint8)
     if k is not None:

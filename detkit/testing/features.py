@@ -145,11 +145,11 @@ def takes_other_numbers_of_levels(s: Subject) -> None:
         except ValueError:
             continue  # refused with a reason, when the detector is built
         with must_not_raise(f"a forward over {count} level(s)"):
-            found = head([torch.zeros(2, c, *shape) for c, shape in zip(channels, levels, strict=True)])
-        _expect_rows(found, levels, per_cell, f" of {count}")
-        for i, level in enumerate(found[0]):
+            outputs = head([torch.zeros(2, c, *shape) for c, shape in zip(channels, levels, strict=True)])
+        _expect_rows(outputs, levels, per_cell, f" of {count}")
+        for i, level in enumerate(outputs[0]):
             _expect_bias(level.detach(), i, s.derived["class_bias"], f" of {count}")
-        torch.stack([o.sum() for o in tensors(found)]).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack([o.sum() for o in tensors(outputs)]).sum().backward()  # type: ignore[no-untyped-call]
         lost = [n for n, p in head.named_parameters() if p.requires_grad and p.grad is None]
         expect(not lost, f"with {count} level(s) no gradient reaches {', '.join(lost[:4])}")
 

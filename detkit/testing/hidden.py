@@ -1,45 +1,47 @@
-"""What a part, its class and its file hold beside the state dict, down to single numbers, and how to set one."""
+"""The values that a part, its class and its file hold outside the state dict, down to single numbers."""
 
 from __future__ import annotations
 
 import itertools
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from types import CellType, FunctionType, MethodType, ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detkit.testing.contract import TestedPart
+from detkit.utils.types import Tree, Value
+
 DEPTH, ITEMS = 8, 16
-"""How deep containers and objects are looked into, and how many items of each."""
+"""Depth of nested containers and objects that is searched, and items of each."""
 TABLES = ("_parameters", "_buffers", "_modules")
 LIBRARIES = frozenset({"torch", "torchvision", "timm", "numpy", "builtins", "detkit", "functools", "random"})
 CELL = "cell_contents"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Something that is held: its name from the part on, and the container and key that it stands under."""
+class HeldValue:
+    """A value that a part holds: its name, starting at the part, its container and its key there."""
 
     name: str
-    holder: Any
-    key: Any
-    value: Any
+    holder: Value
+    key: Value
+    value: Value
 
     @property
     def top(self) -> str:
-        """The attribute that it lies in, for messages."""
+        """The attribute that contains it, for messages."""
         return self.name.partition("[")[0]
 
     @property
     def number(self) -> int | None:
-        """The whole number that it is, in whatever form; None if it is something else."""
+        """Its whole number, whatever the type; None if it is not one."""
         value = self.value
         if isinstance(value, itertools.count):
             text = repr(value)[len("count(") : -1]
@@ -52,18 +54,18 @@ class Place:
 
     @property
     def can_be_set(self) -> bool:
-        """Whether another value can be put in its place."""
+        """Whether its container takes another value."""
         return not isinstance(self.holder, (tuple, partial, staticmethod, classmethod, MethodType))
 
-    def put(self, value: Any) -> None:
-        """Puts another value in its place."""
+    def put(self, value: Value) -> None:
+        """Replaces the value in its container."""
         if isinstance(self.holder, (list, dict)):
             self.holder[self.key] = value
         else:
             setattr(self.holder, self.key, value)
 
-    def like(self, number: int) -> Any:
-        """`number` in the form of this value."""
+    def like(self, number: int) -> Value:
+        """`number` in the type of this value."""
         if isinstance(self.value, itertools.count):
             return itertools.count(number)
         if isinstance(self.value, Tensor):
@@ -71,27 +73,27 @@ class Place:
         return np.full_like(self.value, number) if isinstance(self.value, np.ndarray) else type(self.value)(number)
 
 
-def private(part: Any) -> dict[str, Any]:
-    """Name -> a value that can be compared, of everything a part, its class and its file hold beside the state."""
-    return {place.name: _mark(place.value) for place in places(part)}
+def snapshot(part: TestedPart) -> Tree:
+    """Name -> comparable value of everything that a part, its class and its file hold outside the state dict."""
+    return {held.name: _mark(held.value) for held in held_values(part)}
 
 
-def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Names whose value is new or another one."""
+def changed_names(before: Tree, after: Tree) -> list[str]:
+    """Names whose value is new or differs."""
     return sorted(name for name, mark in after.items() if name not in before or before[name] != mark)
 
 
 @contextmanager
-def set_to(place: Place, number: int) -> Iterator[None]:
-    """Inside, one number is another one."""
-    place.put(place.like(number))
+def set_to(held: HeldValue, number: int) -> Iterator[None]:
+    """Sets a number while the context is active."""
+    held.put(held.like(number))
     try:
         yield
     finally:
-        place.put(place.value)
+        held.put(held.value)
 
 
-def forget_cached(part: Any) -> None:
+def forget_cached(part: TestedPart) -> None:
     """Empties every `functools.cache` of a part, its class and its file, as a new process has none of it."""
     for _, owner in _owners(part):
         for value in list(vars(owner).values()):
@@ -99,21 +101,21 @@ def forget_cached(part: Any) -> None:
                 clear()
 
 
-def places(part: Any) -> Iterator[Place]:
-    """Everything that is held, one by one: of a list, its length and each of its items."""
+def held_values(part: TestedPart) -> Iterator[HeldValue]:
+    """Every held value; of a list, its length and each item."""
     seen: set[int] = set()
     for prefix, owner in _owners(part):
         table = vars(owner)
         kept = {"training", *TABLES, *(k for name in TABLES for k in table.get(name) or ())}
         for key, value in list(table.items()):
             if not key.startswith("__") and key not in kept:
-                yield from _inside(Place(f"{prefix}{key}", owner, key, value), seen)
+                yield from _inside(HeldValue(f"{prefix}{key}", owner, key, value), seen)
         if isinstance(owner, nn.Module):
             for key in owner._non_persistent_buffers_set:
-                yield from _inside(Place(f"{prefix}{key}", owner, key, owner._buffers[key]), seen)
+                yield from _inside(HeldValue(f"{prefix}{key}", owner, key, owner._buffers[key]), seen)
 
 
-def _owners(part: Any) -> Iterator[tuple[str, Any]]:
+def _owners(part: TestedPart) -> Iterator[tuple[str, Value]]:
     """(prefix, object with attributes): the part, its submodules, its classes and their files."""
     parts = part.named_modules() if isinstance(part, nn.Module) else [("", part)]
     seen: set[int] = set()
@@ -131,24 +133,24 @@ def _owners(part: Any) -> Iterator[tuple[str, Any]]:
                 yield f"{file.__name__}.", file
 
 
-def _inside(place: Place, seen: set[int], depth: int = 0) -> Iterator[Place]:
-    """A place that holds a value, and the places within it."""
-    value = place.value
+def _inside(held: HeldValue, seen: set[int], depth: int = 0) -> Iterator[HeldValue]:
+    """A held value and the values inside it."""
+    value = held.value
     if _mark(value) is not None:
-        yield place
+        yield held
         return
     if depth > DEPTH or id(value) in seen:
         return
     if isinstance(value, (list, tuple, set, frozenset, dict)):
-        yield Place(f"{place.name}[length]", (), "", len(value))
+        yield HeldValue(f"{held.name}[length]", (), "", len(value))
     items = _items(value)
     if items:
         seen.add(id(value))
     for holder, key, item in items:
-        yield from _inside(Place(f"{place.name}[{key}]", holder, key, item), seen, depth + 1)
+        yield from _inside(HeldValue(f"{held.name}[{key}]", holder, key, item), seen, depth + 1)
 
 
-def _items(value: Any) -> list[tuple[Any, Any, Any]]:
+def _items(value: Value) -> list[tuple[Value, Value, Value]]:
     """(holder, key, item) of a container, of a function, and of an object that is neither a part nor a library's."""
     if isinstance(value, dict):
         return [(value, key, item) for key, item in list(value.items())[:ITEMS]]
@@ -167,15 +169,15 @@ def _items(value: Any) -> list[tuple[Any, Any, Any]]:
     return [(value, key, item) for key, item in list(getattr(value, "__dict__", {}).items())[:ITEMS]]
 
 
-def _empty(cell: Any) -> bool:
+def _empty(cell: CellType) -> bool:
     try:
         return cell.cell_contents is None
     except ValueError:
         return True
 
 
-def _mark(value: Any) -> Any:
-    """Something that changes when the value does; None for what is not looked at, or only into."""
+def _mark(value: Value) -> Value:
+    """Something that changes when the value does; None for containers and for what is not compared."""
     if isinstance(value, (bool, int, float, str, np.number)):
         return value
     if isinstance(value, itertools.count):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise
-from detkit.testing.hidden import forget_cached, moved, places, private, set_to
+from detkit.testing.hidden import changed_names, forget_cached, held_values, set_to, snapshot
 from detkit.testing.modules import expect_same, same_entry, tensors
 from detkit.utils.types import Tree
 
@@ -27,7 +27,7 @@ Call = Callable[[Subject, TestedPart, int], Nest]
 state. In training mode it is a whole step, with gradients and what comes at the end of a step."""
 OTHER_SEED = 99
 COUNTERS = 16
-"""Places that are tried as counters."""
+"""Number of held values that are tried as counters."""
 ROUND = (10, 100, 1_000, 10_000, 100_000, 1_000_000, 2**20 * 5**9, 5_342_931_457_063_200)
 """Counts at which something may happen. The last but one is a multiple of the powers of 2 and of 10, the last of
 every number up to 40."""
@@ -61,12 +61,12 @@ def add_memory_checks(
     @contract.check("a checkpoint holds buffers and weights only: a resumed run would be another run.")
     def training_state_is_in_the_checkpoint(s: Subject) -> None:
         assemble(s.part)
-        saved, given, before = {}, [], private(s.part)
+        saved, given, before = {}, [], snapshot(s.part)
         for k in range(calls):
             if k in stops:
                 saved[k] = _state(s.part)
             given.append(_called(s, s.part, call, k))
-        changed = _attributes(moved(before, private(s.part)))
+        changed = _attributes(changed_names(before, snapshot(s.part)))
         for stop, state in saved.items():
             other = _loaded(s, state, assemble)
             for k in range(stop, calls):
@@ -80,10 +80,10 @@ def add_memory_checks(
         twin = _loaded(s, _state(s.part), assemble)
         for k in range(2):
             _called(s, s.part, call, k)
-        state, before = _state(s.part), private(s.part)
+        state, before = _state(s.part), snapshot(s.part)
         order = range(100, 100 + max(calls // 3, 3))
         first = {k: _called(s, _evaluating(s.part), call, k) for k in order}
-        changed = _attributes(moved(before, private(s.part)))
+        changed = _attributes(changed_names(before, snapshot(s.part)))
         for part, what in (
             (s.part, "again, after others"),
             (_loaded(s, state, assemble), "by a part with the same state"),
@@ -113,7 +113,7 @@ def _same(a: Nest, b: Nest, what: str, changed: Iterable[str]) -> None:
 
 
 def _attributes(names: Iterable[str]) -> list[str]:
-    """The attributes that places lie in, each once."""
+    """The attributes that contain held values, each once."""
     return list(dict.fromkeys(name.partition("[")[0] for name in names))
 
 
@@ -167,20 +167,20 @@ def expect_no_counter(
     """
     part, (first, *calls) = new(), list(given)[:3]
     call(part, first)
-    before = private(part)
+    before = snapshot(part)
     for k in calls:
         call(part, k)
-    counters = set(moved(before, private(part))[:COUNTERS]) & before.keys()
+    counters = set(changed_names(before, snapshot(part))[:COUNTERS]) & before.keys()
     for name in counters:
         for count in ROUND:
             other = new()
             call(other, first)
-            place = next((p for p in places(other) if p.name == name), None)
-            if place is None or place.number is None or not place.can_be_set:
+            held = next((p for p in held_values(other) if p.name == name), None)
+            if held is None or held.number is None or not held.can_be_set:
                 break
             state = _state(other)
-            with set_to(place, count - 1):
+            with set_to(held, count - 1):
                 if _changed(state, _state(other)):
                     break
                 for k in calls:
-                    _same(call(other, k), given[k], f"call {k}, {place.top} being {count - 1}", ())
+                    _same(call(other, k), given[k], f"call {k}, {held.top} being {count - 1}", ())

@@ -156,11 +156,11 @@ def test_a_missing_file_is_told_with_key_place_and_the_near_one(refuses: Refuses
         build_dataset(load_config(files / "own/config.yaml"), "val")
     text = str(told.value)
     assert f"data.val.dataset: CocoDataset: annotation file not found: {files}/own/own.json" in text
-    assert f"data.val.dataset.annotations (../own/config.yaml:4) is {files}/own/own.json, which is not there" in (
+    assert f"data.val.dataset.annotations (../own/config.yaml:4) is {files}/own/own.json, which does not exist" in (
         text.replace(str(files / "own/config.yaml"), "../own/config.yaml")
     )
-    assert f"own.json counts from {files}/own, where the config lies, not from the current folder" in text
-    assert f"There is {files}/here/own.json: write that instead" in text
+    assert f"own.json is relative to {files}/own, the folder of the config, not to the current folder" in text
+    assert f"{files}/here/own.json exists: write that instead" in text
     absolute_one = f"data.val.dataset.annotations={files}/gone/x.json"
     with refuses(FileNotFoundError):
         build_dataset(load_config(files / "own/config.yaml", [absolute_one]), "val")

@@ -82,9 +82,9 @@ def test_bounds_hold_for_items_unions_and_lengths() -> None:
 
 def test_a_wrong_type_is_told_before_any_bound() -> None:
     for value, annotation, text in (
-        (1000.0, PositiveInt, "1000.0 is not int: write 1000"),
-        ("x", Fraction | None, "'x' is not float or null"),
-        (True, NonNegativeInt, "True is not int"),
+        (1000.0, PositiveInt, "1000.0 is not an int: write 1000"),
+        ("x", Fraction | None, "'x' is not a float or null"),
+        (True, NonNegativeInt, "True is not an int"),
     ):
         with pytest.raises(TypeMismatch) as caught:
             convert(value, annotation)

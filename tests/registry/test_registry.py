@@ -75,7 +75,7 @@ def test_a_name_of_a_built_in_part_is_the_newcomers_error_even_before_those_are_
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import early"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ValueError: backbones: the name 'ResNet' is taken by ResNet at" in done.stderr
-    assert f"ResNet at {tmp_path / 'early.py'}:5 needs another one" in done.stderr
+    assert f"ResNet at {tmp_path / 'early.py'}:5 under another one" in done.stderr
 
 
 def test_a_room_that_failed_to_load_is_tried_again_and_never_half_known(
@@ -160,7 +160,7 @@ def test_arguments_that_no_config_could_give_are_named_with_their_place(refuses:
                 BACKBONES.arguments("Net")
     BACKBONES.register()(net(kept))
     assert set(BACKBONES.arguments("Net")) == {"width"}
-    assert BACKBONES.derived_arguments("Net") == {"shape": "its own default, as no config can hold a Path"}
+    assert BACKBONES.derived_arguments("Net") == {"shape": "its default, since a config can't hold a Path"}
 
 
 def test_a_dataclass_is_a_part_with_its_factories_as_defaults() -> None:
@@ -178,7 +178,10 @@ def test_the_decorator_without_brackets_is_explained(refuses: Refuses) -> None:
         BACKBONES.register(ResNet)  # type: ignore[arg-type]
 
 
-def test_an_unknown_name_says_what_is_near_and_what_was_imported(refuses: Refuses) -> None:
+def test_an_unknown_name_says_what_is_near_and_what_was_imported(
+    refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin_module, "imported", [])
     with refuses(ValueError):
         BACKBONES.get("ResNte")
     with refuses(ValueError):

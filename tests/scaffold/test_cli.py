@@ -87,7 +87,7 @@ def test_names_that_can_not_be_are_refused_before_anything_is_written(refuses: R
 
 def test_a_class_that_is_registered_is_refused_with_its_place(empty: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new", "neck", "f_p_n"]) == 2
-    assert "'f_p_n' would register FPN, which necks has already, at " in capsys.readouterr().err
+    assert "'f_p_n' would register FPN, which is already in necks, at " in capsys.readouterr().err
     assert main(["new", "backbone", "f_p_n"]) == 0, "no backbone has that name"
 
 
@@ -95,7 +95,7 @@ def test_nothing_is_overwritten(empty: Any, capsys: pytest.CaptureFixture[str]) 
     (empty / "projects/my_net").mkdir(parents=True)
     (empty / "projects/my_net/notes.txt").write_text("mine")
     assert main(["new", "backbone", "my_net"]) == 2
-    assert "projects/my_net is there already, and nothing in it was changed" in capsys.readouterr().err
+    assert "projects/my_net exists already and was not changed" in capsys.readouterr().err
     assert [p.name for p in (empty / "projects/my_net").iterdir()] == ["notes.txt"]
     (empty / "file").write_text("")
     assert main(["new", "backbone", "my_net", "--folder", "file"]) == 2

@@ -115,5 +115,5 @@ def test_a_current_folder_that_was_deleted_is_told(tmp_path: Path) -> None:
     script = "import sys; sys.path.insert(0, '%s'); from detkit.cli import main; sys.exit(main())" % ROOT  # noqa: UP031
     done = subprocess.run(["bash", "-c", command, sys.executable, script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
-        2, "error: the current folder is not there any more: change to another one\n"
+        2, "error: the current folder was deleted: change to another one\n"
     )  # fmt: skip
