@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SOURCES := $(wildcard detkit/csrc/* detkit/csrc/*/*)
 
-.PHONY: help demo test test-slow test-gpu check format bench setup clean
+.PHONY: help demo test test-slow test-gpu check docs format bench setup clean
 
 setup: $(STAMP)
 
@@ -22,7 +22,8 @@ $(STAMP): constraints.txt pyproject.toml setup.py $(SOURCES)
 help:
 	@echo "demo       train a small detector on data made on the spot"
 	@echo "test       the suite; test-slow: the tests that take longer; test-gpu: those that need a GPU"
-	@echo "check      linters, types and every config; format: let the formatters rewrite"
+	@echo "check      linters, types, room borders and every config; format: let the formatters rewrite"
+	@echo "docs       every link, command, make target and path that the docs name exists"
 	@echo "bench      speed beside the peers'"
 	@echo "setup      make .venv; clean: remove what was built"
 
@@ -45,6 +46,9 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'detkit/csrc/*.cpp' 'detkit/csrc/*.h' 'detkit/csrc/*.cu' 'detkit/csrc/**/*.cpp' 'detkit/csrc/**/*.h' 'detkit/csrc/**/*.cu' | sort -u)
 	$(BIN)/detkit config check $$(git ls-files 'configs/*.yaml' 'configs/**/*.yaml' 'projects/*/*.yaml' ':!configs/losses' | sort -u)
+
+docs: $(STAMP)
+	$(BIN)/python -m tools.check_docs
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

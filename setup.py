@@ -1,4 +1,4 @@
-"""The native build and nothing else; metadata is in pyproject.toml. Only compiling needs torch."""
+"""The native build and nothing else; metadata is in pyproject.toml. Compiling needs torch, nothing else does."""
 
 import importlib.util
 

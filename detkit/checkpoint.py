@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from detkit.structures import ClassMap
+from detkit.utils.errors import find_disk_full
 from detkit.utils.exit_codes import ExitCode
-from detkit.utils.outputs import lack_of_space
 from detkit.utils.urls import local_path
 
 log = logging.getLogger("detkit")
@@ -183,7 +183,7 @@ def remove_old(run: Path, keep: int, step: int | None = None) -> None:
 
 def as_full_disk(error: BaseException, path: Path, needed: int | None = None) -> DiskFullError | None:
     """An error that a full disk caused, in words; None for others. path: the file, or the run folder."""
-    if isinstance(error, DiskFullError) or (full := lack_of_space(error)) is None:
+    if isinstance(error, DiskFullError) or (full := find_disk_full(error)) is None:
         return error if isinstance(error, DiskFullError) else None
     folder = path if path.is_dir() else path.parent
     while not folder.exists() and folder != folder.parent:

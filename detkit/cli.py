@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 from detkit import __version__
 from detkit.registry.arguments import nearest
-from detkit.utils.console import guarded
+from detkit.utils.console import guarded_streams
+from detkit.utils.errors import error_lines, exit_code, is_out_of_memory
 from detkit.utils.exit_codes import ExitCode, stopped_by
-from detkit.utils.outputs import exit_code_of, is_out_of_memory, lines_of
-from detkit.utils.quiet import hush_libraries
+from detkit.utils.quiet import silence_libraries
 
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("detkit.train.cli", "train a detector from a config"),
@@ -48,7 +48,7 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; user errors print one line and give exit code 2, or their own."""
     words = list(sys.argv[1:] if argv is None else argv)
-    with guarded() as (out, _):
+    with guarded_streams() as (out, _):
         code = command(words)
         out.flush()
         return lost_output(words, out.lost) if code == 0 and out.lost is not None else code
@@ -66,7 +66,7 @@ def command(words: Sequence[str]) -> int:
     if verb not in VERBS:
         print(f"error: unknown verb {verb!r}{nearest(verb, list(VERBS))} Verbs: {', '.join(VERBS)}", file=sys.stderr)
         return ExitCode.WRONG_INPUT
-    hush_libraries()
+    silence_libraries()
     location, line = VERBS[verb]
     module_name, _, prefix = location.partition(":")
     module = importlib.import_module(module_name)
@@ -86,9 +86,9 @@ def command(words: Sequence[str]) -> int:
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
-        for line in lines_of(error):
+        for line in error_lines(error):
             print(f"error: {line}", file=sys.stderr)
-        return exit_code_of(error)
+        return exit_code(error)
 
 
 def check_current_folder() -> None:
@@ -105,8 +105,8 @@ def lost_output(words: Sequence[str], reason: Exception) -> int:
         return 0
     if isinstance(reason, BrokenPipeError):  # as in `detkit list | head`
         return 141
-    print(f"error: the output can't be written: {lines_of(reason)[0]}", file=sys.stderr)
-    return exit_code_of(reason)
+    print(f"error: the output can't be written: {error_lines(reason)[0]}", file=sys.stderr)
+    return exit_code(reason)
 
 
 class Parser(argparse.ArgumentParser):
@@ -130,12 +130,18 @@ def overview() -> str:
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """Arguments and options of a verb in any order, also those of a sub-verb, which argparse itself wants ordered."""
+    """Arguments and options of a verb in any order, also those of a sub-verb, which argparse itself wants ordered.
+
+    A verb with a default sub-verb may be called without naming it.
+    """
     subs = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not subs:
         return parser.parse_intermixed_args(words)
     if not words or words[0] not in subs[0].choices:
-        return parser.parse_args(words)
+        default = parser.get_default(subs[0].dest)
+        if default is None or (words and words[0] in ("-h", "--help")):
+            return parser.parse_args(words)
+        words = [default, *words]
     chosen: argparse.ArgumentParser = subs[0].choices[words[0]]
     return chosen.parse_intermixed_args(words[1:], argparse.Namespace(**{subs[0].dest: words[0]}))
 

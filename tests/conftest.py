@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ class Folder:
             "tensorboard: false, threads: 1, device: cpu}\n"
         )
 
-    def write(self, split: str, boxes: list[list[list[float]]], **more: Any) -> None:
+    def write(self, split: str, boxes: Sequence[Sequence[Sequence[float]]], **more: Any) -> None:
         """Images and annotations of a split: for each image its boxes (x, y, width, height)."""
         height, width = self.size
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for i, of_image in enumerate(boxes):
             noise = np.random.default_rng([split == "val", i]).integers(0, 255, (height // 8, width // 8, 3))
             pixels = np.kron(noise, np.ones((8, 8, 1))).astype(np.uint8)

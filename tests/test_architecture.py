@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -17,8 +18,7 @@ def layers() -> list[set[str]]:
     """The layers of the import contract, from top to bottom."""
     if sys.version_info < (3, 11):
         pytest.skip("tomllib is part of Python 3.11 and later")
-    import tomllib
-
+    tomllib = importlib.import_module("tomllib")
     content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contract = next(c for c in content["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
     return [set(line.split(" | ")) for line in contract["layers"]]

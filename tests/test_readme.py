@@ -107,19 +107,3 @@ def test_every_word_of_the_readme_works(folder: Any) -> None:
     assert (folder / "runs/compare-shapes/report.html").exists()
     for run_folder in ("mine", "coco", "my_net", "gamma0", "smooth_l1"):
         assert (folder / "runs" / run_folder / "result.json").exists()
-
-
-def test_the_words_of_make_are_in_the_makefile() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    for path in ("README.md", ".ci/run"):
-        words = set(re.findall(r"^make ((?:\w+ ?)+)", (ROOT / path).read_text(), re.MULTILINE))
-        assert words
-        for word in " ".join(words).split():
-            assert re.search(rf"^{word}:", makefile, re.MULTILINE), word
-
-
-def test_links_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")):
-        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            if not link.startswith("http"):
-                assert (page.parent / link).exists(), f"{page.name}: {link}"

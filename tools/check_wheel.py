@@ -3,7 +3,7 @@
     python tools/check_wheel.py                                 # 2.10, the pinned one, the newest
     python tools/check_wheel.py --torch 2.12.1 --python python3.13
 
-Needs the project's environment (torch, `build`). Every environment is thrown away after use: with CUDA it
+Needs the project's environment (torch, setuptools, `build`). Every environment is thrown away after use: with CUDA it
 takes about 5 GB and the time of as large a download. Exit code 1 if a wheel's property or a test fails.
 """
 
@@ -60,8 +60,7 @@ def call(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | No
 
 def build_wheel(folder: Path) -> Path:
     """`python -m build`: the sdist from this tree, the wheel from the sdist."""
-    env = dict(os.environ) | {"VIRTUAL_ENV": sys.prefix}  # as in an activated environment: there torch is found
-    call(sys.executable, "-m", "build", "--outdir", folder / "dist", ROOT, env=env, cwd=folder)
+    call(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", ROOT, cwd=folder)
     (sdist,), (wheel,) = (folder / "dist").glob("*.tar.gz"), (folder / "dist").glob("*.whl")
     print(f"built {sdist.name} ({sdist.stat().st_size >> 10} KiB), {wheel.name} ({wheel.stat().st_size >> 10} KiB)")
     return wheel
@@ -86,7 +85,7 @@ def wheel_problems(wheel: Path, folder: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         binaries = [n for n in names if n.endswith(".so")]
-        for wanted in ("detkit/_C.abi3.so", "detkit/_build_info.json", "detkit/csrc/ops.cpp"):
+        for wanted in ("detkit/_C.abi3.so", "detkit/_build_info.json", "detkit/csrc/ops.cpp", "detkit/py.typed"):
             if wanted not in names:
                 problems.append(f"the wheel lacks {wanted}")
         if any(n.startswith(("tests/", "tools/", "build/")) for n in names):

@@ -78,8 +78,8 @@ def read_samples(
     """
     from PIL import Image
 
-    from detkit.data.random import permutation, seeded
-    from detkit.data.transforms.base import apply
+    from detkit.data.seeding import permutation, seeded
+    from detkit.data.transforms.base import apply_transforms
 
     moving = [t for t in transforms if t.moves_boxes]
     images, records = 0, dataset.records
@@ -94,7 +94,7 @@ def read_samples(
         a = records.annotation(index)
         rows = torch.arange(len(a.boxes))  # as labels, to know which boxes are left
         with seeded(seed, 0, int(records.image_ids[index])):
-            tensor, targets = apply(moving, image, torch.tensor(a.boxes), rows, torch.tensor(a.is_ignore))
+            tensor, targets = apply_transforms(moving, image, torch.tensor(a.boxes), rows, torch.tensor(a.is_ignore))
         yield Sample(padded(tensor.shape[-2:], options), targets.boxes, torch.tensor(a.area)[targets.labels])
 
 

@@ -78,10 +78,10 @@ def lost_objects(dataset: DetectionDataset, transforms: list[Transform], seed: i
     """The lost objects of the images that `read_samples` looks at."""
     import torch
 
-    from detkit.data.audit import audit
-    from detkit.data.random import permutation
+    from detkit.data.audit import audit_objects
+    from detkit.data.seeding import permutation
 
-    report = audit(dataset, transforms, seed=seed, indices=permutation(seed, 0, len(dataset)).tolist()[:limit])
+    report = audit_objects(dataset, transforms, seed=seed, indices=permutation(seed, 0, len(dataset)).tolist()[:limit])
     annotations = [(dataset.records.annotation(index), lost.row) for index, lost in report.never]
     return LostObjects(
         torch.tensor([a.boxes[row].tolist() for a, row in annotations]).reshape(-1, 4),

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class AnchorGenerator(nn.Module):
-    """Lays boxes of fixed shapes over every cell of every level.
+    """Places boxes of fixed shapes on every cell of every level.
 
-    The constructor is handed `strides: tuple[int, ...]`, pixels a cell of each level (derived).
-    `per_cell[l]` is the number of anchors a cell on level l.
+    The constructor gets `strides: tuple[int, ...]`, pixels per cell of each level (derived). `per_cell[l]` is the
+    number of anchors per cell on level l.
     """
 
     per_cell: tuple[int, ...]

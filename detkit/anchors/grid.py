@@ -1,9 +1,16 @@
-"""What every anchor generator shares: base shapes laid over the cells of a feature map."""
+"""Base boxes, repeated over the cells of a feature map."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated
+
 import torch
+from annotated_types import Interval, MinLen
 from torch import Tensor
+
+AspectRatios = Annotated[Sequence[Annotated[float, Interval(ge=1e-4, le=1e4)]], MinLen(1)]
+"""Height over width of each anchor of a cell."""
 
 
 def centred_boxes(widths: Tensor, heights: Tensor) -> Tensor:
@@ -16,7 +23,7 @@ def lay_over_grid(
 ) -> Tensor:
     """Base boxes (n, 4) around the origin -> (H * W * n, 4) boxes around every cell of an (H, W) map.
 
-    stride: pixels a cell (y, x). offset: where in a cell its anchors are centred, 0 the top left
+    stride: pixels per cell (y, x). offset: where in a cell its anchors are centred, 0 the top left
     corner, 0.5 the middle.
     """
     y = (torch.arange(shape[0], device=device, dtype=torch.float32) + offset) * stride[0]

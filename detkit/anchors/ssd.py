@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
 from detkit.anchors.base import AnchorGenerator
 from detkit.anchors.grid import centred_boxes, lay_over_grid
-from detkit.registry import ANCHORS
-from detkit.registry.arguments import within
+from detkit.registry import ANCHORS, Positive, PositiveInt
 
 
 @ANCHORS.register()
@@ -19,31 +19,35 @@ class SSDAnchors(AnchorGenerator):
     """Boxes whose sides are fractions of the image's: of width for x, of height for y.
 
     A cell of level k has a square of scale s_k, a square of scale sqrt(s_k * s_(k+1)), and for every
-    aspect ratio r the two boxes of s_k * sqrt(r) by s_k / sqrt(r), the wide one first. scales: s_k of each
-    level and one more; null spaces them evenly from min_scale on the first to max_scale on the last level
-    (equation 4), the one more being 1. aspect_ratios: for each level, longer over shorter side; null is
-    [2, 3] on all. steps: pixels a cell of each level; null is the image's side over the map's. Boxes are
-    centred in the cells. clip: `sides` cuts a box's sides to the image's, around its centre, as
-    torchvision does; `corners` cuts the box at the image's border; null leaves it.
+    aspect ratio r the two boxes of s_k * sqrt(r) by s_k / sqrt(r), the wide one first. Boxes are centred in the cells.
+
+    Args:
+        scales: s_k of each level and one more; null spaces them evenly from min_scale on the first to max_scale on
+            the last level (equation 4), and the one more is 1.
+        min_scale: scale of the first level, if `scales` is null.
+        max_scale: scale of the last level, if `scales` is null.
+        aspect_ratios: longer over shorter side, a list for each level; null is [2, 3] on all.
+        steps: pixels per cell of each level; null is the image's side over the map's.
+        clip: `sides` limits a box's sides to the image's, around its centre, as torchvision does; `corners` cuts
+            the box at the image's border; null leaves it.
     """
 
     def __init__(
         self,
         *,
         strides: tuple[int, ...],
-        scales: list[float] | None = None,
-        min_scale: float = 0.2,
-        max_scale: float = 0.9,
-        aspect_ratios: list[list[float]] | None = None,
-        steps: list[int] | None = None,
+        scales: list[Positive] | None = None,
+        min_scale: Positive = 0.2,
+        max_scale: Annotated[float, Interval(gt=0, le=100)] = 0.9,
+        aspect_ratios: list[list[Positive]] | None = None,
+        steps: list[PositiveInt] | None = None,
         clip: Literal["sides", "corners"] | None = "sides",
     ) -> None:
         super().__init__()
         levels = len(strides)
         if scales is None:
-            if not 0 < min_scale <= max_scale:
-                raise ValueError(f"min_scale={min_scale}, max_scale={max_scale}: want positive, in order")
-            within("max_scale", max_scale, 0, 100)
+            if min_scale > max_scale:
+                raise ValueError(f"min_scale: {min_scale} must not exceed max_scale: {max_scale}")
             step = (max_scale - min_scale) / max(1, levels - 1)
             scales = [*(min_scale + step * k for k in range(levels)), 1.0]
         ratios = [[2.0, 3.0]] * levels if aspect_ratios is None else [list(level) for level in aspect_ratios]
@@ -52,10 +56,6 @@ class SSDAnchors(AnchorGenerator):
         ):  # fmt: skip
             if len(values) != want:
                 raise ValueError(f"{name}: {len(values)} given, want {want} for {levels} levels")
-        if min(scales) <= 0 or min((r for level in ratios for r in level), default=1.0) <= 0:
-            raise ValueError(f"scales={list(scales)}, aspect_ratios={ratios}: all must be positive")
-        if steps is not None and min(steps) < 1:
-            raise ValueError(f"steps: {list(steps)} must be positive")
         self.steps, self.clip = None if steps is None else tuple(steps), clip
         self.sides = [
             torch.tensor(_sides(s, following, level), dtype=torch.float64)
@@ -66,7 +66,6 @@ class SSDAnchors(AnchorGenerator):
     def forward(
         self, level_shapes: Sequence[tuple[int, int]], image_shape: tuple[int, int], device: torch.device
     ) -> list[Tensor]:
-        """See `AnchorGenerator.forward`."""
         height, width = image_shape
         anchors = []
         for k, (sides, shape) in enumerate(zip(self.sides, level_shapes, strict=True)):

@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 
 from detkit.anchors.base import AnchorGenerator
-from detkit.registry import ANCHORS
-from detkit.registry.arguments import LARGEST_SIDE, within
+from detkit.anchors.grid import AspectRatios
+from detkit.registry import ANCHORS, Side
 
 
 @ANCHORS.register()
 class TorchvisionAnchors(AnchorGenerator):
-    """torchvision's own `AnchorGenerator`, sizes in pixels per level.
+    """torchvision's `AnchorGenerator`, sizes in pixels per level.
 
-    It differs from `OctaveAnchors` in three ways: corners are rounded to whole pixels, anchors of a
-    cell come ratio by ratio with the sizes inside, and the stride of a level is the padded image's
+    It differs from `OctaveAnchors` in three ways: corners are rounded to whole pixels, the anchors of a
+    cell are ordered ratio by ratio with the sizes inside, and the stride of a level is the padded image's
     side over the map's, rounded down, rather than the level's own (106 instead of 128 px for a map
-    of 3 cells over 320 px). sizes: per level the square roots of the areas; None gives those of
-    torchvision's RetinaNet, 32 to 512 px and two steps of a third of an octave, cut to whole pixels.
+    of 3 cells over 320 px).
+
+    Args:
+        sizes: square roots of the areas, a list per level; None: those of torchvision's RetinaNet, 32 to 512 px and
+            two steps of a third of an octave, cut to whole pixels.
+        aspect_ratios: height over width.
     """
 
     def __init__(
         self,
         *,
         strides: tuple[int, ...],
-        sizes: list[list[int]] | None = None,
-        aspect_ratios: list[float] = [0.5, 1.0, 2.0],  # noqa: B006  (only read)
+        sizes: list[Annotated[list[Side], MinLen(1)]] | None = None,
+        aspect_ratios: AspectRatios = (0.5, 1.0, 2.0),
     ) -> None:
         super().__init__()
         from torchvision.models.detection.anchor_utils import AnchorGenerator as Generator
@@ -38,17 +44,12 @@ class TorchvisionAnchors(AnchorGenerator):
             sizes = [[int(4 * s * 2 ** (i / 3)) for i in range(3)] for s in strides]
         if len(sizes) != len(strides):
             raise ValueError(f"sizes: {len(sizes)} lists for {len(strides)} levels of strides {list(strides)}")
-        if not aspect_ratios or not all(sizes):
-            raise ValueError(f"sizes={sizes}, aspect_ratios={list(aspect_ratios)}: want at least one each")
-        within("sizes", [side for level in sizes for side in level], 1, LARGEST_SIDE)
-        within("aspect_ratios", list(aspect_ratios), 1e-4, 1e4)
         self.generator = Generator(tuple(tuple(level) for level in sizes), (tuple(aspect_ratios),) * len(strides))
         self.per_cell = tuple(self.generator.num_anchors_per_location())
 
     def forward(
         self, level_shapes: Sequence[tuple[int, int]], image_shape: tuple[int, int], device: torch.device
     ) -> list[Tensor]:
-        """See `AnchorGenerator.forward`."""
         strides = [
             [torch.tensor(image_shape[0] // h, device=device), torch.tensor(image_shape[1] // w, device=device)]
             for h, w in level_shapes

@@ -8,26 +8,31 @@ from torch import Tensor
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
 from detkit.assigners.matching import Conflicts, centres_inside, lowest
-from detkit.registry import ASSIGNERS
+from detkit.registry import ASSIGNERS, Fraction, PositiveInt
 from detkit.structures import BACKGROUND, Assignment, Candidates, Targets
 
 
 @ASSIGNERS.register()
 class ATSSAssigner(Assigner):
-    """An object's threshold is the mean plus the standard deviation of the IoUs it has with its candidates.
+    """Gives every object a threshold of its own: mean plus standard deviation of its candidates' IoUs.
 
-    Its candidates are, of every level, the `topk` anchors whose centres are nearest to its own; positive
-    are those that reach its threshold and have their centre inside it. All other anchors are background.
-    The paper has one anchor a cell: with n of them, `topk` wants to be about n times as large. Of equally
-    near anchors the first are taken; an anchor that suits several objects goes to the one it overlaps
+    The candidates of an object are, on every level, the anchors whose centres are nearest to its own. Positive are
+    those that reach the threshold and have their centre inside the object; all other anchors are background.
+    Of equally near anchors the first are taken; an anchor that suits several objects goes to the one it overlaps
     most. The standard deviation is that of a sample (divided by n - 1).
-    ignore_overlap, chunk_elements: as for `Assigner`; a piece is at least the anchors of one level.
+
+    Args:
+        topk: candidates per level. The paper has one anchor per cell; with n of them, set about n times as many.
+        ignore_overlap: an anchor with more than this fraction of its area in an ignore region (crowd, difficult) is
+            neither positive nor negative.
+        chunk_elements: most entries of an anchor-by-object matrix that is held at once; at least the anchors of
+            one level. The result does not depend on it.
     """
 
-    def __init__(self, *, topk: int = 9, ignore_overlap: float = 0.5, chunk_elements: int = 1_000_000) -> None:
+    def __init__(
+        self, *, topk: PositiveInt = 9, ignore_overlap: Fraction = 0.5, chunk_elements: PositiveInt = 1_000_000
+    ) -> None:
         super().__init__(ignore_overlap=ignore_overlap, chunk_elements=chunk_elements)
-        if topk < 1:
-            raise ValueError(f"topk: {topk} must be at least 1")
         self.topk = topk
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:

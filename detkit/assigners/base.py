@@ -1,4 +1,4 @@
-"""The contract of an assigner, and how ignore regions are applied to what it chooses."""
+"""The contract of an assigner, and the rule for ignore regions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from detkit import boxes as box_ops
+from detkit.registry import Fraction, PositiveInt
 from detkit.structures import IGNORED, Assignment, Candidates, Targets
 
 
 class Assigner(nn.Module):
-    """Decides, for every anchor of an image, which object it is to predict.
+    """Assigns each anchor of an image to an object or to the background.
 
-    positive_iou: IoU with an object from which on an anchor is positive, None where no such number exists.
+    positive_iou: IoU with an object at which an anchor becomes positive, None if there is no such threshold.
     forces_best: whether an object's best anchor is positive below it, too. `detkit anchors check` reads both.
 
     Args:
@@ -27,12 +28,8 @@ class Assigner(nn.Module):
     positive_iou: float | None = None
     forces_best: bool = False
 
-    def __init__(self, *, ignore_overlap: float | None = 0.5, chunk_elements: int = 1_000_000) -> None:
+    def __init__(self, *, ignore_overlap: Fraction | None = 0.5, chunk_elements: PositiveInt = 1_000_000) -> None:
         super().__init__()
-        if chunk_elements < 1:
-            raise ValueError(f"chunk_elements: {chunk_elements} must be at least 1")
-        if ignore_overlap is not None and not 0 <= ignore_overlap <= 1:
-            raise ValueError(f"ignore_overlap: {ignore_overlap} is not a share between 0 and 1")
         self.ignore_overlap, self.chunk_elements = ignore_overlap, chunk_elements
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
@@ -41,7 +38,7 @@ class Assigner(nn.Module):
 
 
 def assign(assigner: Assigner, candidates: Candidates, targets: Targets) -> Assignment:
-    """The choice of the assigner, with the anchors in ignore regions IGNORED."""
+    """Assigns the anchors of one image; those in ignore regions become IGNORED."""
     ignored = None
     if assigner.ignore_overlap is not None and len(targets.ignore):
         ignored = in_ignore_region(candidates.anchors, targets.ignore, assigner.ignore_overlap, assigner.chunk_elements)

@@ -7,30 +7,37 @@ from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
-from detkit.registry import ASSIGNERS
+from detkit.registry import ASSIGNERS, Fraction, PositiveInt
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 
 
 @ASSIGNERS.register()
 class MaxIoUAssigner(Assigner):
-    """Positive at IoU >= `positive` with some object, background below `negative`, ignored between.
+    """Labels an anchor by its highest IoU with an object: positive, ignored or background.
 
-    low_quality: for every object, the anchors with the highest IoU it has with any (ties too) become
-    positive even below `positive`; each keeps its own best object, as in Detectron2 and torchvision.
-    An object that no anchor overlaps stays without. ignore_overlap, chunk_elements: as for `Assigner`.
+    Args:
+        positive: IoU from which an anchor is positive.
+        negative: IoU below which an anchor is background; between the two it is ignored.
+        low_quality: make the anchors with the highest IoU of an object (ties too) positive even below `positive`. Each
+            is matched to the object it overlaps most, as in Detectron2 and torchvision. An object that no anchor
+            overlaps gets none.
+        ignore_overlap: an anchor with more than this fraction of its area in an ignore region (crowd, difficult) is
+            neither positive nor negative.
+        chunk_elements: most entries of an anchor-by-object matrix that is held at once; the result does not depend
+            on it.
     """
 
     def __init__(
         self,
         *,
-        positive: float = 0.5,
-        negative: float = 0.4,
+        positive: Fraction = 0.5,
+        negative: Fraction = 0.4,
         low_quality: bool = True,
-        ignore_overlap: float = 0.5,
-        chunk_elements: int = 2_000_000,
+        ignore_overlap: Fraction = 0.5,
+        chunk_elements: PositiveInt = 2_000_000,
     ) -> None:
         super().__init__(ignore_overlap=ignore_overlap, chunk_elements=chunk_elements)
-        if not 0 <= negative <= positive <= 1:
+        if negative > positive:
             raise ValueError(f"negative={negative}, positive={positive}: want 0 <= negative <= positive <= 1")
         self.positive, self.negative, self.low_quality = positive, negative, low_quality
         self.positive_iou, self.forces_best = positive, low_quality
@@ -47,9 +54,9 @@ class MaxIoUAssigner(Assigner):
         return Assignment(labels, matched)
 
     def _match(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Per anchor: highest IoU (A,), the object it is with (A,), and whether it is that object's best.
+        """Highest IoU of each anchor (A,), the object it is with (A,), and whether it is the best of any object (A,).
 
-        "Best" marks an anchor that has, with any object, the highest IoU the object reaches.
+        The best of an object are the anchors with the highest IoU that the object has with any.
         """
         count = len(anchors)
         best_iou = anchors.new_zeros(count)
@@ -58,20 +65,20 @@ class MaxIoUAssigner(Assigner):
         if not len(boxes) or not count:
             return best_iou, matched, is_best
         pieces = torch.split(anchors, max(1, self.chunk_elements // len(boxes)))
-        reached = anchors.new_zeros(len(boxes))
+        best_of_object = anchors.new_zeros(len(boxes))
         iou, start = torch.empty(0), 0
         for piece in pieces:
             iou = box_ops.pairwise_iou(boxes, piece)
             span = slice(start, start + len(piece))
             best_iou[span], matched[span] = iou.max(dim=0)
-            reached = torch.maximum(reached, iou.amax(dim=1))
+            best_of_object = torch.maximum(best_of_object, iou.amax(dim=1))
             start += len(piece)
-        # An object that nothing overlaps must not take every anchor it has IoU 0 with.
-        reached = torch.where(reached > 0, reached, torch.full_like(reached, 2.0))
+        # An object that nothing overlaps must not get every anchor, with all of which it has IoU 0.
+        best_of_object = best_of_object.where(best_of_object > 0, 2.0)
         start = 0
         for piece in pieces if self.low_quality else ():
             if len(pieces) > 1:
                 iou = box_ops.pairwise_iou(boxes, piece)
-            is_best[start : start + len(piece)] = (iou == reached[:, None]).any(dim=0)
+            is_best[start : start + len(piece)] = (iou == best_of_object[:, None]).any(dim=0)
             start += len(piece)
         return best_iou, matched, is_best

@@ -8,49 +8,54 @@ from torch import Tensor
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
 from detkit.assigners.matching import Conflicts, centres_inside, highest
-from detkit.registry import ASSIGNERS
+from detkit.registry import ASSIGNERS, Fraction, NonNegative, Positive, PositiveInt
 from detkit.structures import BACKGROUND, Assignment, Candidates, Targets
 
 LEAST_SCORE = 1e-9
-"""A score that has run down to zero still leaves the overlap to choose by."""
+"""Least score that counts, so that the overlap still decides where scores underflow to zero."""
 
 
 @ASSIGNERS.register()
 class TaskAlignedAssigner(Assigner):
-    """An object takes the `topk` anchors whose predictions fit it best: s^alpha * u^beta is greatest (eq. 1).
+    """Matches an object to the anchors whose predictions are best aligned with it: s^alpha * u^beta (eq. 1).
 
     s is an anchor's score for the object's class, u the IoU of its predicted box with the object. All
-    other anchors are background. `Assignment.quality` is the paper's normalised alignment: the greatest
-    of an object's positives equals the greatest IoU among them. It reaches class losses that take soft
-    targets (quality focal, varifocal), with which this assigner belongs together.
-    centre_inside: only anchors whose centre lies in the object come into question, so that an object
-    between the centres stays without; false takes the paper at its word. An anchor that several
-    objects want goes to the one it is aligned with best; of equals, the first. A prediction that does not
-    overlap the object is never taken. ignore_overlap, chunk_elements: as for `Assigner`.
+    other anchors are background. An anchor that several objects claim goes to the one it is aligned with best; of
+    equals, the first. A prediction that does not overlap the object is never matched.
+
+    `Assignment.quality` is the paper's normalised alignment: the greatest of an object's positives equals the
+    greatest IoU among them. Use this assigner with class losses that take soft targets (quality focal, varifocal).
+
+    Args:
+        topk: anchors per object.
+        alpha: exponent of the score.
+        beta: exponent of the IoU.
+        centre_inside: match only anchors whose centre lies in the object, so that an object between the centres gets
+            none; false follows the paper to the letter.
+        ignore_overlap: an anchor with more than this fraction of its area in an ignore region (crowd, difficult) is
+            neither positive nor negative.
+        chunk_elements: most entries of an anchor-by-object matrix that is held at once; the result does not depend
+            on it.
     """
 
     def __init__(
         self,
         *,
-        topk: int = 13,
-        alpha: float = 1.0,
-        beta: float = 6.0,
+        topk: PositiveInt = 13,
+        alpha: NonNegative = 1.0,
+        beta: Positive = 6.0,
         centre_inside: bool = True,
-        ignore_overlap: float = 0.5,
-        chunk_elements: int = 1_000_000,
+        ignore_overlap: Fraction = 0.5,
+        chunk_elements: PositiveInt = 1_000_000,
     ) -> None:
         super().__init__(ignore_overlap=ignore_overlap, chunk_elements=chunk_elements)
-        if topk < 1:
-            raise ValueError(f"topk: {topk} must be at least 1")
-        if alpha < 0 or beta <= 0:
-            raise ValueError(f"alpha={alpha}, beta={beta}: want alpha >= 0 and beta > 0")
         self.topk, self.alpha, self.beta, self.centre_inside = topk, alpha, beta, centre_inside
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
         anchors, boxes, predicted = candidates.anchors, targets.boxes, candidates.boxes()
         conflicts = Conflicts(anchors)
         if len(anchors) and len(boxes):
-            # A row of scores for every class that is there, to the power of alpha.
+            # A row of scores for every class of the image, to the power of alpha.
             classes, column = torch.unique(targets.labels, return_inverse=True)
             likely = candidates.scores()[:, classes].T.clamp(min=LEAST_SCORE).pow(self.alpha).contiguous()
             objects = torch.arange(len(boxes), device=anchors.device)

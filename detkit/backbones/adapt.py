@@ -1,8 +1,7 @@
-"""What the adapters of foreign networks share: strides by probe, norms and image channels exchanged, padding."""
+"""Adapting networks of other libraries: measured strides, other norms and image channels, padding."""
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -12,14 +11,14 @@ from detkit.backbones.pretrained import fit_channels
 from detkit.layers.norms import NormName, norm_layer
 
 PROBE = (64, 96)
-"""Height and width of the image that strides are read off: two sides, to tell (C, H, W) from (H, W, C)."""
+"""Height and width of the image that strides are measured with; they differ, to tell (C, H, W) from (H, W, C)."""
 ODD = (75, 101)
-"""A second one, divisible by nothing, for what becomes of sizes that don't fit the strides."""
+"""A second size, not divisible by any stride."""
 DEFAULT_LEVELS = ("c3", "c4", "c5")
 
 
 class Map(NamedTuple):
-    """A feature map of the probe: its channels, its stride, and whether the channels come last."""
+    """A feature map of the probe: its channels, its stride, and whether the channels are last."""
 
     channels: int
     stride: int
@@ -27,13 +26,13 @@ class Map(NamedTuple):
 
 
 def read_map(shape: tuple[int, ...]) -> Map | None:
-    """What the probe's output of `shape` is: None unless a map whose stride is a power of two on both sides."""
+    """Channels and stride of a feature map by its shape for the probe; None unless the stride is a power of two."""
     if len(shape) != 4:
         return None
     for channels, rows, columns in ((1, 2, 3), (3, 1, 2)):
         stride = PROBE[0] // max(1, shape[rows])
-        power = stride > 0 and stride & (stride - 1) == 0
-        if power and (shape[rows] * stride, shape[columns] * stride) == PROBE:
+        is_power_of_two = stride > 0 and stride & (stride - 1) == 0
+        if is_power_of_two and (shape[rows] * stride, shape[columns] * stride) == PROBE:
             return Map(shape[channels], stride, channels == 3)
     return None
 
@@ -43,35 +42,35 @@ def level_name(stride: int) -> str:
     return f"c{stride.bit_length() - 1}"
 
 
-def choose_levels(model: str, found: dict[str, Map], out_features: list[str] | None) -> dict[str, Map]:
-    """The levels that are asked for, finest first; c3 to c5 (those there are) by default.
+def choose_levels(model: str, levels: dict[str, Map], out_features: list[str] | None) -> dict[str, Map]:
+    """The levels of `out_features`, finest first; by default c3 to c5, as far as the model has them.
 
-    Raises ValueError that lists what `model` has.
+    Raises ValueError with the levels of `model` if one is missing.
     """
-    wanted = [n for n in DEFAULT_LEVELS if n in found] if out_features is None else out_features
-    missing = [n for n in wanted if n not in found]
+    wanted = [n for n in DEFAULT_LEVELS if n in levels] if out_features is None else out_features
+    missing = [n for n in wanted if n not in levels]
     if missing or not wanted:
-        has = ", ".join(f"{n} (stride {m.stride}, {m.channels} channels)" for n, m in found.items())
+        has = ", ".join(f"{n} (stride {m.stride}, {m.channels} channels)" for n, m in levels.items())
         raise ValueError(f"out_features: {missing or list(wanted)}; {model} has {has or 'no feature maps'}")
-    return {n: m for n, m in found.items() if n in wanted}
+    return {n: m for n, m in levels.items() if n in wanted}
 
 
 def replace_norms(model: str, module: nn.Module, norm: NormName | None) -> None:
-    """Puts the layer that `norm` names where batch normalisation is, with its epsilon and values; None, nothing.
+    """Replaces batch normalisation by the layer that `norm` names, with its epsilon and values; None: does nothing.
 
-    Raises ValueError if there is none to replace.
+    Raises ValueError if the module has no batch normalisation.
     """
     if norm is None:
         return
-    places = [
+    batch_norms = [
         (parent, name, child)
         for parent in list(module.modules())
         for name, child in parent.named_children()
         if isinstance(child, nn.BatchNorm2d)
     ]
-    if not places:
+    if not batch_norms:
         raise ValueError(f"norm: {norm}: {model} has no batch normalisation to replace; leave norm out")
-    for parent, name, old in places:
+    for parent, name, old in batch_norms:
         if norm != "bn":
             setattr(parent, name, _replacement(old, norm))
 
@@ -82,13 +81,13 @@ def _replacement(old: nn.BatchNorm2d, norm: NormName) -> nn.Module:
         if hasattr(new, key):
             setattr(new, key, getattr(old, key))
     new.load_state_dict({k: v for k, v in old.state_dict().items() if k in new.state_dict()})
-    # timm's batch normalisation may hold the activation that follows it.
+    # timm's batch normalisation may contain the activation that follows it.
     following = [part for key in ("drop", "act") if (part := getattr(old, key, None)) is not None]
     return nn.Sequential(new, *following) if following else new
 
 
 def set_in_channels(module: nn.Module, channels: int, *, average: bool) -> None:
-    """Makes the first convolution take `channels` instead of 3; average: of its weights, else new random ones."""
+    """Makes the first convolution take `channels` instead of 3, with averaged weights or new random ones."""
     first = next(m for m in module.modules() if isinstance(m, nn.Conv2d))
     if first.in_channels == channels:
         return
@@ -99,29 +98,13 @@ def set_in_channels(module: nn.Module, channels: int, *, average: bool) -> None:
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Zeros right and below up to a multiple, for networks that would cut off what is left over."""
+    """Pads with zeros right and below up to a multiple, for networks that would cut off the rest."""
     height, width = images.shape[-2:]
     down, right = -height % multiple, -width % multiple
     return F.pad(images, (0, right, 0, down)) if down or right else images
 
 
-def finish_level(level: Tensor, found: Map, size: tuple[int, int]) -> Tensor:
+def finish_level(level: Tensor, shape: Map, size: tuple[int, int]) -> Tensor:
     """A map of a padded image -> (B, C, ceil(H / stride), ceil(W / stride)) for an image of `size` (H, W)."""
-    level = level.permute(0, 3, 1, 2) if found.channels_last else level
-    return level[..., : -(-size[0] // found.stride), : -(-size[1] // found.stride)]
-
-
-def warn_of_frozen_random(model: str, norm: NormName | None, freeze_at: int) -> None:
-    """Says that frozen norms or stages are left at random values."""
-    if norm == "frozen_bn" or freeze_at:
-        logging.getLogger("detkit").warning(
-            "%s: %s with random weights: nothing will adapt them. Give backbone.weights, or set "
-            "backbone.norm=gn (or bn) and backbone.freeze_at=0.",
-            model, "frozen_bn" if norm == "frozen_bn" else f"freeze_at={freeze_at}",
-        )  # fmt: skip
-
-
-def check_freeze_at(freeze_at: int) -> None:
-    """Raises ValueError unless 0 to 5."""
-    if not 0 <= freeze_at <= 5:
-        raise ValueError(f"freeze_at: {freeze_at} is not between 0 (train all) and 5 (train nothing)")
+    level = level.permute(0, 3, 1, 2) if shape.channels_last else level
+    return level[..., : -(-size[0] // shape.stride), : -(-size[1] // shape.stride)]

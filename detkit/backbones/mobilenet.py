@@ -1,31 +1,31 @@
-"""MobileNetV3-Large (1905.02244) out of torchvision's modules, with the levels that SSDlite looks at."""
+"""MobileNetV3-Large (1905.02244) from torchvision's modules, with the levels that SSDlite uses."""
 
 from __future__ import annotations
-
-import logging
 
 from torch import Tensor, nn
 
 from detkit.backbones.base import Backbone
-from detkit.backbones.pretrained import fit_channels, load_all, read_weights
+from detkit.backbones.pretrained import fit_channels, load_all, read_weights, warn_of_frozen_random
 from detkit.layers.depthwise import mobile_norm
 from detkit.layers.norms import NormName
-from detkit.registry import BACKBONES, WeightsStr
-from detkit.registry.arguments import MOST_CHANNELS, within
+from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.structures import FeatureShape
 
 SPLIT = 13
-"""The block that goes from stride 16 to 32; its expansion is the last map of stride 16."""
+"""Index of the block that goes from stride 16 to 32; its expansion is the last map of stride 16."""
 
 
 @BACKBONES.register()
 class MobileNetV3(Backbone):
-    """MobileNetV3-Large; puts out c4, the expansion layer of the 13th block, and c5, the last map.
+    """MobileNetV3-Large with the levels c4, the expansion layer of the 13th block, and c5, the last map.
 
-    reduced_tail: half the channels from c4 on, as the paper has it for detection (section 6.3); weights
-    for classification are of the full model. norm: of every block, with MobileNet's epsilon of 0.001.
-    in_channels: image channels. weights: file or web address of a torchvision mobilenet_v3_large state
-    dict, or the name of torchvision weights (`IMAGENET1K_V2`), loaded when training starts from scratch.
+    Args:
+        reduced_tail: halve the channels from c4 on, as the paper does for detection (section 6.3); published weights
+            are of the full model.
+        norm: normalisation of every block, with MobileNet's epsilon of 0.001.
+        in_channels: image channels; weights for three are averaged to any other number.
+        weights: file or web address of a torchvision mobilenet_v3_large state dict, or a name of torchvision weights
+            (`IMAGENET1K_V2`); loaded when training starts from scratch.
     """
 
     def __init__(
@@ -33,13 +33,12 @@ class MobileNetV3(Backbone):
         *,
         reduced_tail: bool = True,
         norm: NormName = "bn",
-        in_channels: int = 3,
+        in_channels: Channels = 3,
         weights: WeightsStr | None = None,
     ) -> None:
         super().__init__()
         from torchvision.models import mobilenet_v3_large
 
-        within("in_channels", in_channels, 1, MOST_CHANNELS)
         if weights is not None and reduced_tail:
             raise ValueError("weights: published ones are for reduced_tail: false")
         self.in_channels, self.norm, self.weights = in_channels, norm, weights
@@ -55,20 +54,16 @@ class MobileNetV3(Backbone):
         }
 
     def load_pretrained(self) -> None:
-        """Loads `weights`, if any; warns when frozen norms are left at random values."""
         if self.weights is None:
-            if self.norm == "frozen_bn":
-                logging.getLogger("detkit").warning(
-                    "MobileNetV3: frozen_bn with random weights: nothing will adapt them. Give backbone.weights "
-                    "and backbone.reduced_tail=false, or set backbone.norm=bn."
-                )
+            way_out = "Give backbone.weights and backbone.reduced_tail=false, or set backbone.norm=bn"
+            warn_of_frozen_random("MobileNetV3", self.norm, way_out=way_out)
             return
         state = read_weights(self.weights, "mobilenet_v3_large")
-        own = {key: value for key, value in state.items() if key.startswith("features.")}
+        features = {key: value for key, value in state.items() if key.startswith("features.")}
         stem = "features.0.0.weight"
-        if stem in own:
-            own[stem] = fit_channels(own[stem], self.in_channels)
-        load_all(self, own, f"backbone.weights: {self.weights} is not a mobilenet_v3_large of torchvision")
+        if stem in features:
+            features[stem] = fit_channels(features[stem], self.in_channels)
+        load_all(self, features, f"backbone.weights: {self.weights} is not a mobilenet_v3_large of torchvision")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> c4 (B, 672, H / 16, W / 16) and c5 (B, 480 or 960, H / 32, W / 32)."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from detkit.layers.norms import NormName
 from detkit.utils.pickles import load_torch
 from detkit.utils.urls import local_path
 
 COUNTERS = ".num_batches_tracked"
 """Ending of batch norm's counters, which may be missing."""
+WAY_OUT = "Give backbone.weights, or set backbone.norm=gn (or bn) and backbone.freeze_at=0"
+log = logging.getLogger("detkit")
 
 
 def read_weights(source: str, model: str) -> dict[str, Tensor]:
@@ -34,7 +38,7 @@ def read_weights(source: str, model: str) -> dict[str, Tensor]:
 
 
 def read_file(path: str) -> dict[str, Tensor]:
-    """A file of `torch.save` -> the state dict that it is; ValueError that names the file for anything else."""
+    """Reads a state dict that `torch.save` wrote; ValueError that names the file for anything else."""
     try:
         content, _ = load_torch(Path(path))
     except ValueError as error:
@@ -45,22 +49,34 @@ def read_file(path: str) -> dict[str, Tensor]:
     return content
 
 
-def load_all(module: nn.Module, state: dict[str, Tensor], wrong: str) -> None:
-    """Loads a state dict that fits to the last tensor; a ValueError that begins with `wrong` says what doesn't."""
-    own = module.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith(COUNTERS)]
-    unknown = [key for key, value in state.items() if value.shape != getattr(own.get(key), "shape", None)]
+def load_all(module: nn.Module, state: dict[str, Tensor], wrong: str, required: str = "") -> None:
+    """Loads a state dict that has every tensor of the module whose key starts with `required`, and no other tensors.
+
+    Raises ValueError that starts with `wrong` and names the tensors that don't fit.
+    """
+    expected = module.state_dict()
+    missing = [k for k in expected if k.startswith(required) and k not in state and not k.endswith(COUNTERS)]
+    unknown = [key for key, value in state.items() if value.shape != getattr(expected.get(key), "shape", None)]
     unknown = [key for key in unknown if not key.endswith(COUNTERS)]
     if missing or unknown:
         raise ValueError(
             f"{wrong}: {len(missing)} tensors missing {missing[:3]}, {len(unknown)} unknown or of another shape "
             f"{unknown[:3]}"
         )
-    module.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+    module.load_state_dict({key: value for key, value in state.items() if key in expected}, strict=False)
 
 
 def fit_channels(weight: Tensor, channels: int) -> Tensor:
-    """Stem weights (O, 3, k, k) for another number of image channels, keeping the response's scale."""
+    """Averages stem weights (O, 3, k, k) to another number of image channels, at the same scale of response."""
     if weight.shape[1] == channels:
         return weight
     return weight.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1) * (weight.shape[1] / channels)
+
+
+def warn_of_frozen_random(model: str, norm: NormName | None, freeze_at: int = 0, way_out: str = WAY_OUT) -> None:
+    """Warns if frozen norms or stages are left at random values."""
+    if norm == "frozen_bn" or freeze_at:
+        log.warning(
+            "%s: %s with random weights: nothing will adapt them. %s.",
+            model, "frozen_bn" if norm == "frozen_bn" else f"freeze_at={freeze_at}", way_out,
+        )  # fmt: skip

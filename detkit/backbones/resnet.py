@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Literal
 
 from torch import Tensor, nn
 
-from detkit.backbones.base import Backbone
-from detkit.backbones.pretrained import fit_channels, load_all, read_weights
+from detkit.backbones.base import Backbone, FreezeAt
+from detkit.backbones.pretrained import fit_channels, load_all, read_weights, warn_of_frozen_random
 from detkit.layers.norms import FrozenBatchNorm2d, NormName, norm_layer
-from detkit.registry import BACKBONES, WeightsStr
-from detkit.registry.arguments import MOST_CHANNELS, within
+from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.structures import FeatureShape
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -20,15 +18,19 @@ STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 
 @BACKBONES.register()
 class ResNet(Backbone):
-    """ResNet of a given depth; puts out c3, c4 and c5 (strides 8, 16, 32) unless told otherwise.
+    """ResNet with 18, 34, 50, 101 or 152 layers.
 
-    out_features: which of c2 to c5; stages above the last of them are left out.
-    norm: the normalisation of every block. freeze_at: how many stages (stem, then the four groups of
-    blocks) are not trained: 0 trains all, 2 is the usual choice with ImageNet weights. in_channels:
-    image channels; weights for three are averaged over to any other number. stride_in_1x1: put a
-    bottleneck's stride in its first 1x1 convolution, as the original MSRA and Detectron2 weights want
-    it. weights: file or web address of a torchvision ResNet state dict, or the name of torchvision weights
-    (`IMAGENET1K_V1`), loaded when training starts from scratch.
+    Args:
+        depth: number of layers.
+        norm: normalisation of every block.
+        freeze_at: number of stages (stem, then the four groups of blocks) that are not trained: 0 trains all, 2 is
+            usual with ImageNet weights.
+        in_channels: image channels; weights for three are averaged to any other number.
+        out_features: levels among c2, c3, c4 and c5 (strides 4 to 32); None: c3, c4 and c5. Later stages are left out.
+        stride_in_1x1: put a bottleneck's stride in its first 1x1 convolution, as the original MSRA and Detectron2
+            weights need it.
+        weights: file or web address of a torchvision ResNet state dict, or a name of torchvision weights
+            (`IMAGENET1K_V1`); loaded when training starts from scratch.
     """
 
     def __init__(
@@ -36,8 +38,8 @@ class ResNet(Backbone):
         *,
         depth: Literal[18, 34, 50, 101, 152] = 50,
         norm: NormName = "frozen_bn",
-        freeze_at: int = 0,
-        in_channels: int = 3,
+        freeze_at: FreezeAt = 0,
+        in_channels: Channels = 3,
         out_features: list[str] | None = None,
         stride_in_1x1: bool = False,
         weights: WeightsStr | None = None,
@@ -45,16 +47,13 @@ class ResNet(Backbone):
         super().__init__()
         from torchvision.models import resnet
 
-        if not 0 <= freeze_at <= 5:
-            raise ValueError(f"freeze_at: {freeze_at} is not between 0 (train all) and 5 (train nothing)")
         block = resnet.BasicBlock if depth < 50 else resnet.Bottleneck
         body = resnet.ResNet(block, list(LAYERS[depth]), norm_layer=norm_layer(norm))
-        within("in_channels", in_channels, 1, MOST_CHANNELS)
         if in_channels != 3:
             body.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.in_channels = in_channels
-        self.depth, self.weights, self.freeze_at, self.frozen_norm = depth, weights, freeze_at, norm == "frozen_bn"
+        self.depth, self.weights, self.freeze_at, self.norm = depth, weights, freeze_at, norm
         self.stem = nn.Sequential()
         self.stem.conv1, self.stem.bn1, self.stem.relu, self.stem.maxpool = (
             body.conv1, body.bn1, body.relu, body.maxpool,
@@ -74,7 +73,7 @@ class ResNet(Backbone):
             stage.requires_grad_(False)
         for module in self.modules():
             if isinstance(module, FrozenBatchNorm2d):
-                module.overwrite = True  # of a convolution's output, which nothing else reads
+                module.overwrite = True  # nothing else reads a convolution's output
 
     def _move_stride_to_first_convolution(self) -> None:
         if self.depth < 50:
@@ -90,21 +89,15 @@ class ResNet(Backbone):
         return [self.get_submodule(f"layer{i}") for i in range(1, self.last + 1)]
 
     def train(self, mode: bool = True) -> ResNet:
-        """Training mode for all but the frozen stages, whose batch statistics must stay still."""
+        """Sets training mode for all but the frozen stages, whose batch statistics must not change."""
         super().train(mode)
         for stage in self._frozen_stages():
             stage.eval()
         return self
 
     def load_pretrained(self) -> None:
-        """Loads `weights`, if any; warns when frozen norms or frozen stages are left at random values."""
         if self.weights is None:
-            if self.freeze_at or self.frozen_norm:
-                logging.getLogger("detkit").warning(
-                    "ResNet: %s with random weights: nothing will adapt them. Give backbone.weights, or set "
-                    "backbone.norm=gn (or bn) and backbone.freeze_at=0.",
-                    "frozen_bn" if self.frozen_norm else f"freeze_at={self.freeze_at}",
-                )
+            warn_of_frozen_random("ResNet", self.norm, self.freeze_at)
             return
         state = read_weights(self.weights, f"resnet{self.depth}")
         renamed = {

@@ -12,19 +12,18 @@ from detkit.backbones.adapt import (
     ODD,
     PROBE,
     Map,
-    check_freeze_at,
     choose_levels,
     finish_level,
     level_name,
     pad_to_multiple,
     read_map,
     replace_norms,
-    warn_of_frozen_random,
 )
-from detkit.backbones.base import Backbone
+from detkit.backbones.base import Backbone, FreezeAt
+from detkit.backbones.pretrained import warn_of_frozen_random
 from detkit.layers.norms import NormName
-from detkit.registry import BACKBONES, WeightsStr
-from detkit.registry.arguments import MOST_CHANNELS, nearest, within
+from detkit.registry import BACKBONES, Channels, WeightsStr
+from detkit.registry.arguments import nearest
 from detkit.structures import FeatureShape
 from detkit.utils.pickle_arrays import NOT_READ
 from detkit.utils.urls import local_path
@@ -32,13 +31,21 @@ from detkit.utils.urls import local_path
 
 @BACKBONES.register()
 class TimmBackbone(Backbone):
-    """A network of timm (`name: resnet18.a1_in1k`) through `timm.create_model(features_only=True)`.
+    """A network of timm through `timm.create_model(features_only=True)`.
 
     Level c3 is timm's last feature of stride 8, c4 and c5 the same for 16 and 32; a plain vision
-    transformer has c4 alone. out_features, norm, freeze_at, in_channels: as in `TorchvisionBackbone`.
-    weights: `default` for those that timm names for the model, or a file or web address; loaded when
-    training starts from scratch. options: further arguments of `create_model`, e.g.
-    {strict_img_size: false} for a Swin that is to take images of any size.
+    transformer has c4 alone.
+
+    Args:
+        name: timm's name of the model, such as resnet18.a1_in1k.
+        out_features: levels; None: c3, c4 and c5.
+        norm: layer that replaces batch normalisation; None keeps the network's norms.
+        freeze_at: blocks up to stride 2^freeze_at are not trained; 0 trains all.
+        in_channels: image channels.
+        weights: `default` for timm's weights of the model, or a file or web address; loaded when training starts
+            from scratch.
+        options: further arguments of `create_model`, such as {strict_img_size: false} for a Swin that takes images of
+            any size.
     """
 
     def __init__(
@@ -47,21 +54,19 @@ class TimmBackbone(Backbone):
         name: str,
         out_features: list[str] | None = None,
         norm: NormName | None = None,
-        freeze_at: int = 0,
-        in_channels: int = 3,
+        freeze_at: FreezeAt = 0,
+        in_channels: Channels = 3,
         weights: WeightsStr | None = None,
         options: dict[str, bool | int | float | str] = {},  # noqa: B006  (only read)
     ) -> None:
         super().__init__()
-        check_freeze_at(freeze_at)
         self.name, self.weights, self.norm, self.freeze_at = name, weights, norm, freeze_at
-        within("in_channels", in_channels, 1, MOST_CHANNELS)
         self.in_channels, self.options = in_channels, dict(options)
-        with torch.device("meta"):  # shapes alone, without weights
+        with torch.device("meta"):  # shapes only, no weights
             sketch = self._create()
             levels = self._read_levels(sketch)
-        found = {level_name(m.stride): m for _, m in levels}  # the last of each stride
-        self.maps = choose_levels(name, found, out_features)
+        last_of_stride = {level_name(m.stride): m for _, m in levels}
+        self.maps = choose_levels(name, last_of_stride, out_features)
         self.out_shapes = {n: FeatureShape(m.channels, m.stride) for n, m in self.maps.items()}
         index = {level_name(m.stride): i for i, m in levels}
         self.indices = [index[n] for n in self.maps]
@@ -83,7 +88,7 @@ class TimmBackbone(Backbone):
             raise ValueError(f"name: timm can't make features of {self.name}: {error}") from error
 
     def _read_levels(self, sketch: Any) -> list[tuple[int, Map]]:
-        """(timm's index, map) of all features it offers."""
+        """(timm's index, map) of all features that it offers."""
         try:
             features = sketch.eval()(torch.zeros(1, self.in_channels, *PROBE))
         except (RuntimeError, AssertionError, ValueError) as error:
@@ -99,10 +104,10 @@ class TimmBackbone(Backbone):
         return [(i, m) for i, m in zip(sketch.feature_info.out_indices, maps, strict=True) if m is not None]
 
     def _freeze(self, sketch: Any, positions: list[int]) -> list[nn.Module]:
-        """Stops training what the features at `positions` are made of; gives the modules that are wholly frozen.
+        """Freezes the parameters that the features at `positions` depend on; returns the modules that are all frozen.
 
-        How a network of timm is laid out differs from one to the next, so a gradient through the sketch
-        tells which parameters stand before a feature.
+        The layout of timm's networks differs, so a gradient through the sketch tells which parameters a feature
+        depends on.
         """
         if not positions:
             raise ValueError(f"freeze_at: {self.freeze_at}: {self.name} has no level of stride {2**self.freeze_at}")
@@ -119,14 +124,13 @@ class TimmBackbone(Backbone):
         ]
 
     def train(self, mode: bool = True) -> TimmBackbone:
-        """Training mode for all but what is frozen, whose batch statistics must stay still."""
+        """Sets training mode for all but the frozen modules, whose batch statistics must not change."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
         return self
 
     def load_pretrained(self) -> None:
-        """Loads `weights`, if any; warns when frozen norms or stages are left at random values."""
         if self.weights is None:
             warn_of_frozen_random(self.name, self.norm, self.freeze_at)
             return
@@ -165,7 +169,7 @@ def _keeps_odd_sizes(sketch: Any, channels: int, strides: list[int]) -> bool:
     """Whether every feature has ceil(side / stride) cells without padding the image."""
     try:
         features = sketch(torch.zeros(1, channels, *ODD, device="meta"))
-    except (RuntimeError, AssertionError, ValueError):  # from inside a network that wants its sizes divisible
+    except (RuntimeError, AssertionError, ValueError):  # from inside a network whose sizes must be divisible
         return False
-    want = [tuple(-(-side // stride) for side in ODD) for stride in strides]
-    return all(tuple(f.shape[-2:]) == w or tuple(f.shape[1:3]) == w for f, w in zip(features, want, strict=True))
+    expected = [tuple(-(-side // stride) for side in ODD) for stride in strides]
+    return all(tuple(f.shape[-2:]) == e or tuple(f.shape[1:3]) == e for f, e in zip(features, expected, strict=True))

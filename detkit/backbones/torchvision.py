@@ -14,7 +14,6 @@ from detkit.backbones.adapt import (
     ODD,
     PROBE,
     Map,
-    check_freeze_at,
     choose_levels,
     finish_level,
     level_name,
@@ -22,32 +21,35 @@ from detkit.backbones.adapt import (
     read_map,
     replace_norms,
     set_in_channels,
-    warn_of_frozen_random,
 )
-from detkit.backbones.base import Backbone
-from detkit.backbones.pretrained import read_file
+from detkit.backbones.base import Backbone, FreezeAt
+from detkit.backbones.pretrained import read_file, warn_of_frozen_random
 from detkit.layers.norms import NormName
-from detkit.registry import BACKBONES, WeightsStr
-from detkit.registry.arguments import MOST_CHANNELS, nearest, within
+from detkit.registry import BACKBONES, Channels, WeightsStr
+from detkit.registry.arguments import nearest
 from detkit.structures import FeatureShape
 from detkit.utils.urls import local_path
 
 
 @BACKBONES.register()
 class TorchvisionBackbone(Backbone):
-    """A classification network of torchvision (`name: convnext_tiny`), without its classifier.
+    """A classification network of torchvision, without its classifier.
 
     Its blocks are found by running it once; they must follow each other in a chain, as those of ResNet,
     ResNeXt, VGG, MobileNet, EfficientNet, RegNet, ConvNeXt, Swin, DenseNet and ShuffleNet do. Level c3 is
-    what its last block of stride 8 puts out, c4 and c5 the same for 16 and 32. Blocks behind the last
-    level that is asked for are left out.
+    the output of its last block of stride 8, c4 and c5 the same for 16 and 32. Blocks after the last level are
+    left out. Networks that cut off rows and columns that don't fill a cell get the image padded with zeros to a
+    multiple of their stride.
 
-    out_features: which levels; c3, c4 and c5 by default. norm: what takes the place of batch
-    normalisation; None leaves the network's own norms. freeze_at: blocks up to stride 2^freeze_at are not
-    trained, so 0 trains all and 2 means the stem and the blocks of stride 4. in_channels: image channels.
-    weights: `default`, a name of torchvision weights (`IMAGENET1K_V1`), or a file or web address of a
-    state dict of the whole network; loaded when training starts from scratch. Networks that cut off rows
-    and columns that don't fill a cell get the image padded with zeros to a multiple of their stride.
+    Args:
+        name: torchvision's name of the network, such as convnext_tiny.
+        out_features: levels; None: c3, c4 and c5.
+        norm: layer that replaces batch normalisation; None keeps the network's norms.
+        freeze_at: blocks up to stride 2^freeze_at are not trained: 0 trains all, 2 freezes the stem and the blocks of
+            stride 4.
+        in_channels: image channels; weights for three are averaged to any other number.
+        weights: `default`, a name of torchvision weights (`IMAGENET1K_V1`), or a file or web address of a state dict
+            of the full network; loaded when training starts from scratch.
     """
 
     def __init__(
@@ -56,19 +58,17 @@ class TorchvisionBackbone(Backbone):
         name: str,
         out_features: list[str] | None = None,
         norm: NormName | None = None,
-        freeze_at: int = 0,
-        in_channels: int = 3,
+        freeze_at: FreezeAt = 0,
+        in_channels: Channels = 3,
         weights: WeightsStr | None = None,
     ) -> None:
         super().__init__()
-        check_freeze_at(freeze_at)
         self.name, self.weights, self.norm, self.freeze_at = name, weights, norm, freeze_at
-        within("in_channels", in_channels, 1, MOST_CHANNELS)
         self.in_channels = in_channels
         body = _build(name)
         steps = _chain(name, body)
-        found = {level_name(step.stride): step for _, step in steps}  # the last of each stride
-        self.maps = choose_levels(name, found, out_features)
+        last_of_stride = {level_name(step.stride): step for _, step in steps}
+        self.maps = choose_levels(name, last_of_stride, out_features)
         self.out_shapes = {n: FeatureShape(m.channels, m.stride) for n, m in self.maps.items()}
         last = max(m.stride for m in self.maps.values())
         self.blocks = [(level_name(step.stride), path) for path, step in steps if step.stride <= last]
@@ -80,7 +80,7 @@ class TorchvisionBackbone(Backbone):
             stage.requires_grad_(False)
 
     def _assemble(self, body: nn.Module, *, average: bool) -> nn.ModuleDict:
-        """The blocks of a network, by the level they work on."""
+        """The blocks of a network, grouped by level."""
         set_in_channels(body, self.in_channels, average=average)
         grouped: dict[str, OrderedDict[str, nn.Module]] = {}
         for level, path in self.blocks:
@@ -96,7 +96,7 @@ class TorchvisionBackbone(Backbone):
         self.multiple = 1
         try:
             levels = self(torch.zeros(1, self.in_channels, *ODD))
-        except (RuntimeError, AssertionError):  # from inside a network that wants its sizes divisible
+        except (RuntimeError, AssertionError):  # from inside a network whose sizes must be divisible
             return False
         finally:
             self.train()
@@ -106,19 +106,18 @@ class TorchvisionBackbone(Backbone):
         )
 
     def _frozen_stages(self) -> list[nn.Module]:
-        # Blocks of stride 1 are c0, so the level alone would freeze them at 0, too.
+        # Blocks of stride 1 are c0, which freeze_at 0 must not freeze.
         last = self.freeze_at or -1
         return [stage for level, stage in self.stages.items() if int(level[1:]) <= last]
 
     def train(self, mode: bool = True) -> TorchvisionBackbone:
-        """Training mode for all but the frozen blocks, whose batch statistics must stay still."""
+        """Sets training mode for all but the frozen blocks, whose batch statistics must not change."""
         super().train(mode)
         for stage in self._frozen_stages():
             stage.eval()
         return self
 
     def load_pretrained(self) -> None:
-        """Loads `weights`, if any; warns when frozen norms or blocks are left at random values."""
         if self.weights is None:
             warn_of_frozen_random(self.name, self.norm, self.freeze_at)
             return
@@ -138,7 +137,7 @@ class TorchvisionBackbone(Backbone):
 
 
 def _build(name: str, weights: Any = None) -> nn.Module:
-    """The network of a name; ValueError with the nearest name if torchvision has no such classifier."""
+    """Builds a network by name; ValueError with the nearest name if torchvision has no such classifier."""
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -150,7 +149,7 @@ def _build(name: str, weights: Any = None) -> nn.Module:
 
 @torch.no_grad()
 def _chain(name: str, body: nn.Module) -> list[tuple[str, Map]]:
-    """Path and map of each block, in order, as long as each takes what the one before it put out."""
+    """Path and map of each block, in order, as long as each takes the output of the one before."""
     calls: list[tuple[str, Any, Any]] = []
     hooks = [
         block.register_forward_hook(lambda _, given, out, path=path: calls.append((path, given[0], out)))
@@ -170,10 +169,10 @@ def _chain(name: str, body: nn.Module) -> list[tuple[str, Map]]:
         body.train()
     steps: list[tuple[str, Map]] = []
     for path, given, out in calls:
-        found = read_map(tuple(out.shape)) if given is x and isinstance(out, Tensor) else None
-        if found is None or (steps and found.stride < steps[-1][1].stride):
+        shape = read_map(tuple(out.shape)) if given is x and isinstance(out, Tensor) else None
+        if shape is None or (steps and shape.stride < steps[-1][1].stride):
             break
-        steps.append((path, found))
+        steps.append((path, shape))
         x = out
     if not steps:
         raise ValueError(
@@ -184,7 +183,7 @@ def _chain(name: str, body: nn.Module) -> list[tuple[str, Map]]:
 
 
 def _blocks(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """Children in order, with plain containers opened."""
+    """Children in order; those of plain containers instead of the containers."""
     for name, child in module.named_children():
         if type(child) in (nn.Sequential, nn.ModuleList):
             yield from _blocks(child, f"{prefix}{name}.")
@@ -193,7 +192,7 @@ def _blocks(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _pretrained(name: str, source: str, paths: list[str]) -> nn.Module:
-    """The whole network with weights of a file or of torchvision's name for them."""
+    """The full network with weights from a file or by torchvision's name for them."""
     path = local_path(source)
     if not Path(path).is_file():
         return _published(name, source)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class BoxCoder(nn.Module):
-    """Translates between boxes and what the head regresses."""
+    """Converts between boxes and the deltas that a head predicts."""
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
         """Boxes (N, 4) xyxy and their anchors (N, 4) xyxy -> deltas (N, 4)."""

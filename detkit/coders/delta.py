@@ -1,4 +1,4 @@
-"""The R-CNN box parametrisation (1311.2524, appendix C)."""
+"""The box parametrisation of R-CNN (1311.2524, appendix C)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ import torch
 from torch import Tensor
 
 from detkit.coders.base import BoxCoder
-from detkit.registry import CODERS
+from detkit.registry import CODERS, Positive
 
 
 @CODERS.register()
 class DeltaCoder(BoxCoder):
-    """Centre offsets in units of the anchor's sides and log ratios of the sides, times `weights`.
+    """Centre offsets in units of the anchor's sides, and log ratios of the sides.
 
-    max_side_ratio: a decoded side is at most so many times the anchor's, so that an early wild
-    prediction cannot overflow; 62.5 is the 1000 / 16 of Detectron and torchvision.
+    Args:
+        weights: factors on the deltas x, y, width and height.
+        max_side_ratio: limit of a decoded side over the anchor's, so that an early wild prediction cannot overflow;
+            62.5 is the 1000 / 16 of Detectron and torchvision.
     """
 
     def __init__(
-        self, *, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0), max_side_ratio: float = 62.5
+        self,
+        *,
+        weights: tuple[Positive, Positive, Positive, Positive] = (1.0, 1.0, 1.0, 1.0),
+        max_side_ratio: Positive = 62.5,
     ) -> None:
         super().__init__()
-        if min(weights) <= 0 or max_side_ratio <= 0:
-            raise ValueError(f"weights {tuple(weights)} and max_side_ratio {max_side_ratio} must be positive")
         self.weights = tuple(weights)
         self.max_log_ratio = math.log(max_side_ratio)
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
-        """See `BoxCoder.encode`. Boxes must have positive sides."""
+        """Boxes with positive sides (N, 4) and their anchors (N, 4) -> deltas (N, 4)."""
         anchor_sides = anchors[..., 2:] - anchors[..., :2]
         sides = boxes[..., 2:] - boxes[..., :2]
         offset = (boxes[..., :2] + 0.5 * sides - anchors[..., :2] - 0.5 * anchor_sides) / anchor_sides
@@ -37,7 +40,6 @@ class DeltaCoder(BoxCoder):
         return deltas * deltas.new_tensor(self.weights)
 
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
-        """See `BoxCoder.decode`."""
         deltas = deltas / deltas.new_tensor(self.weights)
         anchor_sides = anchors[..., 2:] - anchors[..., :2]
         centres = anchors[..., :2] + 0.5 * anchor_sides + deltas[..., :2] * anchor_sides

@@ -1,16 +1,14 @@
 """One run of a bench, in a process of its own: `python -m detkit.compare.cell CONFIG --seed S --output DIR`.
 
-Trains as `detkit train` does, and notes what the bench needs: in start.json what the run began with
-(hashes of weights and images, the first gradients), in detections.npz what the detector finds, in
-matches.npz which of it is right, in diagnosis.json where its loss comes from, and last in cell.json that all
-of it is there, with the hash of every file.
+Trains as `detkit train` does, and writes what the bench needs: start.json, what the run began with (hashes of weights
+and images, the first gradients); detections.npz; matches.npz, which detections are right; diagnosis.json, where the
+loss comes from; and last cell.json, the status of the run and the hash of every file.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import json
 import logging
 import sys
@@ -18,22 +16,22 @@ import time
 from collections.abc import Sequence
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from detkit.checkpoint import saved_steps
-from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, DIVERGED_RUN, FINISHED, MATCHES, START, is_json
+from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, DIVERGED, FINISHED, MATCHES, START, read_json
 from detkit.compare.diagnosis import diagnose
-from detkit.compare.evidence import images_hash, signed, truth_hash, validation_hash
+from detkit.compare.hashes import arrays_hash, images_hash, truth_hash, validation_hash
+from detkit.compare.integrity import with_hashes
 from detkit.compare.matches import match, save_matches
 from detkit.config import Config, load_config
 from detkit.data.build import usable_dataset
 from detkit.data.datasets.base import DetectionDataset, Subset
 from detkit.data.loader import LoaderOptions, build_train_loader
-from detkit.data.random import at_position
+from detkit.data.seeding import at_position
 from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.process_info import ProcessInfo
 from detkit.evaluate.coco import ground_truth_from
@@ -47,42 +45,53 @@ from detkit.train.random import seed_everything
 from detkit.train.run import run_session
 from detkit.train.torch_setup import set_up_torch
 from detkit.utils.exit_codes import ExitCode
+from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
 
 HASHED_BATCHES = 2
+HELD_OUT = 5
+"""One in so many training images validates a tuning trial."""
 
 
 def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
-    """Trains, or resumes a training that was cut off; gives back the exit code. allow: see `detkit train --allow`."""
-    resume = bool(saved_steps(folder)) and is_json(folder / START)
+    """Trains, or resumes an interrupted training; returns the exit code. allow: as for `detkit train --allow`."""
+    resume = bool(saved_steps(folder)) and has_start(folder)
     for name in (CELL, RESULT, DETECTIONS, MATCHES, DIAGNOSIS):
-        (folder / name).unlink(missing_ok=True)  # the end is made again from the checkpoint, never believed
+        (folder / name).unlink(missing_ok=True)  # the end is made again from the checkpoint, as it may be edited
     init_run_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
         session = make_session(config, folder, resume=resume, allow=allow)
         if not resume:
-            write_json(folder / START, beginning(session))
+            write_json(folder / START, describe_start(session))
         try:
             code = run_session(session)
         except NonFiniteLossError as error:
             log.error("%s", error)
-            end(folder, {"status": DIVERGED_RUN, "error": str(error)})
+            write_end(folder, {"status": DIVERGED, "error": str(error)})
             return ExitCode.DIVERGED
         if code == 0:
             finish(session)
     return code
 
 
-def end(folder: Path, content: dict[str, Any]) -> None:
-    """Writes cell.json, which says how the run ended and what its files were then."""
-    write_json(folder / CELL, signed(content, folder))
+def has_start(folder: Path) -> bool:
+    """Whether start.json exists and is readable."""
+    try:
+        return read_json(folder / START) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def write_end(folder: Path, content: Tree) -> None:
+    """Writes cell.json: how the run ended, and the hashes of its files."""
+    write_json(folder / CELL, with_hashes(content, folder))
 
 
 def make_session(
     config: Config, folder: Path, *, resume: bool, held_out: bool = False, allow: Sequence[str] = ()
 ) -> Session:
-    """The training of a cell: one process. held_out: on a part of the training data, validated on the rest."""
+    """The session of a run in one process. held_out: trains on a part of the training data, validates on the rest."""
     device = set_up_torch(config.options("train"))
     data_sets = hold_out(usable_dataset(config, "train", early=True)) if held_out else None
     return assemble(
@@ -97,18 +106,15 @@ def make_session(
 
 
 def hold_out(dataset: DetectionDataset) -> tuple[DetectionDataset, DetectionDataset]:
-    """Four fifths of a data set and the last fifth, by a fixed shuffle."""
+    """Splits a data set into four fifths and the last fifth of a fixed shuffle."""
     order = np.random.default_rng(0).permutation(len(dataset)).tolist()
     cut = len(order) - max(1, len(order) // HELD_OUT)
     kept, held = sorted(order[:cut]), sorted(order[cut:])
     return Subset(dataset, kept, f"{dataset.name}, kept"), Subset(dataset, held, f"{dataset.name}, held out")
 
 
-HELD_OUT = 5
-
-
 def run_trial(config: Config, folder: Path) -> int:
-    """A short run for tuning: an ordinary training on the held-out split, without what a cell notes."""
+    """A short run for tuning: an ordinary training on the held-out split, without the files of a bench."""
     resume = bool(saved_steps(folder))
     init_run_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
@@ -116,31 +122,31 @@ def run_trial(config: Config, folder: Path) -> int:
             return run_session(make_session(config, folder, resume=resume, held_out=True))
         except NonFiniteLossError as error:
             log.error("%s", error)
-            write_json(folder / CELL, {"status": DIVERGED_RUN, "error": str(error)})
+            write_json(folder / CELL, {"status": DIVERGED, "error": str(error)})
             return ExitCode.DIVERGED
 
 
 def finish(session: Session) -> None:
-    """Detections, diagnosis and, last of all, cell.json."""
+    """Writes detections, matches, diagnosis and, last of all, cell.json."""
     folder, detector = session.folder, session.trainer.model
     options = session.config.options("evaluator")
     evaluator = collect(detector, session.val_set, session.val_loader, options, progress=False)
-    found = evaluator.sorted()
-    np.savez_compressed(folder / DETECTIONS, **found._asdict())
-    save_matches(folder / MATCHES, match(evaluator.truth, found, len(session.classes), options))
-    write_json(folder / DIAGNOSIS, diagnose(detector, session.val_loader, evaluator.truth, found))
-    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    detections = evaluator.sorted()
+    np.savez_compressed(folder / DETECTIONS, **detections._asdict())
+    save_matches(folder / MATCHES, match(evaluator.truth, detections, len(session.classes), options))
+    write_json(folder / DIAGNOSIS, diagnose(detector, session.val_loader, evaluator.truth, detections))
+    result = read_json(folder / RESULT)
     cost = {
         "seconds_per_step": seconds_per_step(folder / METRICS),
         "peak_memory_mb": result["peak_memory_mb"],
         "train_seconds": result["train_seconds"],
     }
     images = {"validation": validation_hash(session.val_set), "training_images": images_hash(session.train_set)}
-    end(folder, {"status": FINISHED, "error": None, "cost": cost, **images})
+    write_end(folder, {"status": FINISHED, "error": None, "cost": cost, **images})
 
 
 def seconds_per_step(metrics: Path) -> float | None:
-    """Median over the steps of a run, the first tenth left out; None without two of them."""
+    """Median over the steps of a run, without the first tenth; None with fewer than two steps."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     at = [(line["step"], line["train_seconds"]) for line in lines if "eval" not in line]
     taken = [b[1] - a[1] for a, b in pairwise(at) if b[0] == a[0] + 1 and b[1] >= a[1]]
@@ -151,15 +157,15 @@ def seconds_per_step(metrics: Path) -> float | None:
 # ---- what a run begins with
 
 
-def beginning(session: Session) -> dict[str, Any]:
-    """Hashes of initial weights, order, first batches and data; the first gradients. Changes nothing."""
+def describe_start(session: Session) -> Tree:
+    """Hashes of initial weights, order, first batches and data; the first gradients. Leaves the session unchanged."""
     config, detector = session.config, session.detector
     batches = first_batches(session)
     return {
         "seed": config.seed,
-        "weights": {name: [list(p.shape), digest(p)] for name, p in detector.named_parameters()},
+        "weights": {name: [list(p.shape), tensors_hash(p)] for name, p in detector.named_parameters()},
         "order": order_hash(session),
-        "images": digest(*(x for batch in batches for x in tensors_of(batch))),
+        "images": tensors_hash(*(x for batch in batches for x in tensors_of(batch))),
         "classes": list(session.classes.names),
         "data": [session.train_set.records.content_hash(), session.val_set.records.content_hash()],
         "training_images": images_hash(session.train_set),
@@ -172,43 +178,40 @@ def beginning(session: Session) -> dict[str, Any]:
 
 
 def first_batches(session: Session) -> list[Batch]:
-    """The first batches of the run, made a second time and in this process."""
+    """The first batches of the run, loaded a second time in this process."""
     options: LoaderOptions = session.loader_options
-    own = LoaderOptions(
+    in_process = LoaderOptions(
         batch_size=options.batch_size, num_workers=0, size_divisor=options.size_divisor, pad_to=options.pad_to
     )
     loader = build_train_loader(
-        session.train_set, session.transforms("train"), own, seed=session.config.seed,
+        session.train_set, session.transforms("train"), in_process, seed=session.config.seed,
         micro_batches=session.options.accumulate,
     )  # fmt: skip
     return list(islice(loader, HASHED_BATCHES))
 
 
 def tensors_of(batch: Batch) -> list[Tensor]:
-    """Everything in a batch that a network or loss could see."""
+    """All tensors of a batch that a network or loss can see."""
     return [batch.images, batch.sizes, *(x for t in batch.targets for x in (t.boxes, t.labels))]
 
 
 def order_hash(session: Session) -> str:
-    """Of every position of the whole training."""
+    """Hash of the image at every position of the whole training."""
     count = session.options.iterations * session.loader_options.batch_size
     length = len(session.train_set)
     order = np.array([at_position(session.config.seed, i, length) for i in range(count)], dtype=np.int64)
-    return hashlib.sha256(order.tobytes()).hexdigest()[:12]
+    return arrays_hash(order)
 
 
-def digest(*tensors: Tensor) -> str:
-    """Twelve hex digits of the tensors' bytes."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
-    return found.hexdigest()[:12]
+def tensors_hash(*tensors: Tensor) -> str:
+    """Hash of the tensors' bytes."""
+    return arrays_hash(*(tensor.detach().cpu().numpy() for tensor in tensors))
 
 
-def first_step(session: Session, batch: Batch) -> dict[str, Any]:
-    """Gradient norms of both losses on backbone and neck, which they share, and the mean score of a class.
+def first_step(session: Session, batch: Batch) -> Tree:
+    """Gradient norms of both losses on backbone and neck, which they share, and the mean class score.
 
-    On a copy, in training mode, each loss divided as in training.
+    Computed on a copy of the detector in training mode, with each loss divided as in training.
     """
     seed_everything(session.config.seed, 0, 0)
     detector = copy.deepcopy(session.detector).train()
@@ -219,8 +222,8 @@ def first_step(session: Session, batch: Batch) -> dict[str, Any]:
     shared = [p for part in (detector.backbone, detector.neck) for p in part.parameters() if p.requires_grad]
     norms = {}
     for name, loss in (("class", losses.classification), ("box", losses.box)):
-        found = torch.autograd.grad(loss / divisor, shared, retain_graph=True, allow_unused=True)
-        norms[name] = float(nn.utils.get_total_norm([g for g in found if g is not None]))
+        gradients = torch.autograd.grad(loss / divisor, shared, retain_graph=True, allow_unused=True)
+        norms[name] = float(nn.utils.get_total_norm([g for g in gradients if g is not None]))
     scores = detector.class_loss.scores(pred.logits.detach().float())
     return {
         "grad_norm_class": norms["class"],
@@ -234,7 +237,7 @@ def first_step(session: Session, batch: Batch) -> dict[str, Any]:
 
 
 def measure(config: Config, folder: Path, steps: int = 6) -> dict[str, float]:
-    """Seconds of a training step (the first two left out) and of an evaluation, for the estimate of a bench."""
+    """Seconds of a training step (without the first two) and of an evaluation, to estimate the time of a bench."""
     folder.mkdir(parents=True, exist_ok=True)
     session = make_session(config, folder, resume=False)
     taken = []
@@ -243,12 +246,12 @@ def measure(config: Config, folder: Path, steps: int = 6) -> dict[str, float]:
         session.trainer.train_step()
         taken.append(time.perf_counter() - started)
     detector = session.trainer.model.eval()
-    started, seen = time.perf_counter(), 0
+    started, images = time.perf_counter(), 0
     for batch in islice(session.val_loader, 2):
         with torch.inference_mode():
             detector.detect(detector(batch.images.to(session.trainer.device), batch.sizes), batch.sizes)
-        seen += len(batch)
-    each = (time.perf_counter() - started) / max(seen, 1)
+        images += len(batch)
+    each = (time.perf_counter() - started) / max(images, 1)
     return {"step": float(np.median(taken[2:])), "evaluation": each * len(session.val_set)}
 
 

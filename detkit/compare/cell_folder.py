@@ -1,35 +1,49 @@
-"""The folder of one run of the loss bench: file names, state, damage."""
+"""The folder of one run of the loss bench: file names, status, damage, content."""
 
 from __future__ import annotations
 
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from detkit.compare.launchers import CONSOLE
-from detkit.compare.plan import Cell
+from detkit.compare.plan import Cell, RunKey
+from detkit.compare.provenance import Provenance, read_provenance
+from detkit.config import Config
 from detkit.evaluate.arrays import Shard
+from detkit.evaluate.report import METRIC_NAMES
 from detkit.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT
+from detkit.utils.exit_codes import ExitCode
+from detkit.utils.types import Tree, Value
 
-FINISHED, DIVERGED_RUN = "finished", "diverged"
+START, CELL = "start.json", "cell.json"
+DETECTIONS, MATCHES, DIAGNOSIS = "detections.npz", "matches.npz", "diagnosis.json"
+HASHED_FILES = (CONFIG, ENVIRONMENT, START, METRICS, RESULT, DETECTIONS, MATCHES, DIAGNOSIS)
+
+FINISHED, DIVERGED, FAILED, MISSING = "finished", "diverged", "failed", "missing"
+ENDED = (FINISHED, DIVERGED)
+STATUS_OF_EXIT_CODE: dict[int, str] = {ExitCode.FINISHED: FINISHED, ExitCode.DIVERGED: DIVERGED}
+
+UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+"""Exceptions that reading a damaged JSON or NPZ file raises."""
+CURVE_POINTS = 100
 
 
-def is_json(path: Path) -> bool:
-    """Whether a file is there and can be read."""
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+def read_json(path: Path) -> Value:
+    """Content of a JSON file; None if there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def damage(folder: Path) -> str | None:
-    """Which file of a run that ended is not there or can't be read, and why; None if all is well.
+    """Names the first file of an ended run that is missing or unreadable, and why; None for an intact run.
 
-    matches.npz is left out, as it can be made anew; diagnosis.json may be missing, as no verdict needs it.
+    matches.npz is left out, as it can be recomputed; diagnosis.json may be missing, as no verdict needs it.
     """
     name = CELL
     try:
@@ -37,39 +51,144 @@ def damage(folder: Path) -> str | None:
         for name in (START, RESULT) if status == FINISHED else (START,):
             json.loads((folder / name).read_text(encoding="utf-8"))
         name = DIAGNOSIS
-        if (folder / name).exists():
-            json.loads((folder / name).read_text(encoding="utf-8"))
+        read_json(folder / name)
         if status == FINISHED:
             name = DETECTIONS
-            with np.load(folder / name) as arrays:
-                for field in Shard._fields:
-                    arrays[field]
+            read_detections(folder)
     except UNREADABLE as error:
-        return f"{folder / name} is not there" if isinstance(error, FileNotFoundError) else f"{folder / name}: {error}"
+        return f"{folder / name} is missing" if isinstance(error, FileNotFoundError) else f"{folder / name}: {error}"
     return None
 
 
-UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged JSON or NPZ file raises."""
+def read_detections(folder: Path) -> Shard:
+    """The detections of a finished run."""
+    with np.load(folder / DETECTIONS) as arrays:
+        return Shard(*(arrays[name] for name in Shard._fields))
 
 
-def state(cell: Cell) -> str | None:
-    """`finished` or `diverged`; None if the run is still to be made, or made again as a file of it is damaged."""
-    if not (cell.folder / CELL).exists() or damage(cell.folder):
+def ended_status(folder: Path) -> str | None:
+    """`finished` or `diverged`; None if the run has not ended, or must run again as a file is damaged."""
+    if not (folder / CELL).exists() or damage(folder):
         return None
-    return str(json.loads((cell.folder / CELL).read_text(encoding="utf-8"))["status"])
+    return str(read_json(folder / CELL)["status"])
 
 
-def last_words(folder: Path, lines: int = 12) -> str:
-    """The end of what a run printed."""
+def console_tail(folder: Path, lines: int = 12) -> str:
+    """The last lines that a run printed."""
     path = folder / CONSOLE
     if not path.is_file():
         return ""
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
-START, CELL = "start.json", "cell.json"
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of a bench.
 
-DETECTIONS, MATCHES, DIAGNOSIS = "detections.npz", "matches.npz", "diagnosis.json"
+    status: finished, diverged, failed or missing. start: start.json. end: cell.json. result: result.json, empty unless
+    the run finished. provenance: None unless it ended; detections: None unless it finished.
+    """
 
-EVIDENCE = (CONFIG, ENVIRONMENT, START, METRICS, RESULT, DETECTIONS, MATCHES, DIAGNOSIS)
+    cell: Cell
+    status: str
+    error: str | None
+    start: Tree | None
+    end: Tree | None
+    result: Tree
+    provenance: Provenance | None
+    detections: Shard | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run trained to its end with finite losses."""
+        return self.status == FINISHED
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.cell.folder
+
+    def to_json(self) -> Tree:
+        """An entry of "cells" in results.json."""
+        curve, evaluations = read_curves(self.folder / METRICS)
+        return {
+            "seed": self.cell.seed,
+            "status": self.status,
+            "error": self.error,
+            "metrics": {key: self.result.get(key) for key in METRIC_NAMES} if self.result else {},
+            "per_class": {name: values["ap"] for name, values in self.result.get("per_class", {}).items()},
+            "curve": curve,
+            "evals": evaluations,
+            "cost": (self.end or {}).get("cost") or {},
+            "step0": self.start["step0"] if self.start else None,
+            "steps": self.result.get("step"),
+        }
+
+
+def read_run(cell: Cell) -> RunRecord:
+    """Reads a run in whatever state it is."""
+    folder = cell.folder
+    damaged = damage(folder) if (folder / CELL).exists() else None
+    start, end = (None, None) if damaged else (read_json(folder / START), read_json(folder / CELL))
+    if damaged:
+        status, error = FAILED, f"{damaged}; rerun the bench to make this run again"
+    elif end is not None:
+        status, error = end["status"], end["error"]
+    elif (folder / CONSOLE).exists():
+        status, error = FAILED, console_tail(folder)
+    else:
+        status, error = MISSING, None
+    finished = status == FINISHED
+    return RunRecord(
+        cell, status, error, start, end,
+        result=(read_json(folder / RESULT) or {}) if finished else {},
+        provenance=read_provenance(folder) if status in ENDED else None,
+        detections=read_detections(folder) if finished else None,
+    )  # fmt: skip
+
+
+def read_configs(runs: Mapping[RunKey, RunRecord]) -> dict[RunKey, Tree | str]:
+    """The config that each finished run was made with, or the reason why it is unknown."""
+    configs: dict[RunKey, Tree | str] = {}
+    completed: dict[str, Tree] = {}  # runs of a variant differ in their seed alone
+    for key, run in runs.items():
+        if not run.finished:
+            continue
+        path = run.folder / CONFIG
+        try:
+            plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+            seed = plain.pop("seed", 0)
+            text = json.dumps(plain, sort_keys=True)
+            if text not in completed:
+                completed[text] = Config.from_dict(plain, name=str(path)).to_dict()
+            configs[key] = completed[text] | {"seed": seed}
+        except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+            configs[key] = str(error)
+    return configs
+
+
+def read_curves(path: Path) -> tuple[dict[str, list[Value]], list[Tree]]:
+    """Loss curves, averaged to at most `CURVE_POINTS` points, and the evaluations, of a metrics.jsonl."""
+    steps: list[Tree] = []
+    evaluations: list[Tree] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # the last line of a run that was killed
+            break
+        if "eval" in entry:
+            evaluations.append({"step": entry["step"], **{key: entry["eval"][key] for key in ("ap", "ap50", "ap75")}})
+        else:
+            steps.append(entry)
+    size = max(1, -(-len(steps) // CURVE_POINTS))
+    groups = [steps[i : i + size] for i in range(0, len(steps), size)]
+    curve: dict[str, list[Value]] = {"step": [group[-1]["step"] for group in groups]}
+    for key in ("loss", "loss_classification", "loss_box"):
+        curve[key] = [_mean([entry[key] for entry in group]) for group in groups]
+    return curve, evaluations
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Rounded mean; None if one of the values is."""
+    numbers = [value for value in values if value is not None]
+    return round(sum(numbers) / len(numbers), 5) if len(numbers) == len(values) else None

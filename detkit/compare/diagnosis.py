@@ -1,4 +1,4 @@
-"""What a loss makes of the imbalance between foreground and background, on a trained detector.
+"""How a class loss weighs foreground and background, on a trained detector.
 
 All figures come from validation images. Letters as in ARCHITECTURE.md.
 """
@@ -6,37 +6,36 @@ All figures come from validation images. Letters as in ARCHITECTURE.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from detkit.compare.errors import CORRECT, IGNORED, Judged, cost_of_errors, count_errors, judge
 from detkit.detectors.dense import DenseDetector
 from detkit.evaluate.arrays import GroundTruth, Shard
 from detkit.structures import BACKGROUND, Batch
+from detkit.utils.types import Floats, Tree, Value
 
 EASY_BELOW = 0.1
 """A background anchor is easy if its highest class score is below this."""
 HARDEST, SAMPLED = 256, 256
-"""Background anchors of an image whose loss is computed: those of the largest gradient, and of the rest."""
+"""Background anchors of an image whose loss is computed: those of the largest gradient, and a sample of the rest."""
 SCORE_EDGES = np.linspace(0, 1, 21)
 IOU_EDGES = np.linspace(0.5, 1, 21)
 FRACTIONS = np.linspace(0, 1, 101)
 
 
 def diagnose(
-    detector: DenseDetector, loader: Iterable[Batch], truth: GroundTruth, found: Shard, *, images: int = 32
-) -> dict[str, Any]:
-    """Everything about one trained detector, as plain data for results.json.
+    detector: DenseDetector, loader: Iterable[Batch], truth: GroundTruth, detections: Shard, *, images: int = 32
+) -> Tree:
+    """Diagnoses a trained detector, as plain data for results.json (docs/compare.md describes the keys).
 
-    loader: batches with targets; the first `images` images are looked at anchor by anchor. found: the
-    detector's detections on all images of `truth`. docs/compare.md says what each key means.
+    loader: batches with targets; the anchors of the first `images` images are examined one by one. detections: of the
+    detector on all images of `truth`.
     """
-    anchors = look_at_anchors(detector, loader, images)
-    judged = judge(truth, found)
+    anchors = examine_anchors(detector, loader, images)
+    judged = judge(truth, detections)
     return {
         "easy_below": EASY_BELOW,
         **anchors,
@@ -46,8 +45,8 @@ def diagnose(
     }
 
 
-class _Anchors:
-    """What is gathered about anchors of one side, image by image."""
+class AnchorTotals:
+    """Losses, gradients and scores of the foreground or background anchors, summed image by image."""
 
     def __init__(self) -> None:
         self.loss: list[Tensor] = []
@@ -58,38 +57,40 @@ class _Anchors:
         self.count = 0
 
     def add(self, loss: Tensor, weight: Tensor, easy: Tensor) -> None:
-        """Sampled anchors (S,): their loss, how many anchors each stands for, and whether it is easy."""
+        """Adds sampled anchors (S,): their loss, the number of anchors each stands for, and whether it is easy."""
         self.loss.append(loss)
         self.weight.append(weight)
         self.easy.append(easy)
 
     def total(self, *, easy: bool) -> float:
-        """Sum of the loss of the easy or of the other anchors."""
+        """Summed loss of the easy anchors, or of the others."""
         loss, weight, chosen = torch.cat(self.loss), torch.cat(self.weight), torch.cat(self.easy)
         return float((loss * weight)[chosen == easy].sum())
 
     def cumulative(self) -> dict[str, list[float]] | None:
-        """Share of the loss that the cheapest fraction of anchors holds; None without anchors or loss."""
+        """Share of the loss in the fraction of anchors with the lowest loss; None without anchors or loss."""
         loss = torch.cat(self.loss).double().numpy() if self.loss else np.zeros(0)
         weight = torch.cat(self.weight).double().numpy() if self.weight else np.zeros(0)
         if not (loss * weight).sum() > 0:
             return None
         order = np.argsort(loss, kind="stable")
-        held, below = np.cumsum((loss * weight)[order]), np.cumsum(weight[order])
-        share = np.interp(FRACTIONS, np.concatenate(([0], below / below[-1])), np.concatenate(([0], held / held[-1])))
+        below_loss, below = np.cumsum((loss * weight)[order]), np.cumsum(weight[order])
+        share = np.interp(
+            FRACTIONS, np.concatenate(([0], below / below[-1])), np.concatenate(([0], below_loss / below_loss[-1]))
+        )
         return {"fraction": _rounded(FRACTIONS), "loss": _rounded(share)}
 
 
-def look_at_anchors(detector: DenseDetector, loader: Iterable[Batch], images: int) -> dict[str, Any]:
+def examine_anchors(detector: DenseDetector, loader: Iterable[Batch], images: int) -> Tree:
     """The part of `diagnose` that needs the network.
 
-    The loss of an anchor is what the class loss gives for it alone, with the gradient telling which
-    anchors a mining loss leaves out. That holds for any class loss, also one of a plugin, but takes a call an
-    anchor: it is done for all foreground anchors, for the background anchors of largest gradient, and for
-    a random sample of the rest, each of which then stands for several. `closure` is the sum of that over
-    the true sum of the loss: 1 but for the sampling, where a loss is a sum over anchors.
+    The loss of an anchor is the class loss of that anchor alone; an anchor without gradient, as mining skips it, has
+    none. That holds for any class loss, also one of a plugin, but takes a call per anchor: it is computed for all
+    foreground anchors, for the background anchors of largest gradient, and for a random sample of the rest, each of
+    which then stands for several. `closure` is the sum of these losses over the true loss: 1 apart from sampling,
+    where a loss is a sum over anchors.
     """
-    sides = {"foreground": _Anchors(), "background": _Anchors()}
+    sides = {"foreground": AnchorTotals(), "background": AnchorTotals()}
     per_level, summed, seen, count = np.zeros(len(detector.neck.out_shapes)), 0.0, 0, 0
     generator = torch.Generator().manual_seed(0)
     was_training = detector.training
@@ -102,7 +103,7 @@ def look_at_anchors(detector: DenseDetector, loader: Iterable[Batch], images: in
     finally:
         detector.train(was_training)
     if not seen:
-        raise ValueError("diagnosis: the loader gave no image")
+        raise ValueError("diagnosis: the loader has no images")
     fore, back = sides["foreground"], sides["background"]
     parts = (_part(fore, None), _part(back, False), _part(back, True))
     explained = sum(loss for loss, _ in parts)
@@ -124,7 +125,7 @@ def look_at_anchors(detector: DenseDetector, loader: Iterable[Batch], images: in
 def _per_image(
     detector: DenseDetector, loader: Iterable[Batch], images: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None, tuple[int, ...]]]:
-    """Logits (1, A, C), labels (1, A), quality (1, A) or None, anchors a level: of the first images."""
+    """Yields logits (1, A, C), labels (1, A), quality (1, A) or None, and anchors per level of the first images."""
     device, left = next(detector.parameters()).device, images
     for batch in loader:
         batch = batch.to(device)
@@ -140,44 +141,46 @@ def _per_image(
 
 
 def _one_image(
-    detector: DenseDetector, logits: Tensor, labels: Tensor, quality: Tensor | None, sides: dict[str, _Anchors],
+    detector: DenseDetector, logits: Tensor, labels: Tensor, quality: Tensor | None, sides: dict[str, AnchorTotals],
     generator: torch.Generator,
 ) -> float:  # fmt: skip
     """Adds one image to both sides; returns its loss."""
     loss = detector.class_loss
     with torch.enable_grad():
-        asked = logits.detach().requires_grad_()
-        total = loss(asked, labels, quality)
-        (gradient,) = torch.autograd.grad(total, asked)
+        leaf = logits.detach().requires_grad_()
+        total = loss(leaf, labels, quality)
+        (gradient,) = torch.autograd.grad(total, leaf)
     size = gradient[0].abs().sum(dim=-1).double().cpu()
     scores = loss.scores(logits[0]).cpu()
-    given = labels[0].cpu()
+    assigned = labels[0].cpu()
     highest = scores.amax(dim=-1)
-    for name, rows in (("foreground", given >= 0), ("background", given == BACKGROUND)):
+    for name, rows in (("foreground", assigned >= 0), ("background", assigned == BACKGROUND)):
         side = sides[name]
         index = rows.nonzero()[:, 0]
-        shown = scores[index, given[index]] if name == "foreground" else highest[index]
-        side.histogram += np.histogram(shown.clamp(0, 1).numpy(), SCORE_EDGES)[0]
+        score = scores[index, assigned[index]] if name == "foreground" else highest[index]
+        side.histogram += np.histogram(score.clamp(0, 1).numpy(), SCORE_EDGES)[0]
         easy = highest < EASY_BELOW
         side.count += len(index)
         side.gradient += float(size[index].sum())
         side.easy_gradient += float(size[index][easy[index]].sum())
         chosen, weight = _sample(index, size, name == "foreground", generator)
-        each = torch.tensor([_alone(detector, logits, labels, quality, int(a)) if size[a] > 0 else 0.0 for a in chosen])
-        side.add(each.double(), weight, easy[chosen])
+        losses = torch.tensor(
+            [_anchor_loss(detector, logits, labels, quality, int(a)) if size[a] > 0 else 0.0 for a in chosen]
+        )
+        side.add(losses.double(), weight, easy[chosen])
     return float(total.detach())
 
 
-def _alone(detector: DenseDetector, logits: Tensor, labels: Tensor, quality: Tensor | None, anchor: int) -> float:
-    """The class loss of a single anchor."""
+def _anchor_loss(detector: DenseDetector, logits: Tensor, labels: Tensor, quality: Tensor | None, anchor: int) -> float:
+    """The class loss of a single anchor. A batched call would add up in another order, and a loss may mine."""
     one = slice(anchor, anchor + 1)
     with torch.no_grad():
         return float(detector.class_loss(logits[:, one], labels[:, one], None if quality is None else quality[:, one]))
 
 
-def _sample(index: Tensor, size: Tensor, whole: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Anchors whose loss is computed, and how many each stands for."""
-    if whole or len(index) <= HARDEST + SAMPLED:
+def _sample(index: Tensor, size: Tensor, every: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Anchors whose loss is computed, and the number of anchors each stands for. every: take all of them."""
+    if every or len(index) <= HARDEST + SAMPLED:
         return index, torch.ones(len(index), dtype=torch.float64)
     order = index[size[index].argsort(descending=True, stable=True)]
     rest = order[HARDEST:]
@@ -186,20 +189,20 @@ def _sample(index: Tensor, size: Tensor, whole: bool, generator: torch.Generator
     return torch.cat((order[:HARDEST], drawn)), weight
 
 
-def _part(side: _Anchors, easy: bool | None) -> tuple[float, float]:
-    """(loss, gradient) of a side's easy anchors, of its others, or of both (None)."""
+def _part(side: AnchorTotals, easy: bool | None) -> tuple[float, float]:
+    """(loss, gradient) of the easy anchors of a side, of the others, or of both (None)."""
     if easy is None:
         return side.total(easy=True) + side.total(easy=False), side.gradient
     return side.total(easy=easy), side.easy_gradient if easy else side.gradient - side.easy_gradient
 
 
 def _shares(parts: list[float]) -> dict[str, float] | None:
-    whole = sum(parts)
+    total = sum(parts)
     names = ("foreground", "hard_background", "easy_background")
-    return {name: part / whole for name, part in zip(names, parts, strict=True)} if whole > 0 else None
+    return {name: part / total for name, part in zip(names, parts, strict=True)} if total > 0 else None
 
 
-def calibration(judged: Judged) -> dict[str, Any]:
+def calibration(judged: Judged) -> Tree:
     """Share of detections that are right (IoU 0.5) against their score, and the expected calibration error.
 
     The error is the mean gap between score and share over the bins, weighted by their detections
@@ -220,21 +223,16 @@ def calibration(judged: Judged) -> dict[str, Any]:
     }
 
 
-def box_quality(judged: Judged) -> dict[str, Any]:
-    """How well correct detections fit: IoU from 0.5 on, in fractions, and the mean."""
+def box_quality(judged: Judged) -> Tree:
+    """IoU of correct detections with their objects: histogram from 0.5 to 1 in fractions, and mean."""
     iou = judged.iou[judged.kind == CORRECT]
-    found = np.histogram(iou.clip(0.5, 1.0), IOU_EDGES)[0]
+    counts = np.histogram(iou.clip(0.5, 1.0), IOU_EDGES)[0]
     mean = float(iou.mean()) if len(iou) else None
-    return {"edges": _rounded(IOU_EDGES), "fraction": _rounded(found / max(len(iou), 1)), "mean": mean}
+    return {"edges": _rounded(IOU_EDGES), "fraction": _rounded(counts / max(len(iou), 1)), "mean": mean}
 
 
-def merge(diagnoses: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The mean over seeds, figure by figure; null where no seed has one. None without any diagnosis."""
-    merged: dict[str, Any] | None = _mean(diagnoses) if diagnoses else None
-    return merged
-
-
-def _mean(values: list[Any]) -> Any:
+def average(values: list[Value]) -> Value:
+    """The mean of diagnoses, figure by figure; None where no diagnosis has one."""
     values = [v for v in values if v is not None]
     if not values:
         return None
@@ -242,11 +240,11 @@ def _mean(values: list[Any]) -> Any:
     if all(value == first for value in values):
         return first
     if isinstance(first, dict):
-        return {key: _mean([v[key] for v in values]) for key in first}
+        return {key: average([v[key] for v in values]) for key in first}
     if isinstance(first, list):
-        return [_mean(list(column)) for column in zip(*values, strict=True)]
+        return [average(list(column)) for column in zip(*values, strict=True)]
     return sum(values) / len(values) if isinstance(first, (int, float)) else first
 
 
-def _rounded(values: NDArray[Any]) -> list[float]:
+def _rounded(values: Floats) -> list[float]:
     return [round(float(v), 6) for v in values]

@@ -1,208 +1,247 @@
-"""Were the variants of a bench given the same? Compares what each run noted at its start (start.json)."""
+"""The fairness table: whether all variants were given the same, and whether the runs are what they claim to be.
+
+Compares what each run wrote at its start (start.json) and at its end (cell.json); `provenance` adds code and machine,
+`integrity` the files.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TypeAlias
 
-from detkit.compare.evidence import check, named
-from detkit.compare.plan import Plan
-from detkit.train.resume import differences, flatten
+from detkit.compare.cell_folder import RunRecord, read_configs
+from detkit.compare.checks import Check, check
+from detkit.compare.hashes import truth_hash
+from detkit.compare.integrity import check_distinct_runs, check_figures, check_files
+from detkit.compare.plan import Plan, RunKey, differing_keys, run_name
+from detkit.compare.provenance import check_code, check_facts, read_trials
+from detkit.evaluate.arrays import GroundTruth
+from detkit.train.resume import differences
+from detkit.utils.types import Tree, Value
 
-Starts = Mapping[str, Mapping[int, dict[str, Any]]]
-"""Variant -> seed -> start.json."""
+Runs: TypeAlias = Mapping[RunKey, RunRecord]
 
 SHARED = {
     "order": ("order of images", "over the whole training"),
     "images": ("images and augmentation", "every pixel and box of the first batches"),
 }
+"""Key of start.json that is one hash for all variants of a seed -> name and extent of the check."""
 SECTIONS = (
     "backbone", "neck", "anchors", "head", "assigner", "coder", "losses.classification", "losses.box",
     "losses.normalizer", "optimizer", "schedule", "train", "data", "evaluator",
 )  # fmt: skip
+UNCHECKED_KEYS = ("seed", "data.train.dataset.", "data.val.dataset.")
+"""Config keys that other checks cover: the seed, and the data, which may have moved and is known by its hashes."""
+DATA_HASHES = {"training_images": "training images", "validation": "validation annotations and images"}
+"""Hashes of the data in start.json and cell.json."""
+SET_BY_LOSS = ("class_loss.", "box_loss.", "normalizer.")
+MOST_PARAMETERS = 5
 
 
-def fairness(plan: Plan, starts: Starts) -> dict[str, Any]:
-    """The "fairness" of results.json: checks, what differs, what is equal, normalisers, flags."""
+def fairness(
+    plan: Plan, runs: Runs, ap: Mapping[RunKey, float | None], folders: Sequence[Path], allow: Sequence[str]
+) -> Tree:
+    """The "fairness" of results.json: checks, differing and equal settings, normalisers, flags.
+
+    ap: AP of the detections of each finished run.
+    """
     configs = {v.name: v.config.to_dict() for v in plan.variants}
-    differing = differs(configs)
+    differing = differing_keys(configs)
     keys = [entry["key"] for entry in differing]
-    equal = [s for s in SECTIONS if not any(key == s or key.startswith(f"{s}.") for key in keys)]
     normalizers = {name: values["losses"]["normalizer"]["type"] for name, values in configs.items()}
     return {
-        "checks": [check_seeds(plan, starts), *check_weights(plan, starts), *check_shared(plan, starts)],
+        "checks": [
+            check_seeds(runs),
+            check_configs(plan, read_configs(runs)),
+            check_weights(plan, runs),
+            *check_shared(plan, runs),
+            check_data(runs, allow),
+            *check_records(plan, runs, ap, folders, allow),
+        ],
         "differs": differing,
         "normalizers": normalizers,
-        "equal": equal,
-        "flags": [*flags(keys, normalizers), *same_configs(plan)],
+        "equal": [s for s in SECTIONS if not any(key == s or key.startswith(f"{s}.") for key in keys)],
+        "flags": [*setup_flags(keys, normalizers), *identical_configs(plan)],
     }
 
 
-def check_seeds(plan: Plan, starts: Starts) -> dict[str, Any]:
-    """Every run started from the seed that it stands under."""
+def check_records(
+    plan: Plan, runs: Runs, ap: Mapping[RunKey, float | None], folders: Sequence[Path], allow: Sequence[str]
+) -> Iterator[Check]:
+    """How the runs were made, and whether their files are intact."""
+    ended = {key: run.provenance for key, run in runs.items() if run.provenance}
+    finished = {key: run.detections for key, run in runs.items() if run.detections}
+    devices = {key: str(made.starts[-1].facts.get("device")) for key, made in ended.items() if made.starts}
+    yield check_code(plan, ended, allow, read_trials(folders, plan))
+    yield from check_facts(ended)
+    yield check_length(plan, {key: runs[key].result.get("step") for key in finished})
+    with_code = [key for key, made in ended.items() if any(start.code for start in made.starts)]
+    yield check_files({key: runs[key].folder for key in ended}, with_code)
+    yield check_figures({key: runs[key].folder for key in finished}, ap, devices)
+    yield check_distinct_runs(finished)
+
+
+# ---- what each run began with
+
+
+def check_seeds(runs: Runs) -> Check:
+    """Every run started from the seed of its folder."""
     wrong = [
-        f"{name}, seed {seed}: ran with {start['seed']}"
-        for name, runs in starts.items()
-        for seed, start in runs.items()
-        if start["seed"] != seed
+        f"{run_name(key)}: ran with {run.start['seed']}"
+        for key, run in runs.items()
+        if run.start and run.start["seed"] != key[1]
     ]
-    return {"name": "seeds", "ok": not wrong, "detail": "; ".join(wrong) or "every run has the seed it stands under"}
+    return check("seeds", wrong, "every run has the seed of its folder")
 
 
-ELSEWHERE = ("seed", "data.train.dataset.", "data.val.dataset.")
-"""Keys that the config check leaves to others: the seed, and the data, which may have moved and are known by hash."""
-
-
-def check_configs(plan: Plan, ran: Mapping[tuple[str, int], Mapping[str, Any] | str]) -> dict[str, Any]:
-    """Every run was made with the config of its variant. ran: (variant, seed) -> its config, or why there is none."""
+def check_configs(plan: Plan, configs: Mapping[RunKey, Tree | str]) -> Check:
+    """Every run was made with the config of its variant. configs: of each run, or why it is unknown."""
     wrong = []
     for variant in plan.variants:
-        asked = json.loads(json.dumps(variant.config.to_dict()))
-        for (name, seed), config in ran.items():
-            if name != variant.name:
+        expected = json.loads(json.dumps(variant.config.to_dict()))
+        for run, config in configs.items():
+            if run[0] != variant.name:
                 continue
             if isinstance(config, str):
-                wrong.append(f"{name}, seed {seed}: {config}")
-            elif keys := [key for key in sorted(differences(asked, config)) if not key.startswith(ELSEWHERE)]:
-                wrong.append(f"{name}, seed {seed}: {', '.join(keys)}")
-    return {"name": "config", "ok": not wrong, "detail": "; ".join(wrong) or "every run has that of its variant"}
+                wrong.append(f"{run_name(run)}: {config}")
+            elif keys := [key for key in sorted(differences(expected, config)) if not key.startswith(UNCHECKED_KEYS)]:
+                wrong.append(f"{run_name(run)}: {', '.join(keys)}")
+    return check("config", wrong, "every run has the config of its variant")
 
 
-def check_data(
-    starts: Mapping[tuple[str, int], Mapping[str, Any]], ends: Mapping[tuple[str, int], Mapping[str, Any]],
-    allow: Sequence[str] = (),
-) -> dict[str, Any]:  # fmt: skip
-    """Every run has the same annotations and images of both splits, from its start to its end.
+def check_weights(plan: Plan, runs: Runs) -> Check:
+    """Every parameter that variants share by name and shape began equal, apart from those that the losses set."""
+    wrong, others, count = [], set(), 0
+    for seed, reference, starts in by_seed(plan, runs):
+        for variant, start in starts.items():
+            for parameter, (shape, hashed) in start["weights"].items():
+                expected_shape, expected = starts[reference]["weights"].get(parameter, (None, None))
+                if shape == expected_shape and hashed == expected:
+                    count += 1
+                elif shape != expected_shape or set_by_loss(parameter):
+                    others.add(parameter)
+                else:
+                    wrong.append(f"{run_name((variant, seed))}: {parameter}")
+    more = len(wrong) - MOST_PARAMETERS
+    if more > 0:
+        wrong[MOST_PARAMETERS - 1 :] = [f"{wrong[MOST_PARAMETERS - 1]} and {more} more"]
+    return check(
+        "initial weights", wrong, f"{count} equal hashes; set by the losses: {', '.join(sorted(others)) or 'none'}"
+    )
 
-    starts: start.json by (variant, seed); ends: cell.json.
-    """
+
+def set_by_loss(parameter: str) -> bool:
+    """Whether a parameter is the bias of the class outputs, which a class loss sets (its prior), or part of a loss."""
+    return parameter.startswith(SET_BY_LOSS) or ("class_out" in parameter and parameter.endswith("bias"))
+
+
+def check_shared(plan: Plan, runs: Runs) -> Iterator[Check]:
+    """Order of images and augmentation have one hash for all variants of a seed."""
+    for key, (name, extent) in SHARED.items():
+        wrong = [
+            f"{run_name((variant, seed))}: {start.get(key)} where {reference} has {starts[reference].get(key)}"
+            for seed, reference, starts in by_seed(plan, runs)
+            for variant, start in starts.items()
+            if start.get(key) != starts[reference].get(key)
+        ]
+        yield check(name, wrong, f"equal: {extent}")
+
+
+def by_seed(plan: Plan, runs: Runs) -> Iterator[tuple[int, str, dict[str, Tree]]]:
+    """Seed, variant that the others are compared with (the baseline if it has run), variant -> start.json."""
+    for seed in plan.seeds:
+        starts = {v.name: start for v in plan.variants if (start := runs[v.name, seed].start)}
+        if starts:
+            yield seed, plan.baseline if plan.baseline in starts else next(iter(starts)), starts
+
+
+def check_data(runs: Runs, allow: Sequence[str] = ()) -> Check:
+    """Every run had the same annotations and images of both splits, from its start to its end."""
+    starts = {key: run.start for key, run in runs.items() if run.start}
+    ends = {key: run.end for key, run in runs.items() if run.end}
     wrong: list[str] = []
     for what, values in (
         ("training annotations", {run: start["data"][0] for run, start in starts.items()}),
         ("validation annotations", {run: start["data"][1] for run, start in starts.items()}),
-        *((f"{what} at the start", {run: s.get(key) for run, s in starts.items()}) for key, what in NOTED.items()),
-        *((f"{what} at the end", {run: end.get(key) for run, end in ends.items()}) for key, what in NOTED.items()),
+        *(
+            (f"{what} at the start", {run: s.get(key) for run, s in starts.items()})
+            for key, what in DATA_HASHES.items()
+        ),
+        *((f"{what} at the end", {run: e.get(key) for run, e in ends.items()}) for key, what in DATA_HASHES.items()),
     ):
-        wrong += unlike(what, {run: value for run, value in values.items() if value is not None})
+        wrong += outliers(what, {run: value for run, value in values.items() if value is not None})
     for run, end in ends.items():
-        for key, what in NOTED.items():
+        for key, what in DATA_HASHES.items():
             before, after = starts.get(run, {}).get(key), end.get(key)
             if before and after and before != after:
-                wrong.append(f"{named(run)}: {what} changed while it ran: {before} at its start, {after} at its end")
-    fine = "equal: annotations and images of both splits"
-    return check("data", wrong, fine) | {"withholds": "data" not in allow}
+                wrong.append(
+                    f"{run_name(run)}: {what} changed during the run: {before} at the start, {after} at the end"
+                )
+    return check("data", wrong, "equal: annotations and images of both splits") | {"withholds": "data" not in allow}
 
 
-NOTED = {"training_images": "training images", "validation": "validation annotations and images"}
-"""What start.json and cell.json note of the data, by key."""
-
-
-def unlike(what: str, values: Mapping[tuple[str, int], Any]) -> list[str]:
-    """A line for every run that does not have the value of most."""
+def outliers(what: str, values: Mapping[RunKey, Value]) -> list[str]:
+    """A line for every run that does not have the most frequent value."""
     if len(set(values.values())) < 2:
         return []
     most = Counter(values.values()).most_common(1)[0][0]
     first = next(run for run, value in values.items() if value == most)
-    return [f"{named(run)}: {what}: {v} where {named(first)} has {most}" for run, v in values.items() if v != most]
-
-
-def check_length(plan: Plan, steps: Mapping[tuple[str, int], Any]) -> dict[str, Any]:
-    """Every run trained as long as its config says. steps: by (variant, seed), None where a run doesn't say."""
-    asked = {variant.name: int(variant.config.require("train.iterations")) for variant in plan.variants}
-    wrong = [
-        f"{named(run)}: {done} of {asked[run[0]]} steps"
-        for run, done in steps.items()
-        if done not in (None, asked[run[0]])
+    return [
+        f"{run_name(run)}: {what}: {v} where {run_name(first)} has {most}" for run, v in values.items() if v != most
     ]
-    return check("length", wrong, "every run trained to its last step", withholds=False)
 
 
-def check_weights(plan: Plan, starts: Starts) -> Iterator[dict[str, Any]]:
-    """Every parameter that variants share by name and shape began equal; the others are named."""
-    wrong, others, count = [], set(), 0
-    for seed, (first, runs) in _by_seed(plan, starts).items():
-        reference = runs[first]["weights"]
-        for name, start in runs.items():
-            for parameter, (shape, hashed) in start["weights"].items():
-                if parameter not in reference or reference[parameter][0] != shape:
-                    others.add(parameter)
-                elif reference[parameter][1] != hashed and not _owned_by_loss(parameter):
-                    wrong.append(f"{name}, seed {seed}: {parameter}")
-                elif reference[parameter][1] != hashed:
-                    others.add(parameter)
-                else:
-                    count += 1
-    detail = "; ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-    if not wrong:
-        detail = f"{count} hashes equal; the loss itself sets {', '.join(sorted(others)) or 'none'}"
-    yield {"name": "initial weights", "ok": not wrong, "detail": detail}
+def check_length(plan: Plan, steps: Mapping[RunKey, int | None]) -> Check:
+    """Every run trained as long as its config says. steps: None where they are unknown."""
+    expected = {variant.name: int(variant.config.require("train.iterations")) for variant in plan.variants}
+    wrong = [
+        f"{run_name(run)}: {done} of {expected[run[0]]} steps"
+        for run, done in steps.items()
+        if done not in (None, expected[run[0]])
+    ]
+    return check("length", wrong, "every run trained to its last step") | {"withholds": False}
 
 
-def _owned_by_loss(parameter: str) -> bool:
-    """The bias of the class outputs, which a class loss sets (its prior), and what lies in the losses themselves."""
-    return parameter.startswith(("class_loss.", "box_loss.", "normalizer.")) or (
-        "class_out" in parameter and parameter.endswith("bias")
-    )
+def changed_truth(runs: Runs, truth: GroundTruth) -> list[str]:
+    """A sentence if the validation annotations are no longer those that the runs were measured against."""
+    recorded = {run.start["truth"] for run in runs.values() if run.start and run.start.get("truth")}
+    if recorded <= {truth_hash(truth)}:
+        return []
+    return ["The validation annotations have changed since the runs: figures use the old, sample images the new ones."]
 
 
-def check_shared(plan: Plan, starts: Starts) -> Iterator[dict[str, Any]]:
-    """Data, order and augmentation: one hash for all variants of a seed."""
-    for key, (name, what) in SHARED.items():
-        wrong = [
-            f"{variant}, seed {seed}: {start.get(key)} where {first} has {runs[first].get(key)}"
-            for seed, (first, runs) in _by_seed(plan, starts).items()
-            for variant, start in runs.items()
-            if start.get(key) != runs[first].get(key)
-        ]
-        yield {"name": name, "ok": not wrong, "detail": "; ".join(wrong) or f"equal: {what}"}
+# ---- what the configs set
 
 
-def _by_seed(plan: Plan, starts: Starts) -> dict[int, tuple[str, dict[str, dict[str, Any]]]]:
-    """Seed -> (the variant that the others are held against, variant -> start); the baseline if it has run."""
-    found = {}
-    for seed in plan.seeds:
-        runs = {v.name: starts[v.name][seed] for v in plan.variants if seed in starts.get(v.name, {})}
-        if runs:
-            found[seed] = (plan.baseline if plan.baseline in runs else next(iter(runs)), runs)
-    return found
-
-
-def differs(configs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Keys that do not have one value in all variants; a variant without the key is left out of `values`."""
-    flat = {name: flatten(values) for name, values in configs.items()}
-    keys = sorted({key for values in flat.values() for key in values})
-    found = []
-    for key in keys:
-        values = {name: flat[name][key] for name in flat if key in flat[name]}
-        if len(values) < len(flat) or len({json.dumps(v, sort_keys=True) for v in values.values()}) > 1:
-            found.append({"key": key, "values": values})
-    return found
-
-
-def same_configs(plan: Plan) -> Iterator[str]:
-    """A sentence for every config that stands under several names."""
+def identical_configs(plan: Plan) -> Iterator[str]:
+    """A sentence for every config with several names."""
     names: dict[str, list[str]] = {}
     for variant in plan.variants:
         names.setdefault(variant.config.hash(), []).append(variant.name)
     for same in names.values():
         if len(same) > 1:
-            yield f"{' and '.join(same)} are one and the same config: a difference between them is chance."
+            yield f"{' and '.join(same)} have the same config: a difference between them is chance."
 
 
-def flags(keys: list[str], normalizers: Mapping[str, str]) -> Iterator[str]:
-    """Sentences on differences that a reader has to know of."""
+def setup_flags(keys: Sequence[str], normalizers: Mapping[str, str]) -> Iterator[str]:
+    """Sentences on settings besides the loss that differ. keys: the differing ones."""
+
+    def differs(section: str) -> bool:
+        return any(key == section or key.startswith(f"{section}.") for key in keys)
+
     if len(set(normalizers.values())) > 1:
-        listed = ", ".join(f"{name}: {kind}" for name, kind in normalizers.items())
-        yield f"The normalisers differ ({listed}): losses are then of another size, and so is the learning rate."
-    elif any(key.startswith("losses.normalizer") for key in keys):
+        types = ", ".join(f"{name}: {kind}" for name, kind in normalizers.items())
+        yield f"The normalisers differ ({types}): this scales the losses, as another learning rate does."
+    elif differs("losses.normalizer"):
         yield "The settings of the normaliser differ."
-    if any(key == "imports" or key.startswith("imports.") for key in keys):
-        yield "The imports differ: parts of one name may be different code."
-    for section, what in (("assigner", "matchers"), ("head", "heads"), ("schedule", "schedules")):
-        if any(key == section or key.startswith(f"{section}.") for key in keys):
-            yield f"The {what} differ: not the loss alone is compared."
+    if differs("imports"):
+        yield "The imports differ: parts of the same name may be different code."
+    for section, what in (("assigner", "assigners"), ("head", "heads"), ("schedule", "schedules")):
+        if differs(section):
+            yield f"The {what} differ: the comparison is not of the losses alone."
     for section in ("data", "train", "optimizer", "backbone", "neck", "anchors"):
-        if any(key.startswith(f"{section}.") for key in keys):
-            yield f"Settings of {section} differ: not the loss alone is compared."
+        if differs(section):
+            yield f"Settings of {section} differ: the comparison is not of the losses alone."

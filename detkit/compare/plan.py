@@ -1,8 +1,8 @@
-"""What a bench is asked to run: variants and seeds, and how both lie on disk.
+"""The plan of a bench: variants and seeds, and its files.
 
-DIR/plan.json                  this
+DIR/plan.json                  the plan
 DIR/variants/<name>.yaml       the effective config of each variant
-DIR/cells/<name>/seed_<s>/     one run: an ordinary run folder, and what detkit.compare.cell adds to it
+DIR/cells/<name>/seed_<s>/     one run: an ordinary run folder, and the files that detkit.compare.cell adds
 """
 
 from __future__ import annotations
@@ -10,25 +10,36 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from detkit.config import Config, load_config
+from detkit.registry.arguments import nearest
 from detkit.runs.folder import write_json, write_text
-from detkit.train.resume import completed, differences
+from detkit.train.resume import completed, differences, flatten
 from detkit.utils.outputs import Ledger, refuse_foreign
+from detkit.utils.types import Tree
 
 SCHEMA = 1
 PLAN, VARIANTS, CELLS = "plan.json", "variants", "cells"
+TUNING, TRIALS = "tuning.json", "tuning"
 CONFIG_ITSELF = "config"
-"""The name of the variant that is the config without anything laid over it."""
+"""Name of the variant that is the config without an overlay."""
+
+RunKey: TypeAlias = tuple[str, int]
+"""(variant, seed)"""
+
+
+def run_name(run: RunKey) -> str:
+    """A run as messages name it."""
+    return f"{run[0]}, seed {run[1]}"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A config under the name that the reports give it."""
+    """A named config."""
 
     name: str
     config: Config
@@ -43,14 +54,19 @@ class Cell:
     folder: Path
 
     @property
+    def key(self) -> RunKey:
+        """(variant, seed)"""
+        return self.variant, self.seed
+
+    @property
     def name(self) -> str:
-        """As the log names it."""
-        return f"{self.variant}, seed {self.seed}"
+        """The run as messages name it."""
+        return run_name(self.key)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Variants in their order, the name of the baseline among them, and the seeds."""
+    """Variants in order, the name of the baseline among them, and the seeds. base: the config under all variants."""
 
     title: str
     variants: tuple[Variant, ...]
@@ -59,19 +75,19 @@ class Plan:
     base: Config
 
     def cells(self, folder: Path) -> Iterator[Cell]:
-        """Seed by seed, so that a bench that is cut short has compared all variants on the seeds it did."""
+        """All runs, seed by seed: an interrupted bench has all variants of the seeds it got to."""
         for seed in self.seeds:
             for variant in self.variants:
                 yield Cell(variant.name, seed, cell_folder(folder, variant.name, seed))
 
 
 def cell_folder(folder: Path, variant: str, seed: int) -> Path:
-    """Where a cell's run lies."""
+    """Folder of a run."""
     return folder / CELLS / variant / f"seed_{seed}"
 
 
 def variant_file(folder: Path, variant: str) -> Path:
-    """Where a variant's effective config lies."""
+    """Path of a variant's effective config."""
     return folder / VARIANTS / f"{variant}.yaml"
 
 
@@ -85,16 +101,16 @@ def make_plan(
     baseline: str | None = None,
     title: str | None = None,
 ) -> Plan:
-    """Reads and checks every variant.
+    """Loads and checks every variant.
 
-    files: each laid over `config`, or `config` itself where there are none. grids: `key=v1,v2,...`;
-    several multiply. overrides: `key=value` for all variants. baseline: default the first; "config" adds
-    the config itself. With one variant alone the config itself is what it is compared with.
+    files: overlays of `config`, a variant each; without any, `config` itself is varied by the grids. grids:
+    `key=v1,v2,...`; several multiply. overrides: `key=value` for all variants. baseline: default the first variant;
+    "config" adds the config itself. A single variant is compared with the config itself.
     """
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise ValueError(f"--seeds: {list(seeds)} must be different numbers from 0 on, at least one")
+        raise ValueError(f"--seeds: {list(seeds)} must be one or more different integers from 0 on")
     if any(text.partition("=")[0] == "seed" for text in overrides):
-        raise ValueError("seed=...: the seeds of a bench are given by --seeds")
+        raise ValueError("seed=...: use --seeds to set the seeds of a bench")
     base = load_config(config, overrides)
     variants = []
     each: list[str | Path | None] = list(files) or [None]
@@ -111,53 +127,53 @@ def make_plan(
     check_variants(variants)
     names = [v.name for v in variants]
     if baseline is not None and baseline not in names:
+        known = [*names, CONFIG_ITSELF]
         raise ValueError(
-            f"--baseline: {baseline!r} is none of the variants {', '.join(names)}, and not `{CONFIG_ITSELF}`"
+            f"--baseline: {baseline!r} is not a variant{nearest(baseline, known)} One of {', '.join(known)}"
         )
     title = title or f"{Path(config).stem}: {len(variants)} variants"
     return Plan(title, tuple(variants), baseline or names[0], tuple(seeds), base)
 
 
 def parse_grid(text: str) -> list[tuple[str, str]]:
-    """`losses.classification.gamma=0.5,1,2` -> (key, value) for each; commas inside brackets don't part."""
+    """`losses.classification.gamma=0.5,1,2` -> (key, value) for each; commas inside brackets do not separate."""
     key, equals, values = text.partition("=")
     parts = [part.strip() for part in re.split(r",(?![^\[{(]*[\]})])", values)]
     if not equals or not key.strip() or not all(parts):
         raise ValueError(f"--grid: {text!r} is not key=value,value,...")
     if len(set(parts)) != len(parts):
-        raise ValueError(f"--grid: {text!r} has a value twice")
+        raise ValueError(f"--grid: {text!r} repeats a value")
     return [(key.strip(), part) for part in parts]
 
 
 def variant_name(file: str | Path | None, settings: Sequence[tuple[str, str]]) -> str:
-    """`focal.yaml` -> focal; gamma=0.5 -> gamma0.5; both -> focal-gamma0.5. Safe as a folder's name."""
+    """`focal.yaml` -> focal; gamma=0.5 -> gamma0.5; both -> focal-gamma0.5. A valid folder name."""
     parts = [] if file is None else [Path(file).stem]
     parts += [f"{key.rpartition('.')[2]}{value}" for key, value in settings]
     return re.sub(r"[^\w.+=-]+", "_", "-".join(parts) or CONFIG_ITSELF).strip(".")
 
 
 def check_variants(variants: Sequence[Variant]) -> None:
-    """Raises ValueError for names or configs that are there twice, and for a single variant."""
-    seen: dict[str, str] = {}
-    for variant in variants:
-        if variant.name in seen:
-            raise ValueError(f"two variants are called {variant.name}: give the files different names")
-        seen[variant.name] = variant.config.hash()
+    """Raises ValueError for two variants of one name, and for a single variant."""
+    names = [variant.name for variant in variants]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two variants are named {name}: rename one of the files")
     if len(variants) < 2:
         raise ValueError(
-            "nothing to compare: name files to lay over the config, as configs/losses/*.yaml, or use "
+            "nothing to compare: pass overlay files such as configs/losses/*.yaml, or use "
             "--grid losses.classification.gamma=0.5,1,2"
         )
 
 
 def save_plan(plan: Plan, folder: Path, command: str, threads: int | None = None) -> None:
-    """Writes plan.json and the variants' configs; a bench that is there already is continued.
+    """Writes plan.json and the variants' configs; continues a bench that exists.
 
-    threads: of every run, now and whenever the bench is continued. Variants and seeds may be added. A variant or seed
-    that is left out keeps its runs but drops out of the report. Raises ValueError if the bench, or a variant of the
-    same name in it, had another config.
+    threads: CPU threads of every run, also when the bench is continued. Variants and seeds may be added. A variant or
+    seed that is left out keeps its runs but drops out of the report. Raises ValueError if the bench, or a variant of
+    the same name in it, had another config.
     """
-    check_goes_on(plan, folder)
+    check_continues(plan, folder)
     (folder / VARIANTS).mkdir(parents=True, exist_ok=True)
     for variant in plan.variants:
         write_text(variant_file(folder, variant.name), variant.config.to_yaml())
@@ -179,11 +195,11 @@ def save_plan(plan: Plan, folder: Path, command: str, threads: int | None = None
 def check_output(plan: Plan, folder: Path, *more: str) -> None:
     """Raises ForeignFileError for files in the folder of a bench that detkit did not write and would replace.
 
-    more: names of what is written besides plan and variants. A bench from before there were ledgers is taken as
-    detkit's where its plan can be read.
+    more: names of the files written besides plan and variants. The files of a bench of a detkit without ledgers count
+    as detkit's if its plan is readable.
     """
     if PLAN not in Ledger(folder) and (folder / PLAN).is_file():
-        saved(folder)
+        read_plan_json(folder)
         Ledger(folder).adopt(more)
         Ledger(folder / VARIANTS).adopt(f"{variant.name}.yaml" for variant in plan.variants)
         return
@@ -191,66 +207,77 @@ def check_output(plan: Plan, folder: Path, *more: str) -> None:
     refuse_foreign("--output", folder, [PLAN, *variants, *more])
 
 
-def check_goes_on(plan: Plan, folder: Path, *, tune: bool = False) -> None:
-    """Raises ValueError with the differing keys if the bench in `folder`, if any, had another config.
+def check_continues(plan: Plan, folder: Path, *, tune: bool = False) -> None:
+    """Raises ValueError with the differing keys if `folder` holds a bench of another config.
 
-    tune: the variants are still to choose some of their values, so that only what they are laid over is compared.
+    tune: the variants have not chosen their values yet, so only the config under them is compared.
     """
     if not (folder / PLAN).exists():
         return
-    content = saved(folder)
-    check_same(folder, "variants are laid over", content["base"], plan.base)
+    content = read_plan_json(folder)
+    check_same(folder, "all variants", content["base"], plan.base)
     for variant in () if tune else plan.variants:
         old = content["variants"].get(variant.name)
         if old is None and variant_file(folder, variant.name).exists():  # left out for a while
             old = load_config(variant_file(folder, variant.name)).to_dict()
         if old is not None:
-            check_same(folder, f"{variant.name} has", old, variant.config)
+            check_same(folder, variant.name, old, variant.config)
 
 
-def check_same(folder: Path, who: str, old: dict[str, Any], config: Config) -> None:
-    """Raises ValueError with the keys in which a config differs from the old one."""
+def check_same(folder: Path, who: str, old: Tree, config: Config) -> None:
+    """Raises ValueError with the keys in which a config differs from the one in the bench."""
     changed = differences(completed(old), json.loads(json.dumps(config.to_dict())))
     if changed:
         lines = "\n".join(f"  {key}: {a!r} in the bench, {b!r} now" for key, (a, b) in sorted(changed.items()))
         raise ValueError(
-            f"{folder} holds a bench in which {who} another config:\n{lines}\n"
-            "Use the old values, another name for a variant, or another folder by --output."
+            f"{folder} holds a bench with another config for {who}:\n{lines}\n"
+            "Use the old values, rename the variant, or choose another folder with --output."
         )
 
 
-def saved(folder: Path) -> dict[str, Any]:
-    """The content of plan.json."""
+def read_plan_json(folder: Path) -> Tree:
+    """The checked content of plan.json."""
     path = folder / PLAN
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no bench: there is no {path}")
+        raise FileNotFoundError(f"{folder} is not the folder of a bench: {path} is missing")
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: Tree = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: {error}") from None
     if content.get("schema") != SCHEMA:
-        raise ValueError(f"{path}: schema {content.get('schema')!r}; this detkit reads {SCHEMA}")
+        raise ValueError(f"{path}: schema {content.get('schema')!r} is not supported; this detkit reads {SCHEMA}")
     check_content(content, path)
     return content
 
 
-def check_content(content: dict[str, Any], path: Path) -> None:
-    """Raises ValueError for seeds, variants or a baseline that no bench has, as after an edit by hand."""
+def check_content(content: Tree, path: Path) -> None:
+    """Raises ValueError for invalid seeds, variants or baseline, as after an edit by hand."""
     seeds, variants = content.get("seeds"), content.get("variants")
     if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) != len(seeds):
-        raise ValueError(f"{path}: seeds: {seeds!r} must be different numbers, at least one")
+        raise ValueError(f"{path}: seeds: {seeds!r} must be one or more different integers")
     if not isinstance(variants, dict) or not variants:
         raise ValueError(f"{path}: variants: {variants!r} must map names to configs")
     if content.get("baseline") not in variants:
-        raise ValueError(f"{path}: baseline: {content.get('baseline')!r} is none of {', '.join(variants)}")
+        raise ValueError(f"{path}: baseline: {content.get('baseline')!r} is not one of {', '.join(variants)}")
 
 
 def read_plan(folder: Path) -> Plan:
     """The plan of a bench on disk."""
-    content = saved(folder)
+    content = read_plan_json(folder)
     variants = tuple(
         Variant(name, Config.from_dict(values, name=str(variant_file(folder, name))))
         for name, values in content["variants"].items()
     )
     base = Config.from_dict(content["base"], name=str(folder / PLAN))
     return Plan(content["title"], variants, content["baseline"], tuple(content["seeds"]), base)
+
+
+def differing_keys(configs: Mapping[str, Tree]) -> list[Tree]:
+    """Keys without one value in all variants; a variant without the key is left out of `values`."""
+    flat = {name: flatten(values) for name, values in configs.items()}
+    differing = []
+    for key in sorted({key for values in flat.values() for key in values}):
+        values = {name: flat[name][key] for name in flat if key in flat[name]}
+        if len(values) < len(flat) or len({json.dumps(v, sort_keys=True) for v in values.values()}) > 1:
+            differing.append({"key": key, "values": values})
+    return differing

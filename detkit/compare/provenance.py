@@ -1,20 +1,19 @@
-"""Whether one and the same code, on machines that are alike, made all runs of a bench: over all their starts."""
+"""Compares the code, machine and library versions of all runs of a bench, over all their starts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
-from detkit.compare.evidence import Check, named
-from detkit.compare.plan import Plan
-from detkit.compare.tune import FOLDER as TUNING
+from detkit.compare.checks import Check, check, listed
+from detkit.compare.plan import TRIALS, Plan, RunKey, run_name
 from detkit.fingerprint import OWN, PLUGIN, Code, changes, digest
 from detkit.runs.folder import ENVIRONMENT
 from detkit.runs.starts import LIBRARIES, Start, read_starts
-from detkit.utils.console import some
 
 VERSIONS = ("detkit", *LIBRARIES, "python")
 MACHINE = (
@@ -22,244 +21,235 @@ MACHINE = (
     "variables", "processes", "system",
 )  # fmt: skip
 FACTS = {"threads": ("threads",), "machine": MACHINE, "versions": VERSIONS}
-NAMED = 6
+
+Origin: TypeAlias = frozenset[str]
+"""Entries of a variant's `imports:` that may have brought a file."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """What is known of how a run was made. git: the revision, of the newest start. problem: why nothing is known."""
+class Provenance:
+    """How a run was made. git: revision of the newest start. problem: why nothing is known."""
 
     starts: Sequence[Start]
     git: str | None = None
     problem: str | None = None
 
 
-Records = Mapping[tuple[str, int], Record]
-"""(variant, seed) -> record, of the runs that are there."""
+Provenances: TypeAlias = Mapping[RunKey, Provenance]
 
 
-def read_record(folder: Path) -> Record:
-    """Of a run folder."""
+def read_provenance(folder: Path) -> Provenance:
+    """Reads environment.json of a run folder."""
     try:
         starts = read_starts(folder)
         path = folder / ENVIRONMENT
         git = json.loads(path.read_text(encoding="utf-8")).get("git") if path.is_file() else None
     except ValueError as error:
-        return Record([], None, str(error))
-    return Record(starts, git)
+        return Provenance([], None, str(error))
+    return Provenance(starts, git)
 
 
 # ---- the code
 
 
 def check_code(
-    plan: Plan, records: Records, allow: Sequence[str] = (), trials: Mapping[str, Sequence[Record]] | None = None
+    plan: Plan,
+    records: Provenances,
+    allow: Sequence[str] = (),
+    trials: Mapping[str, Sequence[Provenance]] | None = None,
 ) -> Check:
-    """One and the same code in every start of every run; a file that only some variants import is their own affair.
+    """Every start of every run had the same code, apart from files that only some variants import.
 
-    trials: of `--tune`, by variant, which must have had the code of its runs.
+    trials: the runs of `--tune` by variant, which must have had the code of the variant's runs.
     """
     known = {run: record for run, record in records.items() if record.starts and all(s.code for s in record.starts)}
-    wrong = [f"{named(run)}: {record.problem}" for run, record in records.items() if record.problem]
-    wrong += [f"{named(run)}, {line}" for run, record in known.items() for line in between_starts(record)]
+    wrong = [f"{run_name(run)}: {record.problem}" for run, record in records.items() if record.problem]
+    wrong += [f"{run_name(run)}, {line}" for run, record in known.items() for line in between_starts(record)]
     wrong += between_runs(plan, known)
     wrong += between_trials(trials or {}, known)
     others = [run for run in records if run not in known and not records[run].problem]
     if known and others:
         wrong.append(
-            f"{short(map(named, others))}: an older detkit made at least a part of it and noted no code, so it was not "
-            "the code of the others"
+            f"{listed(map(run_name, others))}: an older detkit made at least a part of it and recorded no code, "
+            "so it counts as other code"
         )
     wrong += between_revisions({run: records[run] for run in others})
-    answer: Check = {"name": "code", "ok": not wrong, "detail": "; ".join(wrong), "withholds": "code" not in allow}
-    if not wrong and others:
+    answer = check("code", wrong, code_summary(known)) | {"withholds": "code" not in allow}
+    if others and not wrong:
         revisions = sorted({str(records[run].git) for run in others if records[run].git})
-        detail = (
-            f"not known file by file: an older detkit made the runs, of revision {', '.join(revisions) or 'unknown'}"
-        )
-        return answer | {"ok": None, "detail": detail}
-    if not wrong:
-        return answer | {"detail": code_in_words(known)}
+        answer |= {
+            "ok": None,
+            "detail": "not known file by file: an older detkit made the runs, revision "
+            + (", ".join(revisions) or "unknown"),
+        }
     return answer
 
 
-def code_in_words(known: Records) -> str:
-    """What all runs have in common."""
+def code_summary(known: Provenances) -> str:
+    """The detail of a code check that passes: number of files and starts, revisions, files of single variants."""
     starts = [start for record in known.values() for start in record.starts]
     if not starts:
         return "no run yet"
     files = min(len(start.code) for start in starts)
     git = sorted({record.git for record in known.values() if record.git})
-    said = [f"{files} files, the same in all {len(starts)} starts of {len(known)} runs"]
-    return "; ".join([*said, *([f"revision {', '.join(git)}"] if git else []), *own_code(known)])
+    parts = [f"{files} files, the same in all {len(starts)} starts of {len(known)} runs"]
+    return "; ".join([*parts, *([f"revision {', '.join(git)}"] if git else []), *variant_code(known)])
 
 
-def between_starts(record: Record) -> list[str]:
-    """Lines on what changed from one start of a run to the next."""
-    found = []
-    for before, after in zip(record.starts, record.starts[1:], strict=False):
-        found += [f"resumed after step {after.step}: {line}" for line in changes(before.code, after.code)]
-    return found
+def between_starts(record: Provenance) -> list[str]:
+    """Lines on code that changed from one start of a run to the next."""
+    return [
+        f"resumed after step {after.step}: {line}"
+        for before, after in pairwise(record.starts)
+        for line in changes(before.code, after.code)
+    ]
 
 
-def between_runs(plan: Plan, known: Records) -> list[str]:
-    """Lines on files that are not the same in the runs, with the runs that have each content."""
+def between_runs(plan: Plan, known: Provenances) -> list[str]:
+    """Lines on files that differ between runs, with the runs that have each content."""
     imports = {v.name: {str(entry) for entry in v.config.to_dict().get("imports") or []} for v in plan.variants}
-    holders: dict[tuple[str, Origin], dict[str, list[tuple[str, int]]]] = {}
+    holders: dict[tuple[str, Origin], dict[str, list[RunKey]]] = {}
     for run, record in known.items():
-        for name, value in record.starts[-1].code.items():
+        for name, content in record.starts[-1].code.items():
             # Two variants may each import a file of their own that happens to have the other's name.
             origin = frozenset(entry for entry in imports.get(run[0], ()) if Path(entry).name == name)
-            holders.setdefault((name, origin), {}).setdefault(value, []).append(run)
+            holders.setdefault((name, origin), {}).setdefault(content, []).append(run)
     lines = []
-    for (name, _), found in sorted(holders.items(), key=lambda item: item[0][0]):
-        having = {run for runs in found.values() for run in runs}
-        if len(found) > 1:
-            most = max(found.values(), key=len)
-            others = [run for runs in found.values() if runs is not most for run in runs]
-            lines.append(f"{name} is not the same: another one in {short(map(named, others))} than in {named(most[0])}")
-        missing = [run for run in known if run not in having and name not in known[run].starts[-1].code]
-        if missing and not may_lack(name, having, missing, imports) and not renamed(name, found, missing, known):
-            fewer, word = (missing, "is not in") if len(missing) <= len(having) else (sorted(having), "is only in")
-            lines.append(f"{name} {word} {short(map(named, fewer))}")
+    for (name, _), runs_of in sorted(holders.items(), key=lambda item: item[0][0]):
+        holding = {run for runs in runs_of.values() for run in runs}
+        if len(runs_of) > 1:
+            most = max(runs_of.values(), key=len)
+            others = [run for runs in runs_of.values() if runs is not most for run in runs]
+            lines.append(
+                f"{name} differs: one version in {listed(map(run_name, others))}, another in {run_name(most[0])}"
+            )
+        missing = [run for run in known if run not in holding and name not in known[run].starts[-1].code]
+        if missing and not may_lack(name, holding, missing, imports) and not renamed(name, runs_of, missing, known):
+            fewer, verb = (missing, "is not in") if len(missing) <= len(holding) else (sorted(holding), "is only in")
+            lines.append(f"{name} {verb} {listed(map(run_name, fewer))}")
     return lines
 
 
-Origin = frozenset[str]
-"""Entries of a variant's `imports:` that may have brought a file."""
-
-
-def may_lack(
-    name: str, having: Iterable[tuple[str, int]], missing: Iterable[tuple[str, int]], imports: Mapping[str, set[str]]
-) -> bool:
-    """Whether a file may be missing in some runs: it comes by `imports:`, which are others in those variants."""
+def may_lack(name: str, holding: Iterable[RunKey], missing: Iterable[RunKey], imports: Mapping[str, set[str]]) -> bool:
+    """Whether a file may be missing in some runs: `imports:` brings it, and differs in the variants without it."""
     if name.startswith((OWN, PLUGIN)):
         return False
-    with_it, without = {variant for variant, _ in having}, {variant for variant, _ in missing}
-    return not with_it & without and all(imports.get(a) != imports.get(b) for a in with_it for b in without)
+    having, lacking = {variant for variant, _ in holding}, {variant for variant, _ in missing}
+    return not having & lacking and all(imports.get(a) != imports.get(b) for a in having for b in lacking)
 
 
-def renamed(name: str, found: Mapping[str, Any], missing: Iterable[tuple[str, int]], known: Records) -> bool:
-    """Whether every run that lacks the name has the same content under another one."""
-    (value, *more) = found
+def renamed(name: str, contents: Collection[str], missing: Iterable[RunKey], known: Provenances) -> bool:
+    """Whether every run without the file has its only content under another name."""
+    content, *more = contents
     return (
-        not more and not name.startswith(OWN) and all(value in known[run].starts[-1].code.values() for run in missing)
+        not more and not name.startswith(OWN) and all(content in known[run].starts[-1].code.values() for run in missing)
     )
 
 
-def trial_records(folders: Iterable[Path], plan: Plan) -> dict[str, list[Record]]:
-    """What is known of the runs by which `--tune` chose, by variant."""
+def read_trials(folders: Iterable[Path], plan: Plan) -> dict[str, list[Provenance]]:
+    """Variant -> provenance of the trials in which `--tune` chose its settings."""
     return {
-        variant.name: [read_record(trial) for trial in trials_of(folders, variant.name)] for variant in plan.variants
+        variant.name: [
+            read_provenance(path.parent)
+            for folder in folders
+            for path in sorted((folder / TRIALS / variant.name).glob(f"*/{ENVIRONMENT}"))
+        ]
+        for variant in plan.variants
     }
 
 
-def trials_of(folders: Iterable[Path], variant: str) -> list[Path]:
-    """Folders of the runs by which a variant chose."""
-    return [path.parent for folder in folders for path in sorted((folder / TUNING / variant).glob(f"*/{ENVIRONMENT}"))]
-
-
-def between_trials(trials: Mapping[str, Sequence[Record]], known: Records) -> list[str]:
-    """Lines on code that changed between the trials of a variant and its runs."""
-    found: dict[str, None] = {}
+def between_trials(trials: Mapping[str, Sequence[Provenance]], known: Provenances) -> list[str]:
+    """Lines on code that changed between the trials of a variant and its runs, each once."""
+    lines: dict[str, None] = {}
     for (variant, _), record in known.items():
         for trial in trials.get(variant, ()):
             for line in changes(trial.starts[-1].code, record.starts[0].code) if trial.starts else []:
-                found[f"{variant} was tuned with other code: {line}"] = None
-    return list(found)
+                lines[f"{variant} was tuned with other code: {line}"] = None
+    return list(lines)
 
 
-def between_revisions(others: Records) -> list[str]:
-    """Lines on runs of older detkits, of which only the revision is known, if they have several."""
-    found: dict[str, list[str]] = {}
+def between_revisions(others: Provenances) -> list[str]:
+    """Lines on runs of older detkits, of which only the revision is known, if the revisions differ."""
+    runs_of: dict[str, list[str]] = {}
     for run, record in others.items():
         if record.git:
-            found.setdefault(record.git, []).append(named(run))
-    if len(found) < 2:
-        return []
-    return [f"{revision}: {', '.join(runs)}" for revision, runs in found.items()]
+            runs_of.setdefault(record.git, []).append(run_name(run))
+    return [f"{revision}: {', '.join(runs)}" for revision, runs in runs_of.items()] if len(runs_of) > 1 else []
 
 
-def own_code(records: Records) -> Iterator[str]:
-    """A sentence for every variant on files that some variants do not have at all."""
+def variant_code(records: Provenances) -> Iterator[str]:
+    """A sentence for every variant with files that other variants do not have."""
     codes = {run: record.starts[-1].code for run, record in records.items() if record.starts and record.starts[-1].code}
     common = set.intersection(*(set(code) for code in codes.values())) if codes else set()
-    told: set[str] = set()
+    extra: dict[str, list[str]] = {}
     for (variant, _), code in codes.items():
-        own = sorted(code.keys() - common)
-        if own and variant not in told:
-            told.add(variant)
-            yield f"{variant} imports code of its own: {short(own)}"
+        if names := sorted(code.keys() - common):
+            extra.setdefault(variant, names)
+    for variant, names in extra.items():
+        yield f"{variant} imports its own code: {listed(names)}"
 
 
-def code_now(now: Mapping[str, Code], records: Records) -> list[str]:
-    """Lines on runs that are done and were made with another code than the files have now. now: by variant."""
+def code_now(now: Mapping[str, Code], records: Provenances) -> list[str]:
+    """Lines on runs that were made with other code than the files have now. now: variant -> code."""
     lines: dict[str, list[str]] = {}
     for run, record in records.items():
         if record.starts and record.starts[-1].code and run[0] in now:
             # Nothing is built here, so a module that a part imports while it is built is missing.
             for line in changes(record.starts[-1].code, now[run[0]], gone=False):
-                lines.setdefault(line, []).append(named(run))
-    return [f"{line} since {short(runs)} ran" for line, runs in sorted(lines.items())]
+                lines.setdefault(line, []).append(run_name(run))
+    return [f"{line} since {listed(runs)} ran" for line, runs in sorted(lines.items())]
 
 
 # ---- threads, machine, libraries
 
 
-def check_facts(records: Records) -> Iterator[Check]:
-    """Threads, machine and versions: equal, or a difference that may matter, which every start is asked for."""
+def check_facts(records: Provenances) -> Iterator[Check]:
+    """Every start had the same threads, machine and versions; a difference may matter, but withholds nothing."""
     for check_name, keys in FACTS.items():
-        wrong, unknown = [], set()
-        for key in keys:
-            found = values_of(key, records)
-            if len(found) > 1:
-                wrong.append(f"{key}: " + ", ".join(f"{value} in {short(runs)}" for value, runs in found.items()))
-        for run, record in records.items():
-            if not record.starts or any(key not in start.facts for start in record.starts for key in keys[:1]):
-                unknown.add(named(run))
-        equal = {key: next(iter(found)) for key in keys if (found := values_of(key, records))}
-        answer: Check = {
-            "name": check_name,
-            "ok": not wrong,
-            "detail": "; ".join(wrong) or ", ".join(f"{key} {value}" for key, value in equal.items()),
-            "withholds": False,
-        }
+        values = {key: runs_by_value(key, records) for key in keys}
+        wrong = [
+            f"{key}: " + ", ".join(f"{value} in {listed(runs)}" for value, runs in runs_of.items())
+            for key, runs_of in values.items()
+            if len(runs_of) > 1
+        ]
+        unknown = sorted(
+            run_name(run)
+            for run, record in records.items()
+            if not record.starts or any(keys[0] not in start.facts for start in record.starts)
+        )
+        equal = ", ".join(f"{key} {next(iter(runs_of))}" for key, runs_of in values.items() if runs_of)
+        answer = check(check_name, wrong, equal) | {"withholds": False}
         if wrong:
-            answer["detail"] += ": sums may come out in another order there, which may matter"
+            answer["detail"] += ": the order of sums may differ, which may matter"
         elif unknown:
-            answer |= {"ok": None, "detail": f"not known of {short(sorted(unknown))}: an older detkit made them"}
+            answer |= {"ok": None, "detail": f"not known for {listed(unknown)}: an older detkit made them"}
         yield answer
 
 
-def values_of(key: str, records: Records) -> dict[str, list[str]]:
-    """Value of a fact -> the runs with a start that has it; runs of which it is not known are left out."""
-    found: dict[str, dict[str, None]] = {}
+def runs_by_value(key: str, records: Provenances) -> dict[str, list[str]]:
+    """Value of a fact -> names of the runs with a start that has it."""
+    runs_of: dict[str, dict[str, None]] = {}
     for run, record in records.items():
         for start in record.starts:
-            if key in start.facts and start.facts[key] is not None:
-                found.setdefault(str(start.facts[key]), {})[named(run)] = None
-    return {value: list(runs) for value, runs in found.items()}
+            if start.facts.get(key) is not None:
+                runs_of.setdefault(str(start.facts[key]), {})[run_name(run)] = None
+    return {value: list(runs) for value, runs in runs_of.items()}
 
 
-def in_words(keys: Iterable[str], records: Records) -> dict[str, str]:
-    """Facts for the report, as the runs noted them: one value, or each with the number of its runs."""
-    said = {}
+def summarise_facts(keys: Iterable[str], records: Provenances) -> dict[str, str]:
+    """Fact -> its value in all runs, or every value with the number of its runs."""
+    facts = {}
     for key in keys:
-        found = values_of(key, records)
-        if len(found) == 1:
-            said[key] = next(iter(found))
-        elif found:
-            said[key] = ", ".join(f"{value} ({len(runs)} runs)" for value, runs in found.items())
-    return said
+        runs_of = runs_by_value(key, records)
+        if len(runs_of) == 1:
+            facts[key] = next(iter(runs_of))
+        elif runs_of:
+            facts[key] = ", ".join(f"{value} ({len(runs)} runs)" for value, runs in runs_of.items())
+    return facts
 
 
-def revisions(records: Records) -> str | None:
-    """Fingerprints and revisions of all runs, for the report."""
+def revisions(records: Provenances) -> str | None:
+    """Fingerprints and git revisions of all runs."""
     codes = {digest(start.code) for record in records.values() for start in record.starts if start.code}
     parts = [*sorted(codes), *sorted({record.git for record in records.values() if record.git})]
     return ", ".join(parts) or None
-
-
-def short(runs: Iterable[str]) -> str:
-    """The first few, and how many more there are."""
-    return some(list(runs), NAMED)

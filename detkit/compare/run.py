@@ -1,4 +1,4 @@
-"""A whole bench: plan, runs, results, reports. It may be cut off anywhere and started again."""
+"""Runs a bench: plan, runs, results, reports. It may be stopped anywhere and continued."""
 
 from __future__ import annotations
 
@@ -8,63 +8,63 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from detkit.compare.cell_folder import last_words, state
-from detkit.compare.launchers import CONSOLE, Job, launch_local, python, share_of_cores
-from detkit.compare.plan import PLAN, Cell, Plan, check_goes_on, check_output, save_plan, saved, variant_file
-from detkit.compare.provenance import code_now, read_record
+from detkit.compare.cell_folder import FAILED, STATUS_OF_EXIT_CODE, console_tail, ended_status
+from detkit.compare.launchers import CONSOLE, LOCAL, Job, LauncherChoice, python
+from detkit.compare.plan import PLAN, Cell, Plan, check_continues, check_output, read_plan_json, save_plan, variant_file
+from detkit.compare.provenance import code_now, read_provenance
+from detkit.compare.report import REPORTS, write_reports
+from detkit.compare.report.words import conclusions
+from detkit.compare.results import collect_results
+from detkit.compare.tune import SHORTENING, candidates, tune_variants
 from detkit.fingerprint import fingerprint
 from detkit.utils.outputs import check_can_write
 
 log = logging.getLogger("detkit")
 
-Launcher = Callable[..., None]
-
 
 def run_bench(
-    plan: Plan, folder: Path, *, jobs: int, command: str, launcher: Launcher = launch_local, tune: Sequence[str] = (),
-    share: Callable[[int], int] = share_of_cores, allow: Sequence[str] = (),
+    plan: Plan, folder: Path, *, jobs: int, command: str, launcher: LauncherChoice = LOCAL, tune: Sequence[str] = (),
+    allow: Sequence[str] = (),
 ) -> int:  # fmt: skip
-    """Runs what isn't done, then writes the reports; 0 if every run has ended and no verdict is withheld, else 1.
+    """Makes the missing runs, then writes the reports; 0 if every run ended and no verdict is withheld, else 1.
 
-    tune: of `weight` and `lr`, what each variant first chooses for itself, see `detkit.compare.tune`. share: threads
-    of one of `jobs` runs, where neither the bench nor the user has a number. allow: `code`, which may have changed.
+    tune: of `weight` and `lr`, the settings that each variant first chooses, see `detkit.compare.tune`. allow: `code`,
+    which may have changed.
     """
-    from detkit.compare.report import REPORTS
-    from detkit.compare.tune import tuned
-
     check_can_write("--output", folder)
     check_output(plan, folder, *REPORTS)
-    check_goes_on(plan, folder, tune=bool(tune))
-    threads = threads_of(plan, folder, jobs, share)
+    check_continues(plan, folder, tune=bool(tune))
+    threads = threads_of(plan, folder, jobs, launcher)
     folder.mkdir(parents=True, exist_ok=True)
-    plan = tuned(plan, folder, tune, jobs=jobs, threads=threads, launcher=launcher)
+    plan = tune_variants(plan, folder, tune, jobs=jobs, threads=threads, launcher=launcher.launch)
     save_plan(plan, folder, command, threads)
     warn_of_changed_code(plan, folder)
     cells = list(plan.cells(folder))
-    todo = [cell for cell in cells if state(cell) is None]
+    todo = missing_runs(plan, folder)
     log.info("%d variants x %d seeds = %d runs, %d of them done, %d threads each: %s", len(plan.variants),
              len(plan.seeds), len(cells), len(cells) - len(todo), threads, folder)  # fmt: skip
     progress = Progress(len(cells), len(cells) - len(todo))
     try:
-        launcher(
+        launcher.launch(
             [job_of(cell, folder, allow) for cell in todo], at_once=jobs, threads=threads, finished=progress.finished,
             started=progress.started,
         )  # fmt: skip
     except KeyboardInterrupt:
-        log.warning("stopped; what is done is kept, the same command continues it")
+        log.warning("stopped; finished runs are kept. Rerun the same command to continue")
         raise
     return report([folder], folder, allow)
 
 
-def report(folders: Sequence[Path], output: Path, allow: Sequence[str] = ()) -> int:
-    """Writes the reports of one bench or several and says the verdicts; 1 where one is withheld, else 0."""
-    from detkit.compare.collect import collect_results
-    from detkit.compare.report import write_reports
-    from detkit.compare.report.words import conclusions
+def missing_runs(plan: Plan, folder: Path) -> list[Cell]:
+    """The runs that are still to be made."""
+    return [cell for cell in plan.cells(folder) if ended_status(cell.folder) is None]
 
+
+def report(folders: Sequence[Path], output: Path, allow: Sequence[str] = ()) -> int:
+    """Writes the reports of one bench or several and prints the verdicts; 1 if one is withheld, else 0."""
     results = collect_results(folders, allow=allow)
     for path in write_reports(results, output):
         log.info("%s", path)
@@ -73,83 +73,83 @@ def report(folders: Sequence[Path], output: Path, allow: Sequence[str] = ()) -> 
     return 1 if results["withheld"] else 0
 
 
-def threads_of(plan: Plan, folder: Path, jobs: int, share: Callable[[int], int]) -> int:
+def threads_of(plan: Plan, folder: Path, jobs: int, launcher: LauncherChoice) -> int:
     """Threads of every run of a bench: decided once, as another number gives other bits.
 
-    The number with which the bench began holds; for a new one, the user's OMP_NUM_THREADS, else an equal share of the
-    cores. Raises ValueError where the user asks for another number than the bench began with.
+    A bench keeps the number it began with; a new one takes OMP_NUM_THREADS, else an equal share of the cores. Raises
+    ValueError where OMP_NUM_THREADS is another number than the bench began with.
     """
-    asked, began = asked_threads(), begun_threads(plan, folder)
+    asked, began = threads_from_environment(), threads_of_bench(plan, folder)
     if began is None:
-        return asked or share(jobs)
+        return asked or launcher.default_threads(jobs)
     fixed = all(variant.config.options("train").threads is not None for variant in plan.variants)
-    if asked is not None and asked != began and not fixed and any(state(cell) is None for cell in plan.cells(folder)):
+    if asked is not None and asked != began and not fixed and missing_runs(plan, folder):
         raise ValueError(
-            f"OMP_NUM_THREADS is {asked}, but {folder} was begun with {began} threads a run, and another number gives "
-            f"other bits: unset it or set it to {began}, whatever --jobs is; or begin another bench by --output"
+            f"OMP_NUM_THREADS is {asked}, but {folder} began with {began} threads per run, and another number gives "
+            f"other bits: unset it, set it to {began}, or start another bench with --output"
         )
     return began
 
 
-def asked_threads() -> int | None:
-    """What OMP_NUM_THREADS says; None where it says nothing."""
+def threads_from_environment() -> int | None:
+    """The value of OMP_NUM_THREADS; None if it is not set."""
     text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if not text:
         return None
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(
-            f"OMP_NUM_THREADS={text}: must be a number from 1 on; unset it for an equal share of the cores"
+            f"OMP_NUM_THREADS={text}: must be an integer from 1 on; unset it for an equal share of the cores"
         )
     return int(text)
 
 
-def begun_threads(plan: Plan, folder: Path) -> int | None:
-    """Threads of the runs of a bench that is there; None for a new one, or where an older detkit mixed them."""
+def threads_of_bench(plan: Plan, folder: Path) -> int | None:
+    """Threads of the runs of an existing bench; None for a new one, or where an older detkit mixed them."""
     if not (folder / PLAN).exists():
         return None
-    if (noted := saved(folder).get("threads")) is not None:
-        return int(noted)
-    records = (read_record(cell.folder) for cell in plan.cells(folder) if state(cell) is not None)
-    found = {start.facts.get("threads") for record in records for start in record.starts}
-    return int(found.pop() or 0) or None if len(found) == 1 else None
+    if (recorded := read_plan_json(folder).get("threads")) is not None:
+        return int(recorded)
+    records = (read_provenance(cell.folder) for cell in plan.cells(folder) if ended_status(cell.folder) is not None)
+    threads = {start.facts.get("threads") for record in records for start in record.starts}
+    return int(threads.pop() or 0) or None if len(threads) == 1 else None
 
 
 def warn_of_changed_code(plan: Plan, folder: Path) -> None:
-    """Says, before hours of training, that the runs to come will not have the code of those that are done."""
+    """Warns, before hours of training, that the missing runs will not have the code of the finished ones."""
     cells = list(plan.cells(folder))
-    done = {(c.variant, c.seed): read_record(c.folder) for c in cells if state(c) is not None}
+    done = {c.key: read_provenance(c.folder) for c in cells if ended_status(c.folder) is not None}
     if done and len(done) < len(cells):
         for line in code_now({v.name: fingerprint(v.config) for v in plan.variants}, done):
-            log.warning("the code has changed: %s; the verdict will be withheld, unless their folders are deleted or "
-                        "the old files brought back", line)  # fmt: skip
+            log.warning("the code has changed: %s; the verdict will be withheld unless you delete their folders "
+                        "or restore the files", line)  # fmt: skip
 
 
 def job_of(cell: Cell, folder: Path, allow: Sequence[str] = ()) -> Job:
-    """The process that makes a run."""
+    """The job that makes a run."""
     arguments = [str(variant_file(folder, cell.variant)), "--seed", str(cell.seed), "--output", str(cell.folder)]
-    arguments += [word for what in allow for word in ("--allow", what)]
+    arguments += [word for name in allow for word in ("--allow", name)]
     return Job(cell.name, python("detkit.compare.cell", *arguments), cell.folder)
 
 
 class Progress:
-    """A line for every run that starts and ends, with the time that is left."""
+    """Logs a line for every run that starts or ends, with the time left."""
 
     def __init__(self, total: int, done: int) -> None:
         self.total, self.done, self.ran = total, done, 0
         self.began = time.monotonic()
 
     def started(self, job: Job) -> None:
-        """Says which run begins."""
+        """Logs the start of a run."""
         log.info("%s: started (%s)", job.name, job.folder / CONSOLE)
 
     def finished(self, job: Job, code: int) -> None:
-        """Says how it ended."""
+        """Logs how a run ended."""
         self.done, self.ran = self.done + 1, self.ran + 1
         left = (time.monotonic() - self.began) / self.ran * (self.total - self.done)
-        end = {0: "finished", 3: "diverged"}.get(code)
-        if end is None:
-            log.error("%s: failed with exit code %d:\n%s", job.name, code, last_words(job.folder))
-        log.info("%s: %s, %d of %d done, %s left", job.name, end or "failed", self.done, self.total, duration(left))
+        status = STATUS_OF_EXIT_CODE.get(code, FAILED)
+        if status == FAILED:
+            log.error("%s: failed with exit code %d:\n%s", job.name, code, console_tail(job.folder))
+        log.info("%s: %s, %d of %d done, %s left", job.name, status, self.done, self.total, duration(left))
 
 
 def duration(seconds: float) -> str:
@@ -160,36 +160,32 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def describe(
-    plan: Plan, folder: Path, *, jobs: int, tune: Sequence[str] = (), share: Callable[[int], int] = share_of_cores
-) -> str:
-    """What --dry-run prints: variants, runs, and the time they will take by a few measured steps of each.
+def describe(plan: Plan, folder: Path, *, jobs: int, tune: Sequence[str] = (), launcher: LauncherChoice = LOCAL) -> str:
+    """The text of --dry-run: variants, runs, and their estimated time from a few measured steps of each variant.
 
     tune: of `weight` and `lr`. Raises ValueError where the runs themselves would be refused.
     """
-    from detkit.compare.tune import SHARE, candidates
-
-    check_goes_on(plan, folder, tune=bool(tune))
+    check_continues(plan, folder, tune=bool(tune))
     lines = [f"{plan.title}; baseline {plan.baseline}; seeds {', '.join(map(str, plan.seeds))}; in {folder}"]
-    total, threads = 0.0, threads_of(plan, folder, jobs, share)
-    todo = [cell for cell in plan.cells(folder) if state(cell) is None]
+    total, threads = 0.0, threads_of(plan, folder, jobs, launcher)
+    todo = missing_runs(plan, folder)
     with tempfile.TemporaryDirectory() as scratch:
         for variant in plan.variants:
-            own = [cell for cell in todo if cell.variant == variant.name]
+            missing = sum(cell.variant == variant.name for cell in todo)
             file = Path(scratch) / f"{variant.name}.yaml"
             file.write_text(variant.config.to_yaml(), encoding="utf-8")
-            seconds = measured(file, Path(scratch) / variant.name, plan.seeds[0], threads)
+            seconds = measure_in_process(file, Path(scratch) / variant.name, plan.seeds[0], threads)
             options = variant.config.options("train")
             evaluations = 2 + (options.iterations - 1) // options.eval_every if options.eval_every else 2
             each = options.iterations * seconds["step"] + evaluations * seconds["evaluation"]
-            total += each * len(own)
+            total += each * missing
             if tune:
                 trials = len(list(candidates(plan, variant, tune)))
-                short = options.iterations / SHARE * seconds["step"] + seconds["evaluation"]
+                short = options.iterations / SHORTENING * seconds["step"] + seconds["evaluation"]
                 total += trials * short
                 lines.append(f"  {variant.name}: {trials} trials for {', '.join(tune)}: about {duration(short)} each")
             lines.append(
-                f"  {variant.name}: {len(own)} of {len(plan.seeds)} runs to do, {options.iterations} steps of "
+                f"  {variant.name}: {missing} of {len(plan.seeds)} runs to do, {options.iterations} steps of "
                 f"{seconds['step']:.3g} s and {evaluations} evaluations of {seconds['evaluation']:.2g} s: "
                 f"about {duration(each)} each"
             )
@@ -200,14 +196,12 @@ def describe(
     return "\n".join(lines)
 
 
-def measured(config: Path, folder: Path, seed: int, threads: int) -> dict[str, float]:
-    """Seconds of a step and an evaluation, from a process of its own. Raises ValueError with its last words."""
-    arguments: Sequence[str] = python(
-        "detkit.compare.cell", str(config), "--seed", str(seed), "--output", str(folder), "--measure"
-    )
+def measure_in_process(config: Path, folder: Path, seed: int, threads: int) -> dict[str, float]:
+    """Seconds of a step and of an evaluation, measured in a process of its own. Raises ValueError if that fails."""
+    arguments = python("detkit.compare.cell", str(config), "--seed", str(seed), "--output", str(folder), "--measure")
     environ = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(arguments, capture_output=True, encoding="utf-8", errors="replace", check=False, env=environ)
     if done.returncode != 0:
-        raise ValueError(f"{config.stem} does not run:\n" + "\n".join(done.stderr.splitlines()[-12:]))
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        raise ValueError(f"{config.stem} fails to run:\n" + "\n".join(done.stderr.splitlines()[-12:]))
+    seconds: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return seconds

@@ -1,58 +1,55 @@
-"""A few validation images with what each variant finds in them, for the report."""
+"""A few validation images with the detections of each variant, for the report."""
 
 from __future__ import annotations
 
 import base64
 import io
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detkit.compare.errors import CORRECT, judge
-from detkit.compare.plan import Plan
+from detkit.compare.plan import Plan, RunKey
+from detkit.data.datasets.base import DetectionDataset
 from detkit.evaluate.arrays import GroundTruth, Shard
+from detkit.utils.types import Tree
 
 SAMPLES, SAMPLE_SIDE, SAMPLE_THRESHOLD = 6, 320, 0.3
 
 
-def samples(plan: Plan, dataset: Any, truth: GroundTruth, shards: dict[str, dict[int, Shard]]) -> list[dict[str, Any]]:
-    """A few validation images with what each variant finds in them, of the first seed that all have."""
-    seed = next((s for s in plan.seeds if all(s in runs for runs in shards.values())), None)
+def sample_images(
+    plan: Plan, dataset: DetectionDataset, truth: GroundTruth, detections: Mapping[RunKey, Shard]
+) -> list[Tree]:
+    """The first images with objects, and the detections of the first seed that all variants finished."""
+    names = [variant.name for variant in plan.variants]
+    seed = next((s for s in plan.seeds if all((name, s) in detections for name in names)), None)
     if seed is None:
         return []
-    objects = np.diff(truth.offsets)
-    chosen = [int(i) for i in np.flatnonzero(objects > 0)[:SAMPLES]]
-    return [sample(i, dataset, truth, {name: runs[seed] for name, runs in shards.items()}) for i in chosen]
+    chosen = np.flatnonzero(np.diff(truth.offsets) > 0)[:SAMPLES].tolist()
+    return [sample_image(i, dataset, truth, {name: detections[name, seed] for name in names}) for i in chosen]
 
 
-def sample(i: int, dataset: Any, truth: GroundTruth, shards: dict[str, Shard]) -> dict[str, Any]:
-    """Image number i of the data set; boxes in pixels of the small picture."""
+def sample_image(i: int, dataset: DetectionDataset, truth: GroundTruth, detections: Mapping[str, Shard]) -> Tree:
+    """Image number i of the data set; boxes in pixels of the thumbnail."""
     image = dataset.checked_image(i)
     factor = min(1.0, SAMPLE_SIDE / max(image.size))
     small = image.convert("RGB").resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
     file = io.BytesIO()
     small.save(file, format="JPEG", quality=80)
     names = dataset.classes.names
-    own = slice(truth.offsets[i], truth.offsets[i + 1])
-    alone = GroundTruth(
-        truth.image_ids[i : i + 1], np.array([0, own.stop - own.start]), truth.boxes[own], truth.labels[own],
-        truth.crowd[own], truth.area[own],
-    )  # fmt: skip
+    objects = objects_of(truth, i)
 
-    def placed(box: Any) -> list[float]:
+    def scaled(box: NDArray[np.floating]) -> list[float]:
         return [round(float(v) * factor, 1) for v in box]
 
-    def detections(shard: Shard) -> list[dict[str, Any]]:
-        at = int(np.searchsorted(shard.image_ids, truth.image_ids[i]))
-        rows = slice(int(shard.counts[:at].sum()), int(shard.counts[: at + 1].sum()))
-        order = np.argsort(-shard.scores[rows], kind="stable")
-        boxes, scores, labels = shard.boxes[rows][order], shard.scores[rows][order], shard.labels[rows][order]
-        one = Shard(truth.image_ids[i : i + 1], np.array([len(boxes)]), boxes, scores, labels)
-        kinds = judge(alone, one, most=len(boxes) or 1).kind
+    def judged(shard: Shard) -> list[Tree]:
+        of_image = detections_of(shard, truth.image_ids[i])
+        kinds = judge(objects, of_image, most=len(of_image.boxes) or 1).kind
         return [
-            {"box": placed(b), "score": round(float(s), 3), "label": names[k], "correct": bool(kind == CORRECT)}
-            for b, s, k, kind in zip(boxes, scores, labels, kinds, strict=True)
-            if s >= SAMPLE_THRESHOLD
+            {"box": scaled(box), "score": round(float(score), 3), "label": names[k], "correct": bool(kind == CORRECT)}
+            for box, score, k, kind in zip(of_image.boxes, of_image.scores, of_image.labels, kinds, strict=True)
+            if score >= SAMPLE_THRESHOLD
         ]
 
     return {
@@ -61,9 +58,27 @@ def sample(i: int, dataset: Any, truth: GroundTruth, shards: dict[str, Shard]) -
         "height": small.height,
         "image": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(),
         "truth": [
-            {"box": placed(b), "label": names[k]}
-            for b, k, crowd in zip(alone.boxes, alone.labels, alone.crowd, strict=True)
+            {"box": scaled(box), "label": names[k]}
+            for box, k, crowd in zip(objects.boxes, objects.labels, objects.crowd, strict=True)
             if not crowd
         ],
-        "detections": {name: detections(shard) for name, shard in shards.items()},
+        "detections": {name: judged(shard) for name, shard in detections.items()},
     }
+
+
+def objects_of(truth: GroundTruth, i: int) -> GroundTruth:
+    """The ground truth of image number i."""
+    rows = slice(truth.offsets[i], truth.offsets[i + 1])
+    return GroundTruth(
+        truth.image_ids[i : i + 1], np.array([0, rows.stop - rows.start]), truth.boxes[rows], truth.labels[rows],
+        truth.crowd[rows], truth.area[rows],
+    )  # fmt: skip
+
+
+def detections_of(shard: Shard, image_id: int) -> Shard:
+    """The detections of one image, by falling score."""
+    position = int(np.searchsorted(shard.image_ids, image_id))
+    rows = slice(int(shard.counts[:position].sum()), int(shard.counts[: position + 1].sum()))
+    order = np.argsort(-shard.scores[rows], kind="stable")
+    boxes, scores, labels = shard.boxes[rows][order], shard.scores[rows][order], shard.labels[rows][order]
+    return Shard(np.array([image_id]), np.array([len(boxes)]), boxes, scores, labels)

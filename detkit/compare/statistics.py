@@ -14,11 +14,11 @@ the interval is too wide rather than too narrow: by simulation, for S = 2 to 10,
 trainings alone or B that of images alone, in 0.4 % where all luck is of one training on one image, and in between
 elsewhere; Satterthwaite's degrees of freedom give up to 13 %. The p-value is the level at which the interval touches
 zero. B comes from a bootstrap (Efron, 1979) in which variant and baseline are given the same images. For AP of a
-class or a size, N is the number of images that have such an object; on one alone nothing can be told.
+class or a size, N is the number of images that have such an object; on one alone there is no interval.
 
 The permutation test exchanges variant and baseline in any subset of the seeds: exact, but with S seeds it
 can't give less than 2^(1 - S), which is 0.25 for three. Exchanging them image by image would give smaller ones and
-is wrong: a training's luck is shared by all its images, so the same loss would be told apart (see
+is wrong: a training's luck is shared by all its images, so a loss would differ from itself (see
 EXPERIMENTS.md). It is reported; the verdict goes by the interval's p with Holm's correction (1979) over the
 variants of the plan, finished or not, but for those that diverged. Letters: S seeds, R resamples, N images.
 """
@@ -29,28 +29,32 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detkit.compare.bootstrap import average_precision, images_behind, resample
+from detkit.compare.cell_folder import DIVERGED, FINISHED
 from detkit.compare.matches import Matches
+from detkit.utils.types import Floats, Tree
+
+T = TypeVar("T")
 
 LEVEL = 0.05
 POWER = 0.8
 RESAMPLES = 1000
-BETTER, WORSE, NONE, DIVERGED = "better", "worse", "no difference shown", "diverged"
+BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference shown"
 MOST_PERMUTED = 12
-"""Seeds up to which all 2^S exchanges are tried; beyond, as many are drawn."""
+"""Number of seeds up to which all 2^S exchanges are tried; with more seeds, as many exchanges are drawn."""
 
-Figures = dict[str, NDArray[np.float64]]
+Figures: TypeAlias = dict[str, NDArray[np.float64]]
 """Metric -> (1 + R,): on all images, then on each resample."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference, as results.json has it. low, high: of the interval, 95 %."""
+    """A paired difference, as results.json has it. low, high: ends of the 95 % interval."""
 
     difference: float
     low: float
@@ -63,8 +67,8 @@ class Difference:
 
 def figures(matches: Matches, class_names: tuple[str, ...], weights: NDArray[np.int32]) -> Figures:
     """Every metric on all images and on each resample of them; weights (R, N)."""
-    whole = np.ones((1, matches.num_images), np.int32)
-    return average_precision(matches, np.concatenate((whole, weights)), class_names)
+    all_images = np.ones((1, matches.num_images), np.int32)
+    return average_precision(matches, np.concatenate((all_images, weights)), class_names)
 
 
 def analyse(
@@ -74,99 +78,93 @@ def analyse(
     *,
     baseline: str,
     resamples: int = RESAMPLES,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Tree]:
     """Variant -> "summary" and "versus_baseline" of results.json.
 
-    matches: of the finished runs. states: of all runs, `finished`, `diverged`, `failed` or `missing`. A
-    variant is compared only if all its runs finished, and only if all of the baseline did. One with a
-    diverged run gets that as its verdict.
+    matches: of the finished runs. states: of all runs, `finished`, `diverged`, `failed` or `missing`. A variant is
+    compared if all its runs and all runs of the baseline finished. The verdict on a variant with a diverged run is
+    "diverged".
     """
-    some = next((m for runs in matches.values() for m in runs.values()), None)
-    weights = resample(some.num_images, resamples) if some else np.zeros((resamples, 0), np.int32)
-    found = {v: {s: figures(m, class_names, weights) for s, m in runs.items()} for v, runs in matches.items()}
+    first = next((m for runs in matches.values() for m in runs.values()), None)
+    weights = resample(first.num_images, resamples) if first else np.zeros((resamples, 0), np.int32)
+    measured = {v: {s: figures(m, class_names, weights) for s, m in runs.items()} for v, runs in matches.items()}
     family = sum(v != baseline and DIVERGED not in runs.values() for v, runs in states.items())
     compared = {
-        v: compare(found[v], found[baseline], images_behind(some, class_names), family)
+        v: compare(measured[v], measured[baseline], images_behind(first, class_names), family)
         for v in states
-        if some and v != baseline and _whole(states[v]) and _whole(states[baseline])
+        if first and v != baseline and {*states[v].values(), *states[baseline].values()} == {FINISHED}
     }
     corrected = correct(compared, family)
     result = {}
     for v, runs in states.items():
-        versus: dict[str, Any] | None = corrected.get(v)
+        versus: Tree | None = corrected.get(v)
         if v != baseline and DIVERGED in runs.values():
             versus = {"ap": _diverged()}
-        result[v] = {"summary": summarise(found.get(v, {}), list(runs)), "versus_baseline": versus}
+        result[v] = {"summary": summarise(measured.get(v, {}), list(runs)), "versus_baseline": versus}
     return result
 
 
-def _whole(states: Mapping[int, str]) -> bool:
-    return all(state == "finished" for state in states.values())
-
-
-def _diverged() -> dict[str, Any]:
+def _diverged() -> Tree:
     names = ("difference", "low", "high", "p", "p_permutation", "p_holm", "smallest_detectable")
     return {**dict.fromkeys(names), "verdict": DIVERGED, "seeds_differences": []}
 
 
-def summarise(runs: Mapping[int, Figures], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Metric -> mean, standard deviation (n - 1) and the value of every seed, null where there is none.
+def summarise(runs: Mapping[int, Figures], seeds: Sequence[int]) -> Tree:
+    """Metric -> mean, standard deviation (n - 1) and the value of every seed, null where it is unknown.
 
-    Mean and deviation are null, too, unless every seed has a value.
+    Mean and deviation are null unless every seed has a value.
     """
     names = list(next(iter(runs.values()))) if runs else []
     result = {}
     for name in names:
-        values = [_or_none(runs[s][name][0]) if s in runs else None for s in seeds]
-        good = [v for v in values if v is not None]
-        whole = len(good) == len(values)
+        values = [_or_null(float(runs[s][name][0])) if s in runs else None for s in seeds]
+        known = [v for v in values if v is not None]
+        complete = len(known) == len(values)
         result[name] = {
-            "mean": float(np.mean(good)) if whole else None,
-            "std": float(np.std(good, ddof=1)) if whole and len(good) > 1 else None,
+            "mean": float(np.mean(known)) if complete else None,
+            "std": float(np.std(known, ddof=1)) if complete and len(known) > 1 else None,
             "values": values,
         }
     return result
 
 
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
 def compare(
     runs: Mapping[int, Figures], base: Mapping[int, Figures], images: Mapping[str, int], family: int = 1
 ) -> dict[str, Difference]:
-    """Every metric that both have on all images -> the paired difference.
+    """Metric that both have on all images -> paired difference.
 
-    images: on how many each metric rests. family: variants compared.
+    images: number of images that each metric rests on. family: number of variants compared.
     """
     seeds = sorted(runs)
-    result = {}
-    for name in runs[seeds[0]]:
-        each = np.stack([runs[s][name] - base[s][name] for s in seeds])
-        if not np.isnan(each[:, 0]).any():
-            result[name] = difference(each, images[name], family)
-    return result
+    differences = {name: np.stack([runs[s][name] - base[s][name] for s in seeds]) for name in runs[seeds[0]]}
+    return {
+        name: difference(each, images[name], family)
+        for name, each in differences.items()
+        if not np.isnan(each[:, 0]).any()
+    }
 
 
 def difference(each: NDArray[np.float64], num_images: int, family: int = 1) -> Difference:
     """(S, 1 + R) differences on all images and on resamples -> mean, interval, p-values, smallest detectable.
 
-    family: as many variants are compared; the smallest detectable difference is shown whatever the others are.
-    With one seed the variance by training is unknown, with one image that by images: interval and p are NaN, and
-    there is no verdict.
+    family: number of variants compared; the smallest detectable difference holds whatever the others are. With one
+    seed the variance by training is unknown, with one image that by images: interval and p are NaN, and there is no
+    verdict.
     """
-    own = each[:, 0]
-    count, mean = len(own), float(own.mean())
-    drawn = each[:, 1:].mean(axis=0)
-    drawn = drawn[~np.isnan(drawn)]
-    of_images = float(drawn.var(ddof=1)) if len(drawn) > 1 and num_images > 1 else math.nan
-    of_seeds = float(own.var(ddof=1)) / count if count > 1 else math.nan
+    by_seed = each[:, 0]
+    count, mean = len(by_seed), float(by_seed.mean())
+    resampled = each[:, 1:].mean(axis=0)
+    resampled = resampled[~np.isnan(resampled)]
+    of_images = float(resampled.var(ddof=1)) if len(resampled) > 1 and num_images > 1 else math.nan
+    of_seeds = float(by_seed.var(ddof=1)) / count if count > 1 else math.nan
     spread = Spread(of_seeds, of_images, count - 1, num_images - 1)
-    if of_seeds + of_images == 0 and mean == 0:  # the same detections, or none, in every run: no spread to reckon from
-        return Difference(mean, mean, mean, 1.0, 1.0, math.nan, own.tolist())
+    if of_seeds + of_images == 0 and mean == 0:  # the same detections, or none, in every run: the spread is unknown
+        return Difference(mean, mean, mean, 1.0, 1.0, math.nan, by_seed.tolist())
     half = spread.half(LEVEL)
     smallest = spread.detectable(LEVEL / family)
-    return Difference(mean, mean - half, mean + half, spread.p(mean), permutation_p(own), smallest, own.tolist())
+    return Difference(
+        mean, mean - half, mean + half, spread.p(mean), permutation_p(by_seed), smallest, by_seed.tolist()
+    )
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ class Spread:
         return math.sqrt(self.of_seeds * seeds + self.of_images * images)
 
     def _squares(self, level: float) -> tuple[float, float]:
-        """Squared quantiles of Student's t, 0 for a part without variance."""
+        """Squared quantiles of Student's t for seeds and images, 0 for a part without variance."""
         from scipy.stats import t as student
 
         parts = ((self.of_seeds, self.seeds), (self.of_images, self.images))
@@ -194,9 +192,10 @@ class Spread:
         return seeds, images
 
     def detectable(self, level: float) -> float:
-        """The difference that is shown at `level` with probability POWER, were these the true variances.
+        """The difference that is shown at `level` with probability POWER if these are the true variances.
 
-        The estimated variance of S seeds is that times chi-square over S - 1: its distribution is summed over.
+        The variance estimated from S seeds is the true one times chi-square over S - 1; the mean over its
+        distribution is taken.
         """
         from scipy.optimize import brentq
         from scipy.stats import chi2, norm
@@ -225,54 +224,54 @@ class Spread:
         return float(brentq(lambda level: self.half(level) - abs(mean), lowest, 1.0, xtol=1e-12))
 
 
-def permutation_p(own: NDArray[np.float64]) -> float:
-    """Two-sided p of the mean of S paired differences when every sign was as likely as its opposite."""
-    count = len(own)
+def permutation_p(differences: Floats) -> float:
+    """Two-sided p of the mean of S paired differences if every sign is as likely as its opposite."""
+    count = len(differences)
     if count <= MOST_PERMUTED:
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=count)))
     else:
         drawn = np.random.default_rng(0).choice((1.0, -1.0), (2**MOST_PERMUTED - 1, count))
         signs = np.concatenate((np.ones((1, count)), drawn))
-    means = np.abs(signs @ own)
+    means = np.abs(signs @ differences)
     return float((means >= means[0] * (1 - 1e-12)).mean())
 
 
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's step-down correction (1979); NaN stays NaN and is not counted."""
     values = np.asarray(p, dtype=np.float64)
-    there = np.flatnonzero(~np.isnan(values))
-    order = there[np.argsort(values[there], kind="stable")]
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(values[known], kind="stable")]
     result = np.full(len(values), np.nan)
     result[order] = np.minimum(np.maximum.accumulate(values[order] * (len(order) - np.arange(len(order)))), 1.0)
     return [float(v) for v in result]
 
 
-def correct(compared: Mapping[str, Mapping[str, Difference]], family: int) -> dict[str, dict[str, Any]]:
+def correct(compared: Mapping[str, Mapping[str, Difference]], family: int) -> dict[str, Tree]:
     """Adds Holm's p, over the variants, and the verdict to every metric.
 
-    family: how many variants the plan compares. One whose runs are not there yet counts, as if its p were 1, so that
-    a verdict doesn't turn when they are.
+    family: number of variants that the plan compares. A variant whose runs are missing counts as if its p were 1, so
+    that a verdict does not change when they are made.
     """
-    result: dict[str, dict[str, Any]] = {v: {} for v in compared}
-    for name in sorted({name for found in compared.values() for name in found}):
-        having = [v for v in compared if name in compared[v]]
+    result: dict[str, Tree] = {v: {} for v in compared}
+    for name in sorted({name for metrics in compared.values() for name in metrics}):
+        variants = [v for v in compared if name in compared[v]]
         unknown = [1.0] * (family - len(compared))
-        for v, p in zip(having, holm([compared[v][name].p for v in having] + unknown), strict=False):
-            found = compared[v][name]
+        for v, p in zip(variants, holm([compared[v][name].p for v in variants] + unknown), strict=False):
+            paired = compared[v][name]
             result[v][name] = {
-                **{key: _or_null(value) for key, value in vars(found).items()},
+                **{key: _or_null(value) for key, value in vars(paired).items()},
                 "p_holm": _or_null(p),
-                "verdict": verdict(found.difference, p),
+                "verdict": verdict(paired.difference, p),
             }
     return result
 
 
-def _or_null(value: Any) -> Any:
+def _or_null(value: T) -> T | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def verdict(difference: float, p: float) -> str:
-    """In words; p is corrected. Without a p (one seed) nothing is shown."""
+    """The verdict in words. p: corrected; with one seed there is none, and no difference is shown."""
     if math.isnan(p) or p >= LEVEL:
-        return NONE
+        return NO_DIFFERENCE
     return BETTER if difference > 0 else WORSE

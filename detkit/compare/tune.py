@@ -1,8 +1,8 @@
-"""A small declared sweep for each variant, so that no loss is beaten by its scale.
+"""A small sweep for each variant, so that no loss loses by its scale.
 
-Every variant chooses for itself among the same factors on its loss weight, on the learning rate, or on both, by AP
-after a quarter of the training on four fifths of the training data, measured on the last fifth. The validation
-images of the bench are not looked at. One seed: the first of the bench.
+Every variant chooses among the same factors on its loss weight, on the learning rate, or on both, by AP after a
+quarter of the training on four fifths of the training data, measured on the last fifth. The validation images of the
+bench are not used. One seed: the first of the bench.
 """
 
 from __future__ import annotations
@@ -10,119 +10,122 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from detkit.compare.cell_folder import CELL
-from detkit.compare.fairness import differs
-from detkit.compare.launchers import CONSOLE, Job, python
-from detkit.compare.plan import Plan, Variant
+from detkit.compare.cell_folder import CELL, STATUS_OF_EXIT_CODE, read_json
+from detkit.compare.launchers import CONSOLE, Job, Launcher, python
+from detkit.compare.plan import TRIALS, TUNING, Plan, Variant, differing_keys
 from detkit.config import Config
 from detkit.runs.folder import RESULT, remove, run_files, write_json, write_text
-from detkit.utils.outputs import foreign_files
+from detkit.utils.outputs import foreign_files_error
+from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
 
 FACTORS = (0.5, 1.0, 2.0)
-SHARE = 4
+SHORTENING = 4
 """A trial is this many times shorter than a run."""
-TUNING = "tuning.json"
-FOLDER = "tuning"
 
 
-def tuned(
-    plan: Plan, folder: Path, what: Sequence[str], *, jobs: int, threads: int, launcher: Callable[..., None]
+def tune_variants(
+    plan: Plan, folder: Path, parameters: Sequence[str], *, jobs: int, threads: int, launcher: Launcher
 ) -> Plan:
-    """The plan with every variant's own choice; the plan itself where nothing is to be tuned.
+    """Returns the plan with the choice of every variant; the plan itself without parameters to tune.
 
-    Trials that are done are not run again. Raises ValueError if a variant has no trial with a result.
+    parameters: of `weight` and `lr`. Finished trials are not run again. Raises ValueError if a variant has no trial
+    with a result.
     """
-    if not what:
+    if not parameters:
         return plan
-    trials = {variant.name: list(candidates(plan, variant, what)) for variant in plan.variants}
+    trials = {variant.name: list(candidates(plan, variant, parameters)) for variant in plan.variants}
     todo = []
     for variant in plan.variants:
-        file = folder / FOLDER / f"{variant.name}.yaml"
+        file = folder / TRIALS / f"{variant.name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, variant.config.to_yaml())
         for name, overrides in trials[variant.name]:
-            run = folder / FOLDER / variant.name / name
-            forget_another(run, plan, variant, overrides)
-            if not (run / RESULT).exists() and not (run / CELL).exists():  # the latter: it diverged
+            run = folder / TRIALS / variant.name / name
+            remove_stale_trial(run, plan, variant, overrides)
+            if not (run / RESULT).exists() and not (run / CELL).exists():  # cell.json: it diverged
                 todo.append(job(file, run, plan, variant, overrides))
     count = sum(map(len, trials.values()))
-    log.info("tuning %s: %d trials, %d of them done", ", ".join(what), count, count - len(todo))
-    launcher(todo, at_once=jobs, threads=threads, finished=_said, started=lambda job: log.info("%s: started", job.name))
-    found = {variant: [result(folder, variant, *trial) for trial in each] for variant, each in trials.items()}
-    chosen = {variant: best(variant, each, folder) for variant, each in found.items()}
-    write_json(folder / TUNING, {"what": list(what), "factors": list(FACTORS), "trials": found, "chosen": chosen})
+    log.info("tuning %s: %d trials, %d of them done", ", ".join(parameters), count, count - len(todo))
+    launcher(
+        todo, at_once=jobs, threads=threads, finished=log_end, started=lambda job: log.info("%s: started", job.name)
+    )
+    results = {variant: [result(folder, variant, *trial) for trial in each] for variant, each in trials.items()}
+    chosen = {variant: best(variant, each, folder) for variant, each in results.items()}
+    write_json(
+        folder / TUNING,
+        {"what": list(parameters), "factors": list(FACTORS), "trials": results, "chosen": chosen},
+    )
     return replace(plan, variants=tuple(with_choice(v, chosen[v.name]["overrides"]) for v in plan.variants))
 
 
-def forget_another(run: Path, plan: Plan, variant: Variant, overrides: list[str]) -> None:
+def remove_stale_trial(run: Path, plan: Plan, variant: Variant, overrides: list[str]) -> None:
     """Removes a trial of another config or seed, of a bench that was stopped while tuning and then changed."""
-    asked = {"config": variant.config.to_dict(), "seed": plan.seeds[0], "overrides": overrides, "share": SHARE}
-    path, asked = run.with_name(f"{run.name}.json"), json.loads(json.dumps(asked))
-    if run.exists() and (not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != asked):
-        log.info("%s, %s: made anew, its config or seed was another", variant.name, run.name)
+    wanted = {"config": variant.config.to_dict(), "seed": plan.seeds[0], "overrides": overrides, "share": SHORTENING}
+    path, wanted = run.with_name(f"{run.name}.json"), json.loads(json.dumps(wanted))
+    if run.exists() and read_json(path) != wanted:
+        log.info("%s, %s: rerunning: its config or seed changed", variant.name, run.name)
         ours, foreign = run_files(run)
         if foreign:
-            raise foreign_files("--output", foreign)
+            raise foreign_files_error("--output", foreign)
         remove(run, [*ours, *(run / name for name in (CELL, CONSOLE))])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, asked)
+    write_json(path, wanted)
 
 
-def candidates(plan: Plan, variant: Variant, what: Sequence[str]) -> list[tuple[str, list[str]]]:
+def candidates(plan: Plan, variant: Variant, parameters: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Name and overrides of every trial of a variant."""
     weight = f"losses.{compared_loss(plan)}.weight"
     keys = {"weight": weight, "lr": "optimizer.lr"}
-    found = []
-    for factors in itertools.product(FACTORS, repeat=len(what)):
-        named = list(zip(what, factors, strict=True))
-        overrides = [f"{keys[word]}={float(variant.config.require(keys[word])) * factor:g}" for word, factor in named]
-        found.append(("-".join(f"{word}_x{factor:g}" for word, factor in named), overrides))
-    return found
+    trials = []
+    for factors in itertools.product(FACTORS, repeat=len(parameters)):
+        pairs = list(zip(parameters, factors, strict=True))
+        overrides = [f"{keys[name]}={float(variant.config.require(keys[name])) * factor:g}" for name, factor in pairs]
+        trials.append(("-".join(f"{name}_x{factor:g}" for name, factor in pairs), overrides))
+    return trials
 
 
 def compared_loss(plan: Plan) -> str:
     """`box` if the variants differ in the box loss and not in the class loss, else `classification`."""
-    keys = [entry["key"] for entry in differs({v.name: v.config.to_dict() for v in plan.variants})]
-    both = {name: any(key.startswith(f"losses.{name}.") for key in keys) for name in ("classification", "box")}
-    return "box" if both["box"] and not both["classification"] else "classification"
+    keys = [entry["key"] for entry in differing_keys({v.name: v.config.to_dict() for v in plan.variants})]
+    differ = {name: any(key.startswith(f"losses.{name}.") for key in keys) for name in ("classification", "box")}
+    return "box" if differ["box"] and not differ["classification"] else "classification"
 
 
 def job(file: Path, run: Path, plan: Plan, variant: Variant, overrides: list[str]) -> Job:
     """The process of a trial."""
-    steps = max(1, int(variant.config.require("train.iterations")) // SHARE)
-    warmup = int(variant.config.to_dict()["schedule"].get("warmup_iterations", 0)) // SHARE
+    steps = max(1, int(variant.config.require("train.iterations")) // SHORTENING)
+    warmup = int(variant.config.to_dict()["schedule"].get("warmup_iterations", 0)) // SHORTENING
     short = [f"train.iterations={steps}", "train.eval_every=0", f"schedule.warmup_iterations={warmup}"]
     arguments = (str(file), "--seed", str(plan.seeds[0]), "--output", str(run), "--trial", *overrides, *short)
     return Job(f"{variant.name}, {run.name}", python("detkit.compare.cell", *arguments), run)
 
 
-def _said(job: Job, code: int) -> None:
-    failed = f"failed with exit code {code} and is no candidate; see {job.folder / CONSOLE}"
-    log.info("%s: %s", job.name, {0: "finished", 3: "diverged"}.get(code, failed))
+def log_end(job: Job, code: int) -> None:
+    """Logs how a trial ended."""
+    failed = f"failed with exit code {code} and is skipped; see {job.folder / CONSOLE}"
+    log.info("%s: %s", job.name, STATUS_OF_EXIT_CODE.get(code, failed))
 
 
-def result(folder: Path, variant: str, name: str, overrides: list[str]) -> dict[str, Any]:
-    """What came out of a trial; AP null if it did not finish."""
-    path = folder / FOLDER / variant / name / RESULT
-    ap = json.loads(path.read_text(encoding="utf-8"))["ap"] if path.exists() else None
+def result(folder: Path, variant: str, name: str, overrides: list[str]) -> Tree:
+    """The result of a trial; AP is None if it did not finish."""
+    ap = (read_json(folder / TRIALS / variant / name / RESULT) or {}).get("ap")
     return {"name": name, "overrides": overrides, "ap": ap}
 
 
-def best(variant: str, trials: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
-    """The trial of highest AP, of equal ones the first."""
+def best(variant: str, trials: list[Tree], folder: Path) -> Tree:
+    """The trial with the highest AP, the first of equal ones."""
     finished = [trial for trial in trials if trial["ap"] is not None]
     if not finished:
-        raise ValueError(f"tuning: no trial of {variant} has a result; see {folder / FOLDER / variant}/*/console.txt")
+        raise ValueError(f"tuning: no trial of {variant} has a result; see {folder / TRIALS / variant}/*/{CONSOLE}")
     return max(finished, key=lambda trial: float(trial["ap"]))
 
 
 def with_choice(variant: Variant, overrides: list[str]) -> Variant:
-    """The variant with what it chose."""
+    """The variant with the chosen overrides."""
     return Variant(variant.name, Config.from_dict(variant.config.to_dict(), overrides, name=variant.name))

@@ -1,5 +1,7 @@
 """A run's settings, from YAML files and overrides to a checked, read-only `Config`."""
 
-from detkit.config.config import Config, ConfigError, import_entry, load_config
+from detkit.config.config import Config, load_config
+from detkit.config.imports import import_entry
+from detkit.config.raw import ConfigError
 
 __all__ = ["Config", "ConfigError", "import_entry", "load_config"]

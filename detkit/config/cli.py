@@ -20,7 +20,7 @@ def run_list(args: argparse.Namespace) -> int:
 
     from detkit import registry
     from detkit.config import import_entry
-    from detkit.config.tree import short_path
+    from detkit.config.raw import short_path
     from detkit.registry.arguments import nearest
 
     registry.load_plugins()

@@ -10,58 +10,42 @@ stands where), so nothing can be misspelt or left unread. Nothing is built and n
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import json
-import os
 import re
-import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from detkit import registry
-from detkit.config.paths import MOVED, Located, Locator, explain_missing, read_moved
+from detkit.config.imports import import_entry
+from detkit.config.overrides import override
+from detkit.config.paths import MOVED, PathResolver, ResolvedPath, explain_missing, read_moved
+from detkit.config.raw import ConfigError, RawConfig, omegaconf_message, overlay, read_raw, short_path
 from detkit.config.schema import ROOT, Options, Section
-from detkit.config.tree import RawConfig, omegaconf_message, overlay, override, read_raw, short_path
 from detkit.config.validate import Validator, build_options
-from detkit.utils.outputs import in_place
-
-
-class ConfigError(ValueError):
-    """Everything that is wrong with a config, one line each; `errors` holds the lines."""
-
-    def __init__(self, errors: Sequence[str]) -> None:
-        super().__init__("\n".join(errors))
-        self.errors = list(errors)
+from detkit.utils.errors import prefix_error
+from detkit.utils.types import Tree, Value
 
 
 class Config:
     """A complete, checked, read-only config. Sections and parts are reached as attributes."""
 
-    name: str
-    _values: dict[str, Any]
-    _origin: dict[str, str]
-    _paths: dict[str, Located]
-
     def __init__(
-        self,
-        values: Mapping[str, Any],
-        origin: Mapping[str, str],
-        name: str,
-        paths: Mapping[str, Located] | None = None,
+        self, values: Mapping[str, Value], origin: Mapping[str, str], name: str, paths: Mapping[str, ResolvedPath] = {}
     ) -> None:
         from omegaconf import OmegaConf
 
-        view = OmegaConf.create(dict(values))
-        OmegaConf.set_readonly(view, True)
-        vars(self).update(_values=dict(values), _origin=dict(origin), _view=view, name=name, _paths=dict(paths or {}))
+        self.name = name
+        self._values, self._origin, self._paths = dict(values), dict(origin), dict(paths)
+        self._view = OmegaConf.create(self._values)
+        OmegaConf.set_readonly(self._view, True)
 
-    def __setattr__(self, key: str, value: Any) -> None:
-        raise AttributeError(f"{self.name}: a config is read-only; give {key}=... as an override to load_config")
+    def __setattr__(self, key: str, value: object) -> None:
+        if "_view" in vars(self):
+            raise AttributeError(f"{self.name}: a config is read-only; give {key}=... as an override to load_config")
+        super().__setattr__(key, value)
 
-    def __getattr__(self, key: str) -> Any:
+    def __getattr__(self, key: str) -> Value:
         if key.startswith("_"):
             raise AttributeError(key)
         if key not in self._view:
@@ -69,7 +53,7 @@ class Config:
         return self._view[key]
 
     def __contains__(self, path: str) -> bool:
-        node: Any = self._values
+        node: Value = self._values
         for key in path.split("."):
             if not isinstance(node, Mapping) or key not in node:
                 return False
@@ -79,12 +63,9 @@ class Config:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Config) and self._values == other._values
 
-    def __hash__(self) -> int:
-        return hash(self.hash())
-
-    def require(self, path: str) -> Any:
+    def require(self, path: str) -> Value:
         """The node at a dotted path; ValueError that names file and key if it isn't there."""
-        node: Any = self._view
+        node: Value = self._view
         for key in path.split("."):
             if key.isdecimal() and not isinstance(node, Mapping):
                 node = node[int(key)]
@@ -94,11 +75,11 @@ class Config:
             node = node[key]
         return node
 
-    def options(self, path: str) -> Any:
+    def options(self, path: str) -> Value:
         """The options object (a frozen dataclass) at a dotted path, e.g. `train` or `data.loader`."""
         from omegaconf import OmegaConf
 
-        node: Any = ROOT
+        node: Value = ROOT
         for key in path.split("."):
             node = node.keys[key] if isinstance(node, Section) else None
         if not isinstance(node, Options):
@@ -107,14 +88,14 @@ class Config:
         assert isinstance(values, dict)
         return build_options(node, {str(k): v for k, v in values.items()})
 
-    def build(self, registry_of: registry.Registry, path: str, **derived: Any) -> Any:
+    def build(self, registry_of: registry.Registry, path: str, **derived: object) -> Any:
         """The part at a dotted path; a ValueError or OSError of its constructor says where it was asked for."""
         try:
             return registry_of.build(self.require(path), **derived)
         except ValueError as error:
             raise ValueError(f"{self.location(path)}: {path}: {error}") from error
         except OSError as error:
-            raise in_place(error, f"{self.location(path)}: {path}") from error
+            raise prefix_error(error, f"{self.location(path)}: {path}") from error
 
     def check_length(self) -> None:
         """Raises ValueError if the schedule, where there is one, makes no sense for `train.iterations`.
@@ -149,13 +130,13 @@ class Config:
         origins = {key: self.origin(key) for key in paths}
         return explain_missing(paths, {key: self.name if o == "default" else o for key, o in origins.items()})
 
-    def leaves(self) -> Iterator[tuple[str, Any]]:
+    def leaves(self) -> Iterator[tuple[str, Value]]:
         """Every (dotted path, plain value); an empty list or mapping counts as a value."""
         yield from _leaves(self._values, "")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Tree:
         """A deep copy as plain dicts and lists."""
-        copied: dict[str, Any] = json.loads(json.dumps(self._values))
+        copied: Tree = json.loads(json.dumps(self._values))
         return copied
 
     def to_yaml(self) -> str:
@@ -169,7 +150,9 @@ class Config:
         return hashlib.sha256(json.dumps(self._values, sort_keys=True).encode()).hexdigest()[:12]
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], overrides: Sequence[str] = (), name: str = "saved config") -> Config:
+    def from_dict(
+        cls, values: Mapping[str, Value], overrides: Sequence[str] = (), name: str = "saved config"
+    ) -> Config:
         """A config out of `to_dict()`, as a checkpoint holds it; checked like any other."""
         raw = RawConfig()
         overlay(raw, RawConfig(dict(values), {}, [(str(e), Path.cwd()) for e in values.get("imports", [])]))
@@ -197,20 +180,20 @@ def _finish(raw: RawConfig, overrides: Sequence[str], name: str) -> Config:
         override(raw, text)
     registry.load_plugins()
     moved = _location(MOVED, raw.origin, name)
-    locator = Locator(raw, read_moved(raw))
+    resolver = PathResolver(raw, read_moved(raw))
     if raw.imports:
         raw.values["imports"] = [
-            import_entry(entry, folder, _location("imports", raw.origin, name), locator)
+            import_entry(entry, folder, _location("imports", raw.origin, name), resolver)
             for entry, folder in dict.fromkeys(raw.imports)
         ]
-    validator = Validator(locator)
+    validator = Validator(resolver)
     values = validator.complete(ROOT, _resolved(raw, name), "")
     origin = {**validator.origin, **raw.origin}
     if validator.errors:
         raise ConfigError([f"{_location(p, raw.origin, name)}: {p}: {text}" for p, text in validator.errors])
-    if unused := locator.unused():
+    if unused := resolver.unused():
         raise ConfigError([f"{moved}: {MOVED}: no path of the config begins with {old}" for old in unused])
-    return Config(values, origin, name, locator.found)
+    return Config(values, origin, name, resolver.resolved)
 
 
 def _location(path: str, origin: Mapping[str, str], name: str) -> str:
@@ -225,7 +208,7 @@ def _location(path: str, origin: Mapping[str, str], name: str) -> str:
     return " with ".join([here, *sorted(below - {here})])
 
 
-def _resolved(raw: RawConfig, name: str) -> Any:
+def _resolved(raw: RawConfig, name: str) -> Value:
     """`${other.key}` replaced by what stands there."""
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -238,73 +221,7 @@ def _resolved(raw: RawConfig, name: str) -> Any:
         raise ConfigError([f"{_location(key, raw.origin, name)}: {key}: {text}"]) from None
 
 
-def import_entry(entry: str, folder: Path, place: str, locator: Locator | None = None) -> str:
-    """Imports a module or a bare file (relative to `folder`); gives the entry as a saved config can use it.
-
-    place: what an error names, as in "configs/mine.yaml:3". locator: knows which folders have moved.
-    """
-    try:
-        if not entry.endswith(".py"):
-            importlib.import_module(entry)
-            registry.note_import(entry)
-            return entry
-        file = (folder / entry).resolve()
-        file = Path(locator.move(str(file))) if locator else file
-        if not file.is_file():
-            raise FileNotFoundError(f"no file {short_path(file)}")
-        _import_file(file)
-        registry.note_import(short_path(file))
-        return str(file)
-    except (Exception, SystemExit) as error:
-        text = f"{type(error).__name__}: {error}{_raised_at(error)}{_hint(entry, folder, error)}"
-        raise ConfigError([f"{place}: imports: {entry!r}: {text}"]) from error
-
-
-def _raised_at(error: BaseException) -> str:
-    """` (file.py:3)`: where imported code failed; nothing if it never ran. A SyntaxError says so itself."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    ours = (Path(__file__).parents[1], Path(importlib.__file__ or "").parent)
-    frames = [f for f in frames if not any(Path(f.filename).is_relative_to(folder) for folder in ours)]
-    return f" ({short_path(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-
-
-def _hint(entry: str, folder: Path, error: BaseException) -> str:
-    """The way out where a module is not installed: a bare file that is there, or installing its package."""
-    if not isinstance(error, ModuleNotFoundError) or error.name is None or not f"{entry}.".startswith(f"{error.name}."):
-        return ""
-    file = Path(*entry.split(".")).with_suffix(".py")
-    if (folder / file).is_file():
-        return f"; for the file write ./{file.as_posix()}"
-    return "; install its package, or name a file by its path, as in ./my_net.py"
-
-
-def _import_file(file: Path) -> None:
-    """Runs a bare file as a module, once a process; its siblings are not on the import path.
-
-    A file that was imported by an ordinary import is not run again: that would make its classes twice.
-    """
-    if any(_file_of(module) == str(file) for module in list(sys.modules.values())):
-        return
-    module_name = f"detkit_import_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
-
-
-def _file_of(module: Any) -> str | None:
-    """A module's absolute file, without waking modules that import themselves on attribute access."""
-    file = getattr(module, "__dict__", {}).get("__file__")
-    return os.path.realpath(file) if isinstance(file, str) else None
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: Value, path: str) -> Iterator[tuple[str, Value]]:
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             yield from _leaves(item, f"{path}.{key}" if path else str(key))

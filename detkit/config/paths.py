@@ -1,4 +1,4 @@
-"""Where the paths in a config lie: from which folder they count, what has moved, and what is near a missing one."""
+"""Paths in a config: the folder they are relative to, folders that moved, and where a missing file may be."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from detkit.config.tree import Origin, RawConfig
+from detkit.config.raw import Origin, RawConfig
 from detkit.registry.path_types import is_path
+from detkit.utils.types import Value
 
 MOVED = "moved"
-"""Top-level key of a config: {old folder: new folder}, applied to every path and not stored."""
+"""Top-level key of a config: {old folder: new folder}, applied to every path and not saved."""
 VARIABLE = "DETKIT_MOVED"
 
 
 @dataclass(frozen=True)
-class Located:
-    """A path of a config: as it was written, from where it counts, and what came out."""
+class ResolvedPath:
+    """A path of a config: as written, the folder it is relative to, and the absolute path."""
 
     written: str
     folder: Path
@@ -33,25 +33,25 @@ class Located:
 
 
 @dataclass
-class Locator:
-    """Makes the paths of one config absolute; `found` keeps each under its key."""
+class PathResolver:
+    """Makes the paths of one config absolute; `resolved` keeps each under its key."""
 
     raw: RawConfig
     moved: dict[str, str] = field(default_factory=dict)
-    found: dict[str, Located] = field(default_factory=dict)
+    resolved: dict[str, ResolvedPath] = field(default_factory=dict)
     _used: set[str] = field(default_factory=set)
 
     def __call__(self, text: str, kind: str, path: str) -> str:
-        """The value at a key as the part gets it."""
+        """The value of a key as the part gets it."""
         if not is_path(text, kind):
             return text
         folder = self.folder(path)
         result = self.move(absolute(text, folder))
-        self.found[path] = Located(text, folder, result)
+        self.resolved[path] = ResolvedPath(text, folder, result)
         return result
 
     def folder(self, path: str) -> Path:
-        """What the path written at a key counts from; a value `${other.key}/...` counts from where that was written."""
+        """The folder that the path at a key is relative to; for a value `${other.key}/...` that of the other key."""
         seen: set[str] = set()
         while path not in seen:
             seen.add(path)
@@ -62,7 +62,7 @@ class Locator:
         return folder_of_key(path, self.raw.origin)
 
     def move(self, path: str) -> str:
-        """The path where it lies now."""
+        """The path with its moved folder replaced."""
         for old, new in self.moved.items():
             if path == old or path.startswith(old.rstrip("/") + "/"):
                 self._used.add(old)
@@ -70,13 +70,13 @@ class Locator:
         return path
 
     def unused(self) -> list[str]:
-        """Folders that the config says have moved although no path begins with them."""
+        """Moved folders of the config that no path begins with."""
         everywhere = moved_everywhere()
         return [old for old in self.moved if old not in self._used and old not in everywhere]
 
 
 def moved_everywhere() -> dict[str, str]:
-    """What the variable `DETKIT_MOVED` says has moved, for every config: OLD=NEW, or several with colons between."""
+    """Moved folders of the variable `DETKIT_MOVED`, for every config: OLD=NEW, or several separated by colons."""
     pairs: list[str] = []
     for part in os.environ.get(VARIABLE, "").split(os.pathsep):
         # A folder's name may have a colon, too.
@@ -93,22 +93,22 @@ def moved_everywhere() -> dict[str, str]:
 def read_moved(raw: RawConfig) -> dict[str, str]:
     """Takes the key `moved` out of a config, adds `DETKIT_MOVED`; ValueError unless it maps folders to folders."""
     value = raw.values.pop(MOVED, None) or {}
-    place = raw.origin.pop(MOVED, "config")
+    origin = raw.origin.pop(MOVED, "config")
     if not isinstance(value, Mapping) or not all(isinstance(v, str) for pair in value.items() for v in pair):
-        raise ValueError(f"{place}: {MOVED}: {value!r} is not {{old folder: new folder}}")
-    folder = place.folder if isinstance(place, Origin) else Path.cwd()
+        raise ValueError(f"{origin}: {MOVED}: {value!r} is not {{old folder: new folder}}")
+    folder = origin.folder if isinstance(origin, Origin) else Path.cwd()
     return {**moved_everywhere(), **{absolute(old, folder): absolute(new, folder) for old, new in value.items()}}
 
 
 def folder_of_key(path: str, origin: Mapping[str, Origin]) -> Path:
-    """The folder that belongs to the place where a key was written; the current one for what stands in no file."""
+    """The folder of the file in which a key was written; the current one for a key of no file."""
     while path and path not in origin:
         path = path.rpartition(".")[0]
     return origin[path].folder if path else Path.cwd()
 
 
-def raw_value(values: Any, path: str) -> Any:
-    """What is written at a dotted path, before interpolation; None if there is nothing."""
+def raw_value(values: Value, path: str) -> Value:
+    """The value at a dotted path, before interpolation; None if there is none."""
     for key in path.split("."):
         if isinstance(values, Mapping) and key in values:
             values = values[key]
@@ -120,32 +120,32 @@ def raw_value(values: Any, path: str) -> Any:
 
 
 def interpolated_key(path: str, dots: int, key: str) -> str:
-    """The key that `${key}` at `path` means; with dots in front it counts from the node around `path` or one above."""
+    """The key that `${key}` at `path` refers to; leading dots start at the node around `path` or one above."""
     key = re.sub(r"\[(\w+)\]", r".\1", key)
     above = path.split(".")[:-dots] if dots else []
     return ".".join([*above, key])
 
 
-def explain_missing(paths: Mapping[str, Located], origins: Mapping[str, str]) -> list[str]:
-    """A line for each path: its key and where it was written, and for one that is missing where else it may be."""
+def explain_missing(paths: Mapping[str, ResolvedPath], origins: Mapping[str, str]) -> list[str]:
+    """A line for each path: its key and origin, and for a missing one where else it may be."""
     lines = []
     for key, path in paths.items():
         line = f"{key} ({origins[key]}) is {path.result}"
         if not Path(path.result).exists():
-            line += ", which is not there" + near_one(path)
+            line += ", which is not there" + where_else(path)
         lines.append(line)
     return lines
 
 
 def moved_hint(folder: Path) -> str:
-    """The override for a folder that has moved, as a shell takes it, whatever the folder's name."""
+    """The override for a moved folder, quoted for a shell."""
     if re.fullmatch(r"[\w./ ~+-]+", str(folder)):
         return f'"{MOVED}={{{folder}: NEW_FOLDER}}"'
     return shlex.quote(f"{MOVED}={{{json.dumps(str(folder), ensure_ascii=False)}: NEW_FOLDER}}")
 
 
-def near_one(path: Located) -> str:
-    """Where a missing relative path was looked for, and whether it is in the current folder."""
+def where_else(path: ResolvedPath) -> str:
+    """The folder in which a missing relative path was searched, and whether it exists in the current folder."""
     if not path.is_relative or path.result != absolute(path.written, path.folder):
         return f"; if its folder has moved, add {moved_hint(Path(path.result).parent)}"
     here = absolute(path.written, Path.cwd())
@@ -156,8 +156,8 @@ def near_one(path: Located) -> str:
 
 
 def absolute(text: str, folder: Path) -> str:
-    """A path that counts from `folder`, made absolute; `~` is the home folder."""
+    """A path relative to `folder`, made absolute; `~` is the home folder."""
     joined = str(folder.absolute() / Path(text).expanduser())
     plain = os.path.normpath(joined)
-    # Behind a symbolic link, `..` is not the folder that the text makes one expect.
+    # Behind a symbolic link, `..` is not the folder that the text suggests.
     return plain if os.path.realpath(plain) == os.path.realpath(joined) else joined

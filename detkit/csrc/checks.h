@@ -14,6 +14,9 @@ namespace detkit {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// Labels of the focal loss that are no class, as in detkit/structures.py.
+inline constexpr int64_t kBackground = -1, kIgnored = -2;
+
 inline bool is_real(const Tensor& t) {
   return t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double;
 }

@@ -1,4 +1,5 @@
-// The schema of every native op. Kernels register themselves in cpu/ and cuda/.
+// The schema of every native op. Kernels register themselves in cpu/ and cuda/; that of nms on CUDA is Python
+// around nms_mask (detkit/ops/suppression/hard.py).
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(detkit, m) {
@@ -8,9 +9,8 @@ STABLE_TORCH_LIBRARY(detkit, m) {
   m.def("nms_mask(Tensor boxes, Tensor? groups, float iou_threshold) -> Tensor");
   // Soft suppression: indices and lowered scores, by descending lowered score, then index.
   m.def(
-      "soft_nms(Tensor boxes, Tensor scores, Tensor? groups, bool gaussian, float iou_threshold, float "
-      "sigma, "
-      "float min_score) -> (Tensor, Tensor)");
+      "soft_nms(Tensor boxes, Tensor scores, Tensor? groups, bool gaussian, float iou_threshold, "
+      "float sigma, float min_score) -> (Tensor, Tensor)");
   // As nms, by IoU less the distance of the centres.
   m.def("diou_nms(Tensor boxes, Tensor scores, Tensor? groups, float threshold) -> Tensor");
   // Sum of the sigmoid focal loss over logits (..., K) with one label a row, -1 background, -2 ignored.

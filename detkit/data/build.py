@@ -5,33 +5,32 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from typing import Any
 
 from detkit.config import Config
-from detkit.data.datasets.base import DetectionDataset, Subset, images_with_objects, note_empty
-from detkit.data.datasets.classes import ClassOptions, check_known, objects_by_class
-from detkit.data.datasets.files import Folders
+from detkit.data.datasets.base import DetectionDataset, Subset, count_empty_images, find_images_with_objects
+from detkit.data.datasets.classes import ClassOptions, check_known, count_objects
+from detkit.data.datasets.image_files import Folders
 from detkit.data.datasets.problems import Problems
-from detkit.data.scan import Scan, scan, usable
+from detkit.data.scan import ScanResult, apply_bad_images, scan_images
 from detkit.data.transforms.base import Transform
 from detkit.registry import DATASETS, TRANSFORMS
 from detkit.structures import ClassMap
-from detkit.utils.console import some
+from detkit.utils.console import shorten_list
+from detkit.utils.types import Tree, Value
 
 log = logging.getLogger("detkit")
 
 SPLITS = ("train", "val")
 SECONDS = {"train": 30.0, "val": 120.0}
-"""At the start of a training: after so long, only headers are read of the images that are left."""
-Share = Callable[[str, Any], list[Any]]
-"""Everyone's value under a name, by rank."""
+"""Time for decoding images at the start of a training; of those that are left, only headers are read."""
+AllGather = Callable[[str, Tree], list[Value]]
+"""Gathers a value of every process under a name; returns all of them, by rank."""
 
 
 def build_dataset(config: Config, split: str, classes: ClassMap | None = None, owner: str = "") -> DetectionDataset:
-    """The data set of `data.<split>` with `data.classes` applied and all of its images, be they readable or not.
+    """The data set of `data.<split>` with `data.classes` applied and all of its images, readable or not.
 
-    classes: the classes of a trained detector, which the data set then takes over by name; owner: what an error calls
-    them.
+    classes: those of a trained detector, which the data set takes over by name. owner: what an error calls them.
     """
     dataset = with_options(read_dataset(config, split), config.options("data.classes"))
     if classes is not None:
@@ -41,30 +40,30 @@ def build_dataset(config: Config, split: str, classes: ClassMap | None = None, o
 
 
 def check_classes(dataset: DetectionDataset) -> None:
-    """Raises ValueError if all classes are ignored, which only a split may do that has the classes of another."""
+    """Raises ValueError if all classes are ignored."""
     if not len(dataset.classes):
         raise ValueError(f"{dataset.name}: ignore_classes leaves no class, so there is nothing to detect")
 
 
 def build_datasets(config: Config) -> tuple[DetectionDataset, DetectionDataset]:
-    """The data sets of training and validation, both with the classes of the training."""
+    """The data sets of training and validation, both with the classes of the training data."""
     train_set, val_set = read_dataset(config, "train"), read_dataset(config, "val")
     options: ClassOptions = config.options("data.classes")
     check_known(options, list(dict.fromkeys((*train_set.classes.names, *val_set.classes.names))), "data.classes")
     train_set, val_set = with_options(train_set, options), with_options(val_set, options)
     check_classes(train_set)
     val_set.use_classes(train_set.classes, f"the training data ({train_set.name})")
-    counts = objects_by_class(train_set.records, train_set.classes)
+    counts = count_objects(train_set.records, train_set.classes)
     without = [n for n, count in zip(train_set.classes.names, counts, strict=True) if not count]
     if without and counts.any():
-        log.warning("%s: no object of %s to learn from", train_set.name, some(without))
+        log.warning("%s: no object of %s to learn from", train_set.name, shorten_list(without))
     return train_set, val_set
 
 
 def read_dataset(config: Config, split: str) -> DetectionDataset:
     """The data set of `data.<split>` with the classes of its files.
 
-    Raises FileNotFoundError that names the keys of its paths, where they were written and where they lead.
+    Raises FileNotFoundError that names the keys of its paths, where they are written and where they lead.
     """
     key = f"data.{split}.dataset"
     try:
@@ -76,22 +75,22 @@ def read_dataset(config: Config, split: str) -> DetectionDataset:
 
 
 def with_options(dataset: DetectionDataset, options: ClassOptions) -> DetectionDataset:
-    """The data set with `data.classes` applied; without the images that this leaves empty, if it keeps none."""
+    """The data set with `data.classes` applied, without the images that this leaves empty unless it keeps them."""
     if not options:
         return dataset
     dataset.choose_classes(options)
     if dataset.keep_empty:
         return dataset
-    kept = images_with_objects(dataset.records, dataset.name)
+    kept = find_images_with_objects(dataset.records, dataset.name)
     if len(kept) == len(dataset):
         return dataset
-    less = Subset(dataset, kept, dataset.name)
+    subset = Subset(dataset, kept, dataset.name)
     emptied = Problems()
-    note_empty(emptied, dataset.records, kept)
+    count_empty_images(emptied, dataset.records, kept)
     emptied.report(dataset.name)
-    less.problems.merge(dataset.problems)
-    less.problems.merge(emptied)
-    return less
+    subset.problems.merge(dataset.problems)
+    subset.problems.merge(emptied)
+    return subset
 
 
 def usable_dataset(
@@ -105,36 +104,36 @@ def open_images(
     dataset: DetectionDataset,
     split: str,
     *,
-    share: Share | None = None,
+    all_gather: AllGather | None = None,
     rank: int = 0,
     world_size: int = 1,
     early: bool = False,
 ) -> DetectionDataset:
-    """The data set as `data.images.bad_images` has it.
+    """Opens the images and applies `data.images.bad_images` to those that can't be used.
 
-    share: hands out what each of several processes has found in its part of the images. early: with `error`, the
-    images are opened now, as far as `SECONDS` goes, and not only when they are needed.
+    all_gather: shares the results of several processes, each of which opens its part of the images. early: with
+    `error`, images are opened now, within `SECONDS`, and not only when they are needed.
     """
-    careful = dataset.image_options.bad_images != "error"
-    if not careful and not (early and dataset.reads_files):
+    decode_all = dataset.image_options.bad_images != "error"
+    if not decode_all and not (early and dataset.reads_files):
         return dataset
     mine = range(rank, len(dataset), world_size)
-    found = scan(dataset, mine, threads=scan_threads(world_size), seconds=None if careful else SECONDS[split])
-    if share is not None:
-        parts = [Scan.from_json(part) for part in share(f"images of {split}", found.to_json())]
-        found = Scan()
+    seconds = None if decode_all else SECONDS[split]
+    result = scan_images(dataset, mine, threads=scan_threads(world_size), seconds=seconds)
+    if all_gather is not None:
+        parts, result = all_gather(f"images of {split}", result.to_json()), ScanResult()
         for part in parts:
-            found.add(part)
-    if found.headers:
+            result.add(ScanResult.from_json(part))
+    if result.headers:
         log.info(
             "%s: decoded %d images, read the headers of %d more; `detkit data check` decodes all",
-            dataset.name, found.decoded, found.headers,
+            dataset.name, result.decoded, result.headers,
         )  # fmt: skip
-    return usable(dataset, found)
+    return apply_bad_images(dataset, result)
 
 
 def scan_threads(world_size: int = 1) -> int:
-    """Threads of a process for decoding images."""
+    """Threads of one process for decoding images."""
     return max(1, min(16, (os.cpu_count() or 1) // world_size))
 
 
@@ -152,13 +151,13 @@ def shared_images(train: DetectionDataset, val: DetectionDataset) -> list[str]:
 
 
 def warn_of_shared_images(train: DetectionDataset, val: DetectionDataset) -> str | None:
-    """A warning, which is also given back, if validation images are trained on; None if all is well."""
-    same = shared_images(train, val)
+    """Warns if validation images are trained on; returns the warning, or None."""
+    shared = shared_images(train, val)
     if train.content_hash() == val.content_hash():
         text = "the validation split is the training split: its AP says how well the images are learnt by heart"
-    elif same:
-        names = some([path.rpartition("/")[2] for path in same])
-        text = f"{len(same)} of {len(val)} validation images are training images, which makes AP too good: {names}"
+    elif shared:
+        names = shorten_list([path.rpartition("/")[2] for path in shared])
+        text = f"{len(shared)} of {len(val)} validation images are training images, which makes AP too good: {names}"
     else:
         return None
     log.warning("%s: %s", " and ".join(dict.fromkeys((train.name, val.name))), text)
@@ -166,6 +165,6 @@ def warn_of_shared_images(train: DetectionDataset, val: DetectionDataset) -> str
 
 
 def real_paths(dataset: DetectionDataset) -> set[str]:
-    """Its image files, with links followed."""
+    """The image files of a data set, with links resolved."""
     folders = Folders()
     return {folders.real(dataset.records.path(i)) for i in range(len(dataset))}

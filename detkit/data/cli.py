@@ -14,15 +14,14 @@ if TYPE_CHECKING:
     from detkit.config import Config
     from detkit.data.datasets.base import DetectionDataset
 
-from detkit.registry.arguments import within
+from detkit.registry.arguments import checked
+from detkit.registry.bounds import Seed
 from detkit.utils.outputs import check_can_write
 
-MOST_IMAGES = 1_000_000
 ALL_WELL = "every image and every object can be used"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
     verbs = parser.add_subparsers(dest="verb", required=True)
     shapes = verbs.add_parser("make-shapes", help="write the embedded data set as images and COCO JSON")
     shapes.add_argument("folder", help="where to write train/, val/ and annotations/")
@@ -36,25 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what the sub-verb says; returns 1 from `check` if an image can't be used."""
     return make_shapes(args) if args.verb == "make-shapes" else check(args)
 
 
 def make_shapes(args: argparse.Namespace) -> int:
-    """Writes both splits and says how to train on them."""
+    """Writes both splits and prints how to train on them."""
     from typing import Literal
 
-    from detkit.data.datasets.shapes import ShapesDataset
+    from detkit.data.datasets.shapes import ImageSize, NumImages, ShapesDataset
 
     folder = Path(args.folder)
-    within("--train", args.train, 1, MOST_IMAGES)
-    within("--val", args.val, 1, MOST_IMAGES)
-    within("--size", args.size, 64, 2048)
-    within("--seed", args.seed, 0, 2**63 - 1)
+    checked("--train", args.train, NumImages)
+    checked("--val", args.val, NumImages)
+    checked("--size", args.size, ImageSize)
+    checked("--seed", args.seed, Seed)
     check_can_write("folder", folder)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; choose a new folder")
-    splits: tuple[tuple[Literal["train", "val"], int], ...] = (("train", args.train), ("val", args.val))
+    splits: list[tuple[Literal["train", "val"], int]] = [("train", args.train), ("val", args.val)]
     for split, count in splits:
         dataset = ShapesDataset(num_images=count, split=split, seed=args.seed, size=args.size)
         dataset.write_coco(folder / split, folder / "annotations" / f"instances_{split}.json")
@@ -68,10 +66,10 @@ def make_shapes(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Reads every image of both splits; prints, split by split, what fails, is left out or changed."""
+    """Reads every image of both splits; prints, split by split, what fails, is left out or changed. 1 if any fails."""
     from detkit.config import load_config
     from detkit.data.build import SPLITS, build_datasets, warn_of_shared_images
-    from detkit.utils.console import counted
+    from detkit.utils.console import plural
 
     with log_on_stdout():
         config = load_config(args.config, args.overrides)
@@ -80,19 +78,19 @@ def check(args: argparse.Namespace) -> int:
         warn_of_shared_images(*sets)
     bad, skipped, lost = (sum(column) for column in zip(*reports, strict=True))
     dropped = sum(dataset.problems.dropped_count for dataset in sets)
-    asked = skipped + sum(dataset.problems.lost_count for dataset in sets) - dropped
-    wrong = [f"{counted(bad, 'image')} can't be used"] * bool(bad)
-    wrong += [f"{counted(dropped, 'box', 'boxes')} can't be used"] * bool(dropped)
-    wrong += [f"{counted(lost, 'object')} can't reach the network"] * bool(lost)
-    what = counted(asked, "image or object is", "images or objects are")
-    well = f"{what} left out as the config says; all others can be used" if asked else ALL_WELL
+    configured = skipped + sum(dataset.problems.lost_count for dataset in sets) - dropped
+    wrong = [f"{plural(bad, 'image')} can't be used"] * bool(bad)
+    wrong += [f"{plural(dropped, 'box', 'boxes')} can't be used"] * bool(dropped)
+    wrong += [f"{plural(lost, 'object')} can't reach the network"] * bool(lost)
+    left_out = plural(configured, "image or object is", "images or objects are")
+    well = f"{left_out} left out as the config says; all others can be used" if configured else ALL_WELL
     print("; ".join(wrong) or well)
     return 1 if wrong else 0
 
 
 @contextmanager
 def log_on_stdout() -> Iterator[None]:
-    """What else the log says belongs to the report; what readers count is printed below its split and not logged."""
+    """Prints the log as notes of the report, but for what readers count, which is printed below its split."""
     log, problems = logging.getLogger("detkit"), logging.getLogger("detkit.problems")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("note: %(message)s"))
@@ -106,35 +104,34 @@ def log_on_stdout() -> Iterator[None]:
 
 
 def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[int, int, int]:
-    """Prints what is wrong with a split.
+    """Prints the problems of a split.
 
     Returns how many images can't be used, how many are left out instead, and how many objects never reach the network.
     """
-    from detkit.data.audit import DRAWS, audit
+    from detkit.data.audit import DRAWS, audit_objects
     from detkit.data.build import build_transforms, scan_threads
-    from detkit.data.datasets.base import differences
-    from detkit.data.scan import Remaining, scan
-    from detkit.utils.console import counted
+    from detkit.data.datasets.base import describe_differences
+    from detkit.data.scan import WithoutBadImages, scan_images
+    from detkit.utils.console import plural
 
-    found = scan(dataset, range(len(dataset)), threads=scan_threads())
+    result = scan_images(dataset, range(len(dataset)), threads=scan_threads())
     skips = dataset.image_options.bad_images == "skip"
-    if len(found.bad) == len(dataset):
-        told = [f"{dataset.name}: none of the {len(dataset)} images can be used"]
-        print_split(split, told + [f"left out: {why}" if skips else why for why in found.bad.values()])
-        return len(found.bad), 0, 0
-    whole = Remaining(dataset, found.bad) if found.bad else dataset
-    told = [f"{dataset.name}: {(whole if skips else dataset).counts()}"]
-    told += [f"left out: {why}" if skips else why for why in found.bad.values()]
-    if found.repaired:
-        told.append(f"{counted(len(found.repaired), 'damaged image')} repaired:")
-        told += [f"  {why}" for why in found.repaired.values()]
+    failures = [f"left out: {why}" if skips else why for why in result.bad.values()]
+    if len(result.bad) == len(dataset):
+        print_split(split, [f"{dataset.name}: none of the {len(dataset)} images can be used", *failures])
+        return len(result.bad), 0, 0
+    readable = WithoutBadImages(dataset, result.bad) if result.bad else dataset
+    lines = [f"{dataset.name}: {(readable if skips else dataset).counts()}", *failures]
+    if result.repaired:
+        lines.append(f"{plural(len(result.repaired), 'damaged image')} repaired:")
+        lines += [f"  {why}" for why in result.repaired.values()]
     transforms, is_train = build_transforms(config, split), split == "train"
-    lost = audit(whole, transforms, seed=config.seed if is_train else 0, draws=DRAWS if is_train else 1)
-    told += [text for text in (lost.describe(whole), lost.describe_chance()) if text]
-    print_split(split, told + dataset.problems.lines() + differences(dataset.records))
-    return (0, len(found.bad), len(lost.never)) if skips else (len(found.bad), 0, len(lost.never))
+    lost = audit_objects(readable, transforms, seed=config.seed if is_train else 0, draws=DRAWS if is_train else 1)
+    lines += [text for text in (lost.describe(readable), lost.describe_chance()) if text]
+    print_split(split, lines + dataset.problems.lines() + describe_differences(dataset.records))
+    return (0, len(result.bad), len(lost.never)) if skips else (len(result.bad), 0, len(lost.never))
 
 
 def print_split(split: str, lines: list[str]) -> None:
-    """The lines under the name of the split."""
+    """Prints lines below the name of the split."""
     print(f"{split}: " + "\n".join(lines).replace("\n", "\n  "))

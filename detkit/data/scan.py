@@ -1,120 +1,116 @@
-"""Opens the images of a data set before anything depends on them: which can't be used, and why."""
+"""Opening of all images of a data set before training or evaluation: which can't be used, and why."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from detkit.data.datasets.base import DetectionDataset, Subset
-from detkit.utils.console import counted, some
+from detkit.utils.console import indented_list, plural, shorten_list
+from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
 
 MANY = 2000
-"""Images from which on the log says that they are being opened."""
+"""From this number of images, the log reports that they are being opened."""
 CHUNK = 64
-"""Images between two looks at the clock."""
+"""Images between two checks of the time."""
 
 
 @dataclass
-class Scan:
-    """What opening images has shown: bad and repaired ones by index, each with the reason; how many were decoded, and
-    of how many only the header was read."""
+class ScanResult:
+    """Bad and repaired images by index, each with the reason; how many were decoded, and of how many only the header
+    was read."""
 
     bad: dict[int, str] = field(default_factory=dict)
     repaired: dict[int, str] = field(default_factory=dict)
     decoded: int = 0
     headers: int = 0
 
-    def add(self, other: Scan) -> None:
-        """Takes over what another process or a later look has found."""
+    def add(self, other: ScanResult) -> None:
+        """Adds the results of another process."""
         self.bad |= other.bad
         self.repaired |= other.repaired
         self.decoded += other.decoded
         self.headers += other.headers
 
-    def to_json(self) -> dict[str, object]:
-        """For another process."""
+    def to_json(self) -> Tree:
+        """In a form that other processes can receive."""
         return {**vars(self), "bad": [*self.bad.items()], "repaired": [*self.repaired.items()]}
 
     @classmethod
-    def from_json(cls, values: dict[str, object]) -> Scan:
-        """The opposite of `to_json`."""
-        bad, repaired = values["bad"], values["repaired"]
-        return cls(**{**values, "bad": dict(bad), "repaired": dict(repaired)})  # type: ignore[call-overload]
+    def from_json(cls, values: Tree) -> ScanResult:
+        """Reads what `to_json` makes."""
+        return cls(**{**values, "bad": dict(values["bad"]), "repaired": dict(values["repaired"])})
 
 
-def scan(dataset: DetectionDataset, indices: Sequence[int], *, threads: int = 1, seconds: float | None = None) -> Scan:
+def scan_images(
+    dataset: DetectionDataset, indices: Sequence[int], *, threads: int = 1, seconds: float | None = None
+) -> ScanResult:
     """Decodes the images at `indices`; after `seconds` of it, reads only the headers of those that are left.
 
     Images that are not files, as those of a data set that draws them, are decoded in one thread.
     """
-    found, done = Scan(), 0
+    result, done = ScanResult(), 0
     started = time.monotonic()
     if len(indices) >= MANY:
         log.info("%s: opening %d images once", dataset.name, len(indices))
     with ThreadPoolExecutor(threads if dataset.reads_files else 1) as pool:
         while done < len(indices) and (seconds is None or time.monotonic() - started < seconds):
             part = indices[done : done + CHUNK]
-            for index, (why, mended) in zip(part, pool.map(lambda i: inspect(dataset, i), part), strict=True):
+            for index, (why, repaired) in zip(part, pool.map(lambda i: check_image(dataset, i), part), strict=True):
                 if why is not None:
-                    (found.repaired if mended else found.bad)[index] = why
+                    (result.repaired if repaired else result.bad)[index] = why
             done += len(part)
-        found.decoded = done
+        result.decoded = done
         rest = indices[done:] if dataset.reads_files else []
-        found.bad |= dict(_problems(rest, pool.map(lambda i: header_problem(dataset, i), rest)))
-        found.headers = len(rest)
-    return found
+        for index, why in zip(rest, pool.map(lambda i: header_problem(dataset, i), rest), strict=True):
+            if why is not None:
+                result.bad[index] = why
+        result.headers = len(rest)
+    return result
 
 
-def _problems(indices: Iterable[int], whys: Iterable[str | None]) -> Iterator[tuple[int, str]]:
-    return ((index, why) for index, why in zip(indices, whys, strict=True) if why is not None)
-
-
-def inspect(dataset: DetectionDataset, index: int) -> tuple[str | None, bool]:
+def check_image(dataset: DetectionDataset, index: int) -> tuple[str | None, bool]:
     """Why an image can't be used as it is, or None; and whether `bad_images: repair` makes it usable."""
     strict = copy.copy(dataset)
     strict.image_options = replace(dataset.image_options, bad_images="error")
-    why = problem(strict, index)
+    why = decoding_problem(strict, index)
     if why is None or dataset.image_options.bad_images != "repair":
         return why, False
-    worse = problem(dataset, index)
-    return (why, True) if worse is None else (worse, False)
+    after_repair = decoding_problem(dataset, index)
+    return (why, True) if after_repair is None else (after_repair, False)
 
 
-def problem(dataset: DetectionDataset, index: int) -> str | None:
-    """What decoding an image ends with, or None."""
-    try:
-        dataset.checked_image(index)
-    except (ValueError, OSError) as error:
-        return _named(dataset, index, error)
-    return None
+def decoding_problem(dataset: DetectionDataset, index: int) -> str | None:
+    """The error of decoding an image, or None."""
+    return _problem(dataset, index, dataset.checked_image)
 
 
 def header_problem(dataset: DetectionDataset, index: int) -> str | None:
-    """What reading the header of an image file ends with, or None."""
+    """The error of reading the header of an image file, or None."""
+    return _problem(dataset, index, lambda i: dataset.check_size(i, dataset.image_size(i)))
+
+
+def _problem(dataset: DetectionDataset, index: int, check: Callable[[int], object]) -> str | None:
     try:
-        dataset.check_size(index, dataset.image_size(index))
+        check(index)
     except (ValueError, OSError) as error:
-        return _named(dataset, index, error)
+        path, text = dataset.records.path(index), str(error)
+        return text if path in text else f"{path}: {text}"
     return None
-
-
-def _named(dataset: DetectionDataset, index: int, error: Exception) -> str:
-    path, text = dataset.records.path(index), str(error)
-    return text if path in text else f"{path}: {text}"
 
 
 class BadImagesError(ValueError):
     """Images of a split can't be used, and its `bad_images` does not leave them out."""
 
 
-class Remaining(Subset):
-    """A data set without its bad images; `left_out` says which and why. Its annotations count as those of the whole."""
+class WithoutBadImages(Subset):
+    """A data set without its bad images, which are in `left_out`. Its content hash is that of the full data set."""
 
     def __init__(self, dataset: DetectionDataset, bad: dict[int, str]) -> None:
         super().__init__(dataset, [i for i in range(len(dataset)) if i not in bad], dataset.name)
@@ -122,32 +118,29 @@ class Remaining(Subset):
         self.left_out = {dataset.records.path(i): why for i, why in sorted(bad.items())}
 
     def content_hash(self) -> str:
-        """See `DetectionDataset.content_hash`."""
-        return self.whole.content_hash()
+        return self.dataset.content_hash()
 
     def counts(self) -> str:
-        """See `DetectionDataset.counts`; with the images that are left out."""
-        names = some([path.rpartition("/")[2] for path in self.left_out])
-        return f"{super().counts()}; {counted(len(self.left_out), 'bad image')} left out: {names}"
+        names = shorten_list([path.rpartition("/")[2] for path in self.left_out])
+        return f"{super().counts()}; {plural(len(self.left_out), 'bad image')} left out: {names}"
 
 
-def usable(dataset: DetectionDataset, found: Scan) -> DetectionDataset:
-    """The data set as its `bad_images` has it; BadImagesError that names them if they are errors."""
+def apply_bad_images(dataset: DetectionDataset, result: ScanResult) -> DetectionDataset:
+    """Applies `data.images.bad_images` to a scan; BadImagesError that names the images unless they are skipped."""
     total = len(dataset)
-    for why in found.repaired.values():
+    for why in result.repaired.values():
         log.warning("%s: repaired (data.images.bad_images: repair): %s", dataset.name, why)
-    if not found.bad:
+    if not result.bad:
         return dataset
-    lines = "".join(f"\n  {why}" for _, why in sorted(found.bad.items())[:20])
-    lines += f"\n  and {len(found.bad) - 20} more" if len(found.bad) > 20 else ""
+    lines = indented_list([why for _, why in sorted(result.bad.items())])
     if dataset.image_options.bad_images != "skip":
         raise BadImagesError(
-            f"{dataset.name}: {len(found.bad)} of {total} images can't be used:{lines}\nReplace them; or set "
+            f"{dataset.name}: {len(result.bad)} of {total} images can't be used:{lines}\nReplace them; or set "
             "data.images.bad_images=skip, which leaves them out of training and evaluation, or =repair, which decodes "
             "what is there of a damaged one"
         )
-    if len(found.bad) == total:
+    if len(result.bad) == total:
         raise BadImagesError(f"{dataset.name}: none of the {total} images can be used:{lines}")
-    log.warning("%s: left out %d of %d images (data.images.bad_images: skip):%s", dataset.name, len(found.bad), total,
+    log.warning("%s: left out %d of %d images (data.images.bad_images: skip):%s", dataset.name, len(result.bad), total,
                 lines)  # fmt: skip
-    return Remaining(dataset, found.bad)
+    return WithoutBadImages(dataset, result.bad)

@@ -1,4 +1,4 @@
-"""Loader processes: how they are set up, and what each has in hand in case it dies."""
+"""Loader processes: their set-up, and a table of what each works on, which explains a death."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ import torch.multiprocessing
 from torch.utils.data import get_worker_info
 
 from detkit.data.datasets.records import Records
-from detkit.utils.console import some
+from detkit.utils.console import shorten_list
 from detkit.utils.cores import usable_cores
 from detkit.utils.exit_codes import ExitCode
 
-PROCESS, PLACE, LENGTH, FIRST = range(4)
+PROCESS, POSITION, LENGTH, FIRST = range(4)
 """Columns of a `WorkerTable`: process id, images of its batch that it has made, images of the batch, their indices."""
-
 ERROR_STREAM = 2
 LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
-"""Characters: a socket's path has at most 107, and multiprocessing puts them there."""
+"""Bytes of TMPDIR. A worker hands its batches over by a Unix socket that multiprocessing makes below that folder, and
+Linux takes 107 bytes for a socket's path. Beyond them the worker's thread prints an error and no batch ever arrives."""
 DYING_SECONDS = 2.0
-"""Between the end of a process's connection and its own."""
+"""A process may outlive its connection for so long."""
 
 
 class WorkerDiedError(ChildProcessError):
-    """A loader process ended without a word: killed, out of memory, or crashed in native code."""
+    """A loader process ended without a Python error: killed, out of memory, or crashed in native code."""
 
     exit_code = ExitCode.WORKER_DIED
 
 
 class WorkerTable:
-    """What every loader process is at, in memory that they share with the training process.
+    """The batch and image that every loader process works on, in memory shared with the training process.
 
-    records: of the data set, to name images by. batch_size: images that a batch has at most.
+    records: of the data set, to name images. batch_size: most images of a batch.
     """
 
     def __init__(self, records: Records, workers: int, batch_size: int) -> None:
@@ -51,31 +51,32 @@ class WorkerTable:
         self._rows.share_memory_()  # type: ignore[no-untyped-call]
         _TABLES.add(self)
 
-    def noting(self, keys: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """The (epoch, index) keys of a batch, one by one, each noted down before it is given."""
+    def track(self, keys: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yields the (epoch, index) keys of a batch, each recorded first."""
         info = get_worker_info()
         if info is None:
             yield from keys
             return
         row = self._rows[info.id].numpy()
-        row[PROCESS], row[PLACE], row[LENGTH] = os.getpid(), 0, len(keys)
+        row[PROCESS], row[POSITION], row[LENGTH] = os.getpid(), 0, len(keys)
         row[FIRST : FIRST + len(keys)] = [index for _, index in keys]
-        for place, key in enumerate(keys):
-            row[PLACE] = place
+        for position, key in enumerate(keys):
+            row[POSITION] = position
             yield key
-        row[PLACE] = len(keys)
+        row[POSITION] = len(keys)
 
     def processes(self) -> dict[int, int]:
-        """Process id -> number of the worker, of those that have begun a batch."""
+        """Process id -> number of the worker, for those that have begun a batch."""
         return {int(row[PROCESS]): worker for worker, row in enumerate(self._rows) if row[PROCESS] >= 0}
 
-    def in_hand(self, worker: int) -> str:
+    def describe_work(self, worker: int) -> str:
         """The images that a worker was at, in words."""
         row: list[int] = self._rows[worker].tolist()
         names = [self._name(index) for index in row[FIRST : FIRST + row[LENGTH]]]
-        if row[PLACE] < len(names):
-            return f"while it made image {names[row[PLACE]]}, number {row[PLACE] + 1} of its batch of {some(names)}"
-        return f"after it had made its batch of {some(names)}"
+        position, batch = row[POSITION], shorten_list(names)
+        if position < len(names):
+            return f"while it made image {names[position]}, number {position + 1} of its batch of {batch}"
+        return f"after it had made its batch of {batch}"
 
     def _name(self, index: int) -> str:
         return f"{int(self.records.image_ids[index])} ({self.records.path(index)})"
@@ -89,15 +90,15 @@ def worker_processes() -> list[int]:
     return sorted({process for table in _TABLES for process in table.processes()})
 
 
-def explain_death(error: BaseException) -> WorkerDiedError | None:
-    """What torch's "DataLoader worker (pid 7) is killed" means, with the worker's images; None for other errors.
+def explain_worker_death(error: BaseException) -> WorkerDiedError | None:
+    """Explains torch's "DataLoader worker (pid 7) is killed" by the worker's images; None for other errors.
 
     torch raises it from a signal handler as well, so it may come from anywhere in the training process.
     """
-    found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))
-    dead = [int(text) for text in found[1].split(",")] if found else []
+    match = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error))
+    dead = [int(text) for text in match[1].split(",")] if match else []
     lines = [
-        f"loader worker {worker} (process {process}) died {table.in_hand(worker)}"
+        f"loader worker {worker} (process {process}) died {table.describe_work(worker)}"
         for table in list(_TABLES)
         for process, worker in table.processes().items()
         if process in dead
@@ -112,7 +113,7 @@ def explain_death(error: BaseException) -> WorkerDiedError | None:
 
 
 def check_workers(count: int) -> None:
-    """ValueError for more loader processes than a machine of this size could start without falling over."""
+    """Raises ValueError for more loader processes than a machine of this size can start."""
     cores = usable_cores()
     most = max(64, 8 * cores)
     if count > most:
@@ -123,7 +124,7 @@ def check_workers(count: int) -> None:
 
 
 def check_temporary_folder() -> None:
-    """ValueError if sockets of loader processes don't fit below the temporary folder: batches would never arrive."""
+    """Raises ValueError if the paths of loader processes' sockets would be too long: batches would never arrive."""
     folder = tempfile.gettempdir()
     by_socket = torch.multiprocessing.get_sharing_strategy() == "file_descriptor"  # type: ignore[no-untyped-call]
     if by_socket and len(os.fsencode(folder)) > LONGEST_FOLDER:
@@ -133,36 +134,38 @@ def check_temporary_folder() -> None:
         )
 
 
-def lost_connection(error: Exception, workers: Collection[BaseProcess]) -> Exception:
-    """An error of the connection to loader processes in torch's words for a dead one, if one of them is dead."""
+def explain_lost_connection(error: Exception, workers: Collection[BaseProcess]) -> Exception:
+    """Torch's error for a dead loader process if one of them is dead; else the error of the connection itself."""
     deadline = time.monotonic() + DYING_SECONDS
     try:
         while not (dead := [w.pid for w in workers if not w.is_alive()]) and workers and time.monotonic() < deadline:
             time.sleep(0.05)
-    except RuntimeError as told:  # torch's handler of SIGCHLD, which says it meanwhile
-        return told
+    except RuntimeError as torch_error:  # of torch's handler of SIGCHLD, which may run now
+        return torch_error
     if not dead:
         return error
     return RuntimeError(f"DataLoader worker (pid(s) {', '.join(map(str, dead))}) exited unexpectedly: {error}")
 
 
 def set_up_worker(worker: int) -> None:
-    """One thread each. Signals to the whole process group (Ctrl-C, timeout, a scheduler) are the training
-    process's to answer: a worker that died of them would turn its orderly stop into a crash. SIGUSR1 prints
-    where the worker is."""
+    """Sets up a loader process: one thread, no answer to signals, stacks on SIGUSR1.
+
+    Signals to the whole process group (Ctrl-C, timeout, a scheduler) are for the training process: a worker that died
+    of them would turn its orderly stop into a crash.
+    """
     gc.freeze()  # a collection would write into every object of the training process, and so copy all its pages
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_parent_says, daemon=True).start()
+        threading.Thread(target=_exit_on_parents_sigterm, daemon=True).start()
     if hasattr(faulthandler, "register"):
         # Without an error stream there are no stacks, which is no reason to load nothing.
         with contextlib.suppress(OSError):
             faulthandler.register(signal.SIGUSR1, file=ERROR_STREAM, all_threads=True)
 
 
-def _end_when_parent_says() -> None:
+def _exit_on_parents_sigterm() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

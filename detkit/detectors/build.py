@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from detkit.config import Config
-from detkit.config.tree import short_path
+from detkit.config.raw import short_path
 from detkit.detectors.dense import DenseDetector
 from detkit.registry import (
     ANCHORS,
@@ -26,6 +26,7 @@ from detkit.registry import (
 from detkit.structures import FeatureShape
 
 PROBE_SIDE = 64
+"""Side in pixels of the image that a detector is tried out with."""
 
 
 def build_detector(config: Config, num_classes: int) -> DenseDetector:

@@ -1,31 +1,35 @@
-"""From uint8 RGB to what a network was trained on."""
+"""Normalises uint8 RGB images for the network."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Interval, MinLen
 from torch import Tensor
 
-from detkit.registry.arguments import within
+from detkit.registry import enforce_bounds
 
 
+@enforce_bounds
 @dataclass(frozen=True, kw_only=True)
 class PixelOptions:
-    """mean, std: per channel, on the 0..255 scale, in the order of `order` (the network's channel order)."""
+    """Normalisation of pixel values, (x - mean) / std.
 
-    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
-    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    Args:
+        mean: mean per channel, on the 0..255 scale, in the network's channel order.
+        std: standard deviation per channel, likewise.
+        order: channel order of the network.
+    """
+
+    mean: Annotated[tuple[Annotated[float, Interval(ge=-1e6, le=1e6)], ...], MinLen(1)] = (123.675, 116.28, 103.53)
+    std: tuple[Annotated[float, Interval(gt=0, le=1e6)], ...] = (58.395, 57.12, 57.375)
     order: Literal["rgb", "bgr"] = "rgb"
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or not self.mean:
+        if len(self.mean) != len(self.std):
             raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}; want one each a channel")
-        if min(self.std) <= 0:
-            raise ValueError(f"std: {self.std} must be positive")
-        within("mean", self.mean, -1e6, 1e6)
-        within("std", self.std, 0, 1e6)
         if self.order == "bgr" and len(self.mean) != 3:
             raise ValueError(f"order: bgr needs three channels, not {len(self.mean)}")
 

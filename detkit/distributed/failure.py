@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from detkit.distributed.process_info import ProcessInfo
+from detkit.utils.errors import error_lines, exit_code
 from detkit.utils.exit_codes import STOPPED, ExitCode, stopped_by
-from detkit.utils.outputs import exit_code_of, lines_of
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -64,9 +64,9 @@ class Failure:
 
 def describe_error(error: BaseException, process: ProcessInfo) -> Failure:
     """Turns an exception of this process into a `Failure`."""
-    text, trace, kind = "\n".join(lines_of(error)), "", _kind_of(error)
+    text, trace, kind = "\n".join(error_lines(error)), "", _kind_of(error)
     code = int(ExitCode.RANK_MISSING if kind == "missing" else ExitCode.FAILED)
-    code = exit_code_of(error) if kind == "user" else code
+    code = exit_code(error) if kind == "user" else code
     if kind in ("crash", "network") or (kind == "user" and os.environ.get("DETKIT_TRACEBACK")):
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     if kind in ("crash", "network"):

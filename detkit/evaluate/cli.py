@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 from detkit.utils.outputs import Ledger, check_output_file, write_marked_json, write_text
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_output_file("--json", args.json, inputs=[args.checkpoint])
     if args.json and args.detections and Path(args.json).resolve() == Path(args.detections).resolve():
-        raise ValueError(f"--detections: {shown(args.detections)} is the file of --json, too: name another one")
+        raise ValueError(f"--detections: {printable(args.detections)} is the file of --json, too: name another one")
     test = measure_ground_truth(args) if args.self_test else None
     result = test.file if test else measure_detector(args)
     if args.json is not None:

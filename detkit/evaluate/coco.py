@@ -17,7 +17,7 @@ from detkit.evaluate.arrays import AREAS, GroundTruth, Shard
 from detkit.evaluate.engines import run_engine
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap, Detections
-from detkit.utils.console import some
+from detkit.utils.console import shorten_list
 from detkit.utils.types import Floats
 
 if TYPE_CHECKING:
@@ -124,7 +124,9 @@ class CocoEvaluator:
             )
         wrong = ~(np.isfinite(shard.boxes).all(axis=1) & np.isfinite(shard.scores))
         if wrong.any():
-            raise ValueError(f"boxes or scores are not finite in image {some(np.unique(owner[wrong]).tolist(), 5)}")
+            raise ValueError(
+                f"boxes or scores are not finite in image {shorten_list(np.unique(owner[wrong]).tolist(), 5)}"
+            )
 
     def sorted(self) -> Shard:
         """The shards as one, by ascending image id; the order within an image is kept."""
@@ -132,16 +134,17 @@ class CocoEvaluator:
         ids, counts = np.unique(shard.image_ids, return_counts=True)
         if (counts > 1).any():
             raise ValueError(
-                f"detections of the same image were added twice: image {some(ids[counts > 1].tolist(), 5)}"
+                f"detections of the same image were added twice: image {shorten_list(ids[counts > 1].tolist(), 5)}"
             )
         missing, unknown = np.setdiff1d(self.truth.image_ids, ids), np.setdiff1d(ids, self.truth.image_ids)
         if len(unknown):
             raise ValueError(
-                f"detections of {len(unknown)} images that the ground truth lacks: {some(unknown.tolist(), 5)}"
+                f"detections of {len(unknown)} images that the ground truth lacks: {shorten_list(unknown.tolist(), 5)}"
             )
         if len(missing):
             raise ValueError(
-                f"{len(missing)} of {len(self.truth.image_ids)} images were never added: {some(missing.tolist(), 5)}; "
+                f"{len(missing)} of {len(self.truth.image_ids)} images were never added: "
+                f"{shorten_list(missing.tolist(), 5)}; "
                 "an image in which nothing is found needs an entry without detections"
             )
         order = np.argsort(shard.image_ids, kind="stable")
@@ -187,12 +190,12 @@ def ground_truth_from(dataset: DetectionDataset) -> GroundTruth:
     becomes one of each.
     """
     records = dataset.records
-    return _ground_truth(records, records.truth or records.own_truth(), len(dataset.classes))
+    return _ground_truth(records, records.truth, len(dataset.classes))
 
 
 def training_truth_from(dataset: DetectionDataset) -> GroundTruth:
     """Ground truth of the boxes that training uses: inside their images, without the unusable ones."""
-    return _ground_truth(dataset.records, dataset.records.own_truth(), len(dataset.classes))
+    return _ground_truth(dataset.records, dataset.records.training_truth(), len(dataset.classes))
 
 
 def _ground_truth(records: Records, truth: Truth, num_classes: int) -> GroundTruth:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from detkit.data.datasets.records import compared
+from detkit.data.datasets.records import count_differences
 from detkit.data.loader import SampleError
 from detkit.detectors.dense import DenseDetector
 from detkit.distributed import comm
@@ -115,7 +115,7 @@ def self_test(dataset: DetectionDataset, loader: Iterable[Batch], options: Evalu
         perfect = [Detections(t.boxes, torch.ones(len(t.boxes)), t.labels) for t in batch.targets]
         trained.add(batch.image_ids, to_original(perfect, batch.sizes, batch.original_sizes))
     measured.merge([trained.shard()])
-    missing, differing = compared(dataset.records)
+    missing, differing = count_differences(dataset.records)
     return SelfTest(compute_everywhere(trained), compute_everywhere(measured), differing, missing)
 
 

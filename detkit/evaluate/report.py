@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from detkit.utils.console import counted, some
+from detkit.utils.console import plural, shorten_list
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
 
-COLUMNS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-HEADS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
+METRIC_NAMES = {
+    "ap": "AP", "ap50": "AP50", "ap75": "AP75",
+    "ap_small": "AP small", "ap_medium": "AP medium", "ap_large": "AP large",
+}  # fmt: skip
+"""Metric -> how tables call it."""
 
 
 def to_json(result: CocoResult) -> dict[str, Any]:
@@ -28,12 +31,12 @@ def to_json(result: CocoResult) -> dict[str, Any]:
 def format_table(result: CocoResult) -> str:
     """The COCO figures, then one line a class, then why a figure is missing."""
     rows = [
-        [name, str(result.num_objects[name]["all"]), *(_figure(values[key]) for key in COLUMNS)]
+        [name, str(result.num_objects[name]["all"]), *(_figure(values[key]) for key in METRIC_NAMES)]
         for name, values in result.per_class.items()
     ]
     total = sum(counts["all"] for counts in result.num_objects.values())
-    mean = ["all classes", str(total), *(_figure(result.metrics[key]) for key in COLUMNS)]
-    head = ["class", "objects", *HEADS]
+    mean = ["all classes", str(total), *(_figure(result.metrics[key]) for key in METRIC_NAMES)]
+    head = ["class", "objects", *METRIC_NAMES.values()]
     widths = [max(len(row[c]) for row in (head, mean, *rows)) for c in range(len(head))]
 
     def line(cells: list[str]) -> str:
@@ -42,8 +45,8 @@ def format_table(result: CocoResult) -> str:
     rule = "-" * len(line(head))
     recall = "  ".join(f"{_recall_name(k)} {_figure(v)}" for k, v in result.metrics.items() if k.startswith("ar"))
     lines = [
-        f"{counted(result.num_images, 'image')}, {counted(total, 'object')}, "
-        f"{counted(result.num_detections, 'detection')}",
+        f"{plural(result.num_images, 'image')}, {plural(total, 'object')}, "
+        f"{plural(result.num_detections, 'detection')}",
         line(head), rule, *(line(row) for row in rows), rule, line(mean), "", recall, *_reasons(result),
     ]  # fmt: skip
     return "\n".join(lines)
@@ -65,10 +68,10 @@ def _reasons(result: CocoResult) -> list[str]:
     absent = [name for name in result.num_objects if name not in present]
     if not present:
         return ["n/a (no ground truth in any image)"]
-    lines = [f"{some(absent, 10)}: n/a (no ground truth of the class)"] if absent else []
+    lines = [f"{shorten_list(absent, 10)}: n/a (no ground truth of the class)"] if absent else []
     for area, span in spans.items():
         without = [name for name in present if not result.num_objects[name][area]]
         if without:
-            whose = "" if len(without) == len(present) else f" of {some(without, 10)}"
+            whose = "" if len(without) == len(present) else f" of {shorten_list(without, 10)}"
             lines.append(f"{area}{whose}: n/a (no ground truth {span})")
     return lines

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 class Head(nn.Module):
     """Predicts class logits and box deltas for every anchor.
 
-    The constructor is handed, all derived: `in_channels: tuple[int, ...]` (of each level),
-    `anchors_per_cell: tuple[int, ...]`, `num_columns: int` (C) and `class_bias: Tensor` (C,), the
-    bias that the class loss wants at the start.
+    The constructor gets derived arguments: `in_channels: tuple[int, ...]` and `anchors_per_cell: tuple[int, ...]`
+    of each level, `num_columns: int` (C) and `class_bias: Tensor` (C,), the initial bias of the class loss.
     """
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

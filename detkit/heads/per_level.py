@@ -1,4 +1,4 @@
-"""SSD's head: a convolution of its own for every level (1512.02325, section 2.1)."""
+"""SSD's head: separate convolutions for every level (1512.02325, section 2.1)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from detkit.registry import HEADS
 
 @HEADS.register()
 class PerLevelHead(Head):
-    """Two 3x3 convolutions a level, one for classes and one for boxes; nothing is shared.
+    """Two 3x3 convolutions per level, one for classes and one for boxes; levels share nothing.
 
-    So levels may differ in channels and in anchors a cell. lite: each is a depthwise 3x3 convolution with
-    ReLU6 and a 1x1 convolution (1801.04381, section 6.2). norm: of the depthwise convolutions.
+    So levels may differ in channels and in anchors per cell.
+
+    Args:
+        lite: use a depthwise 3x3 convolution with ReLU6 and a 1x1 convolution instead (1801.04381, section 6.2).
+        norm: normalisation after the depthwise convolutions; requires `lite`.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class PerLevelHead(Head):
         init = init_mobile if lite else init_xavier
         self.box_out = predictors(4)
         init(self.box_out)
-        # Last, so that no other weight depends on how many columns the loss has: losses then start alike.
+        # Last, so that no other weight depends on the loss's number of columns: with any loss a run starts alike.
         self.class_out = predictors(num_columns)
         init(self.class_out)
         for level, count in zip(self.class_out, anchors_per_cell, strict=True):
@@ -54,7 +57,6 @@ class PerLevelHead(Head):
             last.bias.data.copy_(class_bias.repeat(count))  # type: ignore[operator]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """See `Head.forward`."""
         logits = [per_anchor(f(x), self.num_columns) for f, x in zip(self.class_out, features, strict=True)]
         deltas = [per_anchor(f(x), 4) for f, x in zip(self.box_out, features, strict=True)]
         return logits, deltas

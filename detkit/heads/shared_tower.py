@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from detkit.heads.base import Head, per_anchor
 from detkit.layers.norms import NormName, norm_layer
-from detkit.registry import HEADS
-from detkit.registry.arguments import MOST_CHANNELS, MOST_LAYERS, within
+from detkit.registry import HEADS, Channels
+from detkit.registry.bounds import MOST_LAYERS
 
 
 @HEADS.register()
 class SharedTowerHead(Head):
-    """`num_convs` 3x3 convolutions for classes and as many for boxes, the same for every level.
+    """A tower of 3x3 convolutions for classes and one for boxes, shared by all levels.
 
-    channels: width of the towers, None for that of the levels. norm: after every tower convolution;
-    none keeps their biases. With `bn` the statistics of all levels are mixed: prefer `gn`.
+    Args:
+        num_convs: convolutions per tower.
+        channels: width of the towers; None: that of the levels.
+        norm: normalisation after every tower convolution; None: none, and the convolutions have biases. `bn` mixes
+            the statistics of all levels: prefer `gn`.
     """
 
     def __init__(
@@ -27,8 +32,8 @@ class SharedTowerHead(Head):
         anchors_per_cell: tuple[int, ...],
         num_columns: int,
         class_bias: Tensor,
-        num_convs: int = 4,
-        channels: int | None = None,
+        num_convs: Annotated[int, Interval(ge=0, le=MOST_LAYERS)] = 4,
+        channels: Channels | None = None,
         norm: NormName | None = None,
     ) -> None:
         super().__init__()
@@ -38,8 +43,6 @@ class SharedTowerHead(Head):
                     f"all levels share the towers, but their {what} differ: {values}. PerLevelHead takes such "
                     "levels; a neck such as FPN makes channels alike"
                 )
-        within("num_convs", num_convs, 0, MOST_LAYERS)
-        within("channels", [] if channels is None else channels, 1, MOST_CHANNELS)
         self.num_columns = num_columns
         width = channels or in_channels[0]
 
@@ -57,13 +60,12 @@ class SharedTowerHead(Head):
         last = width if num_convs else in_channels[0]
         self.box_out = nn.Conv2d(last, anchors_per_cell[0] * 4, 3, padding=1)
         self.apply(_init)
-        # Last, so that no other weight depends on how many columns the loss has: losses then start alike.
+        # Last, so that no other weight depends on the loss's number of columns: with any loss a run starts alike.
         self.class_out = nn.Conv2d(last, anchors_per_cell[0] * num_columns, 3, padding=1)
         _init(self.class_out)
         self.class_out.bias.data.copy_(class_bias.repeat(anchors_per_cell[0]))  # type: ignore[union-attr]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """See `Head.forward`."""
         logits = [per_anchor(self.class_out(self.class_tower(x)), self.num_columns) for x in features]
         deltas = [per_anchor(self.box_out(self.box_tower(x)), 4) for x in features]
         return logits, deltas

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 from detkit.utils.outputs import ForeignFileError, check_output_file, refuse_inputs
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def check_output(output: Path, source: str) -> None:
     earlier = existing(output)
     if earlier is not None and (earlier.step or earlier.optimizer is not None or earlier.data):
         refuse_inputs("--output", [output], [source])
-        raise ForeignFileError(f"--output: {shown(output)} is the checkpoint of a training: choose another name")
+        raise ForeignFileError(f"--output: {printable(output)} is the checkpoint of a training: choose another name")
     check_output_file("--output", output, inputs=[source], ours=lambda path: earlier is not None)
 
 

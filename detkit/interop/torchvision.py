@@ -13,7 +13,7 @@ from detkit.interop.files import Converted, assemble, count_blocks, count_class_
 from detkit.interop.names import modern_torchvision_name, torchvision_name
 from detkit.interop.torchvision_ssd import SSD_MODELS, convert_ssd, is_ssd
 from detkit.interop.weights import read_weights
-from detkit.utils.outputs import digest
+from detkit.utils.outputs import file_sha256
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -102,7 +102,7 @@ def _read(source: str, key: str | None) -> tuple[dict[str, Tensor], list[str], b
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"{source!r} is neither a file nor one of {', '.join(MODELS)} (with :COCO_V1 or nothing)")
-    content = digest(path)
+    content = file_sha256(path)
     weights = read_weights(path, key)
     published = any(_hash_of(w.url) == content[:8] for m in MODELS for w in _published_weights(m))
     return weights.state, weights.notes, published

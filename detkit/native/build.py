@@ -33,39 +33,10 @@ NVCC_FLAGS = ["-O3", "-std=c++17", "--fmad=false", "-DUSE_CUDA", *ABI_MACROS]
 ARCHITECTURES = "8.0;9.0+PTX"
 INFO_FILE = "_build_info.json"
 NO_TORCH = (
-    "torch>=2.10 must be installed first: pip install torch; then pip install --no-build-isolation . "
-    "or, in the activated environment, python -m build. "
+    "torch>=2.10 must be installed first and be visible to the build: pip install torch; then "
+    "pip install --no-build-isolation . or python -m build --no-isolation. "
     "(DETKIT_NATIVE=0 pip install . installs detkit without its compiled ops.)"
 )
-
-
-def find_torch() -> str | None:
-    """The folder that torch is installed in, made importable; None where there is no torch.
-
-    pip and `python -m build` build in isolation. pip hides the environment's packages behind PYTHONPATH, which
-    `python -I` ignores, so the same interpreter still finds the torch that detkit will run with. `build` makes
-    an environment of its own: the one that it was started from is known if it is activated.
-    """
-    if importlib.util.find_spec("torch") is not None:
-        import torch
-
-        return str(Path(torch.__file__).parent.parent)
-    pythons = [sys.executable]
-    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
-        folder = os.path.join(os.environ.get(name, ""), "Scripts" if os.name == "nt" else "bin")
-        if os.environ.get(name) and (python := shutil.which("python", path=folder)):
-            pythons.append(python)
-    code = (
-        "import importlib.util as u, sys; s = u.find_spec('torch'); print(sys.version_info[:2], s.origin if s else '')"
-    )
-    for python in pythons:
-        found = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True).stdout.strip()
-        version, _, origin = found.partition(") ")
-        if origin and version + ")" == str(sys.version_info[:2]):  # another Python's torch can't be imported here
-            site = str(Path(origin).parent.parent)
-            sys.path.append(site)  # last, so that the build's own setuptools stays in front
-            return site
-    return None
 
 
 def find_cuda() -> str | None:
@@ -90,7 +61,7 @@ def cuda_decision() -> tuple[str | None, str]:
     """(toolkit root or None, why). A GPU is never asked for: the machine that builds needs none."""
     wish = os.environ.get("DETKIT_CUDA", "")
     if wish not in ("", "0", "1"):
-        raise SystemExit(f"DETKIT_CUDA={wish}: say 1 (build the CUDA library), 0 (don't) or leave it unset")
+        raise SystemExit(f"DETKIT_CUDA={wish}: must be 1 (build the CUDA library), 0 (skip it) or unset")
     if wish == "0":
         return None, "DETKIT_CUDA=0"
     import torch
@@ -138,7 +109,7 @@ def extensions(source_root: str = ".") -> tuple[list[Any], dict[str, Any]]:
 
     Sources are given relative to `source_root`. Raises SystemExit with a sentence where no torch fits.
     """
-    if find_torch() is None:
+    if importlib.util.find_spec("torch") is None:
         raise SystemExit(NO_TORCH)
     import torch
 
@@ -225,37 +196,29 @@ def command_class(info: dict[str, Any]) -> type:
             if not self.has_cuda:  # one of an earlier build does not fit `_C`, and a wheel would take it in
                 for old in [*target.glob("_C_cuda.*"), *Path(self.build_lib, "detkit").glob("_C_cuda.*")]:
                     old.unlink(missing_ok=True)
+            info["bytes"] = {path.name: path.stat().st_size for path in sorted(target.glob("_C*.*"))}
             (target / INFO_FILE).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
 
     return Build
 
 
 def setup_arguments() -> dict[str, Any]:
-    """Arguments for setuptools.setup; torch is read when compiling starts, not before."""
+    """Arguments for setuptools.setup. Without torch, compiling ends in a sentence; the rest of setup.py works."""
     from setuptools import Extension
     from setuptools.command.build_ext import build_ext
 
+    class NeedsTorch(build_ext):  # type: ignore[misc]
+        def run(self) -> None:
+            raise SystemExit(NO_TORCH)
+
     if os.environ.get("DETKIT_NATIVE") == "0":
         return {}
-
-    class LateBuild(build_ext):  # type: ignore[misc]
-        """Stands in until the moment of building, when the real extensions and command take its place."""
-
-        def run(self) -> None:
-            built, info = extensions()
-            command = command_class(info)(self.distribution)
-            for name in ("build_lib", "build_temp", "inplace", "force", "debug", "parallel", "editable_mode"):
-                setattr(command, name, getattr(self, name, None))
-            command.extensions = self.distribution.ext_modules = built
-            command.ensure_finalized()
-            command.run()
-            self.extensions, self.ext_map = command.extensions, getattr(command, "ext_map", {})
-
-    return {
-        "ext_modules": [Extension("detkit._C", [], py_limited_api=True)],
-        "cmdclass": {"build_ext": LateBuild},
-        "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
-    }
+    options = {"bdist_wheel": {"py_limited_api": "cp310"}}
+    if importlib.util.find_spec("torch") is None:
+        extension = Extension("detkit._C", [], py_limited_api=True)
+        return {"ext_modules": [extension], "cmdclass": {"build_ext": NeedsTorch}, "options": options}
+    built, info = extensions()
+    return {"ext_modules": built, "cmdclass": {"build_ext": command_class(info)}, "options": options}
 
 
 def build_in_place(package: Path) -> None:

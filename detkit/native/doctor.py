@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).resolve().parent.parent
-REBUILD = "detkit doctor --build"
+from detkit.native import PACKAGE, REBUILD
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

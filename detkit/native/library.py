@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-PACKAGE = Path(__file__).resolve().parent.parent
-REBUILD = "detkit doctor --build"
+from detkit.native import PACKAGE, REBUILD
+
 OPS = ("nms", "nms_mask", "soft_nms", "diou_nms", "sigmoid_focal", "sigmoid_focal_backward", "cpu_lanes")
-PROGRAM_HEADER = 56  # bytes, in ELF of 64 bits
 logger = logging.getLogger("detkit")
 _told: set[str] = set()
 
@@ -43,51 +41,26 @@ def build_info(package: Path = PACKAGE) -> dict[str, Any]:
     return info if isinstance(info, dict) else {}
 
 
-def cut_short(path: Path) -> bool:
-    """Whether an ELF file ends before the parts that its headers name, as after a broken copy or a full disk.
-
-    The system's loader maps such a file and the process dies of a bus error, which no `except` catches.
-    False where the headers make no sense: the loader refuses those itself. Raises OSError if it can't be read.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(64)
-        if head[:6] != b"\x7fELF\x02\x01":
-            return False  # not ELF of 64 bits, little end first; the loader itself says what it thinks of it
-        if len(head) < 64:
-            return True
-        programs, sections = struct.unpack_from("<QQ", head, 32)
-        length, count, section_length, section_count = struct.unpack_from("<HHHH", head, 54)
-        ends: list[int] = [programs + length * count, sections + section_length * section_count]
-        if length != PROGRAM_HEADER:
-            return False
-        if max(ends) > size:
-            return True
-        file.seek(programs)
-        table = file.read(length * count)
-    for start in range(0, len(table) - length + 1, length):
-        offset, _, _, stored = struct.unpack_from("<QQQQ", table, start + 8)
-        ends.append(offset + stored)
-    return size < max(ends)
-
-
 def _load(name: str) -> str | None:
     """Loads detkit/<name>*.so; the problem in a sentence, or None."""
     found = sorted(p for end in ("so", "pyd", "dylib") for p in PACKAGE.glob(f"{name}.*{end}"))
     if not found:
         return f"detkit's native library {name} is not built ({PACKAGE} holds none)"
-    built = build_info().get("torch", "an unknown version")
+    library, record = found[0], build_info()
+    # The system's loader maps a truncated file, and the process dies of a bus error that no `except` catches.
+    built_size = record.get("bytes", {}).get(library.name, 0)
     try:
-        if cut_short(found[0]):
-            return f"{found[0].name} is cut short: {found[0].stat().st_size} bytes are not the whole of it"
+        size = library.stat().st_size
     except OSError as error:
-        return f"{found[0]} can't be read: {error.strerror}"
+        return f"{library} can't be read: {error.strerror}"
+    if size < built_size:
+        return f"{library.name} is truncated: {size} of {built_size} bytes"
     try:
-        torch.ops.load_library(str(found[0]))  # type: ignore[no-untyped-call]
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]  # torch hides the loader's words behind its own
-        running = torch.__version__
-        return f"{found[0].name} was built with torch {built} and does not load under torch {running}: {reason}"
+        built, running = record.get("torch", "an unknown version"), torch.__version__
+        return f"{library.name} was built with torch {built} and does not load under torch {running}: {reason}"
     return None
 
 

@@ -9,19 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.layers.norms import NormName, norm_layer
-from detkit.necks.base import Neck
-from detkit.registry import NECKS
-from detkit.registry.arguments import MOST_CHANNELS, MOST_LAYERS, within
+from detkit.necks.base import ExtraLevels, Neck, extra_strides, pyramid_level
+from detkit.registry import NECKS, Channels, Layers
 from detkit.structures import FeatureShape
 
 EPSILON = 1e-4
-"""Of the fast normalised fusion (section 3.3)."""
+"""Epsilon of the fast normalised fusion (section 3.3)."""
 
 
 class Fusion(nn.Module):
     """Fast normalised fusion of equal maps (section 3.3), SiLU, depthwise separable 3x3 convolution, norm.
 
-    O = sum_i w_i / (epsilon + sum_j w_j) * I_i with w_i >= 0 by a ReLU; all weights begin at 1.
+    O = sum_i w_i / (epsilon + sum_j w_j) * I_i with w_i >= 0 by a ReLU; all weights are 1 at the start.
     """
 
     def __init__(self, inputs: int, channels: int, norm: NormName) -> None:
@@ -31,15 +30,14 @@ class Fusion(nn.Module):
         self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
         self.norm = norm_layer(norm)(channels)
 
-    def shares(self) -> Tensor:
-        """(inputs,) of each map; they sum to almost one."""
+    def fractions(self) -> Tensor:
+        """(inputs,) normalised weight of each map; they sum to almost 1."""
         weight = F.relu(self.weight)
         return weight / (weight.sum() + EPSILON)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C, H, W) of one size -> one of the same."""
-        shares = self.shares()
-        mixed = torch.stack([share * x for share, x in zip(shares, maps, strict=True)]).sum(dim=0)
+        """Maps (B, C, H, W) of one size -> one map of that size."""
+        mixed = torch.stack([w * x for w, x in zip(self.fractions(), maps, strict=True)]).sum(dim=0)
         out: Tensor = self.norm(self.pointwise(self.depthwise(F.silu(mixed))))
         return out
 
@@ -50,15 +48,15 @@ class Layer(nn.Module):
     def __init__(self, levels: int, channels: int, norm: NormName) -> None:
         super().__init__()
         self.down = nn.ModuleList(Fusion(2, channels, norm) for _ in range(levels - 1))
-        # The top one has no node of the way down, so it is made of two maps, the others of three.
+        # The coarsest level has no node on the way down, so it fuses two maps, the others three.
         self.up = nn.ModuleList(Fusion(3 if i < levels - 2 else 2, channels, norm) for i in range(levels - 1))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """L maps, finest first -> L maps of the same sizes."""
         middle = [maps[-1]]
-        for fuse, here in zip(reversed(self.down), reversed(maps[:-1]), strict=True):
-            grown = F.interpolate(middle[0], size=here.shape[-2:], mode="nearest")
-            middle.insert(0, fuse([here, grown]))
+        for fuse, level in zip(reversed(self.down), reversed(maps[:-1]), strict=True):
+            upsampled = F.interpolate(middle[0], size=level.shape[-2:], mode="nearest")
+            middle.insert(0, fuse([level, upsampled]))
         out = [middle[0]]
         for i, fuse in enumerate(self.up, start=1):
             parts = [maps[i], halve(out[-1])] if i == len(maps) - 1 else [maps[i], middle[i], halve(out[-1])]
@@ -68,31 +66,32 @@ class Layer(nn.Module):
 
 @NECKS.register()
 class BiFPN(Neck):
-    """`layers` rounds of top-down and bottom-up fusion with learnt, normalised weights.
+    """Repeated top-down and bottom-up fusion with trainable, normalised weights.
 
-    Each input level goes through a 1x1 convolution and a norm to `channels`; `extra_levels` more are made
-    by 3x3 max pooling with stride 2, the first one of the last backbone level through a 1x1 convolution of
-    its own. norm: after every convolution (bn in the paper). Channels and layers for EfficientDet D0, D1,
-    D2, D3, ...: 64 and 3, 88 and 4, 112 and 5, 160 and 6. Convolutions begin as Kaiming normal (fan out),
-    fusion weights at 1.
+    Each backbone level goes through a 1x1 convolution and a norm to `channels`; extra levels come from 3x3 max
+    pooling with stride 2, the first one from the last backbone level through a separate 1x1 convolution.
+    Convolutions are initialised as Kaiming normal (fan out), fusion weights as 1.
+
+    Args:
+        channels: channels of every level; 64, 88, 112, 160, ... for EfficientDet D0, D1, D2, D3, ...
+        layers: rounds of fusion; 3, 4, 5, 6, ... for EfficientDet D0, D1, D2, D3, ...
+        extra_levels: number of extra levels on top.
+        norm: normalisation after every convolution (`bn` in the paper).
     """
 
     def __init__(
         self,
         *,
         in_shapes: dict[str, FeatureShape],
-        channels: int = 64,
-        layers: int = 3,
-        extra_levels: int = 2,
+        channels: Channels = 64,
+        layers: Layers = 3,
+        extra_levels: ExtraLevels = 2,
         norm: NormName = "bn",
     ) -> None:
         super().__init__()
-        within("channels", channels, 1, MOST_CHANNELS)
-        within("layers", layers, 1, MOST_LAYERS)
-        within("extra_levels", extra_levels, 0, 10)
         self.top = list(in_shapes)[-1]
         shapes = list(in_shapes.values())
-        strides = [s.stride for s in shapes] + [shapes[-1].stride * 2 ** (i + 1) for i in range(extra_levels)]
+        strides = [s.stride for s in shapes] + extra_strides(shapes[-1].stride, extra_levels)
         if len(strides) < 2:
             raise ValueError(f"extra_levels: {extra_levels}: one level alone leaves nothing to fuse")
 
@@ -105,7 +104,7 @@ class BiFPN(Neck):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        self.out_shapes = {f"p{s.bit_length() - 1}": FeatureShape(channels, s) for s in strides}
+        self.out_shapes = dict(pyramid_level(channels, stride) for stride in strides)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Backbone levels -> p levels, finest first."""

@@ -8,34 +8,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.layers.norms import NormName, norm_layer
-from detkit.necks.base import Neck
-from detkit.registry import NECKS
-from detkit.registry.arguments import MOST_CHANNELS, within
+from detkit.necks.base import ExtraLevels, Neck, extra_strides, pyramid_level
+from detkit.registry import NECKS, Channels
 from detkit.structures import FeatureShape
 
 
 @NECKS.register()
 class FPN(Neck):
-    """Top-down pyramid over all input levels, then `extra_levels` stride-2 convolutions on top.
+    """Top-down pyramid over all backbone levels, with stride-2 convolutions for extra levels on top.
 
-    channels: of every output level. extra_from: what the first extra level is made of, the last
-    backbone level (`c5`, as in the RetinaNet paper and Detectron2) or the last pyramid level (`p5`, as
-    in torchvision's v1 model). The next ones are made of the level before, after a ReLU. norm: after
-    every convolution; none keeps their biases.
+    Args:
+        channels: channels of every level.
+        extra_levels: number of extra levels; each is computed from the level before, after a ReLU.
+        extra_from: input of the first extra level, the last backbone level (`c5`, as in the RetinaNet paper and
+            Detectron2) or the last pyramid level (`p5`, as in torchvision's v1 model).
+        norm: normalisation after every convolution; None: none, and the convolutions have biases.
     """
 
     def __init__(
         self,
         *,
         in_shapes: dict[str, FeatureShape],
-        channels: int = 256,
-        extra_levels: int = 2,
+        channels: Channels = 256,
+        extra_levels: ExtraLevels = 2,
         extra_from: Literal["c5", "p5"] = "c5",
         norm: NormName | None = None,
     ) -> None:
         super().__init__()
-        within("channels", channels, 1, MOST_CHANNELS)
-        within("extra_levels", extra_levels, 0, 10)
         self.extra_from = extra_from
         names = list(in_shapes)
         last = in_shapes[names[-1]]
@@ -57,9 +56,7 @@ class FPN(Neck):
         self.out_shapes = {
             f"p{i}": FeatureShape(channels, in_shapes[n].stride) for i, n in zip(level, names, strict=True)
         }
-        for i in range(extra_levels):
-            stride = last.stride * 2 ** (i + 1)
-            self.out_shapes[f"p{stride.bit_length() - 1}"] = FeatureShape(channels, stride)
+        self.out_shapes |= dict(pyramid_level(channels, s) for s in extra_strides(last.stride, extra_levels))
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Backbone levels -> p levels, finest first."""
@@ -67,9 +64,9 @@ class FPN(Neck):
         top: Tensor | None = None
         pyramid: list[Tensor] = []
         for name in reversed(names):
-            here = self.lateral[name](features[name])
-            # The coarse map grows to the size of the finer one, which is not always twice its own.
-            top = here if top is None else here + F.interpolate(top, size=here.shape[-2:], mode="nearest")
+            lateral = self.lateral[name](features[name])
+            # The coarse map is scaled to the size of the finer one, which is not always twice its own.
+            top = lateral if top is None else lateral + F.interpolate(top, size=lateral.shape[-2:], mode="nearest")
             pyramid.insert(0, self.output[name](top))
         x = features[names[-1]] if self.extra_from == "c5" else pyramid[-1]
         for i, layer in enumerate(self.extra):

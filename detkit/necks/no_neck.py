@@ -11,12 +11,11 @@ from detkit.structures import FeatureShape
 
 @NECKS.register()
 class NoNeck(Neck):
-    """Passes the backbone's levels on as they are."""
+    """Passes the backbone's levels on unchanged."""
 
     def __init__(self, *, in_shapes: dict[str, FeatureShape]) -> None:
         super().__init__()
         self.out_shapes = dict(in_shapes)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What comes in."""
         return features

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.layers.norms import NormName, norm_layer
-from detkit.necks.base import Neck
+from detkit.necks.base import ExtraLevels, Neck, extra_strides, pyramid_level
 from detkit.necks.fpn import FPN
-from detkit.registry import NECKS
-from detkit.registry.arguments import MOST_CHANNELS, within
+from detkit.registry import NECKS, Channels
 from detkit.structures import FeatureShape
 
 
@@ -20,23 +19,26 @@ class PAFPN(Neck):
     """The pyramid of `FPN`, then a path from its finest level up: N_i+1 = conv(conv_stride2(N_i) + P_i+1).
 
     N_3 is P_3 itself; every convolution of the path is 3x3 and followed by a ReLU, as in the paper.
-    channels, norm: as in `FPN`. extra_levels: stride-2 convolutions on top, the first one made of the last
-    backbone level (extra_from: c5) or of the last level of the path (p5), the next ones of the level
-    before, after a ReLU. Weights begin as FPN's: Kaiming uniform with a = 1, biases at zero.
+    Weights are initialised as FPN's: Kaiming uniform with a = 1, biases zero.
+
+    Args:
+        channels: channels of every level.
+        extra_levels: number of extra levels on top, stride-2 convolutions; each is computed from the level before,
+            after a ReLU.
+        extra_from: input of the first extra level, the last backbone level (`c5`) or the last level of the path (`p5`).
+        norm: normalisation after every convolution; None: none, and the convolutions have biases.
     """
 
     def __init__(
         self,
         *,
         in_shapes: dict[str, FeatureShape],
-        channels: int = 256,
-        extra_levels: int = 2,
+        channels: Channels = 256,
+        extra_levels: ExtraLevels = 2,
         extra_from: Literal["c5", "p5"] = "c5",
         norm: NormName | None = None,
     ) -> None:
         super().__init__()
-        within("channels", channels, 1, MOST_CHANNELS)
-        within("extra_levels", extra_levels, 0, 10)
         self.extra_from, self.top = extra_from, list(in_shapes)[-1]
         last = in_shapes[self.top]
 
@@ -54,15 +56,13 @@ class PAFPN(Neck):
         first = last.channels if extra_from == "c5" else channels
         self.extra = nn.ModuleList(conv(first if i == 0 else channels, 2) for i in range(extra_levels))
         self.out_shapes = dict(self.fpn.out_shapes)
-        for i in range(extra_levels):
-            stride = last.stride * 2 ** (i + 1)
-            self.out_shapes[f"p{stride.bit_length() - 1}"] = FeatureShape(channels, stride)
+        self.out_shapes |= dict(pyramid_level(channels, s) for s in extra_strides(last.stride, extra_levels))
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Backbone levels -> p levels, finest first."""
         path: list[Tensor] = []
-        for i, here in enumerate(self.fpn(features).values()):
-            path.append(F.relu(self.output[i - 1](F.relu(self.down[i - 1](path[-1])) + here)) if i else here)
+        for i, level in enumerate(self.fpn(features).values()):
+            path.append(F.relu(self.output[i - 1](F.relu(self.down[i - 1](path[-1])) + level)) if i else level)
         x = features[self.top] if self.extra_from == "c5" else path[-1]
         for i, layer in enumerate(self.extra):
             x = layer(x if i == 0 else F.relu(x))

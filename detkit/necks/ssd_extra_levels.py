@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated
+
+from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,7 +13,7 @@ from detkit.layers.depthwise import depthwise, init_mobile, init_xavier, pointwi
 from detkit.layers.norms import NormName, norm_layer
 from detkit.necks.base import Neck
 from detkit.registry import NECKS
-from detkit.registry.arguments import MOST_CHANNELS, within
+from detkit.registry.bounds import MOST_CHANNELS
 from detkit.structures import FeatureShape
 
 KERNEL = 3
@@ -17,30 +21,29 @@ KERNEL = 3
 
 @NECKS.register()
 class SSDExtraLevels(Neck):
-    """The backbone's levels as they are, then one smaller level after the other out of the last.
+    """The backbone's levels unchanged, and smaller extra levels, each computed from the one before.
 
-    channels: of each extra level; before its 3x3 convolution the map goes through half as many. strides: of
-    each 3x3 convolution. 2 halves the map (rounded up); 1 means no padding, so the map loses two cells a
-    side, as SSD300's last two levels do (5 -> 3 -> 1); the distance of the cells, which is what the level
-    declares, stays. A map smaller than the kernel is padded to its size. lite: SSDlite's
-    depthwise-separable convolutions with ReLU6. norm: after every convolution; none keeps their biases.
+    Args:
+        channels: channels of each extra level; before its 3x3 convolution a 1x1 convolution halves them.
+        strides: stride of each 3x3 convolution. 2 halves the map (rounded up); 1 means no padding, so the map loses
+            two cells per side, as SSD300's last two levels do (5 -> 3 -> 1), while the level's declared stride stays. A
+            map smaller than the kernel is padded to its size.
+        lite: use SSDlite's depthwise-separable convolutions with ReLU6.
+        norm: normalisation after every convolution; None: none, and the convolutions have biases.
     """
 
     def __init__(
         self,
         *,
         in_shapes: dict[str, FeatureShape],
-        channels: list[int] = [512, 256, 256, 256],  # noqa: B006  (only read)
-        strides: list[int] = [2, 2, 2, 2],  # noqa: B006  (only read)
+        channels: Sequence[Annotated[int, Interval(ge=2, le=MOST_CHANNELS)]] = (512, 256, 256, 256),
+        strides: Sequence[Annotated[int, Interval(ge=1, le=2)]] = (2, 2, 2, 2),
         lite: bool = False,
         norm: NormName | None = None,
     ) -> None:
         super().__init__()
         if len(channels) != len(strides):
             raise ValueError(f"channels={list(channels)}, strides={list(strides)}: want one each a level")
-        if channels and (min(channels) < 2 or not set(strides) <= {1, 2}):
-            raise ValueError(f"channels={list(channels)}, strides={list(strides)}: want at least 2, and 1 or 2")
-        within("channels", list(channels), 2, MOST_CHANNELS)
         self.strides = tuple(strides)
         self.out_shapes = dict(in_shapes)
         self.extra = nn.ModuleList()
@@ -53,13 +56,13 @@ class SSDExtraLevels(Neck):
         (init_mobile if lite else init_xavier)(self)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Backbone levels -> those and `extra1`, `extra2`, ..., finest first."""
+        """Backbone levels -> these and `extra1`, `extra2`, ..., finest first."""
         levels = list(features.values())
         for stride, layer in zip(self.strides, self.extra, strict=True):
             x = levels[-1]
-            short = [max(0, KERNEL - side) if stride == 1 else 0 for side in (x.shape[-1], x.shape[-2])]
-            if any(short):
-                x = F.pad(x, (0, short[0], 0, short[1]))
+            right, down = (max(0, KERNEL - side) if stride == 1 else 0 for side in (x.shape[-1], x.shape[-2]))
+            if right or down:
+                x = F.pad(x, (0, right, 0, down))
             levels.append(layer(x))
         return dict(zip(self.out_shapes, levels, strict=True))
 

@@ -6,35 +6,36 @@ from typing import Literal
 
 from torch import Tensor
 
-from detkit.nms.base import NonMaxSuppression, above_zero, share
-from detkit.registry import NMS
+from detkit.nms.base import NonMaxSuppression
+from detkit.ops import soft_nms
+from detkit.registry import NMS, Fraction, Positive
 
 
 @NMS.register()
 class SoftNMS(NonMaxSuppression):
-    """Lowers the score of a box by how much better ones overlap it (1704.04503).
+    """Lowers the score of a box by its overlap with boxes of higher score (1704.04503).
 
-    method: "linear" multiplies by 1 - IoU where IoU > iou_threshold, "gaussian" by exp(-IoU^2 / sigma).
-    A box whose score falls to `min_score` or below goes. class_agnostic: all boxes are one group.
+    Args:
+        method: `linear` multiplies by 1 - IoU where IoU > iou_threshold, `gaussian` by exp(-IoU^2 / sigma).
+        iou_threshold: IoU above which `linear` lowers a score.
+        sigma: width of the Gaussian.
+        min_score: a box whose score falls to this or below is dropped.
+        class_agnostic: whether boxes of different classes suppress each other.
     """
 
     def __init__(
         self,
         *,
         method: Literal["linear", "gaussian"] = "gaussian",
-        iou_threshold: float = 0.3,
-        sigma: float = 0.5,
-        min_score: float = 0.001,
+        iou_threshold: Fraction = 0.3,
+        sigma: Positive = 0.5,
+        min_score: Fraction = 0.001,
         class_agnostic: bool = False,
     ) -> None:
         super().__init__(class_agnostic=class_agnostic)
-        self.method, self.sigma = method, above_zero("sigma", sigma)
-        self.iou_threshold, self.min_score = share("iou_threshold", iou_threshold), share("min_score", min_score)
+        self.method, self.sigma, self.iou_threshold, self.min_score = method, sigma, iou_threshold, min_score
 
     def forward(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-        """See `NonMaxSuppression.forward`."""
-        from detkit.ops import soft_nms
-
         return soft_nms(
             boxes,
             scores,

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detkit.native.library import fall_back, native
+from detkit.structures import IGNORED
 
-IGNORED = -2
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

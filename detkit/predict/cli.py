@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detkit.registry.arguments import LARGEST_FLOAT
-from detkit.utils.console import counted, shown
+from detkit.utils.console import plural, printable
+from detkit.utils.errors import error_lines, find_disk_full
 from detkit.utils.outputs import (
     ForeignFileError,
     Ledger,
     check_can_write,
-    foreign_files,
+    foreign_files_error,
     json_name,
-    lack_of_space,
-    lines_of,
     refuse_inputs,
     short_name,
     write_bytes,
@@ -99,13 +98,13 @@ def run(args: argparse.Namespace) -> int:
             results.add(files[index], image, detections)
             if not args.no_draw:
                 undrawn += not results.draw(names[index], image, detections)
-            print(f"{shown(files[index])}: {counted(len(detections), 'detection')}", flush=True)
+            print(f"{printable(files[index])}: {plural(len(detections), 'detection')}", flush=True)
     finally:
         if results.images:
             results.write()
     written = f"{RESULTS} and {IMAGES}" if args.no_draw else f"drawn images, {RESULTS} and {IMAGES}"
-    totals = f"{counted(len(results.detections), 'detection')} in {counted(len(results.images), 'image')}"
-    print(f"{totals}; {written} in {shown(output)}")
+    totals = f"{plural(len(results.detections), 'detection')} in {plural(len(results.images), 'image')}"
+    print(f"{totals}; {written} in {printable(output)}")
     if unreadable := len(files) - len(readable):
         print(f"error: {unreadable} of {len(files)} files could not be read, see above", file=sys.stderr)
     if undrawn:
@@ -118,14 +117,15 @@ def check_output(output: Path, names: Sequence[str], inputs: Sequence[str | Path
     check_can_write("--output", output)
     if run_files := [name for name in RUN_FILES if (output / name).exists()]:
         raise ForeignFileError(
-            f"--output: {shown(output)} is the folder of a run or a bench ({', '.join(run_files)}): choose another one"
+            f"--output: {printable(output)} is the folder of a run or a bench ({', '.join(run_files)}): choose another "
+            "one"
         )
     paths = [output / name for name in names]
     refuse_inputs("--output", paths, inputs)
     ledger = Ledger(output)
     foreign = [path for path in paths if os.path.lexists(path) and not ledger.owns(path.name)]
     if foreign:
-        raise foreign_files("--output", foreign)
+        raise foreign_files_error("--output", foreign)
 
 
 class Results:
@@ -138,11 +138,11 @@ class Results:
 
     def add(self, file: Path, image: PILImage, detections: Detections) -> None:
         """Adds the detections of the next image."""
-        from detkit.boxes import to_xywh
+        from detkit.boxes import xyxy_to_xywh
 
         image_id = len(self.images) + 1
         self.images.append({"id": image_id, **json_name(file), "width": image.width, "height": image.height})
-        boxes = to_xywh(detections.boxes.double().numpy()).tolist()
+        boxes = xyxy_to_xywh(detections.boxes.double().numpy()).tolist()
         for box, score, label in zip(boxes, detections.scores.tolist(), detections.labels.tolist(), strict=True):
             self.detections.append(
                 {
@@ -163,9 +163,9 @@ class Results:
             draw_detections(image, detections, self.classes).save(png, format="png")
             write_bytes(self.output / name, png.getvalue(), ledger=self.ledger)
         except (OSError, ValueError) as error:
-            if lack_of_space(error) is not None:
+            if find_disk_full(error) is not None:
                 raise
-            print(f"warning: not drawn: {shown(name)}: {lines_of(error)[0]}", file=sys.stderr, flush=True)
+            print(f"warning: not drawn: {printable(name)}: {error_lines(error)[0]}", file=sys.stderr, flush=True)
             return False
         return True
 
@@ -186,7 +186,7 @@ def read_images(files: list[Path], readable: list[int], options: ImageOptions) -
         except (ValueError, OSError, MemoryError) as error:
             if len(files) == 1:
                 raise
-            text = "; ".join(lines_of(error)).replace(str(file), shown(file))
+            text = "; ".join(error_lines(error)).replace(str(file), printable(file))
             print(f"warning: left out: {text}", file=sys.stderr, flush=True)
             continue
         readable.append(index)
@@ -202,7 +202,7 @@ def find_images(paths: list[str]) -> Iterator[Path]:
     """
     import glob
 
-    from detkit.data.datasets.images import describe_left_out, list_images
+    from detkit.data.datasets.image_files import describe_left_out, list_images
 
     for text in paths:
         path = Path(text)
@@ -211,18 +211,18 @@ def find_images(paths: list[str]) -> Iterator[Path]:
             continue
         if path.is_dir():
             images, left_out = list_images(path)
-            skipped = describe_left_out(shown(text), left_out)
-            reason = f"the folder {shown(text)} holds no image" + (f"; {skipped}" if skipped else "")
+            skipped = describe_left_out(printable(text), left_out)
+            reason = f"the folder {printable(text)} holds no image" + (f"; {skipped}" if skipped else "")
             if skipped and images:
                 print(f"note: {skipped}", file=sys.stderr, flush=True)
         else:
             images = sorted(Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file())
-            reason = f"no file, folder or glob match: {shown(text)}"
+            reason = f"no file, folder or glob match: {printable(text)}"
         photos = without_drawings(images)
         if drawn := len(images) - len(photos):
-            files = counted(drawn, "file")
+            files = plural(drawn, "file")
             reason += f" besides {files} that detkit wrote"
-            print(f"left out: {files} in {shown(text)} that detkit wrote", flush=True)
+            print(f"left out: {files} in {printable(text)} that detkit wrote", flush=True)
         if not photos:
             raise FileNotFoundError(reason)
         yield from photos

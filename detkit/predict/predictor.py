@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detkit.config import Config
-from detkit.config.tree import short_path
+from detkit.config.raw import short_path
 from detkit.data.datasets.images import ImageOptions, read_image, to_rgb
 from detkit.data.loader import collate_images
-from detkit.data.transforms.base import apply_to_image
+from detkit.data.transforms.base import transform_image
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.predict.rescale import to_original
@@ -100,7 +100,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _run(self, images: Sequence[PILImage]) -> list[Detections]:
-        tensors = [apply_to_image(self.transforms, image) for image in images]
+        tensors = [transform_image(self.transforms, image) for image in images]
         batch, sizes = collate_images(tensors, self.size_divisor)
         predictions = self.detector(batch.to(self.device), sizes)
         original_sizes = torch.tensor([(image.height, image.width) for image in images])

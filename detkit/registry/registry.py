@@ -16,7 +16,7 @@ from detkit.registry import plugins
 from detkit.registry.arguments import Argument, arguments_of, checked, enforce_bounds, nearest, signature_problem
 from detkit.registry.source import Entry, entry_of
 from detkit.registry.values import TypeMismatch, convert, type_name
-from detkit.utils.outputs import in_place, is_out_of_memory
+from detkit.utils.errors import is_out_of_memory, prefix_error
 from detkit.utils.types import Value
 
 C = TypeVar("C", bound=type)
@@ -182,7 +182,7 @@ class Registry:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         except OSError as error:
-            raise in_place(error, f"{name}{_raised_in(cls, error)}") from error
+            raise prefix_error(error, f"{name}{_raised_in(cls, error)}") from error
         except AttributeError:
             if not _lacks_super_init(part):
                 raise

@@ -16,8 +16,9 @@ from typing import Any
 
 from detkit.checkpoint import BEST, CHECKPOINTS, HALF_WRITTEN, STEP_NAME, TRAILER
 from detkit.utils import outputs
-from detkit.utils.console import shown
-from detkit.utils.outputs import Ledger, check_can_write, foreign_files, in_words
+from detkit.utils.console import printable
+from detkit.utils.errors import explain_os_errors
+from detkit.utils.outputs import Ledger, check_can_write, foreign_files_error
 
 log = logging.getLogger("detkit")
 
@@ -54,11 +55,11 @@ def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool
     except ImportError:  # Windows
         yield
         return
-    with in_words("--output", folder):
+    with explain_os_errors("--output", folder):
         check_can_write("--output", folder)
         folder.mkdir(parents=True, exist_ok=True)
     # lockf, not flock: a loader process that outlives its parent must not keep the lock.
-    with in_words("--output", folder / LOCK):
+    with explain_os_errors("--output", folder / LOCK):
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         deadline, told = time.monotonic() + wait, False
@@ -94,7 +95,7 @@ def init_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     Deletes only what an earlier run of detkit wrote. Raises ForeignFileError with the files that stand in the way.
     """
     ours = check_folder(folder, resume=resume, overwrite=overwrite)
-    with in_words("--output", folder):
+    with explain_os_errors("--output", folder):
         folder.mkdir(parents=True, exist_ok=True)
         if resume:
             Ledger(folder).adopt(path.name for path in ours if path.name in WRITTEN_ONCE)
@@ -114,7 +115,7 @@ def note_growing(folder: Path, paths: Iterable[Path]) -> None:
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
     """The files of an earlier run in the folder; an error where a run can't be written. Changes nothing."""
-    with in_words("--output", folder):
+    with explain_os_errors("--output", folder):
         check_can_write("--output", folder)
         if not (resume or overwrite):
             check_unused(folder)
@@ -122,7 +123,7 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
     if resume:
         foreign = [path for path in foreign if path.name != CONFIG]  # edited to be resumed: it stays as it is
     if foreign:
-        raise foreign_files("--output", foreign)
+        raise foreign_files_error("--output", foreign)
     return ours
 
 
@@ -233,7 +234,7 @@ def check_unused(folder: Path) -> None:
         any_saved = any(STEP_NAME.fullmatch(path.name) for path in ours)
         on = "resume it by --resume, " if any_saved else "it has no checkpoint to resume from; "
         raise ValueError(
-            f"{shown(folder)} holds a run already ({', '.join(occupied)}): {on}"
+            f"{printable(folder)} holds a run already ({', '.join(occupied)}): {on}"
             f"replace it by --overwrite, or choose another folder by --output"
         )
 

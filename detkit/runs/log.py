@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detkit.runs.folder import LOG
-from detkit.utils.console import CONTROLS, guard_of
+from detkit.utils.console import CONTROLS, guard_stream
 
 if TYPE_CHECKING:
     pass
@@ -29,7 +29,7 @@ class ConsoleHandler(logging.Handler):
 
         warning = record.levelno >= logging.WARNING
         prefix = f"{record.levelname.lower()}: " if warning else ""
-        stream = guard_of(sys.stderr if warning else sys.stdout)
+        stream = guard_stream(sys.stderr if warning else sys.stdout)
         tqdm.write(prefix + record.getMessage(), file=stream)
         stream.flush()
 

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from detkit.registry import REGISTRIES
     from detkit.registry.arguments import nearest
     from detkit.testing import CONTRACTS
-    from detkit.utils.quiet import captured, wanted
+    from detkit.utils.quiet import capture_output, shows_everything
 
     if args.registry not in CONTRACTS:
         raise ValueError(
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         return registry.build(node, **derived)
 
     factory.__name__ = args.part
-    with captured() as said:
+    with capture_output() as said:
         for entry in args.imports:
             import_entry(entry, Path.cwd(), "--import")
         registry.get(args.part)
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         report = contract(factory, check_all=True)
     print(report, flush=True)
     if lines := said.text.splitlines():
-        if args.verbose or wanted():
+        if args.verbose or shows_everything():
             print(f"\n{args.part} and its libraries printed:\n{said.text}", file=sys.stderr)
         else:
             print(f"({args.part} and its libraries printed {len(lines)} lines; --verbose shows them)")

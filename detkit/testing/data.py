@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from detkit.data.datasets.records import ANY_CLASS
-from detkit.data.transforms.base import apply
+from detkit.data.transforms.base import apply_transforms
 from detkit.structures import Targets
+from detkit.testing.contract import Contract, Nest, Subject, TestedPart, expect, must_not_raise
 from detkit.testing.memory import expect_no_counter
-from detkit.testing.modules import add_copy_check
-from detkit.testing.report import Contract, Subject, expect, must_not_raise
+from detkit.testing.modules import COPY_CHECK
 
 SAMPLES = 20
 ORDERED = 24
 """Images that a transform sees in two orders."""
-check_dataset = Contract("dataset")
-check_transform = Contract("transform")
+check_dataset = Contract("datasets", "dataset")
+check_transform = Contract("transforms", "transform")
 
 
 def _some(s: Subject) -> range:
@@ -77,7 +77,7 @@ def images_are_rgb_of_the_stated_size(s: Subject) -> None:
 
 @check_dataset.check("workers read images in another order after a resume, and each reads a part of them only.")
 def order_of_reading_does_not_matter(s: Subject) -> None:
-    def read(part: Any, i: int) -> list[Tensor]:
+    def read(part: TestedPart, i: int) -> list[Tensor]:
         found = part.records.annotation(i)
         values = (part.load_image(i), found.boxes, found.labels, found.is_ignore, part.records.sizes[i])
         return [torch.tensor(np.asarray(v)) for v in values]
@@ -107,7 +107,7 @@ def _transformed(s: Subject, seed: int, boxes: Tensor, pixels: Any = None) -> tu
     return apply_seeded(s.part, seed, boxes, pixels)
 
 
-def apply_seeded(part: Any, seed: int, boxes: Tensor, pixels: Any = None) -> tuple[Tensor, Targets]:
+def apply_seeded(part: TestedPart, seed: int, boxes: Tensor, pixels: Any = None) -> tuple[Tensor, Targets]:
     """One transform alone, all generators begun at `seed`; an image of noise unless `pixels` are given."""
     from PIL import Image
 
@@ -118,14 +118,14 @@ def apply_seeded(part: Any, seed: int, boxes: Tensor, pixels: Any = None) -> tup
     random.seed(seed)
     labels = torch.arange(len(boxes)) % 3
     ignore = torch.zeros(len(boxes), dtype=torch.bool)
-    return apply([part], Image.fromarray(pixels), boxes, labels, ignore)
+    return apply_transforms([part], Image.fromarray(pixels), boxes, labels, ignore)
 
 
 @check_transform.check(
     "an image's augmentation would depend on the images before it, which a resumed run has not seen."
 )
 def order_of_images_does_not_matter(s: Subject) -> None:
-    def run(part: Any, k: int) -> tuple[Tensor, ...]:
+    def run(part: TestedPart, k: int) -> tuple[Tensor, ...]:
         # Three of a size, one after the other, as a transform may keep an image for the next of its size.
         pixels = np.random.default_rng(k).integers(0, 256, (96 + 8 * (k // 3 % 3), 128, 3), dtype=np.uint8)
         image, found = apply_seeded(part, k, BOXES[: 1 + k % 3], pixels)
@@ -170,7 +170,7 @@ def same_seed_same_result(s: Subject) -> None:
     _with_states_kept(run, s)
 
 
-def _picture(k: int | None = None) -> Any:
+def _picture(k: int | None = None) -> Nest:
     """Dark, with a bright object where box k is."""
     pixels = np.full((96, 128, 3), 30, dtype=np.uint8)
     if k is not None:
@@ -241,4 +241,4 @@ def takes_images_without_boxes(s: Subject) -> None:
     _with_states_kept(run, s)
 
 
-add_copy_check(check_transform)
+check_transform.include(COPY_CHECK)

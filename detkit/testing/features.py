@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from detkit.structures import FeatureShape
-from detkit.testing.memory import Call, add_memory_checks
-from detkit.testing.modules import Inputs, add_copy_check, add_forward_checks, add_module_checks, expect_same, tensors
-from detkit.testing.report import Contract, Subject, expect, must_not_raise
+from detkit.testing.contract import Contract, Nest, Subject, TestedPart, expect, must_not_raise
+from detkit.testing.memory import add_memory_checks
+from detkit.testing.modules import COPY_CHECK, MODULE_CHECKS, add_forward_checks, expect_same, tensors
+from detkit.utils.types import Tree
 
 SIZES = ((64, 64), (65, 97), (96, 160))
 RESNET = {f"c{i}": FeatureShape(16 * 2**i, 2**i) for i in (2, 3, 4, 5)}
-IN_SHAPES: tuple[dict[str, Any], ...] = (
+IN_SHAPES: tuple[Tree, ...] = (
     {"in_shapes": {k: RESNET[k] for k in ("c3", "c4", "c5")}},
     {"in_shapes": RESNET},
     {"in_shapes": {"conv4_3": FeatureShape(512, 8), "conv7": FeatureShape(1024, 16)}},
     {"in_shapes": {"p3": FeatureShape(64, 16), "p4": FeatureShape(128, 32)}},
 )
-STRIDES: tuple[dict[str, Any], ...] = tuple(
+STRIDES: tuple[Tree, ...] = tuple(
     {"strides": s} for s in ((8, 16, 32, 64, 128), (8, 16, 32, 64, 100, 300), (8, 16, 32), (4, 8, 16, 32), (16,))
 )
 LEVELS = ((8, 8), (4, 4), (2, 2))
 OTHER_LEVELS: tuple[tuple[tuple[int, int], ...], ...] = (((8, 8),), ((16, 16), (8, 8), (4, 4), (2, 2), (1, 1)))
 """Of one level, and of the five that an FPN has."""
 COLUMNS = 3
-HEADS: tuple[dict[str, Any], ...] = tuple(
+HEADS: tuple[Tree, ...] = tuple(
     {
         "in_channels": channels,
         "anchors_per_cell": per_cell,
@@ -37,11 +38,6 @@ HEADS: tuple[dict[str, Any], ...] = tuple(
     for channels in ((64, 64, 64), (64, 96, 128))
     for per_cell in ((3, 3, 3), (1, 1, 1), (4, 6, 4))
 )
-
-check_backbone = Contract("backbone")
-check_neck = Contract("neck", IN_SHAPES)
-check_anchor_generator = Contract("anchor generator", STRIDES)
-check_head = Contract("head", HEADS)
 
 
 def _images(s: Subject, size: tuple[int, int]) -> Tensor:
@@ -57,14 +53,16 @@ def _levels(s: Subject, size: tuple[int, int]) -> list[Tensor]:
     return [torch.randn(2, c, *shape) for c, shape in zip(s.derived["in_channels"], LEVELS, strict=False)]
 
 
-add_forward_checks(
-    check_backbone, _images, "images have 3 channels, or as many as the part's attribute `in_channels` says"
-)
-add_forward_checks(check_neck, _features, "a neck gets a dict of maps by level, which `in_shapes` describes")
-add_forward_checks(check_head, _levels, "a head gets a list of maps, as many and as wide as `in_channels` says")
+check_backbone = Contract("backbones", "backbone", inputs=_images)
+check_neck = Contract("necks", "neck", IN_SHAPES, _features)
+check_anchor_generator = Contract("anchors", "anchor generator", STRIDES)
+check_head = Contract("heads", "head", HEADS, _levels)
+add_forward_checks(check_backbone, "images have 3 channels, or as many as the part's attribute `in_channels` says")
+add_forward_checks(check_neck, "a neck gets a dict of maps by level, which `in_shapes` describes")
+add_forward_checks(check_head, "a head gets a list of maps, as many and as wide as `in_channels` says")
 
 
-def _declared_levels(s: Subject) -> None:
+def _expect_declaration(s: Subject) -> None:
     shapes = s.part.out_shapes
     expect(isinstance(shapes, dict) and shapes, f"out_shapes is {shapes!r}, not a dict with levels")
     for name, shape in shapes.items():
@@ -73,10 +71,10 @@ def _declared_levels(s: Subject) -> None:
     expect(strides == sorted(strides), f"strides {strides} do not go from the finest level to the coarsest")
 
 
-def _real_levels(s: Subject, inputs: Any) -> None:
+def _expect_declared_levels(s: Subject) -> None:
     for size in SIZES:
         with torch.no_grad():
-            features = s.part.eval()(inputs(s, size))
+            features = s.part.eval()(s.inputs(size))
         expect(isinstance(features, dict), f"forward gives a {type(features).__name__}, not a dict of maps by level")
         declared = s.part.out_shapes
         expect(list(features) == list(declared), f"declares levels {list(declared)}, puts out {list(features)}")
@@ -92,26 +90,31 @@ def _real_levels(s: Subject, inputs: Any) -> None:
 
 @check_backbone.check("neck, anchors and head are sized by the declaration.")
 def declares_its_levels(s: Subject) -> None:
-    _declared_levels(s)
+    _expect_declaration(s)
 
 
 @check_backbone.check("anchors would lie beside what the features see, at image sizes nobody tried.")
 def strides_and_channels_are_as_declared(s: Subject) -> None:
-    _real_levels(s, _images)
+    _expect_declared_levels(s)
 
 
 @check_neck.check("anchors and head are sized by the declaration.")
 def declares_levels(s: Subject) -> None:
-    _declared_levels(s)
+    _expect_declaration(s)
 
 
 @check_neck.check("anchors would lie beside what the features see, at image sizes nobody tried.")
 def levels_are_as_declared(s: Subject) -> None:
-    _real_levels(s, _features)
+    _expect_declared_levels(s)
 
 
-def _expect_rows(found: Any, levels: Any, per_cell: tuple[int, ...], of: str = "") -> None:
-    for what, levelwise, columns in (("logits", found[0], COLUMNS), ("deltas", found[1], 4)):
+def _expect_rows(
+    outputs: tuple[list[Tensor], list[Tensor]],
+    levels: Sequence[tuple[int, int]],
+    per_cell: tuple[int, ...],
+    of: str = "",
+) -> None:
+    for what, levelwise, columns in (("logits", outputs[0], COLUMNS), ("deltas", outputs[1], 4)):
         expect(len(levelwise) == len(levels), f"{what} of {len(levelwise)} levels, want {len(levels)}")
         for i, ((h, w), a) in enumerate(zip(levels, per_cell, strict=True)):
             have, want = tuple(levelwise[i].shape), (2, h * w * a, columns)
@@ -226,34 +229,26 @@ def same_shape_same_anchors(s: Subject) -> None:
     expect(torch.equal(before, torch.get_rng_state()), "the state of torch's global generator moved")
 
 
-INPUTS: dict[str, Inputs] = {"backbones": _images, "necks": _features, "heads": _levels}
-"""Name of a registry -> what its modules are called with."""
-
-
-def _step(inputs: Inputs) -> Call:
+def _module_step(s: Subject, part: TestedPart, k: int) -> Nest:
     """A training step of a module with weights, or its outputs in eval mode."""
-
-    def call(s: Subject, part: Any, k: int) -> Any:
-        value = inputs(s, SIZES[0] if k % 3 else (64, 96))
-        if not part.training:
-            with torch.no_grad():
-                return tensors(part(value))
-        part.zero_grad()
-        outputs = tensors(part(value))
-        if any(o.requires_grad for o in outputs):
-            torch.stack([(o * torch.randn_like(o)).sum() for o in outputs]).sum().backward()  # type: ignore[no-untyped-call]
-        return [*(o.detach() for o in outputs), *(p.grad for p in part.parameters() if p.grad is not None)]
-
-    return call
+    value = s.inputs(SIZES[0] if k % 3 else (64, 96))
+    if not part.training:
+        with torch.no_grad():
+            return tensors(part(value))
+    part.zero_grad()
+    outputs = tensors(part(value))
+    if any(o.requires_grad for o in outputs):
+        torch.stack([(o * torch.randn_like(o)).sum() for o in outputs]).sum().backward()  # type: ignore[no-untyped-call]
+    return [*(o.detach() for o in outputs), *(p.grad for p in part.parameters() if p.grad is not None)]
 
 
-def _anchor_call(s: Subject, part: Any, k: int) -> Any:
+def _anchor_call(s: Subject, part: TestedPart, k: int) -> Nest:
     image = (64 + 32 * (k % 3), 96)
     return part([(-(-image[0] // t), -(-image[1] // t)) for t in s.derived["strides"]], image, torch.device("cpu"))
 
 
-for _contract, _inputs in ((check_backbone, _images), (check_neck, _features), (check_head, _levels)):
-    add_module_checks(_contract, _inputs)
-    add_memory_checks(_contract, _step(_inputs), calls=6)
-add_copy_check(check_anchor_generator)
+for _contract in (check_backbone, check_neck, check_head):
+    _contract.include(MODULE_CHECKS)
+    add_memory_checks(_contract, _module_step, calls=6)
+check_anchor_generator.include(COPY_CHECK)
 add_memory_checks(check_anchor_generator, _anchor_call)

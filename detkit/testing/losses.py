@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED
+from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise
 from detkit.testing.memory import add_memory_checks
-from detkit.testing.modules import Largest, add_copy_check
-from detkit.testing.report import Broken, Contract, Subject, expect, must_not_raise
+from detkit.testing.modules import COPY_CHECK, Largest
 
 CLASSES, IMAGES, ANCHORS = 3, 3, 60
 TIMES = 32
 """The largest tensor of a class loss over its logits, at most."""
 
-check_class_loss = Contract("class loss")
-check_box_loss = Contract("box loss")
-check_normalizer = Contract("normalizer")
+check_class_loss = Contract("class_losses", "class loss")
+check_box_loss = Contract("box_losses", "box loss")
+check_normalizer = Contract("normalizers", "normalizer")
 
 
 def _labels() -> Tensor:
@@ -157,7 +155,7 @@ def sum_adds_up_over_images(s: Subject) -> None:
            f"(set batch_wise = True if that is meant)")  # fmt: skip
 
 
-@check_class_loss.check("training with --amp would end in NaN.")
+@check_class_loss.check("training with train.precision: bf16 or fp16 would end in NaN.")
 def finite_in_bfloat16(s: Subject) -> None:
     logits = _logits(s).detach().bfloat16().requires_grad_()
     with must_not_raise("the sum over bfloat16 logits"):
@@ -295,7 +293,7 @@ EMPTY = 5
 """Of eight training steps, the one without an object."""
 
 
-def _end_of_step(part: Any, total: Tensor, of: Tensor) -> list[Tensor]:
+def _end_of_step(part: TestedPart, total: Tensor, of: Tensor) -> list[Tensor]:
     """Sum and gradients of a training step, after which the loss is told that it ends; the sum alone in eval mode."""
     if not part.training:
         return [total.detach()]
@@ -308,7 +306,7 @@ def _end_of_step(part: Any, total: Tensor, of: Tensor) -> list[Tensor]:
     return [total.detach(), *(g for g in gradients if g is not None)]
 
 
-def _class_step(s: Subject, part: Any, k: int) -> Any:
+def _class_step(s: Subject, part: TestedPart, k: int) -> Nest:
     labels = _labels().roll(k, dims=1)
     if k % 8 == EMPTY:
         labels = torch.full_like(labels, BACKGROUND)
@@ -317,13 +315,13 @@ def _class_step(s: Subject, part: Any, k: int) -> Any:
     return [*_end_of_step(part, part(logits, labels, quality), logits), part.scores(logits.detach())]
 
 
-def _box_step(s: Subject, part: Any, k: int) -> Any:
+def _box_step(s: Subject, part: TestedPart, k: int) -> Nest:
     anchors, boxes = _positives(0 if k % 8 == EMPTY else 4 + k % 9)
     deltas = (0.3 * torch.randn(len(boxes), 4)).requires_grad_()
     return _end_of_step(part, part(deltas, anchors, boxes, DeltaCoder()), deltas)
 
 
-def _normalizer_step(s: Subject, part: Any, k: int) -> Any:
+def _normalizer_step(s: Subject, part: TestedPart, k: int) -> Nest:
     labels = torch.where(torch.rand(IMAGES, ANCHORS) < (0.0 if k % 8 == EMPTY else 0.1), 1, BACKGROUND)
     with torch.no_grad():
         weights, total = part.image_weights(labels), part(labels)
@@ -332,7 +330,7 @@ def _normalizer_step(s: Subject, part: Any, k: int) -> Any:
 
 
 for _contract in (check_class_loss, check_box_loss, check_normalizer):
-    add_copy_check(_contract)
+    _contract.include(COPY_CHECK)
 add_memory_checks(check_class_loss, _class_step, assemble=lambda part: part.num_columns(CLASSES))
 add_memory_checks(check_box_loss, _box_step)
 add_memory_checks(check_normalizer, _normalizer_step)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -11,18 +9,18 @@ from detkit.anchors.octave import OctaveAnchors
 from detkit.assigners.base import Assigner, assign
 from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
+from detkit.testing.contract import Contract, Nest, Subject, TestedPart, expect, must_not_raise
 from detkit.testing.memory import add_memory_checks
-from detkit.testing.modules import Largest, add_copy_check
-from detkit.testing.report import Contract, Subject, expect, must_not_raise
+from detkit.testing.modules import COPY_CHECK, Largest
 
 SIDE, CLASSES = 256, 3
 LIMIT = 200 * 2**20
 CROWD = 700
 """Boxes of which a full float32 matrix would be larger than LIMIT."""
 
-check_assigner = Contract("assigner")
-check_coder = Contract("coder")
-check_nms = Contract("nms")
+check_assigner = Contract("assigners", "assigner")
+check_coder = Contract("coders", "coder")
+check_nms = Contract("nms", "nms")
 
 
 def _anchors(side: int = SIDE) -> tuple[Tensor, tuple[int, ...]]:
@@ -240,22 +238,22 @@ def takes_nothing(s: Subject) -> None:
     expect(len(keep) == 0, f"{len(keep)} boxes kept of none")
 
 
-def _assign_call(s: Subject, part: Any, k: int) -> Any:
+def _assign_call(s: Subject, part: TestedPart, k: int) -> Nest:
     found = _assign_with(part, *_anchors(128), _targets(k % 6))
     return [found.labels, found.matched, *([] if found.quality is None else [found.quality])]
 
 
-def _code_call(s: Subject, part: Any, k: int) -> Any:
+def _code_call(s: Subject, part: TestedPart, k: int) -> Nest:
     anchors, boxes = _boxes(5 + k % 3), _boxes(5 + k % 3)
     return [part.encode(boxes, anchors), part.decode(0.1 * torch.randn(len(boxes), 4), anchors)]
 
 
-def _suppress_call(s: Subject, part: Any, k: int) -> Any:
+def _suppress_call(s: Subject, part: TestedPart, k: int) -> Nest:
     count = 20 + k % 5
     keep, scores = part(_boxes(count), torch.rand(count), torch.arange(count) % CLASSES)
     return [keep, scores]
 
 
 for _contract, _call in ((check_assigner, _assign_call), (check_coder, _code_call), (check_nms, _suppress_call)):
-    add_copy_check(_contract)
+    _contract.include(COPY_CHECK)
     add_memory_checks(_contract, _call)

@@ -12,17 +12,17 @@ import io
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise
 from detkit.testing.hidden import forget_cached, moved, places, private, set_to
 from detkit.testing.modules import expect_same, same_entry, tensors
-from detkit.testing.report import Broken, Contract, Subject, expect, must_not_raise
+from detkit.utils.types import Tree
 
-Call = Callable[[Subject, Any, int], Any]
+Call = Callable[[Subject, TestedPart, int], Nest]
 """(subject, part, k) -> nest of tensors: what the k-th call gives, a function of k, of the part's mode and its
 state. In training mode it is a whole step, with gradients and what comes at the end of a step."""
 OTHER_SEED = 99
@@ -49,7 +49,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def add_memory_checks(
-    contract: Contract, call: Call, *, calls: int = 24, assemble: Callable[[Any], object] = lambda part: None
+    contract: Contract, call: Call, *, calls: int = 24, assemble: Callable[[TestedPart], object] = lambda part: None
 ) -> None:
     """Adds to `contract` that neither training nor evaluating leaves something outside the state dict.
 
@@ -97,13 +97,13 @@ def add_memory_checks(
                 _same(_called(s, _training(s.part), call, k), given, f"training call {k} after evaluating", changed)
 
 
-def _called(s: Subject, part: Any, call: Call, k: int) -> list[Tensor]:
+def _called(s: Subject, part: TestedPart, call: Call, k: int) -> list[Tensor]:
     """What a call gives; a NaN, which differs from itself and is another check's affair, becomes 0."""
     with seeded(k):
         return [torch.nan_to_num(t) for t in tensors(call(s, part, k))]
 
 
-def _same(a: Any, b: Any, what: str, changed: Iterable[str]) -> None:
+def _same(a: Nest, b: Nest, what: str, changed: Iterable[str]) -> None:
     """`expect_same` to the bit; names the attributes that changed between."""
     try:
         expect_same(a, b, what)
@@ -117,26 +117,26 @@ def _attributes(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name.partition("[")[0] for name in names))
 
 
-def _evaluating(part: Any) -> Any:
+def _evaluating(part: TestedPart) -> TestedPart:
     return part.eval() if isinstance(part, nn.Module) else part
 
 
-def _training(part: Any) -> Any:
+def _training(part: TestedPart) -> TestedPart:
     return part.train() if isinstance(part, nn.Module) else part
 
 
-def _state(part: Any) -> dict[str, Any]:
+def _state(part: TestedPart) -> Tree:
     """What a checkpoint keeps of a part, as it comes back from the file."""
     if not isinstance(part, nn.Module):
         return {}
     file = io.BytesIO()
     torch.save(part.state_dict(), file)
     file.seek(0)
-    found: dict[str, Any] = torch.load(file, weights_only=True)
+    found: Tree = torch.load(file, weights_only=True)
     return found
 
 
-def _loaded(s: Subject, state: dict[str, Any], assemble: Callable[[Any], object]) -> Any:
+def _loaded(s: Subject, state: Tree, assemble: Callable[[TestedPart], object]) -> TestedPart:
     """A new part in training mode with a saved state."""
     with seeded(OTHER_SEED):
         other = s.build()
@@ -148,17 +148,19 @@ def _loaded(s: Subject, state: dict[str, Any], assemble: Callable[[Any], object]
     return _training(other)
 
 
-def _expect_same_state(before: dict[str, Any], after: dict[str, Any]) -> None:
+def _expect_same_state(before: Tree, after: Tree) -> None:
     changed = _changed(before, after)
     expect(not changed, f"evaluating changes {', '.join(changed[:4])} in the state dict")
 
 
-def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def _changed(before: Tree, after: Tree) -> list[str]:
     """Entries of a state dict that differ, those of a part's own `get_extra_state` included."""
     return [name for name, value in after.items() if not same_entry(value, before[name])]
 
 
-def expect_no_counter(new: Callable[[], Any], call: Callable[[Any, int], Any], given: Mapping[int, Any]) -> None:
+def expect_no_counter(
+    new: Callable[[], TestedPart], call: Callable[[TestedPart, int], Nest], given: Mapping[int, Nest]
+) -> None:
     """Sets every whole number that moves with the calls near round ones: something may happen at the 1000th only.
 
     new: makes a part that gives `given` (call -> tensors). A number that the part saves by `get_extra_state` is kept.

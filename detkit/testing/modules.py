@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from detkit.testing.report import Contract, Subject, expect, must_not_raise
+from detkit.testing.contract import Checks, Contract, Nest, Subject, expect, must_not_raise
 
-Inputs = Callable[[Subject, tuple[int, int]], Any]
-"""(subject, image (H, W)) -> the one argument of the module's forward."""
-SIDE = (64, 64)
+MODULE_CHECKS = Checks()
+"""What holds for all modules with weights."""
+COPY_CHECK = Checks()
+"""deepcopy and pickle, of any part."""
 
 
-def tensors(value: Any) -> list[Tensor]:
+def tensors(value: Nest) -> list[Tensor]:
     """Every tensor in nested dicts, lists and tuples."""
     if isinstance(value, Tensor):
         return [value]
@@ -27,7 +28,7 @@ def tensors(value: Any) -> list[Tensor]:
     return [t for item in items for t in tensors(item)]
 
 
-def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def mapped(value: Nest, change: Callable[[Tensor], Tensor]) -> Nest:
     """The same nest with every tensor changed."""
     if isinstance(value, Tensor):
         return change(value)
@@ -36,7 +37,7 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return [mapped(v, change) for v in value]
 
 
-def same_entry(a: Any, b: Any) -> bool:
+def same_entry(a: object, b: object) -> bool:
     """Whether two entries of state dicts are equal: tensors, or what a part gives by `get_extra_state`."""
     return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else bool(a == b)
 
@@ -54,7 +55,7 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def expect_same(a: Any, b: Any, what: str, tolerance: float = 0.0) -> None:
+def expect_same(a: Nest, b: Nest, what: str, tolerance: float = 0.0) -> None:
     """Every tensor of `a` is that of `b` up to `tolerance`, relative to the largest value."""
     left, right = tensors(a), tensors(b)
     expect(len(left) == len(right), f"{what}: {len(left)} and {len(right)} tensors")
@@ -65,19 +66,19 @@ def expect_same(a: Any, b: Any, what: str, tolerance: float = 0.0) -> None:
         expect(gap <= allowed, f"{what}: output {i} differs by up to {gap:.3g}")
 
 
-def add_forward_checks(contract: Contract, inputs: Inputs, given: str) -> None:
-    """Adds to `contract` what comes before all other checks. given: what the forward gets, in words."""
+def add_forward_checks(contract: Contract, given: str) -> None:
+    """Adds to `contract` what comes before all other checks. given: the argument of the forward, in words."""
 
     @contract.check(f"nothing else can be seen then; {given}.", vital=True)
     def forward_runs(s: Subject) -> None:
-        value = inputs(s, SIDE)
+        value = s.inputs()
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors(value))
         with must_not_raise(f"forward of {shapes}"), torch.no_grad():
             s.part.eval()(value)
 
     @contract.check("what it was given is used by others too: the averaged weights, the next level, a picture.")
     def inputs_stay_as_they_are(s: Subject) -> None:
-        value = inputs(s, SIDE)
+        value = s.inputs()
         keys, before = list(value) if isinstance(value, dict) else [], mapped(value, Tensor.clone)
         s.part(value)
         if isinstance(value, dict):
@@ -85,130 +86,137 @@ def add_forward_checks(contract: Contract, inputs: Inputs, given: str) -> None:
         expect_same(value, before, "the given tensors after and before the forward")
 
 
-def add_module_checks(contract: Contract, inputs: Inputs) -> None:
-    """Adds to `contract` what holds for all modules with weights."""
+def evaluated(s: Subject, value: Nest) -> Nest:
+    """Outputs in eval mode."""
+    with torch.no_grad():
+        return s.part.eval()(value)
 
-    def evaluated(s: Subject, value: Any) -> Any:
-        with torch.no_grad():
-            return s.part.eval()(value)
 
-    @contract.check("a parameter without gradient stops DDP with an error, or is never trained.")
-    def gradients_reach_every_parameter(s: Subject) -> None:
-        trained = {n: p for n, p in s.part.named_parameters() if p.requires_grad}
-        if not trained:
-            return
-        outputs = tensors(s.part(inputs(s, SIDE)))
-        torch.stack([(o * torch.randn_like(o)).sum() for o in outputs]).sum().backward()  # type: ignore[no-untyped-call]
-        lost = [n for n, p in trained.items() if p.grad is None]
-        expect(not lost, f"no gradient reaches {', '.join(lost[:4])}" + (" and more" if len(lost) > 4 else ""))
-        bad = [n for n, p in trained.items() if p.grad is not None and not p.grad.isfinite().all()]
-        expect(not bad, f"the gradient of {', '.join(bad[:4])} is not finite")
+@MODULE_CHECKS.check("a parameter without gradient stops DDP with an error, or is never trained.")
+def gradients_reach_every_parameter(s: Subject) -> None:
+    trained = {n: p for n, p in s.part.named_parameters() if p.requires_grad}
+    if not trained:
+        return
+    outputs = tensors(s.part(s.inputs()))
+    torch.stack([(o * torch.randn_like(o)).sum() for o in outputs]).sum().backward()  # type: ignore[no-untyped-call]
+    lost = [n for n, p in trained.items() if p.grad is None]
+    expect(not lost, f"no gradient reaches {', '.join(lost[:4])}" + (" and more" if len(lost) > 4 else ""))
+    bad = [n for n, p in trained.items() if p.grad is not None and not p.grad.isfinite().all()]
+    expect(not bad, f"the gradient of {', '.join(bad[:4])} is not finite")
 
-    @contract.check("evaluation would give another figure each time.")
-    def eval_is_deterministic(s: Subject) -> None:
-        value = inputs(s, SIDE)
-        expect_same(evaluated(s, value), evaluated(s, value), "the same input twice in eval mode")
 
-    @contract.check("drawing numbers outside training shifts every random choice after it, so resumed runs differ.")
-    def eval_draws_no_random_numbers(s: Subject) -> None:
-        value = inputs(s, SIDE)
-        before = torch.get_rng_state()
-        evaluated(s, value)
-        expect(torch.equal(before, torch.get_rng_state()), "the state of torch's global generator moved in eval mode")
+@MODULE_CHECKS.check("evaluation would give another figure each time.")
+def eval_is_deterministic(s: Subject) -> None:
+    value = s.inputs()
+    expect_same(evaluated(s, value), evaluated(s, value), "the same input twice in eval mode")
 
-    @contract.check("two runs with one seed could not be compared.")
-    def same_seed_same_weights(s: Subject) -> None:
-        built = []
-        for _ in range(2):
-            torch.manual_seed(1)
-            built.append(s.build().state_dict())
-        for name, value in built[0].items():
-            expect(same_entry(value, built[1][name]), f"{name} differs between two parts built with seed 1")
 
-    @contract.check("an image must not depend on the others that happen to be detected with it.")
-    def eval_looks_at_each_image_alone(s: Subject) -> None:
-        value = inputs(s, SIDE)
-        both = evaluated(s, value)
-        alone = evaluated(s, mapped(value, lambda t: t[:1]))
-        expect_same(mapped(both, lambda t: t[:1]), alone, "an image alone and in a batch of two", 1e-3)
+@MODULE_CHECKS.check("drawing numbers outside training shifts every random choice after it, so resumed runs differ.")
+def eval_draws_no_random_numbers(s: Subject) -> None:
+    value = s.inputs()
+    before = torch.get_rng_state()
+    evaluated(s, value)
+    expect(torch.equal(before, torch.get_rng_state()), "the state of torch's global generator moved in eval mode")
 
-    @contract.check("model.eval() and model.train() must reach every layer, and a forward must not undo them.")
-    def forward_keeps_the_mode(s: Subject) -> None:
-        for training in (True, False):
-            s.part.train(training)
-            modes = [m.training for m in s.part.modules()]
-            s.part(inputs(s, SIDE))
-            expect(s.part.training is training, f"train({training}) leaves training={s.part.training}")
-            expect([m.training for m in s.part.modules()] == modes, f"forward in training={training} changed a mode")
 
-    @contract.check("the fast memory layout on GPUs would change what the network says.")
-    def channels_last_gives_the_same(s: Subject) -> None:
-        value = inputs(s, SIDE)
-        last = mapped(value, lambda t: t.contiguous(memory_format=torch.channels_last))
-        with must_not_raise("a forward in channels_last"):
-            found = evaluated(s, last)
-        expect_same(found, evaluated(s, value), "channels_last against contiguous", 1e-3)
+@MODULE_CHECKS.check("two runs with one seed could not be compared.")
+def same_seed_same_weights(s: Subject) -> None:
+    built = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        built.append(s.build().state_dict())
+    for name, value in built[0].items():
+        expect(same_entry(value, built[1][name]), f"{name} differs between two parts built with seed 1")
 
-    @contract.check("training with --amp would end in NaN or in an error of types.")
-    def autocast_is_finite(s: Subject) -> None:
-        with must_not_raise("a forward under bfloat16 autocast"), torch.autocast("cpu", dtype=torch.bfloat16):
-            outputs = tensors(s.part(inputs(s, SIDE)))
-        for i, o in enumerate(outputs):
-            expect(o.isfinite().all(), f"output {i} is not finite under bfloat16 autocast")
 
-    @contract.check("torch.compile would fall back to slow code or fail.")
-    def compiles_to_one_graph(s: Subject) -> None:
-        value = inputs(s, SIDE)
-        want = evaluated(s, value)
+@MODULE_CHECKS.check("an image must not depend on the others that happen to be detected with it.")
+def eval_looks_at_each_image_alone(s: Subject) -> None:
+    value = s.inputs()
+    both = evaluated(s, value)
+    alone = evaluated(s, mapped(value, lambda t: t[:1]))
+    expect_same(mapped(both, lambda t: t[:1]), alone, "an image alone and in a batch of two", 1e-3)
+
+
+@MODULE_CHECKS.check("model.eval() and model.train() must reach every layer, and a forward must not undo them.")
+def forward_keeps_the_mode(s: Subject) -> None:
+    for training in (True, False):
+        s.part.train(training)
+        modes = [m.training for m in s.part.modules()]
+        s.part(s.inputs())
+        expect(s.part.training is training, f"train({training}) leaves training={s.part.training}")
+        expect([m.training for m in s.part.modules()] == modes, f"forward in training={training} changed a mode")
+
+
+@MODULE_CHECKS.check("the fast memory layout on GPUs would change what the network says.")
+def channels_last_gives_the_same(s: Subject) -> None:
+    value = s.inputs()
+    last = mapped(value, lambda t: t.contiguous(memory_format=torch.channels_last))
+    with must_not_raise("a forward in channels_last"):
+        found = evaluated(s, last)
+    expect_same(found, evaluated(s, value), "channels_last against contiguous", 1e-3)
+
+
+@MODULE_CHECKS.check("training with train.precision: bf16 or fp16 would end in NaN or in an error of types.")
+def autocast_is_finite(s: Subject) -> None:
+    with must_not_raise("a forward under bfloat16 autocast"), torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = tensors(s.part(s.inputs()))
+    for i, o in enumerate(outputs):
+        expect(o.isfinite().all(), f"output {i} is not finite under bfloat16 autocast")
+
+
+@MODULE_CHECKS.check("torch.compile would fall back to slow code or fail.")
+def compiles_to_one_graph(s: Subject) -> None:
+    value = s.inputs()
+    want = evaluated(s, value)
+    torch._dynamo.reset()
+    try:
+        with must_not_raise("torch.compile(fullgraph=True)"), torch.no_grad():
+            compiled: Any = torch.compile(s.part, backend="eager", fullgraph=True)
+            found = compiled(value)
+    finally:
         torch._dynamo.reset()
-        try:
-            with must_not_raise("torch.compile(fullgraph=True)"), torch.no_grad():
-                compiled: Any = torch.compile(s.part, backend="eager", fullgraph=True)
-                found = compiled(value)
-        finally:
-            torch._dynamo.reset()
-        expect_same(found, want, "compiled against not compiled", 1e-4)
-
-    @contract.check("the finished detector could not be exported.")
-    def exports(s: Subject) -> None:
-        value = inputs(s, SIDE)
-        want = evaluated(s, value)
-        with must_not_raise("torch.export"), torch.no_grad():
-            found = torch.export.export(s.part, (value,), strict=False).module()(value)
-        expect_same(found, want, "exported against not exported", 1e-4)
-
-    @contract.check("a checkpoint would not bring back what was trained.")
-    def state_dict_round_trip(s: Subject) -> None:
-        value = inputs(s, SIDE)
-        s.part(value)  # so that running figures differ from those of a new part
-        file = io.BytesIO()
-        torch.save(s.part.state_dict(), file)
-        file.seek(0)
-        torch.manual_seed(99)
-        other = s.build()
-        with must_not_raise("loading the saved state into a new part"):
-            other.load_state_dict(torch.load(file, weights_only=True))
-        with torch.no_grad():
-            expect_same(other.eval()(value), evaluated(s, value), "a part with the loaded state against the first")
-
-    add_copy_check(contract)
+    expect_same(found, want, "compiled against not compiled", 1e-4)
 
 
-def add_copy_check(contract: Contract) -> None:
-    """deepcopy and pickle, of any part."""
+@MODULE_CHECKS.check("the finished detector could not be exported.")
+def exports(s: Subject) -> None:
+    value = s.inputs()
+    want = evaluated(s, value)
+    with must_not_raise("torch.export"), torch.no_grad():
+        found = torch.export.export(s.part, (value,), strict=False).module()(value)
+    expect_same(found, want, "exported against not exported", 1e-4)
 
-    @contract.check("the EMA copies the model and workers pickle what they are given.")
-    def copies_and_pickles(s: Subject) -> None:
-        if isinstance(s.part, nn.Module):
-            s.part.zero_grad(set_to_none=True)
-        with must_not_raise("copying it"):
-            other = copy.deepcopy(s.part)
-        if isinstance(s.part, nn.Module):
-            mine, copied = ({n: t for n, t in part.state_dict().items() if isinstance(t, Tensor) and t.numel()}
-                            for part in (s.part, other))  # fmt: skip
-            own = {t.data_ptr() for t in mine.values()}
-            shared = [n for n, t in copied.items() if t.data_ptr() in own]
-            expect(not shared, f"a copy shares {', '.join(shared[:4])} with the first: both change together")
-        if "<locals>" not in type(s.part).__qualname__:  # a class of a function can't be pickled, whatever it holds
-            with must_not_raise("pickling it"):
-                pickle.loads(pickle.dumps(s.part))
+
+@MODULE_CHECKS.check("a checkpoint would not bring back what was trained.")
+def state_dict_round_trip(s: Subject) -> None:
+    value = s.inputs()
+    s.part(value)  # so that running figures differ from those of a new part
+    file = io.BytesIO()
+    torch.save(s.part.state_dict(), file)
+    file.seek(0)
+    torch.manual_seed(99)
+    other = s.build()
+    with must_not_raise("loading the saved state into a new part"):
+        other.load_state_dict(torch.load(file, weights_only=True))
+    with torch.no_grad():
+        expect_same(other.eval()(value), evaluated(s, value), "a part with the loaded state against the first")
+
+
+@COPY_CHECK.check("the EMA copies the model and workers pickle what they are given.")
+def copies_and_pickles(s: Subject) -> None:
+    if isinstance(s.part, nn.Module):
+        s.part.zero_grad(set_to_none=True)
+    with must_not_raise("copying it"):
+        other = copy.deepcopy(s.part)
+    if isinstance(s.part, nn.Module):
+        mine, copied = ({n: t for n, t in part.state_dict().items() if isinstance(t, Tensor) and t.numel()}
+                        for part in (s.part, other))  # fmt: skip
+        own = {t.data_ptr() for t in mine.values()}
+        shared = [n for n, t in copied.items() if t.data_ptr() in own]
+        expect(not shared, f"a copy shares {', '.join(shared[:4])} with the first: both change together")
+    if "<locals>" not in type(s.part).__qualname__:  # a class of a function can't be pickled, whatever it holds
+        with must_not_raise("pickling it"):
+            pickle.loads(pickle.dumps(s.part))
+
+
+MODULE_CHECKS.include(COPY_CHECK)

@@ -41,7 +41,7 @@ from detkit.train.run_hooks import BeforeEvaluation, Checkpoints, Evaluation, Ti
 from detkit.train.speed import RankLog
 from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
-from detkit.utils.console import guard_of
+from detkit.utils.console import guard_stream
 from detkit.utils.types import Tree
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def open_data_sets(config: Config, coordinator: Coordinator) -> DataSets:
     sets, bad = [], []
     for split, dataset in zip(SPLITS, build_datasets(config), strict=True):
         try:
-            sets.append(open_images(dataset, split, share=share, rank=rank, world_size=world_size, early=True))
+            sets.append(open_images(dataset, split, all_gather=share, rank=rank, world_size=world_size, early=True))
         except BadImagesError as error:  # raised on every rank alike, so that the other split is reported as well
             bad.append(str(error))
     if bad:
@@ -259,7 +259,7 @@ def evaluator(config: Config, val_set: DetectionDataset, val_loader: Loader) -> 
             val_set,
             trainer.progress.track(val_loader),
             config.options("evaluator"),
-            progress=guard_of(sys.stderr).isatty(),
+            progress=guard_stream(sys.stderr).isatty(),
         )
 
     return run

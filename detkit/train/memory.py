@@ -17,7 +17,7 @@ from detkit.data.loader import Sample, Samples
 from detkit.structures import Targets
 from detkit.train.assemble import Session
 from detkit.train.trainer import DTYPES
-from detkit.utils.outputs import is_out_of_memory
+from detkit.utils.errors import is_out_of_memory
 
 log = logging.getLogger("detkit")
 

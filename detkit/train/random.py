@@ -15,7 +15,7 @@ import torch
 def seed_everything(*parts: int) -> None:
     """Seeds torch (all devices), numpy and random by a hash of the numbers.
 
-    SHA-256 gives each of the three generators bytes of its own; `detkit.data.random`, which makes numpy generators
+    SHA-256 gives each of the three generators bytes of its own; `detkit.data.seeding`, which makes numpy generators
     only, uses numpy's SeedSequence.
     """
     import numpy as np

@@ -12,7 +12,7 @@ from detkit.runs.folder import METRICS, TENSORBOARD, note_growing
 from detkit.runs.metrics import MetricsFile
 from detkit.train.speed import SpeedWindow
 from detkit.train.trainer import Hook, StepReport
-from detkit.utils.console import bar_stream, guard_of
+from detkit.utils.console import bar_stream, guard_stream
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
@@ -41,7 +41,7 @@ class Recorder(Hook):
             before = set((self.folder / TENSORBOARD).glob("*"))
             self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=trainer.step + 1)
             note_growing(self.folder, set((self.folder / TENSORBOARD).glob("*")) - before)
-        if guard_of(sys.stderr).isatty():
+        if guard_stream(sys.stderr).isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(

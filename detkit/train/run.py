@@ -13,7 +13,7 @@ from detkit.config import Config
 from detkit.data.audit import warn_of_lost_objects
 from detkit.data.build import warn_of_shared_images
 from detkit.data.loader import check_split
-from detkit.data.worker import check_workers, explain_death, worker_processes
+from detkit.data.worker import check_workers, explain_worker_death, worker_processes
 from detkit.distributed.comm import from_first_rank
 from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.group import process_group
@@ -39,7 +39,7 @@ from detkit.train.run_hooks import stop_on_signals
 from detkit.train.sharded import unsharded
 from detkit.train.summary import finish, format_lines, header, is_complete, note_failed_evaluation
 from detkit.train.torch_setup import set_up_torch, warn_of_slow_precision
-from detkit.utils.console import say
+from detkit.utils.console import print_line
 from detkit.utils.exit_codes import ExitCode, stopped_by
 
 log = logging.getLogger("detkit")
@@ -95,7 +95,9 @@ def train(
                 raise
             return ExitCode.DIVERGED
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            known = explain_death(error) or as_full_disk(error, folder) or as_out_of_memory(error, config, device)
+            known = (
+                explain_worker_death(error) or as_full_disk(error, folder) or as_out_of_memory(error, config, device)
+            )
             log.error("%s", known or error, extra={"only_file": True})
             if known is None:
                 raise
@@ -112,7 +114,7 @@ def check(config: Config, coordinator: Coordinator) -> int:
         lines |= check_data(coordinator, data_hashes(*open_data_sets(config, coordinator)))
         if coordinator.process.rank == 0:
             lines["ready"] = f"{coordinator.process.world_size} processes"
-            say(format_lines(lines))
+            print_line(format_lines(lines))
     return ExitCode.FINISHED
 
 

@@ -16,10 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from detkit.detectors.build import PROBE_SIDE
 from detkit.train.options import TrainOptions
 
-PROBE_SIDE = 64
-"""Pixels of the image that tells which modules are called."""
 LARGEST_SHARE = 0.25
 """Of all parameters: what a module may hold without being divided further."""
 

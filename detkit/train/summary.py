@@ -23,7 +23,8 @@ from detkit.structures import Batch, Detections, Targets
 from detkit.train.assemble import Session
 from detkit.train.options import TrainOptions
 from detkit.train.speed import speed_of_run
-from detkit.utils.outputs import Ledger, lack_of_space
+from detkit.utils.errors import find_disk_full
+from detkit.utils.outputs import Ledger
 from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
@@ -149,7 +150,7 @@ def draw(session: Session) -> None:
         rows = predicted_rows(session.trainer.model, session.val_loader, session.trainer.device)
         picture_grid(rows, session.classes, folder / PREDICTIONS, title=title, ledger=ledger)
     except Exception as error:
-        if lack_of_space(error) is not None:
+        if find_disk_full(error) is not None:
             raise
         log.warning("%s or %s could not be drawn: %s: %s", CURVES, PREDICTIONS, type(error).__name__, error)
 

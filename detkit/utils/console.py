@@ -15,15 +15,21 @@ SEPARATORS = {9: "\\t", 10: "\\n", **{c: f"\\u{c:04x}" for c in (*range(0x2028, 
 """What breaks a line or turns its direction."""
 
 
-def shown(name: object) -> str:
+def printable(name: object) -> str:
     """A name in one line: control characters, line breaks and bytes that are not UTF-8 as escapes."""
     return with_escapes(str(name).translate(CONTROLS | SEPARATORS))
 
 
-def some(items: Sequence[Any], most: int = 20) -> str:
+def shorten_list(items: Sequence[object], most: int = 20) -> str:
     """The first few of a list, and how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(map(str, items[:most])) + more
+
+
+def indented_list(items: Sequence[object], most: int = 20) -> str:
+    """The first few of a list, each on an indented line below the text, and how many more there are."""
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return "".join(f"\n  {item}" for item in (*items[:most], *more))
 
 
 def with_escapes(text: str, encoding: str = "utf-8") -> str:
@@ -35,7 +41,7 @@ def with_escapes(text: str, encoding: str = "utf-8") -> str:
         return bytes_shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
-class Guard(io.TextIOBase):
+class GuardedStream(io.TextIOBase):
     """A stream in front of another that takes every text, and goes silent when the other one fails.
 
     What the stream's encoding lacks, and control characters, become escapes. lost: the error after which nothing is
@@ -52,7 +58,7 @@ class Guard(io.TextIOBase):
 
     def __eq__(self, other: object) -> bool:
         """Guards of one stream are equal: tqdm then knows that a log line and its bar share a terminal."""
-        return isinstance(other, Guard) and other.inner is self.inner
+        return isinstance(other, GuardedStream) and other.inner is self.inner
 
     def __hash__(self) -> int:
         return id(self.inner)
@@ -105,11 +111,11 @@ class Guard(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[tuple[Guard, Guard]]:
+def guarded_streams() -> Iterator[tuple[GuardedStream, GuardedStream]]:
     """In it, `sys.stdout` and `sys.stderr` are guards of what they were."""
     open_standard_files()
     before = sys.stdout, sys.stderr
-    guards = guard_of(before[0]), guard_of(before[1])
+    guards = guard_stream(before[0]), guard_stream(before[1])
     sys.stdout, sys.stderr = guards
     try:
         yield guards
@@ -119,15 +125,15 @@ def guarded() -> Iterator[tuple[Guard, Guard]]:
         sys.stdout, sys.stderr = before
 
 
-def guard_of(stream: Any) -> Guard:
+def guard_stream(stream: Any) -> GuardedStream:
     """A stream behind a guard; itself if it is one."""
-    return stream if isinstance(stream, Guard) else Guard(stream)
+    return stream if isinstance(stream, GuardedStream) else GuardedStream(stream)
 
 
-def bar_stream() -> Guard:
+def bar_stream() -> GuardedStream:
     """Where a progress bar is drawn: stderr, control characters and all."""
     stream = sys.stderr
-    return Guard(stream.inner if isinstance(stream, Guard) else stream, raw=True)
+    return GuardedStream(stream.inner if isinstance(stream, GuardedStream) else stream, raw=True)
 
 
 def open_standard_files() -> None:
@@ -140,13 +146,13 @@ def open_standard_files() -> None:
             os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
 
 
-def say(text: str, *, error: bool = False) -> None:
+def print_line(text: str, *, error: bool = False) -> None:
     """A line on stdout or stderr, whatever they are."""
-    stream = guard_of(sys.stderr if error else sys.stdout)
+    stream = guard_stream(sys.stderr if error else sys.stdout)
     stream.write(text + "\n")
     stream.flush()
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
+def plural(number: int, one: str, many: str | None = None) -> str:
     """`1 image`, `2 images`; many: a plural that is not formed by an s."""
     return f"{number} {one if number == 1 else many or one + 's'}"

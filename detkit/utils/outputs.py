@@ -13,14 +13,13 @@ import hashlib
 import json
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from detkit.utils.console import shown, some, with_escapes
-from detkit.utils.exit_codes import ExitCode
+from detkit.utils.console import printable, shorten_list, with_escapes
+from detkit.utils.errors import explain_os_errors
 
 LEDGER, NOTES = ".detkit.json", ".detkit.notes"
 MARK = "written_by"
@@ -59,7 +58,7 @@ class Ledger:
         """Whether the file is as detkit wrote it."""
         noted = self.files.get(self._name(path))
         try:
-            return noted is not None and digest(self.folder / path) in noted
+            return noted is not None and file_sha256(self.folder / path) in noted
         except OSError:
             return False
 
@@ -80,7 +79,7 @@ class Ledger:
         """Records files that are known to be detkit's from before there was a ledger."""
         for path in paths:
             if (self.folder / path).is_file() and not self.owns(path):
-                self.note(path, digest(self.folder / path))
+                self.note(path, file_sha256(self.folder / path))
 
     def forget(self, paths: Iterable[str | Path]) -> None:
         """Drops files that are gone."""
@@ -104,7 +103,7 @@ class Ledger:
         (self.folder / NOTES).unlink(missing_ok=True)
 
 
-def digest(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's content."""
     found = hashlib.sha256()
     with path.open("rb") as file:
@@ -159,12 +158,12 @@ def refuse_foreign(option: str, folder: str | Path, paths: Iterable[str | Path])
         if os.path.lexists(path) and not ledger.owns(path.name):
             foreign.append(path)
     if foreign:
-        raise foreign_files(option, foreign)
+        raise foreign_files_error(option, foreign)
 
 
-def foreign_files(option: str, paths: Iterable[Path]) -> ForeignFileError:
+def foreign_files_error(option: str, paths: Iterable[Path]) -> ForeignFileError:
     """The error that names files which detkit would have to replace."""
-    names = some([shown(path) for path in paths], 10)
+    names = shorten_list([printable(path) for path in paths], 10)
     return ForeignFileError(
         f"{option}: detkit did not write {names} (or it was changed since), and would have to "
         "replace it: choose another place, or move it away"
@@ -206,15 +205,16 @@ def check_output_file(
     path = Path(path)
     if not str(path).strip() or path.name in ("", ".", ".."):
         raise ValueError(f"{option}: {str(path)!r} names no file")
-    with in_words(option, path):
+    with explain_os_errors(option, path):
         found = path.lstat() if os.path.lexists(path) else None
         if path.is_dir():
-            raise ForeignFileError(f"{option}: {shown(path)} is a folder: name a file")
+            raise ForeignFileError(f"{option}: {printable(path)} is a folder: name a file")
         if found is not None:
             refuse_inputs(option, [path], inputs)
             if not path.is_file() or not ours(path):
                 raise ForeignFileError(
-                    f"{option}: {shown(path)} is there already, and detkit did not write it (or it was changed since): "
+                    f"{option}: {printable(path)} is there already, and detkit did not write it (or it was changed "
+                    "since): "
                     "choose another name, or move it away"
                 )
         check_can_write(option, path.parent)
@@ -228,7 +228,8 @@ def refuse_inputs(option: str, outputs: Iterable[Path], inputs: Iterable[str | P
     for path in outputs:
         if (identity := _identity(path)) is not None and identity in read:
             raise ForeignFileError(
-                f"{option}: {shown(path)} would replace {shown(read[identity])}, which is read: choose another place"
+                f"{option}: {printable(path)} would replace {printable(read[identity])}, which is read: choose another "
+                "place"
             )
 
 
@@ -243,114 +244,15 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def check_can_write(option: str, folder: str | Path) -> None:
     """Raises ValueError or OSError unless files can be made in the folder, which need not be there yet."""
     folder = Path(folder)
-    with in_words(option, folder):
+    with explain_os_errors(option, folder):
         there = folder
         while not os.path.lexists(there) and there != there.parent:
             there = there.parent
         if not there.is_dir():
             what = "is a link to nothing" if there.is_symlink() else "is a file, not a folder"
-            raise ForeignFileError(f"{option}: {shown(there)} {what}: choose another place")
+            raise ForeignFileError(f"{option}: {printable(there)} {what}: choose another place")
         if not os.access(there, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
-
-
-@contextlib.contextmanager
-def in_words(option: str, path: str | Path) -> Iterator[None]:
-    """An OSError inside becomes one of the same kind that names option and path, and the way out."""
-    try:
-        yield
-    except OSError as error:
-        if getattr(error, "told", False):
-            raise
-        raise told(error, option, path) from error
-
-
-WAYS_OUT = {
-    errno.EACCES: "choose another place, or change who may write there",
-    errno.EPERM: "choose another place, or change who may write there",
-    errno.EROFS: "choose another place",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOTDIR: "a part of this path is a file: choose another place",
-    errno.EISDIR: "it is a folder: name a file",
-    errno.ELOOP: "links lead round in a circle",
-    errno.ENOSPC: "make room there, or choose another place",
-    errno.EDQUOT: "the quota is used up: make room, or choose another place",
-    errno.EFBIG: "files there can't be that large: see `ulimit -f`, or choose another place",
-    errno.EMFILE: "too many files are open: raise `ulimit -n`, or take fewer data.loader.num_workers",
-    errno.ENOENT: "check the spelling and the folder that it is relative to",
-}
-
-
-def told(error: OSError, option: str = "", path: str | Path | None = None) -> OSError:
-    """The error in words: option, path, reason and the way out. Its type and number stay."""
-    if error.errno is None:
-        return error
-    name = error.filename if error.filename is not None else path
-    parts = [option, shown(os.fsdecode(name)) if isinstance(name, (str, bytes, Path)) else "", os.strerror(error.errno)]
-    text = ": ".join(part for part in parts if part)
-    if error.errno in WAYS_OUT:
-        text += f"; {WAYS_OUT[error.errno]}"
-    again = type(error)(text)
-    again.errno, again.told = error.errno, True  # type: ignore[attr-defined]
-    return again
-
-
-def in_place(error: OSError, place: str) -> OSError:
-    """The error, with what it is about in front; its type and number stay."""
-    words = error if getattr(error, "told", False) else told(error)
-    again = type(error)(f"{place}: {words}")
-    again.errno, again.told = error.errno, True  # type: ignore[attr-defined]
-    return again
-
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def lack_of_space(error: BaseException | None) -> OSError | None:
-    """The error that says that a disk, a quota or a file is full, be it `error` or what caused it."""
-    seen: set[int] = set()  # an error may be its own cause: `raise error from error` is Python that somebody writes
-    while error is not None and id(error) not in seen:
-        if isinstance(error, OSError) and error.errno in FULL_DISK:
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None
-
-
-ALLOCATION = re.compile(
-    r"can't allocate memory|out of memory|bad_alloc|Cannot allocate memory|array is too big|Unable to allocate|"
-    r"MemoryError|Maximum allowed dimension exceeded|Storage size calculation overflowed|"
-    r"Overflow when unpacking|numel: integer multiplication overflow",
-    re.IGNORECASE,
-)
-"""How Python, numpy, torch and CUDA say that there is no room for something."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, by whomever."""
-    told_so = isinstance(error, (RuntimeError, ValueError, TypeError)) and ALLOCATION.search(str(error)) is not None
-    return isinstance(error, MemoryError) or told_so
-
-
-def lines_of(error: BaseException) -> list[str]:
-    """What a user's error says, line by line; an error of the system in words."""
-    if errors := getattr(error, "errors", None):
-        return [str(line) for line in errors]
-    if is_out_of_memory(error) and not isinstance(error, ValueError):
-        first = str(error).strip().partition("\n")[0]
-        return [f"not enough memory: take fewer or smaller images at a time ({first or type(error).__name__})"]
-    if isinstance(error, OSError) and not getattr(error, "told", False):
-        return [str(told(error))]
-    return [str(error)]
-
-
-def exit_code_of(error: BaseException) -> int:
-    """Of a user's error: its own, 5 for a full disk, else 2."""
-    code = getattr(error, "exit_code", None)
-    if code is not None:
-        return int(code)
-    full = isinstance(error, OSError) and lack_of_space(error) is not None
-    return ExitCode.DISK_FULL if full else ExitCode.WRONG_INPUT
 
 
 def short_name(stem: str, ending: str) -> str:

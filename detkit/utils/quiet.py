@@ -21,14 +21,14 @@ LIBRARIES = tuple({str(Path(sysconfig.get_path(kind)).resolve()) for kind in ("p
 PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
-def wanted() -> bool:
+def shows_everything() -> bool:
     """Whether the user asked to see everything."""
     return bool(os.environ.get("DETKIT_TRACEBACK") or sys.warnoptions)
 
 
-def hush_libraries() -> None:
+def silence_libraries() -> None:
     """Sends the warnings of installed packages to the logger `py.warnings`, which no console shows."""
-    if wanted():
+    if shows_everything():
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logger = logging.getLogger("py.warnings")
@@ -61,16 +61,16 @@ def from_library(filename: str) -> bool:
     return filename.startswith("<") or (path.startswith(LIBRARIES) and not path.startswith(PACKAGE + os.sep))
 
 
-class Captured:
+class CapturedOutput:
     """What was written to the console; `text` is there once the capture has ended."""
 
     text = ""
 
 
 @contextlib.contextmanager
-def captured() -> Iterator[Captured]:
+def capture_output() -> Iterator[CapturedOutput]:
     """Inside, nothing reaches the console, be it Python's or that of a C++ library."""
-    found = Captured()
+    found = CapturedOutput()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file, contextlib.ExitStack() as kept:
         for number in (1, 2):
             kept.enter_context(_moved(number, file.fileno()))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # `detkit --help` starts without numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 Value: TypeAlias = Any
 """What stands under a key of a config or a JSON file."""
 Tree: TypeAlias = dict[str, Value]
 """An object of JSON, or a section of a config."""
-Bools: TypeAlias = NDArray[np.bool_]
-Ints: TypeAlias = NDArray[np.int64]
-Floats: TypeAlias = NDArray[np.float64]
-Floats32: TypeAlias = NDArray[np.float32]
+Bools: TypeAlias = "NDArray[np.bool_]"
+Ints: TypeAlias = "NDArray[np.int64]"
+Floats: TypeAlias = "NDArray[np.float64]"
+Floats32: TypeAlias = "NDArray[np.float32]"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detkit.utils import outputs
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 from detkit.utils.types import Tree
 from detkit.visualize.draw import class_color
 
@@ -72,7 +72,7 @@ def plot_curves(
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     if title:
-        figure.suptitle(shown(title), fontsize=13, parse_math=False)
+        figure.suptitle(printable(title), fontsize=13, parse_math=False)
     path, png = Path(path), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box is drawn there; it needs no list

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkit.structures import ClassMap, Detections, Targets
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 from detkit.utils.pictures import as_pil
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ def _entries(objects: Detections | Targets, classes: ClassMap, min_score: float)
     """Box, label and text of every object to draw."""
     boxes, labels = objects.boxes.tolist(), objects.labels.tolist()
     if isinstance(objects, Targets):
-        return [(box, k, shown(classes.names[k])) for box, k in zip(boxes, labels, strict=True)]
+        return [(box, k, printable(classes.names[k])) for box, k in zip(boxes, labels, strict=True)]
     return [
-        (box, k, f"{shown(classes.names[k])} {score:.2f}")
+        (box, k, f"{printable(classes.names[k])} {score:.2f}")
         for box, k, score in zip(boxes, labels, objects.scores.tolist(), strict=True)
         if score >= min_score
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from detkit.structures import ClassMap, Detections, Targets
 from detkit.utils import outputs
-from detkit.utils.console import shown
+from detkit.utils.console import printable
 from detkit.visualize.draw import INK, MUTED, PAPER, class_color, draw_detections, find_font
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def picture_grid(
     draw = ImageDraw.Draw(sheet)
     y = margin
     if title:
-        draw.text((margin, y - 4), shown(title), fill=INK, font=title_font)
+        draw.text((margin, y - 4), printable(title), fill=INK, font=title_font)
         y += 38
     _draw_legend(draw, legend, (margin, y), legend_font)
     for c in range(columns):
@@ -85,7 +85,7 @@ def _legend_rows(classes: ClassMap, font: FreeTypeFont | ImageFont, width: int) 
     """Rows of (x, label, name), broken to `width`, of the first 20 classes."""
     rows: list[list[tuple[int, int, str]]] = [[]]
     x = 0
-    for label, name in enumerate(map(shown, classes.names[:20])):
+    for label, name in enumerate(map(printable, classes.names[:20])):
         wide = 18 + round(font.getlength(name)) + 18
         if x + wide > width and rows[-1]:
             rows.append([])

@@ -22,7 +22,18 @@ from detkit.heads.base import Head, per_anchor
 from detkit.layers.norms import NormName, norm_layer
 from detkit.losses.base import BoxLoss, ClassificationLoss
 from detkit.ops import sigmoid_focal_sum
-from detkit.registry import ASSIGNERS, BOX_LOSSES, CLASS_LOSSES, CODERS, HEADS
+from detkit.registry import (
+    ASSIGNERS,
+    BOX_LOSSES,
+    CLASS_LOSSES,
+    CODERS,
+    HEADS,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    OpenFraction,
+    Positive,
+)
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 
 
@@ -54,12 +65,10 @@ class PointCoder(BoxCoder):
     """
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
-        """See `BoxCoder.encode`."""
         points, strides = points_and_strides(anchors)
         return edge_distances(points, boxes) / strides
 
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
-        """See `BoxCoder.decode`."""
         points, strides = points_and_strides(anchors)
         distances = deltas * strides
         return torch.cat((points - distances[..., :2], points + distances[..., 2:]), dim=-1)
@@ -67,21 +76,20 @@ class PointCoder(BoxCoder):
 
 @ASSIGNERS.register()
 class PointAssigner(Assigner):
-    """A point is to find the smallest object that it lies in the middle of and that is of its level's size.
+    """Matches a point to the smallest object whose middle it lies in and whose size is its level's.
 
-    radius: how far from an object's centre its points may be, in strides (the centre sampling that the authors
-    added after the paper); null takes all points inside the box. reach: the farthest edge of an object may be
-    `reach` strides from a point on any level but the coarsest, and must be more than half of that on any but
-    the finest; 8 gives the paper's 64, 128, 256 and 512 px for strides 8 to 64 (section 3.2). ignore regions:
-    points inside that find no object take no part.
+    Points in an ignore region that match no object are ignored.
+
+    Args:
+        radius: largest distance of a point from the object's centre, in strides (the centre sampling that the authors
+            added after the paper); null matches all points inside the box.
+        reach: largest distance, in strides, from a point to the object's farthest edge, on any level but the
+            coarsest; on any but the finest it must be more than half of that. 8 gives the paper's 64, 128, 256 and
+            512 px for strides 8 to 64 (section 3.2).
     """
 
-    def __init__(self, *, radius: float | None = 1.5, reach: float = 8.0) -> None:
+    def __init__(self, *, radius: Positive | None = 1.5, reach: Positive = 8.0) -> None:
         super().__init__(ignore_overlap=None)  # the point decides, not the area, see forward
-        if radius is not None and radius <= 0:
-            raise ValueError(f"radius: {radius} must be positive; null takes all points inside a box")
-        if reach <= 0:
-            raise ValueError(f"reach: {reach} must be positive")
         self.radius, self.reach = radius, reach
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
@@ -91,12 +99,12 @@ class PointAssigner(Assigner):
         matched, quality = torch.zeros_like(labels), torch.zeros_like(strides[:, 0])
         if len(targets.boxes):
             lower, upper = self._reach_of_levels(strides[:, 0], candidates.level_sizes)
-            # One object after the other, so that memory does not grow with their number; the largest
-            # first, so that the smallest has the last word.
+            # Object by object, so that memory does not grow with their number; the largest first, so that the
+            # smallest overwrites it.
             order = box_ops.area(targets.boxes).argsort(descending=True)
             for i, box, label in zip(order, targets.boxes[order], targets.labels[order], strict=True):
-                wanted = self._wants(points, strides, box, lower, upper)
-                labels, matched = torch.where(wanted, label, labels), torch.where(wanted, i, matched)
+                inside = self._points_of(box, points, strides, lower, upper)
+                labels, matched = torch.where(inside, label, labels), torch.where(inside, i, matched)
             quality = centreness(edge_distances(points, targets.boxes[matched]))
         for region in targets.ignore:
             inside = (edge_distances(points, region) > 0).all(dim=1)
@@ -104,30 +112,36 @@ class PointAssigner(Assigner):
         return Assignment(labels, matched, quality)
 
     def _reach_of_levels(self, strides: Tensor, level_sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """(A,) between which distances of the farthest edge, in pixels, each point takes objects."""
+        """(A,) smallest and (A,) largest distance of an object's farthest edge, in pixels, for each point."""
         lower, upper = strides * self.reach / 2, strides * self.reach
         lower[: level_sizes[0]] = 0
         upper[len(strides) - level_sizes[-1] :] = math.inf
         return lower, upper
 
-    def _wants(self, points: Tensor, strides: Tensor, box: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-        """(A,) which points an object of box (4,) is for."""
+    def _points_of(self, box: Tensor, points: Tensor, strides: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+        """(A,) bool, the points that an object of box (4,) may be matched to."""
         distances = edge_distances(points, box)
         farthest = distances.amax(dim=1)
-        wanted = (distances > 0).all(dim=1) & (farthest > lower) & (farthest <= upper)
+        inside = (distances > 0).all(dim=1) & (farthest > lower) & (farthest <= upper)
         if self.radius is not None:
             centre = (box[:2] + box[2:]) / 2
-            wanted &= ((points - centre).abs() < self.radius * strides).all(dim=1)
-        return wanted
+            inside &= ((points - centre).abs() < self.radius * strides).all(dim=1)
+        return inside
 
 
 @CLASS_LOSSES.register()
 class CenternessFocalLoss(ClassificationLoss):
-    """Focal loss for the classes, cross-entropy for the centre-ness in one column more; scores are their product.
+    """Focal loss of the classes and cross-entropy of the centre-ness, which is one column more (section 3.3).
 
-    Equation 2's class term and section 3.3. alpha, gamma, prior: of the focal loss (1708.02002). The scores
-    are the square root of the product, as the authors' code has it: the order stays, the threshold means more.
-    centerness_weight, weight: factors on that term and on the sum.
+    The scores are the square root of their product, as in the authors' code: the order is the same, the values are
+    easier to set a threshold by.
+
+    Args:
+        alpha: weight of positives in the focal loss; negatives get 1 - alpha.
+        gamma: exponent that fades easy examples.
+        prior: foreground probability that every anchor starts with.
+        centerness_weight: factor on the centre-ness term.
+        weight: factor on the sum.
     """
 
     uses_quality = True
@@ -135,34 +149,28 @@ class CenternessFocalLoss(ClassificationLoss):
     def __init__(
         self,
         *,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
-        prior: float = 0.01,
-        centerness_weight: float = 1.0,
-        weight: float = 1.0,
+        alpha: Fraction = 0.25,
+        gamma: NonNegative = 2.0,
+        prior: OpenFraction = 0.01,
+        centerness_weight: NonNegative = 1.0,
+        weight: NonNegative = 1.0,
     ) -> None:
         super().__init__()
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha: {alpha} is not between 0 and 1")
-        if gamma < 0:
-            raise ValueError(f"gamma: {gamma} is negative")
-        if not 0 < prior < 1:
-            raise ValueError(f"prior: {prior} is not a probability between 0 and 1")
         self.alpha, self.gamma, self.prior = alpha, gamma, prior
         self.centerness_weight, self.weight = centerness_weight, weight
 
     def num_columns(self, num_classes: int) -> int:
-        """One column a class, and the centre-ness in the last."""
+        """K + 1: the classes and, last, the centre-ness."""
         return num_classes + 1
 
     def initial_bias(self, num_classes: int) -> Tensor:
-        """(K + 1,) the logit of `prior` for the classes, of one half for the centre-ness."""
+        """(K + 1,) the logit of `prior` for the classes, 0 for the centre-ness."""
         bias = torch.full((num_classes + 1,), math.log(self.prior / (1 - self.prior)))
         bias[-1] = 0.0
         return bias
 
     def start_score(self, num_classes: int) -> float:
-        """The centre-ness is in the scores and starts at one half."""
+        """The scores contain the centre-ness, which starts at one half."""
         return math.sqrt(self.prior * 0.5)
 
     def scores(self, logits: Tensor) -> Tensor:
@@ -170,7 +178,6 @@ class CenternessFocalLoss(ClassificationLoss):
         return (logits[..., :-1].sigmoid() * logits[..., -1:].sigmoid()).sqrt()
 
     def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
-        """See `ClassificationLoss.forward`; `quality` is the centre-ness that the assigner states."""
         assert quality is not None, "uses_quality"
         classes = sigmoid_focal_sum(logits[..., :-1], labels, self.alpha, self.gamma)
         positive = labels >= 0
@@ -185,15 +192,17 @@ class CenternessGIoULoss(BoxLoss):
     """Generalised IoU loss, each box weighted by its point's centre-ness (the authors' code, after section 4.3).
 
     The authors divide by the sum of the weights; here the trainer divides by the number of positives, as for
-    every other loss, so that a batch may be split. `weight`, a factor on the sum, makes up for the difference.
+    every other loss, so that a batch may be split.
+
+    Args:
+        weight: factor on the sum; it can make up for that difference.
     """
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    def __init__(self, *, weight: NonNegative = 1.0) -> None:
         super().__init__()
         self.weight = weight
 
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
-        """See `BoxLoss.forward`."""
         from torchvision.ops import generalized_box_iou_loss
 
         points, _ = points_and_strides(anchors)
@@ -206,7 +215,11 @@ class CenternessGIoULoss(BoxLoss):
 class PointHead(Head):
     """Towers shared by all levels; classes from one, distances and centre-ness from the other (figure 2).
 
-    Distances are exp(scale * x), with a trained scale a level (section 3.2). num_convs: of each tower.
+    Distances are exp(scale * x), with a trainable scale per level (section 3.2).
+
+    Args:
+        num_convs: convolutions per tower.
+        norm: normalisation after every convolution of a tower.
     """
 
     def __init__(
@@ -216,12 +229,10 @@ class PointHead(Head):
         anchors_per_cell: tuple[int, ...],
         num_columns: int,
         class_bias: Tensor,
-        num_convs: int = 4,
+        num_convs: NonNegativeInt = 4,
         norm: NormName = "gn",
     ) -> None:
         super().__init__()
-        if num_convs < 0:
-            raise ValueError(f"num_convs: {num_convs} is negative")
         if len(set(in_channels)) != 1 or set(anchors_per_cell) != {1}:
             raise ValueError(
                 f"PointHead wants levels of equal channels and one anchor a cell, not {in_channels} and "
@@ -249,7 +260,6 @@ class PointHead(Head):
         self.centre_out.bias.data.copy_(class_bias[-1:])  # type: ignore[union-attr]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """See `Head.forward`."""
         logits, deltas = [], []
         for x, scale in zip(features, self.scales, strict=True):
             box = self.box_tower(x)

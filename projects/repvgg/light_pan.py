@@ -6,32 +6,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.layers.norms import NormName, norm_layer
-from detkit.necks.base import Neck
-from detkit.registry import NECKS
+from detkit.necks.base import ExtraLevels, Neck
+from detkit.registry import NECKS, Channels, PositiveInt
 from detkit.structures import FeatureShape
 
 
 @NECKS.register()
 class LightPAN(Neck):
-    """Information down the pyramid and up again; every step a depthwise and a 1x1 convolution.
+    """Fusion down the pyramid and up again; every step is a depthwise and a 1x1 convolution.
 
-    channels: of every level. extra_levels: coarser levels on top. kernel: of the depthwise convolutions;
-    5 costs little more than 3, as the 1x1 convolutions have most of the work (2111.00902, section 3.1).
+    Args:
+        channels: channels of every level.
+        extra_levels: number of coarser levels on top.
+        kernel: odd side of the depthwise convolutions; 5 costs little more than 3, because the 1x1 convolutions do
+            most of the work (2111.00902, section 3.1).
+        norm: normalisation after every convolution.
     """
 
     def __init__(
         self,
         *,
         in_shapes: dict[str, FeatureShape],
-        channels: int = 96,
-        extra_levels: int = 1,
-        kernel: int = 5,
+        channels: Channels = 96,
+        extra_levels: ExtraLevels = 1,
+        kernel: PositiveInt = 5,
         norm: NormName = "bn",
     ) -> None:
         super().__init__()
-        if channels < 1 or extra_levels < 0:
-            raise ValueError(f"channels: {channels} must be at least 1, and extra_levels ({extra_levels}) at least 0")
-        if kernel % 2 == 0 or kernel < 1:
+        if kernel % 2 == 0:
             raise ValueError(f"kernel: {kernel} must be odd")
 
         def separable(stride: int = 1) -> nn.Sequential:

@@ -1,13 +1,16 @@
-"""RepVGG (2101.03697): three branches a block while it learns, one 3x3 convolution a block when it predicts."""
+"""RepVGG (2101.03697): three branches per block in training, one 3x3 convolution per block in prediction."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.backbones.base import Backbone
-from detkit.registry import BACKBONES
+from detkit.registry import BACKBONES, Channels, Layers
 from detkit.structures import FeatureShape
 
 
@@ -15,22 +18,22 @@ from detkit.structures import FeatureShape
 class RepVGG(Backbone):
     """Stages of RepVGG blocks after a first one of stride 2; c2, c3, ... have strides 4, 8, ...
 
-    widths: channels of the first block and of each stage. depths: blocks of each stage, the first of which
-    has stride 2. out_features: which stages are put out; those above the last of them are left out.
+    Args:
+        widths: channels of the first block and of each stage.
+        depths: blocks of each stage, the first of which has stride 2.
+        out_features: levels; None: all but c2. Later stages are left out.
     """
 
     def __init__(
         self,
         *,
-        widths: tuple[int, ...] = (48, 48, 96, 192, 1280),
-        depths: tuple[int, ...] = (2, 4, 14, 1),
+        widths: tuple[Channels, ...] = (48, 48, 96, 192, 1280),
+        depths: Annotated[tuple[Layers, ...], MinLen(1)] = (2, 4, 14, 1),
         out_features: list[str] | None = None,
     ) -> None:
         super().__init__()
-        if not depths or min(depths) < 1 or len(widths) != len(depths) + 1 or min(widths) < 1:
-            raise ValueError(
-                f"widths: {list(widths)} must be positive and one more than depths {list(depths)}, which are at least 1"
-            )
+        if len(widths) != len(depths) + 1:
+            raise ValueError(f"widths: {list(widths)} must be one more than depths {list(depths)}")
         levels = {f"c{i + 2}": FeatureShape(width, 4 * 2**i) for i, width in enumerate(widths[1:])}
         names = out_features if out_features is not None else list(levels)[1:]
         unknown = [name for name in names if name not in levels]
@@ -59,10 +62,10 @@ class RepVGG(Backbone):
 
 
 class RepVGGBlock(nn.Module):
-    """ReLU of a 3x3 and a 1x1 convolution and, where the shape stays, the input itself, each batch-normalised.
+    """ReLU of the sum of a 3x3 and a 1x1 convolution and, if the shape stays, the input, each batch-normalised.
 
-    In evaluation mode without gradients the branches are one 3x3 convolution (section 3.3), put together on
-    first use and again whenever a weight has changed. The checkpoint holds the branches.
+    In evaluation mode without gradients the branches are one 3x3 convolution (section 3.3), fused on first use and
+    again after a weight has changed. The checkpoint contains the branches.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
@@ -83,12 +86,12 @@ class RepVGGBlock(nn.Module):
             return F.relu_(F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), self.stride, padding=1))
         # The stride of the 1x1 is taken by slicing: with a strided 1x1 of 3 channels in channels_last, the CPU
         # library of torch 2.11 (oneDNN 3.10.2) writes past its memory in the backward pass.
-        seen = x[:, :, :: self.stride, :: self.stride]
-        total = self.norm3(self.conv3(x)) + self.norm1(self.conv1(seen))
+        strided = x[:, :, :: self.stride, :: self.stride]
+        total = self.norm3(self.conv3(x)) + self.norm1(self.conv1(strided))
         return F.relu_(total if self.norm0 is None else total + self.norm0(x))
 
     def fused(self) -> tuple[Tensor, Tensor]:
-        """Weight (out, in, 3, 3) and bias (out,) of the one convolution, kept until a weight changes."""
+        """Weight (out, in, 3, 3) and bias (out,) of the fused convolution, cached until a weight changes."""
         if torch.compiler.is_compiling():
             return self.fuse()
         versions = [(t.data_ptr(), t._version) for t in (*self.parameters(), *self.buffers())]
@@ -109,7 +112,7 @@ class RepVGGBlock(nn.Module):
 
 
 def scaled(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """A convolution followed by a batch norm's running figures -> weight and bias of one convolution (equation 3)."""
+    """A convolution and the batch norm after it -> weight and bias of one convolution (equation 3)."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()

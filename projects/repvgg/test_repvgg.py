@@ -106,7 +106,7 @@ def test_what_is_not_put_out_is_not_built() -> None:
     assert backbone.out_shapes == {"c3": FeatureShape(8, 8)}
     with pytest.raises(ValueError, match=r"out_features: \['c9'\]; with these depths there are c2, c3"):
         BACKBONES.build({"type": "RepVGG", "widths": [4, 8, 8], "depths": [1, 1], "out_features": ["c9"]})
-    with pytest.raises(ValueError, match=r"widths: \[4, 8\] must be positive and one more than depths \[1, 1\]"):
+    with pytest.raises(ValueError, match=r"widths: \[4, 8\] must be one more than depths \[1, 1\]"):
         BACKBONES.build({"type": "RepVGG", "widths": [4, 8], "depths": [1, 1]})
 
 

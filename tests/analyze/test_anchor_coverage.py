@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ OPTIONS = LoaderOptions(size_divisor=32)
 
 def dataset(
     size: tuple[int, int] = (40, 80), boxes: tuple[tuple[int, int, int, int], ...] = ((0, 0, 8, 8), (16, 0, 56, 40))
-) -> HandMade:
+) -> Any:
     """Four images, none of which can be read."""
     builder = RecordsBuilder("hand-made", "error")
     for i in range(4):
@@ -60,7 +61,7 @@ def test_images_of_unknown_size_are_left_out_unless_they_may_be_read(refuses: Re
 
 
 def test_best_anchor_by_hand() -> None:
-    generator = ExplicitAnchors(strides=(8, 32), sizes=[[(8, 8)], [(32, 32)]])
+    generator = ExplicitAnchors(strides=(8, 32), sizes=[[(8.0, 8.0)], [(32.0, 32.0)]])
     boxes = torch.tensor([[0.0, 0, 8, 8], [0, 0, 16, 8], [32, 0, 64, 16]])
     coverage = measure(generator, [8, 32], [Sample((32, 64), boxes, torch.ones(3))])
     assert coverage.iou.tolist() == [1.0, 0.5, 0.5]
@@ -88,7 +89,7 @@ def test_k_means_finds_planted_shapes() -> None:
     assert float(shape_iou(planted, planted).diagonal().min()) == 1
 
 
-def test_fewer_shapes_than_anchors_still_give_that_many():
+def test_fewer_shapes_than_anchors_still_give_that_many() -> None:
     sizes = divide(torch.full((5, 2), 20.0, dtype=torch.float64), [8, 16], 3, 0.0, 0)
     assert [len(level) for level in sizes] == [3, 3]
     assert (20.0, 20.0) in sizes[0]
@@ -108,7 +109,7 @@ def test_fit_reaches_what_was_planted_on_the_levels(refuses: Refuses) -> None:
         fit([], [8], 1, 0.5)
 
 
-def detector(side: float, assigner: MaxIoUAssigner | SimpleNamespace) -> SimpleNamespace:
+def detector(side: float, assigner: MaxIoUAssigner | SimpleNamespace) -> Any:
     generator = ExplicitAnchors(strides=(8,), sizes=[(side, side)])
     neck = SimpleNamespace(out_shapes={"p3": FeatureShape(1, 8)})
     return SimpleNamespace(anchors=generator, neck=neck, assigner=assigner)

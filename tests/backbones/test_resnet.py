@@ -85,7 +85,7 @@ def test_frozen_norm_over_random_weights_is_warned_about(caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize(("argument", "value"), [("freeze_at", 6), ("out_features", ["c6"]), ("out_features", [])])
-def test_senseless_arguments_are_named(refuses: Refuses, argument: str, value: int | list[str]) -> None:
+def test_senseless_arguments_are_named(refuses: Refuses, argument: Any, value: Any) -> None:
     with refuses(ValueError):
         ResNet(depth=18, **{argument: value})
 
@@ -112,7 +112,7 @@ def test_a_file_that_holds_no_such_weights_is_named(
 ) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    more = {"TorchvisionBackbone": {"name": "resnet18"}, "MobileNetV3": {"reduced_tail": False}}.get(kind, {})
+    more: Any = {"TorchvisionBackbone": {"name": "resnet18"}, "MobileNetV3": {"reduced_tail": False}}.get(kind, {})
     net = BACKBONES.build({"type": kind, "weights": str(path), **more})
     with refuses(ValueError):
         net.load_pretrained()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from detkit.backbones.vgg import VGG, thinned_classifier
+from detkit.backbones.vgg import VGG, subsampled_classifier
 from tests.refusals import Refuses
 
 SMALL: dict[str, Any] = {"width": 1 / 16}
@@ -59,7 +59,7 @@ def test_the_classifier_becomes_two_convolutions() -> None:
         "classifier.3.weight": torch.randn(4096, 4096),
         "classifier.3.bias": torch.randn(4096),
     }
-    thin = thinned_classifier(state)
+    thin = subsampled_classifier(state)
     assert {k: tuple(v.shape) for k, v in thin.items()} == {
         "top.0.weight": (1024, 8, 3, 3), "top.0.bias": (1024,),
         "top.2.weight": (1024, 1024, 1, 1), "top.2.bias": (1024,),
@@ -68,24 +68,24 @@ def test_the_classifier_becomes_two_convolutions() -> None:
     assert thin["top.0.weight"][2, 5, 1, 2] == state["classifier.0.weight"][8, 5 * 49 + 3 * 7 + 6]
     assert thin["top.2.weight"][3, 1, 0, 0] == state["classifier.3.weight"][12, 4]
     state["classifier.3.bias"][0] = float("nan")
-    assert thinned_classifier(state) == {}
-    assert thinned_classifier({}) == {}
+    assert subsampled_classifier(state) == {}
+    assert subsampled_classifier({}) == {}
 
 
 def test_frozen_groups_have_no_gradient_and_keep_their_statistics() -> None:
     net = VGG(**SMALL, norm="bn", freeze_at=2).train()
-    before = net.features[1].running_mean.clone()  # type: ignore[union-attr, operator]
-    sum(f.sum() for f in net(torch.randn(2, 3, 64, 64)).values()).backward()  # type: ignore[union-attr]
+    before = net.features[1].running_mean.clone()
+    sum(f.sum() for f in net(torch.randn(2, 3, 64, 64)).values()).backward()
     frozen = [n for n, p in net.named_parameters() if p.grad is None]
     # conv1_1 to conv2_2 with their norms, 0 to 13 with the ReLUs and one pooling between.
     assert frozen == [n for n, _ in net.named_parameters() if n.startswith("features.") and int(n.split(".")[1]) < 13]
     assert len(frozen) == 16
-    assert torch.equal(before, net.features[1].running_mean)  # type: ignore[arg-type, union-attr]
+    assert torch.equal(before, net.features[1].running_mean)  # type: ignore[arg-type]
 
 
 def test_all_learns_by_default() -> None:
     net = VGG(**SMALL)
-    sum(f.square().sum() for f in net(torch.randn(2, 3, 64, 64)).values()).backward()  # type: ignore[union-attr]
+    sum(f.square().sum() for f in net(torch.randn(2, 3, 64, 64)).values()).backward()
     assert [n for n, p in net.named_parameters() if p.grad is None] == []
 
 
@@ -99,7 +99,7 @@ def test_wrong_weights_and_values_are_named(refuses: Refuses, tmp_path: Path, ca
         VGG(weights=str(tmp_path / "x.pth")).load_pretrained()
     for bad in ({"freeze_at": 6}, {"width": 0.001}, {"l2_norm": 0.0}):
         with refuses(ValueError):
-            VGG(**bad)  # type: ignore[arg-type]
+            VGG(**bad)
     with caplog.at_level(logging.WARNING, "detkit"):
         VGG(**SMALL, freeze_at=1).load_pretrained()
     assert "random weights" in caplog.text

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from detkit.compare import collect, statistics
+from detkit.compare import results, statistics
 
 
 @pytest.fixture(autouse=True)
@@ -19,4 +19,4 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests to which the width of an interval is all the same."""
-    monkeypatch.setattr(collect, "analyse", partial(statistics.analyse, resamples=40))
+    monkeypatch.setattr(results, "analyse", partial(statistics.analyse, resamples=40))

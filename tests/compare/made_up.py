@@ -11,7 +11,8 @@ import numpy as np
 import yaml
 
 from detkit.compare.cell_folder import CELL, DETECTIONS, MATCHES, START
-from detkit.compare.evidence import signed, truth_hash
+from detkit.compare.hashes import truth_hash
+from detkit.compare.integrity import with_hashes
 from detkit.compare.matches import match, save_matches
 from detkit.compare.plan import make_plan, save_plan
 from detkit.data.datasets.shapes import ShapesDataset
@@ -47,7 +48,7 @@ def made_up(
     overrides: list[Any] | tuple[Any, ...] = (),
     skill: dict[str, Skill] | None = None,
     code: str = "f",
-    old: None = None,
+    old: str | None = None,
     random_of: Callable[..., Any] | None = None,
 ) -> Path:
     """A bench whose runs were never made: each with a start, a result, detections and matches.
@@ -93,14 +94,14 @@ def made_up(
 def sign(folder: Path) -> None:
     """What a run does last."""
     content = json.loads((folder / CELL).read_text())
-    (folder / CELL).write_text(json.dumps(signed(content, folder)))
+    (folder / CELL).write_text(json.dumps(with_hashes(content, folder)))
 
 
 def verdicts(results: dict[str, Any]) -> dict[str, Any]:
     return {v["name"]: (v["versus_baseline"] or {}).get("ap", {}).get("verdict") for v in results["variants"]}
 
 
-def change(folder: Path, name: str, *, signed: bool = True, **what: dict[str, Any] | float | str) -> None:
+def change(folder: Path, name: str, *, signed: bool = True, **what: Any) -> None:
     """As if the run itself had written something else; not signed: as if somebody had edited the file later."""
     path = folder / name
     content = json.loads(path.read_text()) | what

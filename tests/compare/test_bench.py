@@ -9,11 +9,11 @@ import yaml
 
 from detkit.cli import main
 from detkit.compare.cell import run_cell
-from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START, state
-from detkit.compare.collect import collect_results, trained_classes
+from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, MATCHES, START, ended_status
 from detkit.compare.launchers import CONSOLE
 from detkit.compare.plan import make_plan, read_plan, save_plan
 from detkit.compare.report import write_reports
+from detkit.compare.results import collect_results, trained_classes
 from detkit.compare.samples import SAMPLES
 from detkit.config import load_config
 from detkit.runs.folder import RESULT
@@ -59,7 +59,7 @@ def test_a_run_that_is_missing_withholds_and_is_named(bench: Path, tmp_path: Pat
     assert results["withheld"] == ["bce: seed 1 is missing"]
     (folder / "cells/bce/seed_1" / CONSOLE).write_text("Traceback\nKeyError: 'x'\n")
     results = collect_results([folder])
-    assert results["withheld"] == ["bce: seed 1 has failed"]
+    assert results["withheld"] == ["bce: seed 1 failed"]
     assert "KeyError" in results["variants"][1]["cells"][1]["error"]
     assert not results["complete"]
 
@@ -77,7 +77,7 @@ def test_a_baseline_that_diverged_compares_with_nothing(bench: Path, tmp_path: P
     change(folder / "cells/focal/seed_2", CELL, status="diverged", error="the loss is not finite at step 3")
     results = collect_results([folder])
     assert verdicts(results)["bce"] is None
-    assert results["withheld"] == ["focal, seed 2, diverged: there is nothing to compare with"]
+    assert results["withheld"] == ["the baseline diverged (focal, seed 2): there is nothing to compare with"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_other_settings_than_the_loss_are_flagged(tmp_path: Path) -> None:
     other = tmp_path / "atss.yaml"
     other.write_text("assigner: {type: ATSSAssigner}\n")
     fair = collect_results([made_up(tmp_path / "bench", variants=[FOCAL, other], seeds=[0])])["fairness"]
-    assert any("matchers differ" in flag for flag in fair["flags"])
+    assert any("assigners differ" in flag for flag in fair["flags"])
     assert "assigner.type" in [entry["key"] for entry in fair["differs"]]
 
 
@@ -198,7 +198,7 @@ class TestSeveralBenches:
         said = capsys.readouterr().err
         assert f"--allow {what}" in said
         wanted = {
-            "code": "detkit/losses/focal.py is not the same: another one in focal, seed 1, bce, seed 1",
+            "code": "detkit/losses/focal.py differs: one version in focal, seed 1, bce, seed 1",
             "config": "optimizer.lr: ",
             "data": "new/d2: focal, seed 1",
         }
@@ -245,7 +245,7 @@ class TestSeveralBenches:
 
     def test_a_word_that_cannot_be_allowed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["compare", "report", str(tmp_path), "--allow", "everything"]) == 2
-        assert "everything is none of data, code, config" in capsys.readouterr().err
+        assert "everything is not one of data, code, config" in capsys.readouterr().err
 
 
 def test_real_runs_start_alike_and_another_seed_is_caught(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_damaged_run_withholds_the_verdict_and_is_made_again(
     results = collect_results([folder])
     assert verdicts(results)["bce"] is None
     assert len(results["withheld"]) == 1
-    cells = {(c.variant, c.seed): state(c) for c in read_plan(folder).cells(folder)}
+    cells = {(c.variant, c.seed): ended_status(c.folder) for c in read_plan(folder).cells(folder)}
     assert [key for key, value in cells.items() if value is None] == [("bce", 1)]
     if not (name == CELL and lost):
         assert name in results["variants"][1]["cells"][1]["error"]
@@ -300,7 +300,7 @@ def test_a_damaged_run_withholds_the_verdict_and_is_made_again(
 def test_a_damaged_diagnosis_does_not_end_the_report(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     (folder / "cells/bce/seed_1" / DIAGNOSIS).write_text('{"share": ')
-    assert collect_results([folder])["withheld"] == ["bce: seed 1 has failed"]
+    assert collect_results([folder])["withheld"] == ["bce: seed 1 failed"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK cut off"])
@@ -313,8 +313,9 @@ def test_damaged_matches_are_made_anew(bench: Path, tmp_path: Path, content: byt
 
 
 def test_the_classes_of_a_bench_are_those_its_runs_were_trained_on() -> None:
-    old, new = {"start": {"data": []}}, {"start": {"data": [], "classes": ["dog", "cat"]}}
-    assert trained_classes({"a": {0: old}, "b": {0: {"start": None}}}) is None
-    found = trained_classes({"a": {0: {"start": None}, 1: new}})
-    assert found is not None
-    assert found.names == ("dog", "cat")
+    old: dict[str, list[str]] = {"data": []}
+    new = {"data": [], "classes": ["dog", "cat"]}
+    assert trained_classes([old]) is None
+    classes = trained_classes([old, new])
+    assert classes is not None
+    assert classes.names == ("dog", "cat")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_more_detections_than_count_of_one_class() -> None:
 
 @pytest.mark.parametrize("engine", ["pycocotools", "faster"])
 @pytest.mark.parametrize("steps", [1, 4, 16])
-def test_equal_scores_within_and_between_images(steps: int, engine: str) -> None:
+def test_equal_scores_within_and_between_images(steps: int, engine: Any) -> None:
     random = np.random.default_rng(steps)
     truth = make_images(random, 9)
     found = train(random, truth, Skill(wrong=6.0), luck=0.0)
@@ -104,7 +105,7 @@ def test_nothing_there(empty: str) -> None:
     found = train(random, truth, Skill(), luck=0.0)
     if empty in ("objects", "both"):
         nothing = (x[:0] for x in (truth.boxes, truth.labels, truth.crowd, truth.area))
-        truth = GroundTruth(truth.image_ids, np.zeros(6, int), *nothing)
+        truth = GroundTruth(truth.image_ids, np.zeros(6, int), *nothing)  # type: ignore[arg-type]
     if empty in ("detections", "both"):
         found = Shard(found.image_ids, np.zeros(5, int), found.boxes[:0], found.scores[:0], found.labels[:0])
     compare(truth, found, resample(5, 3, 0))
@@ -136,7 +137,7 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     truth = make_images(random, 10)
     found = train(random, truth, Skill(), luck=0.0)
-    found = found._replace(scores=np.round(found.scores * 4).astype(np.float32) / 4)
+    found = found._replace(scores=np.round(found.scores * 4).astype(np.float32) / 4)  # type: ignore[arg-type]
     kept, weights = match(truth, found, 3, OPTIONS), resample(10, 20)
     whole = average_precision(kept, weights, CLASSES.names)
     monkeypatch.setattr("detkit.compare.bootstrap.CHUNK", 64)

@@ -1,11 +1,13 @@
 """Identities of the diagnosis, for every registered class loss."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from detkit.compare import diagnosis
-from detkit.compare.diagnosis import box_quality, calibration, diagnose, look_at_anchors, merge
+from detkit.compare.diagnosis import average, box_quality, calibration, diagnose, examine_anchors
 from detkit.compare.errors import Judged
 from detkit.config import load_config
 from detkit.data.datasets.shapes import ShapesDataset
@@ -39,7 +41,7 @@ def parts(loss: str = "SigmoidFocalLoss") -> tuple[DenseDetector, ShapesDataset,
 def test_anchors_of_every_class_loss_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "HARDEST", 10**6)  # no sampling
     detector, _, loader = parts(name)
-    found = look_at_anchors(detector, loader, images=3)
+    found = examine_anchors(detector, loader, images=3)
     # A GHM without a memory yet weighs an anchor by what is beside it, so alone it costs something else.
     if name != "GHMCLoss":
         assert found["closure"] == pytest.approx(1, rel=1e-4)
@@ -60,19 +62,19 @@ def test_sampling_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
     detector, _, loader = parts()
     monkeypatch.setattr(diagnosis, "HARDEST", 40)
     monkeypatch.setattr(diagnosis, "SAMPLED", 60)
-    found = look_at_anchors(detector, loader, images=6)
+    found = examine_anchors(detector, loader, images=6)
     assert found["closure"] == pytest.approx(1, abs=0.05)
 
 
 def test_a_constant_loss_gives_the_diagonal() -> None:
-    side = diagnosis._Anchors()
+    side = diagnosis.AnchorTotals()
     side.add(torch.full((7,), 0.3), torch.arange(1.0, 8.0), torch.ones(7, dtype=torch.bool))
     found = side.cumulative()
     assert found["loss"] == pytest.approx(found["fraction"], abs=1e-6)
 
 
 def test_one_anchor_that_stands_for_nine_is_nine_tenths() -> None:
-    side = diagnosis._Anchors()
+    side = diagnosis.AnchorTotals()
     side.add(torch.tensor([0.0, 5.0]), torch.tensor([9.0, 1.0]), torch.tensor([True, False]))
     found = side.cumulative()
     assert found["loss"][90] == pytest.approx(0, abs=1e-6)
@@ -104,9 +106,7 @@ def test_box_quality_by_hand() -> None:
     assert found["fraction"][0] == found["fraction"][-1] == 0.5
 
 
-def test_the_whole_is_plain_data_and_merges() -> None:
-    import json
-
+def test_a_diagnosis_is_plain_data_and_can_be_averaged() -> None:
     detector, dataset, loader = parts()
     evaluator = CocoEvaluator(dataset.classes, ground_truth_from(dataset))
     with torch.no_grad():
@@ -114,14 +114,14 @@ def test_the_whole_is_plain_data_and_merges() -> None:
             evaluator.add(batch.image_ids, detector.detect(detector(batch.images, batch.sizes), batch.sizes))
     found = diagnose(detector, loader, evaluator.truth, evaluator.shard(), images=2)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    twice = merge([found, found])
+    twice = average([found, found])
     assert twice["share"]["loss"] == pytest.approx(found["share"]["loss"])
     assert twice["calibration"]["edges"] == pytest.approx(found["calibration"]["edges"])
     assert [level["level"] for level in twice["positives_per_level"]] == ["p3", "p4", "p5"]
-    assert merge([]) is None
+    assert average([]) is None
 
 
 def test_no_image_is_an_error(refuses: Refuses) -> None:
     detector, _, _ = parts()
     with refuses(ValueError):
-        look_at_anchors(detector, [], images=2)
+        examine_anchors(detector, [], images=2)

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from detkit.cli import main
-from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, EVIDENCE, MATCHES, START
-from detkit.compare.collect import collect_results
-from detkit.compare.evidence import FILES, check_figures, file_hashes, images_hash, validation_hash
+from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, HASHED_FILES, MATCHES, START
+from detkit.compare.hashes import images_hash, validation_hash
+from detkit.compare.integrity import FILES, check_figures, file_hashes
+from detkit.compare.results import collect_results
 from detkit.data.datasets.coco import CocoDataset
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT
@@ -57,7 +58,7 @@ def test_an_untouched_bench_gets_its_verdict_and_says_it(
     assert main(["compare", "report", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "bce is worse than focal: AP " in out
-    assert checks(collect_results([folder]))["files"]["detail"] == "every file is as it was when its run ended"
+    assert checks(collect_results([folder]))["files"]["detail"] == "every file is unchanged since its run ended"
 
 
 def edit_json(key: Any, value: Any) -> Any:
@@ -88,12 +89,12 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize("name", EVIDENCE)
+@pytest.mark.parametrize("name", HASHED_FILES)
 def test_a_file_that_was_edited_afterwards_is_named(bench: Path, tmp_path: Path, name: str) -> None:
     folder = copied(bench, tmp_path)
     run = folder / "cells/bce/seed_1"
     EDITS[name](run / name)
-    refused(folder, "files", "bce, seed 1", name, "was changed after the run had ended", str(run))
+    refused(folder, "files", "bce, seed 1", name, "was changed after the run ended", str(run))
 
 
 def test_files_that_are_lost_are_named_too(bench: Path, tmp_path: Path) -> None:
@@ -137,7 +138,8 @@ def test_a_seed_that_is_a_copy_of_another_is_caught_by_its_seed_and_by_its_detec
     results = collect_results([folder])
     assert {"seeds", "distinct runs"} <= {check["name"] for check in failed(results)}
     assert "bce, seed 1: ran with 0" in checks(results)["seeds"]["detail"]
-    assert "bce, seed 0 and bce, seed 1 found the same, bit for bit" in checks(results)["distinct runs"]["detail"]
+    detail = checks(results)["distinct runs"]["detail"]
+    assert "bce, seed 0 and bce, seed 1 have the same detections, bit for bit" in detail
     assert verdicts(results)["bce"] is None
 
 
@@ -162,7 +164,7 @@ def test_variants_that_find_the_same_are_flagged(tmp_path: Path) -> None:
     folder = made_up(tmp_path, seeds=[0, 1], random_of=lambda cell: [cell.seed])
     results = collect_results([folder])
     assert results["withheld"] == []
-    sentence = "focal and bce, seed 0, found the same, bit for bit: their difference has no effect."
+    sentence = "focal and bce, seed 0, have the same detections, bit for bit: their difference has no effect."
     assert sentence in results["fairness"]["flags"]
 
 
@@ -185,7 +187,7 @@ def test_a_run_that_is_shorter_than_its_config_is_shown(bench: Path, tmp_path: P
     ],
 )
 def test_data_that_changed_between_seeds_is_caught_though_variants_agree(
-    bench: Path, tmp_path: Path, key: str, value: list[str] | str, said: str
+    bench: Path, tmp_path: Path, key: Any, value: Any, said: str
 ) -> None:
     folder = copied(bench, tmp_path)
     for variant in ("focal", "bce"):
@@ -200,8 +202,8 @@ def test_data_that_changed_between_seeds_is_caught_though_variants_agree(
 )
 def test_images_that_changed_while_a_run_went_on_are_caught(bench: Path, tmp_path: Path, key: str, what: str) -> None:
     folder = copied(bench, tmp_path)
-    change(folder / "cells/bce/seed_1", CELL, **{key: "other"})
-    refused(folder, "data", f"bce, seed 1: {what} changed while it ran: v at its start, other at its end")
+    change(folder / "cells/bce/seed_1", CELL, **dict[str, Any]({key: "other"}))
+    refused(folder, "data", f"bce, seed 1: {what} changed during the run: v at the start, other at the end")
 
 
 def test_hashes_that_were_taken_out_do_not_make_a_run_an_older_one(bench: Path, tmp_path: Path) -> None:
@@ -210,21 +212,21 @@ def test_hashes_that_were_taken_out_do_not_make_a_run_an_older_one(bench: Path, 
     content = json.loads(path.read_text())
     del content[FILES]
     path.write_text(json.dumps(content))
-    refused(folder, "files", "bce, seed 1: cell.json was changed after the run had ended")
+    refused(folder, "files", "bce, seed 1: cell.json was changed after the run ended")
 
 
 @pytest.mark.parametrize("edit", [{"status": "diverged", "error": "the loss is not finite"}, {"cost": {}}])
 def test_an_edited_end_of_a_run_is_named(bench: Path, tmp_path: Path, edit: dict[str, Any]) -> None:
     folder = copied(bench, tmp_path)
     change(folder / "cells/bce/seed_1", CELL, signed=False, **edit)
-    refused(folder, "files", "bce, seed 1: cell.json was changed after the run had ended")
+    refused(folder, "files", "bce, seed 1: cell.json was changed after the run ended")
 
 
 def test_runs_that_the_report_leaves_out_are_named(bench: Path, tmp_path: Path) -> None:
     folder = copied(bench, tmp_path)
     change(folder, "plan.json", signed=False, seeds=[0, 2])
     flags = collect_results([folder])["fairness"]["flags"]
-    assert "Done and not in this report: bce, seed 1, focal, seed 1." in flags
+    assert "Finished runs that this report leaves out: bce, seed 1, focal, seed 1." in flags
 
 
 def test_annotations_that_changed_after_all_runs_are_said(refuses: Refuses, bench: Path, tmp_path: Path) -> None:
@@ -249,7 +251,7 @@ def test_matches_that_detkit_makes_again_are_not_taken_for_an_edit(bench: Path, 
     ("key", "value", "said"),
     [
         ("seeds", [0, 0, 1], "seeds: "),
-        ("baseline", "nobody", "'nobody' is none of focal, bce"),
+        ("baseline", "nobody", "'nobody' is not one of focal, bce"),
         ("variants", {}, "variants: "),
     ],
 )
@@ -257,8 +259,8 @@ def test_a_plan_that_was_edited_into_nonsense_is_refused(
     bench: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    key: str,
-    value: dict[str, Any] | list[int] | str,
+    key: Any,
+    value: Any,
     said: str,
 ) -> None:
     folder = copied(bench, tmp_path)
@@ -283,7 +285,7 @@ def test_a_bench_of_an_older_detkit_is_read_and_does_not_pretend(tmp_path: Path)
     assert verdicts(results)["bce"] == "worse"
     found = checks(results)
     assert {name: found[name]["ok"] for name in ("files", "code")} == {"files": None, "code": None}
-    assert "noted no hashes" in found["files"]["detail"]
+    assert "wrote no hashes" in found["files"]["detail"]
     assert found["code"]["detail"].startswith("not known file by file")
     assert "1234+changes" in found["code"]["detail"]
     assert results["machine"] == {"threads": "2", "cpu": "an old CPU"}
@@ -311,7 +313,7 @@ def test_the_validation_hash_sees_pixels_and_annotations(tmp_path: Path) -> None
     def hashes() -> Any:
         (tmp_path / "a.json").write_text(json.dumps(content))
         dataset = CocoDataset(annotations=str(tmp_path / "a.json"), images=str(tmp_path))
-        return validation_hash(dataset), images_hash(dataset), images_hash(dataset, whole=0)
+        return validation_hash(dataset), images_hash(dataset), images_hash(dataset, read_whole=0)
 
     before = hashes()
     assert hashes() == before

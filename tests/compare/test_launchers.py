@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from detkit.compare import launchers
-from detkit.compare.launchers import CONSOLE, Job, launch_local, launch_ray, share_of
+from detkit.compare.launchers import CONSOLE, Job, launch_local, launch_ray, resources_of_run
 from tests.refusals import Refuses
 
 
@@ -45,7 +45,7 @@ def test_threads_are_those_of_the_bench_however_many_run(tmp_path: Path, at_once
 
 def test_without_a_word_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launchers, "usable_cores", lambda: 8)
-    assert [launchers.share_of_cores(at_once) for at_once in (1, 3, 20)] == [8, 2, 1]
+    assert [launchers.threads_of_cores(at_once) for at_once in (1, 3, 20)] == [8, 2, 1]
 
 
 def test_each_of_several_gets_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,9 +123,9 @@ def alive(pid: Any) -> Any:
 
 
 def test_shares_of_a_cluster() -> None:
-    assert share_of({"CPU": 8.0}, 3) == {"num_cpus": 2}
-    assert share_of({"CPU": 2.0}, 4) == {"num_cpus": 1}
-    assert share_of({"CPU": 16.0, "GPU": 4.0}, 4) == {"num_cpus": 4, "num_gpus": 1}
+    assert resources_of_run({"CPU": 8.0}, 3) == {"num_cpus": 2}
+    assert resources_of_run({"CPU": 2.0}, 4) == {"num_cpus": 1}
+    assert resources_of_run({"CPU": 16.0, "GPU": 4.0}, 4) == {"num_cpus": 4, "num_gpus": 1}
 
 
 # Counts its starts in a file; the first time it hangs, so that its machine can be taken away meanwhile.

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from detkit.cli import main
-from detkit.compare.collect import collect_results
-from detkit.compare.fairness import flags
+from detkit.compare.fairness import setup_flags
 from detkit.compare.plan import make_plan
-from detkit.compare.provenance import Record, check_code, check_facts, code_now
+from detkit.compare.provenance import Provenance, check_code, check_facts, code_now
+from detkit.compare.results import collect_results
 from detkit.runs.folder import ENVIRONMENT
 from detkit.runs.starts import Start, read_starts, with_starts
 from tests.compare.made_up import BCE, FACTS, FOCAL, checks, copied, failed, made_up, restart, sign, verdicts
@@ -46,7 +46,7 @@ def test_another_code_withholds_the_verdict_and_names_file_and_run(
 ) -> None:
     folder = copied(bench, tmp_path)
     began_with(folder / "cells/bce/seed_1", code={FILE: "edited", "detkit/_C": "n"})
-    said = f"{FILE} is not the same: another one in bce, seed 1 than in focal, seed 0"
+    said = f"{FILE} differs: one version in bce, seed 1, another in focal, seed 0"
     assert main(["compare", "report", str(folder)]) == 1
     out = capsys.readouterr().out
     assert f"No verdict: not fair: code ({said}" in out
@@ -61,7 +61,7 @@ def test_another_code_withholds_the_verdict_and_names_file_and_run(
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ({"detkit/_C": "rebuilt"}, "detkit/_C is not the same: another one in b, seed 1 than in a, seed 0"),
+        ({"detkit/_C": "rebuilt"}, "detkit/_C differs: one version in b, seed 1, another in a, seed 0"),
         ({"detkit/_C": None}, "detkit/_C is not in b, seed 1"),
         ({"detkit/new.py": "1"}, "detkit/new.py is only in b, seed 1"),
         ({"plugin p/x.py": "1"}, "plugin p/x.py is only in b, seed 1"),
@@ -133,7 +133,7 @@ def test_a_run_from_another_machine_is_shown_as_a_difference_that_may_matter(
     assert results["machine"]["threads"] == "1 (4 runs), 2 (1 runs)"
     assert results["versions"]["torch"] == "2.11.0 (4 runs), 2.10.0 (1 runs)"
     assert main(["compare", "report", str(folder)]) == 0
-    assert ", 2 in bce, seed 1: sums may come out in another order there, which may matter" in capsys.readouterr().out
+    assert ", 2 in bce, seed 1: the order of sums may differ, which may matter" in capsys.readouterr().out
     assert "| threads | differs | " in (folder / "report.md").read_text()
 
 
@@ -149,7 +149,7 @@ def test_a_run_from_another_machine_is_shown_as_a_difference_that_may_matter(
 def test_every_fact_is_compared_over_all_starts(key: str, value: int | str, name: str) -> None:
     facts = {**FACTS, "instructions": "avx512_f"}
     usual, other = Start(facts=facts), Start(facts={**facts, key: value})
-    records = {("a", 0): Record([usual]), ("b", 0): Record([usual, other])}
+    records = {("a", 0): Provenance([usual]), ("b", 0): Provenance([usual, other])}
     (found,) = [check for check in check_facts(records) if not check["ok"]]
     assert (found["name"], found["withholds"]) == (name, False)
     assert f"{key}: {facts[key]} in a, seed 0, b, seed 0, {value} in b, seed 0" in found["detail"]
@@ -180,37 +180,37 @@ def judged(tmp_path: Any, variants: Any, codes: Any) -> Any:
     """check_code of a bench. variants: name -> imports; codes: (variant, seed) -> files of their own."""
     files = [importing(tmp_path, name, *entries) for name, entries in variants.items()]
     plan = make_plan("configs/quickstart/shapes.yaml", files)
-    records = {run: Record([Start(code={FILE: "f", **code})]) for run, code in codes.items()}
+    records = {run: Provenance([Start(code={FILE: "f", **code})]) for run, code in codes.items()}
     return check_code(plan, records)
 
 
 def test_a_variant_may_import_code_that_others_lack(tmp_path: Path) -> None:
     found = judged(tmp_path, {"a": ["p_a.py"], "b": []}, {("a", 0): {"p_a.py": "1", "helper.py": "2"}, ("b", 0): {}})
     assert found["ok"], found
-    assert "a imports code of its own: helper.py, p_a.py" in found["detail"]
+    assert "a imports its own code: helper.py, p_a.py" in found["detail"]
 
 
 def test_an_edited_part_that_a_copied_variant_imports_is_named(tmp_path: Path) -> None:
     variants = {"a": ["p_part.py"], "b": ["p_part.py"]}
     found = judged(tmp_path, variants, {("a", 0): {"p_part.py": "relu"}, ("b", 0): {"p_part.py": "silu"}})
     assert not found["ok"]
-    assert "p_part.py is not the same: another one in b, seed 0 than in a, seed 0" in found["detail"]
+    assert "p_part.py differs: one version in b, seed 0, another in a, seed 0" in found["detail"]
 
 
 def test_a_shared_part_is_compared_though_one_variant_imports_more(tmp_path: Path) -> None:
     variants = {"a": ["p_part.py"], "b": ["p_part.py", "p_more.py"]}
     code = {("a", 0): {"p_part.py": "relu"}, ("b", 0): {"p_part.py": "silu", "p_more.py": "1"}}
-    assert "p_part.py is not the same" in judged(tmp_path, variants, code)["detail"]
+    assert "p_part.py differs" in judged(tmp_path, variants, code)["detail"]
     code = {
         ("a", 0): {"p_part.py": "relu", "h.py": "1"},
         ("b", 0): {"p_part.py": "relu", "h.py": "2", "p_more.py": "1"},
     }
-    assert judged(tmp_path, variants, code)["detail"].startswith("h.py is not the same")
+    assert judged(tmp_path, variants, code)["detail"].startswith("h.py differs")
 
 
 def test_a_variant_s_own_part_that_changed_between_seeds_is_named(tmp_path: Path) -> None:
     code = {("a", 0): {"p_a.py": "1"}, ("a", 1): {"p_a.py": "2"}, ("b", 0): {}, ("b", 1): {}}
-    assert "p_a.py is not the same" in judged(tmp_path, {"a": ["p_a.py"], "b": []}, code)["detail"]
+    assert "p_a.py differs" in judged(tmp_path, {"a": ["p_a.py"], "b": []}, code)["detail"]
     code = {("a", 0): {"p_a.py": "1", "late.py": "3"}, ("a", 1): {"p_a.py": "1"}, ("b", 0): {}, ("b", 1): {}}
     assert "late.py is only in a, seed 0" in judged(tmp_path, {"a": ["p_a.py"], "b": []}, code)["detail"]
 
@@ -219,12 +219,12 @@ def test_two_projects_may_each_have_a_file_of_the_same_name(tmp_path: Path) -> N
     variants = {"a": ["x/p_net.py"], "b": ["y/p_net.py"]}
     assert judged(tmp_path, variants, {("a", 0): {"p_net.py": "1"}, ("b", 0): {"p_net.py": "2"}})["ok"]
     again = {("a", 0): {"p_net.py": "1"}, ("b", 0): {"p_net.py": "2"}, ("b", 1): {"p_net.py": "3"}}
-    assert "p_net.py is not the same" in judged(tmp_path, variants, again)["detail"]
+    assert "p_net.py differs" in judged(tmp_path, variants, again)["detail"]
 
 
 def test_variants_that_import_different_files_are_flagged() -> None:
-    assert list(flags(["imports.0", "losses.classification.gamma"], {"a": "x", "b": "x"})) == [
-        "The imports differ: parts of one name may be different code."
+    assert list(setup_flags(["imports.0", "losses.classification.gamma"], {"a": "x", "b": "x"})) == [
+        "The imports differ: parts of the same name may be different code."
     ]
 
 
@@ -247,10 +247,10 @@ def test_a_file_under_another_name_with_the_same_content_is_no_difference(tmp_pa
 
 
 def test_code_that_changed_since_is_said_before_the_runs_to_come(tmp_path: Path) -> None:
-    records = {("a", 0): Record([Start(code={FILE: "old"})]), ("b", 0): Record([])}
+    records = {("a", 0): Provenance([Start(code={FILE: "old"})]), ("b", 0): Provenance([])}
     assert code_now({"a": {FILE: "new"}, "b": {FILE: "new"}}, records) == [f"{FILE} has changed since a, seed 0 ran"]
     assert code_now({"a": {FILE: "old"}}, records) == []
-    late = {("a", 0): Record([Start(code={FILE: "old", "imported_while_built.py": "1"})])}
+    late = {("a", 0): Provenance([Start(code={FILE: "old", "imported_while_built.py": "1"})])}
     assert code_now({"a": {FILE: "old"}}, late) == []
 
 

@@ -84,7 +84,7 @@ def test_a_heading_sorts_and_says_so_with_the_keyboard_too(page: Any) -> None:
 
 
 def test_what_is_missing_sorts_behind(page: Any) -> None:
-    head = page.locator("#variants th", has_text="against baseline")
+    head = page.locator("#variants th", has_text="vs baseline")
     for _ in range(2):
         head.locator("button").click()
         assert [text.startswith("\u2212") for text in column(page, 4)] == [True, True, False, False, False]
@@ -102,9 +102,9 @@ def test_a_variant_can_be_switched_off_everywhere(page: Any) -> None:
 
 
 def test_the_metric_of_the_differences_can_be_chosen(page: Any) -> None:
-    assert "AP, points more than focal" in page.text_content("#forest")
+    assert "AP, difference to focal in points" in page.text_content("#forest")
     page.select_option("#metric", "per_class:star")
-    assert "AP of star, points more than focal" in page.text_content("#forest")
+    assert "AP of star, difference to focal in points" in page.text_content("#forest")
 
 
 def test_the_pointer_shows_values(page: Any) -> None:

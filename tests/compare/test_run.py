@@ -1,5 +1,6 @@
 """A bench that really runs: its threads, its interruptions, and a part that is edited between its variants."""
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -17,8 +18,9 @@ from detkit.cli import main
 from detkit.compare import cell
 from detkit.compare.cell import run_cell
 from detkit.compare.cell_folder import CELL
-from detkit.compare.collect import collect_results
-from detkit.compare.plan import make_plan, saved
+from detkit.compare.launchers import LauncherChoice, launch_local, threads_of_cores
+from detkit.compare.plan import make_plan, read_plan_json
+from detkit.compare.results import collect_results
 from detkit.compare.run import run_bench, threads_of
 from detkit.config import load_config
 from detkit.registry import BACKBONES
@@ -74,7 +76,6 @@ class Project:
     def compare(self, *variants: Any, jobs: int = 1, allow: Any = ()) -> Any:
         """Runs the bench, the cells in this process; gives back exit code, results and the cells' exit codes."""
         codes = {}
-        forget()
 
         def launcher(jobs: Any, *, at_once: Any, threads: Any, finished: Any, started: Any) -> None:
             before = torch.get_num_threads()
@@ -84,8 +85,10 @@ class Project:
             torch.set_num_threads(before)
 
         files = [self.folder / name for name in variants]
-        plan = make_plan(self.folder / "base.yaml", files, seeds=[0])
-        code = run_bench(plan, self.bench, jobs=jobs, command="", launcher=launcher, allow=allow)
+        choice = LauncherChoice(launcher, threads_of_cores)
+        with fresh_import():
+            plan = make_plan(self.folder / "base.yaml", files, seeds=[0])
+            code = run_bench(plan, self.bench, jobs=jobs, command="", launcher=choice, allow=allow)
         return code, json.loads((self.bench / "results.json").read_text()), codes
 
     def cut_off(self, variant: Any) -> Any:
@@ -97,11 +100,15 @@ class Project:
         return weights
 
 
-def forget() -> None:
-    """Takes the part out of this process, so that its file is imported again as it is now."""
-    for name in [name for name in sys.modules if "bench_part" in name]:
-        del sys.modules[name]
-    BACKBONES._entries = {k: v for k, v in BACKBONES._entries.items() if "bench_part" not in v.cls.__module__}
+@contextlib.contextmanager
+def fresh_import() -> Iterator[None]:
+    """Imports the part's file as it is now, and forgets the part afterwards."""
+    try:
+        with BACKBONES.temporary():
+            yield
+    finally:
+        for name in [name for name in sys.modules if "bench_part" in name]:
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -110,13 +117,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_resamples: None
         monkeypatch.setattr(visualize, name, lambda *_, **__: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     deterministic = torch.are_deterministic_algorithms_enabled()
-    with BACKBONES.temporary():
+    with fresh_import():
         yield Project(tmp_path)
-    forget()
     torch.use_deterministic_algorithms(deterministic)
 
 
-SAID = "code (bench_part.py is not the same: another one in b, seed 0 than in a, seed 0)"
+SAID = "code (bench_part.py differs: one version in b, seed 0, another in a, seed 0)"
 
 
 def test_a_part_that_is_edited_between_two_variants_withholds_the_verdict(
@@ -203,21 +209,24 @@ def plan_of(*, overrides: Any = ()) -> Any:
     return make_plan(CONFIG, [FOCAL, BCE], seeds=[0], overrides=[*SHORT, *overrides])
 
 
-def share(jobs: Any) -> Any:
+def eight_cores(jobs: int) -> int:
     return 8 // jobs
+
+
+LAUNCHER = LauncherChoice(launch_local, eight_cores)
 
 
 def test_a_new_bench_takes_the_user_s_threads_and_else_a_share(
     refuses: Refuses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert threads_of(plan_of(), tmp_path, 2, share) == 4
+    assert threads_of(plan_of(), tmp_path, 2, LAUNCHER) == 4
     for text, threads in (("3", 3), ("5,2", 5), ("", 4)):
         monkeypatch.setenv("OMP_NUM_THREADS", text)
-        assert threads_of(plan_of(), tmp_path, 2, share) == threads
+        assert threads_of(plan_of(), tmp_path, 2, LAUNCHER) == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     with refuses(ValueError):
-        threads_of(plan_of(), tmp_path, 2, share)
+        threads_of(plan_of(), tmp_path, 2, LAUNCHER)
 
 
 def test_threads_are_written_into_the_plan_and_given_to_every_run(
@@ -229,10 +238,10 @@ def test_threads_are_written_into_the_plan_and_given_to_every_run(
     def launcher(jobs: Any, *, at_once: Any, threads: Any, finished: Any, started: Any) -> None:
         given.append((len(jobs), threads))
 
-    assert run_bench(plan_of(), tmp_path, jobs=2, command="", launcher=launcher, share=share) == 1
-    assert saved(tmp_path)["threads"] == 3
+    assert run_bench(plan_of(), tmp_path, jobs=2, command="", launcher=LauncherChoice(launcher, eight_cores)) == 1
+    assert read_plan_json(tmp_path)["threads"] == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert run_bench(plan_of(), tmp_path, jobs=1, command="", launcher=launcher, share=share) == 1
+    assert run_bench(plan_of(), tmp_path, jobs=1, command="", launcher=LauncherChoice(launcher, eight_cores)) == 1
     assert given == [(2, 3), (2, 3)], "another --jobs gives no other threads"
 
 
@@ -242,12 +251,12 @@ def test_another_number_by_the_user_is_refused_while_there_is_something_to_run(
     folder = made_up(tmp_path, seeds=[0])
     change(folder, "plan.json", signed=False, threads=2)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert threads_of(plan_of(), folder, 1, share) == 2
+    assert threads_of(plan_of(), folder, 1, LAUNCHER) == 2
     (folder / "cells/bce/seed_0" / CELL).unlink()
     with refuses(ValueError):
-        threads_of(plan_of(), folder, 1, share)
+        threads_of(plan_of(), folder, 1, LAUNCHER)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert threads_of(plan_of(), folder, 1, share) == 2
+    assert threads_of(plan_of(), folder, 1, LAUNCHER) == 2
 
 
 def test_a_bench_of_an_older_detkit_keeps_the_threads_that_its_runs_had(
@@ -255,11 +264,11 @@ def test_a_bench_of_an_older_detkit_keeps_the_threads_that_its_runs_had(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     folder = made_up(tmp_path, seeds=[0], old="1234")
-    assert saved(folder)["threads"] is None
-    assert threads_of(plan_of(), folder, 1, share) == 2
+    assert read_plan_json(folder)["threads"] is None
+    assert threads_of(plan_of(), folder, 1, LAUNCHER) == 2
     path = folder / "cells/bce/seed_0" / ENVIRONMENT
     path.write_text(json.dumps({"machine": {"threads": 5}}))
-    assert threads_of(plan_of(), folder, 1, share) == 8, "mixed: nothing to keep"
+    assert threads_of(plan_of(), folder, 1, LAUNCHER) == 8, "mixed: nothing to keep"
 
 
 def test_explicit_threads_of_the_config_need_no_agreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +276,7 @@ def test_explicit_threads_of_the_config_need_no_agreement(tmp_path: Path, monkey
     change(folder, "plan.json", signed=False, threads=2)
     (folder / "cells/bce/seed_0" / CELL).unlink()
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert threads_of(plan_of(overrides=["train.threads=1"]), folder, 1, share) == 2
+    assert threads_of(plan_of(overrides=["train.threads=1"]), folder, 1, LAUNCHER) == 2
 
 
 # ---- a run that is made again
@@ -290,5 +299,5 @@ def test_a_bench_in_a_process_of_its_own_says_nothing_false_of_a_damaged_start(t
     (folder / "cells/bce/seed_0/start.json").write_text("{")
     sign(folder / "cells/bce/seed_0")
     results = collect_results([folder])
-    assert results["withheld"] == ["bce: seed 0 has failed"]
+    assert results["withheld"] == ["bce: seed 0 failed"]
     assert failed(results) == []

@@ -12,7 +12,7 @@ from scipy.stats import t as student
 from detkit.compare.matches import match
 from detkit.compare.statistics import (
     BETTER,
-    NONE,
+    NO_DIFFERENCE,
     Spread,
     analyse,
     compare,
@@ -222,5 +222,5 @@ def test_a_class_that_one_image_has_gets_no_verdict() -> None:
     runs, base = ({s: {"ap": r, "per_class:rare": r} for s, r in enumerate(f * rows)} for f in (1.0, 0.0))
     found = correct({"v": compare(runs, base, {"ap": 50, "per_class:rare": 1})}, 1)["v"]
     assert found["ap"]["verdict"] == BETTER
-    assert found["per_class:rare"]["verdict"] == NONE
+    assert found["per_class:rare"]["verdict"] == NO_DIFFERENCE
     assert found["per_class:rare"]["p"] is None

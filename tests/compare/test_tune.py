@@ -11,7 +11,7 @@ import pytest
 from detkit.cli import main
 from detkit.compare.cell import CELL, hold_out
 from detkit.compare.plan import make_plan
-from detkit.compare.tune import RESULT, best, candidates, compared_loss, tuned
+from detkit.compare.tune import RESULT, best, candidates, compared_loss, tune_variants
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.runs.folder import write_json
 from tests.refusals import Refuses
@@ -22,7 +22,7 @@ FOCAL, BCE = "configs/losses/focal.yaml", "configs/losses/bce.yaml"
 
 def test_nothing_to_tune_changes_nothing(tmp_path: Path) -> None:
     plan = make_plan(CONFIG, [FOCAL, BCE])
-    assert tuned(plan, tmp_path, [], jobs=1, threads=1, launcher=None) is plan
+    assert tune_variants(plan, tmp_path, [], jobs=1, threads=1, launcher=None) is plan
 
 
 def test_the_weight_is_that_of_the_loss_that_is_compared() -> None:
@@ -57,7 +57,7 @@ def test_the_best_is_chosen_kept_and_not_run_again(tmp_path: Path) -> None:
             finished(job, 3 if "lr_x1" in job.name else 0)
 
     rate = plan.base.require("optimizer.lr")
-    chosen = tuned(plan, tmp_path, ["lr"], jobs=1, threads=1, launcher=pretend)
+    chosen = tune_variants(plan, tmp_path, ["lr"], jobs=1, threads=1, launcher=pretend)
     assert [v.config.require("optimizer.lr") for v in chosen.variants] == pytest.approx([rate / 2, rate * 2])
     assert len(ran) == 6
     assert all("--trial" in job.arguments and "train.iterations=375" in job.arguments for job in ran)
@@ -65,13 +65,13 @@ def test_the_best_is_chosen_kept_and_not_run_again(tmp_path: Path) -> None:
     assert report["chosen"]["bce"]["name"] == "lr_x2"
     assert report["trials"]["bce"][1]["ap"] is None
     ran.clear()
-    again = tuned(plan, tmp_path, ["lr"], jobs=1, threads=1, launcher=pretend)
+    again = tune_variants(plan, tmp_path, ["lr"], jobs=1, threads=1, launcher=pretend)
     assert ran == []
     assert [v.config.hash() for v in again.variants] == [v.config.hash() for v in chosen.variants]
     # Another seed, or another config, is another trial.
-    tuned(replace(plan, seeds=(7,)), tmp_path, ["lr"], jobs=1, threads=1, launcher=pretend)
+    tune_variants(replace(plan, seeds=(7,)), tmp_path, ["lr"], jobs=1, threads=1, launcher=pretend)
     assert len(ran) == 6
-    tuned(
+    tune_variants(
         make_plan(CONFIG, [FOCAL, BCE], overrides=["train.clip_norm=5"]),
         tmp_path,
         ["lr"],
@@ -100,6 +100,6 @@ def test_the_held_out_images_are_not_trained_on_and_are_the_right_ones() -> None
         assert np.array_equal(held.records.annotation(i).boxes, whole.records.annotation(at).boxes)
 
 
-def test_a_word_that_cannot_be_tuned(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_word_that_cannot_be_tune_variants(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", CONFIG, FOCAL, "--tune", "wieght"]) == 2
-    assert "wieght is none of weight, lr" in capsys.readouterr().err
+    assert "wieght is not one of weight, lr" in capsys.readouterr().err

@@ -22,10 +22,9 @@ from detkit.backbones.base import Backbone
 from detkit.registry import REGISTRIES
 from detkit.structures import FeatureShape
 from detkit.testing import CONTRACTS
-from detkit.testing.features import INPUTS
-from detkit.testing.modules import SIDE, tensors
-from detkit.testing.report import Subject
-from tests.contracts.examples import EXAMPLES
+from detkit.testing.contract import Subject
+from detkit.testing.modules import tensors
+from tests.contracts.examples import EXAMPLES, WITH_WEIGHTS
 
 
 class Unused(Backbone):
@@ -49,7 +48,7 @@ def two_steps(registry: str, subject: Subject, rank: int) -> None:
     for step in range(2):
         torch.manual_seed(2 * step + rank)
         optimizer.zero_grad()
-        outputs = tensors(model(INPUTS[registry](subject, SIDE)))
+        outputs = tensors(model(subject.inputs()))
         torch.stack([(o * torch.randn_like(o)).mean() for o in outputs]).sum().backward()
         optimizer.step()
     last = [p.detach() for p in subject.part.parameters()]
@@ -67,7 +66,7 @@ def main(rank: int, store: str, out: str) -> None:
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=120)
     )
     cases: list[tuple[str, str, Any]] = []
-    for registry in (r for r in REGISTRIES if r.name in INPUTS):
+    for registry in (r for r in REGISTRIES if r.name in WITH_WEIGHTS):
         for name in registry.names():
             node = {"type": name, **EXAMPLES.get(registry.name, {}).get(name, {})}
             cases.append((registry.name, name, lambda r=registry, n=node, **derived: r.build(n, **derived)))

@@ -7,6 +7,8 @@ from typing import Any
 
 from detkit.data.datasets.shapes import ShapesDataset
 
+WITH_WEIGHTS = ("backbones", "necks", "heads")
+"""Registries whose parts are modules with weights."""
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "anchors": {"ExplicitAnchors": {"sizes": [[16.0, 16.0], [32.0, 24.0]]}},
     "backbones": {

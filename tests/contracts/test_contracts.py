@@ -11,7 +11,7 @@ import pytest
 
 from detkit.registry import REGISTRIES
 from detkit.testing import CONTRACTS, Check
-from detkit.testing.report import Subject, describe
+from detkit.testing.contract import Subject, describe
 from tests.contracts import examples
 
 PARTS = [(r, name) for r in REGISTRIES if r.name in CONTRACTS for name in r.names()]

@@ -14,13 +14,17 @@ import torch
 
 from detkit.registry import REGISTRIES
 from detkit.testing import CONTRACTS
-from detkit.testing.features import INPUTS
-from detkit.testing.modules import SIDE, expect_same, tensors
+from detkit.testing.modules import expect_same, tensors
 from tests.contracts import examples
 
 ROOT = Path(__file__).parents[2]
 
-PARTS = [pytest.param(r, name, id=f"{r.name}-{name}") for r in REGISTRIES if r.name in INPUTS for name in r.names()]
+PARTS = [
+    pytest.param(r, name, id=f"{r.name}-{name}")
+    for r in REGISTRIES
+    if r.name in examples.WITH_WEIGHTS
+    for name in r.names()
+]
 pytestmark = pytest.mark.slow
 
 
@@ -66,7 +70,7 @@ def test_compiled_step_gives_the_same_outputs_gradients_and_buffers(registry: An
     node = {"type": name, **examples.EXAMPLES.get(registry.name, {}).get(name, {})}
     subject = CONTRACTS[registry.name].subject(lambda **derived: registry.build(node, **derived))
     subject.reset()
-    plain, value = subject.part, INPUTS[registry.name](subject, SIDE)
+    plain, value = subject.part, subject.inputs()
     twin = copy.deepcopy(plain)
     torch._dynamo.reset()
     seen = []

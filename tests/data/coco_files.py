@@ -11,7 +11,7 @@ from PIL import Image
 
 def write_coco(
     folder: Path, name: str, categories: dict[int, str], boxes: list[tuple[int, int]], images: int = 2, **more: Any
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """A file of `categories` with a box of each (image id, category id); gives CocoDataset's arguments.
 
     more: `box` gives all boxes, as x, y, width, height; `size` the sides of the images.

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from detkit.config import load_config
-from detkit.data.audit import audit, warn_of_lost_objects
+from detkit.data.audit import audit_objects, warn_of_lost_objects
 from detkit.data.build import build_dataset
-from detkit.data.transforms.base import Transform, trace
+from detkit.data.transforms.base import Transform, trace_lost_objects
 from detkit.data.transforms.geometry import RandomCrop, RandomHorizontalFlip, Resize, ResizeShortestEdge
 from tests.refusals import Refuses
 
@@ -21,7 +21,7 @@ PLAIN = torch.tensor([False, False, False])
 class Half(Transform):
     """Keeps the left half."""
 
-    def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> tuple[Image, Any, torch.Tensor]:
+    def __call__(self, image: Image.Image, boxes: Any, labels: torch.Tensor) -> tuple[Image.Image, Any, torch.Tensor]:
         from torchvision.transforms.v2.functional import crop
 
         place = (0, 0, image.height, image.width // 2)
@@ -31,7 +31,7 @@ class Half(Transform):
 class Remove(Transform):
     """Takes boxes out altogether, which leaves fewer."""
 
-    def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> tuple[Image, Any, torch.Tensor]:
+    def __call__(self, image: Image.Image, boxes: Any, labels: torch.Tensor) -> tuple[Image.Image, Any, torch.Tensor]:
         from torchvision import tv_tensors
 
         return image, tv_tensors.wrap(boxes[1:], like=boxes), labels[1:]
@@ -42,7 +42,7 @@ def lost(
 ) -> list[tuple[int, str, float, float]]:
     return [
         (x.row, x.by, round(x.width, 2), round(x.height, 2))
-        for x in trace(transforms, Image.new("RGB", size), boxes, ignore)
+        for x in trace_lost_objects(transforms, Image.new("RGB", size), boxes, ignore)
     ]
 
 
@@ -72,20 +72,20 @@ def test_a_transform_that_removes_boxes_is_counted() -> None:
 def test_objects_are_named_with_image_box_and_size(folder: Any) -> None:
     folder.write("train", [[[8, 8, 40, 30], [60, 10, 20, 0.9]], [], [[8, 8, 3, 30]]])
     data = build_dataset(load_config(folder.config), "train")
-    found = audit(data, [ResizeShortestEdge(short=16, max_size=32)])
+    found = audit_objects(data, [ResizeShortestEdge(short=16, max_size=32)])
     assert (found.images, found.objects) == (3, 3)
     text = found.describe(data)
     assert text is not None
     assert "train.json: 2 of 3 objects never reach the network: 1 by the annotation, 1 by ResizeShortestEdge" in text
     assert f"image {folder.file('train', 0)} box 2 [60.0, 10.0, 80.0, 10.9]: 5x0.22 px" in text
     assert f"image {folder.file('train', 2)} box 1 [8.0, 8.0, 11.0, 38.0]: 0.75x7.5 px at the network's size" in text
-    assert audit(data, [ResizeShortestEdge(short=64)], indices=[2]).describe(data) is None
+    assert audit_objects(data, [ResizeShortestEdge(short=64)], indices=[2]).describe(data) is None
 
 
 def test_what_a_random_crop_leaves_out_now_and_then_is_no_loss(folder: Any) -> None:
     folder.write("train", [[[8, 8, 20, 20], [70, 40, 20, 20]]] * 3)
     data = build_dataset(load_config(folder.config), "train")
-    found = audit(data, [RandomCrop(height=48, width=60)])
+    found = audit_objects(data, [RandomCrop(height=48, width=60)])
     assert found.never == []
     assert found.by_chance["RandomCrop"] > 0
     assert "by RandomCrop of 6 objects are left out by chance" in (found.describe_chance() or "")
@@ -96,7 +96,7 @@ def test_the_size_of_an_image_is_read_where_the_annotation_states_none(folder: A
     (folder.root / "train.json").write_text(content.replace('"width"', '"w"'))
     data = build_dataset(load_config(folder.config), "train")
     assert data.records.sizes.tolist() == [[-1, -1]] * 3
-    assert len(audit(data, [Half(), Resize(height=1, width=30)]).never) == 3
+    assert len(audit_objects(data, [Half(), Resize(height=1, width=30)]).never) == 3
 
 
 def test_a_training_begins_with_a_warning_or_not_at_all(
@@ -118,11 +118,11 @@ def test_a_training_begins_with_a_warning_or_not_at_all(
 
 def test_a_fault_of_a_transform_names_the_image(refuses: Refuses, folder: Any) -> None:
     class Broken(Transform):
-        def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> None:
+        def __call__(self, image: Image.Image, boxes: Any, labels: torch.Tensor) -> None:
             raise self.error
 
     data, broken = build_dataset(load_config(folder.config), "train"), Broken()
     for error, kind in ((TypeError("no"), RuntimeError), (ValueError("no"), ValueError)):
         broken.error = error
         with refuses(kind):
-            audit(data, [broken])
+            audit_objects(data, [broken])

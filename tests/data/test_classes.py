@@ -21,7 +21,7 @@ BOXES = [(1, 90), (1, 1), (1, 90), (2, 3)]
 
 
 @pytest.fixture
-def animals(tmp_path: Path) -> dict[str, str]:
+def animals(tmp_path: Path) -> dict[str, Any]:
     return write_coco(tmp_path, "animals.json", ANIMALS, BOXES)
 
 
@@ -31,20 +31,20 @@ def labels(data: CocoDataset, index: int = 0) -> list[str]:
 
 
 def test_class_names_select_and_order_and_what_they_leave_out_is_counted(
-    animals: dict[str, str], caplog: pytest.LogCaptureFixture
+    animals: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = CocoDataset(**animals, class_names=["dog", "cat"])
     assert data.classes == ClassMap(("dog", "cat"), (90, 1))
     assert data.records.labels.tolist() == [0, 1, 0]
     assert data.records.ends.tolist() == [3, 3]
-    assert data.problems.found[UNSELECTED].examples == ["bird: 1, the first in image 2 (2.png), box 1"]
+    assert data.problems.by_kind[UNSELECTED].examples == ["bird: 1, the first in image 2 (2.png), box 1"]
     assert "1 object is left out because class_names does not list its class:\n  bird: 1" in caplog.text
     assert data.records.truth.labels.tolist() == [0, 1, 0]
 
 
 def test_a_stated_class_that_the_file_lacks_is_a_class_without_objects(
-    animals: dict[str, str], caplog: pytest.LogCaptureFixture
+    animals: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = CocoDataset(**animals, class_names=["cat", "elephant", "dog", "bird"])
@@ -67,14 +67,12 @@ def test_a_stated_class_that_the_file_lacks_is_a_class_without_objects(
         {"ignore_classes": ["fish"]},
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused_by_name(
-    refuses: Refuses, animals: dict[str, str], arguments: dict[str, Any]
-) -> None:
+def test_settings_that_cannot_be_meant_are_refused_by_name(refuses: Refuses, animals: Any, arguments: Any) -> None:
     with refuses(ValueError):
         CocoDataset(**animals, **arguments)
 
 
-def test_class_map_renames_and_merges(animals: dict[str, str]) -> None:
+def test_class_map_renames_and_merges(animals: Any) -> None:
     data = CocoDataset(**animals, class_map={"dog": "pet", "cat": "pet"})
     assert data.classes == ClassMap(("pet", "bird"), (1, 3))
     assert data.records.labels.tolist() == [0, 0, 0, 1]
@@ -84,7 +82,7 @@ def test_class_map_renames_and_merges(animals: dict[str, str]) -> None:
     assert labels(swapped) == ["cat", "dog", "cat"]
 
 
-def test_ignored_classes_are_regions_that_count_for_every_class(animals: dict[str, str]) -> None:
+def test_ignored_classes_are_regions_that_count_for_every_class(animals: Any) -> None:
     from detkit.evaluate.coco import ground_truth_from
 
     data = CocoDataset(**animals, ignore_classes=["dog"])
@@ -99,14 +97,14 @@ def test_ignored_classes_are_regions_that_count_for_every_class(animals: dict[st
     assert truth.xywh[:2].tolist() == [[1, 5, 10, 10]] * 2
 
 
-def test_all_three_work_together_on_names_after_the_map(animals: dict[str, str]) -> None:
+def test_all_three_work_together_on_names_after_the_map(animals: Any) -> None:
     data = CocoDataset(**animals, class_map={"dog": "beast"}, ignore_classes=["beast"], class_names=["bird"])
     assert data.classes.names == ("bird",)
     assert data.records.is_ignore.tolist() == [True, True, False]
     assert data.problems.count(UNSELECTED) == 1
 
 
-def test_images_that_a_selection_empties_follow_keep_empty(animals: dict[str, str]) -> None:
+def test_images_that_a_selection_empties_follow_keep_empty(animals: Any) -> None:
     assert CocoDataset(**animals, class_names=["bird"], keep_empty=False).records.image_ids.tolist() == [2]
 
 
@@ -143,10 +141,10 @@ def test_every_data_set_can_be_given_classes() -> None:
     assert data.records.is_ignore[[k == 1 for k in before]].all()
 
 
-def test_renamed_and_merged_objects_are_counted(animals: dict[str, str]) -> None:
+def test_renamed_and_merged_objects_are_counted(animals: Any) -> None:
     data = CocoDataset(**animals, class_map={"dog": "cat"})
-    assert data.problems.found[RENAMED].count == 2
-    assert data.problems.found[RENAMED].examples == ["dog -> cat: 2, the first in image 1 (1.png), box 1"]
+    assert data.problems.by_kind[RENAMED].count == 2
+    assert data.problems.by_kind[RENAMED].examples == ["dog -> cat: 2, the first in image 1 (1.png), box 1"]
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from detkit.data.datasets.problems import (
     CLIPPED,
     DROPPED,
     FROM_MASK,
-    MENDED,
     MERGED,
     RENUMBERED,
     REPEATED,
+    SWAPPED_CORNERS,
     UNLISTED,
     UNUSED_CATEGORIES,
 )
@@ -43,7 +43,7 @@ def box(
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., dict[str, str]]:
+def write(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Writes a COCO folder with images 1 and 2; gives the arguments of CocoDataset."""
 
     def make(
@@ -51,7 +51,7 @@ def write(tmp_path: Path) -> Callable[..., dict[str, str]]:
         name: str = "instances.json",
         files: tuple[str, ...] = ("1.png", "2.png"),
         **changes: dict[str, dict[Any, Any]] | list[dict[str, Any] | str] | None,
-    ) -> dict[str, str]:
+    ) -> dict[str, Any]:
         if content is None:
             content = {"images": [image(1), image(2)], "categories": CATEGORIES, "annotations": [], **changes}
         for file in files:
@@ -63,7 +63,7 @@ def write(tmp_path: Path) -> Callable[..., dict[str, str]]:
     return make
 
 
-def test_boxes_labels_ids_and_crowd(write: Callable[..., dict[str, str]]) -> None:
+def test_boxes_labels_ids_and_crowd(write: Callable[..., dict[str, Any]]) -> None:
     annotations = [
         box(1, 2, [10, 5, 20, 10], 90),
         box(2, 1, [0, 0, 60, 40], 3, iscrowd=1),
@@ -85,7 +85,7 @@ def test_boxes_labels_ids_and_crowd(write: Callable[..., dict[str, str]]) -> Non
 
 
 def test_images_without_objects_are_kept_unless_told_otherwise(
-    refuses: Refuses, write: Callable[..., dict[str, str]]
+    refuses: Refuses, write: Callable[..., dict[str, Any]]
 ) -> None:
     where = write(annotations=[box(1, 2, [1, 1, 5, 5])])
     assert len(CocoDataset(**where)) == 2
@@ -109,10 +109,10 @@ BAD = {
 )
 def test_bad_boxes_are_dropped_counted_and_named(
     refuses: Refuses,
-    write: Callable[..., dict[str, str]],
+    write: Callable[..., dict[str, Any]],
     caplog: pytest.LogCaptureFixture,
     reason: str,
-    bbox: list[float],
+    bbox: Any,
 ) -> None:
     where = write(annotations=[box(1, 1, bbox), box(2, 1, [1, 1, 5, 5])])
     with caplog.at_level(logging.WARNING, logger="detkit"):
@@ -127,19 +127,19 @@ def test_bad_boxes_are_dropped_counted_and_named(
         CocoDataset(**where, bad_boxes="error")
 
 
-def test_clip_mends_what_can_be_mended(write: Callable[..., dict[str, str]]) -> None:
+def test_clip_mends_what_can_be_mended(write: Callable[..., dict[str, Any]]) -> None:
     where = write(annotations=[box(1, 1, [20, 30, -10, -5]), box(2, 1, [5, 5, 0, 10]), box(3, 1, [50, 30, 30, 30])])
     data = CocoDataset(**where, bad_boxes="clip")
     assert data.records.annotation(0).boxes.tolist() == [[10, 25, 20, 30], [50, 30, 60, 40]]
     assert data.problems.dropped_count == 1
-    assert data.problems.count(MENDED) == 1
+    assert data.problems.count(SWAPPED_CORNERS) == 1
     assert data.problems.count(CLIPPED) == 1
 
 
-def test_a_box_over_the_edge_is_clipped(write: Callable[..., dict[str, str]]) -> None:
+def test_a_box_over_the_edge_is_clipped(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [50, 30, 30, 30])]))
     assert data.records.annotation(0).boxes.tolist() == [[50, 30, 60, 40]]
-    assert data.problems.found[CLIPPED].examples == [
+    assert data.problems.by_kind[CLIPPED].examples == [
         "image 1 (1.png), box 1 [50.0, 30.0, 80.0, 60.0]: xmax=80 in an image 60 wide, ymax=60 in an image 40 high"
     ]
     assert "1 box reaches over the image's edge and is clipped for training" in data.summary()
@@ -164,7 +164,7 @@ def test_a_box_over_the_edge_is_clipped(write: Callable[..., dict[str, str]]) ->
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(
-    refuses: Refuses, write: Callable[..., dict[str, str]], changes: dict[str, Any], error: type
+    refuses: Refuses, write: Callable[..., dict[str, Any]], changes: dict[str, Any], error: type
 ) -> None:
     with refuses(error):
         CocoDataset(**write(**changes))
@@ -206,13 +206,13 @@ GOOD = box(7, 1, [1, 1, 5, 5])
     ],
 )
 def test_broken_entries_are_named_and_counted(
-    refuses: Refuses, write: Callable[..., dict[str, str]], changes: dict[str, Any]
+    refuses: Refuses, write: Callable[..., dict[str, Any]], changes: dict[str, Any]
 ) -> None:
     with refuses(ValueError):
         CocoDataset(**write(**changes))
 
 
-def test_what_tools_leave_out_or_write_oddly_is_read(write: Callable[..., dict[str, str]]) -> None:
+def test_what_tools_leave_out_or_write_oddly_is_read(write: Callable[..., dict[str, Any]]) -> None:
     odd = [
         {**without(GOOD, "id"), "area": None, "iscrowd": "0"},
         {**without(GOOD, "id"), "area": float("nan"), "iscrowd": "1", "image_id": 1.0},
@@ -225,7 +225,7 @@ def test_what_tools_leave_out_or_write_oddly_is_read(write: Callable[..., dict[s
 
 
 def test_a_split_without_a_single_object_is_warned_of(
-    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
+    write: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         CocoDataset(**write(annotations=[{**GOOD, "iscrowd": 1}]))
@@ -237,7 +237,7 @@ def test_a_file_that_is_not_there(refuses: Refuses, tmp_path: Path) -> None:
         CocoDataset(annotations=str(tmp_path / "nothing.json"), images=str(tmp_path))
 
 
-def test_records_hold_no_python_object_an_image(write: Callable[..., dict[str, str]]) -> None:
+def test_records_hold_no_python_object_an_image(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [1, 1, 5, 5])]))
     arrays = [v for k, v in vars(data.records).items() if k != "truth"] + list(vars(data.records.truth).values())
     assert all(isinstance(value, np.ndarray) for value in arrays)
@@ -249,7 +249,7 @@ def test_records_hold_no_python_object_an_image(write: Callable[..., dict[str, s
     assert data.content_hash() != CocoDataset(**write(annotations=[box(1, 1, [1, 1, 5, 6])])).content_hash()
 
 
-def test_ids_are_equal_as_text_as_float_and_as_number(write: Callable[..., dict[str, str]]) -> None:
+def test_ids_are_equal_as_text_as_float_and_as_number(write: Callable[..., dict[str, Any]]) -> None:
     annotations = [
         box("a", "1", [1, 1, 5, 5], "90"),
         box(None, 1.0, [2, 2, 5, 5], 90.0),
@@ -260,11 +260,11 @@ def test_ids_are_equal_as_text_as_float_and_as_number(write: Callable[..., dict[
     assert data.classes.ids == (1, 3, 90)
     assert data.records.ends.tolist() == [2, 3]
     assert data.records.labels.tolist() == [2, 2, 0]
-    assert data.problems.found[BAD_IDS].count == 2
+    assert data.problems.by_kind[BAD_IDS].count == 2
     assert "2 annotation ids are missing or used twice; nothing depends on them" in data.summary()
 
 
-def test_ids_that_are_words_are_numbered(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
+def test_ids_that_are_words_are_numbered(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
     images = [image("left"), image("back")]
     categories = [{"id": "c-dog", "name": "dog"}, {"id": "c-cat", "name": "cat"}]
     annotations = [box(1, "back", [1, 1, 5, 5], "c-dog"), box(2, "left", [2, 2, 5, 5], "c-cat")]
@@ -278,7 +278,7 @@ def test_ids_that_are_words_are_numbered(refuses: Refuses, write: Callable[..., 
         CocoDataset(**write(annotations=[box(1, "01", [1, 1, 5, 5])]))
 
 
-def test_numbers_that_are_text_are_read(write: Callable[..., dict[str, str]]) -> None:
+def test_numbers_that_are_text_are_read(write: Callable[..., dict[str, Any]]) -> None:
     odd = {**box(1, 1, ["1", "2.5", "10", 5]), "area": "50", "iscrowd": "true"}
     data = CocoDataset(**write(images=[{**image(1), "height": "40", "width": "60"}, image(2)], annotations=[odd]))
     assert data.records.boxes.tolist() == [[1, 2.5, 11, 7.5]]
@@ -287,11 +287,11 @@ def test_numbers_that_are_text_are_read(write: Callable[..., dict[str, str]]) ->
     assert data.records.sizes[0].tolist() == [40, 60]
 
 
-def test_a_box_comes_from_the_segmentation_where_it_is_missing(write: Callable[..., dict[str, str]]) -> None:
+def test_a_box_comes_from_the_segmentation_where_it_is_missing(write: Callable[..., dict[str, Any]]) -> None:
     polygons = [[5, 6, 15, 6, 15, 26], [3, 10, 4, 12, 5, 11]]
     data = CocoDataset(**write(annotations=[{**without(GOOD, "bbox"), "segmentation": polygons, "area": 90}]))
     assert data.records.boxes.tolist() == [[3, 6, 15, 26]]
-    assert data.problems.found[FROM_MASK].examples == ["image 1 (1.png), box 1: [3.0, 6.0, 12.0, 20.0]"]
+    assert data.problems.by_kind[FROM_MASK].examples == ["image 1 (1.png), box 1: [3.0, 6.0, 12.0, 20.0]"]
 
 
 FISH = [
@@ -301,17 +301,17 @@ FISH = [
 ]
 
 
-def test_an_unused_root_and_repeated_categories_give_way(write: Callable[..., dict[str, str]]) -> None:
+def test_an_unused_root_and_repeated_categories_give_way(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(categories=[*FISH, FISH[2]], annotations=[box(1, 1, [1, 1, 5, 5], 1)]))
     assert data.classes.names == ("fish", "trap")
     assert data.classes.ids == (1, 2)
-    assert data.problems.found[UNUSED_CATEGORIES].examples == [
+    assert data.problems.by_kind[UNUSED_CATEGORIES].examples == [
         "'trap' (id 2) is listed 2 times",
         "'fish' (id 0) has no annotation and heads other categories",
     ]
 
 
-def test_a_root_with_annotations_is_a_conflict(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
+def test_a_root_with_annotations_is_a_conflict(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
     annotations = [box(1, 1, [1, 1, 5, 5], 0), box(2, 1, [1, 1, 5, 6], 1)]
     with refuses(ValueError):
         CocoDataset(**write(categories=FISH, annotations=annotations))
@@ -322,7 +322,7 @@ SHARED = [box(1, 1, [1, 1, 5, 5]), box(2, 3, [20, 20, 5, 5], 90), box(3, 2, [3, 
 
 @pytest.mark.parametrize("name", ["1.png", "./1.png", "link.png"])
 def test_a_picture_under_two_ids_is_refused_or_merged(
-    refuses: Refuses, write: Callable[..., dict[str, str]], tmp_path: Path, name: str
+    refuses: Refuses, write: Callable[..., dict[str, Any]], tmp_path: Path, name: str
 ) -> None:
     where = write(images=[image(1), image(2), image(3, name)], annotations=SHARED)
     (tmp_path / "link.png").symlink_to(tmp_path / "1.png")
@@ -331,25 +331,25 @@ def test_a_picture_under_two_ids_is_refused_or_merged(
     data = CocoDataset(**where, same_file="merge")
     assert data.records.image_ids.tolist() == [1, 2]
     assert data.records.annotation(0).boxes.tolist() == [[1, 1, 6, 6], [20, 20, 25, 25]]
-    assert data.problems.found[MERGED].examples == [f"{name}: id 3 into 1"]
+    assert data.problems.by_kind[MERGED].examples == [f"{name}: id 3 into 1"]
 
 
-def test_a_picture_listed_with_two_sizes_is_refused(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
+def test_a_picture_listed_with_two_sizes_is_refused(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
     with refuses(ValueError):
         CocoDataset(**write(images=[image(1), image(2, "1.png", 80)]), same_file="merge")
 
 
 def test_a_box_listed_twice_is_kept_and_named(
-    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
+    write: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = CocoDataset(**write(annotations=[GOOD, {**GOOD, "id": 8}, {**GOOD, "category_id": 3}]))
     assert len(data.records.boxes) == 3
-    assert data.problems.found[REPEATED].examples == ["image 1 (1.png), box 2 [1.0, 1.0, 6.0, 6.0] is box 1"]
+    assert data.problems.by_kind[REPEATED].examples == ["image 1 (1.png), box 2 [1.0, 1.0, 6.0, 6.0] is box 1"]
     assert "1 box is listed again with the same class and coordinates; both are kept" in caplog.text
 
 
-def test_fractions_of_the_image_are_refused(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
+def test_fractions_of_the_image_are_refused(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
     boxes = [box(1, 1, [0.1, 0.2, 0.3, 0.4]), box(2, 2, [0.0, 0.0, 1.0, 1.0])]
     with refuses(ValueError):
         CocoDataset(**write(annotations=boxes))
@@ -357,17 +357,17 @@ def test_fractions_of_the_image_are_refused(refuses: Refuses, write: Callable[..
         CocoDataset(**write(annotations=boxes[1:]))
 
 
-def test_a_single_box_in_the_first_pixel_is_left_out_by_name(write: Callable[..., dict[str, str]]) -> None:
+def test_a_single_box_in_the_first_pixel_is_left_out_by_name(write: Callable[..., dict[str, Any]]) -> None:
     plain = [box(i, 1, [1, 1, 5, 5 + i]) for i in range(2, 30)]
     data = CocoDataset(**write(annotations=[box(1, 1, [0.1, 0.2, 0.3, 0.4]), *plain]))
     assert len(data.records.boxes) == 28
     assert len(data.records.truth.boxes) == 29
-    (example,) = data.problems.found[DROPPED].examples
+    (example,) = data.problems.by_kind[DROPPED].examples
     assert "box 1 [0.1, 0.2, 0.4, 0.6]: lies within the first pixel, as a box in fractions" in example
 
 
 def test_corners_in_the_place_of_sizes_are_suspected(
-    write: Callable[..., dict[str, str]], caplog: pytest.LogCaptureFixture
+    write: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="detkit"):
         CocoDataset(**write(annotations=[box(1, 1, [20, 15, 50, 35]), box(2, 1, [30, 20, 58, 39])]))
@@ -376,14 +376,14 @@ def test_corners_in_the_place_of_sizes_are_suspected(
 
 
 def test_images_of_the_folder_that_are_not_listed_are_counted(
-    write: Callable[..., dict[str, str]], tmp_path: Path
+    write: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     data = CocoDataset(**write(files=("1.png", "2.png", "3.png")))
-    assert data.problems.found[UNLISTED].examples == [str(tmp_path / "3.png")]
+    assert data.problems.by_kind[UNLISTED].examples == [str(tmp_path / "3.png")]
     assert "1 image file of the folder is not in the annotations of this split" in data.summary()
 
 
-def test_what_evaluation_uses_is_the_files_own(write: Callable[..., dict[str, str]]) -> None:
+def test_what_evaluation_uses_is_the_files_own(write: Callable[..., dict[str, Any]]) -> None:
     annotations = [
         box(1, 1, [-20.25, 5.1, 60.7, 10.3], area=-3),
         box(2, 1, [5, 5, 0, 10], area=7),
@@ -400,7 +400,7 @@ def test_what_evaluation_uses_is_the_files_own(write: Callable[..., dict[str, st
     assert records.ends.tolist() == [1, 2]
 
 
-def test_the_hash_tells_what_evaluation_would_find_differently(write: Callable[..., dict[str, str]]) -> None:
+def test_the_hash_tells_what_evaluation_would_find_differently(write: Callable[..., dict[str, Any]]) -> None:
     def hash_of(**changes: int | list[int]) -> str:
         return CocoDataset(**write(annotations=[{**GOOD, **changes}])).content_hash()
 
@@ -426,7 +426,7 @@ def places(value: Any, path: tuple[int | str, ...] = ()) -> Iterator[tuple[int |
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("odd", range(len(ODD)))
-def test_no_odd_value_anywhere_ends_in_another_error(write: Callable[..., dict[str, str]], odd: int) -> None:
+def test_no_odd_value_anywhere_ends_in_another_error(write: Callable[..., dict[str, Any]], odd: int) -> None:
     """Whatever stands where: it is read, or a message names the file."""
     content = {
         "images": [image(1), image(2)],
@@ -451,7 +451,7 @@ def test_no_odd_value_anywhere_ends_in_another_error(write: Callable[..., dict[s
     assert read > 0
 
 
-def test_ids_of_any_size_are_read(write: Callable[..., dict[str, str]]) -> None:
+def test_ids_of_any_size_are_read(write: Callable[..., dict[str, Any]]) -> None:
     big = 2**70
     where = write(
         images=[image(big, "1.png")],
@@ -465,7 +465,7 @@ def test_ids_of_any_size_are_read(write: Callable[..., dict[str, str]]) -> None:
 
 @pytest.mark.parametrize("name", ["link/1.png", "hard.png"])
 def test_a_picture_by_way_of_a_linked_folder_or_a_hard_link_is_the_same(
-    refuses: Refuses, write: Callable[..., dict[str, str]], tmp_path: Path, name: str
+    refuses: Refuses, write: Callable[..., dict[str, Any]], tmp_path: Path, name: str
 ) -> None:
     where = write(images=[image(1), image(2), image(3, name)], annotations=SHARED)
     (tmp_path / "link").symlink_to(tmp_path)
@@ -475,26 +475,26 @@ def test_a_picture_by_way_of_a_linked_folder_or_a_hard_link_is_the_same(
     assert len(CocoDataset(**where, same_file="merge")) == 2
 
 
-def test_an_entry_without_a_size_is_merged_with_one_that_has_it(write: Callable[..., dict[str, str]]) -> None:
+def test_an_entry_without_a_size_is_merged_with_one_that_has_it(write: Callable[..., dict[str, Any]]) -> None:
     entries = [image(1), {"id": 2, "file_name": "1.png"}]
     data = CocoDataset(**write(images=entries, annotations=[box(1, 2, [1, 1, 5, 5])]), same_file="merge")
     assert data.records.sizes.tolist() == [[40, 60]]
 
 
-def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write: Callable[..., dict[str, str]]) -> None:
+def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(images=[{"id": 1, "file_name": "1.png"}], annotations=[box(1, 1, [10, 5, 5000, 10])]))
-    assert data.problems.found[CLIPPED].examples == [
+    assert data.problems.by_kind[CLIPPED].examples == [
         "image 1 (1.png), box 1 [10.0, 5.0, 5010.0, 15.0]: xmax=5010 in an image 60 wide"
     ]
     assert data.records.boxes.tolist() == [[10, 5, 60, 15]]
 
 
-def test_a_mask_without_a_box_says_what_makes_one(refuses: Refuses, write: Callable[..., dict[str, str]]) -> None:
+def test_a_mask_without_a_box_says_what_makes_one(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
     entry = box(7, 1, None, segmentation={"size": [40, 60], "counts": [10, 20, 2370]})
     with refuses(ValueError):
         CocoDataset(**write(annotations=[entry]))
 
 
-def test_boxes_of_zeros_are_not_taken_for_fractions(write: Callable[..., dict[str, str]]) -> None:
+def test_boxes_of_zeros_are_not_taken_for_fractions(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [0, 0, 0, 0])]))
-    assert data.problems.found[DROPPED].examples == ["image 1 (1.png), box 1 [0.0, 0.0, 0.0, 0.0]: zero area"]
+    assert data.problems.by_kind[DROPPED].examples == ["image 1 (1.png), box 1 [0.0, 0.0, 0.0, 0.0]: zero area"]

@@ -9,21 +9,12 @@ import PIL
 import pytest
 from PIL import Image, ImageFile, features
 
-from detkit.data.datasets.images import (
-    ImageOptions,
-    describe_left_out,
-    image_suffixes,
-    images_by_stem,
-    list_images,
-    read_image,
-    read_size,
-    reads_heif,
-    to_rgb,
-)
+from detkit.data.datasets.image_files import describe_left_out, image_suffixes, images_by_stem, list_images
+from detkit.data.datasets.images import ImageOptions, read_image, read_size, reads_heif, to_rgb
 from tests.refusals import Refuses
 
 
-def saved(path: Path, image: Image, **options: Any) -> np.ndarray:
+def saved(path: Path, image: Image.Image, **options: Any) -> np.ndarray:
     image.save(path, **options)
     return np.asarray(read_image(path))
 
@@ -107,7 +98,7 @@ def test_files_that_are_no_images_are_named(refuses: Refuses, tmp_path: Path) ->
 # ---- damaged files, limits, suffixes
 
 
-def picture(side: int = 64) -> Image:
+def picture(side: int = 64) -> Image.Image:
     """Blocks of colour, as large as those of JPEG with its colour at half the size."""
     blocks = np.random.default_rng(0).integers(0, 255, (side // 16, side // 16, 3))
     return Image.fromarray(np.kron(blocks, np.ones((16, 16, 1))).astype(np.uint8))
@@ -292,14 +283,14 @@ def test_the_size_of_a_png_needs_no_pixels(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("policy", ["error", "repair"])
-def test_what_is_no_image_is_named(refuses: Refuses, tmp_path: Path, content: bytes, policy: str) -> None:
+def test_what_is_no_image_is_named(refuses: Refuses, tmp_path: Path, content: bytes, policy: Any) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
     with refuses(ValueError):
         read_image(tmp_path / "a.jpg", ImageOptions(bad_images=policy))
 
 
 @pytest.mark.parametrize("policy", ["error", "repair"])
-def test_a_device_is_not_read(refuses: Refuses, policy: str) -> None:
+def test_a_device_is_not_read(refuses: Refuses, policy: Any) -> None:
     with refuses(ValueError):
         read_image("/dev/zero", ImageOptions(bad_images=policy))
 

@@ -9,15 +9,15 @@ import pytest
 
 from detkit.config import load_config
 from detkit.data.build import build_dataset, open_images, usable_dataset, warn_of_shared_images
-from detkit.data.datasets.coco import CocoDataset
+from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.data.scan import Remaining, Scan, scan
+from detkit.data.scan import ScanResult, scan_images
 from tests.refusals import Refuses
 
 SHAPES = Path(__file__).parents[2] / "configs/quickstart/shapes.yaml"
 
 
-def load(folder: Any, *overrides: str, split: str = "val") -> CocoDataset | Remaining | None:
+def load(folder: Any, *overrides: str, split: str = "val") -> DetectionDataset | None:
     return usable_dataset(load_config(folder.config, overrides), split, early=True)
 
 
@@ -90,10 +90,10 @@ def test_out_of_time_only_headers_are_read(folder: Any) -> None:
     folder.damage("train", 0)
     folder.file("train", 1).write_bytes(b"nothing")
     data = build_dataset(load_config(folder.config), "train")
-    found = scan(data, range(3), seconds=0)
+    found = scan_images(data, range(3), seconds=0)
     assert (found.decoded, found.headers) == (0, 3)
     assert list(found.bad) == [1], "the header of a truncated image is whole"
-    assert sorted(scan(data, range(3), threads=2).bad) == [0, 1]
+    assert sorted(scan_images(data, range(3), threads=2).bad) == [0, 1]
 
 
 def test_what_several_processes_find_is_put_together(folder: Any) -> None:
@@ -101,10 +101,12 @@ def test_what_several_processes_find_is_put_together(folder: Any) -> None:
     folder.damage("val", 1)
     config = load_config(folder.config, ["data.images.bad_images=skip"])
     whole = build_dataset(config, "val")
-    parts = [scan(whole, range(rank, 3, 2)).to_json() for rank in range(2)]
-    sets = [open_images(whole, "val", share=lambda name, mine: parts, rank=rank, world_size=2) for rank in range(2)]
+    parts = [scan_images(whole, range(rank, 3, 2)).to_json() for rank in range(2)]
+    sets = [
+        open_images(whole, "val", all_gather=lambda name, mine: parts, rank=rank, world_size=2) for rank in range(2)
+    ]
     assert [s.records.image_ids.tolist() for s in sets] == [[3], [3]]
-    assert Scan.from_json(parts[0]).bad.keys() == {0}
+    assert ScanResult.from_json(parts[0]).bad.keys() == {0}
 
 
 def test_images_that_are_drawn_are_not_opened_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,6 @@ def test_it_is_written_in_coco_layout_and_read_back(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(("argument", "value"), [("num_images", 0), ("size", 10)])
-def test_senseless_arguments_are_named(refuses: Refuses, argument: str, value: int) -> None:
+def test_senseless_arguments_are_named(refuses: Refuses, argument: Any, value: Any) -> None:
     with refuses(ValueError):
         ShapesDataset(**{argument: value})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.loader import LoaderOptions, Sample, Samples, build_train_loader
-from detkit.data.random import seeded
+from detkit.data.seeding import seeded
 from detkit.data.transforms.base import Transform
 from detkit.registry import TRANSFORMS
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detkit.data.transforms.base import Transform, apply, apply_to_image
+from detkit.data.transforms.base import Transform, apply_transforms, transform_image
 from detkit.data.transforms.geometry import RandomCrop, shortest_edge_size
 from detkit.registry import TRANSFORMS
 from detkit.structures import Targets
@@ -19,12 +19,12 @@ LABELS = torch.tensor([4, 2, 1])
 IGNORE = torch.tensor([False, False, True])
 
 
-def picture(width: int = 60, height: int = 40) -> Image:
+def picture(width: int = 60, height: int = 40) -> Image.Image:
     return Image.fromarray((np.arange(height * width * 3) % 251).astype(np.uint8).reshape(height, width, 3))
 
 
 def run(*nodes: dict[str, Any], image: None = None) -> tuple[torch.Tensor, Targets]:
-    return apply([TRANSFORMS.build(n) for n in nodes], image or picture(), BOXES, LABELS, IGNORE)
+    return apply_transforms([TRANSFORMS.build(n) for n in nodes], image or picture(), BOXES, LABELS, IGNORE)
 
 
 def test_no_transform_only_sorts_out_the_ignore_regions() -> None:
@@ -105,7 +105,7 @@ def test_random_ones_keep_boxes_valid_and_come_with_no_objects(node: dict[str, A
         assert len(targets.boxes) == len(targets.labels)
         assert bool((targets.boxes[:, 2:] - targets.boxes[:, :2] >= 1).all())
         assert bool((targets.boxes <= torch.tensor([width, height, width, height])).all())
-    assert apply_to_image([TRANSFORMS.build(node)], picture()).dtype == torch.uint8
+    assert transform_image([TRANSFORMS.build(node)], picture()).dtype == torch.uint8
 
 
 def test_the_iou_crop_keeps_what_is_left_of_an_ignore_region() -> None:
@@ -115,7 +115,9 @@ def test_the_iou_crop_keeps_what_is_left_of_an_ignore_region() -> None:
     cut, noise = 0, np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     for seed in range(40):
         torch.manual_seed(seed)
-        image, targets = apply([TRANSFORMS.build(node)], Image.fromarray(noise), boxes, LABELS[:2], IGNORE[1:])
+        image, targets = apply_transforms(
+            [TRANSFORMS.build(node)], Image.fromarray(noise), boxes, LABELS[:2], IGNORE[1:]
+        )
         if image.shape[1:] == (40, 60):
             continue
         left, top = window_of(image, torch.tensor(noise).permute(2, 0, 1))
@@ -132,7 +134,7 @@ def test_the_iou_crop_drops_objects_whose_centre_is_outside() -> None:
     dropped = 0
     for seed in range(40):
         torch.manual_seed(seed)
-        image, targets = apply(
+        image, targets = apply_transforms(
             [TRANSFORMS.build({"type": "RandomIoUCrop"})],
             Image.fromarray(noise),
             BOXES,
@@ -160,17 +162,23 @@ def window_of(image: torch.Tensor, whole: torch.Tensor) -> tuple[int, int]:
 def test_the_iou_crop_is_not_steered_by_ignore_regions() -> None:
     torch.manual_seed(0)
     for _ in range(20):
-        image, _ = apply([TRANSFORMS.build({"type": "RandomIoUCrop"})], picture(), BOXES, LABELS, torch.ones(3).bool())
+        image, _ = apply_transforms(
+            [TRANSFORMS.build({"type": "RandomIoUCrop"})], picture(), BOXES, LABELS, torch.ones(3).bool()
+        )
         assert image.shape == (3, 40, 60)
 
 
 class LosesCount(Transform):
-    def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> tuple[Image, torch.Tensor, torch.Tensor]:
+    def __call__(
+        self, image: Image.Image, boxes: Any, labels: torch.Tensor
+    ) -> tuple[Image.Image, torch.Tensor, torch.Tensor]:
         return image, boxes[:1], labels
 
 
 class DividesByZero(Transform):
-    def __call__(self, image: Image, boxes: Any, labels: torch.Tensor) -> tuple[Image, torch.Tensor, torch.Tensor]:
+    def __call__(
+        self, image: Image.Image, boxes: Any, labels: torch.Tensor
+    ) -> tuple[Image.Image, torch.Tensor, torch.Tensor]:
         return image, boxes * float("nan"), labels
 
 
@@ -183,7 +191,7 @@ class DividesByZero(Transform):
 )
 def test_transforms_that_spoil_boxes_are_named(refuses: Refuses, transform: DividesByZero | LosesCount) -> None:
     with refuses(ValueError):
-        apply([transform], picture(), BOXES, LABELS, IGNORE)
+        apply_transforms([transform], picture(), BOXES, LABELS, IGNORE)
 
 
 def test_colour_does_not_move_boxes() -> None:
@@ -212,7 +220,7 @@ def test_resize_is_detectron2s_to_the_byte(shared_dir: Path) -> None:
     from detkit.data.datasets.images import read_image
 
     image = read_image(shared_dir / "data/bccd/JPEGImages/BloodImage_00001.jpg")
-    ours = apply_to_image([TRANSFORMS.build({"type": "ResizeShortestEdge", "short": 320})], image)
+    ours = transform_image([TRANSFORMS.build({"type": "ResizeShortestEdge", "short": 320})], image)
     golden = np.load(shared_dir / "golden/expected_detectron2.npz")["resized_image"]
     assert np.array_equal(ours.permute(1, 2, 0).numpy()[..., ::-1], golden)
 
@@ -221,7 +229,7 @@ def test_a_crop_beyond_pillows_limit_is_told_in_our_words(refuses: Refuses, monk
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     crop = RandomCrop(height=30, width=30)
     with refuses(ValueError):
-        apply(
+        apply_transforms(
             [crop],
             Image.new("RGB", (40, 40)),
             torch.zeros(0, 4),

@@ -99,7 +99,7 @@ def test_a_size_that_is_not_the_images_is_refused_when_loaded(refuses: Refuses, 
         ("Annotations/a.xml", f"<annotation>{objects((' ', (1, 1, 2, 2), 0))}</annotation>"),
         ("Annotations/a.xml", "<annotation>"),
         ("Annotations/a.xml", "<annotation><object><name>x</name></object></annotation>"),
-        ("Annotations/a.xml", f"<annotation>{objects(('dog', ('one', 1, 2, 2), 0))}</annotation>"),
+        ("Annotations/a.xml", f"<annotation>{objects(('dog', ('one', 1, 2, 2), 0))}</annotation>"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(refuses: Refuses, root: Path, path: str, text: str) -> None:
@@ -274,7 +274,7 @@ def test_fractions_are_refused(refuses: Refuses, root: Path) -> None:
 def test_images_without_annotation_are_counted_and_classes_can_be_chosen(root: Path) -> None:
     Image.new("RGB", (60, 40)).save(root / "JPEGImages/left_over.jpg")
     data = VocDataset(root=str(root), split="train", class_map={"dog": "pet"}, ignore_classes=["cat"])
-    assert data.problems.found[UNLISTED].examples == [str(root / "JPEGImages/left_over.jpg")]
+    assert data.problems.by_kind[UNLISTED].examples == [str(root / "JPEGImages/left_over.jpg")]
     assert data.classes.names == ("bird", "pet")
     assert data.records.is_ignore.tolist() == [False, True]
 
@@ -282,7 +282,7 @@ def test_images_without_annotation_are_counted_and_classes_can_be_chosen(root: P
 def test_a_box_over_the_edge_is_named_where_no_size_is_stated(root: Path) -> None:
     add(root, "a", ("dog", (5, 5, 5000, 20), 0), size="")
     data = VocDataset(root=str(root), split="train")
-    assert data.problems.found[CLIPPED].examples == [
+    assert data.problems.by_kind[CLIPPED].examples == [
         "a.xml, box 1 [4.0, 4.0, 5000.0, 20.0]: xmax=5000 in an image 60 wide"
     ]
     assert data.records.annotation(0).boxes.tolist() == [[4, 4, 60, 20]]
@@ -305,15 +305,15 @@ def test_the_suffix_that_an_annotation_states_decides(root: Path) -> None:
     assert data.records.path(0).endswith("JPEGImages/a.png")
     (root / "Annotations/a.xml").write_text(text.replace("<size>", "<filename>c.jpg</filename><size>"))
     data = VocDataset(root=str(root), split="train")
-    assert data.problems.found[OTHER_IMAGE].examples == ["a.xml: <filename> is c.jpg, a.jpg is used"]
+    assert data.problems.by_kind[OTHER_IMAGE].examples == ["a.xml: <filename> is c.jpg, a.jpg is used"]
 
 
 def test_parts_and_boxes_that_begin_at_zero_are_counted(root: Path) -> None:
     item = objects(("dog", (0, 3, 10, 20), 0)).replace("</object>", "<part><name>head</name></part></object>")
     (root / "Annotations/a.xml").write_text(f"<annotation>{item}</annotation>")
     data = VocDataset(root=str(root), split="train")
-    assert data.problems.found[PARTS].examples == ["a.xml, box 1 (dog)"]
-    assert data.problems.found[COUNTS_FROM_ZERO].examples == ["a.xml, box 1 [0.0, 3.0, 10.0, 20.0]"]
+    assert data.problems.by_kind[PARTS].examples == ["a.xml, box 1 (dog)"]
+    assert data.problems.by_kind[COUNTS_FROM_ZERO].examples == ["a.xml, box 1 [0.0, 3.0, 10.0, 20.0]"]
     plain = VocDataset(root=str(root), split="train", one_based=False)
     assert plain.problems.count(COUNTS_FROM_ZERO) == 0
 
@@ -332,7 +332,7 @@ def test_entities_are_refused_without_being_read_or_expanded(refuses: Refuses, r
     item = objects(("&l11;", (3, 3, 10, 20), 0))
     for head in (f"<!ENTITY l0 'ha'>{laughs}", f"<!ENTITY l11 SYSTEM 'file://{root}/secret'>"):
         (root / "Annotations/a.xml").write_text(f"<!DOCTYPE annotation [{head}]><annotation>{item}</annotation>")
-        with refuses(ValueError):
+        with refuses(ValueError, hide=r"(?<=column )\d+"):
             VocDataset(root=str(root), split="train")
 
 

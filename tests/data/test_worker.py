@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.loader import LoaderOptions, build_eval_loader, build_train_loader
 from detkit.data.transforms.base import Transform
-from detkit.data.worker import WorkerDiedError, explain_death, lost_connection, worker_processes
+from detkit.data.worker import WorkerDiedError, explain_lost_connection, explain_worker_death, worker_processes
 from tests.refusals import Refuses
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kills forked loader processes")
@@ -70,7 +70,7 @@ def test_a_worker_killed_from_outside_names_its_last_batch(dataset: ShapesDatase
     # torch raises it here or there: from its signal handler or in the loader.
     with pytest.raises((WorkerDiedError, RuntimeError)) as caught:
         kill_and_go_on()
-    died = caught.value if isinstance(caught.value, WorkerDiedError) else explain_death(caught.value)
+    died = caught.value if isinstance(caught.value, WorkerDiedError) else explain_worker_death(caught.value)
     assert died is not None
     assert f"(process {process}) died after it had made its batch of " in str(died)
     assert len(ids) == 2
@@ -81,11 +81,10 @@ def test_a_batch_that_a_dead_worker_did_not_hand_over_names_the_worker(
 ) -> None:
     """Its tensors are fetched from the worker, which may be dead by then: a lost connection, not torch's words."""
     loader: Any = build_eval_loader(dataset, [], LoaderOptions(batch_size=3, num_workers=1))
-    batches, before = iter(loader), set(worker_processes())
+    batches, before, samples = iter(loader), set(worker_processes()), loader.torch_loader.dataset
 
     class Lost:
         def __iter__(self) -> Iterator[Any]:
-            samples = loader._whole.dataset
             return self.go(iter(DataLoader(samples, batch_sampler=[[(0, 0)]], num_workers=1, collate_fn=list)))
 
         def go(self, inner: Iterator[Any]) -> Iterator[Any]:
@@ -96,7 +95,7 @@ def test_a_batch_that_a_dead_worker_did_not_hand_over_names_the_worker(
                 time.sleep(0.5)
             raise ConnectionResetError(104, "Connection reset by peer")
 
-    loader._whole, loader._inner = loader._inner, Lost()
+    loader.torch_loader = Lost()
     next(batches)
     with refuses(WorkerDiedError, hide=r"exited unexpectedly[^\n]*"):
         next(batches)
@@ -105,10 +104,10 @@ def test_a_batch_that_a_dead_worker_did_not_hand_over_names_the_worker(
 def test_a_lost_connection_with_all_workers_alive_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detkit.data.worker.DYING_SECONDS", 0.1)
     error = ConnectionResetError(104, "Connection reset by peer")
-    assert lost_connection(error, []) is error
+    assert explain_lost_connection(error, []) is error
     sleeper = multiprocessing.Process(target=time.sleep, args=(30,), daemon=True)
     sleeper.start()
-    assert lost_connection(error, [sleeper]) is error
+    assert explain_lost_connection(error, [sleeper]) is error
     sleeper.kill()
     sleeper.join()
 
@@ -136,12 +135,12 @@ def test_torch_may_speak_up_while_a_lost_connection_is_looked_into() -> None:
             raise told  # as torch's handler of SIGCHLD does, wherever the program is
 
     asked: Any = [Asked()]
-    assert lost_connection(ConnectionResetError(104, "Connection reset by peer"), asked) is told
+    assert explain_lost_connection(ConnectionResetError(104, "Connection reset by peer"), asked) is told
 
 
 def test_other_errors_are_left_alone() -> None:
-    assert explain_death(RuntimeError("shapes don't fit")) is None
-    assert explain_death(RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")) is None
+    assert explain_worker_death(RuntimeError("shapes don't fit")) is None
+    assert explain_worker_death(RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")) is None
 
 
 def test_a_worker_shows_where_it_is() -> None:

@@ -256,7 +256,7 @@ def test_an_assigner_is_handed_scores_by_the_losss_own_link_when_it_asks() -> No
     assert not heard[0].requires_grad
 
 
-def test_anchors_in_ignore_regions_take_no_part_unless_the_assigner_has_a_rule_of_its_own():
+def test_anchors_in_ignore_regions_take_no_part_unless_the_assigner_has_a_rule_of_its_own() -> None:
     model, targets = detector(), boxes_of(2)
     targets.ignore = torch.tensor([[0.0, 0, 64, 64]])
     pred = model(*batch((64, 64)))
@@ -266,7 +266,7 @@ def test_anchors_in_ignore_regions_take_no_part_unless_the_assigner_has_a_rule_o
     assert (model.match(pred, [targets]).labels[0, inside] >= 0).any()
 
 
-def test_losses_of_each_image_by_its_own_positives_are_what_single_images_give():
+def test_losses_of_each_image_by_its_own_positives_are_what_single_images_give() -> None:
     model = detector()
     images, sizes = batch((64, 64), (64, 64), (64, 64))
     targets = [boxes_of(1), boxes_of(3), boxes_of(0)]
@@ -291,7 +291,8 @@ def test_image_weights_reach_losses_with_soft_targets_too() -> None:
             heard.append(quality)
             return logits.sum() * 0
 
-    heard, model, targets = [], detector(), [boxes_of(2), boxes_of(1)]
+    heard: list[Any] = []
+    model, targets = detector(), [boxes_of(2), boxes_of(1)]
     model.class_loss = Listening()
     pred = model(*batch((64, 64), (64, 64)))
     model.loss(pred, targets)

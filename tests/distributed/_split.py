@@ -23,7 +23,8 @@ class Steps(Hook):
     """Losses of all steps, and the gradient of the first."""
 
     def __init__(self) -> None:
-        self.losses, self.first = [], None
+        self.losses: list[Any] = []
+        self.first: dict[str, Any] | None = None
 
     def after_step(self, trainer: Any, report: Any) -> None:
         self.losses.append([report.loss, report.classification, report.box, report.normalizer, report.gradient_norm])

@@ -65,7 +65,7 @@ def together(infos: list[ProcessInfo], work: Callable[[Coordinator], Any]) -> li
         return list(pool.map(one, infos))
 
 
-def failure(rank: int, text: str = "x", **more: Any) -> Failure:
+def failure(rank: int, text: Any = "x", **more: Any) -> Failure:
     return Failure(**{"rank": rank, "host": "h", "code": ExitCode.FAILED, "kind": "crash", "text": text} | more)
 
 

@@ -117,7 +117,7 @@ def test_sync_bn_of_two_processes_is_bn_over_the_whole_batch(found: Any) -> None
     x, weights = whole_batch()
     whole = normalise(layer, x, weights)
     parts = [f["norm"] for f in found]
-    near = {"rtol": 1e-5, "atol": 1e-4}
+    near: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-4}
     for name in ("out", "x"):
         torch.testing.assert_close(torch.cat([p[name] for p in parts]), whole[name], **near)
     torch.testing.assert_close(parts[0]["parameters"] + parts[1]["parameters"], whole["parameters"], **near)

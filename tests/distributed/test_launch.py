@@ -135,7 +135,7 @@ def test_what_is_wrong_never_comes_to_a_worker(
     assert len(error.splitlines()) == 1
 
 
-def in_slurm(tiny: Tiny, run: str, *more: str, last: tuple[str, ...] = ()) -> list[subprocess.Popen[str]]:
+def in_slurm(tiny: Any, run: Any, *more: Any, last: Any = ()) -> list[subprocess.Popen[str]]:
     """Two tasks as srun starts them; `last`: words that only the second one gets."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -234,7 +234,7 @@ def test_what_every_rank_refuses_is_said_once_and_not_tried_again(tiny: Tiny, fl
 
 
 @pytest.mark.slow
-def test_every_launcher_gives_the_same_run(tiny: Tiny, whole: str) -> None:
+def test_every_launcher_gives_the_same_run(tiny: Any, whole: str) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*torchrun, "-m", "detkit", *tiny.command("torchrun")[3:]],

@@ -234,7 +234,7 @@ def test_both_engines_agree_on_everything() -> None:
     classes, gt, detections = random_case(9)
     results = []
     for engine in ("faster", "pycocotools"):
-        evaluator = CocoEvaluator(classes, gt, EvaluatorOptions(engine=engine))  # type: ignore[arg-type]
+        evaluator = CocoEvaluator(classes, gt, EvaluatorOptions(engine=engine))
         evaluator.add(gt.image_ids.tolist(), detections)
         results.append(evaluator.compute())
     for name in (None, *classes.names):

@@ -60,7 +60,7 @@ def dataset() -> ShapesDataset:
 
 
 def test_a_perfect_detector_gets_one(dataset: ShapesDataset) -> None:
-    oracle = Oracle(make_loader(dataset)).train()
+    oracle: Any = Oracle(make_loader(dataset)).train()
     result = evaluate(oracle, dataset, oracle, progress=False)
     assert result.ap == pytest.approx(1.0, abs=1e-9)
     assert result.num_images == 14
@@ -72,7 +72,7 @@ def test_a_perfect_detector_gets_one(dataset: ShapesDataset) -> None:
 
 def test_boxes_that_are_off_lose_the_high_thresholds(dataset: ShapesDataset) -> None:
     """Moved by a fifth of their width, IoU is 2/3: right at 0.50 to 0.65, four of ten thresholds."""
-    oracle = Oracle(make_loader(dataset), shift=0.2).eval()
+    oracle: Any = Oracle(make_loader(dataset), shift=0.2).eval()
     result = evaluate(oracle, dataset, oracle, progress=False)
     assert result.ap50 == pytest.approx(1.0, abs=1e-9)
     assert result.ap75 == 0.0
@@ -85,7 +85,7 @@ def test_the_mode_comes_back_after_an_error(refuses: Refuses, dataset: ShapesDat
         def detect(self, pred: Batch, sizes: Tensor) -> list[Detections]:
             raise RuntimeError("no")
 
-    broken = Broken(make_loader(dataset)).train()
+    broken: Any = Broken(make_loader(dataset)).train()
     with refuses(RuntimeError):
         evaluate(broken, dataset, broken, progress=False)
     assert broken.training
@@ -109,7 +109,7 @@ def _rank(rank: int, world_size: int, images: int, folder: str, fail: bool, answ
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
     dataset = ShapesDataset(num_images=images, split="val")
-    oracle = Oracle(make_loader(dataset, rank=0 if fail else rank, world_size=world_size), shift=0.2)
+    oracle: Any = Oracle(make_loader(dataset, rank=0 if fail else rank, world_size=world_size), shift=0.2)
     try:
         answers.put((rank, evaluate(oracle, dataset, oracle, progress=False)))
     except ValueError as error:
@@ -130,7 +130,7 @@ def _rank_without_one(rank: int, world_size: int, images: int, folder: str, fail
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
     dataset = WithoutOne(num_images=images, split="val")
-    oracle = Oracle(make_loader(dataset, rank=rank, world_size=world_size))
+    oracle: Any = Oracle(make_loader(dataset, rank=rank, world_size=world_size))
     try:
         evaluate(oracle, dataset, oracle, progress=False)
     except SampleError as error:
@@ -172,7 +172,7 @@ def test_an_image_that_one_process_can_not_read_is_told_by_all(tmp_path: Path) -
 def test_several_processes_give_what_one_gives(tmp_path: Path, world_size: int, images: int) -> None:
     got = several_processes(tmp_path, world_size, images, fail=False)
     dataset = ShapesDataset(num_images=images, split="val")
-    oracle = Oracle(make_loader(dataset), shift=0.2)
+    oracle: Any = Oracle(make_loader(dataset), shift=0.2)
     alone = evaluate(oracle, dataset, oracle, progress=False)
 
     def figures(result: CocoResult) -> Any:

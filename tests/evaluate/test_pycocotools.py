@@ -24,8 +24,10 @@ from detkit.structures import Detections
 
 SIDE = 100
 CATEGORIES = [{"id": 5, "name": "cat"}, {"id": 2, "name": "dog"}]
-METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-METRICS += ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
+METRICS = (
+    "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
+    "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large",
+)  # fmt: skip
 
 
 def reference(path: Path, rows: list[dict[str, Any]]) -> list[float | None]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from detkit.config import Config
 from detkit.data.datasets.images import read_image
 from detkit.data.loader import collate_images
-from detkit.data.transforms.base import apply_to_image
+from detkit.data.transforms.base import transform_image
 from detkit.interop.detectron2 import convert_detectron2
 from detkit.interop.files import Converted
 from detkit.predict.predictor import Predictor
@@ -62,7 +62,7 @@ def on_map(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
 def resized(shared_dir: Path) -> Tensor:
     """(3, 320, 427) uint8 RGB, as the data room makes it."""
     transform = TRANSFORMS.build({"type": "ResizeShortestEdge", "short": 320, "max_size": 1333})
-    return apply_to_image([transform], read_image(shared_dir / IMAGE))
+    return transform_image([transform], read_image(shared_dir / IMAGE))
 
 
 @torch.no_grad()
@@ -119,7 +119,7 @@ def test_a_deeper_backbone_is_read_off_the_tensors(refuses: Refuses, weights: Pa
     assert deep.config.backbone.depth == 101
     assert list(deep.config.schedule.milestones) == [210000, 250000]
     assert deep.config.train.iterations == 270000
-    assert float(deep.detector.normalizer.average) == 100
+    assert float(deep.detector.normalizer.average) == 100  # type: ignore[arg-type]
     found = deep.detector.state_dict()["backbone.layer3.22.conv2.weight"]
     assert torch.equal(found, torch.from_numpy(model["backbone.bottom_up.res4.1.conv2.weight"]))
     del model["backbone.bottom_up.res4.22.conv1.weight"]

@@ -27,8 +27,15 @@ def source(tmp_path: Path) -> Path:
 
 
 def converted(path: Path, **more: object) -> Path:
-    values = {"step": 0, "seed": 0, "model": {"w": torch.ones(1)}, "config": {}, "classes": CLASSES, **more}
-    return save_checkpoint(path, Checkpoint(**values))
+    values: dict[str, Any] = {
+        "step": 0,
+        "seed": 0,
+        "model": {"w": torch.ones(1)},
+        "config": {},
+        "classes": CLASSES,
+        **more,
+    }
+    return save_checkpoint(path, Checkpoint(**values | more))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], source: Path, output: Path | str, *words: str) -> str:

@@ -84,7 +84,7 @@ def tree(name: str) -> Any:
 
 
 def plain(config: Any, key: str) -> Any:
-    value = OmegaConf.select(config.tree if hasattr(config, "tree") else OmegaConf.create(config.to_dict()), key)
+    value = OmegaConf.select(config.raw if hasattr(config, "tree") else OmegaConf.create(config.to_dict()), key)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 

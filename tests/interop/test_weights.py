@@ -38,7 +38,7 @@ def shifted(by: float) -> dict[str, Tensor]:
     return {name: tensor + by for name, tensor in STATE.items()}
 
 
-class AttributeDict(dict):  # type: ignore[type-arg]
+class AttributeDict(dict):
     """As Lightning keeps hyper-parameters."""
 
 

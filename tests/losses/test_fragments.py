@@ -45,7 +45,7 @@ def test_a_fragment_builds_and_a_step_lowers_its_loss(fragment: Any) -> None:
 
     # Better boxes are better targets for a class loss that learns their quality, so the targets stay what they are.
     match = detector.match(detector(images), [some, none])
-    detector.match = lambda pred, targets: match
+    detector.match = lambda pred, targets: match  # type: ignore[method-assign]
 
     def losses() -> Any:
         return detector.loss(detector(images), [some, none])
@@ -59,7 +59,7 @@ def test_a_fragment_builds_and_a_step_lowers_its_loss(fragment: Any) -> None:
     norm = torch.stack([g.norm() for g in gradients.values()]).norm()
     with torch.no_grad():
         for name, p in detector.named_parameters():
-            p -= 0.01 / norm * gradients[name]
+            p -= 0.01 / norm * gradients[name]  # type: ignore[misc]
         assert losses().mean() < before
 
 
@@ -135,7 +135,7 @@ def test_a_wrong_key_in_an_overlay_names_that_file(refuses: Refuses, tmp_path: P
 
 
 def test_train_takes_an_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {}
+    seen: dict[str, Any] = {}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         "detkit.train.run.train", lambda config, folder, **_: seen.update(config=config, folder=folder) or 0

@@ -107,7 +107,7 @@ def test_a_certain_positive_is_still_a_positive() -> None:
 
 
 @pytest.mark.parametrize(("argument", "value"), [("bins", 0), ("bins", 255), ("momentum", 1.0), ("prior", 0.0)])
-def test_senseless_arguments_are_named(refuses: Refuses, argument: str, value: float) -> None:
+def test_senseless_arguments_are_named(refuses: Refuses, argument: Any, value: Any) -> None:
     with refuses(ValueError):
         GHMCLoss(**{argument: value})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import detkit
 from detkit.native import build
 from tests.refusals import Refuses
 
@@ -54,40 +56,19 @@ def test_metadata_is_read_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^\d+\.\d+", done.stdout.strip().splitlines()[-1])
+    assert done.stdout.strip().splitlines()[-1] == detkit.__version__
 
 
-def test_no_torch_is_one_sentence(refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "find_torch", lambda: None)
+def test_compiling_without_torch_ends_in_one_sentence(refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
+    from setuptools import Distribution
+
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv("DETKIT_NATIVE", raising=False)
     with refuses(SystemExit):
         build.extensions(str(PACKAGE.parent))
-
-
-def test_torch_is_found_behind_the_isolation_of_pip(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    assert build.find_torch() == str(Path(torch.__file__).parent.parent)
-    assert sys.path[-1] == build.find_torch()
-
-
-def test_torch_is_found_from_an_environment_of_the_build_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    bare = tmp_path / "bare"
-    bare.write_text("#!/bin/sh\n")  # a Python that knows no torch
-    bare.chmod(0o755)
-    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(build.sys, "executable", str(bare))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delenv("CONDA_PREFIX", raising=False)
-    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
-    assert build.find_torch() is None
-    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
-    assert build.find_torch() == str(Path(torch.__file__).parent.parent)
-    monkeypatch.setattr(build.sys, "version_info", (2, 7))
-    assert build.find_torch() is None
+    distribution = Distribution({"name": "detkit", **build.setup_arguments()})
+    with refuses(SystemExit):
+        distribution.run_command("build_ext")
 
 
 def fake_toolkit(folder: Path, release: str = "13.0") -> Path:
@@ -182,6 +163,8 @@ def test_a_cuda_library_of_an_earlier_build_is_dropped(
     command.run()
     assert olds[0].exists() == built
     assert olds[1].exists() == (built or not inplace)
+    record = json.loads((olds[inplace].parent / build.INFO_FILE).read_text(encoding="utf-8"))
+    assert record["bytes"] == ({olds[0].name: 0} if built else {})
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ def features(size: Any, shapes: Any = SHAPES) -> Any:
 
 
 @pytest.mark.parametrize(("size", "norm", "extra"), [(64, "bn", 2), (75, "gn", 2), (65, "bn", 0)])
-def test_levels_are_as_declared_and_every_parameter_learns(size: int, norm: str, extra: int) -> None:
+def test_levels_are_as_declared_and_every_parameter_learns(size: int, norm: Any, extra: int) -> None:
     neck = BiFPN(in_shapes=SHAPES, channels=4, layers=2, extra_levels=extra, norm=norm)
     out = neck(features(size))
     strides = [8, 16, 32, 64, 128][: 3 + extra]
@@ -31,7 +31,7 @@ def test_levels_are_as_declared_and_every_parameter_learns(size: int, norm: str,
 
 def test_fusion_by_hand() -> None:
     fusion = Fusion(2, 1, "bn").eval()
-    assert float(fusion.shares().sum()) == pytest.approx(1, abs=1e-4)
+    assert float(fusion.fractions().sum()) == pytest.approx(1, abs=1e-4)
     with torch.no_grad():
         fusion.weight.copy_(torch.tensor([3.0, 1.0]))
         fusion.depthwise.weight.zero_()[..., 1, 1] = 1
@@ -42,7 +42,7 @@ def test_fusion_by_hand() -> None:
     with torch.no_grad():
         fusion.weight[1] = -5.0
     # A weight below zero takes its map out.
-    torch.testing.assert_close(fusion.shares(), torch.tensor([1.0, 0.0]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(fusion.fractions(), torch.tensor([1.0, 0.0]), rtol=0, atol=1e-4)
 
 
 def test_two_levels_see_each_other() -> None:

@@ -16,7 +16,7 @@ def features(size: Any) -> Any:
 
 @pytest.mark.parametrize("extra_from", ["c5", "p5"])
 @pytest.mark.parametrize("size", [64, 65, 200])
-def test_levels_are_as_declared(extra_from: str, size: int) -> None:
+def test_levels_are_as_declared(extra_from: Any, size: int) -> None:
     neck = FPN(in_shapes=SHAPES, channels=4, extra_from=extra_from)
     out = neck(features(size))
     assert {n: s.stride for n, s in neck.out_shapes.items()} == {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
@@ -28,7 +28,7 @@ def test_levels_are_as_declared(extra_from: str, size: int) -> None:
 def test_p6_is_made_of_what_it_says() -> None:
     source = features(64)
     for extra_from, changes in (("c5", True), ("p5", False)):
-        neck = FPN(in_shapes=SHAPES, channels=4, extra_from=extra_from)
+        neck = FPN(in_shapes=SHAPES, channels=4, extra_from=extra_from)  # type: ignore[arg-type]
         with torch.no_grad():
             neck.lateral["c5"].weight.zero_(), neck.lateral["c4"].weight.zero_(), neck.lateral["c3"].weight.zero_()
         # With all laterals at zero the pyramid is zero, so P6 lives only if it is made of C5.

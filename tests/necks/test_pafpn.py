@@ -18,7 +18,7 @@ def features(size: Any) -> Any:
 
 @pytest.mark.parametrize("extra_from", ["c5", "p5"])
 @pytest.mark.parametrize(("size", "norm"), [(64, None), (75, "gn")])
-def test_levels_are_as_declared_and_every_parameter_learns(extra_from: str, size: int, norm: str | None) -> None:
+def test_levels_are_as_declared_and_every_parameter_learns(extra_from: Any, size: int, norm: Any) -> None:
     neck = PAFPN(in_shapes=SHAPES, channels=4, extra_from=extra_from, norm=norm)
     out = neck(features(size))
     assert {n: s.stride for n, s in neck.out_shapes.items()} == {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}

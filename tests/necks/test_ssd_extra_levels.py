@@ -44,12 +44,14 @@ def test_ssd300_goes_down_to_one_cell() -> None:
 def test_every_weight_learns(lite: bool) -> None:
     torch.manual_seed(0)
     neck = SSDExtraLevels(in_shapes=SHAPES, channels=[8, 8], strides=[2, 1], lite=lite, norm="bn")
-    sum(x.square().sum() for x in neck(features(160, batch=2)).values()).backward()  # type: ignore[union-attr]
+    sum(x.square().sum() for x in neck(features(160, batch=2)).values()).backward()
     assert [name for name, p in neck.named_parameters() if p.grad is None] == []
 
 
 @pytest.mark.parametrize(
-    ("channels", "strides"), [([8], [2, 2]), ([8], [3]), ([1], [2])], ids=["length", "stride", "width"]
+    ("channels", "strides"),
+    [([8], [2, 2]), ([8], [3]), ([1], [2])],
+    ids=["length", "stride", "width"],
 )
 def test_senseless_levels_are_refused(refuses: Refuses, channels: list[int], strides: list[int]) -> None:
     with refuses(ValueError):

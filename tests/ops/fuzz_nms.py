@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +122,7 @@ def case(seed: int, large: bool) -> tuple[Tensor, Tensor, Tensor | None, float]:
     """Everything of a case follows from its seed."""
     g = torch.Generator().manual_seed(seed)
 
-    def choose(options: tuple) -> object:
+    def choose(options: tuple[Any, ...]) -> Any:
         return options[int(torch.randint(len(options), (1,), generator=g))]
 
     n = choose(LARGE if large else SIZES)
@@ -151,9 +152,7 @@ def same_padded(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold:
     return int(count) == len(wanted) and torch.equal(indices, filled)
 
 
-def same_soft(
-    boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: float, method: str, floor: float
-) -> bool:
+def same_soft(boxes: Tensor, scores: Tensor, groups: Any, threshold: float, method: Any, floor: float) -> bool:
     """Whether soft-NMS gives the reference's boxes and scores; in the very same order where no exp is rounded."""
     options = {"iou_threshold": threshold, "sigma": 0.5, "min_score": floor}
     keep, lowered = soft_nms(boxes, scores, groups, method=method, **options)
@@ -199,7 +198,7 @@ def main() -> int:
         raise SystemExit(f"nothing to try: {native.cpu_problem}")
     if args.replay:
         saved = torch.load(args.replay, weights_only=True)
-        found = difference(*saved, variants=True)
+        found = difference(*saved, variants=True)  # type: ignore[misc]
         print(f"DIFFERENT: {found}" if found else "same")
         return int(bool(found))
     torch.set_num_threads(args.threads)

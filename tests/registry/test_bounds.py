@@ -139,7 +139,7 @@ def test_a_part_keeps_to_its_bounds_by_config_and_by_call(scaled: Any) -> None:
 
 
 def test_a_subclass_that_inherits_the_constructor_keeps_to_the_bounds(refuses: Refuses, scaled: Any) -> None:
-    class Inherited(scaled):
+    class Inherited(scaled):  # type: ignore[misc]
         pass
 
     with refuses(ValueError):

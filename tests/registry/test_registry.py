@@ -127,7 +127,7 @@ def net(init: Callable[..., Any]) -> type:
 def positional(self: Any, width: int = 1) -> None: ...
 def unannotated(self: Any, *, width=1) -> None: ...  # type: ignore[no-untyped-def]
 def starred(self: Any, **rest: int) -> None: ...
-def bare(self: Any, *, widths: list = (1,)) -> None: ...
+def bare(self: Any, *, widths: list = (1,)) -> None: ...  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_constructor_that_is_no_schema_is_refused(refuses: Refuses, init: Call
         BACKBONES.register()(net(init))
 
 
-def misfit(self: Any, *, width: int = 0.5) -> None: ...
+def misfit(self: Any, *, width: int = 0.5) -> None: ...  # type: ignore[assignment]
 def unfillable(self: Any, *, shape: Path) -> None: ...
 def kept(self: Any, *, width: int = 1, shape: Path = Path()) -> None: ...
 
@@ -175,7 +175,7 @@ def test_a_dataclass_is_a_part_with_its_factories_as_defaults() -> None:
 
 def test_the_decorator_without_brackets_is_explained(refuses: Refuses) -> None:
     with refuses(ValueError):
-        BACKBONES.register(ResNet)
+        BACKBONES.register(ResNet)  # type: ignore[arg-type]
 
 
 def test_an_unknown_name_says_what_is_near_and_what_was_imported(refuses: Refuses) -> None:
@@ -223,8 +223,8 @@ class Point:
 
 
 @pytest.fixture
-def plugins(monkeypatch):
-    def install(load):
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    def install(load: Any) -> None:
         load_plugins.cache_clear()
         monkeypatch.setattr(plugin_module, "imported", [])
         monkeypatch.setattr(

@@ -239,7 +239,7 @@ FAULTS = [
         r"training call \d after evaluating: .*calls changed",
         outputs=lambda self, t: (t + 1e-3 * getattr(self, "calls", 0)) if self.training else (count(self), t)[1],
     ),
-    *in_modules(RESUME, r"call \d, calls being 999999", outputs=in_training(without(millionth(count_in_a_float)))),
+    *in_modules(RESUME, r"call \d, calls being 999999", outputs=in_training(without(millionth(count_in_a_float)))),  # type: ignore[arg-type]
     *in_modules(RESUME, r"call \d, calls being 999999", outputs=in_training(without(millionth(count_in_a_tensor)))),
     *in_modules(RESUME, r"call \d, cell being 999999", outputs=in_training(without(millionth(count_in_place)))),
     *in_modules(RESUME, r"call \d, numbers being 999999", outputs=in_training(without(millionth(count_by_iterator)))),

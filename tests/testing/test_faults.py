@@ -10,7 +10,7 @@ import torch
 
 from detkit.anchors.octave import OctaveAnchors
 from detkit.testing import CONTRACTS, Contract, ContractError
-from detkit.testing.report import describe
+from detkit.testing.contract import describe
 from tests.refusals import Refuses
 from tests.testing import (
     planted_data,
@@ -91,7 +91,8 @@ def test_a_part_that_can_not_run_is_told_once() -> None:
 
 
 def test_an_exception_that_a_check_did_not_ask_about_is_marked() -> None:
-    contract = Contract("slot")
+    contract = Contract("slots", "slot")
+    del CONTRACTS["slots"]  # of this test alone
 
     @contract.check("a reason.")
     def stumbles(subject: object) -> None:
@@ -104,6 +105,8 @@ def test_an_exception_that_a_check_did_not_ask_about_is_marked() -> None:
 
 class Remembers(OctaveAnchors):
     """Keeps what may be kept: a table by input shape, a counter in a buffer, a picture that nothing is made of."""
+
+    steps: torch.Tensor
 
     def __init__(self, *, strides: tuple[int, ...]) -> None:
         super().__init__(strides=strides)

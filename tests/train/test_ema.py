@@ -13,9 +13,9 @@ def test_follows_the_formula() -> None:
     ema = Ema(net, decay=0.15)
     net.weight.data.fill_(2.0)
     ema.update(net)  # decay (1 + 0) / (10 + 0) = 0.1
-    assert ema.module.weight.item() == pytest.approx(0.1 * 1 + 0.9 * 2)  # type: ignore[union-attr, operator]
+    assert ema.module.weight.item() == pytest.approx(0.1 * 1 + 0.9 * 2)
     ema.update(net)  # decay min(0.15, 2 / 11) = 0.15
-    assert ema.module.weight.item() == pytest.approx(0.15 * 1.9 + 0.85 * 2)  # type: ignore[union-attr, operator]
+    assert ema.module.weight.item() == pytest.approx(0.15 * 1.9 + 0.85 * 2)
 
 
 def test_buffers_are_averaged_and_whole_numbers_copied() -> None:

@@ -33,7 +33,7 @@ def started(old: list[str], new: list[str], base: str = "retinanet") -> tuple[di
     (theirs, saved), (mine, config) = model(*old, base=base), model(*new, "train.iterations=1", base=base)
     changed = differences(saved.to_dict(), config, mine)
     columns = tuple(d.class_loss.num_columns(len(CLASSES)) for d in (theirs, mine))
-    rows = init_from(mine, theirs.state_dict(), CLASSES, CLASSES, columns, changed)  # type: ignore[arg-type]
+    rows = init_from(mine, theirs.state_dict(), CLASSES, CLASSES, columns, changed)
     return {row.name: row for row in rows}, changed, theirs, mine
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -16,7 +18,7 @@ class Net(nn.Module):
         self.frozen.requires_grad_(False)
 
 
-def setting_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[float, float] | None:
+def setting_of(optimizer: torch.optim.Optimizer, parameter: Any) -> tuple[float, float] | None:
     for group in optimizer.param_groups:
         if any(p is parameter for p in group["params"]):
             return group["initial_lr"], group["weight_decay"]

@@ -126,7 +126,7 @@ def test_sync_bn_alone_is_batch_norm() -> None:
 @pytest.mark.parametrize(
     ("rule", "batch_size", "factor"), [("none", 64, 1.0), ("linear", 64, 4.0), ("sqrt", 64, 2.0), ("linear", 8, 0.5)]
 )
-def test_learning_rate_rules(rule: str, batch_size: int, factor: float) -> None:
+def test_learning_rate_rules(rule: Any, batch_size: int, factor: float) -> None:
     options = TrainOptions(iterations=1, lr_scaling=rule, lr_batch_size=None if rule == "none" else 16)
     assert options.lr_factor(batch_size) == factor
 

@@ -115,7 +115,7 @@ def test_the_best_weights_are_kept_and_the_averaged_ones_are_evaluated(
 
 def test_no_evaluation_twice_at_the_end(tmp_path: Path, make_trainer: MakeTrainer) -> None:
     seen: list[Trainer] = []
-    evaluation = Evaluation(lambda trainer: seen.append(trainer) or result(0.1), None)  # type: ignore[func-returns-value]
+    evaluation = Evaluation(lambda trainer: seen.append(trainer) or result(0.1), None)
     make_trainer(iterations=4, eval_every=2, hooks=(evaluation,)).run()
     assert len(seen) == 2
 

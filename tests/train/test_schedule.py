@@ -46,4 +46,4 @@ def test_a_milestone_inside_the_warmup_counts() -> None:
 )
 def test_nonsense_is_refused(refuses: Refuses, make: object) -> None:
     with refuses(ValueError):
-        make()  # type: ignore[operator]
+        make()

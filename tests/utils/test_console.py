@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from detkit.runs.log import run_log
-from detkit.utils.console import Guard, guarded, shown
+from detkit.utils.console import GuardedStream, guarded_streams, printable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,22 +29,22 @@ def detkit(*words: str, redirect: str = "", **environ: str) -> subprocess.Comple
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8", "utf-8:strict", "latin-1"])
 def test_every_encoding_takes_every_text(encoding: str) -> None:
     inner = io.TextIOWrapper(io.BytesIO(), encoding=encoding.partition(":")[0], errors="strict")
-    guard = Guard(inner)
+    guard = GuardedStream(inner)
     print("32\u00b2 \u732b \udcdf", file=guard)
     guard.flush()
-    text = inner.buffer.getvalue().decode(inner.encoding)  # type: ignore[attr-defined]
+    text = inner.buffer.getvalue().decode(inner.encoding)
     assert text.endswith(r"\xdf" + "\n")
     assert guard.lost is None
 
 
 def test_control_characters_are_shown_and_not_obeyed() -> None:
     inner = io.StringIO()
-    print("a\x1b[2Jb\rc\x07\x9b", file=Guard(inner))
+    print("a\x1b[2Jb\rc\x07\x9b", file=GuardedStream(inner))
     assert inner.getvalue() == "a\\x1b[2Jb\\x0dc\\x07\\x9b\n"
-    print("bar\r\x1b[A", file=Guard(raw := io.StringIO(), raw=True))
+    print("bar\r\x1b[A", file=GuardedStream(raw := io.StringIO(), raw=True))
     assert raw.getvalue() == "bar\r\x1b[A\n"
-    assert shown("a\nb\t\x1b[0m\u202e.png") == r"a\nb\t\x1b[0m\u202e.png"
-    assert shown(os.fsdecode(b"\xdf.png")) == r"\xdf.png"
+    assert printable("a\nb\t\x1b[0m\u202e.png") == r"a\nb\t\x1b[0m\u202e.png"
+    assert printable(os.fsdecode(b"\xdf.png")) == r"\xdf.png"
 
 
 class Broken(io.StringIO):
@@ -55,20 +55,20 @@ class Broken(io.StringIO):
 
 
 def test_a_stream_that_is_gone_is_left_alone() -> None:
-    guard = Guard(Broken())
+    guard = GuardedStream(Broken())
     print("a", file=guard)
     print("b", file=guard, flush=True)
     assert isinstance(guard.lost, BrokenPipeError)
     assert not guard.isatty()
-    print("c", file=Guard(None))
+    print("c", file=GuardedStream(None))
     closed = io.StringIO()
     closed.close()
-    print("d", file=Guard(closed))
+    print("d", file=GuardedStream(closed))
 
 
 def test_streams_are_put_back() -> None:
     before = sys.stdout
-    with guarded() as (out, _):
+    with guarded_streams() as (out, _):
         assert sys.stdout is out
     assert sys.stdout is before
 
@@ -100,7 +100,7 @@ def test_the_exit_code_says_whether_somebody_could_read_it() -> None:
 def test_a_closed_stream_does_not_give_its_number_to_a_file(tmp_path: Path) -> None:
     script = (
         "import os, detkit.utils.console\n"
-        "with detkit.utils.console.guarded():\n"
+        "with detkit.utils.console.guarded_streams():\n"
         f"    file = open({str(tmp_path / 'checkpoint')!r}, 'wb')\n"
         "    assert file.fileno() > 2\n"
         "    os.write(1, b'a library prints')\n"

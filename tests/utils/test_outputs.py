@@ -7,20 +7,14 @@ import json
 import os
 from pathlib import Path
 
-import pytest
-
 from detkit.utils.outputs import (
     NOTES,
     Ledger,
     check_output_file,
-    exit_code_of,
     is_marked,
-    is_out_of_memory,
     json_name,
-    lines_of,
     replacing,
     short_name,
-    told,
     write_marked_json,
     write_text,
 )
@@ -121,30 +115,6 @@ def test_a_name_is_cut_to_what_a_file_system_takes() -> None:
 def test_text_that_utf8_lacks_becomes_an_escape(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "b\udcdf\u732b")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "b\\udcdf\u732b"
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "words"),
-    [(errno.ENOSPC, 5, "make room"), (errno.EDQUOT, 5, "quota"), (errno.EFBIG, 5, "ulimit -f"),
-     (errno.EACCES, 2, "change who may write there"), (errno.EROFS, 2, "choose another place"),
-     (errno.EMFILE, 2, "ulimit -n"), (errno.ENAMETOOLONG, 2, "shorter name")],
-)  # fmt: skip
-def test_an_error_of_the_system_has_path_reason_and_way_out(number: int, code: int, words: str) -> None:
-    error = OSError(number, os.strerror(number), "some/file\x1b[2J")
-    (line,) = lines_of(error)
-    assert line.startswith(rf"some/file\x1b[2J: {os.strerror(number)}; ")
-    assert words in line
-    assert exit_code_of(error) == code
-    again = told(error, "--output")
-    assert (type(again), again.errno, str(again)) == (type(error), number, f"--output: {line}")
-
-
-def test_allocations_that_failed_are_known() -> None:
-    for text in ("[enforce fail] DefaultCPUAllocator: can't allocate memory", "CUDA out of memory. Tried to"):
-        assert is_out_of_memory(RuntimeError(text))
-    assert is_out_of_memory(MemoryError())
-    assert not is_out_of_memory(RuntimeError("shapes differ"))
-    assert lines_of(MemoryError()) == ["not enough memory: take fewer or smaller images at a time (MemoryError)"]
 
 
 def test_a_mark_is_of_its_own_content(tmp_path: Path) -> None:

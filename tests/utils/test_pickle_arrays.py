@@ -99,7 +99,8 @@ class Flagged:
 
 def test_numbers_stay_numbers_whatever_flags_a_dtype_asks_for(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(Flagged())).hasobject, "numpy itself must believe it, or this test shows nothing"
-    rebuild, arguments, _ = np.zeros(2, np.int64).__reduce__()  # type: ignore[misc]
+    reduced: Any = np.zeros(2, np.int64).__reduce__()
+    rebuild, arguments, _ = reduced
 
     class Array:
         def __reduce__(self) -> Any:

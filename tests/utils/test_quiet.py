@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from detkit.utils.quiet import captured, from_library
+from detkit.utils.quiet import capture_output, from_library
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = str(ROOT / "configs/quickstart/shapes.yaml")
@@ -96,7 +96,7 @@ def test_warnings_of_libraries_stay_away_and_those_of_the_users_files_are_shown(
 
 
 def test_what_is_captured_is_all_that_was_written(capfd: pytest.CaptureFixture[str]) -> None:
-    with captured() as said:
+    with capture_output() as said:
         print("python")
         print("errors", file=sys.stderr)
         os.write(1, b"descriptor\n")
@@ -107,7 +107,7 @@ def test_what_is_captured_is_all_that_was_written(capfd: pytest.CaptureFixture[s
 
 def test_an_error_inside_gives_the_console_back(capfd: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
-        with captured():
+        with capture_output():
             print("lost")
             raise KeyError
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from detkit.compare.report.html import to_html
 from detkit.compare.report.latex import to_latex
 from detkit.compare.report.markdown import to_markdown
 from detkit.compare.report.words import finite
 from detkit.runs.folder import write_json, write_text
+from detkit.utils.types import Tree
 
 JSON, HTML, MARKDOWN, LATEX = "results.json", "report.html", "report.md", "table.tex"
-
-
 REPORTS = (JSON, HTML, MARKDOWN, LATEX)
 
 
-def write_reports(results: dict[str, Any], folder: str | Path) -> list[Path]:
-    """Writes all four files into `folder`, each in place all at once; gives back their paths.
+def write_reports(results: Tree, folder: str | Path) -> list[Path]:
+    """Writes all four files into `folder`, each atomically; returns their paths.
 
-    results: see docs/compare.md for the keys. Numbers that are not finite become null.
+    results: docs/compare.md describes the keys. Numbers that are not finite become null.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

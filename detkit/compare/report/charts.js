@@ -4,16 +4,10 @@
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 520, HEIGHT = 300, LEFT = 54, RIGHT = 12, TOP = 10, BOTTOM = 42;
 
-function svg(tag, attributes, parent, text) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
-  if (text !== undefined) node.textContent = text;
-  if (parent) parent.append(node);
-  return node;
-}
+const el = (tag, ...rest) => build(document.createElement(tag), ...rest);
+const svg = (tag, ...rest) => build(document.createElementNS(SVG, tag), ...rest);
 
-function el(tag, attributes, parent, text) {
-  const node = document.createElement(tag);
+function build(node, attributes, parent, text) {
   for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
   if (text !== undefined) node.textContent = text;
   if (parent) parent.append(node);
@@ -34,9 +28,9 @@ function ticks(low, high, count) {
   const raw = (high - low) / Math.max(count, 1) || 1;
   const base = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * base).find((s) => s >= raw);
-  const found = [];
-  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) found.push(Number(v.toPrecision(12)));
-  return found;
+  const values = [];
+  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) values.push(Number(v.toPrecision(12)));
+  return values;
 }
 
 function frame(figure, options) {
@@ -61,8 +55,8 @@ function extent(values, pad) {
   if (!good.length) return [0, 1];
   let low = Math.min(...good), high = Math.max(...good);
   if (low === high) { low -= Math.abs(low) * 0.1 || 0.5; high += Math.abs(high) * 0.1 || 0.5; }
-  const room = (high - low) * (pad || 0);
-  return [low - room, high + room];
+  const margin = (high - low) * (pad || 0);
+  return [low - margin, high + margin];
 }
 
 function pathOf(x, y, sx, sy) {
@@ -123,8 +117,8 @@ function hover(figure, root, series, options, { x, sx }) {
       line.append(`${s.name}: ${say(s.y[i])}${spread}`);
     }
     tip.hidden = false;
-    const left = event.clientX - box.left, room = figure.clientWidth - tip.offsetWidth;
-    tip.style.left = `${Math.max(0, Math.min(left + 14, room))}px`;
+    const left = event.clientX - box.left, space = figure.clientWidth - tip.offsetWidth;
+    tip.style.left = `${Math.max(0, Math.min(left + 14, space))}px`;
     tip.style.top = `${event.clientY - figure.getBoundingClientRect().top + 14}px`;
   });
   root.addEventListener("pointerleave", () => { tip.hidden = true; cursor.setAttribute("visibility", "hidden"); });

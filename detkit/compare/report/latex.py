@@ -1,10 +1,18 @@
-"""The table of variants for a paper (packages booktabs and, for the minus signs, any maths)."""
+"""The table of variants for a paper (needs the package booktabs)."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from detkit.compare.report.words import against, conclusions, metrics_of, name_of, points, probability, unfinished
+from detkit.compare.report.words import (
+    conclusions,
+    metrics_of,
+    name_of,
+    points,
+    probability,
+    unfinished,
+    versus_baseline,
+)
+from detkit.compare.statistics import BETTER, WORSE
+from detkit.utils.types import Tree
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -12,8 +20,8 @@ SPECIAL = {
 }  # fmt: skip
 
 
-def to_latex(results: dict[str, Any]) -> str:
-    """A tabular in a table float; a difference that was shown is bold."""
+def to_latex(results: Tree) -> str:
+    """A tabular in a table float; differences with a verdict are bold."""
     metrics = metrics_of(results)
     heads = ["Variant", *metrics.values(), r"$\Delta$AP", r"95\,\% interval", "$p$"]
     lines = [
@@ -34,28 +42,28 @@ def to_latex(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def caption(results: dict[str, Any]) -> str:
-    """What the table shows."""
+def caption(results: Tree) -> str:
+    """Caption of the table."""
     return (
         f"{results['title']}: mean and standard deviation over {len(results['seeds'])} seeds; paired differences to "
         f"{results['baseline']} with 95 % intervals (Student's t over seeds, bootstrap over images); p after Holm."
     )
 
 
-def row(variant: dict[str, Any], baseline: str, metrics: list[str]) -> str:
+def row(variant: Tree, baseline: str, metrics: list[str]) -> str:
     """One line of the table."""
-    summary, versus = variant.get("summary") or {}, against(variant)
+    summary, versus = variant.get("summary") or {}, versus_baseline(variant)
     cells = [escape(name_of(variant))]
     for metric in metrics:
-        found = summary.get(metric, {})
-        deviation = found.get("std")
+        figures = summary.get(metric, {})
+        deviation = figures.get("std")
         spread = rf" {{\small $\pm$ {points(deviation)}}}" if metric == "ap" and deviation is not None else ""
-        cells.append(points(found.get("mean")) + spread)
+        cells.append(points(figures.get("mean")) + spread)
     if versus is None or versus.get("difference") is None:
         state = "" if variant["name"] == baseline else escape(unfinished(variant) or "withheld")
         return " & ".join([*cells, state, "", ""]) + r" \\"
     difference = f"${100 * versus['difference']:+.1f}$"
-    if versus["verdict"] in ("better", "worse"):
+    if versus["verdict"] in (BETTER, WORSE):
         difference = rf"\textbf{{{difference}}}"
     ends = [versus.get(key) for key in ("low", "high")]
     interval = "" if None in ends else "$[" + ", ".join(f"{100 * end:+.1f}" for end in ends if end is not None) + "]$"
@@ -64,5 +72,5 @@ def row(variant: dict[str, Any], baseline: str, metrics: list[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text in which no character has a meaning to LaTeX."""
+    """Escapes the characters that have a meaning in LaTeX."""
     return "".join(SPECIAL.get(sign, sign) for sign in str(text))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from detkit.compare.cell_folder import FINISHED, MISSING
+from detkit.compare.errors import KINDS
 from detkit.compare.report.words import (
     about,
-    against,
     conclusions,
     cost,
+    equal_settings,
     method,
     metrics_of,
     name_of,
@@ -18,11 +19,13 @@ from detkit.compare.report.words import (
     signed,
     state_of,
     unfinished,
+    versus_baseline,
 )
+from detkit.utils.types import Tree
 
 
-def to_markdown(results: dict[str, Any]) -> str:
-    """Verdicts, the tables, fairness, method, machine."""
+def to_markdown(results: Tree) -> str:
+    """The report: verdicts, tables, fairness, method, machine."""
     parts = [
         f"# {escape(results['title'])}",
         "\n".join(f"- {escape(sentence)}" for _, sentence in conclusions(results)),
@@ -33,7 +36,7 @@ def to_markdown(results: dict[str, Any]) -> str:
         seeds_table(results),
         *diagnosis(results),
         "## Fairness",
-        escape("Equal in every variant: " + ", ".join(results["fairness"].get("equal", [])) + "."),
+        escape(equal_settings(results)),
         "\n".join(f"- {escape(flag)}" for flag in results["fairness"].get("flags", [])),
         table(
             ("check", "", "detail"),
@@ -48,12 +51,12 @@ def to_markdown(results: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def variants_table(results: dict[str, Any]) -> str:
-    """One line a variant."""
+def variants_table(results: Tree) -> str:
+    """The table of variants."""
     metrics = metrics_of(results)
     rows = []
     for variant in results["variants"]:
-        summary, versus = variant.get("summary") or {}, against(variant)
+        summary, versus = variant.get("summary") or {}, versus_baseline(variant)
         ap = summary.get("ap", {})
         if variant["name"] == results["baseline"]:
             difference, p, verdict = "", "", "baseline"
@@ -75,40 +78,40 @@ def variants_table(results: dict[str, Any]) -> str:
                 "n/a" if memory is None else f"{memory:.0f}",
             )
         )
-    heads = ("variant", "AP", "against baseline", "p, Holm", "verdict", *list(metrics.values())[1:], "s a step", "MB")
+    heads = ("variant", "AP", "vs baseline", "p, Holm", "verdict", *list(metrics.values())[1:], "s/step", "MB")
     return table(heads, rows)
 
 
-def seeds_table(results: dict[str, Any]) -> str:
+def seeds_table(results: Tree) -> str:
     """AP of every run."""
     rows = []
     for variant in results["variants"]:
         cells = {cell["seed"]: cell for cell in variant["cells"]}
-        figures = []
-        for seed in results["seeds"]:
-            cell = cells.get(seed)
-            finished = cell is not None and cell["status"] == "finished"
-            figures.append(
-                points(cell["metrics"].get("ap")) if cell and finished else (cell or {}).get("status", "missing")
-            )
-        rows.append((name_of(variant), *figures))
+        rows.append((name_of(variant), *(ap_or_status(cells.get(seed)) for seed in results["seeds"])))
     return table(("variant", *(f"seed {seed}" for seed in results["seeds"])), rows)
 
 
-def diagnosis(results: dict[str, Any]) -> list[str]:
-    """The shares of loss and gradient and the errors, where they were measured."""
+def ap_or_status(cell: Tree | None) -> str:
+    """AP of a finished run, else its status."""
+    if cell is None:
+        return MISSING
+    return points(cell["metrics"].get("ap")) if cell["status"] == FINISHED else str(cell["status"])
+
+
+def diagnosis(results: Tree) -> list[str]:
+    """Heading and table of the diagnosis; empty without any."""
     rows = []
     for variant in results["variants"]:
-        found = variant.get("diagnosis")
-        if not found:
+        figures = variant.get("diagnosis")
+        if not figures:
             continue
-        share, errors = found.get("share") or {}, (found.get("errors") or {}).get("counts") or {}
+        share, errors = figures.get("share") or {}, (figures.get("errors") or {}).get("counts") or {}
         rows.append(
             (
                 name_of(variant),
-                *(percent((share.get(what) or {}).get("easy_background")) for what in ("loss", "gradient")),
-                number((found.get("calibration") or {}).get("ece"), 3),
-                number((found.get("box_quality") or {}).get("mean"), 3),
+                *(percent((share.get(quantity) or {}).get("easy_background")) for quantity in ("loss", "gradient")),
+                number((figures.get("calibration") or {}).get("ece"), 3),
+                number((figures.get("box_quality") or {}).get("mean"), 3),
                 *(str(round(errors[kind], 1)) if kind in errors else "n/a" for kind in KINDS),
             )
         )
@@ -118,28 +121,25 @@ def diagnosis(results: dict[str, Any]) -> list[str]:
     return ["## Diagnosis", table(heads, rows)]
 
 
-KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
-
-
 def percent(value: float | None) -> str:
     """0.314 -> 31 %"""
     return "n/a" if value is None else f"{100 * value:.0f} %"
 
 
 def number(value: float | None, digits: int) -> str:
-    """With so many digits behind the point."""
+    """0.31416 -> 0.314 with 3 digits"""
     return "n/a" if value is None else f"{value:.{digits}f}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in pipes."""
+    """A Markdown table."""
     lines = [[escape(cell) for cell in row] for row in (heads, *rows)]
     rule = ["---"] * len(heads)
     return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
 
 
-def escape(text: Any) -> str:
-    """Plain text that stays plain text."""
+def escape(text: object) -> str:
+    """Escapes the characters that have a meaning in Markdown."""
     plain = str(text).replace("\n", " ")
     for sign in ("\\", "`", "*", "_", "|", "[", "]", "#"):
         plain = plain.replace(sign, f"\\{sign}")
@@ -147,5 +147,5 @@ def escape(text: Any) -> str:
 
 
 def fenced(text: str) -> str:
-    """Text that can't end the fence around it."""
+    """Text that cannot end the fence around it."""
     return text.replace("```", "'''")

@@ -2,7 +2,8 @@
 const R = JSON.parse(document.getElementById("results").textContent);
 const COLORS = ["#2b7bba", "#d1600f", "#1b9e77", "#b0539a", "#a87a05", "#4a9bd0", "#7b6bb0", "#7d7d7d"];
 const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
-const METRICS = [["ap", "AP"], ["ap50", "AP50"], ["ap75", "AP75"], ["ap_small", "AP small"], ["ap_medium", "AP medium"], ["ap_large", "AP large"]];
+const NAMES = JSON.parse(document.getElementById("names").textContent);
+const METRICS = Object.entries(NAMES.metrics);
 const off = new Set();
 let metric = "ap";
 let order = { column: null, down: true };
@@ -24,7 +25,7 @@ function metrics() {
   return [...METRICS, ...classes].filter(([key]) => R.variants.some((v) => summary(v, key).values.some(isNumber)));
 }
 
-// ---- what can be switched
+// ---- controls
 function controls() {
   const bar = byId("controls");
   for (const v of R.variants) {
@@ -45,13 +46,13 @@ const COLUMNS = [
   ["Variant", (v) => v.name, (v) => v.label || v.name],
   ["AP", (v) => summary(v, "ap").mean, (v) => `${points(summary(v, "ap").mean)} \u00B1 ${points(summary(v, "ap").std)}`],
   ["every seed", null, (v) => v.cells.map((c) => (c.status === "finished" ? points(c.metrics && c.metrics.ap) : c.status)).join("  ")],
-  ["against baseline", (v) => versus(v, "ap") && versus(v, "ap").difference, (v) => difference(v)],
+  ["vs baseline", (v) => versus(v, "ap") && versus(v, "ap").difference, (v) => difference(v)],
   ["p", (v) => versus(v, "ap") && versus(v, "ap").p, (v) => (versus(v, "ap") ? short(versus(v, "ap").p) : "")],
   ["p, Holm", (v) => versus(v, "ap") && versus(v, "ap").p_holm, (v) => (versus(v, "ap") ? short(versus(v, "ap").p_holm) : "")],
   ["p, permutation", (v) => versus(v, "ap") && versus(v, "ap").p_permutation, (v) => (versus(v, "ap") ? short(versus(v, "ap").p_permutation) : "")],
   ["verdict", (v) => (versus(v, "ap") ? versus(v, "ap").verdict : ""), (v) => verdict(v)],
   ...METRICS.slice(1).map(([key, name]) => [name, (v) => summary(v, key).mean, (v) => points(summary(v, key).mean)]),
-  ["seconds a step", (v) => cost(v, "seconds_per_step"), (v) => short(cost(v, "seconds_per_step"))],
+  ["seconds per step", (v) => cost(v, "seconds_per_step"), (v) => short(cost(v, "seconds_per_step"))],
   ["memory, MB", (v) => cost(v, "peak_memory_mb"), (v) => (isNumber(cost(v, "peak_memory_mb")) ? Math.round(cost(v, "peak_memory_mb")) : "n/a")],
 ];
 
@@ -117,7 +118,7 @@ function drawForest() {
     return { name: v.label || v.name, color: v.color, value: scale(d.difference), low: scale(d.low), high: scale(d.high), dots: (d.seeds_differences || []).map(scale), verdict: d.verdict || verdict(v) };
   });
   const name = metrics().find(([key]) => key === metric);
-  if (rows.length) forest(figure, rows, { title: "Differences to the baseline", xLabel: `${name ? name[1] : metric}, points more than ${R.baseline}` });
+  if (rows.length) forest(figure, rows, { title: "Differences to the baseline", xLabel: `${name ? name[1] : metric}, difference to ${R.baseline} in points` });
 }
 
 // ---- curves over training
@@ -139,12 +140,12 @@ function figure(parent, title, note) {
 }
 
 function drawCurves() {
-  const room = byId("curves");
-  room.replaceChildren();
+  const container = byId("curves");
+  container.replaceChildren();
   const curve = (key) => (v) => band(v, (c) => [(c.curve && c.curve.step) || [], (c.curve && c.curve[key]) || []]);
   const evals = (key) => (v) => band(v, (c) => [(c.evals || []).map((e) => e.step), (c.evals || []).map((e) => (isNumber(e[key]) ? 100 * e[key] : null))]);
   const add = (title, note, series, yLabel, options) =>
-    lineChart(figure(room, title, note), shown().map(series), { title, xLabel: "step", yLabel, ...options });
+    lineChart(figure(container, title, note), shown().map(series), { title, xLabel: "step", yLabel, ...options });
   add("AP on the validation images", "mean over seeds, band from lowest to highest", evals("ap"), "AP, points", { dots: true });
   add("AP50", "mean over seeds", evals("ap50"), "AP50, points", { dots: true });
   add("Box loss", "comparable where the box loss is the same", curve("loss_box"), "loss");
@@ -153,7 +154,8 @@ function drawCurves() {
 
 // ---- diagnosis
 const PARTS = [{ name: "foreground", color: "#1b9e77" }, { name: "hard background", color: "#d1600f" }, { name: "easy background", color: "#9aa4ad", ink: "#111" }];
-const ERRORS = [["classification", "#2b7bba"], ["localisation", "#d1600f"], ["both", "#7b6bb0"], ["duplicate", "#a87a05"], ["background", "#7d7d7d"], ["missed", "#b0539a"]];
+const ERROR_COLORS = ["#2b7bba", "#d1600f", "#7b6bb0", "#a87a05", "#7d7d7d", "#b0539a"];
+const ERRORS = NAMES.errors.map((name, i) => ({ name, color: ERROR_COLORS[i] }));
 
 function histogram(v, edges, values) {
   const x = edges.slice(0, -1).map((e, i) => (e + edges[i + 1]) / 2);
@@ -161,13 +163,13 @@ function histogram(v, edges, values) {
 }
 
 function drawDiagnosis() {
-  const room = byId("diagnosis");
-  room.replaceChildren();
+  const container = byId("diagnosis");
+  container.replaceChildren();
   const having = (key) => shown().filter((v) => v.diagnosis && v.diagnosis[key]);
-  if (!shown().some((v) => v.diagnosis)) { el("p", { class: "soft" }, room, "No diagnosis was made."); return; }
+  if (!shown().some((v) => v.diagnosis)) { el("p", { class: "soft" }, container, "No diagnosis."); return; }
   for (const side of ["foreground", "background"]) {
     const series = having("cumulative").filter((v) => v.diagnosis.cumulative[side]).map((v) => ({ name: v.label || v.name, color: v.color, dash: v.dash, x: v.diagnosis.cumulative[side].fraction, y: v.diagnosis.cumulative[side].loss }));
-    lineChart(figure(room, `Cumulative loss of ${side} anchors`, "anchors sorted from cheapest to dearest; the more bent, the more of the loss a few hard ones hold"),
+    lineChart(figure(container, `Cumulative loss of ${side} anchors`, "anchors sorted by loss; the more bent, the more of the loss is in a few hard anchors"),
       series, { title: `Cumulative loss, ${side}`, xLabel: `fraction of ${side} anchors`, yLabel: "share of loss", x: [0, 1], y: [0, 1], diagonal: true });
   }
   const easy = shown().find((v) => v.diagnosis).diagnosis.easy_below;
@@ -176,40 +178,40 @@ function drawDiagnosis() {
       const s = v.diagnosis.share[what];
       return { name: v.label || v.name, color: v.color, parts: [s.foreground, s.hard_background, s.easy_background] };
     });
-    if (rows.length) stackedBars(figure(room, `Where the ${what} comes from`, `per cent; easy background scores below ${easy} in every class`), rows, PARTS, { title: `Shares of ${what}`, percent: true, most: 1 });
+    if (rows.length) stackedBars(figure(container, `Where the ${what} comes from`, `percent; easy background scores below ${easy} in every class`), rows, PARTS, { title: `Shares of ${what}`, percent: true, most: 1 });
   }
   for (const side of ["foreground", "background"]) {
-    lineChart(figure(room, `Scores of ${side} anchors`, side === "foreground" ? "of their own class" : "the highest of all classes"),
+    lineChart(figure(container, `Scores of ${side} anchors`, side === "foreground" ? "of their own class" : "the highest of all classes"),
       having("scores").map((v) => histogram(v, v.diagnosis.scores.edges, v.diagnosis.scores[side])), { title: `Scores, ${side}`, xLabel: "score", yLabel: "fraction, log scale", x: [0, 1], log: true });
   }
-  lineChart(figure(room, "Calibration", "share of correct detections (IoU 0.5) against their score; the diagonal is honest"),
+  lineChart(figure(container, "Calibration", "share of correct detections (IoU 0.5) against their score; the diagonal is perfect calibration"),
     having("calibration").map((v) => ({ ...histogram(v, v.diagnosis.calibration.edges, v.diagnosis.calibration.precision), x: v.diagnosis.calibration.confidence, name: `${v.label || v.name}, ECE ${short(v.diagnosis.calibration.ece)}` })),
     { title: "Calibration", xLabel: "score", yLabel: "correct", x: [0, 1], y: [0, 1], diagonal: true, dots: true });
-  lineChart(figure(room, "How well boxes fit", "IoU of matched detections with their object"),
+  lineChart(figure(container, "Box quality", "IoU of correct detections with their object"),
     having("box_quality").map((v) => histogram(v, v.diagnosis.box_quality.edges, v.diagnosis.box_quality.fraction)), { title: "Box quality", xLabel: "IoU", yLabel: "fraction" });
-  const wrong = having("errors").map((v) => ({ name: v.label || v.name, color: v.color, parts: ERRORS.map(([kind]) => v.diagnosis.errors.counts[kind] || 0) }));
-  if (wrong.length) stackedBars(figure(room, "What goes wrong", "errors by kind, counted"), wrong, ERRORS.map(([name, color]) => ({ name, color })), { title: "Errors" });
-  const costs = having("errors").filter((v) => v.diagnosis.errors.dap).map((v) => ({ name: v.label || v.name, color: v.color, parts: ERRORS.map(([kind]) => 100 * Math.max(v.diagnosis.errors.dap[kind] || 0, 0)) }));
-  if (costs.length) stackedBars(figure(room, "What each kind of error costs", "AP50 points gained if that kind alone were mended; not additive"), costs, ERRORS.map(([name, color]) => ({ name, color })), { title: "Cost of errors" });
+  const wrong = having("errors").map((v) => ({ name: v.label || v.name, color: v.color, parts: ERRORS.map(({ name }) => v.diagnosis.errors.counts[name] || 0) }));
+  if (wrong.length) stackedBars(figure(container, "Errors", "number of each kind"), wrong, ERRORS, { title: "Errors" });
+  const costs = having("errors").filter((v) => v.diagnosis.errors.dap).map((v) => ({ name: v.label || v.name, color: v.color, parts: ERRORS.map(({ name }) => 100 * Math.max(v.diagnosis.errors.dap[name] || 0, 0)) }));
+  if (costs.length) stackedBars(figure(container, "Cost of errors", "AP50 points gained if that kind alone were fixed; not additive"), costs, ERRORS, { title: "Cost of errors" });
   const levels = having("positives_per_level");
   if (levels.length) {
     const names = levels[0].diagnosis.positives_per_level.map((l) => l.level);
-    stackedBars(figure(room, "Positive anchors an image, by level"), levels.map((v) => ({ name: v.label || v.name, color: v.color, parts: v.diagnosis.positives_per_level.map((l) => l.per_image) })),
+    stackedBars(figure(container, "Positive anchors per image, by level"), levels.map((v) => ({ name: v.label || v.name, color: v.color, parts: v.diagnosis.positives_per_level.map((l) => l.per_image) })),
       names.map((name, i) => ({ name, color: COLORS[i % COLORS.length] })), { title: "Positives by level" });
   }
 }
 
 // ---- images
 function drawSamples() {
-  const room = byId("samples");
-  room.replaceChildren();
-  if (!(R.samples || []).length) { el("p", { class: "soft" }, room, "No sample images were kept."); return; }
+  const container = byId("samples");
+  container.replaceChildren();
+  if (!(R.samples || []).length) { el("p", { class: "soft" }, container, "No sample images."); return; }
   for (const sample of R.samples) {
-    const row = el("div", { class: "samples" }, room);
-    picture(row, sample, sample.truth.map((t) => ({ ...t, correct: true })), "what is there", false);
+    const row = el("div", { class: "samples" }, container);
+    picture(row, sample, sample.truth.map((t) => ({ ...t, correct: true })), "ground truth", false);
     for (const v of shown()) {
-      const found = sample.detections[v.name];
-      if (found) picture(row, sample, found, `${v.label || v.name}: ${found.filter((d) => d.correct).length} right, ${found.filter((d) => !d.correct).length} wrong`, true);
+      const boxes = sample.detections[v.name];
+      if (boxes) picture(row, sample, boxes, `${v.label || v.name}: ${boxes.filter((d) => d.correct).length} correct, ${boxes.filter((d) => !d.correct).length} wrong`, true);
     }
   }
 }
@@ -249,8 +251,8 @@ function drawPlain() {
   table("differs", ["key", ...R.variants.map((v) => v.label || v.name)], (R.fairness.differs || []).map((d) => [[d.key], ...R.variants.map((v) => [v.name in d.values ? show(d.values[v.name]) : "\u2013"])]));
   table("start", ["variant", "seed", "foreground probability", "gradient norm, class", "gradient norm, box", "box / class"], R.variants.flatMap((v) => v.cells.filter((c) => c.step0).map((c) => [[v.label || v.name], [String(c.seed)], [short(c.step0.foreground_probability)], [short(c.step0.grad_norm_class)], [short(c.step0.grad_norm_box)], [short(c.step0.ratio)]])));
   const missing = R.variants.flatMap((v) => notFinished(v).map((c) => [[v.label || v.name], [String(c.seed)], [c.status, "notok"], [c.error || ""]]));
-  if (missing.length) table("missing", ["variant", "seed", "state", "what it said"], missing); else byId("missing-room").remove();
-  if (R.tuning) byId("tuning").textContent = JSON.stringify(R.tuning, null, 1); else byId("tuning-room").remove();
+  if (missing.length) table("missing", ["variant", "seed", "state", "error"], missing); else byId("missing-section").remove();
+  if (R.tuning) byId("tuning").textContent = JSON.stringify(R.tuning, null, 1); else byId("tuning-section").remove();
 }
 
 function draw() { drawTable(); drawForest(); drawCurves(); drawDiagnosis(); drawSamples(); }

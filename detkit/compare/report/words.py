@@ -1,41 +1,38 @@
-"""What the reports say in words, and how they write figures. AP is given in points, 0 to 100."""
+"""Sentences and number formats of the reports. AP is in points, 0 to 100."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from statistics import median
-from typing import Any
 
-METRICS = {
-    "ap": "AP",
-    "ap50": "AP50",
-    "ap75": "AP75",
-    "ap_small": "AP small",
-    "ap_medium": "AP medium",
-    "ap_large": "AP large",
-}
+from detkit.compare.cell_folder import DIVERGED, FINISHED
+from detkit.compare.checks import Check
+from detkit.compare.statistics import BETTER, NO_DIFFERENCE, WORSE
+from detkit.evaluate.report import METRIC_NAMES
+from detkit.utils.types import Tree, Value
 
+DIFFERS, NOT_KNOWN = "differs", "not known"
 METHOD = (
     "Every variant is trained once per seed. For one seed all variants start from the same weights and see the same "
     "images in the same order under the same augmentation, which is checked by hash (see the fairness table), so "
     "variants are compared in pairs.",
-    "AP is COCO's average precision (IoU 0.50 to 0.95, 101 recall points). An interval holds both sources of chance: "
+    "AP is COCO's average precision (IoU 0.50 to 0.95, 101 recall points). An interval covers both sources of chance: "
     "the training, by the spread of the paired differences over seeds (Student's t, as there are few), and the "
     "images, by a bootstrap in which both members of a pair get the same images. Its p-value is corrected by Holm's "
     "method over the variants and decides the verdict, on AP; the other metrics describe. The exact permutation test "
-    "over seeds is given beside it; with three seeds it can't go below 0.25.",
+    "over seeds is shown beside it; with three seeds it is at least 0.25.",
     "The cumulative loss is figure 4 of the RetinaNet paper (arXiv 1708.02002): anchors sorted by their loss, "
     "foreground and background apart. Easy background is every background anchor whose highest class score is below "
     "{easy}. Error kinds follow TIDE (arXiv 2008.08115). ECE is the expected calibration error: the mean gap between "
-    "a detection's score and the share of such detections that are right at IoU 0.5.",
+    "the score of detections and the share of them that is correct at IoU 0.5.",
     "No difference shown does not mean equal: the smallest difference that this budget would have shown with a "
-    "probability of 0.8, reckoned from the spread that was seen, is given with it.",
+    "probability of 0.8, estimated from the observed spread, is reported with it.",
 )
 
 
-def finite(value: Any) -> Any:
-    """The same plain data with null for every number that is not finite."""
+def finite(value: Value) -> Value:
+    """Plain data with null in place of every number that is not finite."""
     if isinstance(value, dict):
         return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -60,35 +57,34 @@ def probability(value: float | None) -> str:
     return "n/a" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def name_of(variant: dict[str, Any]) -> str:
-    """What a reader calls the variant."""
+def name_of(variant: Tree) -> str:
+    """Name of the variant in the reports."""
     return str(variant.get("label") or variant["name"])
 
 
-def against(variant: dict[str, Any], metric: str = "ap") -> dict[str, Any] | None:
-    """The comparison with the baseline, None for the baseline itself or where the verdict is withheld."""
-    versus = variant.get("versus_baseline") or {}
-    found: dict[str, Any] | None = versus.get(metric)
-    return found
+def versus_baseline(variant: Tree) -> Tree | None:
+    """AP compared with the baseline; None for the baseline itself or where the verdict is withheld."""
+    ap: Tree | None = (variant.get("versus_baseline") or {}).get("ap")
+    return ap
 
 
-def unfinished(variant: dict[str, Any]) -> str:
+def unfinished(variant: Tree) -> str:
     """`1 diverged, 2 missing`; empty if every run finished."""
-    counts = Counter(cell["status"] for cell in variant["cells"] if cell["status"] != "finished")
+    counts = Counter(cell["status"] for cell in variant["cells"] if cell["status"] != FINISHED)
     return ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
 
 
-def cost(variant: dict[str, Any], key: str) -> float | None:
-    """Median over seeds of a figure of cost."""
-    found = [cell["cost"][key] for cell in variant["cells"] if (cell.get("cost") or {}).get(key) is not None]
-    return median(found) if found else None
+def cost(variant: Tree, key: str) -> float | None:
+    """Median over seeds of an entry of "cost"."""
+    values = [cell["cost"][key] for cell in variant["cells"] if (cell.get("cost") or {}).get(key) is not None]
+    return median(values) if values else None
 
 
-def metrics_of(results: dict[str, Any]) -> dict[str, str]:
-    """The COCO metrics that any variant has a figure for -> their names."""
+def metrics_of(results: Tree) -> dict[str, str]:
+    """COCO metrics with a value in any variant -> their names."""
     return {
         key: name
-        for key, name in METRICS.items()
+        for key, name in METRIC_NAMES.items()
         if any(
             value is not None
             for v in results["variants"]
@@ -97,59 +93,63 @@ def metrics_of(results: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def conclusions(results: dict[str, Any]) -> list[tuple[str, str]]:
+def conclusions(results: Tree) -> list[tuple[str, str]]:
     """(kind, sentence) for the top of a report; kind is withheld, better, worse, diverged, even or note."""
-    found = [("withheld", f"No verdict: {reason}") for reason in results.get("withheld", [])]
-    for variant in results["variants"]:
-        if variant["name"] != results["baseline"]:
-            sentence = conclusion(variant, results["baseline"])
-            if sentence is not None:
-                found.append(sentence)
-    return found + [
-        ("note", f"{check['name']} {state_of(check)}: {check['detail']}")
-        for check in results["fairness"]["checks"]
-        if state_of(check) in ("differs", "not known")
+    baseline = results["baseline"]
+    verdicts = [conclusion(variant, baseline) for variant in results["variants"] if variant["name"] != baseline]
+    return [
+        *(("withheld", f"No verdict: {reason}") for reason in results.get("withheld", [])),
+        *(verdict for verdict in verdicts if verdict is not None),
+        *(
+            ("note", f"{check['name']} {state_of(check)}: {check['detail']}")
+            for check in results["fairness"]["checks"]
+            if state_of(check) in (DIFFERS, NOT_KNOWN)
+        ),
     ]
 
 
-def state_of(check: dict[str, Any]) -> str:
-    """What the fairness table says of a check."""
+def state_of(check: Check) -> str:
+    """State of a check in the fairness table."""
     if check["ok"] is None:
-        return "not known"
+        return NOT_KNOWN
     if check["ok"]:
         return "ok"
-    return "NOT EQUAL" if check.get("withholds", True) else "differs"
+    return "NOT EQUAL" if check.get("withholds", True) else DIFFERS
 
 
-def conclusion(variant: dict[str, Any], baseline: str) -> tuple[str, str] | None:
+def conclusion(variant: Tree, baseline: str) -> tuple[str, str] | None:
     """The verdict on one variant in a sentence."""
-    name, versus = name_of(variant), against(variant)
+    name, versus = name_of(variant), versus_baseline(variant)
     if versus is None:
         left = unfinished(variant)
-        return ("diverged" if "diverged" in left else "withheld", f"{name}: {left}") if left else None
+        return (DIVERGED if DIVERGED in left else "withheld", f"{name}: {left}") if left else None
     verdict = versus["verdict"]
     interval = (
         f"95 % interval {signed(versus.get('low'))} to {signed(versus.get('high'))}, "
         f"p {probability(versus.get('p_holm'))} after Holm"
     )
-    if verdict in ("better", "worse"):
+    if verdict in (BETTER, WORSE):
         return verdict, f"{name} is {verdict} than {baseline}: AP {signed(versus['difference'])} points ({interval})"
-    if verdict != "no difference shown":
-        return "diverged", f"{name}: {verdict}"
+    if verdict != NO_DIFFERENCE:
+        return DIVERGED, f"{name}: {verdict}"
     smallest = versus.get("smallest_detectable")
     could = f"; this budget would have shown {points(smallest)} points" if smallest is not None else ""
     return "even", f"{name}: no difference to {baseline} shown: AP {signed(versus['difference'])} ({interval}){could}"
 
 
-def method(results: dict[str, Any]) -> list[str]:
-    """Paragraphs on how it was measured."""
+def method(results: Tree) -> list[str]:
+    """Paragraphs on the method."""
     easy = next((v["diagnosis"]["easy_below"] for v in results["variants"] if v.get("diagnosis")), 0.1)
-    said = results.get("method") or []
-    return [text.format(easy=f"{easy:g}") for text in METHOD] + list(said)
+    return [text.format(easy=f"{easy:g}") for text in METHOD] + list(results.get("method") or [])
 
 
-def about(results: dict[str, Any]) -> str:
-    """Machine, versions, data and command as plain lines."""
+def equal_settings(results: Tree) -> str:
+    """The sentence on config sections that are equal in all variants."""
+    return f"Equal in every variant: {', '.join(results['fairness'].get('equal', []))}."
+
+
+def about(results: Tree) -> str:
+    """Machine, versions, data and command, one a line."""
     data = results["data"]
     lines = {
         "command": results.get("command", ""),

@@ -27,7 +27,6 @@
 namespace detkit::cpu {
 namespace {
 
-constexpr int64_t kBackground = -1, kIgnored = -2;
 constexpr int64_t kBlock = 32768;  // entries a thread takes at a time
 
 double focal_sum(const float* z, int n, float gamma) {

@@ -137,6 +137,8 @@ __global__ void scan(int n, int start, const Word* bits, uint8_t* keep, int* kep
     const int rows = size - tile * kTile < kTile ? size - tile * kTile : kTile;
     if (tid < rows) diagonal[tid] = bits[int64_t(tile * kTile + tid) * kWords + tile];
     __syncthreads();
+    // The serial part of the whole scan: one thread walks the rows of the tile, each of which may remove a
+    // later one. At most 64 steps on words in shared memory; everything else here runs on all threads.
     if (tid == 0) {
       Word gone = removed[tile];
       for (int i = 0; i < rows; ++i) {

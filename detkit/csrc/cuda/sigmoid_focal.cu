@@ -22,7 +22,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kMaxBlocks = 2048;
-constexpr int64_t kIgnored = -2;
 
 template <class T>
 struct Arithmetic {

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detkit.data.datasets.classes import (
     ClassOptions,
-    aligned,
+    align_classes,
     check_known,
     check_selection,
-    choose,
-    first_of,
-    in_yaml,
-    near_name,
-    note_choice,
-    objects_by_class,
-    relabelled,
+    count_objects,
+    count_selection,
+    ignore_case_and_spaces,
+    locate_first,
+    nearest_name,
+    quote_for_yaml,
+    relabel,
+    select_classes,
 )
-from detkit.data.datasets.files import check_files
+from detkit.data.datasets.image_files import check_files
 from detkit.data.datasets.images import ImageOptions, read_image, read_size
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, Problems
-from detkit.data.datasets.records import Records, RecordsBuilder, Truth, compared
+from detkit.data.datasets.records import Records, RecordsBuilder, count_differences, select_images
 from detkit.structures import ClassMap
-from detkit.utils.console import counted, some
+from detkit.utils.console import plural, shorten_list
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,7 +45,7 @@ class DetectionDataset:
     classes: names and category ids. records: annotations as flat arrays. problems: what reader and filters
     dropped, changed or left out, by kind, with file and box. image_options: how images are read, `data.images` of
     the config. left_out: images that could not be used, each with the reason. reads_files: whether the images are the
-    files that records name; a subclass with a `load_image` of its own that only opens them otherwise says so.
+    files that records name; false for a subclass with its own `load_image`, unless it sets `reads_files = True`.
     """
 
     name: str
@@ -58,7 +57,7 @@ class DetectionDataset:
     left_out: Mapping[str, str] = MappingProxyType({})
     reads_files = True
 
-    def __init_subclass__(cls, **more: Any) -> None:
+    def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)
         if "load_image" in vars(cls) and "reads_files" not in vars(cls):
             cls.reads_files = False
@@ -67,15 +66,15 @@ class DetectionDataset:
         return len(self.records)
 
     def load_image(self, index: int) -> Image:
-        """The image as 8-bit RGB, upright."""
+        """An image as 8-bit RGB, upright."""
         return read_image(self.records.path(index), self.image_options)
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of an image file, upright, by its header."""
+        """(height, width) of an upright image file, from its header."""
         return read_size(self.records.path(index), self.image_options)
 
     def checked_image(self, index: int) -> Image:
-        """`load_image`, held against the size that the annotation states; ValueError if they differ."""
+        """The image; ValueError if its size is not the one that the annotation states."""
         image = self.load_image(index)
         self.check_size(index, (image.height, image.width))
         return image
@@ -100,10 +99,7 @@ class DetectionDataset:
         class_map: dict[str, str] | None = None,
         ignore_classes: list[str] | None = None,
     ) -> None:
-        """Takes over what a subclass has read; refuses a split without images, reports what was dropped.
-
-        class_names, class_map, ignore_classes: see `ClassOptions`.
-        """
+        """Packs and checks what a subclass has read, applies the class settings (`ClassOptions`), reports problems."""
         options = ClassOptions(class_names=class_names, class_map=class_map, ignore_classes=ignore_classes)
         self.name, self.classes, self.problems, self.keep_empty = name, classes, builder.problems, keep_empty
         self.records = builder.build()
@@ -115,15 +111,17 @@ class DetectionDataset:
         check_known(options, classes.names, name)
         self._choose(options)
         if not keep_empty:
-            kept = images_with_objects(self.records, name)
-            note_empty(self.problems, self.records, kept)
-            self.records = chosen_records(self.records, kept, name)
-        note_areas(self.problems, self.records)
+            kept = find_images_with_objects(self.records, name)
+            count_empty_images(self.problems, self.records, kept)
+            self.records = select_images(self.records, kept, name)
+        count_negative_areas(self.problems, self.records)
         self.problems.report(name)
         if self.records.is_ignore.all():
             log.warning("%s: no image has a usable box: there is nothing to learn or to evaluate", name)
-        for alike in much_alike(self.classes.names):
-            log.warning("%s: the classes %s differ in case or spaces only and count as different", name, some(alike))
+        for alike in similar_names(self.classes.names):
+            log.warning(
+                "%s: the classes %s differ in case or spaces only and count as different", name, shorten_list(alike)
+            )
 
     def choose_classes(self, options: ClassOptions) -> None:
         """Selects, merges, renames and ignores classes by name, and reports what that leaves out."""
@@ -136,15 +134,15 @@ class DetectionDataset:
     def _choose(self, options: ClassOptions) -> None:
         if not options:
             return
-        classes, table = choose(options, self.classes, self.name)
+        classes, table = select_classes(options, self.classes, self.name)
         counts: Counter[str] = Counter()
-        for old, count in zip(self.classes.names, objects_by_class(self.records, self.classes).tolist(), strict=True):
+        for old, count in zip(self.classes.names, count_objects(self.records, self.classes).tolist(), strict=True):
             counts[(options.class_map or {}).get(old, old)] += count
         unknown = check_selection(options, self.classes, counts, self.name)
         if unknown:
-            log.warning("%s: no object of the classes %s of class_names", self.name, some(unknown))
-        note_choice(self.problems, self.records, self.classes, table, options.class_map or {})
-        self.classes, self.records = classes, relabelled(self.records, table)
+            log.warning("%s: no object of the classes %s of class_names", self.name, shorten_list(unknown))
+        count_selection(self.problems, self.records, self.classes, table, options.class_map or {})
+        self.classes, self.records = classes, relabel(self.records, table)
 
     def use_classes(self, classes: ClassMap, owner: str = "the training data") -> None:
         """Takes over another split's classes and their order, by name; category ids stay this split's own.
@@ -153,42 +151,41 @@ class DetectionDataset:
         """
         if self.classes.names == classes.names:
             return
-        mapped, table = aligned(classes, self.classes)
-        counts = objects_by_class(self.records, self.classes)
+        mapped, table = align_classes(classes, self.classes)
+        counts = count_objects(self.records, self.classes)
         strangers = [(n, int(c)) for n, c, new in zip(self.classes.names, counts, table, strict=True) if new < 0 and c]
         if strangers:
-            first = first_of(self.records, self.classes.names.index(strangers[0][0]))
             stranger = strangers[0][0]
-            near = near_name(stranger, classes.names)
-            there = [f"{n!r} ({counted(c, 'object')})" for n, c in strangers]
+            first = locate_first(self.records, self.classes.names.index(stranger))
+            counted = shorten_list([f"{n!r} ({plural(c, 'object')})" for n, c in strangers])
+            known = nearest_name(stranger, classes.names)
             raise ValueError(
-                f"{self.name}: {some(there)}: "
-                f"{'no classes' if len(strangers) > 1 else 'no class'} of {owner} (classes: "
-                f"{some(list(classes.names))}); first object: {first}. Turn such objects into ignore regions by "
-                f"ignore_classes: [{in_yaml(stranger)}], or give them a class that is there by "
-                f"class_map: {{{in_yaml(stranger)}: {in_yaml(near) if near else 'NAME_THAT_IS_THERE'}}}, "
+                f"{self.name}: {counted}: {'no classes' if len(strangers) > 1 else 'no class'} of {owner} (classes: "
+                f"{shorten_list(classes.names)}); first object: {first}. Turn such objects into ignore regions by "
+                f"ignore_classes: [{quote_for_yaml(stranger)}], or give them a class that is there by class_map: "
+                f"{{{quote_for_yaml(stranger)}: {quote_for_yaml(known) if known else 'NAME_THAT_IS_THERE'}}}, "
                 "in this data set or, for both splits, in data.classes"
             )
-        self.classes, self.records = mapped, relabelled(self.records, table)
+        self.classes, self.records = mapped, relabel(self.records, table)
 
     def summary(self) -> str:
         """Counts, on one line."""
-        told = [kind.counted(found.count) for kind, found in self.problems]
-        return f"{self.name}: " + "; ".join([self.counts(), *told, *differences(self.records)])
+        problems = [kind.counted(occurrences.count) for kind, occurrences in self.problems]
+        return f"{self.name}: " + "; ".join([self.counts(), *problems, *describe_differences(self.records)])
 
     def counts(self) -> str:
         """Images, boxes by class, and ignore regions."""
         records = self.records
-        counts = Counter(records.labels[~records.is_ignore].tolist())
-        classes = ", ".join(f"{n} {counts.get(k, 0)}" for k, n in enumerate(self.classes.names[:12]))
-        more = f" and {len(self.classes) - 12} more classes" if len(self.classes) > 12 else ""
-        boxed = {int(i) for i in _image_of_box(records)}
+        objects = Counter(records.labels[~records.is_ignore].tolist())
+        classes = shorten_list([f"{name} {objects[label]}" for label, name in enumerate(self.classes.names)], 12)
+        classes += " classes" if len(self.classes) > 12 else ""
+        empty = len(records) - len(_images_of_objects(records))
         parts = [
-            f"{counted(len(records), 'image')} ({len(records) - len(boxed)} without objects)",
-            f"{counted(int((~records.is_ignore).sum()), 'box', 'boxes')}: {classes}{more}",
+            f"{plural(len(records), 'image')} ({empty} without objects)",
+            f"{plural(objects.total(), 'box', 'boxes')}: {classes}",
         ]
         if records.is_ignore.any():
-            parts.append(counted(int(records.is_ignore.sum()), "ignore region"))
+            parts.append(plural(int(records.is_ignore.sum()), "ignore region"))
         return "; ".join(parts)
 
     def content_hash(self) -> str:
@@ -199,136 +196,79 @@ class DetectionDataset:
 
 def check_labels(records: Records, classes: ClassMap, name: str) -> None:
     """Raises ValueError that names the first image with a label that no class has."""
-    truth = records.truth or records.own_truth()
-    wrong = np.flatnonzero((truth.labels < 0) | (truth.labels >= len(classes)))
+    labels = records.truth.labels
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
     if len(wrong):
-        image = int(np.searchsorted(truth.ends, wrong[0], side="right"))
+        image, _ = records.locate(int(wrong[0]))
         raise ValueError(
-            f"{name}: {records.path(image)} has the label {int(truth.labels[wrong[0]])}, but there are {len(classes)} "
+            f"{name}: {records.path(image)} has the label {int(labels[wrong[0]])}, but there are {len(classes)} "
             f"classes: labels run from 0 to {len(classes) - 1}"
         )
 
 
-def differences(records: Records) -> list[str]:
-    """How many objects evaluation measures against, where training has others; empty where they are the same."""
-    missing, differing = compared(records)
-    truth = records.truth or records.own_truth()
+def describe_differences(records: Records) -> list[str]:
+    """How many objects of the evaluation training lacks or has with another box; empty if none."""
+    missing, differing = count_differences(records)
     if not missing and not differing:
         return []
-    count = int((~truth.is_ignore).sum())
     parts = [f"{missing} {'is' if missing == 1 else 'are'} left out of training"] * bool(missing)
     parts += [f"{differing} {'differs' if differing == 1 else 'differ'} in training"] * bool(differing)
-    boxes = counted(count, "box", "boxes")
+    boxes = plural(int((~records.truth.is_ignore).sum()), "box", "boxes")
     return [f"evaluation uses the {boxes} of the file, of which {' and '.join(parts)}"]
 
 
-def _image_of_box(records: Records) -> list[int]:
-    counts = np.diff(records.ends, prepend=0)
-    image = np.repeat(np.arange(len(records)), counts)
-    found: list[int] = np.unique(image[~records.is_ignore]).tolist()
-    return found
-
-
-def note_empty(problems: Problems, records: Records, kept: Sequence[int]) -> None:
-    """Counts the images that are left out."""
-    there = set(kept)
-    for i in range(len(records)):
-        if i not in there:
-            problems.add(EMPTY, records.path(i))
-
-
-def note_areas(problems: Problems, records: Records) -> None:
+def count_negative_areas(problems: Problems, records: Records) -> None:
     """Counts the objects whose area is below zero, which no area range of the evaluation contains."""
-    truth = records.truth or records.own_truth()
-    for at in np.flatnonzero((truth.area < 0) & ~truth.is_ignore).tolist():
-        image = int(np.searchsorted(truth.ends, at, side="right"))
-        number = at - (int(truth.ends[image - 1]) if image else 0) + 1
-        problems.add(NO_SCORE, f"{records.path(image).rpartition('/')[2]}, box {number}: area={truth.area[at]:g}")
+    truth = records.truth
+    for row in np.flatnonzero((truth.area < 0) & ~truth.is_ignore).tolist():
+        image, number = records.locate(row)
+        problems.add(NO_SCORE, f"{records.file_name(image)}, box {number}: area={truth.area[row]:g}")
+
+
+def _images_of_objects(records: Records) -> list[int]:
+    image = np.repeat(np.arange(len(records)), np.diff(records.ends, prepend=0))
+    images: list[int] = np.unique(image[~records.is_ignore]).tolist()
+    return images
+
+
+def find_images_with_objects(records: Records, name: str) -> list[int]:
+    """Indices of the images with at least one object; ValueError if none has."""
+    images = _images_of_objects(records)
+    if not images:
+        raise ValueError(f"{name}: keep_empty: false removed all {len(records)} images, for none has a usable box")
+    return images
+
+
+def count_empty_images(problems: Problems, records: Records, kept: Sequence[int]) -> None:
+    """Counts the images that are left out because they have no objects."""
+    for i in sorted(set(range(len(records))).difference(kept)):
+        problems.add(EMPTY, records.path(i))
 
 
 class Subset(DetectionDataset):
     """Some images of another data set, in the order of `indices`."""
 
     def __init__(self, dataset: DetectionDataset, indices: Sequence[int], name: str) -> None:
-        self.whole, self.indices = dataset, list(indices)
+        self.dataset, self.indices = dataset, list(indices)
         self.image_options, self.reads_files = dataset.image_options, dataset.reads_files
         self.name, self.classes, self.problems = name, dataset.classes, Problems()
         if not self.indices:
             raise ValueError(f"{name}: no image of the {len(dataset)} is in it")
-        self.records = chosen_records(dataset.records, self.indices, name)
+        self.records = select_images(dataset.records, self.indices, name)
 
     def load_image(self, index: int) -> Image:
-        """See `DetectionDataset.load_image`."""
-        return self.whole.load_image(self.indices[index])
+        return self.dataset.load_image(self.indices[index])
 
 
-def images_with_objects(records: Records, name: str) -> list[int]:
-    """Numbers of the images with at least one object; an error if none has."""
-    kept = _image_of_box(records)
-    if not kept:
-        raise ValueError(f"{name}: keep_empty: false removed all {len(records)} images, for none has a usable box")
-    return kept
+def named_classes(classes: Iterable[tuple[int, str]]) -> ClassMap:
+    """A class map of (category id, name) pairs, in the order of the ids."""
+    pairs = sorted(classes)
+    return ClassMap(tuple(name for _, name in pairs), tuple(category for category, _ in pairs))
 
 
-def chosen_records(records: Records, indices: Sequence[int], name: str) -> Records:
-    """The annotations of some images."""
-    if len(set(indices)) != len(indices):
-        raise ValueError(f"{name}: an image is in it twice")
-    chosen = np.asarray(indices, np.int64)
-    paths = [os.fsencode(records.path(i)) for i in indices]
-    rows, ends = _rows(records.ends, chosen)
-    truth = records.truth
-    if truth is not None:
-        its_rows, its_ends = _rows(truth.ends, chosen)
-        truth = Truth(
-            its_ends, truth.boxes[its_rows], truth.labels[its_rows], truth.is_ignore[its_rows], truth.area[its_rows],
-            truth.trained[its_rows],
-        )  # fmt: skip
-    return Records(
-        image_ids=records.image_ids[chosen],
-        path_bytes=np.frombuffer(b"".join(paths), dtype=np.uint8),
-        path_ends=np.cumsum([len(p) for p in paths], dtype=np.int64),
-        sizes=records.sizes[chosen],
-        ends=ends,
-        boxes=records.boxes[rows],
-        labels=records.labels[rows],
-        is_ignore=records.is_ignore[rows],
-        area=records.area[rows],
-        truth=truth,
-    )
-
-
-def _rows(ends: NDArray[np.int64], chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row numbers of the boxes of some images, and where each of these images ends then."""
-    starts = np.concatenate((np.zeros(1, np.int64), ends))[chosen]
-    counts = ends[chosen] - starts
-    new_ends = np.cumsum(counts)
-    shift = np.repeat(starts - (new_ends - counts), counts)
-    return np.arange(int(counts.sum()), dtype=np.int64) + shift, new_ends
-
-
-def named_classes(found: Sequence[tuple[int, str]], stated: Sequence[str] | None, name: str) -> ClassMap:
-    """Declared (id, name) pairs, sorted by id, held against the class names that a config states."""
-    pairs = sorted(found)
-    classes = ClassMap(tuple(n for _, n in pairs), tuple(i for i, _ in pairs))
-    if stated is not None and set(stated) != set(classes.names):
-        extra = [n for n in stated if n not in classes.names]
-        missing = [n for n in classes.names if n not in stated]
-        raise ValueError(
-            f"{name}: class_names states {len(stated)} classes, the data set has {len(classes)}"
-            + (f"; not in the data: {some(extra)}" if extra else "")
-            + (f"; not stated: {some(missing)}" if missing else "")
-            + ". Leave class_names out to take those of the data set"
-        )
-    if stated is not None:
-        ids = dict(zip(classes.names, classes.ids, strict=True))
-        classes = ClassMap(tuple(stated), tuple(ids[n] for n in stated))
-    return classes
-
-
-def much_alike(names: Sequence[str]) -> list[list[str]]:
-    """Groups of names that are one and the same but for case and spaces, as after a slip."""
+def similar_names(names: Sequence[str]) -> list[list[str]]:
+    """Groups of names that differ in case and spaces only, as after a slip."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault("".join(name.casefold().split()), []).append(name)
+        groups.setdefault(ignore_case_and_spaces(name), []).append(name)
     return [group for group in groups.values() if len(group) > 1]

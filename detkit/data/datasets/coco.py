@@ -15,30 +15,41 @@ from detkit.data.datasets.coco_file import (
     box_of,
     categories_of,
     check_entries,
-    id_of,
+    count_bad_ids,
+    integer_ids,
     is_crowd,
-    note_ids,
+    normalize_id,
     read_json,
     size_of,
-    whole_ids,
 )
-from detkit.data.datasets.files import Folders, check_files, image_path, unlisted, ways_to_one_file
+from detkit.data.datasets.image_files import (
+    Folders,
+    check_files,
+    find_duplicate_files,
+    find_unlisted_images,
+    image_path,
+)
 from detkit.data.datasets.problems import MERGED, SUSPECT, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.registry import DATASETS, PathStr
-from detkit.utils.console import counted, some
+from detkit.utils.console import plural, shorten_list
 
 
 @DATASETS.register()
 class CocoDataset(DetectionDataset):
     """Boxes of a COCO instances file; `iscrowd` boxes are ignore regions.
 
-    annotations: JSON file. images: folder that `file_name` is relative to. class_names: the classes and
-    their order; null takes the file's, by category id. class_map: {old: new} renames and merges classes.
-    ignore_classes: classes whose objects become ignore regions. bad_boxes: what training does with boxes
-    without area, inverted, not finite or outside; evaluation uses the file's boxes as they are. keep_empty:
-    whether to keep images without objects. same_file: what to do with a file that is listed under several
-    image ids; null refuses it, merge puts all boxes under the first id.
+    Args:
+        annotations: JSON file.
+        images: folder that `file_name` is relative to.
+        class_names: the classes and their order; null takes the file's, by category id.
+        class_map: {old: new} renames and merges classes.
+        ignore_classes: classes whose objects become ignore regions.
+        bad_boxes: what training does with boxes without area, inverted, not finite or outside: drop, clip or error.
+            Evaluation uses the file's boxes as they are.
+        keep_empty: whether to keep images without objects.
+        same_file: what to do with a file that is listed under several image ids; null refuses it, merge puts all boxes
+            under the first id.
     """
 
     def __init__(
@@ -57,22 +68,22 @@ class CocoDataset(DetectionDataset):
         for part in PARTS:
             check_entries(content, part, annotations)
         builder = RecordsBuilder(annotations, bad_boxes)
-        note_ids(content, builder.problems)
-        categories = categories_of(
-            content, Counter(map(category_id, content["annotations"])), annotations, builder.problems
-        )
-        numbers = whole_ids(list(categories), "category", builder.problems)
-        classes = named_classes([(numbers[i], n) for i, n in categories.items()], None, annotations)
+        count_bad_ids(content, builder.problems)
+        used = Counter(map(category_id, content["annotations"]))
+        categories = categories_of(content, used, annotations, builder.problems)
+        numbers = integer_ids(list(categories), "category", builder.problems)
+        classes = named_classes((numbers[i], n) for i, n in categories.items())
         label = {i: classes.ids.index(number) for i, number in numbers.items()}
         by_image = group_by_image(content, label, annotations)
         folders = Folders()
         paths = [image_path(images, image["file_name"], folders) for image in content["images"]]
         merged = merge_images(content["images"], paths, by_image, folders, annotations, same_file, builder.problems)
-        ids = whole_ids([id_text(image) for image in content["images"]], "image", builder.problems)
+        image_ids = integer_ids(list(map(id_text, content["images"])), "image", builder.problems)
         for image, path in zip(content["images"], paths, strict=True):
-            if id_text(image) not in merged:
-                add_image(builder, image, ids[id_text(image)], path, by_image.get(id_text(image), []), label)
-        for path in unlisted(images, paths, folders):
+            text = id_text(image)
+            if text not in merged:
+                add_image(builder, image, image_ids[text], path, by_image.get(text, []), label)
+        for path in find_unlisted_images(images, paths, folders):
             builder.problems.add(UNLISTED, path)
         self.finish(
             annotations, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
@@ -82,22 +93,22 @@ class CocoDataset(DetectionDataset):
 
 
 def id_text(image: Entry) -> str:
-    """The id of an image in the form of `id_of`."""
-    return id_of(image["id"]) or ""
+    """The id of an image in normal form."""
+    return normalize_id(image["id"]) or ""
 
 
 def category_id(item: Entry) -> str:
-    """The category id of an annotation in the form of `id_of`."""
-    return id_of(item["category_id"]) or ""
+    """The category id of an annotation in normal form."""
+    return normalize_id(item["category_id"]) or ""
 
 
 def add_image(
     builder: RecordsBuilder, image: Entry, image_id: int, path: str, items: list[Entry], label: dict[str, int]
 ) -> None:
-    """One image with its annotations."""
+    """Adds one image with its annotations."""
     source = f"image {image['id']} ({image['file_name']})"
-    places = [f"{source}, box {i + 1}" for i in range(len(items))]
-    boxes = [box_of(item, where, builder.problems) for item, where in zip(items, places, strict=True)]
+    named = [(item, f"{source}, box {i}") for i, item in enumerate(items, start=1)]
+    boxes = [box_of(item, where, builder.problems) for item, where in named]
     size = size_of(image, builder.name)
     builder.add(
         image_id,
@@ -105,8 +116,8 @@ def add_image(
         size,
         [[x, y, x + w, y + h] for x, y, w, h in boxes],
         [label[category_id(item)] for item in items],
-        [is_crowd(item, f"{builder.name}: {where}") for item, where in zip(items, places, strict=True)],
-        [area_of(i, box, where, builder.problems) for i, box, where in zip(items, boxes, places, strict=True)],
+        [is_crowd(item, f"{builder.name}: {where}") for item, where in named],
+        [area_of(item, box, where, builder.problems) for (item, where), box in zip(named, boxes, strict=True)],
         source=source,
         xywh=boxes,
     )
@@ -129,30 +140,30 @@ def note_corners(boxes: list[list[float]], size: tuple[int, int], source: str, p
 
 
 def group_by_image(content: Entry, label: dict[str, int], name: str) -> dict[str, list[Entry]]:
-    """Annotations by image id; images and categories that are not declared are errors that name them."""
+    """Annotations by image id; ValueError that names images and categories that are not declared."""
     known = Counter(map(id_text, content["images"]))
     twice = {i for i, count in known.items() if count > 1}
     if twice:
         files = {i: [im["file_name"] for im in content["images"] if id_text(im) == i] for i in sorted(twice)[:20]}
         texts = [f"image id {i} is used {known[i]} times: {' and '.join(names[:3])}" for i, names in files.items()]
-        raise ValueError(f"{name}: {some(texts)}. Give each image an id of its own")
+        raise ValueError(f"{name}: {shorten_list(texts)}. Give each image an id of its own")
     grouped: dict[str, list[Entry]] = {}
     undeclared: Counter[str] = Counter()
     for item in content["annotations"]:
-        grouped.setdefault(id_of(item["image_id"]) or "", []).append(item)
+        grouped.setdefault(normalize_id(item["image_id"]) or "", []).append(item)
         if category_id(item) not in label:
             undeclared[category_id(item)] += 1
-    strangers = sorted(set(grouped) - set(known))
-    if strangers:
-        count = counted(sum(len(grouped[i]) for i in strangers), "annotation")
+    unlisted = sorted(set(grouped) - set(known))
+    if unlisted:
+        count = plural(sum(len(grouped[i]) for i in unlisted), "annotation")
         raise ValueError(
-            f"{name}: {count} of {counted(len(strangers), 'image id')} not declared in `images`: "
-            f"{some(strangers)}. List these images, or remove their annotations"
+            f"{name}: {count} of {plural(len(unlisted), 'image id')} not declared in `images`: "
+            f"{shorten_list(unlisted)}. List these images, or remove their annotations"
         )
     if undeclared:
-        counts = [f"{category} ({counted(count, 'box', 'boxes')})" for category, count in sorted(undeclared.items())]
+        counts = [f"{category} ({plural(count, 'box', 'boxes')})" for category, count in sorted(undeclared.items())]
         raise ValueError(
-            f"{name}: {counted(len(undeclared), 'category id')} not declared in `categories`: {some(counts)}"
+            f"{name}: {plural(len(undeclared), 'category id')} not declared in `categories`: {shorten_list(counts)}"
         )
     return grouped
 
@@ -161,30 +172,29 @@ def merge_images(
     images: list[Entry], paths: list[str], by_image: dict[str, list[Entry]], folders: Folders, name: str,
     policy: Literal["merge"] | None, problems: Problems,
 ) -> set[str]:  # fmt: skip
-    """Ids of images that are one file with an earlier image, whose annotations that one has now.
+    """Moves the annotations of images that are one file to the first of them; returns the ids of the others.
 
     Without the policy ValueError: each entry would train on the other's objects as background.
     """
-    gone: set[str] = set()
-    shared = ways_to_one_file(paths, folders)
-    if shared and policy is None:
+    merged: set[str] = set()
+    duplicates = find_duplicate_files(paths, folders).values()
+    if duplicates and policy is None:
         texts = [
-            f"{images[where[0]]['file_name']} (ids {', '.join(str(images[i]['id']) for i in where)})"
-            for where in shared.values()
+            f"{images[same[0]]['file_name']} (ids {', '.join(str(images[i]['id']) for i in same)})"
+            for same in duplicates
         ]
-        count = counted(len(shared), "image file is", "image files are")
+        count = plural(len(duplicates), "image file is", "image files are")
         raise ValueError(
             f"{name}: {count} listed under several ids, so the objects of one entry would be "
-            f"background in the other: {some(texts)}. same_file: merge puts all their boxes under the first id; "
-            "or remove the entry that is too many"
+            f"background in the other: {shorten_list(texts)}. same_file: merge puts all their boxes under the first "
+            "id; or remove the entry that is too many"
         )
-    for where in shared.values():
-        first, *others = where
-        sizes = {size_of(images[i], name) for i in where} - {(-1, -1)}
+    for first, *others in duplicates:
+        sizes = {size_of(images[i], name) for i in (first, *others)} - {(-1, -1)}
         if len(sizes) > 1:
             raise ValueError(f"{name}: {images[first]['file_name']} is listed with different sizes: {sorted(sizes)}")
         for i in others:
-            gone.add(id_text(images[i]))
+            merged.add(id_text(images[i]))
             by_image.setdefault(id_text(images[first]), []).extend(by_image.pop(id_text(images[i]), []))
             problems.add(MERGED, f"{images[i]['file_name']}: id {images[i]['id']} into {images[first]['id']}")
-    return gone
+    return merged

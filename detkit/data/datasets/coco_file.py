@@ -6,21 +6,23 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
+from detkit.data.datasets.file_formats import describe_json, parse_json
 from detkit.data.datasets.problems import BAD_AREA, BAD_IDS, FROM_MASK, RENUMBERED, UNUSED_CATEGORIES, Problems
-from detkit.data.datasets.text import known_json, parse_json
-from detkit.utils.console import some
+from detkit.utils.console import shorten_list
+from detkit.utils.types import Tree, Value
 
-Entry = dict[str, Any]
+Entry = Tree
+"""One image, category or annotation."""
+RLE_HINT = " (its segmentation is run-length encoded; pycocotools.mask.toBbox makes a bbox of it)"
 
 
 def read_json(path: str) -> Entry:
-    """A COCO instances file as it is; errors name the file and what it is instead."""
+    """Reads a COCO instances file; errors name the file and what it is instead."""
     content = parse_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a COCO instances file: it is {known_json(content)}")
-    if not (set(PARTS) <= set(content)) and (known := known_json(content)):
+    known = None if isinstance(content, dict) and set(PARTS) <= set(content) else describe_json(content)
+    if known or not isinstance(content, dict):
         raise ValueError(f"{path}: not a COCO instances file: it is {known}")
     return content
 
@@ -28,7 +30,7 @@ def read_json(path: str) -> Entry:
 def check_entries(content: Entry, part: str, name: str) -> None:
     """Raises ValueError unless `content[part]` is a list whose entries have what a box needs."""
     if part not in content:
-        keys = f" (its keys: {some(list(content))})" if content else " (it is an empty object)"
+        keys = f" (its keys: {shorten_list(list(content))})" if content else " (it is an empty object)"
         raise ValueError(f"{name}: no list {part!r}{keys}; this is not a COCO instances file")
     entries = content[part]
     if not isinstance(entries, list):
@@ -37,17 +39,17 @@ def check_entries(content: Entry, part: str, name: str) -> None:
         )
     wrong = [f"{part}[{i}] {why}" for i, entry in enumerate(entries) if (why := entry_problem(entry, PARTS[part]))]
     if wrong:
-        known = known_json(content)
+        known = describe_json(content)
         raise ValueError(
-            f"{name}: {len(wrong)} of {len(entries)} entries of {part!r} are broken: {some(wrong)}"
+            f"{name}: {len(wrong)} of {len(entries)} entries of {part!r} are broken: {shorten_list(wrong)}"
             + (f". The file is {known}" if known else ". Correct these entries, or remove them")
         )
     if part == "categories" and not entries:
         raise ValueError(f"{name}: 'categories' is empty: without classes there is nothing to detect")
 
 
-def entry_problem(entry: Any, keys: Mapping[str, tuple[str, Callable[[Any], bool]]]) -> str | None:
-    """What an entry lacks, or None."""
+def entry_problem(entry: Value, keys: Mapping[str, tuple[str, Callable[[object], bool]]]) -> str | None:
+    """What is wrong with an entry; None for nothing."""
     if not isinstance(entry, dict):
         return f"is {short(entry)}, not an object"
     for key, (wanted, good) in keys.items():
@@ -61,52 +63,44 @@ def entry_problem(entry: Any, keys: Mapping[str, tuple[str, Callable[[Any], bool
     return None
 
 
-RLE_HINT = " (its segmentation is run-length encoded; pycocotools.mask.toBbox makes a bbox of it)"
-
-
-def short(value: Any) -> str:
-    """A value as text that does not fill the screen."""
+def short(value: object) -> str:
+    """A value as text of at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def number_of(value: Any) -> float | None:
-    """A number, also where a tool wrote it as text; None if it is neither."""
+def number_of(value: object) -> float | None:
+    """A number, which may be written as text; None for anything else."""
     if type(value) is float:
         return value
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return None
     try:
-        return float(value) if is_number(value) else None
-    except OverflowError:
+        return float(value) if isinstance(value, str) or is_number(value) else None
+    except (ValueError, OverflowError):
         return None
 
 
-def id_of(value: Any) -> str | None:
-    """An id in the one form in which 1, 1.0, "1" and "1.0" are equal; None for what is no id."""
+def normalize_id(value: object) -> str | None:
+    """An id in the form in which 1, 1.0, "1" and "1.0" are equal; None for what is not an id."""
     if type(value) is int:
         return str(value)
     if isinstance(value, str):
         text = value.strip()
-        whole = text.removesuffix(".0")
-        return (whole if whole.removeprefix("-").isdecimal() else text) or None
+        integer = text.removesuffix(".0")
+        return (integer if integer.removeprefix("-").isdecimal() else text) or None
     if not is_number(value) or not math.isfinite(value) or value != int(value) or abs(value) >= 2**63:
         return None
     return str(int(value))
 
 
-def is_id(value: Any) -> bool:
-    return id_of(value) is not None
+def is_id(value: object) -> bool:
+    return normalize_id(value) is not None
 
 
-def is_file_name(value: Any) -> bool:
+def is_file_name(value: object) -> bool:
     """A text that a file can have for a name: no zero byte, nothing that the file system can't encode."""
     try:
         return isinstance(value, str) and bool(value) and b"\0" not in os.fsencode(value)
@@ -114,16 +108,16 @@ def is_file_name(value: Any) -> bool:
         return False
 
 
-def is_name(value: Any) -> bool:
+def is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def is_box(value: Any) -> bool:
+def is_box(value: object) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(number_of(v) is not None for v in value)
 
 
 ID = ("a whole number or a text", is_id)
-PARTS: dict[str, dict[str, tuple[str, Callable[[Any], bool]]]] = {
+PARTS: dict[str, dict[str, tuple[str, Callable[[object], bool]]]] = {
     "images": {"id": ID, "file_name": ("a file name", is_file_name)},
     "categories": {"id": ID, "name": ("a text", is_name)},
     "annotations": {"image_id": ID, "category_id": ID, "bbox": ("a list of 4 numbers", is_box)},
@@ -145,18 +139,17 @@ def mask_box(entry: Entry) -> list[float] | None:
 
 
 def box_of(entry: Entry, where: str, problems: Problems) -> list[float]:
-    """x, y, width and height of an annotation, from its mask where it has no box."""
+    """x, y, width and height of an annotation, from its polygons if it has no box."""
     bbox = entry.get("bbox")
     if not bbox:
-        found = mask_box(entry)
-        assert found is not None  # check_entries saw to it
-        problems.add(FROM_MASK, f"{where}: {[round(v, 2) for v in found]}")
-        return found
+        bbox = mask_box(entry)
+        assert bbox is not None  # else check_entries had refused it
+        problems.add(FROM_MASK, f"{where}: {[round(v, 2) for v in bbox]}")
     return [float(v) for v in bbox]
 
 
 def area_of(entry: Entry, box: Sequence[float], where: str, problems: Problems) -> float:
-    """The annotated area (of the mask, in COCO), the box's where there is none."""
+    """The annotated area (in COCO that of the mask), or the box's if there is none."""
     area = entry.get("area")
     number = number_of(area)
     if number is not None and math.isfinite(number):
@@ -178,29 +171,31 @@ def is_crowd(entry: Entry, where: str) -> bool:
 
 def size_of(image: Entry, name: str) -> tuple[int, int]:
     """(height, width) as stated, (-1, -1) where it is not."""
-    sides = [image.get(key) for key in ("height", "width")]
-    numbers = [number_of(side) for side in sides]
-    for key, side, number in zip(("height", "width"), sides, numbers, strict=True):
-        if side is not None and (number is None or not math.isfinite(number)):
-            raise ValueError(
-                f"{name}: image {image['id']} ({image['file_name']}) has {key} {short(side)}, not a number"
-            )
-    height, width = (int(n) if n is not None else -1 for n in numbers)
+    height, width = (side_of(image, key, name) for key in ("height", "width"))
     return (height, width) if height > 0 and width > 0 else (-1, -1)
 
 
-def whole_ids(ids: Sequence[str], what: str, problems: Problems) -> dict[str, int]:
-    """Ids in the form of `id_of` -> whole numbers; ids that are text are numbered in alphabetical order."""
-    if all(is_whole(i) for i in ids):
+def side_of(image: Entry, key: str, name: str) -> int:
+    """A side of an image as stated, -1 where it is not; ValueError for what is not a number."""
+    side = image.get(key)
+    number = -1.0 if side is None else number_of(side)
+    if number is None or not math.isfinite(number):
+        raise ValueError(f"{name}: image {image['id']} ({image['file_name']}) has {key} {short(side)}, not a number")
+    return int(number)
+
+
+def integer_ids(ids: Sequence[str], what: str, problems: Problems) -> dict[str, int]:
+    """Normal ids -> integers; if one is text or too large, all are numbered in alphabetical order."""
+    first = next((i for i in ids if not is_integer(i)), None)
+    if first is None:
         return {i: int(i) for i in ids}
     ordered = sorted(set(ids))
-    first = next(i for i in ids if not is_whole(i))
     problems.add(RENUMBERED, f"{what} ids, such as {first!r}: 1 to {len(ordered)}", len(ordered))
     return {i: k for k, i in enumerate(ordered, start=1)}
 
 
-def is_whole(text: str) -> bool:
-    """Whether an id is a whole number in its usual form, which 01 is not."""
+def is_integer(text: str) -> bool:
+    """Whether an id is a 64-bit integer in its usual form, which 01 is not."""
     digits = text.removeprefix("-")
     if not (len(digits) < 20 and digits.isascii() and digits.isdecimal()):
         return False
@@ -208,11 +203,11 @@ def is_whole(text: str) -> bool:
 
 
 def categories_of(content: Entry, used: Counter[str], name: str, problems: Problems) -> dict[str, str]:
-    """Id -> class name. Identical entries and unused roots of other categories give way; other conflicts are errors.
+    """Id -> class name, without identical entries and unused parents of other categories; ValueError for conflicts.
 
     used: annotations of each category id.
     """
-    entries = [(id_of(c["id"]), str(c["name"]), c) for c in content["categories"]]
+    entries = [(normalize_id(c["id"]), str(c["name"]), c) for c in content["categories"]]
     parents = {str(c.get("supercategory")) for _, _, c in entries if c.get("supercategory") != c["name"]}
     repeated = Counter((i, n) for i, n, _ in entries)
     for (category, class_name), count in repeated.items():
@@ -243,12 +238,12 @@ def categories_of(content: Entry, used: Counter[str], name: str, problems: Probl
     return kept
 
 
-def note_ids(content: Entry, problems: Problems) -> None:
+def count_bad_ids(content: Entry, problems: Problems) -> None:
     """Counts annotation ids that are null or used twice. Nothing depends on them."""
     counts = Counter(str(a["id"]) for a in content["annotations"] if a.get("id") is not None)
     twice = [i for i, count in counts.items() if count > 1]
     null = sum("id" in a and a["id"] is None for a in content["annotations"])
     if twice:
-        problems.add(BAD_IDS, f"used more than once: {some(twice)}", len(twice))
+        problems.add(BAD_IDS, f"used more than once: {shorten_list(twice)}", len(twice))
     if null:
         problems.add(BAD_IDS, f"null in {null} annotations", null)

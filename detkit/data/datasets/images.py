@@ -1,44 +1,57 @@
-"""Image files of every kind to 8-bit RGB."""
+"""Decoding of image files of every kind to 8-bit RGB."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from detkit.data.datasets.text import known_format
+from detkit.data.datasets.file_formats import describe_text
+from detkit.registry import Positive, enforce_bounds
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Exif, Image
+    from PIL.ImageFile import ImageFile
 
 MAX_MEGAPIXELS = 180.0
 """Default of the limit: three bytes a pixel, so half a gigabyte in memory."""
 BadImages = Literal["error", "skip", "repair"]
+P = ParamSpec("P")
+R = TypeVar("R")
 END_OF_JPEG = b"\xff\xd9"
+PNG_EXIF = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
+"""Chunks of a PNG that may hold EXIF."""
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
+"""EXIF's tag, and its values for which width and height change places."""
+HEIF = (".heic", ".heif", ".hif")
+HEIF_HINT = "HEIC files need the package pillow-heif: pip install 'detkit[heif]'"
 
 
+@enforce_bounds
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """bad_images: what to do with images that can't be decoded, in training and evaluation alike. error ends
-    the command and names them; skip leaves them out with their boxes; repair decodes what is there, the rest grey
-    or black, as browsers do, and is an error where nothing is there. skip and repair decode every image once
-    at the start. max_megapixels: images with more pixels are refused before they are decoded."""
+    """How images are read.
+
+    Args:
+        bad_images: what to do with images that can't be decoded, in training and evaluation alike. error ends the
+            command and names them; skip leaves them out with their boxes; repair decodes what is there, the rest grey
+            or black, as browsers do, and is an error where nothing is there. skip and repair decode every image once
+            at the start.
+        max_megapixels: images with more pixels are refused before they are decoded.
+    """
 
     bad_images: BadImages = "error"
-    max_megapixels: float = MAX_MEGAPIXELS
-
-    def __post_init__(self) -> None:
-        if not self.max_megapixels > 0:
-            raise ValueError(f"max_megapixels: {self.max_megapixels} is not positive")
+    max_megapixels: Positive = MAX_MEGAPIXELS
 
 
 def read_image(path: str | Path, options: ImageOptions | None = None) -> Image:
-    """A file -> PIL image in RGB, upright by its EXIF orientation.
+    """Decodes a file to a PIL image in RGB, upright by its EXIF orientation.
 
     Grey, palette and CMYK are converted, 16-bit values lose their lower byte (as Pillow does to 16-bit
     colour), and transparency lies over black. Raises FileNotFoundError, or ValueError that names a file
@@ -46,35 +59,35 @@ def read_image(path: str | Path, options: ImageOptions | None = None) -> Image:
     """
     options = options or ImageOptions()
     try:
-        return decoded(path, options)
+        return decode_file(path, options)
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
         if options.bad_images != "repair":
-            raise unreadable(path, error) from error
-    return repaired(path, options)
+            raise unreadable_error(path, error) from error
+    return repair_file(path, options)
 
 
-def decoded(path: str | Path, options: ImageOptions) -> Image:
-    """The image of a file that is whole; whatever Pillow raises otherwise."""
+def decode_file(path: str | Path, options: ImageOptions) -> Image:
+    """Decodes a file that is not damaged; raises what Pillow raises otherwise."""
     with open_image(path, path, options) as opened:
         opened.load()
-        return upright(opened)
+        return to_upright_rgb(opened)
 
 
-def repaired(path: str | Path, options: ImageOptions) -> Image:
-    """What there is of a damaged image; ValueError that names the file if there is nothing."""
+def repair_file(path: str | Path, options: ImageOptions) -> Image:
+    """Decodes a damaged file as far as it goes; ValueError that names the file if nothing can be decoded."""
     try:
         open_image(path, path, options).close()
         # Without its end mark, libjpeg waits for more and keeps the last rows to itself.
         whole = Path(path).read_bytes() + END_OF_JPEG
         with open_image(io.BytesIO(whole), path, options) as opened:
-            load_what_is_there(opened)
-            return upright(opened)
+            load_truncated(opened)
+            return to_upright_rgb(opened)
     except Exception as error:
         raise ValueError(
-            f"{unreadable(path, error)}; there is nothing to repair, bad_images: skip leaves it out"
-        ) from (error)
+            f"{unreadable_error(path, error)}; there is nothing to repair, bad_images: skip leaves it out"
+        ) from error
 
 
 def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[int, int]:
@@ -86,77 +99,69 @@ def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[in
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
-        raise unreadable(path, error) from error
+        raise unreadable_error(path, error) from error
 
 
-def header_exif(opened: Any) -> Any:
-    """The EXIF of an image that is only opened. Pillow decodes a PNG for it, which may be large, or damaged."""
+def header_exif(opened: ImageFile) -> Exif:
+    """The EXIF of an image that is opened and not decoded: Pillow would decode a PNG for it, large or damaged."""
     from PIL import Image
 
-    late = opened.format == "PNG" and chunks_of_png(opened.fp) & PNG_EXIF
+    late = opened.format == "PNG" and opened.fp is not None and png_chunks(opened.fp) & PNG_EXIF
     return opened.getexif() if late else Image.Image.getexif(opened)
 
 
-PNG_EXIF = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
-"""Chunks that may hold EXIF."""
-
-
-def chunks_of_png(file: Any) -> set[bytes]:
+def png_chunks(file: IO[bytes]) -> set[bytes]:
     """The kinds of chunks from the first of pixels on, found by their lengths."""
-    place, at = file.tell(), 8
-    found: set[bytes] = set()
+    start, position = file.tell(), 8
+    chunks: set[bytes] = set()
     while True:
-        file.seek(at)
+        file.seek(position)
         head = file.read(8)
         if len(head) < 8 or not head[4:].isalpha():
             break
-        if found or head[4:] == b"IDAT":
-            found.add(head[4:])
-        at += 12 + int.from_bytes(head[:4], "big")
-    file.seek(place)
-    return found
+        if chunks or head[4:] == b"IDAT":
+            chunks.add(head[4:])
+        position += 12 + int.from_bytes(head[:4], "big")
+    file.seek(start)
+    return chunks
 
 
 def size_if_readable(path: str | Path) -> tuple[int, int]:
-    """(height, width) by the header; (-1, -1) where it can't be read, which whoever opens the image will say."""
+    """(height, width) by the header; (-1, -1) where it can't be read, which opening the image reports."""
     try:
         return read_size(path)
     except (ValueError, OSError):
         return (-1, -1)
 
 
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
-"""EXIF's tag, and its values for which width and height change places."""
-
-
 class ImageTooLargeError(ValueError):
     """An image has more pixels than the limit, by its header."""
 
 
-def unreadable(path: str | Path, error: Exception) -> ValueError:
-    """Whatever a decoder trips over, the file is what the user needs to know."""
+def unreadable_error(path: str | Path, error: Exception) -> ValueError:
+    """The error of any decoder, with the name of the file in front."""
     hint = f"; {HEIF_HINT}" if Path(path).suffix.lower() in HEIF and not reads_heif() else ""
     text = " ".join(str(error).split())
     if type(error).__name__ == "UnidentifiedImageError" and not hint:
-        return ValueError(f"{path}: not a readable image: {what_it_is(path)}")
+        return ValueError(f"{path}: not a readable image: {describe_file(path)}")
     return ValueError(f"{path}: not a readable image ({type(error).__name__}: {text}){hint}")
 
 
-def what_it_is(path: str | Path) -> str:
-    """A file that Pillow does not know, in words."""
+def describe_file(path: str | Path) -> str:
+    """What a file is that Pillow does not know, in words."""
     with open(path, "rb") as file:
         start = file.read(1000)
     if not start:
         return "the file is empty"
     try:
-        known = known_format(start.decode())
+        known = describe_text(start.decode())
     except UnicodeDecodeError:
         known = None
     return f"the file is {known or 'of no kind that is known, or its beginning is damaged'}"
 
 
-def open_image(source: Any, path: str | Path, options: ImageOptions) -> Image:
-    """An image of which only the header is read; `path` is what messages name."""
+def open_image(source: str | Path | IO[bytes], path: str | Path, options: ImageOptions) -> ImageFile:
+    """Reads the header of an image; `path` is what messages name."""
     from PIL import Image
 
     reads_heif()
@@ -167,11 +172,10 @@ def open_image(source: Any, path: str | Path, options: ImageOptions) -> Image:
     except FileNotFoundError:
         raise FileNotFoundError(f"no image file {path}") from None
     check_pixels(opened, path, options.max_megapixels)
-    image: Image.Image = opened
-    return image
+    return opened
 
 
-def check_pixels(image: Any, path: str | Path, limit: float) -> None:
+def check_pixels(image: Image, path: str | Path, limit: float) -> None:
     """Raises ImageTooLargeError for more than `limit` megapixels."""
     megapixels = image.width * image.height / 1e6
     if megapixels > limit:
@@ -184,16 +188,14 @@ def check_pixels(image: Any, path: str | Path, limit: float) -> None:
         )
 
 
-def upright(opened: Any) -> Image:
-    """A decoded image in RGB, turned as its EXIF says."""
+def to_upright_rgb(opened: Image) -> Image:
+    """Converts a decoded image to RGB and turns it as its EXIF says."""
     from PIL import ImageOps
 
-    turned = ImageOps.exif_transpose(opened)
-    assert turned is not None
-    return to_rgb(turned)
+    return to_rgb(ImageOps.exif_transpose(opened))
 
 
-def load_what_is_there(image: Any) -> None:
+def load_truncated(image: ImageFile) -> None:
     """Decodes an image whose file may end too early."""
     from PIL import ImageFile
 
@@ -203,11 +205,12 @@ def load_what_is_there(image: Any) -> None:
         image.load()
 
 
-def _with_globals(function: Any, **values: Any) -> Any:
+def _with_globals(function: Callable[P, R], **values: object) -> Callable[P, R]:
     """A copy of one of Pillow's functions that sees other values of its module's globals.
 
     Pillow's switches are global: set for one image, they would change what every thread of the process reads.
     """
+    assert isinstance(function, FunctionType)
     return FunctionType(
         function.__code__, {**function.__globals__, **values}, function.__name__, function.__defaults__,
         function.__closure__,
@@ -215,7 +218,7 @@ def _with_globals(function: Any, **values: Any) -> Any:
 
 
 def to_rgb(image: Image) -> Image:
-    """Any PIL mode -> RGB, as `read_image` says; ValueError if the values have no known range."""
+    """Converts any PIL mode to RGB, as `read_image` describes; ValueError if the values have no known range."""
     from PIL import Image
 
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -235,26 +238,6 @@ def to_rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
-# ---- which files are images
-
-HEIF = (".heic", ".heif", ".hif")
-HEIF_HINT = "HEIC files need the package pillow-heif: pip install 'detkit[heif]'"
-COMMON = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
-"""In this order where a name is there in several formats."""
-NO_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
-"""Formats that Pillow only recognises, or hands to another program."""
-
-
-def image_suffixes() -> tuple[str, ...]:
-    """Suffixes, in lower case, of the files that can be read: Pillow's, and pillow-heif's where it is installed."""
-    from PIL import Image
-
-    reads_heif()
-    formats = Image.registered_extensions()
-    known = {s for s, name in formats.items() if name in Image.OPEN and name not in NO_PICTURES}
-    return (*(s for s in COMMON if s in known), *sorted(known.difference(COMMON)))
-
-
 @cache
 def reads_heif() -> bool:
     """Whether pillow-heif is installed; makes Pillow use it."""
@@ -264,37 +247,3 @@ def reads_heif() -> bool:
         return False
     register_heif_opener()
     return True
-
-
-def list_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Images of a folder, not of those below, and what is left out of it; both by name, hidden files in neither."""
-    suffixes = image_suffixes()
-    there = sorted(p for p in Path(folder).iterdir() if not p.name.startswith("."))
-    images = [p for p in there if p.suffix.lower() in suffixes and p.is_file()]
-    taken = set(images)
-    return images, [p for p in there if p not in taken]
-
-
-def describe_left_out(folder: str | Path, left_out: list[Path]) -> str | None:
-    """A sentence on what `list_images` left out; None if it is nothing."""
-    from detkit.utils.console import counted, some
-
-    if not left_out:
-        return None
-    folders = [p for p in left_out if p.is_dir()]
-    files = [p.name for p in left_out if not p.is_dir()]
-    parts = [f"{counted(len(files), 'file')} that can't be read as images: {some(files)}"] if files else []
-    parts += [f"{counted(len(folders), 'folder')} in it: {some([p.name for p in folders])}"] if folders else []
-    hint = f" ({HEIF_HINT})" if any(p.suffix.lower() in HEIF for p in left_out) and not reads_heif() else ""
-    return f"{folder}: left out {'; '.join(parts)}{hint}"
-
-
-def images_by_stem(folder: Path) -> dict[str, Path]:
-    """Image name without suffix -> file; a name in several formats gives the one named first in `image_suffixes`."""
-    if not folder.is_dir():
-        return {}
-    order = {suffix: i for i, suffix in enumerate(image_suffixes())}
-    found: dict[str, Path] = {}
-    for path in sorted(list_images(folder)[0], key=lambda p: (order[p.suffix.lower()], p.name)):
-        found.setdefault(path.stem, path)
-    return found

@@ -1,8 +1,9 @@
-"""What a reader, a filter or a transform did to annotations besides reading them, counted by kind and named."""
+"""The report of a reader: what it dropped, changed or left out, counted by kind, with examples."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,179 +12,128 @@ log = logging.getLogger("detkit.problems")
 NAMED = 20
 """Examples kept of one kind; the rest is counted."""
 NAMED_QUIETLY = 5
-"""Examples told of a kind that nobody has to act on."""
+"""Examples printed of a kind that nobody has to act on."""
+FORMS = re.compile(r"\[([^|\]]*)\|([^|\]]*)\]")
+"""`[plural|singular]` in the text of a kind."""
 
 
 class Kind(NamedTuple):
-    """text: follows the count, as in "3 boxes are clipped"; one: the same for a count of 1. lost: objects or images no
-    longer take part in training. quiet: nothing that a user has to act on, so it is logged as information and not as
-    a warning."""
+    """A kind of problem. `text` follows the count, in both numbers: "[boxes are|box is] clipped".
+
+    lost: objects or images no longer take part in training. quiet: nothing that a user has to act on, so it is logged
+    as information and not as a warning.
+    """
 
     text: str
     lost: bool = False
     quiet: bool = False
-    one: str | None = None
 
     def counted(self, number: int) -> str:
         """`3 boxes are clipped`."""
-        return f"{number} {self.one if number == 1 and self.one else self.text}"
+        return f"{number} {FORMS.sub(lambda forms: forms[2 if number == 1 else 1], self.text)}"
 
 
-DROPPED = Kind("boxes are unusable and left out of training", lost=True, one="box is unusable and left out of training")
-CLIPPED = Kind(
-    "boxes reach over the image's edge and are clipped for training",
-    one="box reaches over the image's edge and is clipped for training",
-)
+DROPPED = Kind("[boxes are|box is] unusable and left out of training", lost=True)
+CLIPPED = Kind("[boxes reach|box reaches] over the image's edge and [are|is] clipped for training")
 CLIPPED_A_PIXEL = Kind(
-    "boxes reach over the image's edge by a pixel or less and are clipped for training",
-    quiet=True,
-    one="box reaches over the image's edge by a pixel or less and is clipped for training",
+    "[boxes reach|box reaches] over the image's edge by a pixel or less and [are|is] clipped for training", quiet=True
 )
-MENDED = Kind(
-    "boxes have swapped corners, which are put right for training",
-    one="box has swapped corners, which are put right for training",
-)
-REPEATED = Kind(
-    "boxes are listed again with the same class and coordinates; all of them are kept",
-    one="box is listed again with the same class and coordinates; both are kept",
-)
-RENAMED = Kind("objects have another class by class_map", quiet=True, one="object has another class by class_map")
-UNSELECTED = Kind(
-    "objects are left out because class_names does not list their class",
-    lost=True,
-    one="object is left out because class_names does not list its class",
-)
+SWAPPED_CORNERS = Kind("[boxes have|box has] swapped corners, which are put right for training")
+REPEATED = Kind("[boxes are|box is] listed again with the same class and coordinates; [all of them|both] are kept")
+RENAMED = Kind("[objects have|object has] another class by class_map", quiet=True)
+UNSELECTED = Kind("[objects are|object is] left out because class_names does not list [their|its] class", lost=True)
 IGNORED = Kind(
-    "objects are ignore regions because ignore_classes lists their class",
-    lost=True,
-    one="object is an ignore region because ignore_classes lists its class",
+    "[objects are ignore regions|object is an ignore region] because ignore_classes lists [their|its] class", lost=True
 )
-EMPTY = Kind(
-    "images without objects are left out (keep_empty: false)",
-    lost=True,
-    one="image without objects is left out (keep_empty: false)",
-)
-MERGED = Kind(
-    "image entries repeat a file and are merged into its first entry",
-    one="image entry repeats a file and is merged into its first entry",
-)
-NO_SCORE = Kind(
-    "objects have an area below zero: evaluation ignores them, as pycocotools does",
-    one="object has an area below zero: evaluation ignores it, as pycocotools does",
-)
-BAD_AREA = Kind(
-    "objects have no usable area; that of the box is used", one="object has no usable area; that of the box is used"
-)
-BAD_IDS = Kind(
-    "annotation ids are missing or used twice; nothing depends on them",
-    quiet=True,
-    one="annotation id is missing or used twice; nothing depends on it",
-)
-FROM_MASK = Kind(
-    "boxes are missing and derived from the segmentation", one="box is missing and derived from the segmentation"
-)
-RENUMBERED = Kind(
-    "ids are text or too large, and numbered in alphabetical order",
-    quiet=True,
-    one="id is text or too large, and numbered",
-)
-UNLISTED = Kind(
-    "image files of the folder are not in the annotations of this split",
-    quiet=True,
-    one="image file of the folder is not in the annotations of this split",
-)
-PARTS = Kind("parts of objects are not read", quiet=True, one="part of an object is not read")
+EMPTY = Kind("[images without objects are|image without objects is] left out (keep_empty: false)", lost=True)
+MERGED = Kind("image [entries repeat|entry repeats] a file and [are|is] merged into its first entry")
+NO_SCORE = Kind("[objects have|object has] an area below zero: evaluation ignores [them|it], as pycocotools does")
+BAD_AREA = Kind("[objects have|object has] no usable area; that of the box is used")
+BAD_IDS = Kind("annotation [ids are|id is] missing or used twice; nothing depends on [them|it]", quiet=True)
+FROM_MASK = Kind("[boxes are|box is] missing and derived from the segmentation")
+RENUMBERED = Kind("[ids are|id is] text or too large, and numbered[ in alphabetical order|]", quiet=True)
+UNLISTED = Kind("image [files|file] of the folder [are|is] not in the annotations of this split", quiet=True)
+PARTS = Kind("[parts of objects are|part of an object is] not read", quiet=True)
 COUNTS_FROM_ZERO = Kind(
-    "boxes begin at 0, so pixels seem to be counted from 0 and not from 1: one_based: false reads them so",
-    one="box begins at 0, so pixels seem to be counted from 0 and not from 1: one_based: false reads them so",
+    "[boxes begin|box begins] at 0, so pixels seem to be counted from 0 and not from 1: one_based: false reads them so"
 )
 OTHER_IMAGE = Kind(
-    "annotations name another image that is there, too; the image with the annotation's own name is used",
-    one="annotation names another image that is there, too; the image with the annotation's own name is used",
+    "[annotations name|annotation names] another image that is there, too; the image with the annotation's own name is "
+    "used"
 )
-SUSPECT = Kind(
-    "boxes look as if they are written in another format", one="box looks as if it is written in another format"
-)
-UNUSED_CATEGORIES = Kind(
-    "category entries are unused or repeated and left out",
-    quiet=True,
-    one="category entry is unused or repeated and left out",
-)
+SUSPECT = Kind("[boxes look as if they are|box looks as if it is] written in another format")
+UNUSED_CATEGORIES = Kind("category [entries are|entry is] unused or repeated and left out", quiet=True)
 
 
 @dataclass
-class Found:
-    """How often a kind of problem was found, and the first few places."""
+class Occurrences:
+    """How often a kind of problem occurs, and its first few examples."""
 
     count: int = 0
     examples: list[str] = field(default_factory=list)
 
 
 class Problems:
-    """Kind -> count and examples.
+    """What a reader dropped, changed or left out: for each kind a count and examples.
 
-    `for kind, found in problems` walks through them. An example names file and box: "image 5 (a.jpg), box 3
+    `for kind, occurrences in problems` iterates over them. An example names file and box: "image 5 (a.jpg), box 3
     [10.0, 5.0, 5000.0, 50.0]: xmax=5000 in an image 500 wide".
     """
 
     def __init__(self) -> None:
-        self.found: dict[Kind, Found] = {}
+        self.by_kind: dict[Kind, Occurrences] = {}
 
-    def __iter__(self) -> Iterator[tuple[Kind, Found]]:
-        yield from self.found.items()
+    def __iter__(self) -> Iterator[tuple[Kind, Occurrences]]:
+        yield from self.by_kind.items()
 
     def __bool__(self) -> bool:
-        return bool(self.found)
+        return bool(self.by_kind)
 
     def add(self, kind: Kind, example: str, count: int = 1) -> None:
-        """Counts, and keeps the example if there are few so far."""
-        found = self.found.setdefault(kind, Found())
-        found.count += count
-        if len(found.examples) < NAMED:
-            found.examples.append(example)
+        """Counts a problem, and keeps the example if there are few so far."""
+        self._add(kind, [example], count)
+
+    def _add(self, kind: Kind, examples: list[str], count: int) -> None:
+        occurrences = self.by_kind.setdefault(kind, Occurrences())
+        occurrences.count += count
+        occurrences.examples += examples[: NAMED - len(occurrences.examples)]
 
     def count(self, kind: Kind) -> int:
-        """How often; 0 if never."""
-        return self.found[kind].count if kind in self.found else 0
+        """How often a kind occurs."""
+        return self.by_kind[kind].count if kind in self.by_kind else 0
 
     @property
     def dropped_count(self) -> int:
-        """Boxes that were left out because they are unusable."""
+        """Boxes that are left out because they are unusable."""
         return self.count(DROPPED)
 
     @property
     def lost_count(self) -> int:
-        """Objects and images that no longer take part in training, for whatever reason."""
-        return sum(found.count for kind, found in self if kind.lost)
+        """Objects and images that do not take part in training, for any reason."""
+        return sum(occurrences.count for kind, occurrences in self if kind.lost)
 
     def merge(self, other: Problems) -> None:
-        """Adds what another one found."""
-        for kind, found in other:
-            mine = self.found.setdefault(kind, Found())
-            mine.count += found.count
-            mine.examples += found.examples[: NAMED - len(mine.examples)]
+        """Adds the counts and examples of another one."""
+        for kind, occurrences in other:
+            self._add(kind, occurrences.examples, occurrences.count)
 
-    def lines(self, *, quiet: bool = True) -> list[str]:
-        """A line for each kind, then one for each example; without the quiet kinds if told so."""
-        lines = []
-        for kind, found in self:
-            if quiet or not kind.quiet:
-                lines += described(kind, found)
-        return lines
+    def lines(self) -> list[str]:
+        """A line for each kind, followed by one for each example."""
+        return [line for kind, occurrences in self for line in describe_problem(kind, occurrences)]
 
     def report(self, name: str) -> None:
         """Logs one record for each kind, a warning unless the kind is quiet."""
-        for kind, found in self:
+        for kind, occurrences in self:
             level = logging.INFO if kind.quiet else logging.WARNING
-            log.log(level, "%s: %s", name, "\n".join(described(kind, found)))
+            log.log(level, "%s: %s", name, "\n".join(describe_problem(kind, occurrences)))
 
 
-def described(kind: Kind, found: Found) -> list[str]:
+def describe_problem(kind: Kind, occurrences: Occurrences) -> list[str]:
     """The count, the examples below it, and how many more there are."""
-    named = found.examples[:NAMED_QUIETLY] if kind.quiet else found.examples
-    lines = [f"{kind.counted(found.count)}:", *(f"  {example}" for example in named)]
-    if len(found.examples) > len(named):
+    named = occurrences.examples[:NAMED_QUIETLY] if kind.quiet else occurrences.examples
+    lines = [f"{kind.counted(occurrences.count)}:", *(f"  {example}" for example in named)]
+    if len(occurrences.examples) > len(named):
         lines.append("  and others")
-    elif found.count > len(named) >= NAMED:
-        lines.append(f"  and {found.count - len(named)} more")
+    elif occurrences.count > len(named) >= NAMED:
+        lines.append(f"  and {occurrences.count - len(named)} more")
     return lines

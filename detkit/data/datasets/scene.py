@@ -15,10 +15,14 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from detkit.utils.types import Ints
+
 OVERSAMPLING = 3
 LEAST_VISIBLE = 0.7
-"""Share of an object that later ones must leave uncovered."""
+"""Fraction of an object that later ones must leave uncovered."""
 SMALLEST, LARGEST = 12.0, 96.0
+CROWD = -2
+"""Owner of the pixels of a crowd, which no object may cover."""
 Point = tuple[float, float]
 Mask = NDArray[np.uint8]
 
@@ -34,8 +38,8 @@ class Scene:
     area: list[float] = field(default_factory=list)
 
 
-def turned(points: list[Point], angle: float) -> list[Point]:
-    """Points in the unit disc turned around its centre and moved to [0, 1] x [0, 1]."""
+def rotate(points: list[Point], angle: float) -> list[Point]:
+    """Rotates points in the unit disc around its centre and moves them to [0, 1] x [0, 1]."""
     c, s = math.cos(angle), math.sin(angle)
     return [(0.5 + 0.5 * (c * x - s * y), 0.5 + 0.5 * (s * x + c * y)) for x, y in points]
 
@@ -49,10 +53,10 @@ def on_circle(n: int, radius: float = 1.0, start: float = 0.0) -> list[Point]:
 
 
 def polygon(points: list[Point]) -> Callable[[ImageDraw.ImageDraw, float, float], None]:
-    """A drawer of one closed shape."""
+    """A function that draws one closed shape."""
 
     def draw(canvas: ImageDraw.ImageDraw, side: float, angle: float) -> None:
-        canvas.polygon([(x * side, y * side) for x, y in turned(points, angle)], fill=255)
+        canvas.polygon([(x * side, y * side) for x, y in rotate(points, angle)], fill=255)
 
     return draw
 
@@ -91,12 +95,12 @@ SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, float, float], None]] = {
 }
 DRAWERS = list(SHAPES.values())
 HUE_SPREAD = 0.06
-"""A kind has hues of its own, give or take this share of the circle: with seven kinds, those of neighbours
-almost touch, and the noise mixes them."""
+"""Half the range of a kind's hues, in circles: with seven kinds, those of neighbours almost touch, and the noise
+mixes them."""
 
 
 def draw_scene(rng: Generator, size: int) -> Scene:
-    """One image with its objects."""
+    """Draws one image with its objects."""
     scene = Scene(background(rng, size))
     add_clutter(rng, scene.pixels)
     kind = rng.random()
@@ -112,7 +116,7 @@ def draw_scene(rng: Generator, size: int) -> Scene:
 
 
 def background(rng: Generator, size: int) -> NDArray[np.uint8]:
-    """(size, size, 3): clouds of two scales, often stripes or checks, fine noise."""
+    """Draws (size, size, 3): clouds of two scales, often stripes or checks, fine noise."""
     cells = int(rng.integers(2, 9))
     clouds = np.asarray(
         Image.fromarray(rng.integers(30, 226, (cells, cells, 3), dtype=np.uint8)).resize(
@@ -134,50 +138,50 @@ def background(rng: Generator, size: int) -> NDArray[np.uint8]:
 
 
 def add_clutter(rng: Generator, pixels: NDArray[np.uint8]) -> None:
-    """Lines, arcs and thin blobs that are no objects, drawn over `pixels` in place."""
+    """Draws lines, arcs and thin blobs that are not objects over `pixels` in place."""
     size = len(pixels)
     image = Image.fromarray(pixels)
     canvas = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(3, 12))):
         colour = tuple(int(v) for v in rng.integers(0, 256, 3))
-        x, y, reach = (float(v) for v in (*rng.uniform(0, size, 2), rng.uniform(12, 70)))
+        x, y, length = (float(v) for v in (*rng.uniform(0, size, 2), rng.uniform(12, 70)))
         kind, width = int(rng.integers(0, 3)), int(rng.integers(1, 4))
         if kind == 0:
             angle = rng.uniform(0, math.pi)
-            canvas.line((x, y, x + reach * math.cos(angle), y + reach * math.sin(angle)), fill=colour, width=width)
+            canvas.line((x, y, x + length * math.cos(angle), y + length * math.sin(angle)), fill=colour, width=width)
         elif kind == 1:
             start = int(rng.integers(0, 360))
-            canvas.arc(
-                (x, y, x + reach, y + reach),
-                start,
-                start + int(rng.integers(30, 100)),
-                fill=colour,
-                width=width,
-            )
+            end = start + int(rng.integers(30, 100))
+            canvas.arc((x, y, x + length, y + length), start, end, fill=colour, width=width)
         else:
-            canvas.ellipse((x, y, x + reach, y + reach / 6), fill=colour)
+            canvas.ellipse((x, y, x + length, y + length / 6), fill=colour)
     pixels[:] = np.asarray(image)
 
 
 def mask_of(shape: int, side: float, angle: float) -> Mask:
-    """Coverage 0..255 of a shape of a diameter of `side` px, cut to its extent."""
+    """Coverage 0..255 of a shape of `side` px diameter, cropped to its extent."""
     fine = math.ceil(side) * OVERSAMPLING
     image = Image.new("L", (fine, fine))
     DRAWERS[shape](ImageDraw.Draw(image), side * OVERSAMPLING - 1, angle)
     mask = np.asarray(image.resize((fine // OVERSAMPLING,) * 2, Image.Resampling.BOX))
+    return crop_to_extent(mask)
+
+
+def crop_to_extent(mask: Mask) -> Mask:
+    """The mask without empty rows and columns at its edges."""
     rows, columns = np.flatnonzero((mask > 127).any(axis=1)), np.flatnonzero((mask > 127).any(axis=0))
     return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def colour_of(rng: Generator, shape: int) -> NDArray[np.int64]:
-    """A colour of a kind of shape, RGB 0..255."""
+def colour_of(rng: Generator, shape: int) -> Ints:
+    """A random colour of a kind of shape, RGB 0..255."""
     hue = (shape / len(DRAWERS) + float(rng.uniform(-HUE_SPREAD, HUE_SPREAD))) % 1.0
     rgb = colorsys.hsv_to_rgb(hue, float(rng.uniform(0.55, 1.0)), float(rng.uniform(0.55, 1.0)))
     return np.array([round(255 * v) for v in rgb], dtype=np.int64)
 
 
 def paint(rng: Generator, pixels: NDArray[np.uint8], shape: int, mask: Mask, x: int, y: int) -> None:
-    """Mixes a textured colour into `pixels` in place, where the mask at (x, y) covers it."""
+    """Blends a textured colour into `pixels` in place, where the mask at (x, y) covers it."""
     height, width = mask.shape
     region = pixels[y : y + height, x : x + width]
     around = region.reshape(-1, 3).mean(axis=0).astype(np.int64)
@@ -197,26 +201,24 @@ def paint(rng: Generator, pixels: NDArray[np.uint8], shape: int, mask: Mask, x: 
 
 
 def random_shape(rng: Generator, low: float, high: float) -> tuple[int, Mask]:
-    """A kind and its mask; the logarithm of the diameter is uniform, the width squeezed now and then."""
+    """A random kind and its mask; the logarithm of the diameter is uniform, half of the masks are squeezed."""
     shape = int(rng.integers(len(DRAWERS)))
     side = low * (high / low) ** float(rng.random())
-    return shape, squeezed(rng, mask_of(shape, side, float(rng.uniform(0, 2 * math.pi))))
+    return shape, squeeze(rng, mask_of(shape, side, float(rng.uniform(0, 2 * math.pi))))
 
 
-def squeezed(rng: Generator, mask: Mask) -> Mask:
-    """The mask with one side shortened by up to a quarter, every second time."""
+def squeeze(rng: Generator, mask: Mask) -> Mask:
+    """Shortens one side of the mask by up to a quarter, every second time."""
     if rng.random() < 0.5 or min(mask.shape) < 10:
         return mask
-    share, axis = float(rng.uniform(0.75, 1.0)), int(rng.integers(2))
+    scale, axis = float(rng.uniform(0.75, 1.0)), int(rng.integers(2))
     height, width = mask.shape
-    to = (max(4, int(width * share)), height) if axis else (width, max(4, int(height * share)))
-    small = np.asarray(Image.fromarray(mask).resize(to, Image.Resampling.BOX))
-    rows, columns = np.flatnonzero((small > 127).any(axis=1)), np.flatnonzero((small > 127).any(axis=0))
-    return small[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    to = (max(4, int(width * scale)), height) if axis else (width, max(4, int(height * scale)))
+    return crop_to_extent(np.asarray(Image.fromarray(mask).resize(to, Image.Resampling.BOX)))
 
 
 def add_object(rng: Generator, scene: Scene, owner: NDArray[np.int16], full_areas: list[int]) -> None:
-    """Paints one more object if, in a few tries, a place is found that hides no earlier one too much."""
+    """Paints one more object, unless each of a few random positions would hide too much of an earlier one."""
     size = len(owner)
     shape, mask = random_shape(rng, SMALLEST, min(LARGEST, size * 0.6))
     height, width = mask.shape
@@ -235,10 +237,6 @@ def add_object(rng: Generator, scene: Scene, owner: NDArray[np.int16], full_area
         scene.area.append(float(solid.sum()))
         full_areas.append(int(solid.sum()))
         return
-
-
-CROWD = -2
-"""Owner of the pixels of a crowd, which no object may cover."""
 
 
 def leaves_enough(hidden: NDArray[np.int16], owner: NDArray[np.int16], full_areas: list[int]) -> bool:

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from detkit.data.datasets.base import DetectionDataset, named_classes
-from detkit.data.datasets.files import Folders, check_files, unlisted, ways_to_one_file
-from detkit.data.datasets.images import images_by_stem
+from detkit.data.datasets.image_files import (
+    Folders,
+    check_files,
+    find_duplicate_files,
+    find_unlisted_images,
+    images_by_stem,
+)
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
-from detkit.data.datasets.voc_file import annotation_files, near_stem, read_split, read_xml
+from detkit.data.datasets.voc_file import VocAnnotation, annotation_files, describe_near_stem, read_split, read_xml
 from detkit.registry import DATASETS, PathStr
-from detkit.utils.console import counted, some
+from detkit.utils.console import plural, shorten_list
 
 
 @DATASETS.register()
 class VocDataset(DetectionDataset):
     """Boxes of a Pascal VOC folder; `difficult` boxes are ignore regions.
 
-    root: folder with Annotations, ImageSets/Main and JPEGImages. split: name of a list in
-    ImageSets/Main. class_names: the classes and their order; null takes all names in Annotations, of
-    every split, in alphabetical order, so that every split has the same. one_based: pixels are counted
-    from 1 and the last one belongs to the box, as in the VOC challenges; x1 and y1 then lose one.
-    class_map, ignore_classes, bad_boxes, keep_empty: as for CocoDataset.
+    Args:
+        root: folder with Annotations, ImageSets/Main and JPEGImages.
+        split: name of a list in ImageSets/Main.
+        class_names: the classes and their order; null takes all names in Annotations, of every split, in alphabetical
+            order, so that every split has the same.
+        class_map: {old: new} renames and merges classes.
+        ignore_classes: classes whose objects become ignore regions.
+        one_based: pixels are counted from 1 and the last one belongs to the box, as in the VOC challenges; x1 and y1
+            then lose one.
+        bad_boxes: what training does with boxes without area, inverted, not finite or outside: drop, clip or error.
+        keep_empty: whether to keep images without objects.
     """
 
     def __init__(
@@ -38,48 +48,53 @@ class VocDataset(DetectionDataset):
         bad_boxes: BadBoxes = "drop",
         keep_empty: bool = True,
     ) -> None:
-        name = f"{root} ({split})"
+        name, folder = f"{root} ({split})", Path(root) / "JPEGImages"
         stems = read_split(Path(root), split)
-        parsed = read_annotations(Path(root) / "Annotations", stems, name)
-        found = sorted({item["name"] for xml in parsed.values() for item in xml["objects"]})
-        if not found:
+        annotations = read_annotations(Path(root) / "Annotations", stems, name)
+        class_list = sorted({item.name for annotation in annotations.values() for item in annotation.objects})
+        if not class_list:
             raise ValueError(f"{name}: no file in Annotations has an object, so there is nothing to detect")
-        classes = named_classes(list(enumerate(found)), None, name)
-        label = {n: k for k, n in enumerate(classes.names)}
-        files = images_by_stem(Path(root) / "JPEGImages")
+        classes, label = named_classes(enumerate(class_list)), {n: k for k, n in enumerate(class_list)}
+        files, paths, folders = images_by_stem(folder), [], Folders()
         builder = RecordsBuilder(name, bad_boxes)
         for i, stem in enumerate(stems):
-            objects = parsed[stem]["objects"]
-            image = image_of(stem, parsed[stem]["filename"], files, Path(root) / "JPEGImages", builder.problems)
-            note_objects(objects, f"{stem}.xml", one_based, builder.problems)
-            shift = 1.0 if one_based else 0.0
-            boxes = [item["box"] for item in objects]
-            # A box without area, or in fractions, as published must not be moved before it is seen.
-            moved = [[x1 - shift, y1 - shift, x2, y2] if is_plain(b) else b for b in boxes for x1, y1, x2, y2 in [b]]
-            builder.add(
-                i + 1,
-                str(image),
-                parsed[stem]["size"],
-                moved,
-                [label[item["name"]] for item in objects],
-                [item["difficult"] for item in objects],
-                source=f"{stem}.xml",
-                xywh=[[x1 - shift, y1 - shift, x2 - x1 + shift, y2 - y1 + shift] for x1, y1, x2, y2 in boxes],
-            )
-        folders, folder = Folders(), str(Path(root) / "JPEGImages")
-        paths = builder.paths()
-        check_one_way(paths, folders, stems, name)
-        annotated = [str(path) for stem, path in files.items() if stem in parsed]
-        for path in unlisted(folder, [*paths, *annotated], folders):
+            path = str(find_image(stem, annotations[stem].filename, files, folder, builder.problems))
+            paths.append(path)
+            add_image(builder, i + 1, path, f"{stem}.xml", annotations[stem], label, one_based)
+        check_duplicates(paths, folders, stems, name)
+        annotated = [str(path) for stem, path in files.items() if stem in annotations]
+        for path in find_unlisted_images(str(folder), [*paths, *annotated], folders):
             builder.problems.add(UNLISTED, path)
         self.finish(
             name, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
             ignore_classes=ignore_classes,
         )  # fmt: skip
-        check_files([self.records.path(i) for i in range(len(self))], name, folder, folders)
+        check_files([self.records.path(i) for i in range(len(self))], name, str(folder), folders)
 
 
-def image_of(stem: str, stated: str, files: dict[str, Path], folder: Path, problems: Problems) -> Path:
+def add_image(
+    builder: RecordsBuilder, image_id: int, path: str, source: str, annotation: VocAnnotation, label: dict[str, int],
+    one_based: bool,
+) -> None:  # fmt: skip
+    """Adds one image with its objects; counts parts, and boxes that begin at 0 where pixels count from 1."""
+    shift = 1.0 if one_based else 0.0
+    boxes, xywh = [], []
+    for i, item in enumerate(annotation.objects, start=1):
+        x1, y1, x2, y2 = item.box
+        has_pixels = x2 > x1 and y2 > y1 and max(item.box) > 1.1
+        # A box without area, or in fractions, as published must not be moved before it is seen.
+        boxes.append([x1 - shift, y1 - shift, x2, y2] if has_pixels else item.box)
+        xywh.append([x1 - shift, y1 - shift, x2 - x1 + shift, y2 - y1 + shift])
+        if item.parts:
+            builder.problems.add(PARTS, f"{source}, box {i} ({item.name})", item.parts)
+        if one_based and min(x1, y1) == 0 and has_pixels:
+            builder.problems.add(COUNTS_FROM_ZERO, f"{source}, box {i} {item.box}")
+    labels = [label[item.name] for item in annotation.objects]
+    difficult = [item.difficult for item in annotation.objects]
+    builder.add(image_id, path, annotation.size, boxes, labels, difficult, source=source, xywh=xywh)
+
+
+def find_image(stem: str, stated: str, files: dict[str, Path], folder: Path, problems: Problems) -> Path:
     """The image of an annotation: of its own name, and of the suffix that it states where there are several.
 
     Counts an annotation that states another image that is there, as a copied one does.
@@ -93,46 +108,35 @@ def image_of(stem: str, stated: str, files: dict[str, Path], folder: Path, probl
     return image or folder / (stated or f"{stem}.jpg")
 
 
-def note_objects(objects: list[dict[str, Any]], source: str, one_based: bool, problems: Problems) -> None:
-    """Counts parts, and boxes that begin at 0 where pixels are counted from 1."""
-    for i, item in enumerate(objects, start=1):
-        if item["parts"]:
-            problems.add(PARTS, f"{source}, box {i} ({item['name']})", item["parts"])
-        if one_based and min(item["box"][:2]) == 0 and is_plain(item["box"]):
-            problems.add(COUNTS_FROM_ZERO, f"{source}, box {i} {item['box']}")
-
-
-def check_one_way(paths: list[str], folders: Folders, stems: list[str], name: str) -> None:
-    """Raises ValueError if one image file is that of several annotations: each one's objects lack in the other."""
-    shared = ways_to_one_file(paths, folders)
-    if shared:
-        texts = [f"{paths[where[0]]} ({', '.join(f'{stems[i]}.xml' for i in where)})" for where in shared.values()]
-        count = counted(len(shared), "image file belongs", "image files belong")
+def check_duplicates(paths: list[str], folders: Folders, stems: list[str], name: str) -> None:
+    """Raises ValueError if several annotations are of one image file: each would lack the objects of the others."""
+    duplicates = find_duplicate_files(paths, folders).values()
+    if duplicates:
+        texts = [f"{paths[same[0]]} ({', '.join(f'{stems[i]}.xml' for i in same)})" for same in duplicates]
+        count = plural(len(duplicates), "image file belongs", "image files belong")
         raise ValueError(
             f"{name}: {count} to several annotations, so the objects of one would be "
-            f"background in the other: {some(texts)}. Put all objects into one annotation and list that one"
+            f"background in the other: {shorten_list(texts)}. Put all objects into one annotation and list that one"
         )
 
 
-def is_plain(box: list[float]) -> bool:
-    """Whether a box has an area and pixels for a unit."""
-    x1, y1, x2, y2 = box
-    return x2 > x1 and y2 > y1 and max(box) > 1.1
-
-
-def read_annotations(folder: Path, stems: list[str], name: str) -> dict[str, dict[str, Any]]:
+def read_annotations(folder: Path, stems: list[str], name: str) -> dict[str, VocAnnotation]:
     """Image name -> annotation, of every file of the folder; FileNotFoundError for an image without one."""
     files = annotation_files(folder)
     if not files:
-        there = sorted(folder.iterdir()) if folder.is_dir() else []
-        others, below = sorted({p.suffix for p in there if not p.is_dir()}), [p.name for p in there if p.is_dir()]
-        hint = f"; it has files of the kind {some(others)}" if others else ""
-        hint += f"; folders below it are not read: {some(below)}" if below else ""
+        entries = sorted(folder.iterdir()) if folder.is_dir() else []
+        suffixes, folders = (
+            sorted({p.suffix for p in entries if not p.is_dir()}),
+            [p.name for p in entries if p.is_dir()],
+        )
+        hint = f"; it has files of the kind {shorten_list(suffixes)}" if suffixes else ""
+        hint += f"; folders below it are not read: {shorten_list(folders)}" if folders else ""
         raise FileNotFoundError(f"{name}: no .xml file in {folder}{hint}")
     known = {p.stem for p in files}
-    lacking = [near_stem(s, known) for s in stems if s not in known]
-    if lacking:
+    missing = [describe_near_stem(s, known) for s in stems if s not in known]
+    if missing:
         raise FileNotFoundError(
-            f"{name}: {counted(len(lacking), 'image has', 'images have')} no file in Annotations: {some(lacking)}"
+            f"{name}: {plural(len(missing), 'image has', 'images have')} no file in Annotations: "
+            f"{shorten_list(missing)}"
         )
     return {p.stem: read_xml(p) for p in files}

@@ -4,24 +4,51 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
-from detkit.data.datasets.text import decode, encoding_of, known_format, known_json, known_root
-from detkit.utils.console import counted, some
+from detkit.data.datasets.box_checks import CORNERS
+from detkit.data.datasets.file_formats import (
+    decode_text,
+    describe_json,
+    describe_text,
+    describe_xml_root,
+    detect_encoding,
+)
+from detkit.data.datasets.image_files import fold_name
+from detkit.utils.console import plural, shorten_list
 
 KNOWN = {"folder", "filename", "path", "source", "size", "segmented", "owner", "object"}
 """Elements by which an annotation without objects is known as one of VOC."""
 SHAPES = {"bndbox", "xmin", "polygon", "robndbox", "box", "points", "bbox"}
 """Elements that hold an object's outline; outside of <object> they show that the file is something else."""
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
+CODE_PAGES = ("cp1252", "gb18030", "shift_jis", "euc_kr", "big5", "cp1251", "cp1250", "cp437", "cp850")
+"""Encodings that a list from another system often has."""
 
 
-def read_xml(path: Path) -> dict[str, Any]:
-    """One annotation file: size (height, width) and objects. Errors name the file and what it is instead."""
+@dataclass
+class VocObject:
+    """One <object>: class name, corners as written, whether it is difficult, how many parts it has."""
+
+    name: str
+    box: list[float]
+    difficult: bool
+    parts: int
+
+
+@dataclass
+class VocAnnotation:
+    """One annotation file: size (height, width) or (-1, -1), objects, name of the image."""
+
+    size: tuple[int, int]
+    objects: list[VocObject]
+    filename: str
+
+
+def read_xml(path: Path) -> VocAnnotation:
+    """Reads one annotation file; errors name the file and what it is instead."""
     try:
         root = parse(read_bytes(path))
         check_root(root)
@@ -31,11 +58,8 @@ def read_xml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: not a VOC annotation: {error}") from None
     height, width = (int(side) if math.isfinite(side) else -1 for side in sides or (-1.0, -1.0))
-    return {
-        "size": (height, width) if height > 0 and width > 0 else (-1, -1),
-        "objects": objects,
-        "filename": (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2],
-    }
+    filename = (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
+    return VocAnnotation((height, width) if height > 0 and width > 0 else (-1, -1), objects, filename)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -47,7 +71,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse(raw: bytes) -> ElementTree.Element:
-    """The root element, its tags and those below it without namespace."""
+    """The root element; tags lose their namespace."""
     try:
         root = ElementTree.fromstring(raw)
     except (ElementTree.ParseError, LookupError, ValueError) as error:
@@ -59,10 +83,10 @@ def parse(raw: bytes) -> ElementTree.Element:
 
 
 def parse_text(raw: bytes, error: Exception) -> ElementTree.Element:
-    """What the parser refuses as bytes, for its encoding: once more as text. ValueError with the reason."""
+    """Parses as text what the parser refused as bytes because of its encoding; ValueError with the reason."""
     declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""", raw)
     name = declared.group(1).decode() if declared else None
-    if name is not None and encoding_of(raw) == "utf-8":
+    if name is not None and detect_encoding(raw) == "utf-8":
         try:
             text = raw.decode(name)
         except LookupError:
@@ -73,78 +97,74 @@ def parse_text(raw: bytes, error: Exception) -> ElementTree.Element:
                 "save it as UTF-8"
             ) from None
     else:
-        text = decode(raw, "")
+        text = decode_text(raw, "")
     if not text.lstrip("\ufeff \r\n\t").startswith("<"):
-        raise ValueError(f"the file is {what_is(text)}")
+        raise ValueError(f"the file is {describe_non_xml(text)}")
     try:
         return ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", text.lstrip("\ufeff"), flags=re.S))
     except ElementTree.ParseError as again:
         if "<!ENTITY" in text:
             raise ValueError(f"{again}. Its DOCTYPE declares entities, which VOC does not have: remove them") from None
         cut = "no element found" in str(again) or again.position[0] >= text.rstrip().count("\n") + 1
-        page = known_format(text) if text.lstrip().lower().startswith(("<!doctype html", "<html")) else None
+        page = describe_text(text) if text.lstrip().lower().startswith(("<!doctype html", "<html")) else None
         hint = f" (the file is {page})" if page else " (cut off?)" if cut else ""
         raise ValueError(f"{again if name is None else error}{hint}") from None
 
 
-def what_is(text: str) -> str:
-    """A text that is no XML, in words."""
+def describe_non_xml(text: str) -> str:
+    """What a text that is not XML is, in words."""
     import json
 
     if text.lstrip().startswith(("{", "[")):
         try:
-            return f"JSON: {known_json(json.loads(text)) or 'of an unknown kind'}"
+            return f"JSON: {describe_json(json.loads(text)) or 'of an unknown kind'}"
         except ValueError:
             return "JSON, or the beginning of it"
-    return known_format(text) or f"no XML (it begins with {text.strip()[:40]!r})"
+    return describe_text(text) or f"no XML (it begins with {text.strip()[:40]!r})"
 
 
 def check_root(root: ElementTree.Element) -> None:
-    """Raises ValueError unless the elements are VOC's; never lets an unknown file pass for one without objects."""
+    """Raises ValueError unless the elements are VOC's, so that no unknown file counts as one without objects."""
     if root.tag != "annotation":
-        raise ValueError(f"{known_root(root.tag)}; the root of a VOC annotation is <annotation>")
+        raise ValueError(f"{describe_xml_root(root.tag)}; the root of a VOC annotation is <annotation>")
     tags = {child.tag for child in root}
     if not tags & KNOWN:
-        there = f"it holds {some(sorted(f'<{t}>' for t in tags))}" if tags else "it is empty"
-        raise ValueError(f"{there}, and none of {some(sorted(f'<{t}>' for t in KNOWN))}")
+        content = f"it holds {shorten_list(sorted(f'<{t}>' for t in tags))}" if tags else "it is empty"
+        raise ValueError(f"{content}, and none of {shorten_list(sorted(f'<{t}>' for t in KNOWN))}")
     inside = {id(e) for item in root.iter("object") for e in item.iter()}
     stray = sorted({e.tag for e in root.iter() if e.tag in SHAPES and id(e) not in inside})
     if stray:
-        raise ValueError(f"{some([f'<{t}>' for t in stray])} stands outside of <object>, where VOC has none")
+        raise ValueError(f"{shorten_list([f'<{t}>' for t in stray])} stands outside of <object>, where VOC has none")
 
 
-def read_object(item: ElementTree.Element, position: int) -> dict[str, Any]:
-    """Name, box and flag of an object."""
+def read_object(item: ElementTree.Element, position: int) -> VocObject:
+    """Reads one <object>; ValueError that names it and what it lacks."""
     name = (item.findtext("name") or "").strip()
     if not name:
         raise ValueError(f"object {position}: an object has no name")
     for tag in ("name", "bndbox"):
         if (count := len(item.findall(tag))) > 1:
             raise ValueError(f"object {position} ({name}): {count} times <{tag}>; every box is an <object> of its own")
+    where = f"object {position} ({name})"
     box = item.find("bndbox")
     if box is None:
-        there = sorted(f"<{child.tag}>" for child in item if child.tag in SHAPES)
-        raise ValueError(
-            f"object {position} ({name}): no bndbox"
-            + (f" but {some(there)}: export the set with boxes" if there else "")
-        )
-    texts = [box.findtext(key) for key in CORNERS]
-    lacking = [key for key, text in zip(CORNERS, texts, strict=True) if not (text or "").strip()]
-    if lacking:
-        raise ValueError(f"object {position} ({name}): bndbox has no {some(lacking)}")
-    difficult = (item.findtext("difficult") or "0").strip().lower()
-    return {
-        "name": name,
-        "box": [
-            number(text, f"object {position} ({name}) has {key}") for key, text in zip(CORNERS, texts, strict=True)
-        ],
-        "difficult": difficult in ("1", "true", "yes"),
-        "parts": len(item.findall("part")),
-    }
+        shapes = sorted(f"<{child.tag}>" for child in item if child.tag in SHAPES)
+        hint = f" but {shorten_list(shapes)}: export the set with boxes" if shapes else ""
+        raise ValueError(f"{where}: no bndbox{hint}")
+    texts = {key: box.findtext(key) for key in CORNERS}
+    missing = [key for key, text in texts.items() if not (text or "").strip()]
+    if missing:
+        raise ValueError(f"{where}: bndbox has no {shorten_list(missing)}")
+    return VocObject(
+        name=name,
+        box=[number(text, f"{where} has {key}") for key, text in texts.items()],
+        difficult=(item.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes"),
+        parts=len(item.findall("part")),
+    )
 
 
 def number(text: str | None, what: str) -> float:
-    """A number; -1 where nothing stands. ValueError that says what it should be."""
+    """The number in a text, -1 in an empty one; ValueError that says what it should be."""
     if not (text or "").strip():
         return -1.0
     try:
@@ -154,51 +174,52 @@ def number(text: str | None, what: str) -> float:
 
 
 def read_split(root: Path, split: str) -> list[str]:
-    """Image names of a split; errors name the list and what else there is."""
+    """Image names of a split; errors name the list and the other splits."""
     lists = root / "ImageSets" / "Main"
     path = lists / f"{split}.txt"
     if not path.is_file():
-        there = sorted(p.stem for p in lists.glob("*.txt")) if lists.is_dir() else []
-        hint = f"splits there: {some(there)}" if there else f"no folder of VOC layout ({lists} has no lists)"
+        splits = sorted(p.stem for p in lists.glob("*.txt")) if lists.is_dir() else []
+        hint = f"splits there: {shorten_list(splits)}" if splits else f"no folder of VOC layout ({lists} has no lists)"
         raise FileNotFoundError(f"no split {split!r}: {path}; {hint}")
     annotated = {p.stem for p in annotation_files(root / "Annotations")}
-    # The challenges' lists of a class have 1 or -1 behind the name; a name may have spaces itself.
-    lines = [line.strip() for line in read_list(path, annotated).splitlines() if line.strip()]
-    stems = [stem_of(line, annotated) for line in lines]
+    stems = list_stems(read_list(path, annotated), annotated)
     if not stems:
         raise ValueError(f"{path}: the split is empty")
     twice = sorted(stem for stem, count in Counter(stems).items() if count > 1)
     if twice:
-        raise ValueError(f"{path}: {counted(len(twice), 'image is', 'images are')} listed twice: {some(twice)}")
+        raise ValueError(f"{path}: {plural(len(twice), 'image is', 'images are')} listed twice: {shorten_list(twice)}")
     return stems
 
 
 def read_list(path: Path, annotated: set[str]) -> str:
-    """The text of a list; ValueError that names file, encoding and the encoding it seems to have."""
+    """Reads the text of a list; ValueError that names file, encoding and the encoding that fits."""
     raw = path.read_bytes()
     try:
-        return decode(raw, str(path)).removeprefix("\ufeff")
+        return decode_text(raw, str(path)).removeprefix("\ufeff")
     except ValueError as error:
         fitting = [name for name in CODE_PAGES if fits(raw, name, annotated)]
         hint = f". Read as {fitting[0]}, its names are those of Annotations" if fitting else ""
         raise ValueError(f"{error}{hint}") from None
 
 
-CODE_PAGES = ("cp1252", "gb18030", "shift_jis", "euc_kr", "big5", "cp1251", "cp1250", "cp437", "cp850")
-"""Encodings that a list from another system often has."""
-
-
 def fits(raw: bytes, encoding: str, annotated: set[str]) -> bool:
-    """Whether all names of a list are those of annotations if it is read in an encoding."""
+    """Whether a list that is read in an encoding names annotations only."""
     try:
-        lines = [line.strip() for line in raw.decode(encoding).splitlines() if line.strip()]
+        return all(stem in annotated for stem in list_stems(raw.decode(encoding), annotated))
     except UnicodeDecodeError:
         return False
-    return all(stem_of(line, annotated) in annotated for line in lines)
+
+
+def list_stems(text: str, annotated: set[str]) -> list[str]:
+    """Image names of a list, in order."""
+    return [stem_of(line.strip(), annotated) for line in text.splitlines() if line.strip()]
 
 
 def stem_of(line: str, annotated: set[str]) -> str:
-    """The name in Annotations that a line means: with 1 or -1 behind it, a suffix, or folders in front."""
+    """The name in Annotations that a line means: with 1 or -1 behind it, a suffix, or folders in front.
+
+    The challenges' lists of a class have 1 or -1 behind the name; a name may have spaces itself.
+    """
     path = line.replace("\\", "/").rpartition("/")[2]
     for text in (line, line.split()[0], path, path.rpartition(".")[0], path.split()[0].rpartition(".")[0]):
         if text in annotated:
@@ -213,11 +234,7 @@ def annotation_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".xml" and not p.name.startswith("."))
 
 
-def near_stem(stem: str, annotated: set[str]) -> str:
+def describe_near_stem(stem: str, annotated: set[str]) -> str:
     """A missing name, with an annotation whose name is the same but for case or Unicode form."""
-
-    def key(text: str) -> str:
-        return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-
-    near = sorted(a for a in annotated if key(a) == key(stem))
+    near = sorted(a for a in annotated if fold_name(a) == fold_name(stem))
     return f"{stem} (there is {near[0]}.xml)" if near else stem

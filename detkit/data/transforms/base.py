@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from detkit.structures import Targets
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torchvision.tv_tensors import BoundingBoxes
 
 IGNORE_LABEL = -1
 """Label of an ignore region while it travels through the transforms among the boxes."""
@@ -26,38 +30,47 @@ class Transform:
 
     moves_boxes: bool = True
 
-    def __call__(self, image: Any, boxes: Any, labels: Tensor) -> tuple[Any, Any, Tensor]:
-        """PIL RGB image, `tv_tensors.BoundingBoxes` (N, 4) and labels (N,) (-1: ignore region), in and out.
+    def __call__(self, image: Image, boxes: BoundingBoxes, labels: Tensor) -> tuple[Image, BoundingBoxes, Tensor]:
+        """Transforms a PIL RGB image, its boxes (N, 4) and their labels (N,) (-1: ignore region).
 
-        The number of boxes must stay; make a box that is gone degenerate, it is dropped at the end.
+        The number of boxes must stay. Make a box that is gone degenerate; it is dropped at the end.
         """
         raise NotImplementedError
 
 
 class V2Transform(Transform):
-    """A transform of torchvision.transforms.v2; a subclass sets `inner`."""
+    """A transform of torchvision.transforms.v2, by its name there and its arguments."""
 
-    inner: Any
+    def __init__(self, name: str, *args: object, **options: object) -> None:
+        from torchvision.transforms import v2
 
-    def __call__(self, image: Any, boxes: Any, labels: Tensor) -> tuple[Any, Any, Tensor]:
-        """See `Transform`."""
+        self.inner = getattr(v2, name)(*args, **options)
+
+    def __call__(self, image: Image, boxes: BoundingBoxes, labels: Tensor) -> tuple[Image, BoundingBoxes, Tensor]:
         image, boxes, labels = self.inner(image, boxes, labels)
         return image, boxes, labels
 
 
+def check_ascending(**ranges: tuple[float, float]) -> None:
+    """Raises ValueError that names a range whose ends are swapped."""
+    for name, (low, high) in ranges.items():
+        if low > high:
+            raise ValueError(f"{name}: [{low}, {high}] must be in ascending order")
+
+
 Watch = Callable[[str, Tensor, Tensor], None]
-"""Told after every transform: its name, the boxes inside the image (N, 4), their labels (N,)."""
+"""Called after every transform with its name, the boxes inside the image (N, 4), and their labels (N,)."""
 
 
-def apply(
+def apply_transforms(
     transforms: Sequence[Transform],
-    image: Any,
+    image: Image,
     boxes: Tensor,
     labels: Tensor,
     is_ignore: Tensor,
     watch: Watch | None = None,
 ) -> tuple[Tensor, Targets]:
-    """Runs the transforms -> uint8 image (3, H, W) and targets inside it.
+    """Runs the transforms; returns the uint8 image (3, H, W) and targets inside it.
 
     boxes: (N, 4) xyxy pixels of `image` (PIL); labels (N,); is_ignore (N,). Raises ValueError if the
     transforms lose count of the boxes or put out coordinates that are not finite.
@@ -70,20 +83,22 @@ def apply(
     for transform in transforms:
         image, wrapped, labels = _run(transform, image, wrapped, labels)
         if watch is not None:
-            watch(type(transform).__name__, inside(wrapped, image.height, image.width), labels)
+            watch(type(transform).__name__, clip_boxes(wrapped, image.height, image.width), labels)
     tensor = pil_to_tensor(image)
     names = ", ".join(type(t).__name__ for t in transforms)
     if len(wrapped) != len(labels):
         raise ValueError(f"{len(wrapped)} boxes but {len(labels)} labels after the transforms {names}")
     if not torch.isfinite(wrapped.as_subclass(Tensor)).all():
         raise ValueError(f"a box is not finite after the transforms {names}: {wrapped.tolist()}")
-    plain = inside(wrapped, *tensor.shape[-2:])
+    plain = clip_boxes(wrapped, *tensor.shape[-2:])
     usable = is_usable(plain)
     objects, ignored = usable & (labels != IGNORE_LABEL), usable & (labels == IGNORE_LABEL)
     return tensor, Targets(plain[objects], labels[objects], plain[ignored])
 
 
-def _run(transform: Transform, image: Any, boxes: Any, labels: Tensor) -> tuple[Any, Any, Tensor]:
+def _run(
+    transform: Transform, image: Image, boxes: BoundingBoxes, labels: Tensor
+) -> tuple[Image, BoundingBoxes, Tensor]:
     from PIL.Image import DecompressionBombError
 
     try:
@@ -95,8 +110,8 @@ def _run(transform: Transform, image: Any, boxes: Any, labels: Tensor) -> tuple[
         ) from None
 
 
-def inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """What of the boxes (N, 4) lies in an image of that size, as plain float32."""
+def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Clips boxes (N, 4) to an image of that size, as plain float32."""
     plain = boxes.as_subclass(Tensor).float()
     return plain.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
 
@@ -107,8 +122,8 @@ def is_usable(boxes: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Lost:
-    """An object that transforms take away: its row, the transform, its width and height after the last one."""
+class LostObject:
+    """An object that transforms remove: its row, the transform, its width and height after the last one."""
 
     row: int
     by: str
@@ -116,24 +131,28 @@ class Lost:
     height: float
 
 
-def trace(transforms: Sequence[Transform], image: Any, boxes: Tensor, is_ignore: Tensor) -> list[Lost]:
-    """The objects (not the ignore regions) that `apply` leaves out, each with the transform that takes it away.
+def trace_lost_objects(
+    transforms: Sequence[Transform], image: Image, boxes: Tensor, is_ignore: Tensor
+) -> list[LostObject]:
+    """Objects (not ignore regions) that `apply_transforms` leaves out, each with the transform that removes it.
 
     Transforms get rows in the place of labels, so that a box is known even after others are removed.
     """
     rows = torch.arange(len(boxes))
-    stages = [("the annotation", inside(boxes, image.height, image.width), rows.masked_fill(is_ignore, IGNORE_LABEL))]
-    _, left = apply(transforms, image, boxes, rows, is_ignore, lambda *stage: stages.append(stage))
-    if len(left.labels) == int((~is_ignore).sum()):
+    stages = [
+        ("the annotation", clip_boxes(boxes, image.height, image.width), rows.masked_fill(is_ignore, IGNORE_LABEL))
+    ]
+    _, targets = apply_transforms(transforms, image, boxes, rows, is_ignore, lambda *stage: stages.append(stage))
+    if len(targets.labels) == int((~is_ignore).sum()):
         return []
     objects = set(rows[~is_ignore].tolist())
-    alive, by = objects, {}
-    for name, now, here in stages:
-        still = {int(row) for row in here[is_usable(now)]} & objects
-        by.update(dict.fromkeys(alive - still, name))
-        alive = still
+    alive, removed_by = objects, {}
+    for name, stage_boxes, stage_rows in stages:
+        usable = {int(row) for row in stage_rows[is_usable(stage_boxes)]} & objects
+        removed_by.update(dict.fromkeys(alive - usable, name))
+        alive = usable
     sides = {int(row): _sides(box) for row, box in zip(stages[-1][2], stages[-1][1], strict=True)}
-    return [Lost(row, by[row], *sides.get(row, (0.0, 0.0))) for row in sorted(objects - alive)]
+    return [LostObject(row, removed_by[row], *sides.get(row, (0.0, 0.0))) for row in sorted(objects - alive)]
 
 
 def _sides(box: Tensor) -> tuple[float, float]:
@@ -141,7 +160,7 @@ def _sides(box: Tensor) -> tuple[float, float]:
     return max(x2 - x1, 0.0), max(y2 - y1, 0.0)
 
 
-def apply_to_image(transforms: Sequence[Transform], image: Any) -> Tensor:
-    """The same for an image (PIL) without boxes -> uint8 (3, H, W)."""
-    nothing = torch.zeros(0, dtype=torch.int64)
-    return apply(transforms, image, torch.zeros(0, 4), nothing, nothing.bool())[0]
+def transform_image(transforms: Sequence[Transform], image: Image) -> Tensor:
+    """Runs the transforms on an image without boxes; returns uint8 (3, H, W)."""
+    no_labels = torch.zeros(0, dtype=torch.int64)
+    return apply_transforms(transforms, image, torch.zeros(0, 4), no_labels, no_labels.bool())[0]

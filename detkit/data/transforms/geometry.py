@@ -2,78 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
 import torch
+from annotated_types import Interval, MinLen
 from torch import Tensor
 
-from detkit.data.transforms.base import IGNORE_LABEL, Transform, V2Transform
-from detkit.registry import TRANSFORMS
-from detkit.registry.arguments import LARGEST_SIDE, within
+from detkit.data.transforms.base import IGNORE_LABEL, Transform, V2Transform, check_ascending
+from detkit.registry import TRANSFORMS, Fraction, PositiveInt, Side
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torchvision.tv_tensors import BoundingBoxes
 
 
-def _probability(p: float) -> float:
-    if not 0 <= p <= 1:
-        raise ValueError(f"p: {p} is not a probability")
-    return p
+ScaleFactor = Annotated[float, Interval(gt=0, le=100)]
+CropScale = Annotated[float, Interval(ge=1e-3, le=1)]
+AspectRatio = Annotated[float, Interval(ge=1e-3, le=1e3)]
+Trials = Annotated[int, Interval(ge=1, le=10_000)]
+Colour = Annotated[int, Interval(ge=0, le=255)]
+CanvasScale = Annotated[float, Interval(ge=1, le=100)]
 
 
 @TRANSFORMS.register()
 class RandomHorizontalFlip(V2Transform):
-    """Left for right with probability p."""
+    """Swaps left and right.
 
-    def __init__(self, *, p: float = 0.5) -> None:
-        from torchvision.transforms import v2
+    Args:
+        p: probability.
+    """
 
-        self.inner = v2.RandomHorizontalFlip(_probability(p))
+    def __init__(self, *, p: Fraction = 0.5) -> None:
+        super().__init__("RandomHorizontalFlip", p)
 
 
 @TRANSFORMS.register()
 class RandomVerticalFlip(V2Transform):
-    """Top for bottom with probability p."""
+    """Swaps top and bottom.
 
-    def __init__(self, *, p: float = 0.5) -> None:
-        from torchvision.transforms import v2
+    Args:
+        p: probability.
+    """
 
-        self.inner = v2.RandomVerticalFlip(_probability(p))
+    def __init__(self, *, p: Fraction = 0.5) -> None:
+        super().__init__("RandomVerticalFlip", p)
 
 
 @TRANSFORMS.register()
 class Resize(V2Transform):
-    """To a fixed height and width in pixels, whatever the shape was."""
+    """Resizes to a fixed size, whatever the aspect ratio was.
 
-    def __init__(self, *, height: int, width: int) -> None:
-        from torchvision.transforms import v2
+    Args:
+        height: pixels.
+        width: pixels.
+    """
 
-        if min(height, width) < 1:
-            raise ValueError(f"height={height}, width={width}: both must be positive")
-        within("height", height, 1, LARGEST_SIDE)
-        within("width", width, 1, LARGEST_SIDE)
-        self.inner = v2.Resize((height, width))
+    def __init__(self, *, height: Side, width: Side) -> None:
+        super().__init__("Resize", (height, width))
 
 
 @TRANSFORMS.register()
 class ResizeShortestEdge(Transform):
-    """The shorter side to `short` pixels, or less so that the longer stays within max_size.
+    """Resizes the shorter side to `short` pixels, or less so that the longer stays within max_size.
 
-    short: one size, or a list of which each image gets one at random. Sides are rounded to the nearest
-    pixel as Detectron2 does (torchvision cuts off); pixels are interpolated by Pillow, with its low-pass
-    when shrinking.
+    Sides are rounded to the nearest pixel as Detectron2 does (torchvision cuts off); pixels are interpolated by Pillow,
+    with its low-pass filter when shrinking.
+
+    Args:
+        short: one size in pixels, or a list of which each image gets one at random.
+        max_size: largest longer side, pixels.
     """
 
-    def __init__(self, *, short: int | list[int], max_size: int = 1333) -> None:
+    def __init__(self, *, short: Side | Annotated[list[Side], MinLen(1)], max_size: PositiveInt = 1333) -> None:
         self.sizes = [short] if isinstance(short, int) else list(short)
-        if not self.sizes or min(self.sizes) < 1 or max_size < 1:
-            raise ValueError(f"short={short}, max_size={max_size}: both must be positive")
-        within("short", self.sizes, 1, LARGEST_SIDE)
         self.max_size = max_size
 
-    def __call__(self, image: Any, boxes: Any, labels: Tensor) -> tuple[Any, Any, Tensor]:
-        """See `Transform`."""
+    def __call__(self, image: Image, boxes: BoundingBoxes, labels: Tensor) -> tuple[Image, BoundingBoxes, Tensor]:
         from torchvision.transforms.v2 import functional
 
-        one = len(self.sizes) == 1
-        short = self.sizes[0 if one else int(torch.randint(len(self.sizes), ()))]
+        # A single size draws no random number.
+        short = self.sizes[0 if len(self.sizes) == 1 else int(torch.randint(len(self.sizes), ()))]
         size = list(shortest_edge_size(image.height, image.width, short, self.max_size))
         if size == [image.height, image.width]:
             return image, boxes, labels
@@ -81,9 +89,9 @@ class ResizeShortestEdge(Transform):
 
 
 def shortest_edge_size(height: int, width: int, short: int, max_size: int) -> tuple[int, int]:
-    """(height, width) after the shorter side became `short`, the longer at most `max_size`.
+    """(height, width) with a shorter side of `short` and a longer of at most `max_size`.
 
-    Scaled in two steps, for one step rounds some sizes to another pixel than Detectron2 does.
+    Scales in two steps: one step rounds some sizes to another pixel than Detectron2 does.
     """
     least, most = float(short), short / min(height, width) * max(height, width)
     if most > max_size:
@@ -95,59 +103,65 @@ def shortest_edge_size(height: int, width: int, short: int, max_size: int) -> tu
 
 @TRANSFORMS.register()
 class ScaleJitter(V2Transform):
-    """Large scale jitter (2012.07177): fits the image into height x width, times a random factor."""
+    """Large scale jitter (2012.07177): fits the image into height x width, times a random factor.
 
-    def __init__(self, *, height: int, width: int, scale_range: tuple[float, float] = (0.1, 2.0)) -> None:
-        from torchvision.transforms import v2
+    Args:
+        height: pixels.
+        width: pixels.
+        scale_range: range of the factor.
+    """
 
-        if min(height, width) < 1 or not 0 < scale_range[0] <= scale_range[1]:
-            raise ValueError(f"height={height}, width={width}, scale_range={scale_range}: want positive, in order")
-        within("height", height, 1, LARGEST_SIDE)
-        within("width", width, 1, LARGEST_SIDE)
-        within("scale_range", scale_range, 0, 100)
-        self.inner = v2.ScaleJitter((height, width), scale_range)
+    def __init__(self, *, height: Side, width: Side, scale_range: tuple[ScaleFactor, ScaleFactor] = (0.1, 2.0)) -> None:
+        check_ascending(scale_range=scale_range)
+        super().__init__("ScaleJitter", (height, width), scale_range)
 
 
 @TRANSFORMS.register()
 class RandomCrop(V2Transform):
-    """A random window of height x width pixels; smaller images are padded with black."""
+    """Crops a random window; smaller images are padded with black.
 
-    def __init__(self, *, height: int, width: int) -> None:
-        from torchvision.transforms import v2
+    Args:
+        height: pixels.
+        width: pixels.
+    """
 
-        within("height", height, 1, LARGEST_SIDE)
-        within("width", width, 1, LARGEST_SIDE)
-        self.inner = v2.RandomCrop((height, width), pad_if_needed=True)
+    def __init__(self, *, height: Side, width: Side) -> None:
+        super().__init__("RandomCrop", (height, width), pad_if_needed=True)
 
 
 @TRANSFORMS.register()
 class RandomIoUCrop(V2Transform):
-    """SSD's crop (1512.02325, section 2.2): a window that has a random least IoU with some object.
+    """SSD's crop (1512.02325, section 2.2): a window that has a random minimum IoU with some object.
 
     Objects whose centre is outside the window are dropped. Ignore regions neither steer the window nor
     are dropped: what is left of one in the window still hides objects that nobody annotated.
+
+    Args:
+        min_scale: least side of the window, as a fraction of the image's.
+        max_scale: largest side of the window, as a fraction of the image's.
+        min_aspect_ratio: least width / height of the window.
+        max_aspect_ratio: largest width / height of the window.
+        trials: windows drawn for one minimum IoU, before another is drawn.
     """
 
     def __init__(
         self,
         *,
-        min_scale: float = 0.3,
-        max_scale: float = 1.0,
-        min_aspect_ratio: float = 0.5,
-        max_aspect_ratio: float = 2.0,
-        trials: int = 40,
+        min_scale: CropScale = 0.3,
+        max_scale: CropScale = 1.0,
+        min_aspect_ratio: AspectRatio = 0.5,
+        max_aspect_ratio: AspectRatio = 2.0,
+        trials: Trials = 40,
     ) -> None:
-        from torchvision.transforms import v2
+        check_ascending(
+            **{
+                "min_scale, max_scale": (min_scale, max_scale),
+                "min_aspect_ratio, max_aspect_ratio": (min_aspect_ratio, max_aspect_ratio),
+            }
+        )
+        super().__init__("RandomIoUCrop", min_scale, max_scale, min_aspect_ratio, max_aspect_ratio, trials=trials)
 
-        within("min_scale", min_scale, 1e-3, max_scale)
-        within("max_scale", max_scale, 0, 1)
-        within("min_aspect_ratio", min_aspect_ratio, 1e-3, max_aspect_ratio)
-        within("max_aspect_ratio", max_aspect_ratio, 1e-3, 1e3)
-        within("trials", trials, 1, 10_000)
-        self.inner = v2.RandomIoUCrop(min_scale, max_scale, min_aspect_ratio, max_aspect_ratio, trials=trials)
-
-    def __call__(self, image: Any, boxes: Any, labels: Tensor) -> tuple[Any, Any, Tensor]:
-        """See `Transform`; without objects there is nothing to crop around."""
+    def __call__(self, image: Image, boxes: BoundingBoxes, labels: Tensor) -> tuple[Image, BoundingBoxes, Tensor]:
         from torchvision import tv_tensors
         from torchvision.transforms.v2 import functional
 
@@ -160,32 +174,30 @@ class RandomIoUCrop(V2Transform):
             window = None
         if not window:
             return image, boxes, labels
-        place = [window[side] for side in ("top", "left", "height", "width")]
-        image, boxes = functional.crop(image, *place), functional.crop(boxes, *place)
-        gone = torch.zeros_like(objects)
-        gone[objects] = ~window["is_within_crop_area"]
-        boxes[gone] = 0
+        sides = [window[side] for side in ("top", "left", "height", "width")]
+        image, boxes = functional.crop(image, *sides), functional.crop(boxes, *sides)
+        outside = torch.zeros_like(objects)
+        outside[objects] = ~window["is_within_crop_area"]
+        boxes[outside] = 0
         return image, boxes, labels
 
 
 @TRANSFORMS.register()
 class RandomZoomOut(V2Transform):
-    """SSD's expansion (1512.02325, section 3.6): the image somewhere on a larger canvas of the mean colour.
+    """SSD's expansion (1512.02325, section 3.6): the image at a random position on a larger canvas.
 
-    fill: canvas colour, 0..255 RGB. side_range: canvas side over image side.
+    Args:
+        fill: colour of the canvas, RGB 0..255; the default is the mean colour of ImageNet.
+        side_range: range of canvas side / image side.
+        p: probability.
     """
 
     def __init__(
         self,
         *,
-        fill: tuple[int, int, int] = (123, 117, 104),
-        side_range: tuple[float, float] = (1.0, 4.0),
-        p: float = 0.5,
+        fill: tuple[Colour, Colour, Colour] = (123, 117, 104),
+        side_range: tuple[CanvasScale, CanvasScale] = (1.0, 4.0),
+        p: Fraction = 0.5,
     ) -> None:
-        from torchvision.transforms import v2
-
-        if not 1 <= side_range[0] <= side_range[1]:
-            raise ValueError(f"side_range: {side_range} must be at least 1 and in order")
-        within("side_range", side_range, 1, 100)
-        within("fill", fill, 0, 255)
-        self.inner = v2.RandomZoomOut(fill=list(fill), side_range=side_range, p=_probability(p))
+        check_ascending(side_range=side_range)
+        super().__init__("RandomZoomOut", fill=list(fill), side_range=side_range, p=p)

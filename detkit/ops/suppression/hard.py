@@ -3,6 +3,12 @@
 The order is defined: descending score, then index; NaN scores come first, as in torch.sort. A box that holds
 a NaN, that has no positive width and height or whose area overflows overlaps nothing: it is always kept and
 suppresses no other (for thresholds >= 0). A threshold of 1 or more, or NaN, keeps every box.
+
+Where each way of computing it lives:
+    CPU       nms and nms_mask: csrc/cpu/hard_nms.cpp, over builds for AVX-512, AVX2 and any CPU
+    CUDA      nms_mask: csrc/cuda/hard_nms.cu; nms: `_sorted_nms` below, which sorts around it
+    fake      shapes for torch.compile and export: the end of this file
+    fallback  without the native library: torchvision (`_through_torchvision`), else `reference_mask`
 """
 
 from __future__ import annotations

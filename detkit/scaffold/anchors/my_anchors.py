@@ -1,26 +1,32 @@
-"""An anchor generator: boxes of fixed shapes over every cell of every level."""
+"""An anchor generator: boxes of fixed shapes on every cell of every level."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 
 from detkit.anchors.base import AnchorGenerator
 from detkit.anchors.grid import centred_boxes, lay_over_grid
-from detkit.registry import ANCHORS
+from detkit.registry import ANCHORS, Positive
 
 
 @ANCHORS.register()
 class MyAnchors(AnchorGenerator):
-    """Squares in the middle of every cell, `scales` times the level's stride wide."""
+    """Squares in the middle of every cell.
 
-    # `strides` are those of the neck's levels and are handed in; the others are the keys of the config.
-    def __init__(self, *, strides: tuple[int, ...], scales: tuple[float, ...] = (2.0, 2.5, 3.2)) -> None:
+    Args:
+        scales: sides of the squares, in strides of the level.
+    """
+
+    # `strides` comes from the neck's levels; the others are the keys of the config, with the numbers each takes.
+    def __init__(
+        self, *, strides: tuple[int, ...], scales: Annotated[tuple[Positive, ...], MinLen(1)] = (2.0, 2.5, 3.2)
+    ) -> None:
         super().__init__()
-        if not scales or min(scales) <= 0:
-            raise ValueError(f"scales: {list(scales)} must be a list of positive numbers")
         self.strides = strides
 
         # Change from here: the shapes of each level, as widths and heights in pixels.
@@ -29,7 +35,7 @@ class MyAnchors(AnchorGenerator):
             sides = torch.tensor(scales) * stride
             self.shapes.append(centred_boxes(sides, sides))
 
-        # Anchors a cell, level by level: the head puts out so many boxes.
+        # Anchors per cell of each level: the head predicts this many boxes.
         self.per_cell = tuple(len(shapes) for shapes in self.shapes)
 
     def forward(

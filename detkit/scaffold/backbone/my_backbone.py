@@ -1,4 +1,4 @@
-"""A backbone: images in, feature maps of several strides out."""
+"""A backbone: from images to feature maps of several strides."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from torch import Tensor, nn
 
 from detkit.backbones.base import Backbone
 from detkit.layers.norms import NormName, norm_layer
-from detkit.registry import BACKBONES
+from detkit.registry import BACKBONES, NonNegativeInt, PositiveInt
 from detkit.structures import FeatureShape
 
 
 @BACKBONES.register()
 class MyBackbone(Backbone):
-    """3x3 convolutions, twice as wide at every halving; puts out c3 and c4 (strides 8 and 16).
+    """3x3 convolutions, twice as wide after every halving, with the levels c3 and c4 (strides 8 and 16).
 
-    width: channels of the first convolution. blocks: convolutions after each that halves the map.
+    Args:
+        width: channels of the first convolution.
+        blocks: convolutions after each one that halves the map.
+        norm: normalisation after every convolution.
     """
 
-    # The arguments are the keys of the config: after the *, each with a type and, if it can have one, a default.
-    def __init__(self, *, width: int = 16, blocks: int = 1, norm: NormName = "bn") -> None:
+    # The arguments are the keys of the config: after the *, each with a type and, if it can have one, a default. A
+    # type such as PositiveInt says which numbers it takes. For other checks raise a ValueError that starts with the
+    # key ("width: ..."); it is shown with the config's file and line.
+    def __init__(self, *, width: PositiveInt = 16, blocks: NonNegativeInt = 1, norm: NormName = "bn") -> None:
         super().__init__()
-        # A ValueError that begins with the key is shown with the config's file and line.
-        if width < 1 or blocks < 0:
-            raise ValueError(f"width: {width} must be at least 1, and blocks ({blocks}) at least 0")
 
         # Change from here: your own layers.
         def layer(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
@@ -38,7 +40,7 @@ class MyBackbone(Backbone):
             )
             channels = wider
 
-        # What the neck is built for: name -> channels and stride, finest first. It is held against a real image.
+        # The neck is built for these levels, finest first; detkit compares them with the maps of an image.
         self.out_shapes = {"c3": FeatureShape(width * 4, 8), "c4": FeatureShape(width * 8, 16)}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

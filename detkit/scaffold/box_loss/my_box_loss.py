@@ -7,26 +7,26 @@ from torch.nn import functional as F
 
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import BoxLoss
-from detkit.registry import BOX_LOSSES
+from detkit.registry import BOX_LOSSES, NonNegative, Positive
 
 
 @BOX_LOSSES.register()
 class MyBoxLoss(BoxLoss):
-    """How far the four edges are from where they belong, in sides of the anchor; quadratic below `beta`.
+    """Smooth L1 loss of the four edges, in sides of the anchor.
 
-    weight: factor on the sum.
+    Args:
+        beta: distance below which the loss is quadratic; above it is linear.
+        weight: factor on the sum.
     """
 
-    # The arguments are the keys of the config.
-    def __init__(self, *, beta: float = 0.1, weight: float = 2.0) -> None:
+    # The arguments are the keys of the config; a type such as Positive says which numbers it takes.
+    def __init__(self, *, beta: Positive = 0.1, weight: NonNegative = 2.0) -> None:
         super().__init__()
-        if beta <= 0:
-            raise ValueError(f"beta: {beta} must be positive")
         self.beta, self.weight = beta, weight
 
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
         """Predicted deltas, anchors and true boxes of the P positives, each (P, 4) -> the sum, a scalar."""
-        # A sum, never a mean: detkit divides once, by the objects of the whole batch. P can be 0.
+        # A sum, never a mean: detkit divides once, by the positives of the global batch. P can be 0.
         predicted = coder.decode(deltas.to(anchors.dtype), anchors)  # xyxy pixels; or compare deltas with coder.encode
 
         # Change from here: the cost of every box.

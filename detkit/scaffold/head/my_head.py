@@ -8,17 +8,19 @@ from torch import Tensor, nn
 
 from detkit.heads.base import Head, per_anchor
 from detkit.layers.norms import NormName, norm_layer
-from detkit.registry import HEADS
+from detkit.registry import HEADS, NonNegativeInt
 
 
 @HEADS.register()
 class MyHead(Head):
-    """One tower of 3x3 convolutions for classes and boxes alike, the same for every level.
+    """One tower of 3x3 convolutions for both classes and boxes, shared by all levels.
 
-    num_convs: convolutions of the tower.
+    Args:
+        num_convs: convolutions of the tower.
+        norm: normalisation after every convolution.
     """
 
-    # The first four are handed in (levels, anchors, classes, loss); the others are the keys of the config.
+    # The first four come from neck, anchors and loss; the others are the keys of the config.
     def __init__(
         self,
         *,
@@ -26,12 +28,10 @@ class MyHead(Head):
         anchors_per_cell: tuple[int, ...],
         num_columns: int,
         class_bias: Tensor,
-        num_convs: int = 2,
+        num_convs: NonNegativeInt = 2,
         norm: NormName = "gn",
     ) -> None:
         super().__init__()
-        if num_convs < 0:
-            raise ValueError(f"num_convs: {num_convs} must be at least 0")
         if len(set(in_channels)) != 1 or len(set(anchors_per_cell)) != 1:
             raise ValueError(
                 f"one tower for all levels, but channels {in_channels} or anchors {anchors_per_cell} differ"
@@ -45,8 +45,8 @@ class MyHead(Head):
             layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm_layer(norm)(channels), nn.ReLU()]
         self.tower = nn.Sequential(*layers)
 
-        # Small outputs, and the bias that the loss asks for: otherwise the first steps are lost on the background. The
-        # classes come last: the other weights then start alike under any loss.
+        # Small outputs, and the initial bias of the loss: otherwise the first steps only learn the background. The
+        # classes come last, so that all other weights start alike with any loss.
         self.box_out = nn.Conv2d(channels, anchors * 4, 3, padding=1)
         _small(self.box_out)
         self.class_out = nn.Conv2d(channels, anchors * num_columns, 3, padding=1)

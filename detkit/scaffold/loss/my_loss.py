@@ -9,33 +9,33 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detkit.losses.base import ClassificationLoss
-from detkit.registry import CLASS_LOSSES
+from detkit.registry import CLASS_LOSSES, NonNegative, OpenFraction
 from detkit.structures import IGNORED
 
 
 @CLASS_LOSSES.register()
 class MyLoss(ClassificationLoss):
-    """Cross-entropy of a sigmoid a class, weighted by (error)^gamma, so that what is right counts little.
+    """Cross-entropy with one sigmoid per class, weighted by error^gamma, so that easy examples count little.
 
-    gamma: 0 gives plain cross-entropy. prior: probability of an object that every anchor starts with.
-    weight: factor on the sum.
+    Args:
+        gamma: exponent of the error, 0 or at least 1; 0 gives plain cross-entropy.
+        prior: foreground probability that every anchor starts with.
+        weight: factor on the sum.
     """
 
-    # The arguments are the keys of the config.
-    def __init__(self, *, gamma: float = 2.0, prior: float = 0.01, weight: float = 1.0) -> None:
+    # The arguments are the keys of the config; a type such as OpenFraction says which numbers it takes.
+    def __init__(self, *, gamma: NonNegative = 2.0, prior: OpenFraction = 0.01, weight: NonNegative = 1.0) -> None:
         super().__init__()
         if gamma != 0 and gamma < 1:
-            raise ValueError(f"gamma: {gamma} is neither 0 nor at least 1")
-        if not 0 < prior < 1:
-            raise ValueError(f"prior: {prior} is not a probability between 0 and 1")
+            raise ValueError(f"gamma: {gamma} must be 0 or at least 1")
         self.gamma, self.prior, self.weight = gamma, prior, weight
 
     def num_columns(self, num_classes: int) -> int:
-        """Columns of the head: one a class. A softmax would want one more, for the background."""
+        """Columns of the head, one per class. A softmax needs one more, for the background."""
         return num_classes
 
     def initial_bias(self, num_classes: int) -> Tensor:
-        """(columns,) the head's bias at the start: here the logit of `prior`."""
+        """(columns,) initial bias of the head: here the logit of `prior`."""
         return torch.full((num_classes,), math.log(self.prior / (1 - self.prior)))
 
     def scores(self, logits: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class MyLoss(ClassificationLoss):
 
     def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
         """Logits (B, A, columns), labels (B, A): a class, BACKGROUND (-1) or IGNORED (-2) -> the sum, a scalar."""
-        # A sum, never a mean: detkit divides once, by the objects of the whole batch.
+        # A sum, never a mean: detkit divides once, by the positives of the global batch.
         logits = logits.float()  # also where the network computes in half precision
         target = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * (labels >= 0)[..., None]
         counted = (labels != IGNORED)[..., None]

@@ -1,4 +1,4 @@
-"""A neck: the backbone's feature maps in, the levels that the head looks at out."""
+"""A neck: from the backbone's feature maps to the levels of the head."""
 
 from __future__ import annotations
 
@@ -6,25 +6,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.layers.norms import NormName, norm_layer
-from detkit.necks.base import Neck
-from detkit.registry import NECKS
+from detkit.necks.base import ExtraLevels, Neck
+from detkit.registry import NECKS, Channels
 from detkit.structures import FeatureShape
 
 
 @NECKS.register()
 class MyNeck(Neck):
-    """Every level takes in the coarser one above it; `extra_levels` strided convolutions go on top.
+    """Adds the coarser level to every level, with strided convolutions for extra levels on top.
 
-    channels: of every level that comes out.
+    Args:
+        channels: channels of every level.
+        extra_levels: number of extra levels.
+        norm: normalisation after every convolution.
     """
 
-    # `in_shapes` is what the backbone declares and is handed in; the others are the keys of the config.
+    # `in_shapes` comes from the backbone; the others are the keys of the config, with the numbers each takes.
     def __init__(
-        self, *, in_shapes: dict[str, FeatureShape], channels: int = 64, extra_levels: int = 1, norm: NormName = "bn"
+        self,
+        *,
+        in_shapes: dict[str, FeatureShape],
+        channels: Channels = 64,
+        extra_levels: ExtraLevels = 1,
+        norm: NormName = "bn",
     ) -> None:
         super().__init__()
-        if channels < 1 or extra_levels < 0:
-            raise ValueError(f"channels: {channels} must be at least 1, and extra_levels ({extra_levels}) at least 0")
 
         # Change from here: your own layers.
         def layer(in_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:

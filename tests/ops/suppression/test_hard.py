@@ -317,7 +317,7 @@ def test_cuda_gives_the_cpu_s_indices() -> None:
         if groups is None:
             found, wanted = nms(there[0], there[1], threshold), nms(boxes, scores, threshold)
         else:
-            found, wanted = batched_nms(*there, threshold), batched_nms(boxes, scores, groups, threshold)
+            found, wanted = batched_nms(*there, threshold), batched_nms(boxes, scores, groups, threshold)  # type: ignore[arg-type, call-arg]
         assert torch.equal(found.cpu(), wanted), f"case {seed}"
 
 

@@ -69,7 +69,7 @@ def test_strides_and_emptiness() -> None:
 
 
 @pytest.mark.parametrize("function", [soft_nms, matrix_nms, lambda b, s, g=None: diou_nms(b, s, 0.5, g)])
-def test_wrong_input_is_named(refuses: Refuses, function: Any) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_input_is_named(refuses: Refuses, function: Any) -> None:
     with refuses(ValueError):
         function(torch.zeros(3, 5), torch.zeros(3))
     with refuses(ValueError):

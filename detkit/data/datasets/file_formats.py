@@ -1,4 +1,4 @@
-"""Text files in whatever encoding they come, and what a file is that a reader does not recognise."""
+"""Reading of text in any Unicode encoding, and names for files that are not what a reader expects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import codecs
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -29,17 +28,23 @@ MAGIC = (
 )
 
 
+XML_ROOTS = {
+    "annotation": "a Pascal VOC file; VocDataset reads a folder of them",
+    "annotations": "an export of CVAT in its own format; export it as COCO or Pascal VOC",
+    "dataset": "as dlib's imglab writes it",
+    "svg": "a drawing",
+    "html": "an HTML page, as a failed download leaves it",
+}
+
+
 def read_text(path: str | Path, problem: str = "not text") -> str:
-    """The text of a file in UTF-8, UTF-16 or UTF-32; ValueError that names file, encoding and byte."""
-    return decode(Path(path).read_bytes(), str(path), problem)
+    """Reads a file in UTF-8, UTF-16 or UTF-32; ValueError that names file, encoding and byte."""
+    return decode_text(Path(path).read_bytes(), str(path), problem)
 
 
-def decode(raw: bytes, name: str, problem: str = "not text") -> str:
-    """Bytes to text, by the mark at the beginning or the pattern of zero bytes; UTF-8 without either.
-
-    name: of the file, for messages; may be empty.
-    """
-    encoding, start = encoding_of(raw), f"{name}: " if name else ""
+def decode_text(raw: bytes, name: str, problem: str = "not text") -> str:
+    """Decodes text by its byte order mark, or by its zero bytes; ValueError that names file (`name`), line and byte."""
+    encoding, start = detect_encoding(raw), f"{name}: " if name else ""
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
@@ -54,24 +59,19 @@ def decode(raw: bytes, name: str, problem: str = "not text") -> str:
         ) from None
 
 
-def encoding_of(raw: bytes) -> str:
-    """The name of a Unicode encoding."""
+def detect_encoding(raw: bytes) -> str:
+    """The Unicode encoding of a text, by its byte order mark or its zero bytes; else UTF-8."""
     for mark, encoding in BOMS:
         if raw.startswith(mark):
             return encoding
-    # As json.detect_encoding: without a mark, the first characters are ASCII and the zeros tell.
-    zeros = [byte == 0 for byte in raw[:4]]
-    patterns: dict[tuple[bool, ...], str] = {
-        (True, True, True, False): "utf-32-be",
-        (False, True, True, True): "utf-32-le",
-        (True, False, True, False): "utf-16-be",
-        (False, True, False, True): "utf-16-le",
-    }
-    return patterns.get(tuple(zeros), "utf-8")
+    # As json.detect_encoding: the first characters of a text without a mark are ASCII.
+    zeros = "".join("x" if byte else "0" for byte in raw[:4])
+    patterns = {"000x": "utf-32-be", "x000": "utf-32-le", "0x0x": "utf-16-be", "x0x0": "utf-16-le"}
+    return patterns.get(zeros, "utf-8")
 
 
-def known_format(text: str) -> str | None:
-    """What a text is that is no JSON, in words; None if nothing says so."""
+def describe_text(text: str) -> str | None:
+    """The format of a text that is not JSON, in words; None if it is not known."""
     start = text.lstrip().lower()
     if not start:
         return "empty"
@@ -80,7 +80,7 @@ def known_format(text: str) -> str | None:
     if start.startswith(("<!doctype html", "<html")):
         return "an HTML page, as a failed download leaves it"
     if start.startswith("<"):
-        return f"XML ({xml_root(text)})"
+        return f"XML ({find_xml_root(text)})"
     lines = [line for line in text.splitlines()[:5] if line.strip()]
     if lines and all(re.fullmatch(r"\s*\d+(\s+-?[\d.]+([eE]-?\d+)?){4,}\s*", line) for line in lines):
         return "a YOLO label file (class and box in fractions of the image)"
@@ -93,28 +93,21 @@ def known_format(text: str) -> str | None:
     return None
 
 
-def xml_root(text: str) -> str:
-    """What the root element of an XML text tells."""
+def find_xml_root(text: str) -> str:
+    """The format of an XML text by its root element, in words."""
     match = re.search(r"<([A-Za-z_][\w:.-]*)", re.sub(r"<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>]*>", "", text, flags=re.S))
-    return known_root(match.group(1).rpartition(":")[2]) if match else "without an element"
+    return describe_xml_root(match.group(1).rpartition(":")[2]) if match else "without an element"
 
 
-def known_root(tag: str) -> str:
-    """An XML root element in words."""
-    names = {
-        "annotation": "root <annotation>: a Pascal VOC file; VocDataset reads a folder of them",
-        "annotations": "root <annotations>: an export of CVAT in its own format; export it as COCO or Pascal VOC",
-        "dataset": "root <dataset>: as dlib's imglab writes it",
-        "svg": "root <svg>: a drawing",
-        "html": "root <html>: an HTML page, as a failed download leaves it",
-    }
-    return names.get(tag, f"root <{tag}>")
+def describe_xml_root(tag: str) -> str:
+    """The format that an XML root element belongs to, in words."""
+    return f"root <{tag}>" + (f": {XML_ROOTS[tag]}" if tag in XML_ROOTS else "")
 
 
-def known_json(content: Any) -> str | None:
-    """What a JSON value is that is no COCO instances file, in words; None if nothing says so."""
+def describe_json(content: object) -> str | None:
+    """The format of a JSON value that is not a COCO instances file, in words; None if it is not known."""
     if isinstance(content, list):
-        return known_list(content)
+        return describe_json_list(content)
     if not isinstance(content, dict):
         return f"a single {type(content).__name__}"
     keys = set(content)
@@ -131,15 +124,19 @@ def known_json(content: Any) -> str | None:
         return "a data set of Datumaro; export it as COCO"
     if "file_name" in keys or "filename" in keys or ("image" in keys and "annotations" in keys):
         return "the annotation of a single image; a COCO instances file lists `images`, `annotations` and `categories`"
-    if any(isinstance(a, dict) and "segments_info" in a for a in _some_of(content.get("annotations"))):
+    annotations = content.get("annotations")
+    annotation_keys = (
+        {key for a in annotations[:3] if isinstance(a, dict) for key in a} if isinstance(annotations, list) else set()
+    )
+    if "segments_info" in annotation_keys:
         return "a COCO panoptic file, whose annotations have no boxes of their own"
-    if any(isinstance(a, dict) and "caption" in a for a in _some_of(content.get("annotations"))):
+    if "caption" in annotation_keys:
         return "a COCO captions file, which has no boxes"
     return None
 
 
-def known_list(content: list[Any]) -> str:
-    """A JSON list in words."""
+def describe_json_list(content: list[object]) -> str:
+    """The format of a JSON list, in words."""
     first = content[0] if content else None
     if not isinstance(first, dict):
         return "a list" if content else "an empty list"
@@ -159,12 +156,8 @@ def known_list(content: list[Any]) -> str:
     return f"a list of objects with the keys {', '.join(sorted(map(str, keys))[:8])}"
 
 
-def _some_of(value: Any) -> list[Any]:
-    return value[:3] if isinstance(value, list) else []
-
-
-def parse_json(path: str) -> Any:
-    """The value of a JSON file; FileNotFoundError or ValueError that names file, line and what it is instead."""
+def parse_json(path: str) -> object:
+    """Reads a JSON file; FileNotFoundError or ValueError that names file, line and what it is instead."""
     if Path(path).is_dir():
         raise ValueError(f"{path} is a folder; a COCO data set is one JSON file")
     if not Path(path).is_file():
@@ -175,7 +168,7 @@ def parse_json(path: str) -> Any:
     except RecursionError:
         raise ValueError(f"{path}: not a COCO instances file: its lists are nested too deeply") from None
     except ValueError as error:
-        known = known_format(text)
+        known = describe_text(text)
         if known is None and isinstance(error, json.JSONDecodeError) and not text[error.pos :].strip():
             known = "cut off: it ends before its last bracket"
         raise ValueError(f"{path}: not JSON: {f'the file is {known}' if known else error}") from None

@@ -1,33 +1,38 @@
-"""What a contract is made of: small named checks, a part that they share, and a report of what they saw."""
+"""Contracts: small named checks of a part, the part that they share, and the report of their results."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from detkit.utils.quiet import from_library
+from detkit.utils.types import Tree
 
 SEED = 7
-"""Of every check, so that what was seen once is seen again."""
+"""Seed of every check, so that a failure repeats."""
+TestedPart: TypeAlias = Any
+"""A part under test, which may be anything."""
+Nest: TypeAlias = Any
+"""Tensors, and nested dicts, lists and tuples of tensors."""
 
 
 class ContractError(AssertionError):
-    """A part that is not what its slot promises; the text says what is broken, what was seen and why it matters."""
+    """A part that breaks the contract of its slot; the text says which rule, what was seen and why it matters."""
 
 
 class Broken(Exception):
     """Raised inside a check: its text says what was seen."""
 
 
-def expect(holds: Any, seen: str) -> None:
+def expect(holds: object, seen: str) -> None:
     """Raises `Broken(seen)` unless `holds`."""
     if not bool(holds):
         raise Broken(seen)
@@ -45,23 +50,20 @@ def must_not_raise(doing: str) -> Iterator[None]:
 
 
 class Subject:
-    """The part under test, built once and brought back to its first state before every check.
+    """The part under test, built once and brought back to its first state before every check."""
 
-    candidates: sets of derived arguments, the first that the factory does not refuse with ValueError is used.
-    """
+    def __init__(self, contract: Contract, factory: Callable[..., TestedPart]) -> None:
+        self.contract, self.factory = contract, factory
+        self.derived: Tree = {}
+        self._part: TestedPart = None
+        self._first: nn.Module | None = None
 
-    def __init__(self, factory: Callable[..., Any], candidates: Sequence[Mapping[str, Any]] = ({},)) -> None:
-        self.factory, self.candidates = factory, candidates
-        self.derived: Mapping[str, Any] = {}
-        self._part: Any = None
-        self._first: Any = None
-
-    def build(self) -> Any:
+    def build(self) -> TestedPart:
         """A new part."""
         if self._part is not None:
             return self.factory(**self.derived)
         first: ValueError | None = None
-        for derived in self.candidates:
+        for derived in self.contract.candidates:
             try:
                 part = self.factory(**derived)
             except ValueError as error:
@@ -69,11 +71,11 @@ class Subject:
                 continue
             self.derived = derived
             return part
-        assert first is not None, "a subject needs a candidate"
+        assert first is not None, "a contract needs a candidate"
         raise first
 
     @property
-    def part(self) -> Any:
+    def part(self) -> TestedPart:
         """The part that the checks share; in training mode when a check begins."""
         if self._part is None:
             torch.manual_seed(SEED)
@@ -81,6 +83,11 @@ class Subject:
             if isinstance(self._part, nn.Module):
                 self._first = _copied(self._part)
         return self._part
+
+    def inputs(self, size: tuple[int, int] = (64, 64)) -> Nest:
+        """The argument of the part's forward, for an image of a height and width."""
+        assert self.contract.inputs is not None
+        return self.contract.inputs(self, size)
 
     def reset(self) -> None:
         """Undoes what a check did to the part."""
@@ -145,12 +152,15 @@ class Report:
         return "\n".join([f"{self.part}: {len(self.failed)} of {len(self.results)} checks failed", *lines])
 
 
-class Contract:
-    """The checks of one slot."""
+class Checks:
+    """A list of checks, for one slot or shared by several."""
 
-    def __init__(self, slot: str, candidates: Sequence[Mapping[str, Any]] = ({},)) -> None:
-        self.slot, self.candidates = slot, candidates
+    def __init__(self) -> None:
         self.checks: list[Check] = []
+
+    def include(self, shared: Checks) -> None:
+        """Adds shared checks."""
+        self.checks += shared.checks
 
     def check(self, why: str, *, vital: bool = False) -> Callable[[Run], Run]:
         """Decorator that adds a check, named like the function."""
@@ -161,9 +171,32 @@ class Contract:
 
         return add
 
-    def subject(self, factory: Callable[..., Any]) -> Subject:
+
+CONTRACTS: dict[str, Contract] = {}
+"""Name of a registry -> the contract of its parts."""
+
+
+class Contract(Checks):
+    """The checks of one slot.
+
+    candidates: sets of derived arguments; the first that a part does not refuse with ValueError is used. inputs: makes
+    the argument of the forward of a module with weights.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        slot: str,
+        candidates: Sequence[Tree] = ({},),
+        inputs: Callable[[Subject, tuple[int, int]], Nest] | None = None,
+    ) -> None:
+        super().__init__()
+        self.slot, self.candidates, self.inputs = slot, candidates, inputs
+        CONTRACTS[registry] = self
+
+    def subject(self, factory: Callable[..., TestedPart]) -> Subject:
         """A part for `run_one`; nothing is built yet."""
-        return Subject(factory, self.candidates)
+        return Subject(self, factory)
 
     def run_one(self, subject: Subject, check: Check) -> Result:
         """Runs one check; whatever it raises is what was seen. The global generator is left as it was."""
@@ -177,7 +210,7 @@ class Contract:
                 return Result(check, f"{type(error).__name__}: {_first_line(error)}", stray=True)
         return Result(check, "")
 
-    def __call__(self, factory: Callable[..., Any], *, check_all: bool = False) -> Report:
+    def __call__(self, factory: Callable[..., TestedPart], *, check_all: bool = False) -> Report:
         """Runs the checks: raises ContractError at the first that fails, or reports on all with `check_all`."""
         subject = self.subject(factory)
         report = Report(f"{self.slot} {getattr(factory, '__name__', 'part')}")
@@ -198,7 +231,7 @@ def describe(slot: str, result: Result) -> str:
 
 
 def _copied(part: nn.Module) -> nn.Module | None:
-    """A copy; None if the part can't be copied, which `copies_and_pickles` says and no other check should."""
+    """A copy; None if the part can't be copied, which only `copies_and_pickles` reports."""
     try:
         return copy.deepcopy(part)
     except Exception:
@@ -206,7 +239,7 @@ def _copied(part: nn.Module) -> nn.Module | None:
 
 
 USER_LINE = re.compile(r'^ *File "(.+)", line (\d+), in .+\n *(.+)$', re.MULTILINE)
-"""How torch's compiler and exporter name a line of the part's file in their messages."""
+"""A line of the part's file in the messages of torch's compiler and exporter."""
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Randomness as a function: order by (seed, epoch), augmentation by (seed, epoch, image id)."""
+"""Random numbers as a function of their seed: order by (seed, epoch), augmentation by (seed, epoch, image id)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+
+from detkit.utils.types import Ints
 
 ORDER, AUGMENTATION = 1, 2
-"""Told apart so that the two never share a stream."""
+"""First number of a seed sequence, so that the two never share a stream."""
 
 
 @lru_cache(maxsize=2)
-def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
+def permutation(seed: int, epoch: int, length: int) -> Ints:
     """The order of the images in an epoch."""
     return np.random.default_rng(_key(ORDER, seed, epoch)).permutation(length)
 
@@ -29,8 +30,7 @@ def at_position(seed: int, position: int, length: int) -> tuple[int, int]:
 
 @contextmanager
 def seeded(seed: int, epoch: int, image_id: int) -> Iterator[None]:
-    """Inside, torch's, numpy's and Python's generators are a function of the arguments; after it they are
-    where they were before."""
+    """Seeds torch's, numpy's and Python's generators inside the context by the arguments; restores them after it."""
     state = _key(AUGMENTATION, seed, epoch, image_id).generate_state(4)
     saved = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:

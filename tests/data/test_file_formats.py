@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detkit.data.datasets.coco_file import read_json
-from detkit.data.datasets.text import read_text
+from detkit.data.datasets.file_formats import read_text
 from tests.refusals import Refuses
 
 COCO = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "Straße 鳥"}]}

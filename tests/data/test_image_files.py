@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from detkit.data.datasets.files import Folders, check_files, image_path, unlisted, ways_to_one_file
+from detkit.data.datasets.image_files import (
+    Folders,
+    check_files,
+    find_duplicate_files,
+    find_unlisted_images,
+    image_path,
+)
 from tests.refusals import Refuses
 
 NFC, NFD = (unicodedata.normalize(form, "Größe.png") for form in ("NFC", "NFD"))
@@ -56,10 +62,10 @@ def test_links_and_detours_to_one_file_are_found(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
     paths = [str(tmp_path / "a.png"), f"{tmp_path}/x/../a.png", str(tmp_path / "link.png"), str(tmp_path / "b.png")]
-    assert list(ways_to_one_file(paths, Folders()).values()) == [[0, 1, 2]]
+    assert list(find_duplicate_files(paths, Folders()).values()) == [[0, 1, 2]]
 
 
 def test_images_that_no_annotation_lists_are_found(tmp_path: Path) -> None:
     for name in ("a.png", "b.PNG", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert unlisted(str(tmp_path), [str(tmp_path / "a.png")], Folders()) == [str(tmp_path / "b.PNG")]
+    assert find_unlisted_images(str(tmp_path), [str(tmp_path / "a.png")], Folders()) == [str(tmp_path / "b.PNG")]

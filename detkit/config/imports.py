@@ -1,0 +1,86 @@
+"""The entries of `imports:`: modules and bare files that register parts."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from detkit import registry
+from detkit.config.paths import PathResolver
+from detkit.config.raw import ConfigError, short_path
+
+
+def import_entry(entry: str, folder: Path, location: str, resolver: PathResolver | None = None) -> str:
+    """Imports a module or a bare file (relative to `folder`); returns the entry as a saved config can use it.
+
+    location: what an error names, as in "configs/mine.yaml:3". resolver: knows which folders have moved.
+    """
+    try:
+        if not entry.endswith(".py"):
+            importlib.import_module(entry)
+            registry.note_import(entry)
+            return entry
+        file = (folder / entry).resolve()
+        file = Path(resolver.move(str(file))) if resolver else file
+        if not file.is_file():
+            raise FileNotFoundError(f"no file {short_path(file)}")
+        _import_file(file)
+        registry.note_import(short_path(file))
+        return str(file)
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {error}{_raised_at(error)}{_import_hint(entry, folder, error)}"
+        raise ConfigError([f"{location}: imports: {entry!r}: {text}"]) from error
+
+
+def _raised_at(error: BaseException) -> str:
+    """` (file.py:3)`: where imported code failed; empty if it never ran. A SyntaxError names its line itself."""
+    skipped = (Path(__file__).parents[1], Path(importlib.__file__ or "").parent)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen")
+        and not any(Path(frame.filename).is_relative_to(folder) for folder in skipped)
+    ]
+    return f" ({short_path(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+
+
+def _import_hint(entry: str, folder: Path, error: BaseException) -> str:
+    """The way out where a module is not installed: an existing bare file, or installing its package."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None or not f"{entry}.".startswith(f"{error.name}."):
+        return ""
+    file = Path(*entry.split(".")).with_suffix(".py")
+    if (folder / file).is_file():
+        return f"; for the file write ./{file.as_posix()}"
+    return "; install its package, or name a file by its path, as in ./my_net.py"
+
+
+def _import_file(file: Path) -> None:
+    """Runs a bare file as a module, once per process; the files beside it are not on the import path.
+
+    A file that was imported by an ordinary import is not run again: that would make its classes twice.
+    """
+    if any(_file_of(module) == str(file) for module in list(sys.modules.values())):
+        return
+    module_name = f"detkit_import_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+
+
+def _file_of(module: ModuleType) -> str | None:
+    """A module's absolute file, read without triggering modules that import themselves on attribute access."""
+    file = getattr(module, "__dict__", {}).get("__file__")
+    return os.path.realpath(file) if isinstance(file, str) else None

@@ -1,0 +1,119 @@
+"""Overrides: `key=value` from the command line, applied to a raw config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from detkit.config.raw import (
+    Origin,
+    RawConfig,
+    forget,
+    has_other_type,
+    is_list_of_names,
+    omegaconf_message,
+    overlay_section,
+    yaml_problem,
+)
+from detkit.utils.types import Value
+
+
+def parse_override(text: str) -> tuple[list[str], Value]:
+    """`a.b=1e-3` -> (["a", "b"], 0.001); the value is read as YAML."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise ValueError(f"override {text!r} is not of the form key=value, as in backbone.depth=50")
+    if has_comment(value):
+        if value.lstrip()[:1] in ("[", "{", "'", '"'):
+            raise ValueError(f"override {text!r}: what follows the # would be a comment: put it in quotes")
+        return key.split("."), value.strip()
+    try:
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value}"]), resolve=False)
+    except yaml.YAMLError as error:
+        raise ValueError(f"override {text!r}: the value is not YAML: {yaml_problem(error, value)[1]}") from None
+    except OmegaConfBaseException as error:
+        raise ValueError(f"override {text!r}: {omegaconf_message(error)}") from None
+    assert isinstance(parsed, dict)
+    return key.split("."), parsed["v"]
+
+
+def has_comment(value: str) -> bool:
+    """Whether YAML would take a part of the value for a comment."""
+    import yaml
+
+    if "#" not in value:
+        return False
+    try:
+        ends = [token.end_mark.index for token in yaml.scan(value) if not isinstance(token, yaml.StreamEndToken)]
+    except yaml.YAMLError:
+        return False  # reported where the value is parsed
+    return "#" in value[max(ends, default=0) :]
+
+
+def override(raw: RawConfig, text: str) -> None:
+    """Applies one `key=value`. `x.type=Other` drops what x had been given for its old type."""
+    keys, value = parse_override(text)
+    *above, last = keys
+    path, parent = ".".join(keys), ".".join(above)
+    origin = Origin(f"command line ({text})", Path.cwd())
+    if keys[0] == "imports":
+        if above or not is_list_of_names(value):
+            raise ValueError(f"override {text!r}: imports are given as a whole list, as in imports=[./my_net.py]")
+        raw.imports = [(entry, Path.cwd()) for entry in value]
+    section = _section(raw, above, origin, text)
+    if isinstance(section, list):
+        section[_index(section, last, path, text)] = value
+    else:
+        if last == "type" and has_other_type(section, {"type": value}):
+            _check_earlier_overrides(raw, parent, text)
+            section.clear()
+            forget(raw.origin, parent)
+            raw.origin[parent] = origin
+        elif isinstance(section.get(last), dict) and isinstance(value, dict) and has_other_type(section[last], value):
+            _check_earlier_overrides(raw, path, text)
+        origins = dict.fromkeys([path, *_paths_below(value, path)], origin)
+        overlay_section(section, {last: value}, parent, raw, RawConfig(origin=origins))
+    raw.origin[path] = origin
+
+
+def _section(raw: RawConfig, keys: list[str], origin: Origin, text: str) -> Value:
+    """The mapping or list at the keys; a mapping that does not exist is made."""
+    section: Value = raw.values
+    for depth, key in enumerate(keys, 1):
+        path = ".".join(keys[:depth])
+        if isinstance(section, list):
+            section = section[_index(section, key, path, text)]
+        else:
+            if not isinstance(section.get(key), (dict, list)):
+                section[key] = {}
+                raw.origin[path] = origin
+            section = section[key]
+        if not isinstance(section, (dict, list)):
+            raise ValueError(f"override {text!r}: {path} is {section!r}, which has no keys")
+    return section
+
+
+def _check_earlier_overrides(raw: RawConfig, part: str, text: str) -> None:
+    """Raises ValueError if changing a part's type would drop what an earlier override gave it."""
+    for path, origin in raw.origin.items():
+        if path.startswith(part + ".") and path != f"{part}.type" and origin.startswith("command line"):
+            raise ValueError(f"override {text!r} would drop {path} of an earlier override; give the type first")
+
+
+def _paths_below(value: Value, path: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield f"{path}.{key}"
+            yield from _paths_below(item, f"{path}.{key}")
+
+
+def _index(values: list[Value], key: str, path: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", key) or int(key) >= len(values):
+        content = f"{len(values)} entries" + (f", 0 to {len(values) - 1}" if values else ": give it as a whole")
+        raise ValueError(f"override {text!r}: {path}: the list has {content}")
+    return int(key)

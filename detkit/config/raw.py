@@ -1,0 +1,210 @@
+"""Config files before they are checked, with the origin of every value: reading, `_base_`, overlaying."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detkit.registry.arguments import nearest
+from detkit.utils.console import printable
+from detkit.utils.errors import explain_os_errors
+from detkit.utils.types import Tree, Value
+
+if TYPE_CHECKING:
+    import yaml
+
+BASE_KEY = "_base_"
+
+
+class Origin(str):
+    """Where a value was written: `file:line` or the override. folder: what a path written there is relative to."""
+
+    folder: Path
+
+    def __new__(cls, text: str, folder: Path) -> Origin:
+        origin = super().__new__(cls, text)
+        origin.folder = folder
+        return origin
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a config, one line each; `errors` holds the lines."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = list(errors)
+
+
+@dataclass
+class RawConfig:
+    """A config before it is checked: `values`, and the origin of every path."""
+
+    values: Tree = field(default_factory=dict)
+    origin: dict[str, Origin] = field(default_factory=dict)
+    imports: list[tuple[str, Path]] = field(default_factory=list)
+    """Entries of `imports:` and the folder of the file that has them."""
+
+
+def read_raw(path: Path, chain: tuple[Path, ...] = ()) -> RawConfig:
+    """A file with all its bases laid underneath, in the order they are listed."""
+    path = path.resolve()
+    shown_path = short_path(path)
+    if path in chain:
+        circle = " -> ".join(map(short_path, [*chain, path]))
+        raise ValueError(f"{shown_path}: `_base_` goes round in a circle: {circle}")
+    values, lines = parse_file(path)
+    base_origin = f"{shown_path}:{lines.get(BASE_KEY, 1)}"
+    bases = values.pop(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not is_list_of_names(bases):
+        raise ValueError(f"{base_origin}: `_base_` is a file or a list of files, not {bases!r}")
+    result = RawConfig()
+    for base in bases:
+        below = _base_file(base, path.parent)
+        if not below.is_file():
+            raise FileNotFoundError(f"{base_origin}: `_base_: {base}` is no file ({short_path(below)})")
+        overlay(result, read_raw(below, (*chain, path)))
+    folder = folder_of_paths(path)
+    origins = {key: Origin(f"{shown_path}:{line}", folder) for key, line in lines.items() if key != BASE_KEY}
+    entries = values.get("imports", [])
+    if not is_list_of_names(entries):
+        location = f"{shown_path}:{lines.get('imports', 1)}"
+        raise ValueError(f"{location}: imports: {entries!r} is not a list of modules and files, as in [./my_net.py]")
+    overlay(result, RawConfig(values, origins, [(entry, path.parent) for entry in entries]))
+    return result
+
+
+def folder_of_paths(path: Path) -> Path:
+    """The folder that paths in a config file are relative to: its own.
+
+    There is no data in detkit's package, so its configs count from the current folder. The config.yaml of a run
+    holds absolute paths; where it holds others, a detkit wrote it for which they were relative to the current folder.
+    """
+    is_of_run = path.name == "config.yaml" and (path.parent / "environment.json").is_file()
+    is_own = path.is_relative_to(Path(__file__).resolve().parents[1])
+    return Path.cwd() if is_of_run or is_own else path.parent
+
+
+def _base_file(base: str, folder: Path) -> Path:
+    """The file of a `_base_` entry: a path beside the config, or `package:path` inside an installed package."""
+    package, colon, inside = base.partition(":")
+    spec = importlib.util.find_spec(package) if colon and package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        return (folder / base).resolve()
+    return Path(next(iter(spec.submodule_search_locations)), inside).resolve()
+
+
+def is_list_of_names(value: Value) -> bool:
+    """Whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def parse_file(path: Path) -> tuple[Tree, dict[str, int]]:
+    """A YAML file -> its mapping, and the line of every path in it. Errors name file and line."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if path.is_dir():
+        raise IsADirectoryError(f"{short_path(path)} is a folder: name the config file in it")
+    if not path.is_file():
+        near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
+        raise FileNotFoundError(f"no config file {short_path(path)}{near.rstrip('.')}")
+    try:
+        with explain_os_errors("", path):
+            text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{short_path(path)}: not a text file in UTF-8: {error}") from None
+    try:
+        loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
+        root = yaml.compose(text)
+    except yaml.YAMLError as error:
+        line, words = yaml_problem(error, text)
+        raise ValueError(f"{short_path(path)}{line}: not YAML: {words}") from None
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{short_path(path)}: {error.full_key}: {omegaconf_message(error)}") from None
+    values = OmegaConf.to_container(loaded, resolve=False)
+    if not isinstance(values, dict):
+        raise ValueError(f"{short_path(path)}: a config is a mapping of keys, this is {type(values).__name__}")
+    return {str(k): v for k, v in values.items()}, dict(_lines(root, "")) if root is not None else {}
+
+
+def yaml_problem(error: yaml.YAMLError, text: str) -> tuple[str, str]:
+    """The line of an error of YAML's parser in `text`, as `:3` or empty, and its message in one line."""
+    mark = getattr(error, "problem_mark", None)
+    message = ", ".join(text for text in (getattr(error, "context", None), getattr(error, "problem", None)) if text)
+    if mark is None:
+        return "", message or str(error)
+    if "\t" in "".join(text.splitlines()[mark.line : mark.line + 1]):
+        message += "; there is a tab, YAML is indented with spaces"
+    return f":{mark.line + 1}", message
+
+
+def _lines(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
+    """Path and line of everything below a YAML node."""
+    import yaml
+
+    children: list[tuple[str, yaml.Node, int]] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [(key.value, value, key.start_mark.line) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(str(i), value, value.start_mark.line) for i, value in enumerate(node.value)]
+    for key, value, line in children:
+        below = f"{path}.{key}" if path else key
+        yield below, line + 1
+        yield from _lines(value, below)
+
+
+def overlay(under: RawConfig, over: RawConfig) -> None:
+    """Lays `over` on `under`, which changes. Mappings merge, unless their `type` differs; all else replaces."""
+    overlay_section(under.values, over.values, "", under, over)
+    under.imports += over.imports
+
+
+def overlay_section(section: Tree, new: Mapping[str, Value], path: str, under: RawConfig, over: RawConfig) -> None:
+    """Lays `new`, which belongs to `over`, on the section of `under` at a dotted path."""
+    for key, value in new.items():
+        here = f"{path}.{key}" if path else str(key)
+        old = section.get(key)
+        if isinstance(old, dict) and isinstance(value, Mapping) and not has_other_type(old, value):
+            if here in over.origin:
+                under.origin[here] = over.origin[here]
+            overlay_section(old, value, here, under, over)
+            continue
+        forget(under.origin, here)
+        section[key] = _copy(value)
+        under.origin.update({k: o for k, o in over.origin.items() if f"{k}.".startswith(f"{here}.")})
+
+
+def has_other_type(old: Mapping[str, Value], new: Mapping[str, Value]) -> bool:
+    """Whether both name a type and not the same one; where one names none, merging drops nothing unseen."""
+    return "type" in old and "type" in new and bool(old["type"] != new["type"])
+
+
+def _copy(value: Value) -> Value:
+    if isinstance(value, Mapping):
+        return {str(k): _copy(v) for k, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list) else value
+
+
+def forget(origin: dict[str, Origin], path: str) -> None:
+    """Drops a path and everything below it."""
+    for key in [k for k in origin if f"{k}.".startswith(f"{path}.")]:
+        del origin[key]
+
+
+def omegaconf_message(error: Exception) -> str:
+    """The message of an OmegaConf error, without the lines about its own state."""
+    return str(error).partition("\n")[0]
+
+
+def short_path(path: Path | str) -> str:
+    """A path for messages: relative to the current folder if it lies in it."""
+    path = Path(path)
+    try:
+        return printable(path.resolve().relative_to(Path.cwd()))
+    except (ValueError, OSError):  # the latter: the current folder was deleted
+        return printable(path)
