@@ -1,7 +1,6 @@
 """Pure functions on boxes: (..., 4) floats, (x1, y1, x2, y2) in pixels, no offset by one.
 
-torchvision's functions are used where it has them; they are imported on first use, because the import
-takes seconds that reading a config should not cost.
+torchvision is imported on first use, because the import takes seconds that reading a config should not cost.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from detkit.utils.types import Floats
 
 
 def area(boxes: Tensor) -> Tensor:
-    """(..., 4) -> (...) square pixels; negative sides count as they are."""
+    """(..., 4) -> (...) square pixels; negative sides are not clamped."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
@@ -27,7 +26,7 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(..., 4) and (..., 4), broadcastable -> (...) intersection over union one by one, 0 where both areas are 0."""
+    """(..., 4) and (..., 4), broadcastable -> (...) intersection over union of each pair, 0 where both areas are 0."""
     sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     shared = sides[..., 0] * sides[..., 1]
     return (shared / (area(a) + area(b) - shared)).nan_to_num(0.0)
@@ -42,7 +41,7 @@ def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
-    """(N, 4) -> the same boxes moved to within [0, width] x [0, height]."""
+    """(N, 4) -> boxes cut to [0, width] x [0, height]."""
     x = boxes[..., 0::2].clamp(min=0).clamp(max=width)
     y = boxes[..., 1::2].clamp(min=0).clamp(max=height)
     return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)

@@ -1,4 +1,4 @@
-"""What passes between the rooms: plain data, no behaviour beyond moving and splitting.
+"""Plain data that passes between the rooms.
 
 Letters, everywhere: B images in a batch, A anchors over all levels, C class columns, K classes,
 G ground-truth boxes of an image. Boxes are (x1, y1, x2, y2) in pixels, float32. Labels are
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 BACKGROUND = -1
-"""`Assignment.labels` of an anchor that is to be classified as no object."""
+"""`Assignment.labels` of an anchor that belongs to no object."""
 IGNORED = -2
-"""`Assignment.labels` of an anchor that takes no part in any loss."""
+"""`Assignment.labels` of an anchor that no loss counts."""
 
 
 @dataclass(frozen=True)
 class FeatureShape:
-    """What one level of a backbone or neck puts out: `channels`, and `stride` in input pixels a cell."""
+    """Shape of a level of a backbone or neck: `channels`, and `stride` in input pixels per cell."""
 
     channels: int
     stride: int
@@ -29,10 +29,10 @@ class FeatureShape:
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The one map between contiguous labels, the data set's category ids and the class names.
+    """Maps contiguous labels to the data set's category ids and class names.
 
-    `names[k]` and `ids[k]` belong to label k. It travels inside the checkpoint and is what loader,
-    evaluator, predictor and drawing use.
+    `names[k]` and `ids[k]` belong to label k. The checkpoint contains it; loader, evaluator, predictor and drawing
+    use it.
     """
 
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ class Targets:
 
     boxes: (G, 4) float32 xyxy pixels of the image as the network sees it.
     labels: (G,) int64, 0..K-1.
-    ignore: (I, 4) float32 xyxy: regions (crowd, difficult) in which nothing is learnt.
+    ignore: (I, 4) float32 xyxy: regions (crowd, difficult) whose anchors no loss counts.
     """
 
     boxes: Tensor
@@ -69,11 +69,11 @@ class Targets:
 
 @dataclass
 class Batch:
-    """What a loader gives.
+    """A batch of images, as a loader yields it.
 
     images: (B, 3, H, W) uint8 RGB, each image in the top left corner, zeros elsewhere.
     sizes: (B, 2) int64, height and width of each image inside its padding.
-    targets: one `Targets` an image.
+    targets: one `Targets` per image.
     original_sizes: (B, 2) int64, height and width on disk (after EXIF orientation), before any resize.
     image_ids, paths: the data set's own id and the file, for messages and result files.
     """
@@ -89,7 +89,7 @@ class Batch:
         return len(self.targets)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with images and targets on `device`; the sizes stay on the host."""
+        """Copies images and targets to `device`; the sizes stay on the host."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=True),
@@ -97,13 +97,13 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """The same batch with images in page-locked memory; a DataLoader calls it where CUDA is there."""
+        """Copies the images to page-locked memory; a DataLoader calls it if CUDA is available."""
         return replace(self, images=self.images.pin_memory())
 
 
 @dataclass
 class Predictions:
-    """What a detector puts out, in training and out of it.
+    """Raw predictions of a detector, in training and evaluation.
 
     logits: (B, A, C). deltas: (B, A, 4). anchors: (A, 4) xyxy pixels, the same for every image of
     the batch. level_sizes: number of anchors on each level, summing to A.
@@ -135,13 +135,13 @@ class Candidates:
 
 @dataclass
 class Assignment:
-    """What an assigner decides for the A anchors of one image.
+    """Labels of the A anchors of one image, as an assigner returns them.
 
     labels: (A,) int64: the class 0..K-1 of a positive, BACKGROUND or IGNORED.
     matched: (A,) int64: row of the ground-truth box of a positive; undefined (but a valid index
     whenever G > 0) elsewhere.
-    quality: (A,) float32 in [0, 1], the score that a positive is to reach, for class losses that take
-    soft targets; undefined elsewhere. None: the overlap of the predicted box with its object.
+    quality: (A,) float32 in [0, 1], the target score of a positive, for class losses that take
+    soft targets; undefined elsewhere. None: the IoU of the predicted box with its object.
     """
 
     labels: Tensor
@@ -151,10 +151,10 @@ class Assignment:
 
 @dataclass
 class Match:
-    """The assignments of a batch, put together for the losses.
+    """The assignments of a batch, stacked for the losses.
 
-    labels: (B, A) int64 as in `Assignment`. image, row: (P,) where its P positives are. boxes: (P, 4) the
-    true box of each, xyxy pixels. quality: (B, A) float32 as in `Assignment`, 0 where no positive is; None
+    labels: (B, A) int64 as in `Assignment`. image, row: (P,) indices of its P positives. boxes: (P, 4) their true
+    boxes, xyxy pixels. quality: (B, A) float32 as in `Assignment`, 0 where there is no positive; None
     unless the class loss uses it.
     """
 
@@ -167,12 +167,11 @@ class Match:
 
 @dataclass
 class Losses:
-    """Sums over one micro-batch, not yet divided by the normaliser.
+    """Loss sums over one micro-batch, not yet divided by the normalizer.
 
-    classification, box: scalars with graph, weights included. normalizer: scalar without graph,
-    what this micro-batch adds to the normaliser's total (the number of positives, as a rule). The
-    trainer adds it up over micro-batches and ranks and divides once, by what `Normalizer.divisor` makes
-    of the total.
+    classification, box: scalars with graph, weights included. normalizer: scalar without graph that this micro-batch
+    adds to the normalizer's total (the number of positives, as a rule). The trainer adds it up over micro-batches and
+    ranks and divides once, by `Normalizer.divisor` of the total.
     """
 
     classification: Tensor
@@ -180,17 +179,17 @@ class Losses:
     normalizer: Tensor
 
     def total(self) -> Tensor:
-        """The sum of the terms, undivided."""
+        """The sum of the terms, not divided."""
         return self.classification + self.box
 
     def mean(self) -> Tensor:
-        """The loss of this micro-batch alone: `total()` over `max(normalizer, 1)`."""
+        """The loss of this micro-batch by itself: `total()` over `max(normalizer, 1)`."""
         return self.total() / self.normalizer.clamp(min=1)
 
 
 @dataclass
 class Detections:
-    """What is found in one image: boxes (N, 4) xyxy pixels, scores (N,) descending, labels (N,) 0..K-1."""
+    """Detected objects of one image: boxes (N, 4) xyxy pixels, scores (N,) descending, labels (N,) 0..K-1."""
 
     boxes: Tensor
     scores: Tensor

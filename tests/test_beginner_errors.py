@@ -125,7 +125,7 @@ def test_super_is_not_called(said: Callable[..., Any]) -> None:
 
 
 WRITE = (
-    "its constructor has to say which levels come out, finest first, as in "
+    "its constructor must set the levels of its output, finest first, as in "
     'self.out_shapes = {"c3": FeatureShape(channels=128, stride=8), ...}'
 )
 
@@ -153,11 +153,11 @@ def test_forward_gives_no_dict(said: Callable[..., Any], new: str, text: str) ->
 
 
 def test_there_is_no_forward(said: Callable[..., Any]) -> None:
-    assert said("def forward", "def forwards") == "backbone: MyNet has no forward of its own"
+    assert said("def forward", "def forwards") == "backbone: MyNet has no forward method"
 
 
 def test_channels_and_strides_that_are_not_as_declared_come_as_a_table(said: Callable[..., Any]) -> None:
-    table = """backbone: MyNet.out_shapes is not what MyNet puts out for a 64x64 image:
+    table = """backbone: MyNet.out_shapes does not match the output of MyNet for a 64x64 image:
   level      stride measured  channels  measured  anchors
   c3              8        8         8         8        -
   c4             16       16        16         8        -"""
@@ -183,8 +183,8 @@ def test_four_channels_where_images_have_three(said: Callable[..., Any]) -> None
 def test_pixels_of_four_channels_where_images_have_three(said: Callable[..., Any]) -> None:
     four = CONFIG + "pixels: {mean: [0, 0, 0, 0], std: [1, 1, 1, 1]}\n"
     assert said("Conv2d(3,", "Conv2d(4,", four) == (
-        "images have 3 channels, pixels.mean has 4 values: give pixels.mean and pixels.std one value a channel, and "
-        "build the backbone for as many (data sets give 3, RGB)"
+        "images have 3 channels, pixels.mean has 4 values: give pixels.mean and pixels.std one value per channel, and "
+        "use a backbone for that number (data sets give 3, RGB)"
     )
 
 

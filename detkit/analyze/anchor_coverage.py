@@ -191,7 +191,7 @@ def warn_of_misfits(
     if recall < WARN_BELOW:
         log.warning(
             "only %.0f %% of %d objects (in %d training images) have an anchor of IoU >= %g, the assigner's "
-            "threshold. `detkit anchors check %s` says which sizes and shapes are missed, `detkit anchors fit %s` "
-            "gives anchors that fit",
+            "threshold. `detkit anchors check %s` prints which sizes and shapes are missed, `detkit anchors fit %s` "
+            "fits anchors to the data",
             100 * recall, len(coverage.iou), coverage.images, positive, shlex.quote(config), shlex.quote(config),
         )  # fmt: skip

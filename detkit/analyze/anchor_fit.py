@@ -72,7 +72,7 @@ def fit(
     """
     boxes = torch.cat([s.boxes for s in samples]) if samples else torch.zeros(0, 4)
     if not len(boxes):
-        raise ValueError("there are no objects to fit anchors to")
+        raise ValueError("no objects to fit anchors to")
     shapes = (boxes[:, 2:] - boxes[:, :2]).double()
     if len(shapes) > MOST_BOXES:
         generator = torch.Generator().manual_seed(seed)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
+from annotated_types import Interval
+
+from detkit.registry import FractionAboveZero, NonNegativeInt
+from detkit.registry.arguments import checked
 from detkit.utils.outputs import check_output_file, write_marked_json
 
 if TYPE_CHECKING:
@@ -16,35 +20,37 @@ if TYPE_CHECKING:
     from detkit.data.datasets.base import DetectionDataset
     from detkit.data.transforms.base import Transform
 
-IMAGES, MOST_PER_CELL = 2000, 1000
+IMAGES = 2000
+PerCell = Annotated[int, Interval(ge=1, le=1000)]
 SIZES = (("small, below 32^2 px on disk", 0, 32**2), ("medium", 32**2, 96**2), ("large, from 96^2 px", 96**2, 1e12))
-"""COCO's, by annotated area."""
+"""COCO's size groups, by annotated area."""
 SHAPES = (
     ("very tall, from 3:1", 3, 1e12), ("tall", 1.5, 3), ("square, 2:3 to 3:2", 1 / 1.5, 1.5), ("wide", 1 / 3, 1 / 1.5),
     ("very wide, below 1:3", 0, 1 / 3),
 )  # fmt: skip
-"""By height over width, as the network sees it."""
+"""Groups by height over width, as the network sees the object."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
-    check = verbs.add_parser("check", help="share of training objects that have an anchor of the positive IoU")
+    check = verbs.add_parser("check", help="fraction of training objects with an anchor of the positive IoU")
     fit = verbs.add_parser("fit", help="anchors by k-means on IoU, as YAML to paste into the config")
     for verb in (check, fit):
         verb.add_argument("config", help="config file")
         verb.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for detkit train")
         verb.add_argument("--images", type=int, default=IMAGES, metavar="N",
-                          help=f"images to look at (default {IMAGES}; 0: all)")  # fmt: skip
-        verb.add_argument("--iou", type=float, help="IoU that counts as reached; default: the assigner's")
-    check.add_argument("--json", metavar="FILE", help="write the figures here, too")
-    fit.add_argument("--per-cell", type=int, metavar="N", help="anchors a cell; default: as many as now")
+                          help=f"number of images to look at (default {IMAGES}; 0: all)")  # fmt: skip
+        verb.add_argument(
+            "--iou", type=float, help="IoU from which an anchor counts as a match; default: the assigner's"
+        )
+    check.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
+    fit.add_argument("--per-cell", type=int, metavar="N", help="anchors per cell; default: as many as the config has")
 
 
 def run(args: argparse.Namespace) -> int:
     from detkit.analyze.anchor_coverage import measure, with_lost
 
-    if args.images < 0:
-        raise ValueError(f"--images: {args.images} is negative")
+    checked("--images", args.images, NonNegativeInt)
     if args.verb == "check" and args.json is not None:
         check_output_file("--json", args.json, inputs=[args.config])
     case = read_case(args)
@@ -52,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.verb == "check":
         coverage = with_lost(coverage, case.lost.boxes, case.lost.area)
     if not len(coverage.iou):
-        raise ValueError(f"no objects in {coverage.images} training images: nothing to hold anchors against")
+        raise ValueError(f"no objects in {coverage.images} training images: nothing to compare anchors with")
     if args.verb == "fit":
         for sentence in case.lost.sentences:
             print("# " + sentence.replace("\n", "\n# "))
@@ -118,9 +124,8 @@ def read_case(args: argparse.Namespace) -> Case:
     assigner = ASSIGNERS.build(config.assigner)
     positive = assigner.positive_iou if args.iou is None else args.iou
     if positive is None:
-        raise ValueError(f"{type(assigner).__name__} has no IoU from which an anchor is positive; give one with --iou")
-    if not 0 < positive <= 1:
-        raise ValueError(f"--iou: {positive} is not in (0, 1]")
+        raise ValueError(f"{type(assigner).__name__} has no IoU threshold for positives; give one with --iou")
+    checked("--iou", positive, FractionAboveZero)
     neck = NECKS.build(config.neck, in_shapes=BACKBONES.build(config.backbone).out_shapes)
     strides = [shape.stride for shape in neck.out_shapes.values()]
     dataset, transforms = usable_dataset(config, "train"), build_transforms(config, "train")
@@ -136,15 +141,35 @@ def read_case(args: argparse.Namespace) -> Case:
     )
 
 
-def to_json(coverage: Coverage, case: Case) -> dict[str, Any]:
-    """All figures, group by group; the fractions of a group without objects are null."""
+class Figures(TypedDict):
+    """Figures of a group of objects; the fractions of a group without objects are null."""
+
+    objects: int
+    reached: float | None
+    mean_best_iou: float | None
+    forced: int
+    lost: int
+
+
+class Report(TypedDict):
+    """The figures of all objects and of every group."""
+
+    positive_iou: float
+    all: Figures
+    size: dict[str, Figures]
+    shape: dict[str, Figures]
+    level: dict[str, Figures]
+
+
+def to_json(coverage: Coverage, case: Case) -> Report:
+    """All figures, as `--json` writes them."""
     from detkit.analyze.anchor_coverage import NO_LEVEL
 
     sides = coverage.boxes[:, 2:] - coverage.boxes[:, :2]
     ratio = sides[:, 1] / sides[:, 0]
-    nowhere = coverage.level == NO_LEVEL
+    on_no_level = coverage.level == NO_LEVEL
 
-    def figures(mask: Tensor) -> dict[str, Any]:
+    def figures(mask: Tensor) -> Figures:
         iou = coverage.iou[mask]
         count, reached, overlapped = len(iou), int((iou >= case.positive).sum()), int((iou > 0).sum())
         return {
@@ -161,35 +186,35 @@ def to_json(coverage: Coverage, case: Case) -> dict[str, Any]:
         "size": {name: figures((coverage.area >= low) & (coverage.area < high)) for name, low, high in SIZES},
         "shape": {name: figures((ratio >= low) & (ratio < high)) for name, low, high in SHAPES},
         "level": {f"stride {s}": figures(coverage.level == i) for i, s in enumerate(case.strides)}
-        | ({"none, never reach the network": figures(nowhere)} if bool(nowhere.any()) else {}),
+        | ({"none, never reach the network": figures(on_no_level)} if bool(on_no_level.any()) else {}),
     }
 
 
-def format_table(report: dict[str, Any], images: int, total: int) -> str:
+def format_table(report: Report, images: int, total: int) -> str:
     """The figures of `to_json` as a table with its legend."""
-    rows = [("all objects", report["all"])]
-    titles = {"size": "by size", "shape": "by height : width", "level": "by level of the best anchor"}
-    for key, title in titles.items():
-        rows.append((title, None))
-        rows += [(f"  {name}", figures) for name, figures in report[key].items()]
+    matched = f"IoU >= {report['positive_iou']:g}"
+    rows: list[tuple[str, Figures | None]] = [("all objects", report["all"])]
+    titles = ("by size", "by height : width", "by level of the best anchor")
+    for title, groups in zip(titles, (report["size"], report["shape"], report["level"]), strict=True):
+        rows += [(title, None), *((f"  {name}", figures) for name, figures in groups.items())]
     lines = [
         f"training objects of {images} of {total} images, as the network sees them",
-        f"{'':32} {'objects':>8} {'reached':>8} {'mean IoU':>9} {'forced':>8} {'lost':>8}",
+        f"{'':32} {'objects':>8} {matched:>11} {'mean IoU':>9} {'low-quality':>12} {'unmatched':>10}",
     ]
     for name, f in rows:
         if f is None:
             lines.append(name)
-        elif not f["objects"]:
-            lines.append(f"{name:32} {0:8d} {'-':>8} {'-':>9} {'-':>8} {'-':>8}")
+        elif f["reached"] is None:
+            lines.append(f"{name:32} {0:8d} {'-':>11} {'-':>9} {'-':>12} {'-':>10}")
         else:
             lines.append(
-                f"{name:32} {f['objects']:8d} {100 * f['reached']:6.1f} % {f['mean_best_iou']:9.3f} "
-                f"{f['forced']:8d} {f['lost']:8d}"
+                f"{name:32} {f['objects']:8d} {100 * f['reached']:9.1f} % {f['mean_best_iou']:9.3f} "
+                f"{f['forced']:12d} {f['lost']:10d}"
             )
     lines.append(
-        f"reached: the best anchor has an IoU of at least {report['positive_iou']:g}; forced: below that, but learnt "
-        "by the assigner's rule that an object's best anchor is positive; lost: no anchor learns it, or it "
-        "never reaches the network"
+        f"{matched}: objects whose best anchor has at least this IoU; low-quality: less, but matched, because the "
+        "assigner makes an object's best anchor positive; unmatched: no anchor is positive, or the object never "
+        "reaches the network"
     )
     return "\n".join(lines)
 
@@ -200,14 +225,13 @@ def print_fit(case: Case, per_cell: int | None, before: Coverage) -> int:
 
     now = max(case.generator.per_cell)
     per_cell = now if per_cell is None else per_cell
-    if not 1 <= per_cell <= MOST_PER_CELL:
-        raise ValueError(f"--per-cell: {per_cell} is not between 1 and {MOST_PER_CELL}")
+    checked("--per-cell", per_cell, PerCell)
     sizes, after = fit(case.samples, case.strides, per_cell, case.positive)
     for name, count, coverage in (("before", now, before), ("after", per_cell, after)):
         print(
             f"# {name + ':':7} {100 * coverage.recall(case.positive):.1f} % of {len(coverage.iou)} objects in "
-            f"{coverage.images} images reached at IoU {case.positive:g}, mean best IoU "
-            f"{float(coverage.iou.mean()):.3f}, {count} anchors a cell"
+            f"{coverage.images} images have an anchor of IoU >= {case.positive:g}, mean best IoU "
+            f"{float(coverage.iou.mean()):.3f}, {count} anchors per cell"
         )
     print(to_yaml(sizes, case.strides))
     return 0

@@ -1,1 +1,1 @@
-"""Anchor generators: feature map sizes in, boxes out."""
+"""Anchor generators: from feature map sizes to boxes."""

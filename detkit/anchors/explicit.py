@@ -40,7 +40,9 @@ class ExplicitAnchors(AnchorGenerator):
         nested = isinstance(sizes[0][0], (list, tuple))
         levels = list(sizes) if nested else [sizes] * len(strides)
         if len(levels) != len(strides):
-            raise ValueError(f"sizes: {len(levels)} lists for {len(strides)} levels of strides {list(strides)}")
+            raise ValueError(
+                f"sizes: {len(levels)} lists, but there are {len(strides)} levels, of strides {list(strides)}"
+            )
         self.base = []
         for level in levels:
             table = torch.tensor(level, dtype=torch.float64)

@@ -55,7 +55,7 @@ class SSDAnchors(AnchorGenerator):
             ("scales", scales, levels + 1), ("aspect_ratios", ratios, levels), ("steps", steps or strides, levels),
         ):  # fmt: skip
             if len(values) != want:
-                raise ValueError(f"{name}: {len(values)} given, want {want} for {levels} levels")
+                raise ValueError(f"{name}: {len(values)} given, but {levels} levels need {want}")
         self.steps, self.clip = None if steps is None else tuple(steps), clip
         self.sides = [
             torch.tensor(_sides(s, following, level), dtype=torch.float64)

@@ -43,7 +43,9 @@ class TorchvisionAnchors(AnchorGenerator):
         if sizes is None:
             sizes = [[int(4 * s * 2 ** (i / 3)) for i in range(3)] for s in strides]
         if len(sizes) != len(strides):
-            raise ValueError(f"sizes: {len(sizes)} lists for {len(strides)} levels of strides {list(strides)}")
+            raise ValueError(
+                f"sizes: {len(sizes)} lists, but there are {len(strides)} levels, of strides {list(strides)}"
+            )
         self.generator = Generator(tuple(tuple(level) for level in sizes), (tuple(aspect_ratios),) * len(strides))
         self.per_cell = tuple(self.generator.num_anchors_per_location())
 

@@ -1,1 +1,1 @@
-"""Assigners: which anchor is to predict which object."""
+"""Assigners: which anchor is matched to which object."""

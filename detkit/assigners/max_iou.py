@@ -38,7 +38,7 @@ class MaxIoUAssigner(Assigner):
     ) -> None:
         super().__init__(ignore_overlap=ignore_overlap, chunk_elements=chunk_elements)
         if negative > positive:
-            raise ValueError(f"negative={negative}, positive={positive}: want 0 <= negative <= positive <= 1")
+            raise ValueError(f"negative: {negative} must not exceed positive: {positive}")
         self.positive, self.negative, self.low_quality = positive, negative, low_quality
         self.positive_iou, self.forces_best = positive, low_quality
 

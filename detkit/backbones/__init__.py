@@ -1,1 +1,1 @@
-"""Backbones: images in, feature maps of several strides out."""
+"""Backbones: from images to feature maps of several strides."""

@@ -69,7 +69,7 @@ def replace_norms(model: str, module: nn.Module, norm: NormName | None) -> None:
         if isinstance(child, nn.BatchNorm2d)
     ]
     if not batch_norms:
-        raise ValueError(f"norm: {norm}: {model} has no batch normalisation to replace; leave norm out")
+        raise ValueError(f"norm: {norm}: {model} has no batch normalisation to replace; remove norm")
     for parent, name, old in batch_norms:
         if norm != "bn":
             setattr(parent, name, _replacement(old, norm))

@@ -40,7 +40,7 @@ class MobileNetV3(Backbone):
         from torchvision.models import mobilenet_v3_large
 
         if weights is not None and reduced_tail:
-            raise ValueError("weights: published ones are for reduced_tail: false")
+            raise ValueError("weights: published weights need reduced_tail: false")
         self.in_channels, self.norm, self.weights = in_channels, norm, weights
         self.features = mobilenet_v3_large(reduced_tail=reduced_tail, norm_layer=mobile_norm(norm)).features
         if in_channels != 3:

@@ -44,8 +44,8 @@ def read_file(path: str) -> dict[str, Tensor]:
     except ValueError as error:
         raise ValueError(f"backbone.weights: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        way_out = "start from a checkpoint of detkit by --init-from, else save the state_dict() of the backbone"
-        raise ValueError(f"backbone.weights: {path} holds other things than tensors by name: {way_out}")
+        way_out = "save the state_dict() of the backbone, or start from a detkit checkpoint with --init-from"
+        raise ValueError(f"backbone.weights: {path} is not a state dict of tensors: {way_out}")
     return content
 
 
@@ -77,6 +77,6 @@ def warn_of_frozen_random(model: str, norm: NormName | None, freeze_at: int = 0,
     """Warns if frozen norms or stages are left at random values."""
     if norm == "frozen_bn" or freeze_at:
         log.warning(
-            "%s: %s with random weights: nothing will adapt them. %s.",
+            "%s: %s with random weights, which will never be trained. %s.",
             model, "frozen_bn" if norm == "frozen_bn" else f"freeze_at={freeze_at}", way_out,
         )  # fmt: skip

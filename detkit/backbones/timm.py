@@ -81,7 +81,7 @@ class TimmBackbone(Backbone):
         timm = _import_timm()
         base = self.name.partition(".")[0]
         if not timm.is_model(base):
-            raise ValueError(f"name: {self.name!r} is no model of timm{nearest(base, timm.list_models())}")
+            raise ValueError(f"name: {self.name!r} is not a model of timm{nearest(base, timm.list_models())}")
         try:
             return timm.create_model(self.name, features_only=True, in_chans=self.in_channels, **self.options, **more)
         except (RuntimeError, TypeError, AssertionError) as error:
@@ -94,12 +94,13 @@ class TimmBackbone(Backbone):
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ValueError(
                 f"name: timm's {self.name} does not take an image of {PROBE[0]}x{PROBE[1]} pixels ({error}); "
-                f"what helps may be an argument under `options`, such as strict_img_size or dynamic_img_size"
+                f"an argument under `options` may help, such as strict_img_size or dynamic_img_size"
             ) from error
         maps = [read_map(tuple(f.shape)) for f in features]
         if None in maps:
             raise ValueError(
-                f"name: timm's {self.name} puts out maps of no whole stride: {[f.shape for f in features]}"
+                f"name: timm's {self.name} has feature maps whose stride is not a power of two: "
+                f"{[tuple(f.shape) for f in features]}"
             )
         return [(i, m) for i, m in zip(sketch.feature_info.out_indices, maps, strict=True) if m is not None]
 
@@ -143,10 +144,12 @@ class TimmBackbone(Backbone):
         try:
             body = self._create(out_indices=self.indices, pretrained=True, **more)
         except OSError as error:
-            raise OSError(f"backbone.weights: timm can't fetch the weights of {self.name}: {error}") from error
+            raise OSError(f"backbone.weights: timm can't download the weights of {self.name}: {error}") from error
         except NOT_READ as error:
             first = str(error).strip().partition("\n")[0]
-            raise ValueError(f"backbone.weights: {self.weights} holds no weights of {self.name}: {first}") from error
+            raise ValueError(
+                f"backbone.weights: {self.weights} does not contain weights of {self.name}: {first}"
+            ) from error
         replace_norms(self.name, body, self.norm)
         self.body.load_state_dict(body.state_dict())
 

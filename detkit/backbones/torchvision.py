@@ -23,7 +23,7 @@ from detkit.backbones.adapt import (
     set_in_channels,
 )
 from detkit.backbones.base import Backbone, FreezeAt
-from detkit.backbones.pretrained import read_file, warn_of_frozen_random
+from detkit.backbones.pretrained import COUNTERS, read_file, warn_of_frozen_random
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.registry.arguments import nearest
@@ -142,7 +142,7 @@ def _build(name: str, weights: Any = None) -> nn.Module:
 
     known = models.list_models(module=models)
     if name not in known:
-        raise ValueError(f"name: {name!r} is no classification network of torchvision{nearest(name, known)}")
+        raise ValueError(f"name: {name!r} is not a classification network of torchvision{nearest(name, known)}")
     body: nn.Module = models.get_model(name, weights=weights)
     return body
 
@@ -176,8 +176,8 @@ def _chain(name: str, body: nn.Module) -> list[tuple[str, Map]]:
         x = out
     if not steps:
         raise ValueError(
-            f"name: {name} can't serve as a backbone: it is no chain of blocks whose maps are the image's "
-            f"{PROBE[0]}x{PROBE[1]} pixels divided by 1, 2, 4, ... without rest"
+            f"name: {name} can't serve as a backbone: it is not a chain of blocks whose maps are the image's "
+            f"{PROBE[0]}x{PROBE[1]} pixels divided by 1, 2, 4, ... without remainder"
         )
     return steps
 
@@ -197,15 +197,14 @@ def _pretrained(name: str, source: str, paths: list[str]) -> nn.Module:
     if not Path(path).is_file():
         return _published(name, source)
     body = _build(name)
-    wrong = f"backbone.weights: {source} is no state dict of torchvision's {name}"
+    wrong = f"backbone.weights: {source} is not a state dict of torchvision's {name}"
     try:
         missing, _ = body.load_state_dict(read_file(path), strict=False)
     except RuntimeError as error:
         raise ValueError(f"{wrong}: {error}") from error
-    lost = [key for key in missing if key.startswith(tuple(f"{p}." for p in paths))]
-    lost = [key for key in lost if not key.endswith("num_batches_tracked")]
-    if lost:
-        raise ValueError(f"{wrong}: {len(lost)} tensors missing, {', '.join(lost[:3])}")
+    missing = [k for k in missing if k.startswith(tuple(f"{p}." for p in paths)) and not k.endswith(COUNTERS)]
+    if missing:
+        raise ValueError(f"{wrong}: {len(missing)} tensors missing, {', '.join(missing[:3])}")
     return body
 
 
@@ -224,10 +223,10 @@ def _published(name: str, source: str) -> nn.Module:
         body = _build(name, chosen)
     except OSError as error:
         raise OSError(
-            f"backbone.weights: {chosen.url} can't be fetched: {error}; fetch it elsewhere and give the file"
+            f"backbone.weights: {chosen.url} can't be downloaded: {error}. Download it elsewhere and give the file"
         ) from error
     if getattr(body, "transform_input", False):
         raise ValueError(
-            f"backbone.weights: {source} of {name} wants pixels scaled in another way than pixels.mean/std"
+            f"backbone.weights: {source} of {name} needs another scaling of pixels than by pixels.mean and pixels.std"
         )
     return body

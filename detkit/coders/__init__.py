@@ -1,1 +1,1 @@
-"""Box coders: between boxes and what a head regresses."""
+"""Box coders: between boxes and the deltas of a head."""

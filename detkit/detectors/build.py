@@ -1,10 +1,9 @@
-"""From a checked config to a detector, in order of dependence: who gave whom which shape, top to bottom."""
+"""Builds a detector from a checked config, part by part in order of dependence."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-from typing import Any
 
 import torch
 
@@ -30,9 +29,9 @@ PROBE_SIDE = 64
 
 
 def build_detector(config: Config, num_classes: int) -> DenseDetector:
-    """The detector that `config` describes, for `num_classes` classes (K), weights as initialised.
+    """Builds the detector of a config for K classes, with initial weights.
 
-    Raises ValueError with a table of the levels if a part's features are not what it declares.
+    Raises ValueError with a table of the levels if the features of a part differ from its `out_shapes`.
     """
     pixels = config.options("pixels")
     backbone = config.build(BACKBONES, "backbone")
@@ -66,22 +65,22 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
     return detector
 
 
-def levels_of(slot: str, part: Any) -> dict[str, FeatureShape]:
-    """A backbone's or neck's `out_shapes`; ValueError that says what to write where there are none."""
+def levels_of(slot: str, part: object) -> dict[str, FeatureShape]:
+    """The `out_shapes` of a backbone or neck; ValueError that says what to write if it has none."""
     name = type(part).__name__
     shapes = getattr(part, "out_shapes", None)
     if isinstance(shapes, dict) and shapes and all(isinstance(s, FeatureShape) for s in shapes.values()):
         return shapes
     what = "is not set" if shapes is None else f"is {shapes!r}"
     raise ValueError(
-        f"{slot}: {name}.out_shapes {what}: its constructor has to say which levels come out, finest first, as in "
+        f"{slot}: {name}.out_shapes {what}: its constructor must set the levels of its output, finest first, as in "
         f'self.out_shapes = {{"c3": FeatureShape(channels=128, stride=8), ...}}'
     )
 
 
 @torch.no_grad()
 def probe(detector: DenseDetector) -> None:
-    """Runs a 64-pixel image through backbone and neck and holds every level against its declaration."""
+    """Runs a small image through backbone and neck and compares every level with its declaration."""
     was_training = detector.training
     detector.eval()
     channels = len(detector.pixels.mean)
@@ -89,7 +88,7 @@ def probe(detector: DenseDetector) -> None:
     try:
         features = detector.backbone(image)
     except NotImplementedError:
-        raise ValueError(f"backbone: {type(detector.backbone).__name__} has no forward of its own") from None
+        raise ValueError(f"backbone: {type(detector.backbone).__name__} has no forward method") from None
     except RuntimeError as error:
         raise ValueError(
             f"backbone: {type(detector.backbone).__name__} can't take an image of {channels} channels (pixels.mean has "
@@ -105,7 +104,7 @@ def _compare(
     slot: str,
     name: str,
     declared: dict[str, FeatureShape],
-    features: Any,
+    features: object,
     per_cell: tuple[int, ...] = (),
 ) -> None:
     if not isinstance(features, dict) or not all(isinstance(f, torch.Tensor) for f in features.values()):
@@ -113,27 +112,27 @@ def _compare(
             f"{slot}: {name}.forward gives a {type(features).__name__}, not a dict of feature maps by level name, as "
             f"in return {{{', '.join(f'{level!r}: ...' for level in declared)}}}"
         )
-    rows, wrong = [], list(declared) != list(features)
+    rows, differs = [], list(declared) != list(features)
     for i, level in enumerate(dict.fromkeys([*declared, *features])):
         shape, feature = declared.get(level), features.get(level)
-        want = (shape.channels, -(-PROBE_SIDE // shape.stride)) if shape else None
-        have = (feature.shape[1], feature.shape[2]) if feature is not None else None
-        wrong = wrong or want != have
-        stride = "-" if have is None else f"{PROBE_SIDE / have[1]:g}"
+        expected = (shape.channels, -(-PROBE_SIDE // shape.stride)) if shape else None
+        measured = (feature.shape[1], feature.shape[2]) if feature is not None else None
+        differs = differs or expected != measured
+        stride = "-" if measured is None else f"{PROBE_SIDE / measured[1]:g}"
         rows.append(
             f"  {level:8} {shape.stride if shape else '-':>8} {stride:>8} {shape.channels if shape else '-':>9} "
-            f"{have[0] if have else '-':>9} {per_cell[i] if i < len(per_cell) else '-':>8}"
+            f"{measured[0] if measured else '-':>9} {per_cell[i] if i < len(per_cell) else '-':>8}"
         )
-    if wrong:
+    if differs:
         head = f"  {'level':8} {'stride':>8} {'measured':>8} {'channels':>9} {'measured':>9} {'anchors':>8}"
         raise ValueError(
-            f"{slot}: {name}.out_shapes is not what {name} puts out for a {PROBE_SIDE}x{PROBE_SIDE} image:\n"
+            f"{slot}: {name}.out_shapes does not match the output of {name} for a {PROBE_SIDE}x{PROBE_SIDE} image:\n"
             + "\n".join([head, *rows])
         )
 
 
 def _failed_at(part: torch.nn.Module, error: Exception) -> str:
-    """` (file:line)` of the last line of the part's own file that ran before the error; nothing if none did."""
-    own = getattr(sys.modules.get(type(part).__module__), "__file__", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
-    return f" ({short_path(str(own))}:{lines[-1]})" if lines else ""
+    """` (file:line)` of the last line of the part's file that ran before the error; empty if none did."""
+    file = getattr(sys.modules.get(type(part).__module__), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({short_path(str(file))}:{lines[-1]})" if lines else ""

@@ -1,4 +1,4 @@
-"""The one body of every dense detector: which one it is, its parts decide."""
+"""The detector: every dense detector is this class with other parts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from detkit.nms.base import NonMaxSuppression
 from detkit.structures import Assignment, Candidates, Detections, Losses, Match, Predictions, Targets
 
 ANCHOR_CACHE = 8
-"""Input shapes whose anchors are remembered."""
+"""Number of input shapes whose anchors are cached."""
 
 
 class DenseDetector(nn.Module):
-    """Predicts a class and a box for every anchor; see ARCHITECTURE.md for what its parts owe each other."""
+    """Predicts a class and a box for every anchor; ARCHITECTURE.md describes how its parts work together."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class DenseDetector(nn.Module):
         )
 
     def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
-        """Sums of the loss terms over the batch, with what they are to be divided by."""
+        """Sums of the loss terms over the batch, with the normalizer."""
         match = self.match(pred, targets)
         weights = self.normalizer.image_weights(match.labels)
         positives = (pred.deltas[match.image, match.row], pred.anchors[match.row], match.boxes)
@@ -83,11 +83,11 @@ class DenseDetector(nn.Module):
 
     @torch.no_grad()
     def match(self, pred: Predictions, targets: list[Targets]) -> Match:
-        """What every anchor of the batch is to learn."""
+        """Matches the anchors of the batch to the objects."""
         assigned = [assign(self.assigner, self.candidates(pred, image), target) for image, target in enumerate(targets)]
         labels = torch.stack([a.labels for a in assigned])
         image, row = (labels >= 0).nonzero(as_tuple=True)
-        # Boxes of all images in one list; `first` is where each image's begin.
+        # Boxes of all images in one list; `first` is the index of each image's first box.
         first = torch.tensor([0, *(len(t.boxes) for t in targets[:-1])]).cumsum(0).to(labels.device)
         matched = torch.stack([a.matched for a in assigned])[image, row] + first[image]
         boxes = torch.cat([t.boxes for t in targets])[matched]
@@ -98,15 +98,17 @@ class DenseDetector(nn.Module):
         return Match(labels, image, row, boxes, quality)
 
     def end_step(self, normalizer: Tensor, totals: Sequence[Tensor]) -> Tensor:
-        """Once a step, with totals over micro-batches and ranks of the normaliser and of what `take_accumulated`
-        gave: lets the parts update their running figures; returns what the gradients are divided by."""
+        """Ends a step: lets the parts update their running statistics and returns the divisor of the gradients.
+
+        normalizer, totals: totals over micro-batches and ranks of the normalizer and of `take_accumulated`.
+        """
         with torch.no_grad():
             for part, sums in zip((self.class_loss, self.box_loss), totals, strict=True):
                 part.end_step(sums)
             return self.normalizer.divisor(normalizer)
 
     def take_accumulated(self) -> list[Tensor]:
-        """What the losses of this process accumulated in the step, see `Loss`."""
+        """Sums that the losses of this process accumulated in the step, see `Loss`."""
         return [self.class_loss.take_accumulated(), self.box_loss.take_accumulated()]
 
     def _sums(
@@ -122,7 +124,7 @@ class DenseDetector(nn.Module):
         quality: Tensor | None,
         positives: tuple[Tensor, Tensor, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The same image by image, each times its weight."""
+        """The sums image by image, each times its weight."""
         counts = (labels >= 0).sum(dim=1).tolist()
         parts = zip(*(torch.split(column, counts) for column in positives), strict=True)
         sums = [
@@ -134,7 +136,7 @@ class DenseDetector(nn.Module):
 
     @torch.no_grad()
     def detect(self, pred: Predictions, sizes: Tensor) -> list[Detections]:
-        """One `Detections` an image, in pixels of the network's input."""
+        """One `Detections` per image, in pixels of the network's input."""
         return postprocess(pred, sizes, self.options, self.class_loss, self.coder, self.nms)
 
     def _anchors_for(
@@ -142,17 +144,17 @@ class DenseDetector(nn.Module):
     ) -> list[Tensor]:
         key, known = (*shapes, image_shape, device), self._anchor_cache
         if key not in known:
-            # Not as inference tensors, even if asked for in inference mode: training reads them later.
+            # Not as inference tensors, even in inference mode: training reads them later.
             with torch.inference_mode(False), torch.no_grad():
-                found = self.anchors(shapes, image_shape, device)
-            # A new table in place of the old one, which other threads may be reading.
-            known = {**dict(list(known.items())[1 - ANCHOR_CACHE :]), key: found}
+                anchors = self.anchors(shapes, image_shape, device)
+            # A new table instead of a changed one, which other threads may be reading.
+            known = {**dict(list(known.items())[1 - ANCHOR_CACHE :]), key: anchors}
             self._anchor_cache = known
         return known[key]
 
 
 def quality_of(assigned: list[Assignment], image: Tensor, row: Tensor, overlap: Tensor) -> Tensor:
-    """(B, A) score that each positive (image, row) is to reach: what the assigner says, else `overlap` (P,)."""
+    """(B, A) target score of each positive (image, row): the assigner's quality, else `overlap` (P,)."""
     given = [a.quality for a in assigned if a.quality is not None]
     scores = torch.stack(given)[image, row] if len(given) == len(assigned) else overlap
     shape = (len(assigned), len(assigned[0].labels))

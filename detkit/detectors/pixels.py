@@ -29,9 +29,11 @@ class PixelOptions:
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
-            raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}; want one each a channel")
+            raise ValueError(
+                f"mean: {len(self.mean)} values, but std has {len(self.std)}; both must have one per channel"
+            )
         if self.order == "bgr" and len(self.mean) != 3:
-            raise ValueError(f"order: bgr needs three channels, not {len(self.mean)}")
+            raise ValueError(f"order: bgr needs 3 channels, but mean has {len(self.mean)} values")
 
 
 def normalize(images: Tensor, sizes: Tensor | None, options: PixelOptions) -> Tensor:
@@ -42,7 +44,7 @@ def normalize(images: Tensor, sizes: Tensor | None, options: PixelOptions) -> Te
     if images.shape[1] != len(options.mean):
         raise ValueError(
             f"images have {images.shape[1]} channels, pixels.mean has {len(options.mean)} values: give pixels.mean and "
-            f"pixels.std one value a channel, and build the backbone for as many (data sets give 3, RGB)"
+            f"pixels.std one value per channel, and use a backbone for that number (data sets give 3, RGB)"
         )
     x = images.flip(1) if options.order == "bgr" else images
     mean = images.new_tensor(options.mean, dtype=torch.float32).view(1, -1, 1, 1)

@@ -40,7 +40,7 @@ class PostprocessOptions:
         if (self.topk_per_level is None) == (self.topk_per_class is None):
             raise ValueError(
                 f"topk_per_level={self.topk_per_level}, topk_per_class={self.topk_per_class}: "
-                f"want a number for one of them and null for the other"
+                f"one of them must be null and the other a number"
             )
 
 
@@ -52,7 +52,7 @@ def postprocess(
     coder: BoxCoder,
     nms: NonMaxSuppression,
 ) -> list[Detections]:
-    """One `Detections` an image, in pixels of the network's input, inside `sizes` (B, 2)."""
+    """One `Detections` per image, in pixels of the network's input, inside `sizes` (B, 2)."""
     # topk_per_class selects among all anchors, as if they were one level.
     level_sizes = (len(pred.anchors),) if options.topk_per_level is None else pred.level_sizes
     anchors = torch.split(pred.anchors, list(level_sizes))

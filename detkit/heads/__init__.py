@@ -1,1 +1,1 @@
-"""Heads: pyramid levels in, class logits and box deltas per anchor out."""
+"""Heads: from levels to class logits and box deltas per anchor."""

@@ -35,7 +35,7 @@ class PerLevelHead(Head):
     ) -> None:
         super().__init__()
         if norm is not None and not lite:
-            raise ValueError(f"norm: {norm} has no place without lite: true, where no convolution is between")
+            raise ValueError(f"norm: {norm} requires lite: true")
         self.num_columns = num_columns
 
         def predictors(columns: int) -> nn.ModuleList:

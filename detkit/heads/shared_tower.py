@@ -40,8 +40,8 @@ class SharedTowerHead(Head):
         for what, values in (("channels", in_channels), ("anchors per cell", anchors_per_cell)):
             if len(set(values)) != 1:
                 raise ValueError(
-                    f"all levels share the towers, but their {what} differ: {values}. PerLevelHead takes such "
-                    "levels; a neck such as FPN makes channels alike"
+                    f"all levels share the towers, but their {what} differ: {values}. Use PerLevelHead, or a neck "
+                    "such as FPN that gives all levels the same channels"
                 )
         self.num_columns = num_columns
         width = channels or in_channels[0]

@@ -1,1 +1,1 @@
-"""Layers that several parts share."""
+"""Layers for backbones, necks and heads."""

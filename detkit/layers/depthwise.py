@@ -10,11 +10,11 @@ from torch import nn
 from detkit.layers.norms import FrozenBatchNorm2d, NormName, SyncBatchNorm2d, norm_layer
 
 EPS, MOMENTUM = 1e-3, 0.03
-"""Of batch normalisation: epsilon as in every MobileNetV3, momentum as torchvision's SSDlite was trained with."""
+"""Of batch normalisation: epsilon of MobileNetV3, momentum of torchvision's SSDlite."""
 
 
 def mobile_norm(name: NormName) -> Callable[[int], nn.Module]:
-    """As `norm_layer`, with the epsilon and momentum of MobileNetV3 and SSDlite where the norm has any."""
+    """Like `norm_layer`, with the epsilon and momentum of MobileNetV3 and SSDlite if the norm has any."""
     layers: dict[str, Callable[[int], nn.Module]] = {
         "frozen_bn": partial(FrozenBatchNorm2d, eps=EPS),
         "bn": partial(nn.BatchNorm2d, eps=EPS, momentum=MOMENTUM),
@@ -25,37 +25,26 @@ def mobile_norm(name: NormName) -> Callable[[int], nn.Module]:
 
 def pointwise(in_channels: int, out_channels: int, norm: NormName | None) -> nn.Module:
     """1x1 convolution, norm, ReLU6."""
-    from torchvision.ops import Conv2dNormActivation
-
-    block: nn.Module = Conv2dNormActivation(
-        in_channels,
-        out_channels,
-        kernel_size=1,
-        norm_layer=None if norm is None else mobile_norm(norm),
-        activation_layer=nn.ReLU6,
-    )
-    return block
+    return _conv(in_channels, out_channels, norm, kernel_size=1)
 
 
 def depthwise(channels: int, stride: int, padding: int, norm: NormName | None) -> nn.Module:
-    """3x3 convolution of each channel by itself, norm, ReLU6."""
+    """Depthwise 3x3 convolution, norm, ReLU6."""
+    return _conv(channels, channels, norm, kernel_size=3, stride=stride, padding=padding, groups=channels)
+
+
+def _conv(in_channels: int, out_channels: int, norm: NormName | None, **options: int) -> nn.Module:
     from torchvision.ops import Conv2dNormActivation
 
+    layer = None if norm is None else mobile_norm(norm)
     block: nn.Module = Conv2dNormActivation(
-        channels,
-        channels,
-        kernel_size=3,
-        stride=stride,
-        padding=padding,
-        groups=channels,
-        norm_layer=None if norm is None else mobile_norm(norm),
-        activation_layer=nn.ReLU6,
+        in_channels, out_channels, norm_layer=layer, activation_layer=nn.ReLU6, **options
     )
     return block
 
 
 def init_mobile(module: nn.Module) -> None:
-    """Normal weights of deviation 0.03 and zero biases in every convolution, as torchvision's SSDlite begins."""
+    """Normal weights of deviation 0.03 and zero biases in every convolution, as in torchvision's SSDlite."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.normal_(part.weight, std=0.03)
@@ -64,7 +53,7 @@ def init_mobile(module: nn.Module) -> None:
 
 
 def init_xavier(module: nn.Module) -> None:
-    """Xavier weights and zero biases in every convolution, as SSD's own layers begin (1512.02325, section 3)."""
+    """Xavier weights and zero biases in every convolution, as in SSD (1512.02325, section 3)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.xavier_uniform_(part.weight)

@@ -1,4 +1,4 @@
-"""Normalisation layers by one word, the same for backbones, necks and heads."""
+"""Normalisation layers by name, the same for backbones, necks and heads."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NormName = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 class FrozenBatchNorm2d(nn.Module):
     """Batch normalisation whose statistics and affine terms never change.
 
-    Buffers have the names of `nn.BatchNorm2d`, so its weights load here. Scale and shift go over the
-    feature map in one pass (addcmul), without a temporary of its size; torch's own batch norm in
+    Buffers have the names of `nn.BatchNorm2d`, so its weights load here. Scale and shift are applied to the
+    feature map in one pass (addcmul), without a temporary of its size; torch's batch norm in
     evaluation mode takes up to four times as long on a CPU (benchmarks in EXPERIMENTS.md). overwrite: write
-    into the input where no gradient is wanted; for owners who know that nobody else needs it.
+    into the input if no gradient is needed; set it only if nothing else reads the input.
     """
 
     weight: Tensor
@@ -56,37 +56,35 @@ class FrozenBatchNorm2d(nn.Module):
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over the images of all processes; in one process it is nn.BatchNorm2d.
 
-    torch's own does it on a GPU; on a CPU sums and squares are added up by a collective that gradients go through.
-    It is no nn.SyncBatchNorm, as DistributedDataParallel refuses those on a CPU.
+    On a GPU it uses torch's implementation; on a CPU it adds up sums and squares by a differentiable collective.
+    It is not a subclass of nn.SyncBatchNorm, because DistributedDataParallel refuses those on a CPU.
     """
 
     process_group = None
     _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, num_features, H, W) -> the same shape."""
-        alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-        if alone or not self.training:
+        single = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+        if single or not self.training:
             return super().forward(x)
         if x.is_cuda:
             return nn.SyncBatchNorm.forward(self, x)  # type: ignore[arg-type]
         from torch.distributed.nn.functional import all_reduce
 
         count = x.numel() / x.shape[1]
-        own = torch.cat([x.double().sum((0, 2, 3)), x.double().square().sum((0, 2, 3)), x.new_tensor([count]).double()])
-        total: Tensor = all_reduce(own)  # type: ignore[no-untyped-call]
+        sums = [x.double().sum((0, 2, 3)), x.double().square().sum((0, 2, 3)), x.new_tensor([count]).double()]
+        total: Tensor = all_reduce(torch.cat(sums))  # type: ignore[no-untyped-call]
         number = total[-1]
         mean, square = (total[:-1] / number).chunk(2)
         variance = square - mean.square()
-        self._keep(mean.detach(), (variance * number / (number - 1)).detach())
+        self._update_statistics(mean.detach(), (variance * number / (number - 1)).detach())
         scale = (variance + self.eps).rsqrt() * self.weight
         shift = self.bias - mean * scale
         exact = torch.promote_types(x.dtype, self.weight.dtype)
         scale, shift = (v.to(exact).view(1, -1, 1, 1) for v in (scale, shift))
         return torch.addcmul(shift, x.to(exact), scale).to(x.dtype)
 
-    def _keep(self, mean: Tensor, variance: Tensor) -> None:
-        """Moves the running statistics."""
+    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -99,14 +97,14 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group normalisation (1803.08494) with 32 groups, or fewer where they would not divide the channels.
 
-    A group has at least two channels: over a map of one cell, a group of one has nothing to normalise.
+    A group has at least two channels: over a map of one cell, a group of one channel would be constant.
     """
     groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % (2 * g) == 0 or g == 1)
     return nn.GroupNorm(groups, channels)
 
 
 def norm_layer(name: NormName) -> Callable[[int], nn.Module]:
-    """`frozen_bn`, `bn`, `sync_bn` or `gn` -> a function from a number of channels to the layer."""
+    """`frozen_bn`, `bn`, `sync_bn` or `gn` -> a function that makes the layer for a number of channels."""
     layers: dict[str, Callable[[int], nn.Module]] = {
         "frozen_bn": FrozenBatchNorm2d,
         "bn": nn.BatchNorm2d,

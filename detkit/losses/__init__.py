@@ -1,1 +1,1 @@
-"""Losses and what they are divided by."""
+"""Class losses, box losses and normalizers."""

@@ -11,6 +11,9 @@ from detkit.coders.base import BoxCoder
 from detkit.losses.base import BoxLoss
 from detkit.registry import BOX_LOSSES, NonNegative, Positive
 
+LARGEST_EXPONENT = 88
+"""exp of a larger number overflows float32."""
+
 
 @BOX_LOSSES.register()
 class BalancedL1Loss(BoxLoss):
@@ -28,6 +31,10 @@ class BalancedL1Loss(BoxLoss):
         self, *, alpha: Positive = 0.5, gamma: Positive = 1.5, beta: Positive = 1.0, weight: NonNegative = 1.0
     ) -> None:
         super().__init__()
+        if gamma / alpha > LARGEST_EXPONENT:
+            raise ValueError(
+                f"alpha: {alpha} must be at least gamma / {LARGEST_EXPONENT}: exp(gamma / alpha) overflows"
+            )
         self.alpha, self.gamma, self.beta, self.weight = alpha, gamma, beta, weight
 
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:

@@ -13,7 +13,7 @@ from detkit.registry import NORMALIZERS, FractionBelowOne, Positive
 class PositiveCount(Normalizer):
     """The number of positives of the global batch, over all images, micro-batches and ranks, at least 1."""
 
-    meaning = "the positives of the whole batch"
+    meaning = "positives in the global batch"
 
     def forward(self, labels: Tensor) -> Tensor:
         """Labels (B, A) -> number of positives of this micro-batch."""
@@ -28,7 +28,7 @@ class PerImagePositiveCount(Normalizer):
     one image at a time.
     """
 
-    meaning = "each image's own positives, then the number of images"
+    meaning = "positives of each image, then images in the global batch"
 
     def forward(self, labels: Tensor) -> Tensor:
         """Labels (B, A) -> number of images of this micro-batch."""
@@ -53,7 +53,7 @@ class RunningPositiveCount(Normalizer):
         start: mean before the first step.
     """
 
-    meaning = "the running mean of the positives of a process, times the processes"
+    meaning = "running mean of positives per process, times the number of processes"
     average: Tensor
 
     def __init__(self, *, momentum: FractionBelowOne = 0.9, start: Positive = 100.0) -> None:
@@ -83,7 +83,7 @@ class EmaPositiveCount(Normalizer):
         momentum: fraction that the average keeps per step.
     """
 
-    meaning = "the moving average of the positives of the whole batch"
+    meaning = "moving average of positives in the global batch"
     average: Tensor
 
     def __init__(self, *, momentum: FractionBelowOne = 0.9) -> None:

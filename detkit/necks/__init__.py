@@ -1,1 +1,1 @@
-"""Necks: a backbone's feature maps in, the levels that a head looks at out."""
+"""Necks: from a backbone's feature maps to the levels of a head."""

@@ -93,7 +93,7 @@ class BiFPN(Neck):
         shapes = list(in_shapes.values())
         strides = [s.stride for s in shapes] + extra_strides(shapes[-1].stride, extra_levels)
         if len(strides) < 2:
-            raise ValueError(f"extra_levels: {extra_levels}: one level alone leaves nothing to fuse")
+            raise ValueError(f"extra_levels: {extra_levels}: there is only one level, and fusion needs at least two")
 
         def lateral(in_channels: int) -> nn.Module:
             return nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), norm_layer(norm)(channels))

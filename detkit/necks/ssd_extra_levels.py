@@ -43,7 +43,7 @@ class SSDExtraLevels(Neck):
     ) -> None:
         super().__init__()
         if len(channels) != len(strides):
-            raise ValueError(f"channels={list(channels)}, strides={list(strides)}: want one each a level")
+            raise ValueError(f"channels: {list(channels)} must have as many entries as strides: {list(strides)}")
         self.strides = tuple(strides)
         self.out_shapes = dict(in_shapes)
         self.extra = nn.ModuleList()

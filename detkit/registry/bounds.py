@@ -10,7 +10,7 @@ A config is checked when it loads; a registered part, or a class under `enforce_
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Interval, Le, Lt, MaxLen, MinLen, MultipleOf
@@ -77,6 +77,19 @@ def bounds_text(annotation: object) -> str:
 def is_within(value: object, annotation: object) -> bool:
     """Whether a value of a type keeps to its bounds."""
     return all(_LIMITS[type(mark)][1](value, _bound(mark)) for mark in limits(annotation))
+
+
+def boundary_values(annotation: object) -> Iterator[float]:
+    """The numbers at the bounds of a type, or just inside where a bound itself is refused; also those of a union."""
+    for part in get_args(annotation):
+        yield from boundary_values(part)
+    for mark in limits(annotation):
+        bound = _bound(mark)
+        if isinstance(mark, (Ge, Le)):
+            yield bound
+        elif isinstance(mark, (Gt, Lt)):
+            step = 1 if get_args(annotation)[0] is int else 1e-6 * max(1.0, abs(bound))
+            yield bound + step if isinstance(mark, Gt) else bound - step
 
 
 def number_text(value: object) -> str:

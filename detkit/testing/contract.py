@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from detkit.registry.arguments import arguments_of
+from detkit.registry.bounds import boundary_values
 from detkit.utils.quiet import from_library
 from detkit.utils.types import Tree
 
@@ -73,6 +75,20 @@ class Subject:
             return part
         assert first is not None, "a contract needs a candidate"
         raise first
+
+    def at_bounds(self) -> Iterator[tuple[str, TestedPart]]:
+        """Parts with one numeric argument at a bound of its type, each with the argument in words.
+
+        A part may refuse such a value with ValueError, as where it does not go with another argument.
+        """
+        for name, argument in arguments_of(type(self.part)).items():
+            for value in boundary_values(argument.annotation):
+                torch.manual_seed(SEED)
+                try:
+                    part = self.factory(**{**self.derived, name: value})
+                except ValueError:
+                    continue
+                yield f"{name}={value:g}", part
 
     @property
     def part(self) -> TestedPart:

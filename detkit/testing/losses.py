@@ -132,6 +132,16 @@ def finite_at_extreme_logits(s: Subject) -> None:
         expect(_gradient(total, logits).isfinite().all(), f"the gradient is not finite for logits of size {scale:g}")
 
 
+@check_class_loss.check("a config may hold any value within the bounds of an argument.")
+def finite_at_the_bounds_of_its_arguments(s: Subject) -> None:
+    labels = _labels()
+    for argument, part in s.at_bounds():
+        logits = _logits(s)
+        total = part(logits, labels, _quality(s, labels))
+        finite = total.isfinite() and _gradient(total, logits).isfinite().all()
+        expect(finite, f"the sum ({float(total.detach())}) or its gradient is not finite with {argument}")
+
+
 @check_class_loss.check("training would make the detector worse.")
 def right_costs_less_than_wrong(s: Subject) -> None:
     labels = _labels().masked_fill(_labels() == IGNORED, BACKGROUND)
@@ -249,6 +259,16 @@ def finite_at_extreme_deltas(s: Subject) -> None:
         total = _box_sum(s, deltas, anchors, boxes)
         expect(total.isfinite(), f"the sum is {float(total.detach())} for deltas of size {scale:g}")
         expect(_gradient(total, deltas).isfinite().all(), f"the gradient is not finite for deltas of size {scale:g}")
+
+
+@check_box_loss.check("a config may hold any value within the bounds of an argument.")
+def finite_at_bounds_of_arguments(s: Subject) -> None:
+    anchors, boxes = _positives()
+    for argument, part in s.at_bounds():
+        deltas = (0.2 * torch.randn(len(boxes), 4)).requires_grad_()
+        total = part(deltas, anchors, boxes, DeltaCoder())
+        finite = total.isfinite() and _gradient(total, deltas).isfinite().all()
+        expect(finite, f"the sum ({float(total.detach())}) or its gradient is not finite with {argument}")
 
 
 @check_box_loss.check("the same anchors and boxes are used again, and backward() fails with an error about versions.")

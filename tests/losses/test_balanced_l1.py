@@ -35,3 +35,8 @@ def test_its_gradient_is_the_promoted_one(beta: float) -> None:
 def test_senseless_arguments_are_named(refuses: Refuses, key: str) -> None:
     with refuses(ValueError):
         BalancedL1Loss(**{key: 0.0})
+
+
+def test_an_exponential_that_float32_can_not_hold_is_refused(refuses: Refuses) -> None:
+    with refuses(ValueError):
+        BalancedL1Loss(alpha=0.01)

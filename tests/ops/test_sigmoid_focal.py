@@ -114,6 +114,20 @@ def test_extremes() -> None:
         assert not gradient.any()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_the_plain_way_overflows_nowhere(gamma: float) -> None:
+    """exp(z) is infinite in float32 from 89 on."""
+    logits = torch.tensor([-100.0, -95, -89, -60, 60, 89, 95, 100])[:, None].requires_grad_()
+    for label in (-1, 0):
+        labels = torch.full((8,), label)
+        total = reference(logits, labels, 0.25, 0.75, gamma)
+        (slope,) = torch.autograd.grad(total, logits)
+        exact = logits.detach().double().requires_grad_()
+        (exact_slope,) = torch.autograd.grad(reference(exact, labels, 0.25, 0.75, gamma), exact)
+        torch.testing.assert_close(total.double(), reference(exact, labels, 0.25, 0.75, gamma), rtol=1e-6, atol=0)
+        torch.testing.assert_close(slope.double(), exact_slope, rtol=1e-5, atol=1e-12)
+
+
 def test_threads_and_repetition_change_no_bit() -> None:
     logits, labels = example((3000, 80))
     before = torch.get_num_threads()

@@ -35,6 +35,18 @@ def moves_the_anchors(self: Any, original: Any, deltas: Any, anchors: Any, *rest
 FAULTS = [
     fault(
         "class_losses",
+        "finite_at_the_bounds_of_its_arguments",
+        r"the sum \(nan\) or its gradient is not finite with gamma=0",
+        forward=lambda self, original, *given: original(*given) * (1.0 if self.gamma else float("nan")),
+    ),
+    fault(
+        "box_losses",
+        "finite_at_bounds_of_arguments",
+        r"the sum \(nan\) or its gradient is not finite with weight=0",
+        forward=lambda self, original, *given: original(*given) * (1.0 if self.weight else float("nan")),
+    ),
+    fault(
+        "class_losses",
         "columns_and_bias_agree",
         r"initial_bias\(1\) is \(2,\), want \(1,\)",
         initial_bias=lambda self, original, classes: original(classes + 1 if classes != 3 else 3),

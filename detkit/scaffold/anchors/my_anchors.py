@@ -19,10 +19,11 @@ class MyAnchors(AnchorGenerator):
     """Squares in the middle of every cell.
 
     Args:
+        strides: of the neck's levels.
         scales: sides of the squares, in strides of the level.
     """
 
-    # `strides` comes from the neck's levels; the others are the keys of the config, with the numbers each takes.
+    # detkit hands in `strides`; the others are the keys of the config. Their types say the bounds.
     def __init__(
         self, *, strides: tuple[int, ...], scales: Annotated[tuple[Positive, ...], MinLen(1)] = (2.0, 2.5, 3.2)
     ) -> None:
@@ -35,7 +36,7 @@ class MyAnchors(AnchorGenerator):
             sides = torch.tensor(scales) * stride
             self.shapes.append(centred_boxes(sides, sides))
 
-        # Anchors per cell of each level: the head predicts this many boxes.
+        # Anchors per cell, level by level: the head predicts as many boxes.
         self.per_cell = tuple(len(shapes) for shapes in self.shapes)
 
     def forward(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from detkit.backbones.base import Backbone
 from detkit.layers.norms import NormName, norm_layer
-from detkit.registry import BACKBONES, NonNegativeInt, PositiveInt
+from detkit.registry import BACKBONES, Channels, NonNegativeInt
 from detkit.structures import FeatureShape
 
 
@@ -16,14 +16,13 @@ class MyBackbone(Backbone):
 
     Args:
         width: channels of the first convolution.
-        blocks: convolutions after each one that halves the map.
-        norm: normalisation after every convolution.
+        blocks: convolutions after each that halves the map.
+        norm: normalisation layers.
     """
 
-    # The arguments are the keys of the config: after the *, each with a type and, if it can have one, a default. A
-    # type such as PositiveInt says which numbers it takes. For other checks raise a ValueError that starts with the
-    # key ("width: ..."); it is shown with the config's file and line.
-    def __init__(self, *, width: PositiveInt = 16, blocks: NonNegativeInt = 1, norm: NormName = "bn") -> None:
+    # The arguments are the keys of the config: after the *, each with a type and, if it can have one, a default.
+    # Types say the bounds; a value outside them is an error that names the config's file and line.
+    def __init__(self, *, width: Channels = 16, blocks: NonNegativeInt = 1, norm: NormName = "bn") -> None:
         super().__init__()
 
         # Change from here: your own layers.

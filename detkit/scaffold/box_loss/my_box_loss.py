@@ -12,14 +12,14 @@ from detkit.registry import BOX_LOSSES, NonNegative, Positive
 
 @BOX_LOSSES.register()
 class MyBoxLoss(BoxLoss):
-    """Smooth L1 loss of the four edges, in sides of the anchor.
+    """Smooth L1 distance of the four edges, in sides of the anchor.
 
     Args:
-        beta: distance below which the loss is quadratic; above it is linear.
+        beta: distance below which the loss is quadratic.
         weight: factor on the sum.
     """
 
-    # The arguments are the keys of the config; a type such as Positive says which numbers it takes.
+    # The arguments are the keys of the config. Their types say the bounds.
     def __init__(self, *, beta: Positive = 0.1, weight: NonNegative = 2.0) -> None:
         super().__init__()
         self.beta, self.weight = beta, weight

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.records import RecordsBuilder
-from detkit.registry import DATASETS
+from detkit.registry import DATASETS, PositiveInt
 from detkit.structures import ClassMap
 
 if TYPE_CHECKING:
@@ -19,16 +20,23 @@ CLASSES = ClassMap(names=("red", "green", "blue"), ids=(1, 2, 3))
 
 @DATASETS.register()
 class MyDataset(DetectionDataset):
-    """Coloured squares on grey noise, drawn on the spot; here to be replaced by your own images.
+    """Coloured squares on grey noise, generated in memory; to be replaced by your own images.
 
-    split: which images. num_images: how many. size: side of an image, pixels.
+    Args:
+        split: training or validation images.
+        num_images: number of images.
+        size: side of an image, in pixels.
     """
 
-    # The arguments are the keys of the config. For a folder of your own, `root: PathStr` (of detkit.registry): what
-    # is written in a config then counts from the config's folder.
-    def __init__(self, *, split: Literal["train", "val"] = "train", num_images: int = 100, size: int = 96) -> None:
-        if num_images < 1 or size < 48:
-            raise ValueError(f"num_images: {num_images} must be at least 1, and size ({size}) at least 48")
+    # The arguments are the keys of the config. Their types say the bounds. For a folder of your own, write
+    # `root: PathStr` (import it from detkit.registry): a relative path then starts at the folder of the config.
+    def __init__(
+        self,
+        *,
+        split: Literal["train", "val"] = "train",
+        num_images: PositiveInt = 100,
+        size: Annotated[int, Ge(48)] = 96,
+    ) -> None:
         # bad_boxes: what to do with boxes that are empty or reach out of the image: drop, clip or error.
         builder = RecordsBuilder(f"my_dataset ({split})", bad_boxes="error")
         self.images = []

@@ -16,11 +16,15 @@ class MyHead(Head):
     """One tower of 3x3 convolutions for both classes and boxes, shared by all levels.
 
     Args:
+        in_channels: of each level of the neck.
+        anchors_per_cell: of each level.
+        num_columns: class logits per anchor, by the loss.
+        class_bias: of the class logits at the start, by the loss.
         num_convs: convolutions of the tower.
-        norm: normalisation after every convolution.
+        norm: normalisation layers of the tower.
     """
 
-    # The first four come from neck, anchors and loss; the others are the keys of the config.
+    # detkit hands in the first four; the others are the keys of the config. Their types say the bounds.
     def __init__(
         self,
         *,
@@ -32,6 +36,7 @@ class MyHead(Head):
         norm: NormName = "gn",
     ) -> None:
         super().__init__()
+        # What no type can say is checked here: a ValueError is shown with the config's file and line.
         if len(set(in_channels)) != 1 or len(set(anchors_per_cell)) != 1:
             raise ValueError(
                 f"one tower for all levels, but channels {in_channels} or anchors {anchors_per_cell} differ"

@@ -15,18 +15,19 @@ from detkit.structures import IGNORED
 
 @CLASS_LOSSES.register()
 class MyLoss(ClassificationLoss):
-    """Cross-entropy with one sigmoid per class, weighted by error^gamma, so that easy examples count little.
+    """Sigmoid cross-entropy weighted by (error)^gamma, so that easy examples count little.
 
     Args:
-        gamma: exponent of the error, 0 or at least 1; 0 gives plain cross-entropy.
-        prior: foreground probability that every anchor starts with.
+        gamma: exponent, 0 or at least 1; 0 gives plain cross-entropy.
+        prior: score of every class at the start of the training.
         weight: factor on the sum.
     """
 
-    # The arguments are the keys of the config; a type such as OpenFraction says which numbers it takes.
+    # The arguments are the keys of the config. Their types say the bounds.
     def __init__(self, *, gamma: NonNegative = 2.0, prior: OpenFraction = 0.01, weight: NonNegative = 1.0) -> None:
         super().__init__()
-        if gamma != 0 and gamma < 1:
+        # What no type can say is checked here: an error that begins with the key is shown at its line of the config.
+        if 0 < gamma < 1:
             raise ValueError(f"gamma: {gamma} must be 0 or at least 1")
         self.gamma, self.prior, self.weight = gamma, prior, weight
 

@@ -6,28 +6,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.layers.norms import NormName, norm_layer
-from detkit.necks.base import ExtraLevels, Neck
-from detkit.registry import NECKS, Channels
+from detkit.necks.base import Neck
+from detkit.registry import NECKS, Channels, NonNegativeInt
 from detkit.structures import FeatureShape
 
 
 @NECKS.register()
 class MyNeck(Neck):
-    """Adds the coarser level to every level, with strided convolutions for extra levels on top.
+    """Adds the next coarser level to every level; strided convolutions make further levels.
 
     Args:
-        channels: channels of every level.
-        extra_levels: number of extra levels.
-        norm: normalisation after every convolution.
+        in_shapes: channels and stride of the backbone's levels.
+        channels: of every output level.
+        extra_levels: levels coarser than the backbone's.
+        norm: normalisation layers.
     """
 
-    # `in_shapes` comes from the backbone; the others are the keys of the config, with the numbers each takes.
+    # detkit hands in `in_shapes`; the others are the keys of the config. Their types say the bounds.
     def __init__(
         self,
         *,
         in_shapes: dict[str, FeatureShape],
         channels: Channels = 64,
-        extra_levels: ExtraLevels = 1,
+        extra_levels: NonNegativeInt = 1,
         norm: NormName = "bn",
     ) -> None:
         super().__init__()
