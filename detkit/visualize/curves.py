@@ -58,7 +58,7 @@ def plot_curves(
 
     train, evals = read_metrics(metrics)
     if not train and not evals:
-        raise ValueError(f"{metrics} holds neither training nor evaluation lines")
+        raise ValueError(f"{metrics} has no training or evaluation lines")
     figure = Figure(figsize=(13, 4), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     FigureCanvasAgg(figure)
     loss_axes, lr_axes, ap_axes = figure.subplots(1, 3)
