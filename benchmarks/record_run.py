@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import json_output, machine_line
+from detkit.runs.metrics import read_metrics
 from detkit.utils.outputs import write_marked_json
 
 CURVE = ("ap", "ap50", "ap75")
@@ -23,13 +24,12 @@ CURVE = ("ap", "ap50", "ap75")
 
 def curve(metrics: Path) -> list[dict[str, float]]:
     """Training minutes and figures of every evaluation in a metrics.jsonl."""
-    points, seconds = [], 0.0
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        seconds = entry.get("train_seconds", seconds)
-        if "eval" in entry:
-            figures = {name: round(entry["eval"][name], 4) for name in CURVE}
-            points.append({"step": entry["step"], "minutes": round(seconds / 60, 2), **figures})
+    points = []
+    steps, evaluations = read_metrics(metrics)
+    seconds = {entry["step"]: entry["train_seconds"] for entry in steps}
+    for entry in evaluations:
+        figures = {name: round(entry[name], 4) for name in CURVE}
+        points.append({"step": entry["step"], "minutes": round(seconds[entry["step"]] / 60, 2), **figures})
     return points
 
 

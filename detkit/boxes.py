@@ -53,6 +53,6 @@ def rescale(boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, int])
     return boxes * boxes.new_tensor((scale_x, scale_y, scale_x, scale_y))
 
 
-def xyxy_to_xywh(boxes: Floats) -> Floats:
+def to_xywh(boxes: Floats) -> Floats:
     """(N, 4) xyxy -> x, y, width, height, as COCO files have them."""
     return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)

@@ -36,8 +36,9 @@ from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.process_info import ProcessInfo
 from detkit.evaluate.coco import ground_truth_from
 from detkit.evaluate.loop import collect
-from detkit.runs.folder import METRICS, RESULT, init_run_folder, write_json
+from detkit.runs.folder import RESULT, init_run_folder, write_json
 from detkit.runs.log import run_log
+from detkit.runs.run import Run
 from detkit.structures import Batch
 from detkit.train.assemble import Session, assemble
 from detkit.train.non_finite import NonFiniteLossError
@@ -92,17 +93,9 @@ def make_session(
     config: Config, folder: Path, *, resume: bool, held_out: bool = False, allow: Sequence[str] = ()
 ) -> Session:
     """The session of a run in one process. held_out: trains on a part of the training data, validates on the rest."""
-    device = set_up_torch(config.options("train"))
+    device, alone = set_up_torch(config.options("train")), Coordinator(ProcessInfo())
     data_sets = hold_out(usable_dataset(config, "train", early=True)) if held_out else None
-    return assemble(
-        config,
-        folder,
-        resume=resume,
-        coordinator=Coordinator(ProcessInfo()),
-        device=device,
-        data_sets=data_sets,
-        allow=allow,
-    )
+    return assemble(config, folder, resume=resume, coordinator=alone, device=device, data_sets=data_sets, allow=allow)
 
 
 def hold_out(dataset: DetectionDataset) -> tuple[DetectionDataset, DetectionDataset]:
@@ -135,9 +128,9 @@ def finish(session: Session) -> None:
     np.savez_compressed(folder / DETECTIONS, **detections._asdict())
     save_matches(folder / MATCHES, match(evaluator.truth, detections, len(session.classes), options))
     write_json(folder / DIAGNOSIS, diagnose(detector, session.val_loader, evaluator.truth, detections))
-    result = read_json(folder / RESULT)
+    result = Run(folder).result
     cost = {
-        "seconds_per_step": seconds_per_step(folder / METRICS),
+        "seconds_per_step": seconds_per_step(Run(folder).metrics()),
         "peak_memory_mb": result["peak_memory_mb"],
         "train_seconds": result["train_seconds"],
     }
@@ -145,10 +138,9 @@ def finish(session: Session) -> None:
     write_end(folder, {"status": FINISHED, "error": None, "cost": cost, **images})
 
 
-def seconds_per_step(metrics: Path) -> float | None:
+def seconds_per_step(steps: Sequence[Tree]) -> float | None:
     """Median over the steps of a run, without the first tenth; None with fewer than two steps."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    at = [(line["step"], line["train_seconds"]) for line in lines if "eval" not in line]
+    at = [(line["step"], line["train_seconds"]) for line in steps]
     taken = [b[1] - a[1] for a, b in pairwise(at) if b[0] == a[0] + 1 and b[1] >= a[1]]
     taken = taken[len(taken) // 10 :]
     return float(np.median(taken)) if taken else None

@@ -19,6 +19,7 @@ from detkit.config import Config
 from detkit.evaluate.arrays import Shard
 from detkit.evaluate.report import METRIC_NAMES
 from detkit.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT
+from detkit.runs.metrics import read_metrics
 from detkit.utils.exit_codes import ExitCode
 from detkit.utils.types import Tree, Value
 
@@ -169,17 +170,11 @@ def read_configs(runs: Mapping[RunKey, RunRecord]) -> dict[RunKey, Tree | str]:
 
 def read_curves(path: Path) -> tuple[dict[str, list[Value]], list[Tree]]:
     """Loss curves, averaged to at most `CURVE_POINTS` points, and the evaluations, of a metrics.jsonl."""
-    steps: list[Tree] = []
-    evaluations: list[Tree] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:  # the last line of a run that was killed
-            break
-        if "eval" in entry:
-            evaluations.append({"step": entry["step"], **{key: entry["eval"][key] for key in ("ap", "ap50", "ap75")}})
-        else:
-            steps.append(entry)
+    try:
+        steps, evaluations = read_metrics(path)
+    except (FileNotFoundError, ValueError):
+        steps, evaluations = [], []
+    evaluations = [{key: entry[key] for key in ("step", "ap", "ap50", "ap75")} for entry in evaluations]
     size = max(1, -(-len(steps) // CURVE_POINTS))
     groups = [steps[i : i + size] for i in range(0, len(steps), size)]
     curve: dict[str, list[Value]] = {"step": [group[-1]["step"] for group in groups]}

@@ -49,28 +49,21 @@ class AnchorTotals:
     """Losses, gradients and scores of the foreground or background anchors, summed image by image."""
 
     def __init__(self) -> None:
-        self.loss: list[Tensor] = []
-        self.weight: list[Tensor] = []
-        self.easy: list[Tensor] = []
         self.gradient = self.easy_gradient = 0.0
         self.histogram = np.zeros(len(SCORE_EDGES) - 1)
-        self.count = 0
-
-    def add(self, loss: Tensor, weight: Tensor, easy: Tensor) -> None:
-        """Adds sampled anchors (S,): their loss, the number of anchors each stands for, and whether it is easy."""
-        self.loss.append(loss)
-        self.weight.append(weight)
-        self.easy.append(easy)
+        self.samples: list[tuple[Tensor, Tensor, Tensor]] = []
+        """Of each image, (S,): loss of sampled anchors, number of anchors each stands for, whether it is easy."""
 
     def total(self, *, easy: bool) -> float:
         """Summed loss of the easy anchors, or of the others."""
-        loss, weight, chosen = torch.cat(self.loss), torch.cat(self.weight), torch.cat(self.easy)
-        return float((loss * weight)[chosen == easy].sum())
+        loss, weight, is_easy = map(torch.cat, zip(*self.samples, strict=True))
+        return float((loss * weight)[is_easy == easy].sum())
 
     def cumulative(self) -> dict[str, list[float]] | None:
         """Share of the loss in the fraction of anchors with the lowest loss; None without anchors or loss."""
-        loss = torch.cat(self.loss).double().numpy() if self.loss else np.zeros(0)
-        weight = torch.cat(self.weight).double().numpy() if self.weight else np.zeros(0)
+        if not self.samples:
+            return None
+        loss, weight = (torch.cat(values).double().numpy() for values in list(zip(*self.samples, strict=True))[:2])
         if not (loss * weight).sum() > 0:
             return None
         order = np.argsort(loss, kind="stable")
@@ -105,7 +98,11 @@ def examine_anchors(detector: DenseDetector, loader: Iterable[Batch], images: in
     if not seen:
         raise ValueError("diagnosis: the loader has no images")
     fore, back = sides["foreground"], sides["background"]
-    parts = (_part(fore, None), _part(back, False), _part(back, True))
+    parts = (
+        (fore.total(easy=True) + fore.total(easy=False), fore.gradient),
+        (back.total(easy=False), back.gradient - back.easy_gradient),
+        (back.total(easy=True), back.easy_gradient),
+    )
     explained = sum(loss for loss, _ in parts)
     return {
         "num_images": seen,
@@ -160,14 +157,13 @@ def _one_image(
         score = scores[index, assigned[index]] if name == "foreground" else highest[index]
         side.histogram += np.histogram(score.clamp(0, 1).numpy(), SCORE_EDGES)[0]
         easy = highest < EASY_BELOW
-        side.count += len(index)
         side.gradient += float(size[index].sum())
         side.easy_gradient += float(size[index][easy[index]].sum())
         chosen, weight = _sample(index, size, name == "foreground", generator)
         losses = torch.tensor(
             [_anchor_loss(detector, logits, labels, quality, int(a)) if size[a] > 0 else 0.0 for a in chosen]
         )
-        side.add(losses.double(), weight, easy[chosen])
+        side.samples.append((losses.double(), weight, easy[chosen]))
     return float(total.detach())
 
 
@@ -187,13 +183,6 @@ def _sample(index: Tensor, size: Tensor, every: bool, generator: torch.Generator
     drawn = rest[torch.randperm(len(rest), generator=generator)[:SAMPLED]]
     weight = torch.cat((torch.ones(HARDEST), torch.full((SAMPLED,), len(rest) / SAMPLED))).double()
     return torch.cat((order[:HARDEST], drawn)), weight
-
-
-def _part(side: AnchorTotals, easy: bool | None) -> tuple[float, float]:
-    """(loss, gradient) of the easy anchors of a side, of the others, or of both (None)."""
-    if easy is None:
-        return side.total(easy=True) + side.total(easy=False), side.gradient
-    return side.total(easy=easy), side.easy_gradient if easy else side.gradient - side.easy_gradient
 
 
 def _shares(parts: list[float]) -> dict[str, float] | None:

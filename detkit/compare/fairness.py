@@ -19,7 +19,7 @@ from detkit.compare.integrity import check_distinct_runs, check_figures, check_f
 from detkit.compare.plan import Plan, RunKey, differing_keys, run_name
 from detkit.compare.provenance import check_code, check_facts, read_trials
 from detkit.evaluate.arrays import GroundTruth
-from detkit.train.resume import differences
+from detkit.runs.settings import differing_settings
 from detkit.utils.types import Tree, Value
 
 Runs: TypeAlias = Mapping[RunKey, RunRecord]
@@ -107,7 +107,9 @@ def check_configs(plan: Plan, configs: Mapping[RunKey, Tree | str]) -> Check:
                 continue
             if isinstance(config, str):
                 wrong.append(f"{run_name(run)}: {config}")
-            elif keys := [key for key in sorted(differences(expected, config)) if not key.startswith(UNCHECKED_KEYS)]:
+            elif keys := [
+                key for key in sorted(differing_settings(expected, config)) if not key.startswith(UNCHECKED_KEYS)
+            ]:
                 wrong.append(f"{run_name(run)}: {', '.join(keys)}")
     return check("config", wrong, "every run has the config of its variant")
 
@@ -239,9 +241,9 @@ def setup_flags(keys: Sequence[str], normalizers: Mapping[str, str]) -> Iterator
         yield "The settings of the normaliser differ."
     if differs("imports"):
         yield "The imports differ: parts of the same name may be different code."
-    for section, what in (("assigner", "assigners"), ("head", "heads"), ("schedule", "schedules")):
+    for section in ("assigner", "head", "schedule"):
         if differs(section):
-            yield f"The {what} differ: the comparison is not of the losses alone."
+            yield f"The {section}s differ: the comparison is not of the losses alone."
     for section in ("data", "train", "optimizer", "backbone", "neck", "anchors"):
         if differs(section):
             yield f"Settings of {section} differ: the comparison is not of the losses alone."

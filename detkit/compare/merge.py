@@ -11,7 +11,7 @@ from detkit.compare.checks import Check, listed
 from detkit.compare.plan import CELLS, Cell, Plan, RunKey, Variant, cell_folder, run_name
 from detkit.config import Config
 from detkit.runs.folder import RESULT
-from detkit.train.resume import differences
+from detkit.runs.settings import differing_settings
 
 ALLOW = "Pass --allow {} to combine them anyway."
 
@@ -72,7 +72,7 @@ def unreported_runs(cells: Mapping[RunKey, Cell], folders: Sequence[Path]) -> li
 def check_config(old: Config, new: Config, message: str, allow: Sequence[str]) -> None:
     """Raises ValueError with a line for every key in which two configs differ, unless that is allowed."""
     if "config" not in allow and old.hash() != new.hash():
-        changed = sorted(differences(old.to_dict(), new.to_dict()).items())
+        changed = sorted(differing_settings(old.to_dict(), new.to_dict()).items())
         lines = "\n".join(f"  {key}: {a!r} and {b!r}" for key, (a, b) in changed)
         raise ValueError(f"{message}:\n{lines}\n{ALLOW.format('config')}")
 

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from detkit.config import Config, load_config
 from detkit.registry.arguments import nearest
 from detkit.runs.folder import write_json, write_text
-from detkit.train.resume import completed, differences, flatten
+from detkit.runs.settings import differing_settings, flatten, with_defaults
 from detkit.utils.outputs import Ledger, refuse_foreign
 from detkit.utils.types import Tree
 
@@ -226,7 +226,7 @@ def check_continues(plan: Plan, folder: Path, *, tune: bool = False) -> None:
 
 def check_same(folder: Path, who: str, old: Tree, config: Config) -> None:
     """Raises ValueError with the keys in which a config differs from the one in the bench."""
-    changed = differences(completed(old), json.loads(json.dumps(config.to_dict())))
+    changed = differing_settings(with_defaults(old), json.loads(json.dumps(config.to_dict())))
     if changed:
         lines = "\n".join(f"  {key}: {a!r} in the bench, {b!r} now" for key, (a, b) in sorted(changed.items()))
         raise ValueError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from detkit.boxes import xyxy_to_xywh
+from detkit.boxes import to_xywh
 from detkit.evaluate.arrays import AREAS, GroundTruth, Shard
 from detkit.utils.types import Floats, Tree
 
@@ -115,7 +115,7 @@ def coco_results(detections: Shard, classes: ClassMap) -> list[Tree]:
 def _truth_dicts(truth: GroundTruth, detections: Shard) -> list[Tree]:
     position = np.searchsorted(detections.image_ids, truth.image_ids)
     images = np.repeat(position, np.diff(truth.offsets))
-    xywh = xyxy_to_xywh(truth.boxes.astype(np.float64)) if truth.xywh is None else truth.xywh
+    xywh = to_xywh(truth.boxes.astype(np.float64)) if truth.xywh is None else truth.xywh
     # An id of 0 would mean "unmatched" to both engines, so they start at 1.
     columns = zip(
         images.tolist(), truth.labels.tolist(), xywh.tolist(), truth.area.tolist(), truth.crowd.tolist(),
@@ -132,7 +132,7 @@ def _detection_dicts(detections: Shard) -> list[Tree]:
     boxes = detections.boxes.astype(np.float64)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     columns = zip(
-        images.tolist(), detections.labels.tolist(), xyxy_to_xywh(boxes).tolist(), area.tolist(),
+        images.tolist(), detections.labels.tolist(), to_xywh(boxes).tolist(), area.tolist(),
         detections.scores.tolist(), strict=True,
     )  # fmt: skip
     return [

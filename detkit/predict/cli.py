@@ -138,11 +138,11 @@ class Results:
 
     def add(self, file: Path, image: PILImage, detections: Detections) -> None:
         """Adds the detections of the next image."""
-        from detkit.boxes import xyxy_to_xywh
+        from detkit.boxes import to_xywh
 
         image_id = len(self.images) + 1
         self.images.append({"id": image_id, **json_name(file), "width": image.width, "height": image.height})
-        boxes = xyxy_to_xywh(detections.boxes.double().numpy()).tolist()
+        boxes = to_xywh(detections.boxes.double().numpy()).tolist()
         for box, score, label in zip(boxes, detections.scores.tolist(), detections.labels.tolist(), strict=True):
             self.detections.append(
                 {

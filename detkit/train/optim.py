@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from detkit.registry import OPTIMIZERS
+from detkit.registry import OPTIMIZERS, FractionBelowOne, NonNegative
+from detkit.utils.types import Tree
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.modules.normalization.RMSNorm)
 
@@ -21,120 +21,123 @@ class OptimizerFactory:
     """
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of all parameters that want a gradient."""
+        """The optimizer of all trainable parameters."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroups:
+    """Learning rate and weight decay by kind of parameter; the arguments are those of `SGD`."""
+
+    lr: float
+    weight_decay: float
+    norm_weight_decay: float | None
+    bias_weight_decay: float | None
+    bias_lr_factor: float
+    backbone_lr_factor: float
+
+    def of(self, model: nn.Module) -> list[Tree]:
+        """Every trainable parameter once, in groups of equal learning rate and weight decay, for a torch optimizer."""
+        decays = {"weight": self.weight_decay, "norm": self.norm_weight_decay, "bias": self.bias_weight_decay}
+        groups: dict[tuple[float, float], Tree] = {}
+        for name, kind, parameter in trainable(model):
+            rate = self.lr * (self.bias_lr_factor if kind == "bias" else 1.0)
+            rate *= self.backbone_lr_factor if name.startswith("backbone.") else 1.0
+            decay = decays[kind]
+            decay = self.weight_decay if decay is None else decay
+            new = {"params": [], "lr": rate, "initial_lr": rate, "weight_decay": decay}
+            groups.setdefault((rate, decay), new)["params"].append(parameter)
+        if not groups:
+            raise ValueError("the model has no trainable parameter: is everything frozen?")
+        return list(groups.values())
 
 
 @OPTIMIZERS.register()
 class SGD(OptimizerFactory):
     """Stochastic gradient descent with momentum.
 
-    weight_decay: of convolutions and linear layers. norm_weight_decay, bias_weight_decay: of
-    normalisation layers and of other biases, null for the same as weight_decay. bias_lr_factor,
-    backbone_lr_factor: multiply lr for biases and for everything under `backbone`.
+    Args:
+        lr: learning rate, see also `train.lr_scaling`.
+        momentum: factor on the running sum of gradients.
+        weight_decay: weight decay of convolutions and linear layers.
+        nesterov: look ahead along the momentum.
+        norm_weight_decay: weight decay of normalisation layers; null for that of `weight_decay`.
+        bias_weight_decay: weight decay of other biases; null for that of `weight_decay`.
+        bias_lr_factor: factor on lr for biases.
+        backbone_lr_factor: factor on lr for everything under `backbone`.
     """
 
     def __init__(
         self,
         *,
-        lr: float,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
+        lr: NonNegative,
+        momentum: FractionBelowOne = 0.9,
+        weight_decay: NonNegative = 1e-4,
         nesterov: bool = False,
-        norm_weight_decay: float | None = 0.0,
-        bias_weight_decay: float | None = None,
-        bias_lr_factor: float = 1.0,
-        backbone_lr_factor: float = 1.0,
+        norm_weight_decay: NonNegative | None = 0.0,
+        bias_weight_decay: NonNegative | None = None,
+        bias_lr_factor: NonNegative = 1.0,
+        backbone_lr_factor: NonNegative = 1.0,
     ) -> None:
-        check_rates(
-            lr=lr, weight_decay=weight_decay, norm_weight_decay=norm_weight_decay, bias_weight_decay=bias_weight_decay,
-            bias_lr_factor=bias_lr_factor, backbone_lr_factor=backbone_lr_factor,
-        )  # fmt: skip
         if nesterov and momentum == 0:
             raise ValueError("nesterov: true needs a momentum above 0")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum: {momentum} is not in [0, 1)")
         self.momentum, self.nesterov = momentum, nesterov
-        self.groups: dict[str, Any] = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "norm_weight_decay": norm_weight_decay,
-            "bias_weight_decay": bias_weight_decay,
-            "bias_lr_factor": bias_lr_factor,
-            "backbone_lr_factor": backbone_lr_factor,
-        }
+        self.groups = ParameterGroups(
+            lr=lr,
+            weight_decay=weight_decay,
+            norm_weight_decay=norm_weight_decay,
+            bias_weight_decay=bias_weight_decay,
+            bias_lr_factor=bias_lr_factor,
+            backbone_lr_factor=backbone_lr_factor,
+        )
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """See `OptimizerFactory.build`."""
-        groups = parameter_groups(model, **self.groups)
-        return torch.optim.SGD(groups, momentum=self.momentum, nesterov=self.nesterov, fused=True)
+        return torch.optim.SGD(self.groups.of(model), momentum=self.momentum, nesterov=self.nesterov, fused=True)
 
 
 @OPTIMIZERS.register()
 class AdamW(OptimizerFactory):
-    """Adam with decoupled weight decay (1711.05101). Arguments as for `SGD`."""
+    """Adam with decoupled weight decay (1711.05101).
+
+    Args:
+        lr: learning rate, see also `train.lr_scaling`.
+        betas: decays of the running means of the gradient and of its square.
+        eps: added to the root of the mean square.
+        weight_decay: weight decay of convolutions and linear layers.
+        norm_weight_decay: weight decay of normalisation layers; null for that of `weight_decay`.
+        bias_weight_decay: weight decay of other biases; null for that of `weight_decay`.
+        bias_lr_factor: factor on lr for biases.
+        backbone_lr_factor: factor on lr for everything under `backbone`.
+    """
 
     def __init__(
         self,
         *,
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.05,
-        norm_weight_decay: float | None = 0.0,
-        bias_weight_decay: float | None = 0.0,
-        bias_lr_factor: float = 1.0,
-        backbone_lr_factor: float = 1.0,
+        lr: NonNegative,
+        betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0.05,
+        norm_weight_decay: NonNegative | None = 0.0,
+        bias_weight_decay: NonNegative | None = 0.0,
+        bias_lr_factor: NonNegative = 1.0,
+        backbone_lr_factor: NonNegative = 1.0,
     ) -> None:
-        check_rates(
-            lr=lr, eps=eps, weight_decay=weight_decay, norm_weight_decay=norm_weight_decay,
-            bias_weight_decay=bias_weight_decay, bias_lr_factor=bias_lr_factor, backbone_lr_factor=backbone_lr_factor,
-        )  # fmt: skip
-        if not all(0 <= b < 1 for b in betas):
-            raise ValueError(f"betas: {tuple(betas)} are not in [0, 1)")
         self.betas, self.eps = (betas[0], betas[1]), eps
-        self.groups: dict[str, Any] = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "norm_weight_decay": norm_weight_decay,
-            "bias_weight_decay": bias_weight_decay,
-            "bias_lr_factor": bias_lr_factor,
-            "backbone_lr_factor": backbone_lr_factor,
-        }
+        self.groups = ParameterGroups(
+            lr=lr,
+            weight_decay=weight_decay,
+            norm_weight_decay=norm_weight_decay,
+            bias_weight_decay=bias_weight_decay,
+            bias_lr_factor=bias_lr_factor,
+            backbone_lr_factor=backbone_lr_factor,
+        )
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """See `OptimizerFactory.build`."""
-        groups = parameter_groups(model, **self.groups)
-        return torch.optim.AdamW(groups, betas=self.betas, eps=self.eps, fused=True)
-
-
-def parameter_groups(
-    model: nn.Module,
-    *,
-    lr: float,
-    weight_decay: float,
-    norm_weight_decay: float | None,
-    bias_weight_decay: float | None,
-    bias_lr_factor: float,
-    backbone_lr_factor: float,
-) -> list[dict[str, Any]]:
-    """Every trainable parameter once, in groups of equal learning rate and weight decay."""
-    decays = {"weight": weight_decay, "norm": norm_weight_decay, "bias": bias_weight_decay}
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for name, kind, parameter in trainable(model):
-        rate = lr * (bias_lr_factor if kind == "bias" else 1.0)
-        rate *= backbone_lr_factor if name.startswith("backbone.") else 1.0
-        decay = decays[kind]
-        decay = weight_decay if decay is None else decay
-        new = {"params": [], "lr": rate, "initial_lr": rate, "weight_decay": decay}
-        groups.setdefault((rate, decay), new)["params"].append(parameter)
-    if not groups:
-        raise ValueError("the model has no trainable parameter: is everything frozen?")
-    return list(groups.values())
+        return torch.optim.AdamW(self.groups.of(model), betas=self.betas, eps=self.eps, fused=True)
 
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
-    """Name, kind (`weight`, `norm` or `bias`) and tensor of each parameter that wants a gradient, once."""
+    """Name, kind (`weight`, `norm` or `bias`) and tensor of each trainable parameter, once."""
     seen: set[int] = set()
     for prefix, module in model.named_modules():
         for short, parameter in module.named_parameters(recurse=False):
@@ -143,10 +146,3 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
             seen.add(id(parameter))
             kind = "norm" if isinstance(module, NORMS) else "bias" if short == "bias" else "weight"
             yield (f"{prefix}.{short}" if prefix else short), kind, parameter
-
-
-def check_rates(**values: float | None) -> None:
-    """Raises ValueError for a negative or unbounded value."""
-    for name, value in values.items():
-        if value is not None and not 0 <= value < math.inf:
-            raise ValueError(f"{name}: {value} is negative or not finite")

@@ -6,34 +6,20 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from detkit.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from detkit.config import Config
+from detkit.detectors.dense import DenseDetector
 from detkit.fingerprint import NATIVE
 from detkit.registry import SCHEDULES
 from detkit.runs.folder import ENVIRONMENT
+from detkit.runs.settings import differing_settings, with_defaults
 from detkit.runs.starts import Start, code_changes, fact_changes, from_plain, listed, read_starts
 from detkit.structures import ClassMap
 from detkit.train.parallel import other_processes
 
 log = logging.getLogger("detkit")
 
-FREE = frozenset(
-    {
-        "train.eval_every",
-        "train.checkpoint_every",
-        "train.keep_last",
-        "train.log_every",
-        "train.max_minutes",
-        "train.tensorboard",
-        "train.hang_timeout",
-        "train.parallel",
-        "data.loader.num_workers",
-        "data.images.max_megapixels",
-    }
-)
-"""Settings that don't change which weights come out."""
 BAD_IMAGES = "data.images.bad_images"
 
 
@@ -53,9 +39,9 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
             f"--resume: {checkpoint.path} was trained on the classes {', '.join(checkpoint.classes.names)}, "
             f"the data set has {', '.join(classes.names)}"
         )
-    was = completed(checkpoint.config)
+    was = with_defaults(checkpoint.config)
     changed = [f"  {k}: {v} in the run, {data[k]} now" for k, v in checkpoint.data.items() if not same(v, data.get(k))]
-    differing = differences(was, config.to_dict())
+    differing = differing_settings(was, config.to_dict())
     moved = {key: differing.pop(key) for key in config.paths() if key in differing}
     if from_plain(checkpoint.start).code:  # imported files are known by their content, see check_code
         differing = {key: values for key, values in differing.items() if key.partition(".")[0] != "imports"}
@@ -86,14 +72,6 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
 def same(old: str, new: str | None) -> bool:
     """Whether two hashes are of the same data. One without "+" is of an older run, and of training's boxes alone."""
     return new is None or old == new or ("+" not in old and new.startswith(f"{old}+"))
-
-
-def completed(values: dict[str, Any]) -> dict[str, Any]:
-    """A config of an earlier detkit with the defaults of settings that it did not have yet; as it is if it can't be."""
-    try:
-        return Config.from_dict(values).to_dict()
-    except ValueError:
-        return values
 
 
 def check_origin(checkpoint: Checkpoint, folder: Path) -> None:
@@ -148,34 +126,8 @@ def check_length(checkpoint: Checkpoint, config: Config, old_total: int) -> list
     return []
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys with unequal values, those of `FREE` left out; None for a key that isn't there."""
-    first, second = flatten(old), flatten(new)
-    return {
-        key: (first.get(key), second.get(key))
-        for key in first.keys() | second.keys()
-        if key not in FREE and first.get(key) != second.get(key)
-    }
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists -> dotted key to plain value."""
-    if isinstance(values, Mapping):
-        items = [(str(k), v) for k, v in values.items()]
-    elif isinstance(values, (list, tuple)):
-        items = [(str(i), v) for i, v in enumerate(values)]
-    else:
-        return {prefix: values}
-    if not items:
-        return {prefix: values}
-    found: dict[str, Any] = {}
-    for key, value in items:
-        found |= flatten(value, f"{prefix}.{key}" if prefix else key)
-    return found
-
-
 def resumed_start(
-    now: Start, saved: Checkpoint, earlier: Sequence[Start], detector: Any, allow: Sequence[str]
+    now: Start, saved: Checkpoint, earlier: Sequence[Start], detector: DenseDetector, allow: Sequence[str]
 ) -> Start:
     """This start with what differs from the process that wrote the checkpoint, and what the user allowed.
 

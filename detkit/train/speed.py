@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from detkit.runs.environment import peak_memory_mb
 from detkit.train.trainer import Hook, StepReport
+from detkit.utils.types import Tree
 
 if TYPE_CHECKING:
     from detkit.train.trainer import Trainer
@@ -57,9 +56,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return float(np.percentile(values, percent, method="inverted_cdf")) if len(values) else 0.0
 
 
-def speed_of_run(metrics: Path) -> dict[str, Any]:
-    """Figures of a whole run from its metrics.jsonl, resumed or not; warm-up left out where there are more steps."""
-    rows = [row for row in map(json.loads, metrics.read_text(encoding="utf-8").splitlines()) if "seconds" in row]
+def speed_of_run(steps: Sequence[Tree]) -> Tree:
+    """Figures of a whole run, resumed or not; warm-up left out where there are more steps.
+
+    steps: the entries of metrics.jsonl.
+    """
+    rows = [row for row in steps if "seconds" in row]
     rows = rows[WARM_UP:] or rows
     speed = measure(
         [row["seconds"] for row in rows], [row["data_seconds"] for row in rows], [row["images"] for row in rows]

@@ -18,7 +18,8 @@ from detkit.evaluate.report import format_table, to_json
 from detkit.fingerprint import digest
 from detkit.losses.base import Normalizer
 from detkit.runs.environment import peak_memory_mb
-from detkit.runs.folder import CONFIG, CURVES, METRICS, PREDICTIONS, RESULT, TENSORBOARD, write_json
+from detkit.runs.folder import CONFIG, CURVES, PREDICTIONS, RESULT, TENSORBOARD, write_json
+from detkit.runs.run import Run
 from detkit.structures import Batch, Detections, Targets
 from detkit.train.assemble import Session
 from detkit.train.options import TrainOptions
@@ -113,7 +114,7 @@ def run_facts(session: Session) -> Tree:
         "train_seconds": round(trainer.train_seconds, 2),
         "images_per_second": round(trainer.images_seen / max(trainer.train_seconds, 1e-9), 3),
         "peak_memory_mb": peak_memory_mb(trainer.device),
-        **speed_of_run(session.folder / METRICS),
+        **speed_of_run(Run(session.folder).metrics()),
         **session.environment,
         "code": digest(session.start.code),
     }
@@ -141,14 +142,13 @@ def is_complete(folder: Path) -> bool:
 
 def draw(session: Session) -> None:
     """Draws curves, and detections on some images. Where that fails, the run still has its result."""
-    from detkit.visualize import picture_grid, plot_curves
+    from detkit.visualize import picture_grid
 
-    folder, title = session.folder, session.folder.name
-    ledger = Ledger(folder)
+    folder = session.folder
     try:
-        plot_curves(folder / METRICS, folder / CURVES, title=title, ledger=ledger)
+        Run(folder).plot()
         rows = predicted_rows(session.trainer.model, session.val_loader, session.trainer.device)
-        picture_grid(rows, session.classes, folder / PREDICTIONS, title=title, ledger=ledger)
+        picture_grid(rows, session.classes, folder / PREDICTIONS, title=folder.name, ledger=Ledger(folder))
     except Exception as error:
         if find_disk_full(error) is not None:
             raise

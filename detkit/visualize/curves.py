@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,36 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def read_metrics(path: str | Path) -> tuple[list[Tree], list[Tree]]:
-    """A run's metrics.jsonl -> training lines and evaluation lines, by step.
-
-    After a resume a step can occur twice; the later line counts. A last line that was cut off by a
-    crash is left out; any other bad line is an error that names it.
-    """
-    path = Path(path)
-    train: dict[int, Tree] = {}
-    evals: dict[int, Tree] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, text in enumerate(lines, start=1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise ValueError(f"{path}:{number}: not JSON: {error}") from error
-        if "eval" in line:
-            evals[int(line["step"])] = line["eval"] | {"step": int(line["step"])}
-        if "loss" in line:
-            train[int(line["step"])] = line
-    return [train[s] for s in sorted(train)], [evals[s] for s in sorted(evals)]
-
-
 def plot_curves(
-    metrics: str | Path, path: str | Path, *, title: str = "", ledger: outputs.Ledger | None = None
+    train: Sequence[Tree],
+    evals: Sequence[Tree],
+    path: str | Path,
+    *,
+    title: str = "",
+    ledger: outputs.Ledger | None = None,
 ) -> Path:
-    """Draws loss terms, learning rate and AP over steps, from metrics.jsonl, as one PNG.
+    """Draws loss terms, learning rate and AP over steps as one PNG.
 
     ledger: of the folder, if any.
     """
@@ -56,9 +35,8 @@ def plot_curves(
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    train, evals = read_metrics(metrics)
     if not train and not evals:
-        raise ValueError(f"{metrics} has no training or evaluation lines")
+        raise ValueError(f"{path}: there are neither training nor evaluation lines to draw")
     figure = Figure(figsize=(13, 4), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     FigureCanvasAgg(figure)
     loss_axes, lr_axes, ap_axes = figure.subplots(1, 3)
@@ -97,7 +75,7 @@ def _smooth(values: list[float], span: int) -> list[float]:
     return out
 
 
-def _plot_losses(axes: Axes, train: list[Tree]) -> None:
+def _plot_losses(axes: Axes, train: Sequence[Tree]) -> None:
     """Draws each term twice: faint as measured, strong as a running mean."""
     axes.set_title("loss", fontsize=11)
     keys = ["loss", *sorted({k for line in train for k in line if k.startswith("loss_")}, reverse=True)]
@@ -125,7 +103,7 @@ def _plain_ticks(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _plot_lr(axes: Axes, train: list[Tree]) -> None:
+def _plot_lr(axes: Axes, train: Sequence[Tree]) -> None:
     axes.set_title("learning rate", fontsize=11)
     points = [(line["step"], line["lr"]) for line in train if line.get("lr") is not None]
     if points:
@@ -134,7 +112,7 @@ def _plot_lr(axes: Axes, train: list[Tree]) -> None:
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
 
 
-def _plot_ap(axes: Axes, evals: list[Tree]) -> None:
+def _plot_ap(axes: Axes, evals: Sequence[Tree]) -> None:
     axes.set_title("average precision on the validation images", fontsize=11)
     axes.set_ylim(0, 1)
     for n, (key, name) in enumerate((("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75"))):

@@ -68,14 +68,14 @@ def test_sampling_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_constant_loss_gives_the_diagonal() -> None:
     side = diagnosis.AnchorTotals()
-    side.add(torch.full((7,), 0.3), torch.arange(1.0, 8.0), torch.ones(7, dtype=torch.bool))
+    side.samples.append((torch.full((7,), 0.3), torch.arange(1.0, 8.0), torch.ones(7, dtype=torch.bool)))
     found = side.cumulative()
     assert found["loss"] == pytest.approx(found["fraction"], abs=1e-6)
 
 
 def test_one_anchor_that_stands_for_nine_is_nine_tenths() -> None:
     side = diagnosis.AnchorTotals()
-    side.add(torch.tensor([0.0, 5.0]), torch.tensor([9.0, 1.0]), torch.tensor([True, False]))
+    side.samples.append((torch.tensor([0.0, 5.0]), torch.tensor([9.0, 1.0]), torch.tensor([True, False])))
     found = side.cumulative()
     assert found["loss"][90] == pytest.approx(0, abs=1e-6)
     assert found["loss"][95] == pytest.approx(0.5, abs=1e-6)

@@ -98,7 +98,7 @@ def test_every_fragment_goes_over_a_config(tmp_path: Path, fragment: str, base: 
         ("pixels:\n  mean:\n    - ???", 4, ["pixels.mean.0: `???` waits for a value"]),
         ("backbone:\n  type: [ResNet]", 3, ["backbone.type: ['ResNet'] is no name; one of", "ResNet"]),
         ("assigner:\n  positive: 0.3\n  negative: 0.5", None, ["assigner.negative: 0.5 must not exceed positive: 0.3"]),
-        ("schedule:\n  type: Cosine\n  final_factor: 3", 4, ["schedule.final_factor: 3.0 is not between 0 and 1"]),
+        ("schedule:\n  type: Cosine\n  final_factor: 3", 4, ["schedule.final_factor: 3 must be between 0 and 1"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_place(

@@ -99,8 +99,7 @@ class Flagged:
 
 def test_numbers_stay_numbers_whatever_flags_a_dtype_asks_for(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(Flagged())).hasobject, "numpy itself must believe it, or this test shows nothing"
-    reduced: Any = np.zeros(2, np.int64).__reduce__()
-    rebuild, arguments, _ = reduced
+    rebuild, arguments, _ = tuple(np.zeros(2, np.int64).__reduce__())
 
     class Array:
         def __reduce__(self) -> Any:

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit.boxes import xyxy_to_xywh
+from detkit.boxes import to_xywh
 from detkit.data.datasets.box_checks import (
     FRACTION,
     LARGEST,
@@ -109,7 +109,7 @@ class Records:
 
     def training_truth(self) -> Truth:
         """The boxes of training in the form of a ground truth."""
-        boxes = xyxy_to_xywh(self.boxes.astype(np.float64))
+        boxes = to_xywh(self.boxes.astype(np.float64))
         return Truth(self.ends, boxes, self.labels, self.is_ignore, self.area, np.ones(len(boxes), bool))
 
     def content_hash(self) -> str:
@@ -217,7 +217,7 @@ class RecordsBuilder:
         if max(size) > LARGEST_SIDE:
             raise ValueError(f"{self.name}: {source}: {size[1]}x{size[0]} pixels is not the size of an image")
         xyxy = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-        file_boxes = xyxy_to_xywh(xyxy) if xywh is None else np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
+        file_boxes = to_xywh(xyxy) if xywh is None else np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
         classes, ignored = np.asarray(labels, np.int64), np.asarray(is_ignore, bool)
         areas = file_boxes[:, 2:].prod(axis=1) if area is None else np.asarray(area, dtype=np.float64)
         self._count_repeated(xyxy, classes, ignored, source)

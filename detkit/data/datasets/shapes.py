@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from annotated_types import Interval
 
-from detkit.boxes import xyxy_to_xywh
+from detkit.boxes import to_xywh
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.records import RecordsBuilder
 from detkit.data.datasets.scene import SHAPES, Scene, draw_scene
@@ -77,7 +77,7 @@ class ShapesDataset(DetectionDataset):
             self.load_image(i).save(images / path)
             content["images"].append({"id": image_id, "file_name": path, "height": height, "width": width})
             a = self.records.annotation(i)
-            columns = xyxy_to_xywh(a.boxes.astype(np.float64)), a.labels, a.area, a.is_ignore
+            columns = to_xywh(a.boxes.astype(np.float64)), a.labels, a.area, a.is_ignore
             for box, label, area, crowd in zip(*(column.tolist() for column in columns), strict=True):
                 content["annotations"].append(
                     {

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from detkit.runs.metrics import MetricsFile
+import pytest
+
+from detkit.runs.metrics import MetricsFile, read_metrics
 from tests.refusals import Refuses
 
 
@@ -44,3 +47,24 @@ def test_a_damaged_line_is_named(refuses: Refuses, tmp_path: Path) -> None:
     with refuses(ValueError):
         MetricsFile(path, step=3)
     assert path.read_text().count("\n") == 3
+
+
+def write(path: Path, *lines: Any) -> Path:
+    path.write_text("".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines), encoding="utf-8")
+    return path
+
+
+def test_after_a_resume_the_later_line_counts(tmp_path: Path) -> None:
+    lines = [{"step": step, "loss": loss} for step, loss in ((1, 1.0), (2, 5.0), (2, 3.0))]
+    evals = [{"step": 2, "eval": {"ap": ap}} for ap in (0.1, 0.2)]
+    train, evaluations = read_metrics(write(tmp_path / "m.jsonl", *lines[:2], evals[0], lines[2], evals[1]))
+    assert train == [lines[0], lines[2]]
+    assert evaluations == [{"step": 2, "ap": 0.2}]
+
+
+@pytest.mark.parametrize("cut_off", ['{"step": 2, "lo', "[1]", ""])
+def test_a_last_line_cut_off_is_left_out_but_no_other(refuses: Refuses, tmp_path: Path, cut_off: str) -> None:
+    step = {"step": 1, "loss": 1.0}
+    assert read_metrics(write(tmp_path / "a.jsonl", step, cut_off)) == ([step], [])
+    with refuses(ValueError):
+        read_metrics(write(tmp_path / "b.jsonl", cut_off, step))

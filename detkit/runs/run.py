@@ -1,0 +1,73 @@
+"""A run on disk, as a Python object."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from detkit.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, step_path
+from detkit.config import Config, load_config
+from detkit.runs.folder import CONFIG, CURVES, METRICS, RESULT
+from detkit.runs.metrics import read_metrics
+from detkit.utils.console import printable
+from detkit.utils.outputs import Ledger
+from detkit.utils.types import Tree
+
+if TYPE_CHECKING:
+    from detkit.predict.predictor import Predictor
+
+
+class Run:
+    """The run in a folder: `Run("runs/quickstart").result["ap50"]`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / CONFIG).is_file():
+            raise FileNotFoundError(f"{printable(self.folder)} is not a run folder: it holds no {CONFIG}")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @cached_property
+    def config(self) -> Config:
+        """The complete config of the run."""
+        return load_config(self.folder / CONFIG)
+
+    @property
+    def result(self) -> Tree:
+        """The figures of the last evaluation, speed and environment; FileNotFoundError before the end of the run."""
+        path = self.folder / RESULT
+        if not path.is_file():
+            raise FileNotFoundError(f"{printable(self.folder)} holds no {RESULT} yet: the run is not finished")
+        content: Tree = json.loads(path.read_text(encoding="utf-8"))
+        return content
+
+    def metrics(self) -> list[Tree]:
+        """One entry for each training step: loss, its terms, learning rate, gradient norm, seconds ..."""
+        return read_metrics(self.folder / METRICS)[0]
+
+    def evaluations(self) -> list[Tree]:
+        """One entry for each evaluation: step, ap, ap50 ..."""
+        return read_metrics(self.folder / METRICS)[1]
+
+    def checkpoint(self, which: Literal["best", "last"] | int = "best") -> Checkpoint:
+        """The best checkpoint (the newest if none was evaluated), the newest intact one, or that of a step."""
+        if isinstance(which, int):
+            return read_checkpoint(step_path(self.folder, which))
+        return load_checkpoint(self.folder, "best" if which == "best" else "newest")
+
+    def predictor(self, *, device: str = "auto") -> Predictor:
+        """A predictor with the weights of the best checkpoint."""
+        from detkit.predict.predictor import Predictor
+
+        return Predictor.from_checkpoint(self.folder, device=device)
+
+    def plot(self) -> Path:
+        """Draws losses, learning rate and AP over the steps into the folder; returns the picture's path."""
+        from detkit.visualize import plot_curves
+
+        steps, evaluations = read_metrics(self.folder / METRICS)
+        title, ledger = self.folder.name, Ledger(self.folder)
+        return plot_curves(steps, evaluations, self.folder / CURVES, title=title, ledger=ledger)
