@@ -41,7 +41,7 @@ class Agent(ElasticAgent):
         """Prints what ended the run, once and last; returns its exit code."""
         failure, is_local = root_cause(result.failures)
         if failure.code not in STOPPED and failure.text:
-            text = failure.format() if is_local else f"error: stopped, for {failure.summary()}"
+            text = failure.format() if is_local else f"error: stopped because another node failed: {failure.summary()}"
             print(text, file=sys.stderr, flush=True)
         return failure.code
 

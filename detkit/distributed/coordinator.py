@@ -73,7 +73,8 @@ class Coordinator:
             if other["world_size"] != process.world_size:
                 raise ValueError(
                     f"rank {rank} on {other['host']} was started as one of {other['world_size']} processes, rank "
-                    f"{process.rank} on {facts['host']} as one of {process.world_size}: start all alike"
+                    f"{process.rank} on {facts['host']} as one of {process.world_size}: "
+                    "start every process with the same world size"
                 )
 
     def all_gather(self, name: str, value: T, seconds: float = JOIN_SECONDS, doing: str = "start") -> list[T]:
@@ -92,7 +93,7 @@ class Coordinator:
             now = time.monotonic()
             if now > deadline:
                 late = self.format_ranks(missing)
-                raise MissingRankError(f"after {seconds:.0f} s still no word from {late} ({doing})")
+                raise MissingRankError(f"timed out after {seconds:.0f} s waiting for {late} ({doing})")
             if now > warn_at and rank == min(set(range(world_size)) - set(missing)):
                 log.warning("waiting for %s (%s)", self.format_ranks(missing), doing)
                 warn_at += JOIN_SECONDS / 2
@@ -195,11 +196,11 @@ def connect(process: ProcessInfo, seconds: float) -> Store:
     if not process.hosts_store:
         raise MissingRankError(
             f"can't reach rank 0 at {process.store} within {seconds:.0f} s ({reason}). Is rank 0 started, is that "
-            "its address as seen from here, does a firewall close the port?"
+            "its address as seen from here, does a firewall block the port?"
         ) from None
     if "EADDRINUSE" in str(reason) or "in use" in str(reason):
         raise MissingRankError(
-            f"another program on {here} has port {port}: set MASTER_PORT, on every rank, to a free one"
+            f"another program on {here} has port {port}: set MASTER_PORT to a free port on every rank"
         ) from None
     raise MissingRankError(
         f"rank 0 can't listen at {process.store}: {reason}. Is MASTER_ADDR an address of {here}, where rank 0 runs?"

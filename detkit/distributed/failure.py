@@ -120,8 +120,8 @@ def root_cause(failures: Mapping[int, ProcessFailure]) -> tuple[Failure, bool]:
     for rank, failure in failures.items():
         if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM:
             name = failure.signal_name()
-            why = " (killed: out of memory, or by somebody)" if name == "SIGKILL" else ""
-            text = f"process {failure.pid} died of {name}{why}"
+            why = " (out of memory, or killed by a user)" if name == "SIGKILL" else ""
+            text = f"process {failure.pid} was ended by {name}{why}"
             return Failure(rank=rank, host=host, code=stopped_by(-failure.exitcode), kind="crash", text=text), True
     if own:
         return own[0], True

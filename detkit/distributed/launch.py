@@ -73,7 +73,7 @@ def run_agent(arguments: Sequence[str], options: LaunchOptions, address: str | N
         if not run_with_timeout(handler.shutdown, REPORT_SECONDS):
             print(rendezvous_lost(options, f"no answer within {REPORT_SECONDS:.0f} s"), file=sys.stderr, flush=True)
         if result is None:
-            print("error: the other machines have ended the run", file=sys.stderr, flush=True)
+            print("error: the run was ended by another node", file=sys.stderr, flush=True)
             return ExitCode.RANK_MISSING
         return agent.report(result) if result.is_failed() else 0
 
@@ -95,8 +95,8 @@ def check_devices(options: LaunchOptions) -> None:
     if wanted > cores:
         threads = f" of {options.threads} threads" if options.threads else ""
         print(
-            f"warning: --procs {options.procs}{threads} on {cores} CPU cores: they will take turns and be slower than "
-            f"{max(1, cores // (options.threads or 1))} would",
+            f"warning: --procs {options.procs}{threads} on {cores} CPU cores: oversubscribed, expect it to be slower "
+            f"than --procs {max(1, cores // (options.threads or 1))}",
             file=sys.stderr, flush=True,
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ LARGE = 2**24
 MOST_NAMED = 10
 ADVICE = {
     "code": "bring the same version of detkit, and of the files that the config imports, to every machine",
-    "config": "start every rank with the same config file and the same key=value words",
+    "config": "start every rank with the same config file and the same key=value overrides",
     "torch": "install the same torch everywhere",
     "device": "choose one by train.device=cpu or cuda",
     "training data": "the annotation files differ: copy the data set again",

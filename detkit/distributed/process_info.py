@@ -57,7 +57,7 @@ class ProcessInfo:
 
 
 NAMES: dict[Launcher, str] = {
-    "alone": "hand",
+    "alone": "standalone",
     "detkit": "detkit train --procs",
     "torchrun": "torchrun",
     "slurm": "srun",
@@ -95,13 +95,13 @@ def from_torchrun(environ: Mapping[str, str]) -> ProcessInfo:
     if missing:
         present = ", ".join(n for n in needed if n in environ)
         raise ValueError(
-            f"the environment has {present} but not {', '.join(missing)}: a launcher sets them all. "
-            f"Unset {present} to train in one process, or start by torchrun or `detkit train --procs`"
+            f"the environment has {present} but not {', '.join(missing)}: a launcher sets all of them. "
+            f"Unset {present} to train in one process, or start with torchrun or `detkit train --procs`"
         )
     rank, world_size = number(environ, "RANK"), number(environ, "WORLD_SIZE")
     restarts = number(environ, "TORCHELASTIC_RESTART_COUNT", 0)
     if "LOCAL_RANK" not in environ and world_size > 1:
-        raise ValueError("the environment has RANK but not LOCAL_RANK, without which no device can be chosen: set it")
+        raise ValueError("the environment has RANK but not LOCAL_RANK, which chooses the device: set it")
     by_detkit = STORE in environ
     agent_store = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return ProcessInfo(
@@ -183,19 +183,20 @@ def check_range(process: ProcessInfo) -> None:
         ("local rank", process.local_rank, process.local_world_size),
     ):
         if not 0 <= rank < size:
-            raise ValueError(f"{NAMES[process.launcher]} says {name} {rank} of {size}: ranks go from 0 to size - 1")
+            launcher = NAMES[process.launcher]
+            raise ValueError(f"{launcher} sets {name} {rank} of {size}: must be between 0 and {size - 1}")
     if not process.is_worker:
         return
     host, _, port = process.store.rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(
-            f"{NAMES[process.launcher]} says that the processes meet at {host or 'rank 0'}, port {port!r}: "
-            "MASTER_PORT must be a number from 1 to 65535, the same on every rank"
+            f"{NAMES[process.launcher]} sets the address {host or 'of rank 0'}, port {port!r}: "
+            "MASTER_PORT must be between 1 and 65535, the same on every rank"
         )
     if not host:
         raise ValueError(
-            f"{NAMES[process.launcher]} started processes on several machines, but nothing says where they meet: "
-            "give all of them MASTER_ADDR, the address of the machine of rank 0 (mpirun -x MASTER_ADDR)"
+            f"{NAMES[process.launcher]} started processes on several machines without the address of rank 0: "
+            "set MASTER_ADDR to it for all of them (mpirun -x MASTER_ADDR)"
         )
 
 
@@ -203,8 +204,8 @@ def refuse_difference(process: ProcessInfo, names: str, other: ProcessInfo | Non
     """Raises ValueError if two launchers set different ranks."""
     if other is not None and not same_rank(process, other):
         raise ValueError(
-            f"two launchers contradict each other: {names} say rank {process.rank} of {process.world_size}, "
-            f"{NAMES[other.launcher]} says rank {other.rank} of {other.world_size}; unset the variables of one"
+            f"two launchers disagree: {names} set rank {process.rank} of {process.world_size}, "
+            f"{NAMES[other.launcher]} sets rank {other.rank} of {other.world_size}; unset the variables of one"
         )
 
 
@@ -220,8 +221,8 @@ def launcher_node_rank(process: ProcessInfo, nodes: int) -> int:
     one_each = process.launcher in ("slurm", "mpi") and process.local_world_size == 1 and process.world_size == nodes
     if not one_each:
         raise ValueError(
-            f"this process is {process}: --procs and --nodes would start processes inside of it. Leave them out; "
-            "or have one process started on each machine, with --nodes set to the number of machines"
+            f"this process is already {process}: remove --procs and --nodes, or start one process per machine "
+            "and set --nodes to the number of machines"
         )
     return process.rank
 
@@ -231,10 +232,10 @@ def number(environ: Mapping[str, str], name: str, default: int | None = None) ->
     text = environ.get(name)
     if text is None or text == "":
         if default is None:
-            raise ValueError(f"the environment variable {name} is missing, which a launcher sets with its others")
+            raise ValueError(f"the environment variable {name} is missing: a launcher sets it with the others")
         return default
     if not text.isdecimal():
-        raise ValueError(f"the environment variable {name} is {text!r}, not a whole number")
+        raise ValueError(f"the environment variable {name} is {text!r}: must be a whole number")
     return int(text)
 
 

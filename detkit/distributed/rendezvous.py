@@ -97,8 +97,8 @@ def report_missing_nodes(options: LaunchOptions, agent: Agent, over: threading.E
     while not over.wait(wait) and not agent.started:
         here = min(store.add("detkit/number_of_nodes", 0), options.max_nodes)
         missing = [r for r in range(options.max_nodes) if not store.check([f"detkit/nodes/{r}"])]
-        names = f"; not yet: {', '.join(f'machine {r}' for r in missing)}" if numbered and missing else ""
-        words = f"waiting at {options.rdzv} for {options.max_nodes} machines, {here} came{names}"
+        names = f"; missing: {', '.join(f'machine {r}' for r in missing)}" if numbered and missing else ""
+        words = f"waiting at {options.rdzv} for {options.max_nodes} machines, {here} have joined{names}"
         print(words, file=sys.stderr, flush=True)
         wait = 3 * REPORT_SECONDS
 
@@ -126,7 +126,7 @@ def rendezvous_lost(options: LaunchOptions, reason: object) -> str:
     """The message for a rendezvous that is lost in the middle of a run."""
     return (
         f"error: --rdzv {options.rdzv} can't be reached from {socket.gethostname()} any more: {reason}. "
-        "Start all machines again, with --resume"
+        "Restart all machines with --resume"
     )
 
 
@@ -135,19 +135,19 @@ def explain_rendezvous_error(error: Exception, options: LaunchOptions) -> str:
     from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousConnectionError
 
     if isinstance(error, RendezvousClosedError):
-        return f"the run at {options.rdzv} has ended already: start all machines again"
+        return f"the run at {options.rdzv} has already ended: restart all machines"
     if isinstance(error, RendezvousConnectionError):
         cause = str(error.__cause__ or error)
         if "EADDRINUSE" in cause or "in use" in cause:
             return f"--rdzv {options.rdzv}: another program on {socket.gethostname()} has this port: choose another one"
         return (
             f"--rdzv {options.rdzv} can't be reached from {socket.gethostname()} within 60 s. Is the command started "
-            "on that machine, is that its address as seen from here, does a firewall close the port?"
+            "on that machine, is that its address as seen from here, does a firewall block the port?"
         )
     seconds = CHECK_SECONDS if options.check else JOIN_SECONDS
     return (
-        f"after {seconds} s fewer than {options.min_nodes} machines have come to {options.rdzv}: is the command "
-        "started on all of them, with the same --nodes and --rdzv?"
+        f"timed out after {seconds} s: fewer than {options.min_nodes} machines have joined at {options.rdzv}. Is "
+        "the command started on all of them, with the same --nodes and --rdzv?"
     )
 
 
@@ -162,7 +162,7 @@ def own_address(options: LaunchOptions) -> str | None:
             probe.connect(options.rdzv_address)  # sends nothing
         except OSError as error:
             raise ValueError(
-                f"--rdzv {options.rdzv}: {error}; want a name or address that this machine knows"
+                f"--rdzv {options.rdzv}: {error}; must be a name or address that this machine can resolve"
             ) from None
         return str(probe.getsockname()[0])
 

@@ -76,18 +76,19 @@ def diagnose_hang(
     world_size = len(hosts)
     silent = [r for r in range(world_size) if r not in now or (r in before and before[r].number == now[r].number)]
     if silent:
-        reason = "gives no sign of life: stopped, out of memory, or its host or network is gone"
+        reason = "not responding (stopped, out of memory, or host unreachable)"
         blamed = silent
     else:
         fewest = min(beat.phases for beat in now.values())
         blamed = [rank for rank, beat in sorted(now.items()) if beat.phases == fewest]
-        reason = "hangs" if len(blamed) < world_size or world_size == 1 else "waits, as all do: the exchange hangs"
+        all_wait = len(blamed) == world_size > 1
+        reason = "all ranks are waiting: the collective hangs" if all_wait else "hangs"
     lines = [f"no progress for {seconds:.0f} s ({setting})"]
     for rank in [*blamed, *sorted(set(now) - set(blamed))][:MOST_NAMED]:
         where = str(now[rank]) if rank in now else f"rank {rank} on {hosts[rank]}"
-        lines.append(f"  {where}  <- {reason}" if rank in blamed else f"  {where}, waits")
+        lines.append(f"  {where}  <- {reason}" if rank in blamed else f"  {where}, waiting")
     if world_size > MOST_NAMED:
-        lines.append(f"  and {world_size - MOST_NAMED} ranks more")
+        lines.append(f"  and {world_size - MOST_NAMED} more ranks")
     return HangReport(tuple(blamed), bool(silent), "\n".join(lines))
 
 
@@ -218,7 +219,7 @@ class Watchdog:
             if is_blamed:
                 self._end_workers()
             for output in outputs:
-                _write(output, f"rank {self.rank} ends with exit code {ExitCode.HUNG:d}; go on with --resume\n")
+                _write(output, f"rank {self.rank} ends with exit code {ExitCode.HUNG:d}; resume with --resume\n")
         with contextlib.suppress(Exception):  # whatever happens, the process ends
             self.report(hang)
         self.end(ExitCode.HUNG)

@@ -36,7 +36,7 @@ class GroundTruth:
     def __post_init__(self) -> None:
         ids, counts = np.unique(self.image_ids, return_counts=True)
         if len(ids) < len(self.image_ids):
-            raise ValueError(f"ground truth: image ids given twice: {shorten_list(ids[counts > 1].tolist(), 5)}")
+            raise ValueError(f"ground truth: image ids are repeated: {shorten_list(ids[counts > 1].tolist(), 5)}")
         if len(self.offsets) != len(self.image_ids) + 1 or self.offsets[-1] != len(self.boxes):
             raise ValueError(
                 f"ground truth: {len(self.offsets)} offsets up to {self.offsets[-1:]} do not fit "

@@ -29,17 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="e.g. data.val.dataset.split=test",
+        help="override config keys, e.g. data.val.dataset.split=test",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
     parser.add_argument(
-        "--detections", metavar="FILE", help="write what is found as COCO results, with the file's own ids"
+        "--detections",
+        metavar="FILE",
+        help="write the detections to FILE as COCO results, with the annotation file's ids",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--self-test",
         action="store_true",
-        help="evaluate the ground truth as predictions, which must give 1; here, a config file will do",
+        help="evaluate the ground truth as predictions, which must give AP 1; accepts a config file, too",
     )
 
 
@@ -48,11 +50,11 @@ def run(args: argparse.Namespace) -> int:
     from detkit.evaluate.report import format_table, to_json
 
     if args.self_test and args.detections:
-        raise ValueError("--detections: a self-test has no detections; leave one of the two out")
+        raise ValueError("--detections: a self-test has no detections; remove one of the two options")
     if args.json is not None:
         check_output_file("--json", args.json, inputs=[args.checkpoint])
     if args.json and args.detections and Path(args.json).resolve() == Path(args.detections).resolve():
-        raise ValueError(f"--detections: {printable(args.detections)} is the file of --json, too: name another one")
+        raise ValueError(f"--detections: {printable(args.detections)} is the file of --json, too: choose another")
     test = measure_ground_truth(args) if args.self_test else None
     result = test.file if test else measure_detector(args)
     if args.json is not None:
@@ -121,8 +123,8 @@ def judge_self_test(test: SelfTest) -> int:
     if test.differing or test.missing:
         print(
             f"training differs from the file in {test.differing + test.missing} objects: {test.differing} have other "
-            f"boxes (clipped at the edge), {test.missing} are left out as unusable. Evaluation uses the boxes of the "
-            f"file, against which training's own boxes reach AP {_figure(test.file.ap)}"
+            f"boxes (clipped at the edge), {test.missing} are skipped as unusable. Evaluation uses the boxes of the "
+            f"file, against which the training boxes reach AP {_figure(test.file.ap)}"
         )
     wrong = [
         f"  {name}: {key} {value:.6f}"
@@ -131,7 +133,7 @@ def judge_self_test(test: SelfTest) -> int:
         if key.startswith("ap") and value is not None and value < 1 - TOLERANCE
     ]
     if result.ap is None:
-        print("self-test: nothing to measure, for there is no ground truth")
+        print("self-test: nothing to measure: there is no ground truth")
         return 1
     if not wrong:
         print("self-test passed: the ground truth as predictions gives 1 wherever AP is defined")
@@ -139,8 +141,8 @@ def judge_self_test(test: SelfTest) -> int:
     print("self-test failed: the ground truth as predictions does not give 1")
     print("\n".join(wrong))
     print(
-        "either data.val.transforms lose or move boxes, or an image holds more objects of a class than "
-        "evaluator.max_detections admits"
+        "either data.val.transforms lose or move boxes, or an image has more objects of a class than "
+        "evaluator.max_detections allows"
     )
     return 1
 

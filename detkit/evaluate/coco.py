@@ -139,13 +139,14 @@ class CocoEvaluator:
         missing, unknown = np.setdiff1d(self.truth.image_ids, ids), np.setdiff1d(ids, self.truth.image_ids)
         if len(unknown):
             raise ValueError(
-                f"detections of {len(unknown)} images that the ground truth lacks: {shorten_list(unknown.tolist(), 5)}"
+                f"detections of {len(unknown)} images that are not in the ground truth: "
+                f"{shorten_list(unknown.tolist(), 5)}"
             )
         if len(missing):
             raise ValueError(
                 f"{len(missing)} of {len(self.truth.image_ids)} images were never added: "
                 f"{shorten_list(missing.tolist(), 5)}; "
-                "an image in which nothing is found needs an entry without detections"
+                "an image without detections needs an empty entry"
             )
         order = np.argsort(shard.image_ids, kind="stable")
         rank = np.empty_like(order)

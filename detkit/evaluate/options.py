@@ -38,7 +38,7 @@ class EvaluatorOptions:
 
     def __post_init__(self) -> None:
         if self.engine not in ("faster", "pycocotools"):
-            raise ValueError(f"evaluator.engine: {self.engine!r} is neither 'faster' nor 'pycocotools'")
+            raise ValueError(f"evaluator.engine: {self.engine!r} must be 'faster' or 'pycocotools'")
         counts = tuple(self.max_detections)
         if len(counts) != 3 or any(a >= b for a, b in pairwise(counts)):
             raise ValueError(f"evaluator.max_detections: {counts} must be three ascending counts, e.g. (1, 10, 100)")

@@ -39,15 +39,15 @@ def read_classes(text: str) -> dict[int, str] | list[str]:
     if path.suffix != ".json":
         names = [name.strip() for name in text.split(",")]
         if not all(names):
-            raise ValueError(f"--classes {text!r}: want NAME,NAME,... or a COCO annotation file (.json)")
+            raise ValueError(f"--classes {text!r}: must be NAME,NAME,... or a COCO annotation file (.json)")
         return names
     if not path.is_file():
-        raise ValueError(f"--classes: no such file: {path}")
+        raise ValueError(f"--classes: file not found: {path}")
     try:
         categories = json.loads(path.read_text(encoding="utf-8"))["categories"]
         return {int(c["id"]): str(c["name"]) for c in sorted(categories, key=lambda c: c["id"])}
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"--classes {path}: not a COCO annotation file with `categories`: {error!r}") from error
+        raise ValueError(f"--classes {path} is not a COCO annotation file with `categories`: {error!r}") from error
 
 
 def torchvision_columns(
@@ -69,8 +69,8 @@ def torchvision_columns(
     if isinstance(given, list):
         if len(given) not in (columns, columns - 1):
             raise ValueError(
-                f"--classes: {len(given)} names for {columns} class columns; want {columns}, or "
-                f"{columns - 1} without the background that torchvision puts into column 0"
+                f"--classes: {len(given)} names for {columns} class columns: must be {columns}, or "
+                f"{columns - 1} without the background in torchvision's column 0"
             )
         given = dict(enumerate(given, start=columns - len(given)))
     if not given or min(given) < 0 or max(given) >= columns:
@@ -86,7 +86,7 @@ def detectron2_columns(columns: int, given: dict[int, str] | list[str] | None = 
     if given is None:
         given = coco_classes() if columns == COCO_COLUMNS else {i: f"class-{i}" for i in range(1, columns + 1)}
     if len(given) != columns:
-        raise ValueError(f"--classes: {len(given)} classes for a model of {columns}")
+        raise ValueError(f"--classes: {len(given)} classes, but the model has {columns}")
     classes = given if isinstance(given, dict) else dict(enumerate(given, start=1))
     return Columns(tuple(range(columns)), ClassMap(tuple(classes.values()), tuple(classes)))
 

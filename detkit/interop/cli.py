@@ -22,22 +22,22 @@ EPILOG = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("toolkit", choices=("torchvision", "detectron2"), help="where the weights are from")
+    parser.add_argument("toolkit", choices=("torchvision", "detectron2"), help="toolkit that wrote the weights")
     parser.add_argument(
         "source",
-        help="a .pth/.pt state dict or a zoo .pkl; for torchvision also retinanet_resnet50_fpn, "
+        help="a .pth/.pt state dict or a model zoo .pkl; for torchvision also retinanet_resnet50_fpn, "
         "retinanet_resnet50_fpn_v2, ssd300_vgg16 or ssdlite320_mobilenet_v3_large, which torchvision downloads",
     )
     parser.add_argument(
         "--output",
         required=True,
         metavar="OUT.pt",
-        help="the checkpoint to write; an earlier conversion is replaced, nothing else is",
+        help="checkpoint to write; replaces only an earlier conversion",
     )
     parser.add_argument(
         "--key",
         metavar="NAME",
-        help="which weights of several in a file, as model or model_ema (default: averaged ones first)",
+        help="name of the weights if a file holds several, e.g. model_ema (default: averaged weights first)",
     )
     parser.add_argument(
         "--classes",
@@ -96,7 +96,7 @@ def check_output(output: Path, source: str) -> None:
     earlier = existing(output)
     if earlier is not None and (earlier.step or earlier.optimizer is not None or earlier.data):
         refuse_inputs("--output", [output], [source])
-        raise ForeignFileError(f"--output: {printable(output)} is the checkpoint of a training: choose another name")
+        raise ForeignFileError(f"--output: {printable(output)} is the checkpoint of a run: choose another name")
     check_output_file("--output", output, inputs=[source], ours=lambda path: earlier is not None)
 
 

@@ -24,7 +24,7 @@ def convert_detectron2(
     """
     path = Path(source)
     if not path.is_file():
-        raise ValueError(f"no such file: {path}")
+        raise ValueError(f"file not found: {path}")
     is_zoo_file = path.suffix == ".pkl"
     weights = find_weights(path, load_arrays(path), key) if is_zoo_file else read_weights(path, key)
     state = {name: tensor for name, tensor in weights.state.items() if not name.startswith(_CONSTANTS)}
@@ -33,7 +33,7 @@ def convert_detectron2(
     kept = detectron2_columns(columns, classes)
     notes = weights.notes
     if classes is None and kept.classes.names[0] == "class-1":
-        notes.append(f"{columns} classes without names: give them with --classes")
+        notes.append(f"{columns} classes have no names: set them with --classes")
     overrides = [] if depth == 50 else [f"backbone.depth={depth}"]
     if depth == 101:  # the only one of that depth in the zoo has the 3x schedule; tensors of the others don't tell
         overrides += ["schedule.milestones=[210000, 250000]", "train.iterations=270000"]

@@ -33,12 +33,12 @@ def count_class_columns(source: str, state: Mapping[str, Tensor], class_name: st
     absent = [name for name in (class_name, box_name) if name not in state]
     if absent:
         raise ValueError(
-            f"{source} is not a RetinaNet of this kind: no {absent[0]} among its {len(state)} tensors "
+            f"{source} is not a RetinaNet of this kind: {absent[0]} is not among its {len(state)} tensors "
             f"({', '.join(list(state)[:3])}, ...)"
         )
     anchors = state[box_name].shape[0] // 4
     if anchors != NUM_ANCHORS:
-        raise ValueError(f"{source}: {anchors} anchors a cell; only models with {NUM_ANCHORS} are converted")
+        raise ValueError(f"{source}: {anchors} anchors per cell; detkit converts only models with {NUM_ANCHORS}")
     return state[class_name].shape[0] // anchors
 
 

@@ -119,5 +119,5 @@ def take_by_name(
         if tensors
     ]
     if wrong:
-        raise ValueError("\n".join([f"{source} does not fit ({len(names)} tensors wanted):", *wrong]))
+        raise ValueError("\n".join([f"{source} does not fit ({len(names)} tensors expected):", *wrong]))
     return {ours: state[theirs] for ours, theirs in names.items()}

@@ -45,7 +45,7 @@ def convert_torchvision(
     state, notes, published = _read(str(source), key)
     if is_ssd(state):
         if norm_eps is not None:
-            raise ValueError(f"norm_eps (--norm-eps): {source} is an SSD; it is for a RetinaNet's frozen norms")
+            raise ValueError(f"norm_eps (--norm-eps): {source} is an SSD; the option is for a RetinaNet's frozen norms")
         return convert_ssd(str(source), state, classes, keep_all_columns, notes)
     state = {modern_torchvision_name(name): tensor for name, tensor in state.items()}
     columns = count_class_columns(str(source), state, f"{_CLASS_OUT}weight", _BOX_OUT)
@@ -53,15 +53,15 @@ def convert_torchvision(
     has_group_norm = "head.classification_head.conv.0.1.weight" in state
     kept = torchvision_columns(columns, classes, keep_all_columns)
     if kept.classes.names[0] == "class-0":
-        notes.append(f"{columns} class columns without names: give them with --classes")
+        notes.append(f"{columns} class columns have no names: set them with --classes")
     if len(kept.keep) != columns:
-        notes.append(f"{len(kept.keep)} of {columns} class columns kept: those that have a class")
+        notes.append(f"{len(kept.keep)} of {columns} class columns kept: the ones with a class")
         for part in ("weight", "bias"):
             if f"{_CLASS_OUT}{part}" in state:
                 state[f"{_CLASS_OUT}{part}"] = keep_columns(state[f"{_CLASS_OUT}{part}"], columns, kept.keep)
     if norm_eps is None:
         norm_eps = 0.0 if published and not has_group_norm else NORM_EPS
-    notes.append(f"the backbone's norms were taken to add {norm_eps:g} to the variance")
+    notes.append(f"assumed an epsilon of {norm_eps:g} in the backbone's norms")
     state, frozen = _fold_norm_eps(state, norm_eps)
     overrides = [f"backbone.norm={'frozen_bn' if frozen else 'bn'}"]
     if depth != 50:
@@ -101,7 +101,7 @@ def _read(source: str, key: str | None) -> tuple[dict[str, Tensor], list[str], b
         return _fetch(name, version or "COCO_V1"), [], True
     path = Path(source)
     if not path.is_file():
-        raise ValueError(f"{source!r} is neither a file nor one of {', '.join(MODELS)} (with :COCO_V1 or nothing)")
+        raise ValueError(f"{source!r} must be a file or one of {', '.join(MODELS)}, optionally with :COCO_V1")
     content = file_sha256(path)
     weights = read_weights(path, key)
     published = any(_hash_of(w.url) == content[:8] for m in MODELS for w in _published_weights(m))
@@ -116,9 +116,7 @@ def _fetch(model: str, version: str) -> dict[str, Tensor]:
     try:
         return dict(weights.get_state_dict(progress=True, check_hash=True))
     except OSError as error:
-        raise ValueError(
-            f"can't fetch {weights.url}: {error}. Fetch it elsewhere and give the file instead."
-        ) from error
+        raise ValueError(f"can't fetch {weights.url}: {error}. Download it elsewhere and pass the file.") from error
 
 
 def _published_weights(model: str) -> list[WeightsEnum]:

@@ -43,9 +43,9 @@ def convert_ssd(
     named = {i: name for i, name in zip(kept.keep, kept.classes.names, strict=True) if i}
     notes = list(notes)
     if named.get(1) == "class-1":
-        notes.append(f"{columns - 1} classes without names: give them with --classes")
+        notes.append(f"{columns - 1} classes have no names: set them with --classes")
     if len(named) != columns - 1:
-        notes.append(f"{len(named)} of {columns - 1} classes kept, and background: those that have a name")
+        notes.append(f"{len(named)} of {columns - 1} classes kept, and background: the ones with a name")
     state = dict(state)
     last = re.compile(re.escape(_CLASS_OUT) + (r"\d+\.1\." if lite else r"\d+\.") + "(weight|bias)$")
     for key in filter(last.match, list(state)):

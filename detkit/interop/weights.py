@@ -34,11 +34,11 @@ def read_weights(path: Path, key: str | None = None) -> ForeignWeights:
     """Reads the state dict of a detector from a file of `torch.save`; see `find_weights`."""
     content, unread = load_torch(path)
     if isinstance(content, dict) and {"format", "classes", "config", "model"} <= set(content):
-        raise ValueError(f"{path} is a checkpoint of detkit already: use it as it is")
+        raise ValueError(f"{path} is already a detkit checkpoint: use it directly")
     weights = find_weights(path, content, key)
     if unread:
         classes = ", ".join(unread[:4]) + (", ..." if len(unread) > 4 else "")
-        weights.notes.append(f"{path} asks for classes that are not read, and nothing of them was run: {classes}")
+        weights.notes.append(f"{path} names classes that detkit does not read or run: {classes}")
     return weights
 
 
@@ -101,8 +101,8 @@ def _choose(path: Path, names: list[str], key: str | None) -> str:
     if key is not None:
         fits = [n for n in names if n == key] or [n for n in names if n.startswith(f"{key}.")]
         if not fits:
-            known = ", ".join(n or "(the top)" for n in names)
-            raise ValueError(f"--key {key!r}: {path} has no weights there{nearest(key, names)} It has: {known}")
+            known = ", ".join(n or "(the top level)" for n in names)
+            raise ValueError(f"--key {key!r}: {path} has no weights of that name{nearest(key, names)} It has: {known}")
         names = fits
     return min(names, key=lambda n: (not AVERAGED.search(n), len(n.split(".")) if n else 0))
 
@@ -113,7 +113,7 @@ def _completed(name: str, states: dict[str, dict[str, Any]]) -> tuple[dict[str, 
     for other, theirs in states.items():
         if AVERAGED.search(name) and not AVERAGED.search(other) and set(theirs) > set(state):
             missing = [k for k in theirs if k not in state]
-            note = f"{len(missing)} tensors that `{name}` lacks are from `{other}`: {missing[0]}, ..."
+            note = f"{len(missing)} tensors that are missing in `{name}` come from `{other}`: {missing[0]}, ..."
             return {**theirs, **state}, [note]
     return dict(state), []
 
@@ -122,8 +122,8 @@ def _describe_choice(name: str, others: list[str], content: Sized) -> list[str]:
     """Notes on which weights were taken; none for a plain state dict."""
     if not name and not others:
         return []
-    what = (f"`{name}`" if name else "those at the top") + (" (averaged)" if AVERAGED.search(name) else "")
-    left = ", ".join(f"`{other}`" if other else "the top" for other in others)
+    what = (f"`{name}`" if name else "the top level") + (" (averaged)" if AVERAGED.search(name) else "")
+    left = ", ".join(f"`{other}`" if other else "the top level" for other in others)
     rest = f"also in the file: {left} (--key takes another)" if others else _describe_content(content)
     return [f"weights taken: {what}; {rest}"]
 

@@ -48,10 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         default="predictions",
         metavar="DIR",
-        help="default: ./predictions; results of an earlier `detkit predict` in it are replaced, nothing else is",
+        help="output folder (default: ./predictions); only results of an earlier `detkit predict` are replaced",
     )
-    parser.add_argument("--score", type=float, default=0.5, help="draw and write detections scoring at least this")
-    parser.add_argument("--batch", type=int, default=8, help="images a forward pass")
+    parser.add_argument("--score", type=float, default=0.5, help="lowest score that is drawn and written")
+    parser.add_argument("--batch", type=int, default=8, help="images per forward pass")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--max-megapixels",
@@ -69,11 +69,11 @@ def run(args: argparse.Namespace) -> int:
     is 1. The results so far are written whatever ends the command.
     """
     if not 0 <= args.score < 1:
-        raise ValueError(f"--score {args.score} is not in [0, 1)")
+        raise ValueError(f"--score {args.score}: must be at least 0 and less than 1")
     if args.batch < 1:
-        raise ValueError(f"--batch {args.batch}: at least 1 image a forward pass")
+        raise ValueError(f"--batch {args.batch}: must be at least 1")
     if args.max_megapixels is not None and not 0 < args.max_megapixels < LARGEST_FLOAT:
-        raise ValueError(f"--max-megapixels {args.max_megapixels} is not a positive number")
+        raise ValueError(f"--max-megapixels {args.max_megapixels}: must be a positive number")
     files = list(find_images(args.paths))
     output = Path(args.output)
     names = unique_names(files)
@@ -117,7 +117,8 @@ def check_output(output: Path, names: Sequence[str], inputs: Sequence[str | Path
     check_can_write("--output", output)
     if run_files := [name for name in RUN_FILES if (output / name).exists()]:
         raise ForeignFileError(
-            f"--output: {printable(output)} is the folder of a run or a bench ({', '.join(run_files)}): choose another"
+            f"--output: {printable(output)} is the folder of a run or a bench ({', '.join(run_files)}): choose another "
+            "one"
         )
     paths = [output / name for name in names]
     refuse_inputs("--output", paths, inputs)
@@ -186,12 +187,12 @@ def read_images(files: list[Path], readable: list[int], options: ImageOptions) -
             if len(files) == 1:
                 raise
             text = "; ".join(error_lines(error)).replace(str(file), printable(file))
-            print(f"warning: left out: {text}", file=sys.stderr, flush=True)
+            print(f"warning: skipped: {text}", file=sys.stderr, flush=True)
             continue
         readable.append(index)
         yield image
     if not readable:
-        raise ValueError(f"none of the {len(files)} files is an image that can be read")
+        raise ValueError(f"none of the {len(files)} files is a readable image")
 
 
 def find_images(paths: list[str]) -> Iterator[Path]:
@@ -221,7 +222,7 @@ def find_images(paths: list[str]) -> Iterator[Path]:
         if drawn := len(images) - len(photos):
             files = plural(drawn, "file")
             reason += f" besides {files} that detkit wrote"
-            print(f"left out: {files} in {printable(text)} that detkit wrote", flush=True)
+            print(f"skipped: {files} in {printable(text)} that detkit wrote", flush=True)
         if not photos:
             raise FileNotFoundError(reason)
         yield from photos

@@ -50,9 +50,9 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device: {name!r} is none of auto, cpu, cuda, cuda:0, ...")
+        raise ValueError(f"--device: {name!r} must be auto, cpu, cuda, cuda:0, ...")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device: {name}: torch sees {torch.cuda.device_count()} GPUs here; use cpu or auto")
+        raise ValueError(f"--device: {name}: torch sees {torch.cuda.device_count()} GPUs; use cpu or auto")
     return device
 
 
@@ -64,7 +64,7 @@ class Predictor:
 
     def __init__(self, detector: DenseDetector, config: Config, classes: ClassMap, *, batch_size: int = 8) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size: {batch_size} is less than 1")
+            raise ValueError(f"batch_size: {batch_size} must be at least 1")
         self.detector, self.config, self.classes, self.batch_size = detector, config, classes, batch_size
         self.device = next(detector.parameters()).device
         self.transforms = [TRANSFORMS.build(node) for node in config.data.val.transforms]

@@ -96,7 +96,7 @@ def test_a_rank_that_does_not_come_is_named() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         said = list(pool.map(wait, infos))
-    assert all("no word from rank 2 (start)" in text for text in said), said
+    assert all("waiting for rank 2 (start)" in text for text in said), said
 
 
 def test_a_meeting_point_that_nobody_keeps_is_named_in_time(refuses: Refuses) -> None:

@@ -138,8 +138,8 @@ def test_self_test_passes_on_odd_boxes_and_says_what_they_cost(
     # star: the clipped box is right at 0.5, 0.55 and 0.6, and one of two is found: 51 of 101 recalls.
     assert re.search(r"star +2 +0.151 +0.505 +0.000", out)
     assert (
-        "training differs from the file in 2 objects: 1 have other boxes (clipped at the edge), 1 are left out as "
-        "unusable. Evaluation uses the boxes of the file, against which training's own boxes reach AP 0.576" in out
+        "training differs from the file in 2 objects: 1 have other boxes (clipped at the edge), 1 are skipped as "
+        "unusable. Evaluation uses the boxes of the file, against which the training boxes reach AP 0.576" in out
     )
     assert "self-test passed" in out
 

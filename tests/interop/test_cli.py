@@ -51,10 +51,10 @@ def test_a_converted_checkpoint_predicts(state_file: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["detectron2", "none.pkl"], "no such file: none.pkl"),
-        (["torchvision", "none.pth"], "neither a file nor one of"),
-        (["torchvision", "x", "--classes", "a,,b"], "want NAME,NAME"),
-        (["torchvision", "x", "--classes", "none.json"], "no such file: none.json"),
+        (["detectron2", "none.pkl"], "file not found: none.pkl"),
+        (["torchvision", "none.pth"], "must be a file or one of"),
+        (["torchvision", "x", "--classes", "a,,b"], "must be NAME,NAME"),
+        (["torchvision", "x", "--classes", "none.json"], "file not found: none.json"),
         (["torchvision", "x", "--norm-eps", "-1"], "--norm-eps -1.0 is negative"),
         (["detectron2", "x.pkl", "--keep-columns"], "are for torchvision models only"),
     ],

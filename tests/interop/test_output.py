@@ -83,7 +83,7 @@ def test_the_checkpoint_of_a_training_stays(
 ) -> None:
     path = converted(tmp_path / "best.pt", **more)
     before = path.read_bytes()
-    assert "is the checkpoint of a training" in refusal(capsys, source, path)
+    assert "is the checkpoint of a run" in refusal(capsys, source, path)
     assert path.read_bytes() == before
 
 

@@ -113,7 +113,7 @@ def test_what_was_taken_and_what_was_not_read_is_said(tmp_path: Path) -> None:
     assert taken.startswith(
         "weights taken: `model`; the file holds optimizer, lr_scheduler, args, epoch, best, metrics"
     )
-    assert "nothing of them was run" in unread
+    assert "does not read or run" in unread
     assert "argparse.Namespace" in unread
     torch.save(STATE, path)
     assert read_weights(path).notes == []
@@ -134,7 +134,7 @@ LIGHTNING = {"state_dict": {**prefixed("model."), **prefixed("ema_model.", shift
         ({"ema": {"shadow": shifted(1)}, "model": STATE}, "ema", 1, "`ema.shadow` (averaged)"),
         ({"best": {"model": shifted(1)}, "model": STATE}, None, 0, "`model`; also in the file: `best.model`"),
         ({"student": STATE, "teacher": shifted(1)}, None, 0, "`student`; also in the file: `teacher`"),
-        ({**STATE, **prefixed("teacher.", shifted(1))}, None, 0, "those at the top; also in the file: `teacher`"),
+        ({**STATE, **prefixed("teacher.", shifted(1))}, None, 0, "the top level; also in the file: `teacher`"),
         ({"remake": STATE, "schema": shifted(1)}, None, 0, "`remake`; also"),
     ],
 )  # fmt: skip
@@ -152,7 +152,7 @@ def test_an_average_of_the_parameters_alone_is_completed_and_that_is_said(tmp_pa
     torch.save({"model": STATE, "ema": ema}, tmp_path / "x.pth")
     found = read_weights(tmp_path / "x.pth")
     equal(found.state, {**shifted(1), "backbone.body.bn1.running_mean": STATE["backbone.body.bn1.running_mean"]})
-    assert "1 tensors that `ema` lacks are from `model`: backbone.body.bn1.running_mean" in found.notes[1]
+    assert "1 tensors that are missing in `ema` come from `model`: backbone.body.bn1.running_mean" in found.notes[1]
 
 
 def test_a_key_that_is_not_there_names_those_that_are(refuses: Refuses, tmp_path: Path) -> None:

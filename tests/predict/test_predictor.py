@@ -154,13 +154,13 @@ def test_files_that_are_no_images_are_told_and_left_out(
     told = capsys.readouterr()
     assert " in 1 image;" in told.out
     assert [line.partition(": not a ")[0] for line in told.err.splitlines()] == [
-        f"warning: left out: {folder / 'a.jpg'}",
-        f"warning: left out: {folder / 'c.png'}",
+        f"warning: skipped: {folder / 'a.jpg'}",
+        f"warning: skipped: {folder / 'c.png'}",
         "error: 2 of 3 files could not be read, see above",
     ]
     (folder / "b.png").unlink()
     assert main(["predict", str(checkpoint), str(folder), "--output", str(out)]) == 2
-    assert "error: none of the 2 files is an image that can be read" in capsys.readouterr().err
+    assert "error: none of the 2 files is a readable image" in capsys.readouterr().err
     assert main(["predict", str(checkpoint), str(folder / "a.jpg"), "--output", str(out)]) == 2
     assert f"error: {folder / 'a.jpg'}: not a readable image" in capsys.readouterr().err
 
@@ -195,7 +195,7 @@ def test_an_image_over_the_limit_is_refused_until_it_is_lifted(
     assert "0.png: the image has 0.0 megapixels (100x80), the limit is 0.001" in capsys.readouterr().err
     assert main([*words, "--max-megapixels", "0.01"]) == 0
     assert main([*words, "--max-megapixels", "0"]) == 2
-    assert "--max-megapixels 0.0 is not a positive number" in capsys.readouterr().err
+    assert "--max-megapixels 0.0: must be a positive number" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_named(checkpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +305,7 @@ def test_a_photo_is_never_drawn_over(
     jpegs = image_folder(tmp_path / "jpegs", pictures, "c.jpg")
     for _ in range(2):
         assert main(["predict", str(checkpoint), str(jpegs), "--output", str(jpegs)]) == 0
-    assert "left out: 1 file in" in capsys.readouterr().out
+    assert "skipped: 1 file in" in capsys.readouterr().out
     assert [i["file_name"] for i in json.loads((jpegs / "images.json").read_text())] == [str(jpegs / "c.jpg")]
 
 
@@ -392,9 +392,9 @@ def test_senseless_options_are_named(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     for more, text in (
-        (["--batch", "0"], "--batch 0: at least 1 image"), (["--score", "nan"], "--score nan is not in [0, 1)"),
-        (["--max-megapixels", "nan"], "--max-megapixels nan is not a positive number"),
-        (["--device", "gpu"], "--device: 'gpu' is none of auto, cpu"),
+        (["--batch", "0"], "--batch 0: must be at least 1"), (["--score", "nan"], "--score nan: must be at least 0"),
+        (["--max-megapixels", "nan"], "--max-megapixels nan: must be a positive number"),
+        (["--device", "gpu"], "--device: 'gpu' must be auto, cpu"),
         (["--output", str(tmp_path / "file")], "is a file, not a folder: choose another path"),
     ):  # fmt: skip
         assert main(["predict", str(checkpoint), str(pictures[0]), "--output", str(tmp_path / "out"), *more]) == 2
