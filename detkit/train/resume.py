@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether its config is the same."""
+"""Finds the checkpoint that a run resumes from, and checks that config, data and code are the same."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def check_code(checkpoint: Checkpoint, now: Start, allow: Sequence[str]) -> None
 
 
 def check_length(checkpoint: Checkpoint, config: Config, old_total: int) -> list[str]:
-    """What speaks against another `train.iterations`: steps behind us, or another past learning rate."""
+    """Reasons against another `train.iterations`: steps that are done, or another learning rate in the past."""
     new_total = int(config.require("train.iterations"))
     change = f"  train.iterations: {old_total} in the run, {new_total} now"
     if new_total < checkpoint.step:
@@ -129,15 +129,16 @@ def check_length(checkpoint: Checkpoint, config: Config, old_total: int) -> list
 def resumed_start(
     now: Start, saved: Checkpoint, earlier: Sequence[Start], detector: DenseDetector, allow: Sequence[str]
 ) -> Start:
-    """This start with what differs from the process that wrote the checkpoint, and what the user allowed.
+    """This start, completed by the differences from the process that wrote the checkpoint and by what the user allowed.
 
-    earlier: the starts of the run, which know some facts where a checkpoint of an older detkit knows none.
+    earlier: the starts of the run, which hold some facts where a checkpoint of an older detkit holds none.
     """
     before = from_plain(saved.start)
     if not before.facts and earlier:
         before = replace(before, facts=earlier[-1].facts)
-    processes = other_processes(detector, before.facts.get("processes", now.facts["processes"]), now.facts["processes"])
-    said = [*code_changes(before, now), *([processes] if processes else [])]
+    count: int = now.facts["processes"]
+    processes = other_processes(detector, int(before.facts.get("processes", count)), count)
+    changed = [*code_changes(before, now), *([processes] if processes else [])]
     if others := fact_changes(before, now):
-        said.append(f"{'; '.join(others)}: from here on the same to rounding, not bit for bit")
-    return replace(now, step=saved.step, changed=tuple(said), allowed=tuple(allow))
+        changed.append(f"{'; '.join(others)}: from here on the same to rounding, not bit for bit")
+    return replace(now, step=saved.step, changed=tuple(changed), allowed=tuple(allow))
