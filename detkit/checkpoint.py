@@ -129,12 +129,12 @@ def verify(path: Path) -> None:
         match = TRAILER.fullmatch(file.read())
         if match is None:
             raise CheckpointError(
-                f"{path} is no complete detkit checkpoint ({size} bytes, no checksum at its end): "
-                "it was cut off, or another program wrote it (`detkit convert` reads weights of others)"
+                f"{path} is not a complete detkit checkpoint ({size} bytes, no checksum at its end): truncated, or "
+                "written by another program (`detkit convert` reads weights of others)"
             )
         file.seek(0)
         if _digest(file, size - TRAILER_LENGTH).hexdigest() != match[1].decode():
-            raise CheckpointError(f"{path} is damaged: its content does not fit its checksum")
+            raise CheckpointError(f"{path} is damaged: checksum mismatch")
 
 
 def load_checkpoint(path: str | Path, prefer: Literal["best", "newest"] = "best") -> Checkpoint:
@@ -200,7 +200,7 @@ def as_full_disk(error: BaseException, path: Path, needed: int | None = None) ->
         f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB\n"
         f"last good checkpoint: {good or 'none yet'}\n"
         "Make room (train.keep_last says how many checkpoints are kept), then "
-        + ("go on with --resume" if good else "start again with --overwrite")
+        + ("resume with --resume" if good else "start again with --overwrite")
     )
 
 

@@ -216,7 +216,7 @@ def test_a_full_disk_names_the_way_that_is_open(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "full")
     assert str(as_full_disk(full, tmp_path)).endswith("then start again with --overwrite")
     save_checkpoint(step_path(tmp_path, 3), make(3))
-    assert str(as_full_disk(full, tmp_path)).endswith("then go on with --resume")
+    assert str(as_full_disk(full, tmp_path)).endswith("then resume with --resume")
 
 
 def test_an_error_that_is_its_own_cause_is_no_full_disk() -> None:

@@ -72,7 +72,7 @@ def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool
                 owner = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
                 if time.monotonic() > deadline:
                     raise ValueError(
-                        f"{folder} is in use: {owner} trains in it; end that run first, or choose another folder by "
+                        f"{folder} is in use: {owner} trains in it. Wait for its end, or choose another folder with "
                         "--output"
                     ) from None
                 if not warned:
@@ -232,10 +232,10 @@ def check_unused(folder: Path) -> None:
     ours, foreign = run_files(folder)
     if occupied and not foreign:
         any_saved = any(STEP_NAME.fullmatch(path.name) for path in ours)
-        on = "resume it by --resume, " if any_saved else "it has no checkpoint to resume from; "
+        on = "use --resume to continue it, " if any_saved else "it has no checkpoint to resume from; "
         raise ValueError(
-            f"{printable(folder)} holds a run already ({', '.join(occupied)}): {on}"
-            f"replace it by --overwrite, or choose another folder by --output"
+            f"{printable(folder)} already holds a run ({', '.join(occupied)}): {on}"
+            f"use --overwrite to replace it, or choose another folder with --output"
         )
 
 

@@ -119,9 +119,9 @@ def check_gradients(detector: DenseDetector, device: torch.device) -> bool:
             if missing:
                 more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
                 raise ValueError(
-                    f"images {case} give no gradient to {', '.join(missing[:10])}{more}. With several processes "
-                    "every parameter must take part in every step: use it in forward (times zero at least), or "
-                    "switch it off by requires_grad_(False)"
+                    f"these parameters get no gradient from images {case}: {', '.join(missing[:10])}{more}. "
+                    "With several processes every parameter must take part in every step: use it in forward (times "
+                    "zero at least), or switch it off by requires_grad_(False)"
                 )
         return not torch.equal(before, generator_state(device))
 
@@ -145,9 +145,9 @@ def warn_of_the_split(detector: DenseDetector, parts: int, images: int, draws_nu
     if has_own_statistics(detector) and (parts > 1 or few):
         depends = "; the result depends on how a step is divided" if parts > 1 else ""
         log.warning(
-            "norm: bn normalises over the %d images of one micro-batch of one process%s%s; sync_bn is over those of "
-            "all processes, gn and frozen_bn are over each image",
-            images, ", which are few" if few else "", depends,
+            "norm: bn normalises over %s%d images (one micro-batch of one process)%s; sync_bn normalises over those "
+            "of all processes, gn and frozen_bn over each image",
+            "only " if few else "", images, depends,
         )  # fmt: skip
     if draws_numbers:
         log.warning(

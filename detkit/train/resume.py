@@ -31,7 +31,7 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
     try:
         checkpoint = load_checkpoint(folder, prefer="newest")
     except CheckpointError as error:
-        raise ValueError(f"--resume: {error}; start the run without --resume, or anew by --overwrite") from error
+        raise ValueError(f"--resume: {error}; start the run without --resume, or again with --overwrite") from error
     if checkpoint.optimizer is None:
         raise ValueError(f"--resume: {checkpoint.path} holds weights only: use it with --init-from")
     if checkpoint.classes.names != classes.names:
@@ -53,15 +53,15 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
         lines += check_length(checkpoint, config, int(old_total))
     if changed and not lines:  # another config may well mean other data
         raise ValueError(
-            f"--resume goes on exactly where {checkpoint.path} ended, but annotations have changed since:\n"
+            f"--resume continues {checkpoint.path} exactly, but annotations have changed since:\n"
             + "\n".join(changed)
-            + "\nBring the old ones back, or start a new run from its weights by --init-from."
+            + "\nRestore the original annotations, or start a new run from its weights with --init-from."
         )
     if lines:
         raise ValueError(
-            f"--resume goes on exactly where {checkpoint.path} ended, but the config differs:\n"
+            f"--resume continues {checkpoint.path} exactly, but the config differs:\n"
             + "\n".join(lines)
-            + "\nUse the old values, or start a new run from its weights by --init-from."
+            + "\nUse the old values, or start a new run from its weights with --init-from."
         )
     check_origin(checkpoint, folder)
     for key, (old, new) in moved.items():
@@ -108,8 +108,8 @@ def check_code(checkpoint: Checkpoint, now: Start, allow: Sequence[str]) -> None
     if changed and "code" not in allow:
         raise ValueError(
             f"--resume: the code has changed since {checkpoint.path} was written:\n{listed(changed)}\n"
-            "Bring the old files back; or add --allow code, which notes the change in the run; or start a new run from "
-            "its weights by --init-from."
+            "Restore the old files; or add --allow code, which records the change in the run; or start a new run from "
+            "its weights with --init-from."
         )
 
 

@@ -208,8 +208,7 @@ class TimeLimit(Hook):
         """Sets `trainer.stop` once the time is over."""
         limit = trainer.options.max_minutes
         if limit is not None and trainer.stop is None and trainer.train_seconds >= 60 * limit:
-            done = f"{report.step} of {trainer.options.iterations} steps"
-            trainer.stop = f"train.max_minutes={limit:g} are over after {done}"
+            trainer.stop = f"reached train.max_minutes={limit:g} after step {report.step}/{trainer.options.iterations}"
 
 
 SAME_REQUEST = 5.0

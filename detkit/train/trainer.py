@@ -200,7 +200,7 @@ class Trainer:
             number = int(highest)
         if number > 0:
             self.signal, self.interrupted = number, True
-            self.stop = self.stop or f"{signal.Signals(number).name} to another process"
+            self.stop = self.stop or f"{signal.Signals(number).name} (sent to another process)"
 
     def set_learning_rate(self) -> float:
         """Sets every group's rate for the coming step; gives back that of the first group."""
