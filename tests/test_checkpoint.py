@@ -18,7 +18,6 @@ from detkit.checkpoint import (
     CheckpointError,
     DiskFullError,
     as_full_disk,
-    lack_of_space,
     last_good,
     load_checkpoint,
     read_checkpoint,
@@ -28,6 +27,7 @@ from detkit.checkpoint import (
     step_path,
 )
 from detkit.structures import ClassMap
+from detkit.utils.errors import find_disk_full
 from tests.refusals import Refuses
 
 
@@ -222,4 +222,4 @@ def test_a_full_disk_names_the_way_that_is_open(tmp_path: Path) -> None:
 def test_an_error_that_is_its_own_cause_is_no_full_disk() -> None:
     error = RuntimeError("a fault")
     error.__cause__ = error
-    assert lack_of_space(error) is None
+    assert find_disk_full(error) is None
