@@ -1,4 +1,4 @@
-"""Checkpoints: written all or not at all, checked when read, free of pickled code.
+"""Checkpoints: written completely or not at all, verified when read, free of pickled code.
 
 A file is what `torch.save` writes, followed by a line with the SHA-256 of everything before it.
 `torch.load` doesn't look behind the end of its archive, so the file opens with plain torch as well.
@@ -13,7 +13,7 @@ import re
 import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Literal
 
 import torch
 from torch import Tensor
@@ -21,11 +21,16 @@ from torch import Tensor
 from detkit.structures import ClassMap
 from detkit.utils.errors import find_disk_full
 from detkit.utils.exit_codes import ExitCode
+from detkit.utils.types import Tree
 from detkit.utils.urls import local_path
 
 log = logging.getLogger("detkit")
 
 FORMAT = 2
+CHECKPOINTS, BEST = "checkpoints", "best.pt"
+STEP_NAME = re.compile(r"step_\d{8,}\.pt")
+HALF_WRITTEN = re.compile(r"(step_\d{8,}|best)\.pt\.\d+\.tmp")
+TRAILER = re.compile(rb"\ndetkit-sha256 ([0-9a-f]{64})\n")
 TRAILER_LENGTH = len(b"\ndetkit-sha256 \n") + 64
 
 
@@ -34,14 +39,14 @@ class CheckpointError(ValueError):
 
 
 class DiskFullError(OSError):
-    """Something of a run could not be written for want of space."""
+    """A file of a run could not be written because the disk is full."""
 
     exit_code = ExitCode.DISK_FULL
 
 
 @dataclass(kw_only=True)
 class Checkpoint:
-    """Everything a run is made of after `step` optimizer steps.
+    """The state of a run after `step` optimizer steps.
 
     model, ema: state dicts; ema is the averaged weights or None. optimizer, scaler: state dicts, None
     in the best checkpoint, which can't be resumed from. seed: with `step` it is the state of every
@@ -54,13 +59,13 @@ class Checkpoint:
     step: int
     seed: int
     model: dict[str, Tensor]
-    config: dict[str, Any]
+    config: Tree
     classes: ClassMap
     ema: dict[str, Tensor] | None = None
-    optimizer: dict[str, Any] | None = None
-    scaler: dict[str, Any] | None = None
+    optimizer: Tree | None = None
+    scaler: Tree | None = None
     data: dict[str, str] = field(default_factory=dict)
-    start: dict[str, Any] = field(default_factory=dict)
+    start: Tree = field(default_factory=dict)
     train_seconds: float = 0.0
     images_seen: int = 0
     best_ap: float | None = None
@@ -73,7 +78,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
     """Writes to a temporary file, waits for the disk, then renames: a reader never sees half a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content: dict[str, Any] = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint) if f.name != "path"}
+    content: Tree = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint) if f.name != "path"}
     content |= {"format": FORMAT, "classes": asdict(checkpoint.classes), "version": _version()}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -124,12 +129,12 @@ def verify(path: Path) -> None:
         match = TRAILER.fullmatch(file.read())
         if match is None:
             raise CheckpointError(
-                f"{path} is no complete detkit checkpoint ({size} bytes, no checksum at its end): "
-                "it was cut off, or another program wrote it (`detkit convert` reads weights of others)"
+                f"{path} is not a complete detkit checkpoint ({size} bytes, no checksum at its end): truncated, or "
+                "written by another program (`detkit convert` reads weights of others)"
             )
         file.seek(0)
         if _digest(file, size - TRAILER_LENGTH).hexdigest() != match[1].decode():
-            raise CheckpointError(f"{path} is damaged: its content does not fit its checksum")
+            raise CheckpointError(f"{path} is damaged: checksum mismatch")
 
 
 def load_checkpoint(path: str | Path, prefer: Literal["best", "newest"] = "best") -> Checkpoint:
@@ -195,7 +200,7 @@ def as_full_disk(error: BaseException, path: Path, needed: int | None = None) ->
         f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB\n"
         f"last good checkpoint: {good or 'none yet'}\n"
         "Make room (train.keep_last says how many checkpoints are kept), then "
-        + ("go on with --resume" if good else "start again with --overwrite")
+        + ("resume with --resume" if good else "start again with --overwrite")
     )
 
 
@@ -210,7 +215,7 @@ def last_good(folder: Path) -> Path | None:
     return None
 
 
-def size_of(content: Any) -> int:
+def size_of(content: object) -> int:
     """Bytes of the tensors in nested dicts and lists."""
     if isinstance(content, Tensor):
         return content.numel() * content.element_size()
@@ -219,7 +224,7 @@ def size_of(content: Any) -> int:
     return sum(map(size_of, content)) if isinstance(content, (list, tuple)) else 0
 
 
-def _digest(file: Any, size: int | None = None) -> Any:
+def _digest(file: IO[bytes], size: int | None = None) -> hashlib._Hash:
     digest, left = hashlib.sha256(), size
     while left is None or left > 0:
         block = file.read(1 << 20 if left is None else min(1 << 20, left))
@@ -244,12 +249,3 @@ def _version() -> str:
     from detkit import __version__
 
     return __version__
-
-
-CHECKPOINTS, BEST = "checkpoints", "best.pt"
-
-STEP_NAME = re.compile(r"step_\d{8,}\.pt")
-
-HALF_WRITTEN = re.compile(r"(step_\d{8,}|best)\.pt\.\d+\.tmp")
-
-TRAILER = re.compile(rb"\ndetkit-sha256 ([0-9a-f]{64})\n")

@@ -158,7 +158,7 @@ class _Crawl:
             known = IMPORTED[file] = spec, now
         if known[1] != now and (file, now) not in SAID:
             SAID.add((file, now))
-            log.warning("%s was edited after this process had imported it: what runs, and is noted, is the old code; "
+            log.warning("%s was edited after this process had imported it: this run uses and records the old code; "
                         "restart Python to run the new one", file)  # fmt: skip
         return known[1]
 

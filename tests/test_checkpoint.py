@@ -18,7 +18,6 @@ from detkit.checkpoint import (
     CheckpointError,
     DiskFullError,
     as_full_disk,
-    lack_of_space,
     last_good,
     load_checkpoint,
     read_checkpoint,
@@ -28,6 +27,7 @@ from detkit.checkpoint import (
     step_path,
 )
 from detkit.structures import ClassMap
+from detkit.utils.errors import find_disk_full
 from tests.refusals import Refuses
 
 
@@ -216,10 +216,10 @@ def test_a_full_disk_names_the_way_that_is_open(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "full")
     assert str(as_full_disk(full, tmp_path)).endswith("then start again with --overwrite")
     save_checkpoint(step_path(tmp_path, 3), make(3))
-    assert str(as_full_disk(full, tmp_path)).endswith("then go on with --resume")
+    assert str(as_full_disk(full, tmp_path)).endswith("then resume with --resume")
 
 
 def test_an_error_that_is_its_own_cause_is_no_full_disk() -> None:
     error = RuntimeError("a fault")
     error.__cause__ = error
-    assert lack_of_space(error) is None
+    assert find_disk_full(error) is None

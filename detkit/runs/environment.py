@@ -8,10 +8,15 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+from detkit.utils.types import Tree
+
+if TYPE_CHECKING:
+    import torch
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Tree:
     """Command, versions, machine and source revision of this process."""
     import numpy as np
     import PIL
@@ -21,7 +26,7 @@ def environment() -> dict[str, Any]:
     import detkit
 
     package = Path(detkit.__file__).parent
-    machine: dict[str, Any] = {
+    machine: Tree = {
         "system": platform.platform(),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
@@ -79,8 +84,8 @@ def git_revision(folder: Path) -> str | None:
     return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")
 
 
-def peak_memory_mb(device: Any) -> float:
-    """Most memory that was in use: on the GPU by tensors, else by the whole process."""
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory: of tensors on the GPU, else of the whole process."""
     import torch
 
     if device.type == "cuda":

@@ -12,13 +12,13 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from detkit.checkpoint import BEST, CHECKPOINTS, HALF_WRITTEN, STEP_NAME, TRAILER
 from detkit.utils import outputs
 from detkit.utils.console import printable
 from detkit.utils.errors import explain_os_errors
 from detkit.utils.outputs import Ledger, check_can_write, foreign_files_error
+from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
 
@@ -32,7 +32,7 @@ CONFIG, ENVIRONMENT, METRICS, LOG, RESULT = (
 CURVES, PREDICTIONS, TENSORBOARD = "curves.png", "predictions.png", "tensorboard"
 LOCK = ".lock"
 LOCK_SECONDS = 20.0
-"""What the processes of a run that was killed have to end before the next one refuses to go on."""
+"""Time for the processes of a killed run to end before the next one refuses the folder."""
 EVIDENCE = (METRICS, RESULT, CHECKPOINTS)
 WRITTEN_ONCE = (CONFIG, ENVIRONMENT, RESULT, CURVES, PREDICTIONS)
 GROWING = (METRICS, LOG)
@@ -45,9 +45,9 @@ METRICS_LINE = re.compile(rb'\{"step": \d+, ')
 
 @contextlib.contextmanager
 def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool = False) -> Iterator[None]:
-    """Meanwhile the folder is this process's; a ValueError says whose it still is after `wait` seconds.
+    """Locks the run folder while the context is active; after `wait` seconds a ValueError names who holds the lock.
 
-    The system gives it free when the process ends, however it ends. Where the file system has no locks nothing is
+    The system releases the lock when the process ends, however it ends. Where the file system has no locks nothing is
     refused; nor is a restart, as the lock of a machine that was lost stays with a file server for some time.
     """
     try:
@@ -62,7 +62,7 @@ def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool
     with explain_os_errors("--output", folder / LOCK):
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        deadline, told = time.monotonic() + wait, False
+        deadline, warned = time.monotonic() + wait, False
         while True:
             try:
                 fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,12 +72,12 @@ def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool
                 owner = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
                 if time.monotonic() > deadline:
                     raise ValueError(
-                        f"{folder} is in use: {owner} trains in it; end that run first, or choose another folder by "
+                        f"{folder} is in use: {owner} trains in it. Wait for its end, or choose another folder with "
                         "--output"
                     ) from None
-                if not told:
+                if not warned:
                     log.warning("%s is in use by %s; waiting %.0f s for its end", folder, owner, wait)
-                    told = True
+                    warned = True
                 time.sleep(0.2)
             else:
                 with contextlib.suppress(OSError):  # a full disk speaks where it matters
@@ -90,7 +90,7 @@ def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool
 
 
 def init_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Makes the run folder. A run that is already in it is resumed or overwritten only by request.
+    """Creates the run folder. A run that is already in it is resumed or overwritten only by request.
 
     Deletes only what an earlier run of detkit wrote. Raises ForeignFileError with the files that stand in the way.
     """
@@ -106,7 +106,7 @@ def init_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def note_growing(folder: Path, paths: Iterable[Path]) -> None:
-    """Records files of the run whose content is not known yet."""
+    """Records files of the run that will still grow."""
     ledger = Ledger(folder)
     for path in paths:
         if path.relative_to(folder) not in ledger:
@@ -114,7 +114,7 @@ def note_growing(folder: Path, paths: Iterable[Path]) -> None:
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
-    """The files of an earlier run in the folder; an error where a run can't be written. Changes nothing."""
+    """The files of an earlier run in the folder; raises an error where a run can't be written. Changes nothing."""
     with explain_os_errors("--output", folder):
         check_can_write("--output", folder)
         if not (resume or overwrite):
@@ -138,11 +138,11 @@ def remove(folder: Path, files: Sequence[Path]) -> None:
 
 
 def run_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """What stands under the names of a run's files: written by detkit, and not.
+    """Files under the names of a run's files: those that detkit wrote, and the others.
 
-    What is written once is known by the folder's ledger, and in a folder from before there was one by its content.
-    What grows is known by its first line, checkpoints and event files by their names, but only in the folder of a run:
-    other programs log in the same form and give the same names.
+    Files that are written once are recognised by the folder's ledger, in a folder without one by their content; files
+    that grow by their first line, checkpoints and event files by their names, but only in the folder of a run:
+    other programs log in the same form and use the same names.
     """
     ledger = Ledger(folder)
     old = CONFIG not in ledger and looks_like_a_run(folder)
@@ -232,10 +232,10 @@ def check_unused(folder: Path) -> None:
     ours, foreign = run_files(folder)
     if occupied and not foreign:
         any_saved = any(STEP_NAME.fullmatch(path.name) for path in ours)
-        on = "resume it by --resume, " if any_saved else "it has no checkpoint to resume from; "
+        on = "use --resume to continue it, " if any_saved else "it has no checkpoint to resume from; "
         raise ValueError(
-            f"{printable(folder)} holds a run already ({', '.join(occupied)}): {on}"
-            f"replace it by --overwrite, or choose another folder by --output"
+            f"{printable(folder)} already holds a run ({', '.join(occupied)}): {on}"
+            f"use --overwrite to replace it, or choose another folder with --output"
         )
 
 
@@ -245,7 +245,7 @@ def write_text(path: Path, text: str) -> None:
     outputs.write_text(path, text, ledger=Ledger(path.parent))
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Tree) -> None:
     """Readable JSON, in place all at once."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 

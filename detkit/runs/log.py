@@ -22,7 +22,6 @@ class ConsoleHandler(logging.Handler):
     """Log lines on stdout (warnings on stderr), above the progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler.emit`."""
         if getattr(record, "only_file", False):
             return
         from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""What each start of a run was made of: its code, threads, machine and libraries; and what differs at a resume.
+"""The starts of a run: code, threads, machine and libraries of each, and what differs at a resume.
 
 environment.json keeps all starts of a run: `starts` in their order, and under `code` the files of each different
 fingerprint once. A checkpoint holds that of the process that wrote it.
@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,6 +23,7 @@ from detkit.config import Config
 from detkit.fingerprint import Code, changes, digest, fingerprint
 from detkit.runs.environment import cpu_name
 from detkit.runs.folder import ENVIRONMENT
+from detkit.utils.types import Tree, Value
 
 log = logging.getLogger("detkit")
 
@@ -48,7 +48,7 @@ class Start:
     """
 
     code: Code = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Tree = field(default_factory=dict)
     step: int = 0
     time: str = ""
     command: str = ""
@@ -57,23 +57,23 @@ class Start:
 
 
 def this_start(config: Config, device: torch.device, processes: int, command: str = "") -> Start:
-    """That of this process, before it has trained."""
+    """The start that this process makes, before it has trained."""
     time = datetime.now().astimezone().isoformat(timespec="seconds")
     return Start(code=fingerprint(config), facts=facts(device, processes), time=time, command=command)
 
 
-def facts(device: torch.device, processes: int) -> dict[str, Any]:
+def facts(device: torch.device, processes: int) -> Tree:
     """What changes the order or kind of additions: threads, machine, device, libraries, in plain values."""
     import detkit
     from detkit.native.library import native
 
-    able = torch.cpu.get_capabilities()
-    found: dict[str, Any] = {
+    capabilities = torch.cpu.get_capabilities()
+    values: Tree = {
         "threads": torch.get_num_threads(),
         "processes": processes,
         "cpu": cpu_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "instructions": " ".join(name for name in INSTRUCTIONS if able.get(name)) or "none of note",
+        "instructions": " ".join(name for name in INSTRUCTIONS if capabilities.get(name)) or "none of note",
         "native_lanes": int(torch.ops.detkit.cpu_lanes()) if native.cpu else 0,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -85,8 +85,8 @@ def facts(device: torch.device, processes: int) -> dict[str, Any]:
         **{name: installed_version(name) for name in LIBRARIES},
     }
     if device.type == "cuda":
-        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
-    return found
+        values |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
+    return values
 
 
 def installed_version(name: str) -> str | None:
@@ -115,7 +115,7 @@ def fact_changes(old: Start, new: Start) -> list[str]:
 
 
 def listed(lines: Sequence[str]) -> str:
-    """The first few, one a line, and how many more there are."""
+    """The first lines, indented, and the number of the others."""
     more = [f"and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
     return "\n".join(f"  {line}" for line in [*lines[:NAMED], *more])
 
@@ -123,26 +123,26 @@ def listed(lines: Sequence[str]) -> str:
 # ---- on disk
 
 
-def to_plain(start: Start) -> dict[str, Any]:
-    """As a checkpoint holds it."""
+def to_plain(start: Start) -> Tree:
+    """The start as a checkpoint holds it."""
     return asdict(start) | {"changed": list(start.changed), "allowed": list(start.allowed)}
 
 
-def from_plain(values: Mapping[str, Any] | None) -> Start:
-    """What `to_plain` gave; nothing known of a checkpoint of an older detkit."""
+def from_plain(values: Mapping[str, Value] | None) -> Start:
+    """The inverse of `to_plain`; an empty start for a checkpoint of an older detkit."""
     known = {name: value for name, value in (values or {}).items() if name in Start.__dataclass_fields__}
     return Start(**known | {name: tuple(known.get(name) or ()) for name in ("changed", "allowed")})
 
 
-def with_starts(content: Mapping[str, Any], starts: Sequence[Start]) -> dict[str, Any]:
-    """The content of environment.json: that of the newest start, and all starts."""
+def with_starts(content: Mapping[str, Value], starts: Sequence[Start]) -> Tree:
+    """The content of environment.json: the environment of the newest start, and all starts."""
     code = {digest(start.code): start.code for start in starts if start.code}
     rows = [to_plain(start) | {"code": digest(start.code) if start.code else None} for start in starts]
     return {**content, "starts": rows, "code": code}
 
 
 def read_starts(folder: Path) -> list[Start]:
-    """All starts of a run, oldest first; of a run of an older detkit, one of which little is known; none without a run.
+    """All starts of a run, oldest first; a single one with few facts for a run of an older detkit; none without a run.
 
     Raises ValueError for a damaged file.
     """
@@ -159,15 +159,15 @@ def read_starts(folder: Path) -> list[Start]:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from None
 
 
-def of_old(content: Mapping[str, Any]) -> Start:
-    """What an older detkit noted of a run: no code, some facts."""
+def of_old(content: Mapping[str, Value]) -> Start:
+    """A start as an older detkit recorded it: no code, some facts."""
     machine, versions = content.get("machine") or {}, content.get("versions") or {}
     known = {name: machine[name] for name in ("threads", "cpu") if name in machine}
     return Start(facts=known | dict(versions), command=str(content.get("command", "")))
 
 
 def starts_before(folder: Path, saved: Checkpoint) -> list[Start]:
-    """The starts that a resumed run had; as the checkpoint knows the last of them where the file is lost or damaged."""
+    """The earlier starts of a resumed run; only the checkpoint's own where the file is lost or damaged."""
     try:
         return read_starts(folder) or [from_plain(saved.start)]
     except ValueError as error:

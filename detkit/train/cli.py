@@ -18,7 +18,7 @@ checkpoint of the last step on disk"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb."""
+    """Adds the options of `detkit train`."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("config", help="config file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optimizer.lr=1e-3")
@@ -32,17 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="run folder; default: runs/<name of config and overlays>, for a config.yaml of its folder",
+        help="run folder; default: runs/<config name>; for a file named config.yaml, its folder's name",
     )
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="go on with the run in the run folder, exactly")
+    start.add_argument(
+        "--resume", action="store_true", help="resume the run in the output folder (bit-exact on one machine)"
+    )
     start.add_argument("--init-from", metavar="CKPT", help="start a new run from these weights alone")
     parser.add_argument(
         "--allow",
         choices=("code",),
         action="append",
         default=[],
-        help="with --resume: the code may have changed since; the change is noted in the run",
+        help="with --resume: accept changed code; the run records the change",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the run folder")
     parser.add_argument(
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="?",
         const=5,
-        help="write a trace of so many steps (5) after warm-up into the run folder and print the costliest operations",
+        help="record a profiler trace of STEPS steps (default 5) after warm-up; print the costliest operations",
     )
     add_launch_arguments(parser)
 
@@ -60,15 +62,15 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags for several processes; see docs/distributed.md."""
     group = parser.add_argument_group("several processes (docs/distributed.md)")
     group.add_argument("--procs", type=int, metavar="N", help="train with N processes on this machine")
-    group.add_argument("--nodes", metavar="M", help="machines, or MIN:MAX to go on with fewer; needs --rdzv")
-    group.add_argument("--node-rank", type=int, metavar="R", help="number of this machine, from 0, for messages")
+    group.add_argument("--nodes", metavar="M", help="machines, or MIN:MAX to continue with fewer; needs --rdzv")
+    group.add_argument("--node-rank", type=int, metavar="R", help="index of this machine (0-based), used in messages")
     group.add_argument("--rdzv", metavar="HOST:PORT", help="where the machines meet: one of them, and a free port")
     group.add_argument("--max-restarts", type=int, metavar="N", help="restarts after a failure (default 3)")
     group.add_argument("--local-addr", metavar="A", help="this machine's address, where it can't be found out")
     group.add_argument(
         "--check",
         action="store_true",
-        help="train nothing: compare code, config and data of all ranks, try the network",
+        help="compare code, config and data of all ranks and test the network, without training",
     )
 
 
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         return start(args, launcher_node_rank(process, parse_nodes(args.nodes or "1")[1]))
     for flag in ("node_rank", "rdzv", "max_restarts", "local_addr"):
         if getattr(args, flag) is not None:
-            raise ValueError(f"--{flag.replace('_', '-')} is for runs of several processes: give --procs or --nodes")
+            raise ValueError(f"--{flag.replace('_', '-')} requires --procs or --nodes")
     if process.is_worker:
         from detkit.distributed.worker import run_worker
 
@@ -121,12 +123,12 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
     from detkit.config import load_config
 
     if args.resume and args.overwrite:
-        raise ValueError("--resume goes on with a run and --overwrite deletes it: choose one")
+        raise ValueError("--resume continues a run and --overwrite deletes it: choose one")
     if args.allow and not args.resume:
-        raise ValueError("--allow code is for --resume: a run that begins has no earlier code to differ from")
+        raise ValueError("--allow code requires --resume: a new run has no earlier code to differ from")
     for flag in ("output", "init_from"):
         if getattr(args, flag) is not None and not getattr(args, flag).strip():
-            raise ValueError(f"--{flag.replace('_', '-')}: {getattr(args, flag)!r} names nothing")
+            raise ValueError(f"--{flag.replace('_', '-')}: {getattr(args, flag)!r} must not be empty")
     config = load_config(args.config, args.overrides, overlays=args.overlay)
     for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
         config.require(path)
@@ -165,7 +167,7 @@ def parse_nodes(text: str) -> tuple[int, int]:
     """`2` -> (2, 2), `1:4` -> (1, 4)."""
     match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
     if match is None:
-        raise ValueError(f"--nodes {text}: want a number of machines, or MIN:MAX")
+        raise ValueError(f"--nodes {text}: must be a number of machines, or MIN:MAX")
     return int(match[1]), int(match[2] or match[1])
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether its config is the same."""
+"""Finds the checkpoint that a run resumes from, and checks that config, data and code are the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
     try:
         checkpoint = load_checkpoint(folder, prefer="newest")
     except CheckpointError as error:
-        raise ValueError(f"--resume: {error}; start the run without --resume, or anew by --overwrite") from error
+        raise ValueError(f"--resume: {error}; start the run without --resume, or again with --overwrite") from error
     if checkpoint.optimizer is None:
         raise ValueError(f"--resume: {checkpoint.path} holds weights only: use it with --init-from")
     if checkpoint.classes.names != classes.names:
@@ -53,15 +53,15 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
         lines += check_length(checkpoint, config, int(old_total))
     if changed and not lines:  # another config may well mean other data
         raise ValueError(
-            f"--resume goes on exactly where {checkpoint.path} ended, but annotations have changed since:\n"
+            f"--resume continues {checkpoint.path} exactly, but annotations have changed since:\n"
             + "\n".join(changed)
-            + "\nBring the old ones back, or start a new run from its weights by --init-from."
+            + "\nRestore the original annotations, or start a new run from its weights with --init-from."
         )
     if lines:
         raise ValueError(
-            f"--resume goes on exactly where {checkpoint.path} ended, but the config differs:\n"
+            f"--resume continues {checkpoint.path} exactly, but the config differs:\n"
             + "\n".join(lines)
-            + "\nUse the old values, or start a new run from its weights by --init-from."
+            + "\nUse the old values, or start a new run from its weights with --init-from."
         )
     check_origin(checkpoint, folder)
     for key, (old, new) in moved.items():
@@ -108,13 +108,13 @@ def check_code(checkpoint: Checkpoint, now: Start, allow: Sequence[str]) -> None
     if changed and "code" not in allow:
         raise ValueError(
             f"--resume: the code has changed since {checkpoint.path} was written:\n{listed(changed)}\n"
-            "Bring the old files back; or add --allow code, which notes the change in the run; or start a new run from "
-            "its weights by --init-from."
+            "Restore the old files; or add --allow code, which records the change in the run; or start a new run from "
+            "its weights with --init-from."
         )
 
 
 def check_length(checkpoint: Checkpoint, config: Config, old_total: int) -> list[str]:
-    """What speaks against another `train.iterations`: steps behind us, or another past learning rate."""
+    """Reasons against another `train.iterations`: steps that are done, or another learning rate in the past."""
     new_total = int(config.require("train.iterations"))
     change = f"  train.iterations: {old_total} in the run, {new_total} now"
     if new_total < checkpoint.step:
@@ -129,15 +129,16 @@ def check_length(checkpoint: Checkpoint, config: Config, old_total: int) -> list
 def resumed_start(
     now: Start, saved: Checkpoint, earlier: Sequence[Start], detector: DenseDetector, allow: Sequence[str]
 ) -> Start:
-    """This start with what differs from the process that wrote the checkpoint, and what the user allowed.
+    """This start, completed by the differences from the process that wrote the checkpoint and by what the user allowed.
 
-    earlier: the starts of the run, which know some facts where a checkpoint of an older detkit knows none.
+    earlier: the starts of the run, which hold some facts where a checkpoint of an older detkit holds none.
     """
     before = from_plain(saved.start)
     if not before.facts and earlier:
         before = replace(before, facts=earlier[-1].facts)
-    processes = other_processes(detector, before.facts.get("processes", now.facts["processes"]), now.facts["processes"])
-    said = [*code_changes(before, now), *([processes] if processes else [])]
+    count: int = now.facts["processes"]
+    processes = other_processes(detector, int(before.facts.get("processes", count)), count)
+    changed = [*code_changes(before, now), *([processes] if processes else [])]
     if others := fact_changes(before, now):
-        said.append(f"{'; '.join(others)}: from here on the same to rounding, not bit for bit")
-    return replace(now, step=saved.step, changed=tuple(said), allowed=tuple(allow))
+        changed.append(f"{'; '.join(others)}: from here on the same to rounding, not bit for bit")
+    return replace(now, step=saved.step, changed=tuple(changed), allowed=tuple(allow))

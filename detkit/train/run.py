@@ -191,7 +191,7 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
             session.recorder.close()
     if trainer.interrupted:
         log.warning(
-            "%s: stopped after step %d of %d; %s is written, resume with --resume",
+            "stopped by %s after step %d/%d; saved %s. Resume with --resume",
             trainer.stop, trainer.step, session.options.iterations, trainer.last_checkpoint,
         )  # fmt: skip
         return stopped_by(trainer.signal)

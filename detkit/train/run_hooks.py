@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from detkit.checkpoint import BEST, CHECKPOINTS, Checkpoint, remove_old, save_checkpoint, step_path
 from detkit.data.loader import SampleError
@@ -18,6 +18,7 @@ from detkit.train.parallel import share_buffers
 from detkit.train.recorder import Recorder
 from detkit.train.sharded import full_state, load_full_optimizer_state, load_full_state, unsharded
 from detkit.train.trainer import Hook, StepReport
+from detkit.utils.types import Tree
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
@@ -29,10 +30,10 @@ NAMES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75"}
 
 
 class Evaluation(Hook):
-    """Evaluates every so many steps and at the end; `result` belongs to the weights after `step`.
+    """Evaluates every `train.eval_every` steps and at the end; `result` belongs to the weights after `step`.
 
-    An evaluation that fails for its data (a file that can't be read any more) ends no training: `failed` says why, and
-    `result` is None. failed_last: the last evaluation of a run ended with an error of any kind.
+    An evaluation that fails because of its data (a file that became unreadable) does not end the training: `failed`
+    holds the reason, and `result` is None. failed_last: the last evaluation of a run raised an error of any kind.
     """
 
     def __init__(self, evaluate: Callable[[Trainer], CocoResult], recorder: Recorder | None) -> None:
@@ -43,13 +44,13 @@ class Evaluation(Hook):
         self.failed_last = False
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """Runs when its time has come."""
+        """Evaluates every `train.eval_every` steps."""
         every = trainer.options.eval_every
         if every and report.step % every == 0 and report.step < trainer.options.iterations:
             self.run(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
-        """Runs unless a signal ended the training."""
+        """Evaluates unless a signal ended the training."""
         if trainer.interrupted or self.step == trainer.step:
             return
         try:
@@ -59,7 +60,7 @@ class Evaluation(Hook):
             raise
 
     def run(self, trainer: Trainer) -> None:
-        """Evaluates now."""
+        """Evaluates, reports and records."""
         trainer.progress.enter("evaluation", trainer.step)
         share_buffers(trainer.model)
         with unsharded(trainer.model):
@@ -77,7 +78,7 @@ class Evaluation(Hook):
         )
 
     def attempt(self, trainer: Trainer) -> tuple[CocoResult | None, str | None]:
-        """The result, or why the data gave none."""
+        """The result, or the reason why the data gave none."""
         try:
             return self.evaluate(trainer), None
         except SampleError as error:
@@ -92,25 +93,25 @@ class BeforeEvaluation(Hook):
         self.checkpoints = checkpoints
 
     def after_train(self, trainer: Trainer) -> None:
-        """Comes before `Evaluation` in the list of hooks."""
+        """Saves; stands before `Evaluation` in the list of hooks."""
         self.checkpoints.save_once(trainer)
 
 
 class Checkpoints(Hook):
-    """Writes a checkpoint every so many steps, at the end and at an interruption, and keeps the best.
+    """Writes a checkpoint every `train.checkpoint_every` steps, at the end and at an interruption, and keeps the best.
 
-    Comes after `Evaluation` in the list of hooks, so that a checkpoint knows the AP of its own weights.
+    Stands after `Evaluation` in the list of hooks, so that a checkpoint knows the AP of its own weights.
     """
 
     def __init__(
         self,
         folder: Path,
-        config: dict[str, Any],
+        config: Tree,
         classes: ClassMap,
         evaluation: Evaluation | None = None,
         *,
         data: dict[str, str] | None = None,
-        start: dict[str, Any] | None = None,
+        start: Tree | None = None,
     ) -> None:
         self.folder, self.config, self.classes, self.evaluation = folder, config, classes, evaluation
         self.data, self.start = data or {}, start or {}
@@ -120,7 +121,7 @@ class Checkpoints(Hook):
         self._written: Path | None = None
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """Keeps the weights if they are the best so far; a whole checkpoint when its time has come."""
+        """Keeps the weights if they are the best so far; saves every `train.checkpoint_every` steps."""
         # Only a step that went well from its weights shows that the checkpoint before it is good.
         trainer.last_checkpoint = self._written
         self.keep_best(trainer)
@@ -129,20 +130,20 @@ class Checkpoints(Hook):
             self.save(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
-        """The last checkpoint, be it the end or an interruption."""
+        """Writes the last checkpoint, at the end or at an interruption."""
         self.keep_best(trainer)
         if self._saved_step_lacks_ap and self.evaluation is not None and self.evaluation.result is not None:
             self.save(trainer)
         self.save_once(trainer)
 
     def save_once(self, trainer: Trainer) -> None:
-        """Writes, unless the checkpoint of this step is there."""
+        """Saves unless the checkpoint of this step exists."""
         if self._saved != trainer.step:
             self.save(trainer)
         trainer.last_checkpoint = self._written
 
     def save(self, trainer: Trainer) -> None:
-        """Writes now, on the first process alone; the others lend it their parts of a divided model."""
+        """Writes a checkpoint on rank 0; the other ranks lend it their shards of a sharded model."""
         trainer.progress.enter("checkpoint", trainer.step)
         if trainer.rank == 0 or trainer.sharded:
             checkpoint = self.capture(trainer)
@@ -155,7 +156,7 @@ class Checkpoints(Hook):
         self._saved_step_lacks_ap = self.evaluation is not None and self.evaluation.step != trainer.step
 
     def keep_best(self, trainer: Trainer) -> None:
-        """Writes best.pt, without the optimizer, if the evaluation of this very step is the best so far."""
+        """Writes best.pt, without the optimizer, if the evaluation of this step is the best so far."""
         if self.evaluation is None or self.evaluation.step != trainer.step or self.evaluation.result is None:
             return
         ap = self.evaluation.result.ap
@@ -204,11 +205,10 @@ class TimeLimit(Hook):
     """Ends training after `train.max_minutes` of it, evaluations not counted."""
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """Asks for the stop."""
+        """Sets `trainer.stop` once the time is over."""
         limit = trainer.options.max_minutes
         if limit is not None and trainer.stop is None and trainer.train_seconds >= 60 * limit:
-            done = f"{report.step} of {trainer.options.iterations} steps"
-            trainer.stop = f"train.max_minutes={limit:g} are over after {done}"
+            trainer.stop = f"reached train.max_minutes={limit:g} after step {report.step}/{trainer.options.iterations}"
 
 
 SAME_REQUEST = 5.0
@@ -218,20 +218,20 @@ launcher hands on its own."""
 
 @contextlib.contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Meanwhile, SIGINT and SIGTERM end the run after the step in progress; a second one ends it at once."""
+    """While the context is active, SIGINT and SIGTERM end the run after the step in progress; a second one at once."""
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    asked: list[float] = []
+    requested_at: list[float] = []
 
-    def put_back() -> None:
+    def restore_handlers() -> None:
         for s, handler in before.items():
             signal.signal(s, handler)
 
-    def on_signal(number: int, _: Any) -> None:
-        if not asked:
-            asked.append(time.monotonic())
+    def on_signal(number: int, _: object) -> None:
+        if not requested_at:
+            requested_at.append(time.monotonic())
             trainer.stop, trainer.signal = signal.Signals(number).name, number
-        elif number == signal.SIGINT or time.monotonic() - asked[0] > SAME_REQUEST:
-            put_back()
+        elif number == signal.SIGINT or time.monotonic() - requested_at[0] > SAME_REQUEST:
+            restore_handlers()
             os.kill(os.getpid(), number)
 
     for s in before:
@@ -239,4 +239,4 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     finally:
-        put_back()
+        restore_handlers()

@@ -1,8 +1,9 @@
-"""Parameters divided among the processes (`train.parallel: fsdp`), by torch's fully_shard.
+"""Parameters sharded over the processes (`train.parallel: fsdp`), by torch's fully_shard.
 
-Each process keeps a part of every parameter, of its gradient and of the optimizer's and the average's state;
-the parts meet in the forward and backward pass of a module at a time. torch.distributed.fsdp is imported where
-it is needed, for it takes long.
+Each process keeps a shard of every parameter, of its gradient and of the optimizer's and the average's state; the
+shards meet in the forward and backward pass of one module at a time. torch.distributed.fsdp is imported where it is
+needed, for it takes long. Full states are put together here and not by torch.distributed.checkpoint.state_dict, which
+keys the optimizer's state by names: a checkpoint holds what one process's `state_dict()` gives.
 """
 
 from __future__ import annotations
@@ -10,29 +11,33 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from detkit.detectors.build import PROBE_SIDE
+from detkit.detectors.dense import DenseDetector
 from detkit.train.options import TrainOptions
+from detkit.utils.types import Tree, Value
 
-LARGEST_SHARE = 0.25
-"""Of all parameters: what a module may hold without being divided further."""
+T = TypeVar("T")
+
+LARGEST_FRACTION = 0.25
+"""Fraction of all parameters that a module may hold without being sharded further."""
 
 
 def shard(
-    detector: nn.Module,
-    average: nn.Module | None,
+    detector: DenseDetector,
+    average: DenseDetector | None,
     optimizer: torch.optim.Optimizer,
     options: TrainOptions,
     device: torch.device,
 ) -> None:
-    """Divides the parameters of both models, in place, and points the optimizer to the parts.
+    """Shards the parameters of both models in place, and points the optimizer to the shards.
 
-    All processes hold the same parameters when they call this.
+    All ranks must hold the same parameters and call this together.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -47,17 +52,17 @@ def shard(
         for unit in [*units(model, count_calls(model, device)), model]:
             fully_shard(unit, mesh=mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=compressed))
     new = dict(detector.named_parameters())
-    parts = {id(parameter): new[name] for name, parameter in old.items()}
+    shards = {id(parameter): new[name] for name, parameter in old.items()}
     for group in optimizer.param_groups:
-        group["params"] = [parts[id(parameter)] for parameter in group["params"]]
+        group["params"] = [shards[id(parameter)] for parameter in group["params"]]
         if "fused" in group:
-            # torch has no fused SGD for divided tensors.
+            # torch has no fused SGD for sharded tensors.
             group["fused"], group["foreach"] = False, True
 
 
 @torch.no_grad()
-def count_calls(model: Any, device: torch.device) -> Counter[nn.Module]:
-    """How often a forward pass calls each module. The model is left as it was."""
+def count_calls(model: DenseDetector, device: torch.device) -> Counter[nn.Module]:
+    """How often a forward pass calls each module. Leaves the model as it was."""
     calls: Counter[nn.Module] = Counter()
     hooks = [m.register_forward_pre_hook(lambda module, _: calls.update([module])) for m in model.modules()]
     training = {module: module.training for module in model.modules()}
@@ -71,27 +76,27 @@ def count_calls(model: Any, device: torch.device) -> Counter[nn.Module]:
 
 
 def units(model: nn.Module, calls: Counter[nn.Module]) -> list[nn.Module]:
-    """Modules to divide one by one, inner ones first: called once, and no larger than a share of the whole.
+    """Modules to shard one by one, inner ones first: called once, and holding at most `LARGEST_FRACTION`.
 
-    A larger one is there as well, after its own, if it has parameters besides.
+    A larger one follows its children if it has parameters of its own.
     """
-    largest = LARGEST_SHARE * count(model)
-    found: list[nn.Module] = []
+    largest = LARGEST_FRACTION * count(model)
+    modules: list[nn.Module] = []
 
     def search(module: nn.Module) -> int:
-        """Takes what it finds in a module; returns how many parameters are in it."""
+        """Adds the modules inside one; returns how many parameters they hold."""
         taken = 0
         for child in module.children():
             size, once = count(child), calls[child] == 1
             inside = 0 if once and size <= largest else search(child)
             if once and size > inside:
-                found.append(child)
+                modules.append(child)
                 inside = size
             taken += inside
         return taken
 
     search(model)
-    return found
+    return modules
 
 
 def count(module: nn.Module) -> int:
@@ -101,77 +106,82 @@ def count(module: nn.Module) -> int:
 
 @contextlib.contextmanager
 def unsharded(model: nn.Module) -> Iterator[None]:
-    """Meanwhile each process has all parameters of a model and may call it as often as it likes, alone.
+    """Unshards the model while the context is active, so that each rank can run it on its own.
 
-    Entered by all processes together; nothing happens to a model that isn't divided.
+    All ranks must enter it together. Does nothing to a model that is not sharded.
     """
     if not is_sharded(model):
         yield
         return
     from torch.distributed.fsdp import FSDPModule
 
-    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    for part in parts:
-        part.set_reshard_after_forward(False, recurse=False)
-        part.unshard()
+    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
     try:
         yield
     finally:
-        for part in parts:
-            part.reshard()
+        for unit in units:
+            unit.reshard()
             # The outermost one's are needed for the backward pass at once: torch keeps them too.
-            part.set_reshard_after_forward(part is not parts[0], recurse=False)
+            unit.set_reshard_after_forward(unit is not units[0], recurse=False)
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether its parameters are divided."""
+    """Whether parameters of the model are sharded."""
     return any(hasattr(p, "full_tensor") for p in model.parameters())
 
 
 def local_shard(tensor: Tensor) -> Tensor:
-    """This process's part of a divided tensor; another as it is."""
-    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return part
+    """This rank's shard of a sharded tensor; any other tensor unchanged."""
+    shard: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return shard
 
 
-def full_state(content: Any) -> Any:
-    """Nested dicts and lists with divided tensors put together, on the CPU, as one process would have them.
+def full_state(state: T) -> T:
+    """Nested dicts and lists with the sharded tensors put together, on the CPU, as one process would have them.
 
-    Called by all processes together, with the same structure.
+    All ranks must call it together, with the same structure.
     """
-    if isinstance(content, dict):
-        return type(content)((key, full_state(value)) for key, value in content.items())
-    if isinstance(content, (list, tuple)):
-        return type(content)(full_state(value) for value in content)
-    return content.full_tensor().cpu() if hasattr(content, "full_tensor") else content
+    return cast(T, _full(state))
+
+
+def _full(value: Value) -> Value:
+    if isinstance(value, dict):
+        return type(value)((key, _full(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return type(value)(_full(item) for item in value)
+    return value.full_tensor().cpu() if hasattr(value, "full_tensor") else value
 
 
 def load_full_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """`model.load_state_dict` of a whole state into a model that may be divided."""
-    own = model.state_dict()
-    model.load_state_dict({name: shard_like(own.get(name), value) for name, value in state.items()})
+    """`model.load_state_dict` of a full state into a model that may be sharded."""
+    current = model.state_dict()
+    model.load_state_dict({name: shard_like(current.get(name), value) for name, value in state.items()})
 
 
-def load_full_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The same for an optimizer. How it computes stays as it is here."""
-    ways: list[dict[str, Any]] = [
+def load_full_optimizer_state(optimizer: torch.optim.Optimizer, state: Tree) -> None:
+    """`optimizer.load_state_dict` of a full state; which kernels the optimizer uses is not loaded."""
+    kernels: list[Tree] = [
         {key: value for key, value in group.items() if key in ("fused", "foreach")} for group in optimizer.param_groups
     ]
     optimizer.load_state_dict(state)
-    for group, way in zip(optimizer.param_groups, ways, strict=True):
-        group.update(way)
+    for group, settings in zip(optimizer.param_groups, kernels, strict=True):
+        group.update(settings)
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 values[name] = shard_like(parameter, value)
 
 
-def shard_like(example: Any, value: Tensor) -> Tensor:
-    """A whole tensor divided as another one is, which it has the shape of."""
+def shard_like(example: Tensor | None, value: Tensor) -> Tensor:
+    """A full tensor, sharded as `example` of the same shape is."""
     if not hasattr(example, "device_mesh") or hasattr(value, "device_mesh"):
         return value
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
-    # Every process has read the whole, so nothing need be sent.
+    example = cast(DTensor, example)
+    # Every rank has read the full tensor, so nothing has to be sent.
     value = value.to(example.device)
     return distribute_tensor(value, example.device_mesh, example.placements, src_data_rank=None)

@@ -24,6 +24,7 @@ from detkit.structures import Batch, Detections, Targets
 from detkit.train.assemble import Session
 from detkit.train.options import TrainOptions
 from detkit.train.speed import speed_of_run
+from detkit.utils.console import plural
 from detkit.utils.errors import find_disk_full
 from detkit.utils.outputs import Ledger
 from detkit.utils.types import Tree
@@ -51,13 +52,13 @@ def header(session: Session, network: Mapping[str, str]) -> str:
         "device": f"{trainer.device}, {env['machine'].get('gpu', env['machine']['cpu'])}, "
         f"{torch.get_num_threads()} threads, {options.precision}"
         + (", deterministic" if options.deterministic else ""),
-        "model": f"{count / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them learnt",
-        "batch": f"{total} images a step = {trainer.world_size} processes x {options.accumulate} "
-        f"micro-batches x {session.images_per_micro_batch} images"
+        "model": f"{count / 1e6:.2f} M parameters ({trainable / 1e6:.2f} M trainable)",
+        "batch": f"{plural(total, 'image')} per step ({plural(trainer.world_size, 'process', 'processes')} x "
+        f"{plural(options.accumulate, 'micro-batch', 'micro-batches')} x {session.images_per_micro_batch})"
         + (f", {options.parallel}" if trainer.world_size > 1 else ""),
         "code": f"{digest(session.start.code)} ({len(session.start.code)} files)",
         "loss": f"{type(detector.class_loss).__name__} + {type(detector.box_loss).__name__}, "
-        f"divided by {describe_normalizer(detector.normalizer)}",
+        f"normalised by {describe_normalizer(detector.normalizer)}",
         "lr": describe_learning_rate(options, total, trainer.optimizer),
         "length": f"{options.iterations} steps, {epochs:.1f} passes over the data",
         "train": session.train_set.summary(),
@@ -83,7 +84,7 @@ def describe_learning_rate(options: TrainOptions, batch_size: int, optimizer: to
     """The highest rate of the first group, and how it comes about."""
     rate = optimizer.param_groups[0]["initial_lr"]
     if options.lr_batch_size is None:
-        return f"{rate:g}, whatever the batch size (train.lr_scaling: none)"
+        return f"{rate:g} (not scaled with the batch size)"
     factor = options.lr_factor(batch_size)
     root = "the root of " if options.lr_scaling == "sqrt" else ""
     rule = f"{root}{batch_size}/{options.lr_batch_size} (train.lr_scaling: {options.lr_scaling})"
@@ -97,7 +98,7 @@ def finish(session: Session, result: CocoResult) -> None:
     log.info("%s", format_table(result))
     draw(session)
     log.info(
-        "trained %d steps in %.0f s, %.1f images/s, a step in %.3g s (95 %% in %.3g s), waiting for data %.0f %%, "
+        "trained %d steps in %.0f s, %.1f images/s, %.3g s per step (p95 %.3g s), waiting for data %.0f %%, "
         "peak memory %.0f MB\n\n%s",
         session.trainer.step, session.trainer.train_seconds, content["images_per_second"],
         content["step_seconds"]["p50"], content["step_seconds"]["p95"], 100 * content["data_share"],
@@ -125,7 +126,7 @@ def note_failed_evaluation(session: Session) -> None:
     folder, error = session.folder, session.evaluation.failed
     write_json(folder / RESULT, {EVALUATION_ERROR: error, **run_facts(session)})
     log.error(
-        "the training is done and its weights are in %s, but the last evaluation failed: %s\nMend the cause, then "
+        "the training is done and its weights are in %s, but the last evaluation failed: %s\nFix the cause, then "
         "complete the run by `detkit train %s --output %s --resume`, or measure it by `detkit eval %s`",
         step_path(folder, session.trainer.step), error, shlex.quote(str(folder / CONFIG)), shlex.quote(str(folder)),
         shlex.quote(str(folder)),
@@ -175,12 +176,12 @@ def what_next(folder: Path, options: TrainOptions) -> str:
     """Commands to try after a training, which can be pasted as they are."""
     run, longer = shlex.quote(str(folder)), shlex.quote(f"{folder}-longer")
     lines = [
-        f"look at      {folder / PREDICTIONS} and {folder / CURVES}",
-        f"evaluate     detkit eval {run}",
-        f"predict      detkit predict {run} IMAGE_OR_FOLDER",
-        f"longer, new  detkit train CONFIG train.iterations={2 * options.iterations} --init-from {run} "
+        f"look at       {folder / PREDICTIONS} and {folder / CURVES}",
+        f"evaluate      detkit eval {run}",
+        f"predict       detkit predict {run} IMAGE_OR_FOLDER",
+        f"train longer  detkit train CONFIG train.iterations={2 * options.iterations} --init-from {run} "
         f"--output {longer}",
     ]
     if options.tensorboard:
-        lines.append(f"curves live  tensorboard --logdir {shlex.quote(str(folder / TENSORBOARD))}")
+        lines.append(f"curves live   tensorboard --logdir {shlex.quote(str(folder / TENSORBOARD))}")
     return "what to try next\n" + "\n".join(f"  {line}" for line in lines)

@@ -60,6 +60,6 @@ def warn_of_slow_precision(options: TrainOptions, device: torch.device) -> None:
     native = ("avx512_bf16", "amx_bf16") if options.precision == "bf16" else ("avx512_fp16", "amx_fp16")
     if not any(capabilities.get(name) for name in native) and capabilities.get("architecture") == "x86_64":
         log.warning(
-            "train.precision=%s: this CPU has neither %s instructions; training will be some 15 times slower "
+            "train.precision=%s: this CPU has neither %s instructions; training will be about 15x slower "
             "than with fp32", options.precision, " nor ".join(native),
         )  # fmt: skip

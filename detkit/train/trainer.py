@@ -37,13 +37,13 @@ MAX_SKIPPED = 30
 
 
 class Trainer:
-    """Trains a detector; `run()` is the loop, `train_step()` a turn of it.
+    """Trains a detector; `run()` is the loop, `train_step()` one turn of it.
 
-    batches: endless, M = options.accumulate to a step. step: steps done. stop: set by a hook or a signal
-    to a reason; the loop ends after the step in progress. signal: number of the one that asked for it, else 0.
-    interrupted: all processes know that one of them got a signal, so what comes after training is left out.
-    last_checkpoint: the last from which training went on well, named when the run fails. progress: where the
-    loop is, for the watchdog. model: what is evaluated and predicted with.
+    batches: endless, M = options.accumulate for each step. step: steps done. stop: a hook or a signal sets it to the
+    reason why this process should end after the step in progress. signal: number of the signal among these reasons,
+    else 0. interrupted: all ranks know of a signal that one of them got, so what follows training is left out.
+    last_checkpoint: the last one from which training went well, named when the run fails. progress: where the
+    loop is, for the watchdog. model: the weights to evaluate and predict with.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Trainer:
         self.stop: str | None = None
         self.interrupted, self.signal = False, 0
         self.last_checkpoint: Path | None = None
-        self._skipped_in_a_row, self._stops_asked = 0, 0.0
+        self._skipped_in_a_row, self._some_rank_stops = 0, False
 
     @property
     def model(self) -> DenseDetector:
@@ -83,7 +83,7 @@ class Trainer:
         return self.ema.module if self.ema else self.detector
 
     def run(self) -> None:
-        """Steps until `options.iterations` are done or a stop was asked for."""
+        """Trains until `options.iterations` steps are done or a rank has a reason to stop."""
         for hook in self.hooks:
             hook.before_train(self)
         while self.step < self.options.iterations and not self.stopping():
@@ -93,7 +93,7 @@ class Trainer:
         self.agree_on_stop()
         for hook in self.hooks:
             hook.after_train(self)
-        self.agree_on_stop()  # on a signal that came meanwhile
+        self.agree_on_stop()  # on a signal that came during the last hooks
 
     def train_step(self) -> StepReport:
         """One optimizer step over M micro-batches.
@@ -104,19 +104,20 @@ class Trainer:
         started = time.perf_counter()
         seed_everything(self.seed, self.step, self.rank)
         lr = self.set_learning_rate()
-        own, micro, waited = self.accumulate_gradients()
-        gathered = [x.to(own) for x in self.detector.take_accumulated()]
-        total = torch.cat([own.sum(0), own.new_full((1,), float(self.stop is not None)), *gathered])
+        terms, micro, waited = self.accumulate_gradients()
+        accumulated = [x.to(terms) for x in self.detector.take_accumulated()]
+        total = torch.cat([terms.sum(0), terms.new_full((1,), float(self.stop is not None)), *accumulated])
         self.progress.enter("all-reduce", self.step + 1)
         if self.world_size > 1:
             dist.all_reduce(total)
-        totals = torch.split(total[4:], [len(x) for x in gathered])
+        totals = torch.split(total[4:], [len(x) for x in accumulated])
         divisor = self.detector.end_step(total[2], totals).double()
         self.scaler.unscale_(self.optimizer)
         norm = scale_and_clip(self.parameters, self.world_size / divisor, self.options.clip_norm, self.sharded)
         # The one time in a step that the host waits for the device.
-        *sums, gradient_norm = torch.cat([total[:4], divisor.view(1), own.view(-1), norm.view(1)]).tolist()
-        classification, box, _, self._stops_asked, divided_by = sums[:5]
+        *sums, gradient_norm = torch.cat([total[:4], divisor.view(1), terms.view(-1), norm.view(1)]).tolist()
+        classification, box, _, stopping_ranks, divided_by = sums[:5]
+        self._some_rank_stops = stopping_ranks > 0
         report = StepReport(
             step=self.step + 1,
             loss=(classification + box) / divided_by,
@@ -184,7 +185,7 @@ class Trainer:
 
     def stopping(self) -> bool:
         """Whether to end now; with several processes, once a step has carried the news to all of them."""
-        return self._stops_asked > 0 if self.world_size > 1 else self.stop is not None
+        return self._some_rank_stops if self.world_size > 1 else self.stop is not None
 
     def agree_on_stop(self) -> None:
         """A signal that one process got interrupts all of them, or none: what comes next they do together.
@@ -199,7 +200,7 @@ class Trainer:
             number = int(highest)
         if number > 0:
             self.signal, self.interrupted = number, True
-            self.stop = self.stop or f"{signal.Signals(number).name} to another process"
+            self.stop = self.stop or f"{signal.Signals(number).name} (sent to another process)"
 
     def set_learning_rate(self) -> float:
         """Sets every group's rate for the coming step; gives back that of the first group."""

@@ -121,7 +121,7 @@ def test_check_looks_at_everything_and_trains_nothing(tiny: Tiny) -> None:
     [
         (["--procs", "2", "optimizer.lrr=1"], "optimizer.lrr: unknown key"),
         (["--nodes", "2"], "--nodes 2 needs --rdzv"),
-        (["--max-restarts", "2"], "--max-restarts is for runs of several processes"),
+        (["--max-restarts", "2"], "--max-restarts requires --procs or --nodes"),
         (["--procs", "2", "--resume", "--overwrite"], "choose one"),
     ],
 )

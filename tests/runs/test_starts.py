@@ -247,7 +247,7 @@ def test_a_finished_run_has_nothing_to_resume_whatever_the_code_is(
 
 def test_allow_is_for_a_resume_and_for_code(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert project.train("--allow", "code", "--overwrite") == 2
-    assert "--allow code is for --resume" in capsys.readouterr().err
+    assert "--allow code requires --resume" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         project.train("--resume", "--allow", "data")
     assert "invalid choice: 'data'" in capsys.readouterr().err

@@ -82,7 +82,7 @@ def test_leaves_everything_in_the_run_folder(finished: Path) -> None:
     assert load_config(finished / "config.yaml") == load_config(CONFIG, TINY)
     log = (finished / "log.txt").read_text()
     for word in (
-        "4 images a step = 1 processes x 2 micro-batches x 2 images",
+        "4 images per step (1 process x 2 micro-batches x 2)",
         "PositiveCount",
         "M parameters",
         "what to try next",
