@@ -58,7 +58,7 @@ class Forward(nn.Module):
 def gradient(compression: Any, parallel_inputs: Any, world_size: Any) -> Any:
     """The mean over processes of what a linear layer gets."""
     options = TrainOptions(iterations=1, gradient_compression=compression)
-    model = Forward()
+    model: Any = Forward()
     forward = wrap_forward(model, options, world_size)
     forward(parallel_inputs).logits.sum().backward()
     return model.layer.weight.grad.clone()

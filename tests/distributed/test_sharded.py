@@ -129,7 +129,7 @@ class Branches(nn.Module):
 
 
 def test_units_are_the_largest_modules_that_are_small_enough_and_called_once() -> None:
-    model = Branches()
+    model: Any = Branches()
     model.large.eval()
     calls = count_calls(model, torch.device("cpu"))
     assert calls[model.twice] == 2
