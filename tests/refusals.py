@@ -34,6 +34,7 @@ VARIABLE = [
     (rf"(/private)?{re.escape(tempfile.gettempdir())}/pytest-of-[^/]+/pytest-\d+(/popen-gw\d+)?/[^/\s'\"]+", "<tmp>"),
     (rf"\S*/(?=detkit/csrc/)|{re.escape(str(ROOT))}/", ""),
     (rf"[^\s(']*/lib/python[\d.]+/|{re.escape(sysconfig.get_path('stdlib'))}/", "<python>/"),
+    (r"(?<=\.py:)\d+", "<line>"),
     (r"0x[0-9a-f]{6,}", "<address>"),
     (r"(detkit/csrc/[\w./]+):\d+", r"\1:<line>"),
     (r"(process|pid\(s\)) \d+", r"\1 <pid>"),
