@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from detkit.compare.cell_folder import CELL, HASHED_FILES, read_json
-from detkit.compare.checks import Check, check
+from detkit.compare.checks import Check, check, grouped
 from detkit.compare.hashes import arrays_hash
 from detkit.compare.plan import RunKey, run_name
 from detkit.evaluate.arrays import Shard
@@ -119,8 +118,5 @@ def identical_variants(detections: Mapping[RunKey, Shard]) -> Iterator[str]:
 
 def identical_runs(detections: Mapping[RunKey, Shard], part: int) -> list[list[RunKey]]:
     """Groups of runs with the same detections and the same part of their key: variant (0) or seed (1)."""
-    groups: dict[tuple[str | int, str], list[RunKey]] = defaultdict(list)
-    for run, shard in detections.items():
-        if len(shard.scores):
-            groups[run[part], arrays_hash(*shard)].append(run)
+    groups = grouped(((run[part], arrays_hash(*shard)), run) for run, shard in detections.items() if len(shard.scores))
     return [runs for runs in groups.values() if len(runs) > 1]
