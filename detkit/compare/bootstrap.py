@@ -42,15 +42,9 @@ def average_precision(
         raise ValueError(f"weights for {weights.shape[1]} images, but matches for {matches.num_images}")
     drawn = torch.from_numpy(np.ascontiguousarray(weights))
     # (areas, classes, T, R); NaN: no object of the class in the area.
-    values = np.stack(
-        [np.stack([_class_ap(part[a], drawn) for part in matches.parts]) for a in range(len(AREAS))]
-    )  # fmt: skip
-    metrics = {
-        "ap": _mean(values[0].transpose(2, 0, 1)),
-        "ap50": _mean(values[0][:, :1].transpose(2, 0, 1)),
-        "ap75": _mean(values[0][:, 5:6].transpose(2, 0, 1)),
-    }
-    metrics |= {f"ap_{area}": _mean(values[a].transpose(2, 0, 1)) for a, area in enumerate(AREAS) if a}
+    values = np.stack([np.stack([_class_ap(part[a], drawn) for part in matches.parts]) for a in range(len(AREAS))])
+    metrics = {"ap": _mean(values[0]), "ap50": _mean(values[0][:, :1]), "ap75": _mean(values[0][:, 5:6])}
+    metrics |= {f"ap_{area}": _mean(values[a]) for a, area in enumerate(AREAS) if a}
     return metrics | {f"per_class:{name}": values[0][k].mean(axis=0) for k, name in enumerate(class_names)}
 
 
@@ -63,8 +57,8 @@ def images_behind(matches: Matches, class_names: tuple[str, ...]) -> dict[str, i
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(R, ...) -> (R,) mean without NaN; NaN where all values are."""
-    flat = values.reshape(len(values), -1)
+    """(classes, T, R) -> (R,) mean without NaN; NaN where all values are."""
+    flat = values.transpose(2, 0, 1).reshape(values.shape[2], -1)
     known = ~np.isnan(flat)
     count = known.sum(axis=1)
     total = np.where(known, flat, 0.0).sum(axis=1)

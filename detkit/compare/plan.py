@@ -114,25 +114,22 @@ def make_plan(
     base = load_config(config, overrides)
     variants = []
     each: list[str | Path | None] = list(files) or [None]
-    for file in each:
-        for settings in itertools.product(*map(parse_grid, grids)):
-            name = variant_name(file, settings)
-            extra = [f"{key}={value}" for key, value in settings]
-            loaded = load_config(config, [*overrides, *extra], overlays=[file] if file else [])
-            loaded.check_length()
-            variants.append(Variant(name, loaded))
+    for file, settings in itertools.product(each, list(itertools.product(*map(parse_grid, grids)))):
+        extra = [f"{key}={value}" for key, value in settings]
+        loaded = load_config(config, [*overrides, *extra], overlays=[file] if file else [])
+        loaded.check_length()
+        variants.append(Variant(variant_name(file, settings), loaded))
     names = [v.name for v in variants]
     if CONFIG_ITSELF not in names and (baseline == CONFIG_ITSELF or (len(variants) == 1 and baseline is None)):
         variants.insert(0, Variant(CONFIG_ITSELF, base))
     check_variants(variants)
-    names = [v.name for v in variants]
-    if baseline is not None and baseline not in names:
-        known = [*names, CONFIG_ITSELF]
+    baseline, known = variants[0].name if baseline is None else baseline, [*names, CONFIG_ITSELF]
+    if baseline not in known:
         raise ValueError(
             f"--baseline: {baseline!r} is not a variant{nearest(baseline, known)} One of {', '.join(known)}"
         )
     title = title or f"{Path(config).stem}: {len(variants)} variants"
-    return Plan(title, tuple(variants), baseline or names[0], tuple(seeds), base)
+    return Plan(title, tuple(variants), baseline, tuple(seeds), base)
 
 
 def parse_grid(text: str) -> list[tuple[str, str]]:
@@ -177,19 +174,17 @@ def save_plan(plan: Plan, folder: Path, command: str, threads: int | None = None
     (folder / VARIANTS).mkdir(parents=True, exist_ok=True)
     for variant in plan.variants:
         write_text(variant_file(folder, variant.name), variant.config.to_yaml())
-    write_json(
-        folder / PLAN,
-        {
-            "schema": SCHEMA,
-            "title": plan.title,
-            "baseline": plan.baseline,
-            "seeds": list(plan.seeds),
-            "variants": {v.name: v.config.to_dict() for v in plan.variants},
-            "base": plan.base.to_dict(),
-            "command": command,
-            "threads": threads,
-        },
-    )
+    content = {
+        "schema": SCHEMA,
+        "title": plan.title,
+        "baseline": plan.baseline,
+        "seeds": list(plan.seeds),
+        "variants": {v.name: v.config.to_dict() for v in plan.variants},
+        "base": plan.base.to_dict(),
+        "command": command,
+        "threads": threads,
+    }
+    write_json(folder / PLAN, content)
 
 
 def check_output(plan: Plan, folder: Path, *more: str) -> None:
@@ -246,19 +241,14 @@ def read_plan_json(folder: Path) -> Tree:
         raise ValueError(f"{path}: {error}") from None
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path}: schema {content.get('schema')!r} is not supported; this detkit reads {SCHEMA}")
-    check_content(content, path)
-    return content
-
-
-def check_content(content: Tree, path: Path) -> None:
-    """Raises ValueError for invalid seeds, variants or baseline, as after an edit by hand."""
-    seeds, variants = content.get("seeds"), content.get("variants")
+    seeds, variants, baseline = content.get("seeds"), content.get("variants"), content.get("baseline")
     if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) != len(seeds):
         raise ValueError(f"{path}: seeds: {seeds!r} must be one or more different integers")
     if not isinstance(variants, dict) or not variants:
         raise ValueError(f"{path}: variants: {variants!r} must map names to configs")
-    if content.get("baseline") not in variants:
-        raise ValueError(f"{path}: baseline: {content.get('baseline')!r} is not one of {', '.join(variants)}")
+    if baseline not in variants:
+        raise ValueError(f"{path}: baseline: {baseline!r} is not one of {', '.join(variants)}")
+    return content
 
 
 def read_plan(folder: Path) -> Plan:
