@@ -78,7 +78,6 @@ def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
 
 
 def has_start(folder: Path) -> bool:
-    """Whether start.json exists and is readable."""
     try:
         return read_json(folder / START) is not None
     except (OSError, ValueError):
@@ -227,7 +226,6 @@ def measure(config: Config, folder: Path, steps: int = 6) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The process of a cell."""
     parser = argparse.ArgumentParser(prog="detkit.compare.cell")
     parser.add_argument("config")
     parser.add_argument("--seed", type=int, required=True)

@@ -62,7 +62,6 @@ def damage(folder: Path) -> str | None:
 
 
 def read_detections(folder: Path) -> Shard:
-    """The detections of a finished run."""
     with np.load(folder / DETECTIONS) as arrays:
         return Shard(*(arrays[name] for name in Shard._fields))
 
@@ -75,7 +74,6 @@ def ended_status(folder: Path) -> str | None:
 
 
 def console_tail(folder: Path, lines: int = 12) -> str:
-    """The last lines that a run printed."""
     path = folder / CONSOLE
     if not path.is_file():
         return ""
@@ -106,7 +104,6 @@ class RunRecord:
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
         return self.cell.folder
 
     def to_json(self) -> Tree:

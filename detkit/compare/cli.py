@@ -27,26 +27,20 @@ a file was changed afterwards), and the reports say why; 2 wrong input; 130 afte
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares both sub-verbs."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     verbs = parser.add_subparsers(dest="verb", required=True)
     parser.set_defaults(verb="run")
     add_run_arguments(verbs.add_parser("run", help="train variants x seeds and report (the default)"))
-    add_report_arguments(
-        verbs.add_parser("report", help="write the reports of finished benches again, or of several as one")
-    )
+    add_report_arguments(verbs.add_parser("report", help="write the reports again, or of several benches as one"))
     for sub in verbs.choices.values():
         sub.epilog, sub.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `detkit compare run`."""
     parser.add_argument("config", help="config under all variants")
     parser.add_argument("variants", nargs="*", metavar="FILE or key=value",
                         help="a YAML file is a variant, key=value holds for all of them")  # fmt: skip
-    parser.add_argument(
-        "--seeds", default="3", metavar="N or A,B,C", help="number of seeds (0, 1, ...) or list; default 3"
-    )
+    parser.add_argument("--seeds", default="3", metavar="N or A,B,C", help="their number or a list; default 3: 0,1,2")
     parser.add_argument("--grid", action="append", default=[], metavar="KEY=A,B,C", help="a variant for each value")
     parser.add_argument("--baseline", metavar="NAME", help="default: the first variant; `config`: the config itself")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/compare-<name of the config>")
@@ -62,11 +56,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_report_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `detkit compare report`."""
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder of a bench")
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="default: the folder of the bench; required for several"
-    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: the bench's folder; required for several")
     parser.add_argument("--allow", default="", metavar=",".join(MAY_DIFFER),
                         help="differences between the runs that are shown instead of refused")  # fmt: skip
 

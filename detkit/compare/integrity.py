@@ -1,8 +1,4 @@
-"""Whether the files of a run still are what they were when it ended, and whether its figures agree.
-
-A run writes the hashes of its files last, into cell.json. They reveal edits, not forgery: whoever makes new hashes
-as well is noticed only where figures contradict each other.
-"""
+"""Whether the files of a run still are what they were when it ended, and whether its figures agree."""
 
 from __future__ import annotations
 
@@ -27,7 +23,6 @@ AP_TOLERANCE_GPU = 1e-3
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """File name -> hash, of the files of a run that a verdict rests on."""
     return {name: file_sha256(folder / name) for name in HASHED_FILES if (folder / name).is_file()}
 
 
@@ -89,13 +84,10 @@ def check_figures(
     wrong = []
     for run, folder in runs.items():
         written, ap = read_json(folder / RESULT).get("ap"), computed.get(run)
-        if (written is None) != (ap is None):
-            wrong.append(f"{run_name(run)}: {folder / RESULT} says AP {written}, its detections give {ap}")
-        elif written is not None and ap is not None:
-            tolerance = AP_TOLERANCE_CPU if devices.get(run) == "cpu" else AP_TOLERANCE_GPU
-            if not abs(written - ap) <= tolerance:
-                figures = f"says AP {100 * written:.4f}, its detections give {100 * ap:.4f}"
-                wrong.append(f"{run_name(run)}: {folder / RESULT} {figures}")
+        tolerance = AP_TOLERANCE_CPU if devices.get(run) == "cpu" else AP_TOLERANCE_GPU
+        if not (written == ap if written is None or ap is None else abs(written - ap) <= tolerance):
+            says, gives = ("none" if value is None else f"{100 * value:.4f}" for value in (written, ap))
+            wrong.append(f"{run_name(run)}: {folder / RESULT} says AP {says}, its detections give {gives}")
     return check("figures", wrong, "the AP of every run is that of its detections") | {"withholds": True}
 
 

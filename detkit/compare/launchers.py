@@ -172,7 +172,6 @@ def connected_ray() -> Iterator[Any]:
 
 
 def threads_of_cluster(at_once: int) -> int:
-    """Threads of each of `at_once` runs on the cluster."""
     with connected_ray() as ray:
         return int(resources_of_run(ray.cluster_resources(), at_once)["num_cpus"])
 

@@ -33,14 +33,11 @@ RunKey: TypeAlias = tuple[str, int]
 
 
 def run_name(run: RunKey) -> str:
-    """A run as messages name it."""
     return f"{run[0]}, seed {run[1]}"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A named config."""
-
     name: str
     config: Config
 
@@ -55,12 +52,10 @@ class Cell:
 
     @property
     def key(self) -> RunKey:
-        """(variant, seed)"""
         return self.variant, self.seed
 
     @property
     def name(self) -> str:
-        """The run as messages name it."""
         return run_name(self.key)
 
 
@@ -82,12 +77,10 @@ class Plan:
 
 
 def cell_folder(folder: Path, variant: str, seed: int) -> Path:
-    """Folder of a run."""
     return folder / CELLS / variant / f"seed_{seed}"
 
 
 def variant_file(folder: Path, variant: str) -> Path:
-    """Path of a variant's effective config."""
     return folder / VARIANTS / f"{variant}.yaml"
 
 
@@ -252,7 +245,6 @@ def read_plan_json(folder: Path) -> Tree:
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of a bench on disk."""
     content = read_plan_json(folder)
     variants = tuple(
         Variant(name, Config.from_dict(values, name=str(variant_file(folder, name))))

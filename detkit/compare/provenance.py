@@ -233,11 +233,9 @@ def summarise_facts(keys: Iterable[str], records: Provenances) -> dict[str, str]
     """Fact -> its value in all runs, or every value with the number of its runs."""
     facts = {}
     for key in keys:
-        runs_of = runs_by_value(key, records)
-        if len(runs_of) == 1:
-            facts[key] = next(iter(runs_of))
-        elif runs_of:
-            facts[key] = ", ".join(f"{value} ({len(runs)} runs)" for value, runs in runs_of.items())
+        if runs_of := runs_by_value(key, records):
+            several = [f"{value} ({len(runs)} runs)" for value, runs in runs_of.items()]
+            facts[key] = ", ".join(several if len(runs_of) > 1 else runs_of)
     return facts
 
 

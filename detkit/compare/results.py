@@ -160,7 +160,6 @@ def withheld(plan: Plan, runs: Mapping[RunKey, RunRecord], failed: Iterable[Chec
 
 
 def variant_result(variant: Variant, runs: Sequence[RunRecord], figures: Tree) -> Tree:
-    """An entry of "variants" in results.json."""
     losses = variant.config.to_dict()["losses"]
     diagnoses = [read_json(run.folder / DIAGNOSIS) for run in runs if run.finished]
     return {

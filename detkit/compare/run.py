@@ -57,7 +57,6 @@ def run_bench(
 
 
 def missing_runs(plan: Plan, folder: Path) -> list[Cell]:
-    """The runs that are still to be made."""
     return [cell for cell in plan.cells(folder) if ended_status(cell.folder) is None]
 
 
@@ -125,7 +124,6 @@ def warn_of_changed_code(plan: Plan, folder: Path) -> None:
 
 
 def job_of(cell: Cell, folder: Path, allow: Sequence[str] = ()) -> Job:
-    """The job that makes a run."""
     arguments = [str(variant_file(folder, cell.variant)), "--seed", str(cell.seed), "--output", str(cell.folder)]
     arguments += [word for name in allow for word in ("--allow", name)]
     return Job(cell.name, python("detkit.compare.cell", *arguments), cell.folder)
@@ -139,11 +137,9 @@ class Progress:
         self.began = time.monotonic()
 
     def started(self, job: Job) -> None:
-        """Logs the start of a run."""
         log.info("%s: started (%s)", job.name, job.folder / CONSOLE)
 
     def finished(self, job: Job, code: int) -> None:
-        """Logs how a run ended."""
         self.done, self.ran = self.done + 1, self.ran + 1
         left = (time.monotonic() - self.began) / self.ran * (self.total - self.done)
         status = STATUS_OF_EXIT_CODE.get(code, FAILED)

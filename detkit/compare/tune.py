@@ -97,7 +97,6 @@ def compared_loss(plan: Plan) -> str:
 
 
 def job(file: Path, run: Path, plan: Plan, variant: Variant, overrides: list[str]) -> Job:
-    """The process of a trial."""
     steps = max(1, int(variant.config.require("train.iterations")) // SHORTENING)
     warmup = int(variant.config.to_dict()["schedule"].get("warmup_iterations", 0)) // SHORTENING
     short = [f"train.iterations={steps}", "train.eval_every=0", f"schedule.warmup_iterations={warmup}"]
@@ -106,7 +105,6 @@ def job(file: Path, run: Path, plan: Plan, variant: Variant, overrides: list[str
 
 
 def log_end(job: Job, code: int) -> None:
-    """Logs how a trial ended."""
     failed = f"failed with exit code {code} and is skipped; see {job.folder / CONSOLE}"
     log.info("%s: %s", job.name, STATUS_OF_EXIT_CODE.get(code, failed))
 

@@ -39,7 +39,6 @@ def to_latex(results: Tree) -> str:
 
 
 def row(variant: Tree, baseline: str, metrics: list[str]) -> str:
-    """One line of the table."""
     versus, cells = versus_baseline(variant), [escape(variant["label"])]
     for metric in metrics:
         figures = variant["summary"].get(metric, {})
@@ -58,5 +57,4 @@ def row(variant: Tree, baseline: str, metrics: list[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """Escapes the characters that have a meaning in LaTeX."""
     return text.translate(SPECIAL)

@@ -28,7 +28,6 @@ SPECIAL = str.maketrans({**{sign: f"\\{sign}" for sign in "\\`*_|[]#"}, "\n": " 
 
 
 def to_markdown(results: Tree) -> str:
-    """The report: verdicts, tables, fairness, method, machine."""
     parts = [
         f"# {escape(results['title'])}",
         "\n".join(f"- {escape(sentence)}" for _, sentence in conclusions(results)),
@@ -52,7 +51,6 @@ def to_markdown(results: Tree) -> str:
 
 
 def variants_table(results: Tree) -> str:
-    """The table of variants."""
     metrics = metrics_of(results)
     rows = []
     for variant in results["variants"]:
@@ -101,7 +99,6 @@ def diagnosis(results: Tree) -> list[str]:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
     lines = [map(escape, heads), ["---"] * len(heads), *(map(escape, row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

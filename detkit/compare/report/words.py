@@ -130,7 +130,6 @@ def conclusion(variant: Tree, baseline: str) -> tuple[str, str] | None:
 
 
 def method(results: Tree) -> list[str]:
-    """Paragraphs on the method."""
     easy = next((v["diagnosis"]["easy_below"] for v in results["variants"] if v["diagnosis"]), 0.1)
     return [text.format(easy=f"{easy:g}") for text in METHOD]
 
