@@ -1,8 +1,7 @@
 """One run of a bench, in a process of its own: `python -m detkit.compare.cell CONFIG --seed S --output DIR`.
 
-Trains as `detkit train` does, and writes what the bench needs: start.json, what the run began with (hashes of weights
-and images, the first gradients); detections.npz; matches.npz, which detections are right; diagnosis.json, where the
-loss comes from; and last cell.json, the status of the run and the hash of every file.
+Trains as `detkit train` does, and writes what the bench needs besides: at the start start.json, at the end
+detections.npz, matches.npz, diagnosis.json and, last, cell.json with the status and the hash of every file.
 """
 
 from __future__ import annotations
@@ -138,9 +137,6 @@ def seconds_per_step(steps: Sequence[Tree]) -> float | None:
     return float(np.median(taken)) if taken else None
 
 
-# ---- what a run begins with
-
-
 def describe_start(session: Session) -> Tree:
     """Hashes of initial weights, order, first batches and data; the first gradients. Leaves the session unchanged."""
     config, detector = session.config, session.detector
@@ -201,9 +197,6 @@ def first_step(session: Session, batch: Batch) -> Tree:
         "ratio": norms["box"] / norms["class"] if norms["class"] else None,
         "foreground_probability": float(scores.mean()),
     }
-
-
-# ---- how long a run will take
 
 
 def measure(config: Config, folder: Path, steps: int = 6) -> dict[str, float]:

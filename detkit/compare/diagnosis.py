@@ -1,7 +1,4 @@
-"""How a class loss weighs foreground and background, on a trained detector.
-
-All figures come from validation images. Letters as in ARCHITECTURE.md.
-"""
+"""How a class loss weighs foreground and background, on a trained detector. Letters as in ARCHITECTURE.md."""
 
 from __future__ import annotations
 

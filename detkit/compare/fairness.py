@@ -1,8 +1,4 @@
-"""The fairness table: whether all variants were given the same, and whether the runs are what they claim to be.
-
-Compares what each run wrote at its start (start.json) and at its end (cell.json); `provenance` adds code and machine,
-`integrity` the files.
-"""
+"""The fairness table: whether all variants were given the same, and whether the runs are what they claim to be."""
 
 from __future__ import annotations
 
@@ -82,9 +78,6 @@ def check_records(
     yield check_files({key: runs[key].folder for key in ended}, with_code)
     yield check_figures({key: runs[key].folder for key in finished}, ap, devices)
     yield check_distinct_runs(finished)
-
-
-# ---- what each run began with
 
 
 def check_seeds(runs: Runs) -> Check:
@@ -203,9 +196,6 @@ def changed_truth(runs: Runs, truth: GroundTruth) -> list[str]:
     if recorded <= {truth_hash(truth)}:
         return []
     return ["The validation annotations have changed since the runs: figures use the old, sample images the new ones."]
-
-
-# ---- what the configs set
 
 
 def identical_configs(plan: Plan) -> Iterator[str]:

@@ -123,9 +123,6 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module, *arguments)
 
 
-# ---- a Ray cluster
-
-
 def launch_ray(jobs: Sequence[Job], *, at_once: int, threads: int, finished: Finished, started: Started) -> None:
     """Runs all jobs on the cluster of RAY_ADDRESS or `ray start`, else on a Ray of its own on this machine.
 

@@ -23,9 +23,6 @@ MACHINE = (
 )  # fmt: skip
 FACTS = {"threads": ("threads",), "machine": MACHINE, "versions": VERSIONS}
 
-Origin: TypeAlias = frozenset[str]
-"""Entries of a variant's `imports:` that may have brought a file."""
-
 
 @dataclass(frozen=True)
 class Provenance:
@@ -48,9 +45,6 @@ def read_provenance(folder: Path) -> Provenance:
     except ValueError as error:
         return Provenance([], None, str(error))
     return Provenance(starts, git)
-
-
-# ---- the code
 
 
 def check_code(
@@ -108,7 +102,7 @@ def between_starts(record: Provenance) -> list[str]:
 def between_runs(plan: Plan, known: Provenances) -> list[str]:
     """Lines on files that differ between runs, with the runs that have each content."""
     imports = {v.name: {str(entry) for entry in v.config.to_dict().get("imports") or []} for v in plan.variants}
-    holders: dict[tuple[str, Origin], dict[str, list[RunKey]]] = {}
+    holders: dict[tuple[str, frozenset[str]], dict[str, list[RunKey]]] = {}
     for run, record in known.items():
         for name, content in record.starts[-1].code.items():
             # Two variants may each import a file of their own that happens to have the other's name.
@@ -191,9 +185,6 @@ def code_now(now: Mapping[str, Code], records: Provenances) -> list[str]:
         for line in changes(record.starts[-1].code, now[run[0]], gone=False)
     )
     return [f"{line} since {listed(runs)} ran" for line, runs in sorted(lines.items())]
-
-
-# ---- threads, machine, libraries
 
 
 def check_facts(records: Provenances) -> Iterator[Check]:

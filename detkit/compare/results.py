@@ -161,7 +161,6 @@ def withheld(plan: Plan, runs: Mapping[RunKey, RunRecord], failed: Iterable[Chec
 
 def variant_result(variant: Variant, runs: Sequence[RunRecord], figures: Tree) -> Tree:
     losses = variant.config.to_dict()["losses"]
-    diagnoses = [read_json(run.folder / DIAGNOSIS) for run in runs if run.finished]
     return {
         "name": variant.name,
         "label": variant.name,
@@ -171,5 +170,5 @@ def variant_result(variant: Variant, runs: Sequence[RunRecord], figures: Tree) -
         "cells": [run.to_json() for run in runs],
         "summary": figures["summary"],
         "versus_baseline": figures["versus_baseline"],
-        "diagnosis": average([diagnosis for diagnosis in diagnoses if diagnosis is not None]),
+        "diagnosis": average([read_json(run.folder / DIAGNOSIS) for run in runs if run.finished]),
     }
