@@ -98,11 +98,6 @@ class RunRecord:
     detections: Shard | None
 
     @property
-    def finished(self) -> bool:
-        """Whether the run trained to its end with finite losses."""
-        return self.status == FINISHED
-
-    @property
     def folder(self) -> Path:
         return self.cell.folder
 
@@ -124,7 +119,6 @@ class RunRecord:
 
 
 def read_run(cell: Cell) -> RunRecord:
-    """Reads a run in whatever state it is."""
     folder = cell.folder
     damaged = damage(folder) if (folder / CELL).exists() else None
     start, end = (None, None) if damaged else (read_json(folder / START), read_json(folder / CELL))
@@ -150,7 +144,7 @@ def read_configs(runs: Mapping[RunKey, RunRecord]) -> dict[RunKey, Tree | str]:
     configs: dict[RunKey, Tree | str] = {}
     completed: dict[str, Tree] = {}  # runs of a variant differ in their seed alone
     for key, run in runs.items():
-        if not run.finished:
+        if run.status != FINISHED:
             continue
         path = run.folder / CONFIG
         try:

@@ -63,7 +63,6 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the bench, or writes the reports again."""
     with log_to_stdout():
         return report(args) if args.verb == "report" else bench(args)
 

@@ -67,7 +67,6 @@ def fairness(
 def check_records(
     plan: Plan, runs: Runs, ap: Mapping[RunKey, float | None], folders: Sequence[Path], allow: Sequence[str]
 ) -> Iterator[Check]:
-    """How the runs were made, and whether their files are intact."""
     ended = {key: run.provenance for key, run in runs.items() if run.provenance}
     finished = {key: run.detections for key, run in runs.items() if run.detections}
     devices = {key: str(made.starts[-1].facts.get("device")) for key, made in ended.items() if made.starts}

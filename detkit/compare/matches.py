@@ -97,7 +97,6 @@ def save_matches(path: Path, matches: Matches) -> None:
 
 
 def load_matches(path: Path) -> Matches:
-    """Reads a file of `save_matches`."""
     with np.load(path) as arrays:
         content = {name: arrays[name] for name in arrays.files}
     num_classes = 1 + max((int(name.partition("/")[0]) for name in content if "/" in name), default=-1)

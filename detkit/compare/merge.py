@@ -78,7 +78,6 @@ def check_config(old: Config, new: Config, message: str, allow: Sequence[str]) -
 
 
 def check_same_data(runs: Mapping[RunKey, RunRecord], allow: Sequence[str]) -> None:
-    """Raises ValueError if the runs of several benches had different data."""
     hashes = {run_name(key): run.start["data"] for key, run in runs.items() if run.start}
     data = grouped(("/".join(each), name) for name, each in hashes.items())
     lines = "\n".join(f"  {value}: {', '.join(names)}" for value, names in data.items())
@@ -89,7 +88,6 @@ def check_same_data(runs: Mapping[RunKey, RunRecord], allow: Sequence[str]) -> N
 
 
 def check_same_code(checks: Sequence[Check]) -> None:
-    """Raises ValueError if several benches ran with different code."""
     code = next(check for check in checks if check["name"] == "code")
     if code["ok"] is False and code["withholds"]:
         lines = "\n".join(f"  {line}" for line in code["detail"].split("; "))

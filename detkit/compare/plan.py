@@ -51,12 +51,8 @@ class Cell:
     folder: Path
 
     @property
-    def key(self) -> RunKey:
-        return self.variant, self.seed
-
-    @property
     def name(self) -> str:
-        return run_name(self.key)
+        return run_name((self.variant, self.seed))
 
 
 @dataclass(frozen=True)

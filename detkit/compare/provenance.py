@@ -37,7 +37,6 @@ Provenances: TypeAlias = Mapping[RunKey, Provenance]
 
 
 def read_provenance(folder: Path) -> Provenance:
-    """Reads environment.json of a run folder."""
     try:
         starts = read_starts(folder)
         path = folder / ENVIRONMENT
@@ -59,7 +58,12 @@ def check_code(
     """
     known = {run: record for run, record in records.items() if record.starts and all(s.code for s in record.starts)}
     wrong = [f"{run_name(run)}: {record.problem}" for run, record in records.items() if record.problem]
-    wrong += [f"{run_name(run)}, {line}" for run, record in known.items() for line in between_starts(record)]
+    wrong += [
+        f"{run_name(run)}, resumed after step {after.step}: {line}"
+        for run, record in known.items()
+        for before, after in pairwise(record.starts)
+        for line in changes(before.code, after.code)
+    ]
     wrong += between_runs(plan, known) + between_trials(trials, known)
     others = [run for run in records if run not in known and not records[run].problem]
     if known and others:
@@ -88,15 +92,6 @@ def code_summary(known: Provenances) -> str:
     if git:
         parts.append(f"revision {', '.join(git)}")
     return "; ".join([*parts, *variant_code(known)])
-
-
-def between_starts(record: Provenance) -> list[str]:
-    """Lines on code that changed from one start of a run to the next."""
-    return [
-        f"resumed after step {after.step}: {line}"
-        for before, after in pairwise(record.starts)
-        for line in changes(before.code, after.code)
-    ]
 
 
 def between_runs(plan: Plan, known: Provenances) -> list[str]:

@@ -111,7 +111,8 @@ def threads_of_bench(plan: Plan, folder: Path) -> int | None:
 
 def provenance_of_ended(plan: Plan, folder: Path) -> Provenances:
     """How the runs that need not be made again were made."""
-    return {c.key: read_provenance(c.folder) for c in plan.cells(folder) if ended_status(c.folder) is not None}
+    ended = [cell for cell in plan.cells(folder) if ended_status(cell.folder) is not None]
+    return {(cell.variant, cell.seed): read_provenance(cell.folder) for cell in ended}
 
 
 def warn_of_changed_code(plan: Plan, folder: Path) -> None:

@@ -103,7 +103,6 @@ def conclusions(results: Tree) -> list[tuple[str, str]]:
 
 
 def state_of(check: Check) -> str:
-    """State of a check in the fairness table."""
     if check["ok"] is None:
         return NOT_KNOWN
     if check["ok"]:
@@ -112,7 +111,6 @@ def state_of(check: Check) -> str:
 
 
 def conclusion(variant: Tree, baseline: str) -> tuple[str, str] | None:
-    """The verdict on one variant in a sentence."""
     name, versus = variant["label"], versus_baseline(variant)
     if versus is None:
         left = unfinished(variant)
@@ -135,7 +133,6 @@ def method(results: Tree) -> list[str]:
 
 
 def equal_settings(results: Tree) -> str:
-    """The sentence on config sections that are equal in all variants."""
     return f"Equal in every variant: {', '.join(results['fairness']['equal'])}."
 
 
