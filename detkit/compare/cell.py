@@ -55,15 +55,19 @@ HELD_OUT = 5
 """One in so many training images validates a tuning trial."""
 
 
-def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
-    """Trains, or resumes an interrupted training; returns the exit code. allow: as for `detkit train --allow`."""
-    resume = bool(saved_steps(folder)) and has_start(folder)
+def run_cell(config: Config, folder: Path, allow: Sequence[str] = (), *, trial: bool = False) -> int:
+    """Trains, or resumes an interrupted training; returns the exit code.
+
+    allow: as for `detkit train --allow`. trial: a short run for tuning, on the held-out split and without the files of
+    a bench.
+    """
+    resume = bool(saved_steps(folder)) and (trial or has_start(folder))
     for name in (CELL, RESULT, DETECTIONS, MATCHES, DIAGNOSIS):
         (folder / name).unlink(missing_ok=True)  # the end is made again from the checkpoint, as it may be edited
     init_run_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
-        session = make_session(config, folder, resume=resume, allow=allow)
-        if not resume:
+        session = make_session(config, folder, resume=resume, held_out=trial, allow=allow)
+        if not (resume or trial):
             write_json(folder / START, describe_start(session))
         try:
             code = run_session(session)
@@ -71,7 +75,7 @@ def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
             log.error("%s", error)
             write_json(folder / CELL, with_hashes({"status": DIVERGED, "error": str(error)}, folder))
             return ExitCode.DIVERGED
-        if code == 0:
+        if code == 0 and not trial:
             finish(session)
     return code
 
@@ -98,19 +102,6 @@ def hold_out(dataset: DetectionDataset) -> tuple[DetectionDataset, DetectionData
     cut = len(order) - max(1, len(order) // HELD_OUT)
     kept, held = sorted(order[:cut]), sorted(order[cut:])
     return Subset(dataset, kept, f"{dataset.name}, kept"), Subset(dataset, held, f"{dataset.name}, held out")
-
-
-def run_trial(config: Config, folder: Path) -> int:
-    """A short run for tuning: an ordinary training on the held-out split, without the files of a bench."""
-    resume = bool(saved_steps(folder))
-    init_run_folder(folder, resume=resume, overwrite=not resume)
-    with run_log(folder):
-        try:
-            return run_session(make_session(config, folder, resume=resume, held_out=True))
-        except NonFiniteLossError as error:
-            log.error("%s", error)
-            write_json(folder / CELL, {"status": DIVERGED, "error": str(error)})
-            return ExitCode.DIVERGED
 
 
 def finish(session: Session) -> None:
@@ -232,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(measure(config, args.output)))
         return 0
     try:
-        return run_trial(config, args.output) if args.trial else run_cell(config, args.output, args.allow)
+        return run_cell(config, args.output, args.allow, trial=args.trial)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.WRONG_INPUT

@@ -48,6 +48,10 @@ def fairness(
     differing = differing_keys(configs)
     keys = [entry["key"] for entry in differing]
     normalizers = {name: values["losses"]["normalizer"]["type"] for name, values in configs.items()}
+    ended = {key: run.provenance for key, run in runs.items() if run.provenance}
+    finished = {key: run.detections for key, run in runs.items() if run.detections}
+    devices = {key: str(made.starts[-1].facts.get("device")) for key, made in ended.items() if made.starts}
+    with_code = [key for key, made in ended.items() if any(start.code for start in made.starts)]
     return {
         "checks": [
             check_seeds(runs),
@@ -55,28 +59,18 @@ def fairness(
             check_weights(plan, runs),
             *check_shared(plan, runs),
             check_data(runs, allow),
-            *check_records(plan, runs, ap, folders, allow),
+            check_code(plan, ended, allow, read_trials(folders, plan)),
+            *check_facts(ended),
+            check_length(plan, {key: runs[key].result.get("step") for key in finished}),
+            check_files({key: runs[key].folder for key in ended}, with_code),
+            check_figures({key: runs[key].folder for key in finished}, ap, devices),
+            check_distinct_runs(finished),
         ],
         "differs": differing,
         "normalizers": normalizers,
         "equal": [section for section in SECTIONS if not differs(section, keys)],
         "flags": [*setup_flags(keys, normalizers), *identical_configs(plan)],
     }
-
-
-def check_records(
-    plan: Plan, runs: Runs, ap: Mapping[RunKey, float | None], folders: Sequence[Path], allow: Sequence[str]
-) -> Iterator[Check]:
-    ended = {key: run.provenance for key, run in runs.items() if run.provenance}
-    finished = {key: run.detections for key, run in runs.items() if run.detections}
-    devices = {key: str(made.starts[-1].facts.get("device")) for key, made in ended.items() if made.starts}
-    with_code = [key for key, made in ended.items() if any(start.code for start in made.starts)]
-    yield check_code(plan, ended, allow, read_trials(folders, plan))
-    yield from check_facts(ended)
-    yield check_length(plan, {key: runs[key].result.get("step") for key in finished})
-    yield check_files({key: runs[key].folder for key in ended}, with_code)
-    yield check_figures({key: runs[key].folder for key in finished}, ap, devices)
-    yield check_distinct_runs(finished)
 
 
 def check_seeds(runs: Runs) -> Check:
