@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 MAY_DIFFER = ("data", "code", "config")
@@ -63,19 +61,13 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    with log_to_stdout():
-        return report(args) if args.verb == "report" else bench(args)
-
-
-@contextlib.contextmanager
-def log_to_stdout() -> Iterator[None]:
-    """Sends detkit's log to stdout while the context is active."""
+    """Runs the sub-verb, with detkit's log on stdout."""
     log, handler = logging.getLogger("detkit"), logging.StreamHandler(sys.stdout)
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        yield
+        return report(args) if args.verb == "report" else bench(args)
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
@@ -109,15 +101,11 @@ def bench(args: argparse.Namespace) -> int:
 
 def parse_seeds(text: str) -> list[int]:
     """`3` -> 0, 1, 2; `4,7` -> 4, 7; `4,` -> 4."""
-    try:
-        numbers = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ValueError(f"--seeds: {text!r} must be a count or a list such as 0,1,2") from None
-    if "," in text:
-        return numbers
-    if not numbers or not 1 <= numbers[0] <= MOST_SEEDS:
-        raise ValueError(f"--seeds: {text!r} must be a count from 1 to {MOST_SEEDS}")
-    return list(range(numbers[0]))
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    is_list = "," in text
+    if not parts or not all(map(str.isdecimal, parts)) or not (is_list or 1 <= int(text) <= MOST_SEEDS):
+        raise ValueError(f"--seeds: {text!r} must be a count from 1 to {MOST_SEEDS} or a list such as 0,1,2")
+    return [int(part) for part in parts] if is_list else list(range(int(text)))
 
 
 def words_of(option: str, text: str, known: tuple[str, ...]) -> list[str]:

@@ -59,7 +59,7 @@ def fairness(
             check_weights(plan, runs),
             *check_shared(plan, runs),
             check_data(runs, allow),
-            check_code(plan, ended, allow, read_trials(folders, plan)),
+            check_code(plan, ended, read_trials(folders, plan), allow),
             *check_facts(ended),
             check_length(plan, {key: runs[key].result.get("step") for key in finished}),
             check_files({key: runs[key].folder for key in ended}, with_code),

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
 from typing import TypeAlias
 
 from detkit.compare.checks import Check, check, grouped, listed
@@ -47,10 +46,7 @@ def read_provenance(folder: Path) -> Provenance:
 
 
 def check_code(
-    plan: Plan,
-    records: Provenances,
-    allow: Sequence[str] = (),
-    trials: Mapping[str, Sequence[Provenance]] = MappingProxyType({}),
+    plan: Plan, records: Provenances, trials: Mapping[str, Sequence[Provenance]], allow: Sequence[str] = ()
 ) -> Check:
     """Every start of every run had the same code, apart from files that only some variants import.
 
