@@ -7,8 +7,6 @@ the mean, as in the evaluator. Letters: R resamples, N images, D detections of a
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -117,15 +115,11 @@ def _repeat_ties(part: ClassMatches, weights: Tensor) -> tuple[ClassMatches, Ten
         index = np.full(len(part.twin), -1)
         index[rows] = np.arange(len(rows))
         kept.append(index[source])
-    return replace(
-        part,
-        image=image,
-        base=part.base[source],
-        twin=part.twin[source],
-        rows=tuple(np.flatnonzero(k >= 0) for k in kept),
-        right=tuple(part.right[t][k[k >= 0]] for t, k in enumerate(kept)),
-        change=tuple(part.change[t][k[k >= 0]] for t, k in enumerate(kept)),
-    ), torch.from_numpy(copies)
+    rows = tuple(np.flatnonzero(k >= 0) for k in kept)
+    right_of = tuple(part.right[t][k[k >= 0]] for t, k in enumerate(kept))
+    change_of = tuple(part.change[t][k[k >= 0]] for t, k in enumerate(kept))
+    base, twin = part.base[source], part.twin[source]
+    return ClassMatches(image, base, twin, rows, right_of, change_of, part.objects), torch.from_numpy(copies)
 
 
 def _threshold_ap(

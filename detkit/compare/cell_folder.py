@@ -170,11 +170,6 @@ def read_curves(path: Path) -> tuple[dict[str, list[Value]], list[Tree]]:
     groups = [steps[i : i + size] for i in range(0, len(steps), size)]
     curve: dict[str, list[Value]] = {"step": [group[-1]["step"] for group in groups]}
     for key in ("loss", "loss_classification", "loss_box"):
-        curve[key] = [_mean([entry[key] for entry in group]) for group in groups]
+        values = [[entry[key] for entry in group] for group in groups]
+        curve[key] = [None if None in each else round(sum(each) / len(each), 5) for each in values]
     return curve, evaluations
-
-
-def _mean(values: list[float | None]) -> float | None:
-    """Rounded mean; None if one of the values is."""
-    numbers = [value for value in values if value is not None]
-    return round(sum(numbers) / len(numbers), 5) if len(numbers) == len(values) else None

@@ -1,12 +1,12 @@
 """Means, paired differences, intervals, p-values and verdicts of a bench.
 
 docs/compare.md, "What a verdict says", has the model. The interval, mean +- sqrt(t(S - 1)^2 A + t(N - 1)^2 B) with A =
-variance of the paired differences / S and B = variance over resamples of the images, gives each part its own quantile
-of Student's t (the MOVER of Zou and Donner, 2008, for a sum). What one training happens to do on one image is in both
-A and B, so the interval is too wide rather than too narrow: by simulation, for S = 2 to 10, it errs in 5 % where A is
-the luck of trainings alone or B that of images alone, in 0.4 % where all luck is of one training on one image, and in
-between elsewhere; Satterthwaite's degrees of freedom give up to 13 %. For AP of a class or a size, N is the number of
-images that have such an object; on one alone there is no interval.
+variance of the paired differences / S and B = variance over resamples of the images (Efron's bootstrap, 1979), gives
+each part its own quantile of Student's t (the MOVER of Zou and Donner, 2008, for a sum). What one training happens to
+do on one image is in both A and B, so the interval is too wide rather than too narrow: by simulation, for S = 2 to 10,
+it errs in 5 % where A is the luck of trainings alone or B that of images alone, in 0.4 % where all luck is of one
+training on one image, and in between elsewhere; Satterthwaite's degrees of freedom give up to 13 %. For AP of a class
+or a size, N is the number of images that have such an object; on one alone there is no interval.
 
 The permutation test exchanges variant and baseline by seed. Exchanging them image by image would give smaller p and is
 wrong: a training's luck is shared by all its images, so a loss would differ from itself (see EXPERIMENTS.md).
