@@ -80,11 +80,16 @@ def check_config(old: Config, new: Config, message: str, allow: Sequence[str]) -
 def check_same_data(runs: Mapping[RunKey, RunRecord], allow: Sequence[str]) -> None:
     hashes = {run_name(key): run.start["data"] for key, run in runs.items() if run.start}
     data = grouped(("/".join(each), name) for name, each in hashes.items())
-    lines = "\n".join(f"  {value}: {', '.join(names)}" for value, names in data.items())
+    validation = grouped((each[1], name) for name, each in hashes.items())
     if len(data) > 1 and "data" not in allow:
-        raise ValueError(f"the runs differ in their data:\n{lines}\n{ALLOW.format('data')}")
-    if len({validation for _, validation in hashes.values()}) > 1:
-        raise ValueError(f"the runs have different validation images, and cannot be compared image by image:\n{lines}")
+        raise ValueError(f"the runs differ in their data:\n{_lines(data)}\n{ALLOW.format('data')}")
+    if len(validation) > 1:
+        message = "the runs have different validation images, and cannot be compared image by image:\n"
+        raise ValueError(message + _lines(validation))
+
+
+def _lines(names: Mapping[str, Sequence[str]]) -> str:
+    return "\n".join(f"  {value}: {', '.join(runs)}" for value, runs in names.items())
 
 
 def check_same_code(checks: Sequence[Check]) -> None:
