@@ -115,11 +115,11 @@ def _repeat_ties(part: ClassMatches, weights: Tensor) -> tuple[ClassMatches, Ten
         index = np.full(len(part.twin), -1)
         index[rows] = np.arange(len(rows))
         kept.append(index[source])
-    rows = tuple(np.flatnonzero(k >= 0) for k in kept)
+    rows_of = tuple(np.flatnonzero(k >= 0) for k in kept)
     right_of = tuple(part.right[t][k[k >= 0]] for t, k in enumerate(kept))
     change_of = tuple(part.change[t][k[k >= 0]] for t, k in enumerate(kept))
     base, twin = part.base[source], part.twin[source]
-    return ClassMatches(image, base, twin, rows, right_of, change_of, part.objects), torch.from_numpy(copies)
+    return ClassMatches(image, base, twin, rows_of, right_of, change_of, part.objects), torch.from_numpy(copies)
 
 
 def _threshold_ap(
