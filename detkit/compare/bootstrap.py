@@ -7,8 +7,6 @@ the mean, as in the evaluator. Letters: R resamples, N images, D detections of a
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -42,15 +40,9 @@ def average_precision(
         raise ValueError(f"weights for {weights.shape[1]} images, but matches for {matches.num_images}")
     drawn = torch.from_numpy(np.ascontiguousarray(weights))
     # (areas, classes, T, R); NaN: no object of the class in the area.
-    values = np.stack(
-        [np.stack([_class_ap(part[a], drawn) for part in matches.parts]) for a in range(len(AREAS))]
-    )  # fmt: skip
-    metrics = {
-        "ap": _mean(values[0].transpose(2, 0, 1)),
-        "ap50": _mean(values[0][:, :1].transpose(2, 0, 1)),
-        "ap75": _mean(values[0][:, 5:6].transpose(2, 0, 1)),
-    }
-    metrics |= {f"ap_{area}": _mean(values[a].transpose(2, 0, 1)) for a, area in enumerate(AREAS) if a}
+    values = np.stack([np.stack([_class_ap(part[a], drawn) for part in matches.parts]) for a in range(len(AREAS))])
+    metrics = {"ap": _mean(values[0]), "ap50": _mean(values[0][:, :1]), "ap75": _mean(values[0][:, 5:6])}
+    metrics |= {f"ap_{area}": _mean(values[a]) for a, area in enumerate(AREAS) if a}
     return metrics | {f"per_class:{name}": values[0][k].mean(axis=0) for k, name in enumerate(class_names)}
 
 
@@ -63,8 +55,8 @@ def images_behind(matches: Matches, class_names: tuple[str, ...]) -> dict[str, i
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(R, ...) -> (R,) mean without NaN; NaN where all values are."""
-    flat = values.reshape(len(values), -1)
+    """(classes, T, R) -> (R,) mean without NaN; NaN where all values are."""
+    flat = values.transpose(2, 0, 1).reshape(values.shape[2], -1)
     known = ~np.isnan(flat)
     count = known.sum(axis=1)
     total = np.where(known, flat, 0.0).sum(axis=1)
@@ -123,15 +115,11 @@ def _repeat_ties(part: ClassMatches, weights: Tensor) -> tuple[ClassMatches, Ten
         index = np.full(len(part.twin), -1)
         index[rows] = np.arange(len(rows))
         kept.append(index[source])
-    return replace(
-        part,
-        image=image,
-        base=part.base[source],
-        twin=part.twin[source],
-        rows=tuple(np.flatnonzero(k >= 0) for k in kept),
-        right=tuple(part.right[t][k[k >= 0]] for t, k in enumerate(kept)),
-        change=tuple(part.change[t][k[k >= 0]] for t, k in enumerate(kept)),
-    ), torch.from_numpy(copies)
+    rows_of = tuple(np.flatnonzero(k >= 0) for k in kept)
+    right_of = tuple(part.right[t][k[k >= 0]] for t, k in enumerate(kept))
+    change_of = tuple(part.change[t][k[k >= 0]] for t, k in enumerate(kept))
+    base, twin = part.base[source], part.twin[source]
+    return ClassMatches(image, base, twin, rows_of, right_of, change_of, part.objects), torch.from_numpy(copies)
 
 
 def _threshold_ap(

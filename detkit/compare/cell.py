@@ -1,8 +1,7 @@
 """One run of a bench, in a process of its own: `python -m detkit.compare.cell CONFIG --seed S --output DIR`.
 
-Trains as `detkit train` does, and writes what the bench needs: start.json, what the run began with (hashes of weights
-and images, the first gradients); detections.npz; matches.npz, which detections are right; diagnosis.json, where the
-loss comes from; and last cell.json, the status of the run and the hash of every file.
+Trains as `detkit train` does, and writes what the bench needs besides: at the start start.json, at the end
+detections.npz, matches.npz, diagnosis.json and, last, cell.json with the status and the hash of every file.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detkit.checkpoint import saved_steps
 from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, DIVERGED, FINISHED, MATCHES, START, read_json
@@ -30,7 +30,7 @@ from detkit.compare.matches import match, save_matches
 from detkit.config import Config, load_config
 from detkit.data.build import usable_dataset
 from detkit.data.datasets.base import DetectionDataset, Subset
-from detkit.data.loader import LoaderOptions, build_train_loader
+from detkit.data.loader import build_train_loader
 from detkit.data.seeding import at_position
 from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.process_info import ProcessInfo
@@ -55,38 +55,36 @@ HELD_OUT = 5
 """One in so many training images validates a tuning trial."""
 
 
-def run_cell(config: Config, folder: Path, allow: Sequence[str] = ()) -> int:
-    """Trains, or resumes an interrupted training; returns the exit code. allow: as for `detkit train --allow`."""
-    resume = bool(saved_steps(folder)) and has_start(folder)
+def run_cell(config: Config, folder: Path, allow: Sequence[str] = (), *, trial: bool = False) -> int:
+    """Trains, or resumes an interrupted training; returns the exit code.
+
+    allow: as for `detkit train --allow`. trial: a short run for tuning, on the held-out split and without the files of
+    a bench.
+    """
+    resume = bool(saved_steps(folder)) and (trial or has_start(folder))
     for name in (CELL, RESULT, DETECTIONS, MATCHES, DIAGNOSIS):
         (folder / name).unlink(missing_ok=True)  # the end is made again from the checkpoint, as it may be edited
     init_run_folder(folder, resume=resume, overwrite=not resume)
     with run_log(folder):
-        session = make_session(config, folder, resume=resume, allow=allow)
-        if not resume:
+        session = make_session(config, folder, resume=resume, held_out=trial, allow=allow)
+        if not (resume or trial):
             write_json(folder / START, describe_start(session))
         try:
             code = run_session(session)
         except NonFiniteLossError as error:
             log.error("%s", error)
-            write_end(folder, {"status": DIVERGED, "error": str(error)})
+            write_json(folder / CELL, with_hashes({"status": DIVERGED, "error": str(error)}, folder))
             return ExitCode.DIVERGED
-        if code == 0:
+        if code == 0 and not trial:
             finish(session)
     return code
 
 
 def has_start(folder: Path) -> bool:
-    """Whether start.json exists and is readable."""
     try:
         return read_json(folder / START) is not None
     except (OSError, ValueError):
         return False
-
-
-def write_end(folder: Path, content: Tree) -> None:
-    """Writes cell.json: how the run ended, and the hashes of its files."""
-    write_json(folder / CELL, with_hashes(content, folder))
 
 
 def make_session(
@@ -106,19 +104,6 @@ def hold_out(dataset: DetectionDataset) -> tuple[DetectionDataset, DetectionData
     return Subset(dataset, kept, f"{dataset.name}, kept"), Subset(dataset, held, f"{dataset.name}, held out")
 
 
-def run_trial(config: Config, folder: Path) -> int:
-    """A short run for tuning: an ordinary training on the held-out split, without the files of a bench."""
-    resume = bool(saved_steps(folder))
-    init_run_folder(folder, resume=resume, overwrite=not resume)
-    with run_log(folder):
-        try:
-            return run_session(make_session(config, folder, resume=resume, held_out=True))
-        except NonFiniteLossError as error:
-            log.error("%s", error)
-            write_json(folder / CELL, {"status": DIVERGED, "error": str(error)})
-            return ExitCode.DIVERGED
-
-
 def finish(session: Session) -> None:
     """Writes detections, matches, diagnosis and, last of all, cell.json."""
     folder, detector = session.folder, session.trainer.model
@@ -128,14 +113,11 @@ def finish(session: Session) -> None:
     np.savez_compressed(folder / DETECTIONS, **detections._asdict())
     save_matches(folder / MATCHES, match(evaluator.truth, detections, len(session.classes), options))
     write_json(folder / DIAGNOSIS, diagnose(detector, session.val_loader, evaluator.truth, detections))
-    result = Run(folder).result
-    cost = {
-        "seconds_per_step": seconds_per_step(Run(folder).metrics()),
-        "peak_memory_mb": result["peak_memory_mb"],
-        "train_seconds": result["train_seconds"],
-    }
+    run = Run(folder)
+    cost = {"seconds_per_step": seconds_per_step(run.metrics())}
+    cost |= {key: run.result[key] for key in ("peak_memory_mb", "train_seconds")}
     images = {"validation": validation_hash(session.val_set), "training_images": images_hash(session.train_set)}
-    write_end(folder, {"status": FINISHED, "error": None, "cost": cost, **images})
+    write_json(folder / CELL, with_hashes({"status": FINISHED, "error": None, "cost": cost, **images}, folder))
 
 
 def seconds_per_step(steps: Sequence[Tree]) -> float | None:
@@ -146,18 +128,17 @@ def seconds_per_step(steps: Sequence[Tree]) -> float | None:
     return float(np.median(taken)) if taken else None
 
 
-# ---- what a run begins with
-
-
 def describe_start(session: Session) -> Tree:
     """Hashes of initial weights, order, first batches and data; the first gradients. Leaves the session unchanged."""
     config, detector = session.config, session.detector
     batches = first_batches(session)
     return {
         "seed": config.seed,
-        "weights": {name: [list(p.shape), tensors_hash(p)] for name, p in detector.named_parameters()},
+        "weights": {name: [list(p.shape), arrays_hash(p.detach().cpu())] for name, p in detector.named_parameters()},
         "order": order_hash(session),
-        "images": tensors_hash(*(x for batch in batches for x in tensors_of(batch))),
+        "images": arrays_hash(
+            *(x for b in batches for x in (b.images, b.sizes, *(y for t in b.targets for y in (t.boxes, t.labels))))
+        ),
         "classes": list(session.classes.names),
         "data": [session.train_set.records.content_hash(), session.val_set.records.content_hash()],
         "training_images": images_hash(session.train_set),
@@ -171,33 +152,17 @@ def describe_start(session: Session) -> Tree:
 
 def first_batches(session: Session) -> list[Batch]:
     """The first batches of the run, loaded a second time in this process."""
-    options: LoaderOptions = session.loader_options
-    in_process = LoaderOptions(
-        batch_size=options.batch_size, num_workers=0, size_divisor=options.size_divisor, pad_to=options.pad_to
-    )
-    loader = build_train_loader(
-        session.train_set, session.transforms("train"), in_process, seed=session.config.seed,
-        micro_batches=session.options.accumulate,
-    )  # fmt: skip
+    in_process, seed = replace(session.loader_options, num_workers=0), session.config.seed
+    transforms, micro_batches = session.transforms("train"), session.options.accumulate
+    loader = build_train_loader(session.train_set, transforms, in_process, seed=seed, micro_batches=micro_batches)
     return list(islice(loader, HASHED_BATCHES))
-
-
-def tensors_of(batch: Batch) -> list[Tensor]:
-    """All tensors of a batch that a network or loss can see."""
-    return [batch.images, batch.sizes, *(x for t in batch.targets for x in (t.boxes, t.labels))]
 
 
 def order_hash(session: Session) -> str:
     """Hash of the image at every position of the whole training."""
     count = session.options.iterations * session.loader_options.batch_size
     length = len(session.train_set)
-    order = np.array([at_position(session.config.seed, i, length) for i in range(count)], dtype=np.int64)
-    return arrays_hash(order)
-
-
-def tensors_hash(*tensors: Tensor) -> str:
-    """Hash of the tensors' bytes."""
-    return arrays_hash(*(tensor.detach().cpu().numpy() for tensor in tensors))
+    return arrays_hash(np.array([at_position(session.config.seed, i, length) for i in range(count)], dtype=np.int64))
 
 
 def first_step(session: Session, batch: Batch) -> Tree:
@@ -225,9 +190,6 @@ def first_step(session: Session, batch: Batch) -> Tree:
     }
 
 
-# ---- how long a run will take
-
-
 def measure(config: Config, folder: Path, steps: int = 6) -> dict[str, float]:
     """Seconds of a training step (without the first two) and of an evaluation, to estimate the time of a bench."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -248,15 +210,12 @@ def measure(config: Config, folder: Path, steps: int = 6) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The process of a cell."""
     parser = argparse.ArgumentParser(prog="detkit.compare.cell")
     parser.add_argument("config")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--measure", action="store_true", help="time a few steps and print JSON")
-    parser.add_argument(
-        "--trial", action="store_true", help="train on a part of the training data, validate on the rest"
-    )
+    parser.add_argument("--trial", action="store_true", help="train and validate on parts of the training data")
     parser.add_argument("--allow", action="append", default=[], help="as of detkit train")
     args, overrides = parser.parse_known_args(argv)
     config = load_config(args.config, [f"seed={args.seed}", *overrides])
@@ -264,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(measure(config, args.output)))
         return 0
     try:
-        return run_trial(config, args.output) if args.trial else run_cell(config, args.output, args.allow)
+        return run_cell(config, args.output, args.allow, trial=args.trial)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.WRONG_INPUT

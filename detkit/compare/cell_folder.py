@@ -62,7 +62,6 @@ def damage(folder: Path) -> str | None:
 
 
 def read_detections(folder: Path) -> Shard:
-    """The detections of a finished run."""
     with np.load(folder / DETECTIONS) as arrays:
         return Shard(*(arrays[name] for name in Shard._fields))
 
@@ -75,7 +74,6 @@ def ended_status(folder: Path) -> str | None:
 
 
 def console_tail(folder: Path, lines: int = 12) -> str:
-    """The last lines that a run printed."""
     path = folder / CONSOLE
     if not path.is_file():
         return ""
@@ -100,13 +98,7 @@ class RunRecord:
     detections: Shard | None
 
     @property
-    def finished(self) -> bool:
-        """Whether the run trained to its end with finite losses."""
-        return self.status == FINISHED
-
-    @property
     def folder(self) -> Path:
-        """The run's folder."""
         return self.cell.folder
 
     def to_json(self) -> Tree:
@@ -127,7 +119,6 @@ class RunRecord:
 
 
 def read_run(cell: Cell) -> RunRecord:
-    """Reads a run in whatever state it is."""
     folder = cell.folder
     damaged = damage(folder) if (folder / CELL).exists() else None
     start, end = (None, None) if damaged else (read_json(folder / START), read_json(folder / CELL))
@@ -153,7 +144,7 @@ def read_configs(runs: Mapping[RunKey, RunRecord]) -> dict[RunKey, Tree | str]:
     configs: dict[RunKey, Tree | str] = {}
     completed: dict[str, Tree] = {}  # runs of a variant differ in their seed alone
     for key, run in runs.items():
-        if not run.finished:
+        if run.status != FINISHED:
             continue
         path = run.folder / CONFIG
         try:
@@ -179,11 +170,6 @@ def read_curves(path: Path) -> tuple[dict[str, list[Value]], list[Tree]]:
     groups = [steps[i : i + size] for i in range(0, len(steps), size)]
     curve: dict[str, list[Value]] = {"step": [group[-1]["step"] for group in groups]}
     for key in ("loss", "loss_classification", "loss_box"):
-        curve[key] = [_mean([entry[key] for entry in group]) for group in groups]
+        values = [[entry[key] for entry in group] for group in groups]
+        curve[key] = [None if None in each else round(sum(each) / len(each), 5) for each in values]
     return curve, evaluations
-
-
-def _mean(values: list[float | None]) -> float | None:
-    """Rounded mean; None if one of the values is."""
-    numbers = [value for value in values if value is not None]
-    return round(sum(numbers) / len(numbers), 5) if len(numbers) == len(values) else None

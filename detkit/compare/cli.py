@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 MAY_DIFFER = ("data", "code", "config")
@@ -27,26 +25,20 @@ a file was changed afterwards), and the reports say why; 2 wrong input; 130 afte
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares both sub-verbs."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     verbs = parser.add_subparsers(dest="verb", required=True)
     parser.set_defaults(verb="run")
     add_run_arguments(verbs.add_parser("run", help="train variants x seeds and report (the default)"))
-    add_report_arguments(
-        verbs.add_parser("report", help="write the reports of finished benches again, or of several as one")
-    )
+    add_report_arguments(verbs.add_parser("report", help="write the reports again, or of several benches as one"))
     for sub in verbs.choices.values():
         sub.epilog, sub.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `detkit compare run`."""
     parser.add_argument("config", help="config under all variants")
     parser.add_argument("variants", nargs="*", metavar="FILE or key=value",
                         help="a YAML file is a variant, key=value holds for all of them")  # fmt: skip
-    parser.add_argument(
-        "--seeds", default="3", metavar="N or A,B,C", help="number of seeds (0, 1, ...) or list; default 3"
-    )
+    parser.add_argument("--seeds", default="3", metavar="N or A,B,C", help="their number or a list; default 3: 0,1,2")
     parser.add_argument("--grid", action="append", default=[], metavar="KEY=A,B,C", help="a variant for each value")
     parser.add_argument("--baseline", metavar="NAME", help="default: the first variant; `config`: the config itself")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/compare-<name of the config>")
@@ -62,30 +54,20 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_report_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `detkit compare report`."""
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder of a bench")
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="default: the folder of the bench; required for several"
-    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: the bench's folder; required for several")
     parser.add_argument("--allow", default="", metavar=",".join(MAY_DIFFER),
                         help="differences between the runs that are shown instead of refused")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the bench, or writes the reports again."""
-    with log_to_stdout():
-        return report(args) if args.verb == "report" else bench(args)
-
-
-@contextlib.contextmanager
-def log_to_stdout() -> Iterator[None]:
-    """Sends detkit's log to stdout while the context is active."""
+    """Runs the sub-verb, with detkit's log on stdout."""
     log, handler = logging.getLogger("detkit"), logging.StreamHandler(sys.stdout)
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        yield
+        return report(args) if args.verb == "report" else bench(args)
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
@@ -119,15 +101,11 @@ def bench(args: argparse.Namespace) -> int:
 
 def parse_seeds(text: str) -> list[int]:
     """`3` -> 0, 1, 2; `4,7` -> 4, 7; `4,` -> 4."""
-    try:
-        numbers = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ValueError(f"--seeds: {text!r} must be a count or a list such as 0,1,2") from None
-    if "," in text:
-        return numbers
-    if not numbers or not 1 <= numbers[0] <= MOST_SEEDS:
-        raise ValueError(f"--seeds: {text!r} must be a count from 1 to {MOST_SEEDS}")
-    return list(range(numbers[0]))
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    is_list = "," in text
+    if not parts or not all(map(str.isdecimal, parts)) or not (is_list or 1 <= int(text) <= MOST_SEEDS):
+        raise ValueError(f"--seeds: {text!r} must be a count from 1 to {MOST_SEEDS} or a list such as 0,1,2")
+    return [int(part) for part in parts] if is_list else list(range(int(text)))
 
 
 def words_of(option: str, text: str, known: tuple[str, ...]) -> list[str]:

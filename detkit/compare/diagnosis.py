@@ -1,7 +1,4 @@
-"""How a class loss weighs foreground and background, on a trained detector.
-
-All figures come from validation images. Letters as in ARCHITECTURE.md.
-"""
+"""How a class loss weighs foreground and background, on a trained detector. Letters as in ARCHITECTURE.md."""
 
 from __future__ import annotations
 
@@ -77,11 +74,8 @@ class AnchorTotals:
 def examine_anchors(detector: DenseDetector, loader: Iterable[Batch], images: int) -> Tree:
     """The part of `diagnose` that needs the network.
 
-    The loss of an anchor is the class loss of that anchor alone; an anchor without gradient, as mining skips it, has
-    none. That holds for any class loss, also one of a plugin, but takes a call per anchor: it is computed for all
-    foreground anchors, for the background anchors of largest gradient, and for a random sample of the rest, each of
-    which then stands for several. `closure` is the sum of these losses over the true loss: 1 apart from sampling,
-    where a loss is a sum over anchors.
+    One call of the class loss per anchor: for all foreground anchors, the background anchors of largest gradient, and
+    a random sample of the rest, each of which then stands for several.
     """
     sides = {"foreground": AnchorTotals(), "background": AnchorTotals()}
     per_level, summed, seen, count = np.zeros(len(detector.neck.out_shapes)), 0.0, 0, 0

@@ -1,25 +1,21 @@
-"""The fairness table: whether all variants were given the same, and whether the runs are what they claim to be.
-
-Compares what each run wrote at its start (start.json) and at its end (cell.json); `provenance` adds code and machine,
-`integrity` the files.
-"""
+"""The fairness table: whether all variants were given the same, and whether the runs are what they claim to be."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from detkit.compare.cell_folder import RunRecord, read_configs
-from detkit.compare.checks import Check, check
+from detkit.compare.checks import Check, check, grouped
 from detkit.compare.hashes import truth_hash
 from detkit.compare.integrity import check_distinct_runs, check_figures, check_files
 from detkit.compare.plan import Plan, RunKey, differing_keys, run_name
 from detkit.compare.provenance import check_code, check_facts, read_trials
 from detkit.evaluate.arrays import GroundTruth
 from detkit.runs.settings import differing_settings
+from detkit.utils.console import shorten_list
 from detkit.utils.types import Tree, Value
 
 Runs: TypeAlias = Mapping[RunKey, RunRecord]
@@ -52,6 +48,10 @@ def fairness(
     differing = differing_keys(configs)
     keys = [entry["key"] for entry in differing]
     normalizers = {name: values["losses"]["normalizer"]["type"] for name, values in configs.items()}
+    ended = {key: run.provenance for key, run in runs.items() if run.provenance}
+    finished = {key: run.detections for key, run in runs.items() if run.detections}
+    devices = {key: str(made.starts[-1].facts.get("device")) for key, made in ended.items() if made.starts}
+    with_code = [key for key, made in ended.items() if any(start.code for start in made.starts)]
     return {
         "checks": [
             check_seeds(runs),
@@ -59,32 +59,18 @@ def fairness(
             check_weights(plan, runs),
             *check_shared(plan, runs),
             check_data(runs, allow),
-            *check_records(plan, runs, ap, folders, allow),
+            check_code(plan, ended, read_trials(folders, plan), allow),
+            *check_facts(ended),
+            check_length(plan, {key: runs[key].result.get("step") for key in finished}),
+            check_files({key: runs[key].folder for key in ended}, with_code),
+            check_figures({key: runs[key].folder for key in finished}, ap, devices),
+            check_distinct_runs(finished),
         ],
         "differs": differing,
         "normalizers": normalizers,
-        "equal": [s for s in SECTIONS if not any(key == s or key.startswith(f"{s}.") for key in keys)],
+        "equal": [section for section in SECTIONS if not differs(section, keys)],
         "flags": [*setup_flags(keys, normalizers), *identical_configs(plan)],
     }
-
-
-def check_records(
-    plan: Plan, runs: Runs, ap: Mapping[RunKey, float | None], folders: Sequence[Path], allow: Sequence[str]
-) -> Iterator[Check]:
-    """How the runs were made, and whether their files are intact."""
-    ended = {key: run.provenance for key, run in runs.items() if run.provenance}
-    finished = {key: run.detections for key, run in runs.items() if run.detections}
-    devices = {key: str(made.starts[-1].facts.get("device")) for key, made in ended.items() if made.starts}
-    yield check_code(plan, ended, allow, read_trials(folders, plan))
-    yield from check_facts(ended)
-    yield check_length(plan, {key: runs[key].result.get("step") for key in finished})
-    with_code = [key for key, made in ended.items() if any(start.code for start in made.starts)]
-    yield check_files({key: runs[key].folder for key in ended}, with_code)
-    yield check_figures({key: runs[key].folder for key in finished}, ap, devices)
-    yield check_distinct_runs(finished)
-
-
-# ---- what each run began with
 
 
 def check_seeds(runs: Runs) -> Check:
@@ -100,17 +86,14 @@ def check_seeds(runs: Runs) -> Check:
 def check_configs(plan: Plan, configs: Mapping[RunKey, Tree | str]) -> Check:
     """Every run was made with the config of its variant. configs: of each run, or why it is unknown."""
     wrong = []
-    for variant in plan.variants:
-        expected = json.loads(json.dumps(variant.config.to_dict()))
-        for run, config in configs.items():
-            if run[0] != variant.name:
-                continue
-            if isinstance(config, str):
-                wrong.append(f"{run_name(run)}: {config}")
-            elif keys := [
-                key for key in sorted(differing_settings(expected, config)) if not key.startswith(UNCHECKED_KEYS)
-            ]:
-                wrong.append(f"{run_name(run)}: {', '.join(keys)}")
+    expected = {variant.name: json.loads(json.dumps(variant.config.to_dict())) for variant in plan.variants}
+    for run, config in configs.items():
+        if isinstance(config, str):
+            wrong.append(f"{run_name(run)}: {config}")
+            continue
+        keys = sorted(differing_settings(expected[run[0]], config))
+        if changed := [key for key in keys if not key.startswith(UNCHECKED_KEYS)]:
+            wrong.append(f"{run_name(run)}: {', '.join(changed)}")
     return check("config", wrong, "every run has the config of its variant")
 
 
@@ -127,12 +110,9 @@ def check_weights(plan: Plan, runs: Runs) -> Check:
                     others.add(parameter)
                 else:
                     wrong.append(f"{run_name((variant, seed))}: {parameter}")
-    more = len(wrong) - MOST_PARAMETERS
-    if more > 0:
-        wrong[MOST_PARAMETERS - 1 :] = [f"{wrong[MOST_PARAMETERS - 1]} and {more} more"]
-    return check(
-        "initial weights", wrong, f"{count} equal hashes; set by the losses: {', '.join(sorted(others)) or 'none'}"
-    )
+    differing = [shorten_list(wrong, MOST_PARAMETERS)] if wrong else []
+    fine = f"{count} equal hashes; set by the losses: {', '.join(sorted(others)) or 'none'}"
+    return check("initial weights", differing, fine)
 
 
 def set_by_loss(parameter: str) -> bool:
@@ -165,34 +145,30 @@ def check_data(runs: Runs, allow: Sequence[str] = ()) -> Check:
     starts = {key: run.start for key, run in runs.items() if run.start}
     ends = {key: run.end for key, run in runs.items() if run.end}
     wrong: list[str] = []
-    for what, values in (
-        ("training annotations", {run: start["data"][0] for run, start in starts.items()}),
-        ("validation annotations", {run: start["data"][1] for run, start in starts.items()}),
-        *(
-            (f"{what} at the start", {run: s.get(key) for run, s in starts.items()})
-            for key, what in DATA_HASHES.items()
-        ),
-        *((f"{what} at the end", {run: e.get(key) for run, e in ends.items()}) for key, what in DATA_HASHES.items()),
-    ):
-        wrong += outliers(what, {run: value for run, value in values.items() if value is not None})
+    for i, split in enumerate(("training", "validation")):
+        wrong += outliers(f"{split} annotations", {run: start["data"][i] for run, start in starts.items()})
+    for contents, when in ((starts, "start"), (ends, "end")):
+        for key, what in DATA_HASHES.items():
+            wrong += outliers(f"{what} at the {when}", {run: content.get(key) for run, content in contents.items()})
     for run, end in ends.items():
         for key, what in DATA_HASHES.items():
             before, after = starts.get(run, {}).get(key), end.get(key)
             if before and after and before != after:
-                wrong.append(
-                    f"{run_name(run)}: {what} changed during the run: {before} at the start, {after} at the end"
-                )
+                change = f"{before} at the start, {after} at the end"
+                wrong.append(f"{run_name(run)}: {what} changed during the run: {change}")
     return check("data", wrong, "equal: annotations and images of both splits") | {"withholds": "data" not in allow}
 
 
 def outliers(what: str, values: Mapping[RunKey, Value]) -> list[str]:
-    """A line for every run that does not have the most frequent value."""
-    if len(set(values.values())) < 2:
+    """A line for every run that does not have the most frequent value; None is unknown."""
+    runs_of = grouped((value, run) for run, value in values.items() if value is not None)
+    if not runs_of:
         return []
-    most = Counter(values.values()).most_common(1)[0][0]
-    first = next(run for run, value in values.items() if value == most)
+    most, (first, *_) = max(runs_of.items(), key=lambda item: len(item[1]))
     return [
-        f"{run_name(run)}: {what}: {v} where {run_name(first)} has {most}" for run, v in values.items() if v != most
+        f"{run_name(run)}: {what}: {value} where {run_name(first)} has {most}"
+        for run, value in values.items()
+        if value not in (None, most)
     ]
 
 
@@ -215,35 +191,27 @@ def changed_truth(runs: Runs, truth: GroundTruth) -> list[str]:
     return ["The validation annotations have changed since the runs: figures use the old, sample images the new ones."]
 
 
-# ---- what the configs set
-
-
 def identical_configs(plan: Plan) -> Iterator[str]:
     """A sentence for every config with several names."""
-    names: dict[str, list[str]] = {}
-    for variant in plan.variants:
-        names.setdefault(variant.config.hash(), []).append(variant.name)
-    for same in names.values():
+    for same in grouped((variant.config.hash(), variant.name) for variant in plan.variants).values():
         if len(same) > 1:
             yield f"{' and '.join(same)} have the same config: a difference between them is chance."
 
 
+def differs(section: str, keys: Sequence[str]) -> bool:
+    """Whether one of the differing keys is the section or in it."""
+    return any(key == section or key.startswith(f"{section}.") for key in keys)
+
+
 def setup_flags(keys: Sequence[str], normalizers: Mapping[str, str]) -> Iterator[str]:
     """Sentences on settings besides the loss that differ. keys: the differing ones."""
-
-    def differs(section: str) -> bool:
-        return any(key == section or key.startswith(f"{section}.") for key in keys)
-
     if len(set(normalizers.values())) > 1:
         types = ", ".join(f"{name}: {kind}" for name, kind in normalizers.items())
         yield f"The normalisers differ ({types}): this scales the losses, as another learning rate does."
-    elif differs("losses.normalizer"):
+    elif differs("losses.normalizer", keys):
         yield "The settings of the normaliser differ."
-    if differs("imports"):
+    if differs("imports", keys):
         yield "The imports differ: parts of the same name may be different code."
-    for section in ("assigner", "head", "schedule"):
-        if differs(section):
-            yield f"The {section}s differ: the comparison is not of the losses alone."
-    for section in ("data", "train", "optimizer", "backbone", "neck", "anchors"):
-        if differs(section):
+    for section in ("assigner", "head", "schedule", "data", "train", "optimizer", "backbone", "neck", "anchors"):
+        if differs(section, keys):
             yield f"Settings of {section} differ: the comparison is not of the losses alone."

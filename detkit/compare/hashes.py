@@ -56,7 +56,6 @@ def images_hash(dataset: DetectionDataset, read_whole: int = READ_WHOLE) -> str:
 
 
 def sample_blocks(path: Path, size: int, length: int = 4096) -> bytes:
-    """The first, the middle and the last block of a file."""
     blocks = []
     with path.open("rb") as file:
         for position in (0, (size - length) // 2, size - length):

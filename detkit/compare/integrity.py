@@ -1,19 +1,14 @@
-"""Whether the files of a run still are what they were when it ended, and whether its figures agree.
-
-A run writes the hashes of its files last, into cell.json. They reveal edits, not forgery: whoever makes new hashes
-as well is noticed only where figures contradict each other.
-"""
+"""Whether the files of a run still are what they were when it ended, and whether its figures agree."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from detkit.compare.cell_folder import CELL, HASHED_FILES, read_json
-from detkit.compare.checks import Check, check
+from detkit.compare.checks import Check, check, grouped
 from detkit.compare.hashes import arrays_hash
 from detkit.compare.plan import RunKey, run_name
 from detkit.evaluate.arrays import Shard
@@ -28,7 +23,6 @@ AP_TOLERANCE_GPU = 1e-3
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """File name -> hash, of the files of a run that a verdict rests on."""
     return {name: file_sha256(folder / name) for name in HASHED_FILES if (folder / name).is_file()}
 
 
@@ -90,13 +84,10 @@ def check_figures(
     wrong = []
     for run, folder in runs.items():
         written, ap = read_json(folder / RESULT).get("ap"), computed.get(run)
-        if (written is None) != (ap is None):
-            wrong.append(f"{run_name(run)}: {folder / RESULT} says AP {written}, its detections give {ap}")
-        elif written is not None and ap is not None:
-            tolerance = AP_TOLERANCE_CPU if devices.get(run) == "cpu" else AP_TOLERANCE_GPU
-            if not abs(written - ap) <= tolerance:
-                figures = f"says AP {100 * written:.4f}, its detections give {100 * ap:.4f}"
-                wrong.append(f"{run_name(run)}: {folder / RESULT} {figures}")
+        tolerance = AP_TOLERANCE_CPU if devices.get(run) == "cpu" else AP_TOLERANCE_GPU
+        if not (written == ap if written is None or ap is None else abs(written - ap) <= tolerance):
+            says, gives = ("none" if value is None else f"{100 * value:.4f}" for value in (written, ap))
+            wrong.append(f"{run_name(run)}: {folder / RESULT} says AP {says}, its detections give {gives}")
     return check("figures", wrong, "the AP of every run is that of its detections") | {"withholds": True}
 
 
@@ -119,8 +110,5 @@ def identical_variants(detections: Mapping[RunKey, Shard]) -> Iterator[str]:
 
 def identical_runs(detections: Mapping[RunKey, Shard], part: int) -> list[list[RunKey]]:
     """Groups of runs with the same detections and the same part of their key: variant (0) or seed (1)."""
-    groups: dict[tuple[str | int, str], list[RunKey]] = defaultdict(list)
-    for run, shard in detections.items():
-        if len(shard.scores):
-            groups[run[part], arrays_hash(*shard)].append(run)
+    groups = grouped(((run[part], arrays_hash(*shard)), run) for run, shard in detections.items() if len(shard.scores))
     return [runs for runs in groups.values() if len(runs) > 1]

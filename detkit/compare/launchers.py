@@ -6,6 +6,7 @@ however that ended: else two processes would work in one folder after a bench wa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -13,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -100,16 +102,12 @@ def start(arguments: Sequence[str], folder: Path, threads: int, device: str | No
     if device is not None:
         environment["CUDA_VISIBLE_DEVICES"] = device
     folder.mkdir(parents=True, exist_ok=True)
+    end_with_parent = partial(_libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL) if _libc else None
     with (folder / CONSOLE).open("ab") as console:
         return subprocess.Popen(
             arguments, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT, env=environment,
-            start_new_session=True, preexec_fn=_end_with_parent if _libc else None,
+            start_new_session=True, preexec_fn=end_with_parent,
         )  # fmt: skip
-
-
-def _end_with_parent() -> None:
-    if _libc is not None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def visible_gpus() -> list[str]:
@@ -127,60 +125,54 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module, *arguments)
 
 
-# ---- a Ray cluster
-
-
 def launch_ray(jobs: Sequence[Job], *, at_once: int, threads: int, finished: Finished, started: Started) -> None:
     """Runs all jobs on the cluster of RAY_ADDRESS or `ray start`, else on a Ray of its own on this machine.
 
     The folders must be on a disk that all machines share. A run whose machine dies is restarted on another machine,
     where it resumes from its last checkpoint.
     """
-    ray, started_here = connect_ray()
-    resources = resources_of_run(ray.cluster_resources(), at_once)
-    make: Any = ray.remote(_run_on_cluster).options(**resources, max_retries=MACHINE_DEATHS)
     waiting = list(jobs)
     running: dict[Any, Job] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                job = waiting.pop(0)
-                started(job)
-                folder = str(job.folder.resolve())
-                path = os.environ.get("PYTHONPATH")
-                running[make.remote(job.arguments[1:], folder, os.getcwd(), path, threads)] = job
-            done, _ = ray.wait(list(running), timeout=1.0)
-            for reference in done:
-                finished(running.pop(reference), _exit_code(ray, reference))
-    finally:
-        for reference in running:
-            ray.cancel(reference)
-        if running:
-            ray.wait(list(running), num_returns=len(running), timeout=GRACE_SECONDS)
-        if started_here:
-            ray.shutdown()
+    with connected_ray() as ray:
+        resources = resources_of_run(ray.cluster_resources(), at_once)
+        make: Any = ray.remote(_run_on_cluster).options(**resources, max_retries=MACHINE_DEATHS)
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    job = waiting.pop(0)
+                    started(job)
+                    folder, path = str(job.folder.resolve()), os.environ.get("PYTHONPATH")
+                    running[make.remote(job.arguments[1:], folder, os.getcwd(), path, threads)] = job
+                done, _ = ray.wait(list(running), timeout=1.0)
+                for reference in done:
+                    finished(running.pop(reference), _exit_code(ray, reference))
+        finally:
+            for reference in running:
+                ray.cancel(reference)
+            if running:
+                ray.wait(list(running), num_returns=len(running), timeout=GRACE_SECONDS)
 
 
-def connect_ray() -> tuple[Any, bool]:
-    """The connected ray module, and whether this call has connected it."""
+@contextlib.contextmanager
+def connected_ray() -> Iterator[Any]:
+    """The ray module, connected while the context is active."""
     try:
         import ray
     except ImportError as error:
         raise ImportError(f"--launcher ray requires Ray ({error}): pip install 'detkit[ray]'") from error
-    connect = not ray.is_initialized()
-    if connect:
-        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
-    return ray, connect
+    if ray.is_initialized():
+        yield ray
+        return
+    ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 def threads_of_cluster(at_once: int) -> int:
-    """Threads of each of `at_once` runs on the cluster."""
-    ray, started_here = connect_ray()
-    try:
+    with connected_ray() as ray:
         return int(resources_of_run(ray.cluster_resources(), at_once)["num_cpus"])
-    finally:
-        if started_here:
-            ray.shutdown()
 
 
 def resources_of_run(resources: dict[str, float], at_once: int) -> dict[str, float]:

@@ -78,15 +78,8 @@ def _join_images(images: NDArray[np.object_]) -> ClassMatches:
     base = ~(~matched & ignored).any(axis=0)
     right, change = matched & ~ignored, (~ignored).astype(np.int8) - base
     rows = tuple(np.flatnonzero(right[t] | (change[t] != 0)) for t in range(len(THRESHOLDS)))
-    return ClassMatches(
-        image,
-        base,
-        twin,
-        rows,
-        tuple(right[t][r] for t, r in enumerate(rows)),
-        tuple(change[t][r] for t, r in enumerate(rows)),
-        objects,
-    )
+    right_of, change_of = (tuple(values[t][r] for t, r in enumerate(rows)) for values in (right, change))
+    return ClassMatches(image, base, twin, rows, right_of, change_of, objects)
 
 
 def save_matches(path: Path, matches: Matches) -> None:
@@ -94,18 +87,16 @@ def save_matches(path: Path, matches: Matches) -> None:
     arrays: dict[str, NDArray[np.generic]] = {"num_images": np.array(matches.num_images)}
     for k, areas in enumerate(matches.parts):
         for a, part in enumerate(areas):
-            lengths = np.array([len(r) for r in part.rows])
             for name in ("image", "base", "twin", "objects"):
                 arrays[f"{k}/{a}/{name}"] = getattr(part, name)
             for name in ("rows", "right", "change"):
                 arrays[f"{k}/{a}/{name}"] = np.concatenate(getattr(part, name))
-            arrays[f"{k}/{a}/lengths"] = lengths
+            arrays[f"{k}/{a}/lengths"] = np.array([len(r) for r in part.rows])
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_matches(path: Path) -> Matches:
-    """Reads a file of `save_matches`."""
     with np.load(path) as arrays:
         content = {name: arrays[name] for name in arrays.files}
     num_classes = 1 + max((int(name.partition("/")[0]) for name in content if "/" in name), default=-1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from detkit.compare.cell_folder import CELL, RunRecord, ended_status, read_json
-from detkit.compare.checks import Check, listed
+from detkit.compare.checks import Check, grouped, listed
 from detkit.compare.plan import CELLS, Cell, Plan, RunKey, Variant, cell_folder, run_name
 from detkit.config import Config
 from detkit.runs.folder import RESULT
@@ -78,26 +78,14 @@ def check_config(old: Config, new: Config, message: str, allow: Sequence[str]) -
 
 
 def check_same_data(runs: Mapping[RunKey, RunRecord], allow: Sequence[str]) -> None:
-    """Raises ValueError if the runs of several benches had different data."""
-    data = runs_by_value(runs, lambda start: "/".join(start["data"]))
+    hashes = {run_name(key): run.start["data"] for key, run in runs.items() if run.start}
+    data = grouped(("/".join(each), name) for name, each in hashes.items())
+    validation = grouped((each[1], name) for name, each in hashes.items())
     if len(data) > 1 and "data" not in allow:
         raise ValueError(f"the runs differ in their data:\n{_lines(data)}\n{ALLOW.format('data')}")
-    validation = runs_by_value(runs, lambda start: str(start["data"][1]))
     if len(validation) > 1:
-        raise ValueError(
-            "the runs have different validation images, and cannot be compared image by image:\n" + _lines(validation)
-        )
-
-
-def runs_by_value(
-    runs: Mapping[RunKey, RunRecord], value_of: Callable[[Mapping[str, list[str]]], str]
-) -> dict[str, list[str]]:
-    """Value of start.json -> names of the runs that have it."""
-    names: dict[str, list[str]] = {}
-    for key, run in runs.items():
-        if run.start:
-            names.setdefault(value_of(run.start), []).append(run_name(key))
-    return names
+        message = "the runs have different validation images, and cannot be compared image by image:\n"
+        raise ValueError(message + _lines(validation))
 
 
 def _lines(names: Mapping[str, Sequence[str]]) -> str:
@@ -105,7 +93,6 @@ def _lines(names: Mapping[str, Sequence[str]]) -> str:
 
 
 def check_same_code(checks: Sequence[Check]) -> None:
-    """Raises ValueError if several benches ran with different code."""
     code = next(check for check in checks if check["name"] == "code")
     if code["ok"] is False and code["withholds"]:
         lines = "\n".join(f"  {line}" for line in code["detail"].split("; "))

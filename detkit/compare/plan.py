@@ -33,14 +33,11 @@ RunKey: TypeAlias = tuple[str, int]
 
 
 def run_name(run: RunKey) -> str:
-    """A run as messages name it."""
     return f"{run[0]}, seed {run[1]}"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A named config."""
-
     name: str
     config: Config
 
@@ -54,14 +51,8 @@ class Cell:
     folder: Path
 
     @property
-    def key(self) -> RunKey:
-        """(variant, seed)"""
-        return self.variant, self.seed
-
-    @property
     def name(self) -> str:
-        """The run as messages name it."""
-        return run_name(self.key)
+        return run_name((self.variant, self.seed))
 
 
 @dataclass(frozen=True)
@@ -82,12 +73,10 @@ class Plan:
 
 
 def cell_folder(folder: Path, variant: str, seed: int) -> Path:
-    """Folder of a run."""
     return folder / CELLS / variant / f"seed_{seed}"
 
 
 def variant_file(folder: Path, variant: str) -> Path:
-    """Path of a variant's effective config."""
     return folder / VARIANTS / f"{variant}.yaml"
 
 
@@ -114,25 +103,22 @@ def make_plan(
     base = load_config(config, overrides)
     variants = []
     each: list[str | Path | None] = list(files) or [None]
-    for file in each:
-        for settings in itertools.product(*map(parse_grid, grids)):
-            name = variant_name(file, settings)
-            extra = [f"{key}={value}" for key, value in settings]
-            loaded = load_config(config, [*overrides, *extra], overlays=[file] if file else [])
-            loaded.check_length()
-            variants.append(Variant(name, loaded))
+    for file, settings in itertools.product(each, list(itertools.product(*map(parse_grid, grids)))):
+        extra = [f"{key}={value}" for key, value in settings]
+        loaded = load_config(config, [*overrides, *extra], overlays=[file] if file else [])
+        loaded.check_length()
+        variants.append(Variant(variant_name(file, settings), loaded))
     names = [v.name for v in variants]
     if CONFIG_ITSELF not in names and (baseline == CONFIG_ITSELF or (len(variants) == 1 and baseline is None)):
         variants.insert(0, Variant(CONFIG_ITSELF, base))
     check_variants(variants)
-    names = [v.name for v in variants]
-    if baseline is not None and baseline not in names:
-        known = [*names, CONFIG_ITSELF]
+    baseline, known = variants[0].name if baseline is None else baseline, [*names, CONFIG_ITSELF]
+    if baseline not in known:
         raise ValueError(
             f"--baseline: {baseline!r} is not a variant{nearest(baseline, known)} One of {', '.join(known)}"
         )
     title = title or f"{Path(config).stem}: {len(variants)} variants"
-    return Plan(title, tuple(variants), baseline or names[0], tuple(seeds), base)
+    return Plan(title, tuple(variants), baseline, tuple(seeds), base)
 
 
 def parse_grid(text: str) -> list[tuple[str, str]]:
@@ -177,19 +163,17 @@ def save_plan(plan: Plan, folder: Path, command: str, threads: int | None = None
     (folder / VARIANTS).mkdir(parents=True, exist_ok=True)
     for variant in plan.variants:
         write_text(variant_file(folder, variant.name), variant.config.to_yaml())
-    write_json(
-        folder / PLAN,
-        {
-            "schema": SCHEMA,
-            "title": plan.title,
-            "baseline": plan.baseline,
-            "seeds": list(plan.seeds),
-            "variants": {v.name: v.config.to_dict() for v in plan.variants},
-            "base": plan.base.to_dict(),
-            "command": command,
-            "threads": threads,
-        },
-    )
+    content = {
+        "schema": SCHEMA,
+        "title": plan.title,
+        "baseline": plan.baseline,
+        "seeds": list(plan.seeds),
+        "variants": {v.name: v.config.to_dict() for v in plan.variants},
+        "base": plan.base.to_dict(),
+        "command": command,
+        "threads": threads,
+    }
+    write_json(folder / PLAN, content)
 
 
 def check_output(plan: Plan, folder: Path, *more: str) -> None:
@@ -246,23 +230,17 @@ def read_plan_json(folder: Path) -> Tree:
         raise ValueError(f"{path}: {error}") from None
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path}: schema {content.get('schema')!r} is not supported; this detkit reads {SCHEMA}")
-    check_content(content, path)
-    return content
-
-
-def check_content(content: Tree, path: Path) -> None:
-    """Raises ValueError for invalid seeds, variants or baseline, as after an edit by hand."""
-    seeds, variants = content.get("seeds"), content.get("variants")
+    seeds, variants, baseline = content.get("seeds"), content.get("variants"), content.get("baseline")
     if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) != len(seeds):
         raise ValueError(f"{path}: seeds: {seeds!r} must be one or more different integers")
     if not isinstance(variants, dict) or not variants:
         raise ValueError(f"{path}: variants: {variants!r} must map names to configs")
-    if content.get("baseline") not in variants:
-        raise ValueError(f"{path}: baseline: {content.get('baseline')!r} is not one of {', '.join(variants)}")
+    if baseline not in variants:
+        raise ValueError(f"{path}: baseline: {baseline!r} is not one of {', '.join(variants)}")
+    return content
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of a bench on disk."""
     content = read_plan_json(folder)
     variants = tuple(
         Variant(name, Config.from_dict(values, name=str(variant_file(folder, name))))

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
-from detkit.compare.checks import Check, check, listed
+from detkit.compare.checks import Check, check, grouped, listed
 from detkit.compare.plan import TRIALS, Plan, RunKey, run_name
 from detkit.fingerprint import OWN, PLUGIN, Code, changes, digest
 from detkit.runs.folder import ENVIRONMENT
@@ -21,9 +21,6 @@ MACHINE = (
     "variables", "processes", "system",
 )  # fmt: skip
 FACTS = {"threads": ("threads",), "machine": MACHINE, "versions": VERSIONS}
-
-Origin: TypeAlias = frozenset[str]
-"""Entries of a variant's `imports:` that may have brought a file."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,6 @@ Provenances: TypeAlias = Mapping[RunKey, Provenance]
 
 
 def read_provenance(folder: Path) -> Provenance:
-    """Reads environment.json of a run folder."""
     try:
         starts = read_starts(folder)
         path = folder / ENVIRONMENT
@@ -49,14 +45,8 @@ def read_provenance(folder: Path) -> Provenance:
     return Provenance(starts, git)
 
 
-# ---- the code
-
-
 def check_code(
-    plan: Plan,
-    records: Provenances,
-    allow: Sequence[str] = (),
-    trials: Mapping[str, Sequence[Provenance]] | None = None,
+    plan: Plan, records: Provenances, trials: Mapping[str, Sequence[Provenance]], allow: Sequence[str] = ()
 ) -> Check:
     """Every start of every run had the same code, apart from files that only some variants import.
 
@@ -64,24 +54,26 @@ def check_code(
     """
     known = {run: record for run, record in records.items() if record.starts and all(s.code for s in record.starts)}
     wrong = [f"{run_name(run)}: {record.problem}" for run, record in records.items() if record.problem]
-    wrong += [f"{run_name(run)}, {line}" for run, record in known.items() for line in between_starts(record)]
-    wrong += between_runs(plan, known)
-    wrong += between_trials(trials or {}, known)
+    wrong += [
+        f"{run_name(run)}, resumed after step {after.step}: {line}"
+        for run, record in known.items()
+        for before, after in pairwise(record.starts)
+        for line in changes(before.code, after.code)
+    ]
+    wrong += between_runs(plan, known) + between_trials(trials, known)
     others = [run for run in records if run not in known and not records[run].problem]
     if known and others:
         wrong.append(
             f"{listed(map(run_name, others))}: an older detkit made at least a part of it and recorded no code, "
             "so it counts as other code"
         )
-    wrong += between_revisions({run: records[run] for run in others})
+    runs_of = grouped((str(records[run].git), run_name(run)) for run in others if records[run].git)
+    if len(runs_of) > 1:  # of older detkits, only the revision is known
+        wrong += [f"{revision}: {', '.join(runs)}" for revision, runs in runs_of.items()]
     answer = check("code", wrong, code_summary(known)) | {"withholds": "code" not in allow}
     if others and not wrong:
-        revisions = sorted({str(records[run].git) for run in others if records[run].git})
-        answer |= {
-            "ok": None,
-            "detail": "not known file by file: an older detkit made the runs, revision "
-            + (", ".join(revisions) or "unknown"),
-        }
+        detail = "not known file by file: an older detkit made the runs, revision "
+        answer |= {"ok": None, "detail": detail + (", ".join(runs_of) or "unknown")}
     return answer
 
 
@@ -93,22 +85,15 @@ def code_summary(known: Provenances) -> str:
     files = min(len(start.code) for start in starts)
     git = sorted({record.git for record in known.values() if record.git})
     parts = [f"{files} files, the same in all {len(starts)} starts of {len(known)} runs"]
-    return "; ".join([*parts, *([f"revision {', '.join(git)}"] if git else []), *variant_code(known)])
-
-
-def between_starts(record: Provenance) -> list[str]:
-    """Lines on code that changed from one start of a run to the next."""
-    return [
-        f"resumed after step {after.step}: {line}"
-        for before, after in pairwise(record.starts)
-        for line in changes(before.code, after.code)
-    ]
+    if git:
+        parts.append(f"revision {', '.join(git)}")
+    return "; ".join([*parts, *variant_code(known)])
 
 
 def between_runs(plan: Plan, known: Provenances) -> list[str]:
     """Lines on files that differ between runs, with the runs that have each content."""
     imports = {v.name: {str(entry) for entry in v.config.to_dict().get("imports") or []} for v in plan.variants}
-    holders: dict[tuple[str, Origin], dict[str, list[RunKey]]] = {}
+    holders: dict[tuple[str, frozenset[str]], dict[str, list[RunKey]]] = {}
     for run, record in known.items():
         for name, content in record.starts[-1].code.items():
             # Two variants may each import a file of their own that happens to have the other's name.
@@ -160,47 +145,37 @@ def read_trials(folders: Iterable[Path], plan: Plan) -> dict[str, list[Provenanc
 
 def between_trials(trials: Mapping[str, Sequence[Provenance]], known: Provenances) -> list[str]:
     """Lines on code that changed between the trials of a variant and its runs, each once."""
-    lines: dict[str, None] = {}
-    for (variant, _), record in known.items():
-        for trial in trials.get(variant, ()):
-            for line in changes(trial.starts[-1].code, record.starts[0].code) if trial.starts else []:
-                lines[f"{variant} was tuned with other code: {line}"] = None
-    return list(lines)
-
-
-def between_revisions(others: Provenances) -> list[str]:
-    """Lines on runs of older detkits, of which only the revision is known, if the revisions differ."""
-    runs_of: dict[str, list[str]] = {}
-    for run, record in others.items():
-        if record.git:
-            runs_of.setdefault(record.git, []).append(run_name(run))
-    return [f"{revision}: {', '.join(runs)}" for revision, runs in runs_of.items()] if len(runs_of) > 1 else []
+    lines = [
+        f"{variant} was tuned with other code: {line}"
+        for (variant, _), record in known.items()
+        for trial in trials.get(variant, ())
+        if trial.starts
+        for line in changes(trial.starts[-1].code, record.starts[0].code)
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def variant_code(records: Provenances) -> Iterator[str]:
     """A sentence for every variant with files that other variants do not have."""
     codes = {run: record.starts[-1].code for run, record in records.items() if record.starts and record.starts[-1].code}
     common = set.intersection(*(set(code) for code in codes.values())) if codes else set()
-    extra: dict[str, list[str]] = {}
-    for (variant, _), code in codes.items():
-        if names := sorted(code.keys() - common):
-            extra.setdefault(variant, names)
-    for variant, names in extra.items():
-        yield f"{variant} imports its own code: {listed(names)}"
+    extra = grouped(
+        (run[0], listed(sorted(code.keys() - common))) for run, code in codes.items() if code.keys() - common
+    )
+    for variant, (names, *_) in extra.items():
+        yield f"{variant} imports its own code: {names}"
 
 
 def code_now(now: Mapping[str, Code], records: Provenances) -> list[str]:
     """Lines on runs that were made with other code than the files have now. now: variant -> code."""
-    lines: dict[str, list[str]] = {}
-    for run, record in records.items():
-        if record.starts and record.starts[-1].code and run[0] in now:
-            # Nothing is built here, so a module that a part imports while it is built is missing.
-            for line in changes(record.starts[-1].code, now[run[0]], gone=False):
-                lines.setdefault(line, []).append(run_name(run))
+    lines = grouped(
+        (line, run_name(run))
+        for run, record in records.items()
+        if record.starts and record.starts[-1].code and run[0] in now
+        # Nothing is built here, so a module that a part imports while it is built is missing.
+        for line in changes(record.starts[-1].code, now[run[0]], gone=False)
+    )
     return [f"{line} since {listed(runs)} ran" for line, runs in sorted(lines.items())]
-
-
-# ---- threads, machine, libraries
 
 
 def check_facts(records: Provenances) -> Iterator[Check]:
@@ -228,23 +203,21 @@ def check_facts(records: Provenances) -> Iterator[Check]:
 
 def runs_by_value(key: str, records: Provenances) -> dict[str, list[str]]:
     """Value of a fact -> names of the runs with a start that has it."""
-    runs_of: dict[str, dict[str, None]] = {}
-    for run, record in records.items():
-        for start in record.starts:
-            if start.facts.get(key) is not None:
-                runs_of.setdefault(str(start.facts[key]), {})[run_name(run)] = None
-    return {value: list(runs) for value, runs in runs_of.items()}
+    return grouped(
+        (str(start.facts[key]), run_name(run))
+        for run, record in records.items()
+        for start in record.starts
+        if start.facts.get(key) is not None
+    )
 
 
 def summarise_facts(keys: Iterable[str], records: Provenances) -> dict[str, str]:
     """Fact -> its value in all runs, or every value with the number of its runs."""
     facts = {}
     for key in keys:
-        runs_of = runs_by_value(key, records)
-        if len(runs_of) == 1:
-            facts[key] = next(iter(runs_of))
-        elif runs_of:
-            facts[key] = ", ".join(f"{value} ({len(runs)} runs)" for value, runs in runs_of.items())
+        if runs_of := runs_by_value(key, records):
+            several = [f"{value} ({len(runs)} runs)" for value, runs in runs_of.items()]
+            facts[key] = ", ".join(several if len(runs_of) > 1 else runs_of)
     return facts
 
 

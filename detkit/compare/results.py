@@ -74,7 +74,7 @@ def collect_results(folders: Sequence[Path], *, allow: Sequence[str] = ()) -> Tr
         *variant_code(provenance),
         *changed_truth(runs, truth),
     ]
-    failed = failed_checks(fair["checks"])
+    failed = [check for check in fair["checks"] if check["ok"] is False and check.get("withholds", True)]
     if failed:
         figures = {name: {**figure, "versus_baseline": None} for name, figure in figures.items()}
     first = starts[0] if starts else None
@@ -139,13 +139,7 @@ def read_matches(run: RunRecord, truth: GroundTruth, num_classes: int, options: 
         return matches
 
 
-def failed_checks(checks: Iterable[Check]) -> list[Check]:
-    """The failed checks that withhold the verdicts; others show what may matter, or what was allowed."""
-    return [check for check in checks if check["ok"] is False and check.get("withholds", True)]
-
-
 def withheld(plan: Plan, runs: Mapping[RunKey, RunRecord], failed: Iterable[Check]) -> list[str]:
-    """Why verdicts are withheld, all or some."""
     reasons = [
         f"{name}: seed {seed} {'is missing' if run.status == MISSING else 'failed'}"
         for (name, seed), run in runs.items()
@@ -160,9 +154,7 @@ def withheld(plan: Plan, runs: Mapping[RunKey, RunRecord], failed: Iterable[Chec
 
 
 def variant_result(variant: Variant, runs: Sequence[RunRecord], figures: Tree) -> Tree:
-    """An entry of "variants" in results.json."""
     losses = variant.config.to_dict()["losses"]
-    diagnoses = [read_json(run.folder / DIAGNOSIS) for run in runs if run.finished]
     return {
         "name": variant.name,
         "label": variant.name,
@@ -172,5 +164,5 @@ def variant_result(variant: Variant, runs: Sequence[RunRecord], figures: Tree) -
         "cells": [run.to_json() for run in runs],
         "summary": figures["summary"],
         "versus_baseline": figures["versus_baseline"],
-        "diagnosis": average([diagnosis for diagnosis in diagnoses if diagnosis is not None]),
+        "diagnosis": average([read_json(run.folder / DIAGNOSIS) for run in runs if run.detections]),
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 from detkit.compare.cell_folder import FAILED, STATUS_OF_EXIT_CODE, console_tail, ended_status
 from detkit.compare.launchers import CONSOLE, LOCAL, Job, LauncherChoice, python
 from detkit.compare.plan import PLAN, Cell, Plan, check_continues, check_output, read_plan_json, save_plan, variant_file
-from detkit.compare.provenance import code_now, read_provenance
+from detkit.compare.provenance import Provenances, code_now, read_provenance
 from detkit.compare.report import REPORTS, write_reports
 from detkit.compare.report.words import conclusions
 from detkit.compare.results import collect_results
@@ -42,16 +42,14 @@ def run_bench(
     plan = tune_variants(plan, folder, tune, jobs=jobs, threads=threads, launcher=launcher.launch)
     save_plan(plan, folder, command, threads)
     warn_of_changed_code(plan, folder)
-    cells = list(plan.cells(folder))
     todo = missing_runs(plan, folder)
-    log.info("%d variants x %d seeds = %d runs, %d of them done, %d threads each: %s", len(plan.variants),
-             len(plan.seeds), len(cells), len(cells) - len(todo), threads, folder)  # fmt: skip
-    progress = Progress(len(cells), len(cells) - len(todo))
+    total = len(plan.variants) * len(plan.seeds)
+    progress = Progress(total, total - len(todo))
+    size = f"{len(plan.variants)} variants x {len(plan.seeds)} seeds = {total} runs"
+    log.info("%s, %d of them done, %d threads each: %s", size, progress.done, threads, folder)
+    todo_jobs = [job_of(cell, folder, allow) for cell in todo]
     try:
-        launcher.launch(
-            [job_of(cell, folder, allow) for cell in todo], at_once=jobs, threads=threads, finished=progress.finished,
-            started=progress.started,
-        )  # fmt: skip
+        launcher.launch(todo_jobs, at_once=jobs, threads=threads, finished=progress.finished, started=progress.started)
     except KeyboardInterrupt:
         log.warning("stopped; finished runs are kept. Rerun the same command to continue")
         raise
@@ -59,7 +57,6 @@ def run_bench(
 
 
 def missing_runs(plan: Plan, folder: Path) -> list[Cell]:
-    """The runs that are still to be made."""
     return [cell for cell in plan.cells(folder) if ended_status(cell.folder) is None]
 
 
@@ -97,9 +94,7 @@ def threads_from_environment() -> int | None:
     if not text:
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(
-            f"OMP_NUM_THREADS={text}: must be an integer from 1 on; unset it for an equal share of the cores"
-        )
+        raise ValueError(f"OMP_NUM_THREADS={text}: must be an integer from 1 on; unset it to share the cores equally")
     return int(text)
 
 
@@ -109,23 +104,27 @@ def threads_of_bench(plan: Plan, folder: Path) -> int | None:
         return None
     if (recorded := read_plan_json(folder).get("threads")) is not None:
         return int(recorded)
-    records = (read_provenance(cell.folder) for cell in plan.cells(folder) if ended_status(cell.folder) is not None)
+    records = provenance_of_ended(plan, folder).values()
     threads = {start.facts.get("threads") for record in records for start in record.starts}
     return int(threads.pop() or 0) or None if len(threads) == 1 else None
 
 
+def provenance_of_ended(plan: Plan, folder: Path) -> Provenances:
+    """How the runs that need not be made again were made."""
+    ended = [cell for cell in plan.cells(folder) if ended_status(cell.folder) is not None]
+    return {(cell.variant, cell.seed): read_provenance(cell.folder) for cell in ended}
+
+
 def warn_of_changed_code(plan: Plan, folder: Path) -> None:
     """Warns, before hours of training, that the missing runs will not have the code of the finished ones."""
-    cells = list(plan.cells(folder))
-    done = {c.key: read_provenance(c.folder) for c in cells if ended_status(c.folder) is not None}
-    if done and len(done) < len(cells):
+    done = provenance_of_ended(plan, folder)
+    if done and missing_runs(plan, folder):
         for line in code_now({v.name: fingerprint(v.config) for v in plan.variants}, done):
-            log.warning("the code has changed: %s; the verdict will be withheld unless you delete their folders "
-                        "or restore the files", line)  # fmt: skip
+            way_out = "the verdict will be withheld unless you delete their folders or restore the files"
+            log.warning("the code has changed: %s; %s", line, way_out)
 
 
 def job_of(cell: Cell, folder: Path, allow: Sequence[str] = ()) -> Job:
-    """The job that makes a run."""
     arguments = [str(variant_file(folder, cell.variant)), "--seed", str(cell.seed), "--output", str(cell.folder)]
     arguments += [word for name in allow for word in ("--allow", name)]
     return Job(cell.name, python("detkit.compare.cell", *arguments), cell.folder)
@@ -139,11 +138,9 @@ class Progress:
         self.began = time.monotonic()
 
     def started(self, job: Job) -> None:
-        """Logs the start of a run."""
         log.info("%s: started (%s)", job.name, job.folder / CONSOLE)
 
     def finished(self, job: Job, code: int) -> None:
-        """Logs how a run ended."""
         self.done, self.ran = self.done + 1, self.ran + 1
         left = (time.monotonic() - self.began) / self.ran * (self.total - self.done)
         status = STATUS_OF_EXIT_CODE.get(code, FAILED)
@@ -189,11 +186,8 @@ def describe(plan: Plan, folder: Path, *, jobs: int, tune: Sequence[str] = (), l
                 f"{seconds['step']:.3g} s and {evaluations} evaluations of {seconds['evaluation']:.2g} s: "
                 f"about {duration(each)} each"
             )
-    lines.append(
-        f"{len(todo)} runs of {threads} threads, about {duration(total / jobs)} with --jobs {jobs} "
-        "(measured one at a time)"
-    )
-    return "\n".join(lines)
+    together = f"about {duration(total / jobs)} with --jobs {jobs} (measured one at a time)"
+    return "\n".join([*lines, f"{len(todo)} runs of {threads} threads, {together}"])
 
 
 def measure_in_process(config: Path, folder: Path, seed: int, threads: int) -> dict[str, float]:

@@ -37,15 +37,14 @@ def sample_image(i: int, dataset: DetectionDataset, truth: GroundTruth, detectio
     small = image.convert("RGB").resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
     file = io.BytesIO()
     small.save(file, format="JPEG", quality=80)
-    names = dataset.classes.names
-    objects = objects_of(truth, i)
+    names, objects = dataset.classes.names, slice(truth.offsets[i], truth.offsets[i + 1])
 
     def scaled(box: NDArray[np.floating]) -> list[float]:
         return [round(float(v) * factor, 1) for v in box]
 
     def judged(shard: Shard) -> list[Tree]:
         of_image = detections_of(shard, truth.image_ids[i])
-        kinds = judge(objects, of_image, most=len(of_image.boxes) or 1).kind
+        kinds = judge(truth, of_image, most=len(of_image.boxes) or 1).kind
         return [
             {"box": scaled(box), "score": round(float(score), 3), "label": names[k], "correct": bool(kind == CORRECT)}
             for box, score, k, kind in zip(of_image.boxes, of_image.scores, of_image.labels, kinds, strict=True)
@@ -59,20 +58,11 @@ def sample_image(i: int, dataset: DetectionDataset, truth: GroundTruth, detectio
         "image": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(),
         "truth": [
             {"box": scaled(box), "label": names[k]}
-            for box, k, crowd in zip(objects.boxes, objects.labels, objects.crowd, strict=True)
+            for box, k, crowd in zip(truth.boxes[objects], truth.labels[objects], truth.crowd[objects], strict=True)
             if not crowd
         ],
         "detections": {name: judged(shard) for name, shard in detections.items()},
     }
-
-
-def objects_of(truth: GroundTruth, i: int) -> GroundTruth:
-    """The ground truth of image number i."""
-    rows = slice(truth.offsets[i], truth.offsets[i + 1])
-    return GroundTruth(
-        truth.image_ids[i : i + 1], np.array([0, rows.stop - rows.start]), truth.boxes[rows], truth.labels[rows],
-        truth.crowd[rows], truth.area[rows],
-    )  # fmt: skip
 
 
 def detections_of(shard: Shard, image_id: int) -> Shard:

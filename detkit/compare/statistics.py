@@ -1,26 +1,16 @@
 """Means, paired differences, intervals, p-values and verdicts of a bench.
 
-The model. Run s of variant v is measured as m(v, s) on N validation images. Its difference to the baseline of
-the same seed, d(s), has two sources of chance: the training (order of images, augmentation, initial weights:
-another d for every seed) and the images (another N images would give other figures, to all seeds alike). With
-S seeds
+docs/compare.md, "What a verdict says", has the model. The interval, mean +- sqrt(t(S - 1)^2 A + t(N - 1)^2 B) with A =
+variance of the paired differences / S and B = variance over resamples of the images (Efron's bootstrap, 1979), gives
+each part its own quantile of Student's t (the MOVER of Zou and Donner, 2008, for a sum). What one training happens to
+do on one image is in both A and B, so the interval is too wide rather than too narrow: by simulation, for S = 2 to 10,
+it errs in 5 % where A is the luck of trainings alone or B that of images alone, in 0.4 % where all luck is of one
+training on one image, and in between elsewhere; Satterthwaite's degrees of freedom give up to 13 %. For AP of a class
+or a size, N is the number of images that have such an object; on one alone there is no interval.
 
-    variance of the mean difference = A + B,    A = var(d) / S,    B = variance over resamples of the images
-
-A is estimated from S numbers, so a percentile of resampled seeds would be far too narrow for S = 3 (it can't leave
-their range). The interval is mean +- sqrt(t(S - 1)^2 A + t(N - 1)^2 B), each part with its own quantile of Student's
-t (the MOVER of Zou and Donner, 2008, for a sum). What one training happens to do on one image is in both A and B, so
-the interval is too wide rather than too narrow: by simulation, for S = 2 to 10, it errs in 5 % where A is the luck of
-trainings alone or B that of images alone, in 0.4 % where all luck is of one training on one image, and in between
-elsewhere; Satterthwaite's degrees of freedom give up to 13 %. The p-value is the level at which the interval touches
-zero. B comes from a bootstrap (Efron, 1979) in which variant and baseline are given the same images. For AP of a
-class or a size, N is the number of images that have such an object; on one alone there is no interval.
-
-The permutation test exchanges variant and baseline in any subset of the seeds: exact, but with S seeds it
-can't give less than 2^(1 - S), which is 0.25 for three. Exchanging them image by image would give smaller ones and
-is wrong: a training's luck is shared by all its images, so a loss would differ from itself (see
-EXPERIMENTS.md). It is reported; the verdict goes by the interval's p with Holm's correction (1979) over the
-variants of the plan, finished or not, but for those that diverged. Letters: S seeds, R resamples, N images.
+The permutation test exchanges variant and baseline by seed. Exchanging them image by image would give smaller p and is
+wrong: a training's luck is shared by all its images, so a loss would differ from itself (see EXPERIMENTS.md).
+Letters: S seeds, R resamples, N images.
 """
 
 from __future__ import annotations
@@ -45,6 +35,7 @@ LEVEL = 0.05
 POWER = 0.8
 RESAMPLES = 1000
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference shown"
+DIVERGED_FIGURES = ("difference", "low", "high", "p", "p_permutation", "p_holm", "smallest_detectable")
 MOST_PERMUTED = 12
 """Number of seeds up to which all 2^S exchanges are tried; with more seeds, as many exchanges are drawn."""
 
@@ -65,12 +56,6 @@ class Difference:
     seeds_differences: list[float]
 
 
-def figures(matches: Matches, class_names: tuple[str, ...], weights: NDArray[np.int32]) -> Figures:
-    """Every metric on all images and on each resample of them; weights (R, N)."""
-    all_images = np.ones((1, matches.num_images), np.int32)
-    return average_precision(matches, np.concatenate((all_images, weights)), class_names)
-
-
 def analyse(
     matches: Mapping[str, Mapping[int, Matches]],
     states: Mapping[str, Mapping[int, str]],
@@ -86,8 +71,11 @@ def analyse(
     "diverged".
     """
     first = next((m for runs in matches.values() for m in runs.values()), None)
-    weights = resample(first.num_images, resamples) if first else np.zeros((resamples, 0), np.int32)
-    measured = {v: {s: figures(m, class_names, weights) for s, m in runs.items()} for v, runs in matches.items()}
+    measured: dict[str, dict[int, Figures]] = {}
+    if first:
+        weights = np.concatenate((np.ones((1, first.num_images), np.int32), resample(first.num_images, resamples)))
+        for v, of_variant in matches.items():
+            measured[v] = {s: average_precision(m, weights, class_names) for s, m in of_variant.items()}
     family = sum(v != baseline and DIVERGED not in runs.values() for v, runs in states.items())
     compared = {
         v: compare(measured[v], measured[baseline], images_behind(first, class_names), family)
@@ -99,14 +87,9 @@ def analyse(
     for v, runs in states.items():
         versus: Tree | None = corrected.get(v)
         if v != baseline and DIVERGED in runs.values():
-            versus = {"ap": _diverged()}
+            versus = {"ap": {**dict.fromkeys(DIVERGED_FIGURES), "verdict": DIVERGED, "seeds_differences": []}}
         result[v] = {"summary": summarise(measured.get(v, {}), list(runs)), "versus_baseline": versus}
     return result
-
-
-def _diverged() -> Tree:
-    names = ("difference", "low", "high", "p", "p_permutation", "p_holm", "smallest_detectable")
-    return {**dict.fromkeys(names), "verdict": DIVERGED, "seeds_differences": []}
 
 
 def summarise(runs: Mapping[int, Figures], seeds: Sequence[int]) -> Tree:
@@ -114,9 +97,8 @@ def summarise(runs: Mapping[int, Figures], seeds: Sequence[int]) -> Tree:
 
     Mean and deviation are null unless every seed has a value.
     """
-    names = list(next(iter(runs.values()))) if runs else []
     result = {}
-    for name in names:
+    for name in next(iter(runs.values()), {}):
         values = [_or_null(float(runs[s][name][0])) if s in runs else None for s in seeds]
         known = [v for v in values if v is not None]
         complete = len(known) == len(values)

@@ -1,9 +1,4 @@
-"""A small sweep for each variant, so that no loss loses by its scale.
-
-Every variant chooses among the same factors on its loss weight, on the learning rate, or on both, by AP after a
-quarter of the training on four fifths of the training data, measured on the last fifth. The validation images of the
-bench are not used. One seed: the first of the bench.
-"""
+"""A small sweep for each variant, so that no loss loses by its scale (docs/compare.md, "Tuning each variant")."""
 
 from __future__ import annotations
 
@@ -52,16 +47,16 @@ def tune_variants(
                 todo.append(job(file, run, plan, variant, overrides))
     count = sum(map(len, trials.values()))
     log.info("tuning %s: %d trials, %d of them done", ", ".join(parameters), count, count - len(todo))
-    launcher(
-        todo, at_once=jobs, threads=threads, finished=log_end, started=lambda job: log.info("%s: started", job.name)
-    )
+    launcher(todo, at_once=jobs, threads=threads, finished=log_end, started=lambda j: log.info("%s: started", j.name))
     results = {variant: [result(folder, variant, *trial) for trial in each] for variant, each in trials.items()}
     chosen = {variant: best(variant, each, folder) for variant, each in results.items()}
-    write_json(
-        folder / TUNING,
-        {"what": list(parameters), "factors": list(FACTORS), "trials": results, "chosen": chosen},
+    content = {"what": list(parameters), "factors": list(FACTORS), "trials": results, "chosen": chosen}
+    write_json(folder / TUNING, content)
+    tuned = (
+        Variant(v.name, Config.from_dict(v.config.to_dict(), chosen[v.name]["overrides"], name=v.name))
+        for v in plan.variants
     )
-    return replace(plan, variants=tuple(with_choice(v, chosen[v.name]["overrides"]) for v in plan.variants))
+    return replace(plan, variants=tuple(tuned))
 
 
 def remove_stale_trial(run: Path, plan: Plan, variant: Variant, overrides: list[str]) -> None:
@@ -80,8 +75,7 @@ def remove_stale_trial(run: Path, plan: Plan, variant: Variant, overrides: list[
 
 def candidates(plan: Plan, variant: Variant, parameters: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Name and overrides of every trial of a variant."""
-    weight = f"losses.{compared_loss(plan)}.weight"
-    keys = {"weight": weight, "lr": "optimizer.lr"}
+    keys = {"weight": f"losses.{compared_loss(plan)}.weight", "lr": "optimizer.lr"}
     trials = []
     for factors in itertools.product(FACTORS, repeat=len(parameters)):
         pairs = list(zip(parameters, factors, strict=True))
@@ -98,7 +92,6 @@ def compared_loss(plan: Plan) -> str:
 
 
 def job(file: Path, run: Path, plan: Plan, variant: Variant, overrides: list[str]) -> Job:
-    """The process of a trial."""
     steps = max(1, int(variant.config.require("train.iterations")) // SHORTENING)
     warmup = int(variant.config.to_dict()["schedule"].get("warmup_iterations", 0)) // SHORTENING
     short = [f"train.iterations={steps}", "train.eval_every=0", f"schedule.warmup_iterations={warmup}"]
@@ -107,7 +100,6 @@ def job(file: Path, run: Path, plan: Plan, variant: Variant, overrides: list[str
 
 
 def log_end(job: Job, code: int) -> None:
-    """Logs how a trial ended."""
     failed = f"failed with exit code {code} and is skipped; see {job.folder / CONSOLE}"
     log.info("%s: %s", job.name, STATUS_OF_EXIT_CODE.get(code, failed))
 
@@ -124,8 +116,3 @@ def best(variant: str, trials: list[Tree], folder: Path) -> Tree:
     if not finished:
         raise ValueError(f"tuning: no trial of {variant} has a result; see {folder / TRIALS / variant}/*/{CONSOLE}")
     return max(finished, key=lambda trial: float(trial["ap"]))
-
-
-def with_choice(variant: Variant, overrides: list[str]) -> Variant:
-    """The variant with the chosen overrides."""
-    return Variant(variant.name, Config.from_dict(variant.config.to_dict(), overrides, name=variant.name))

@@ -52,6 +52,7 @@ def results(
         },
         "variants": variants,
         "samples": [sample(names)],
+        "sample_threshold": 0.3,
         "tuning": None,
     }
 

@@ -155,7 +155,7 @@ def test_other_settings_than_the_loss_are_flagged(tmp_path: Path) -> None:
     other = tmp_path / "atss.yaml"
     other.write_text("assigner: {type: ATSSAssigner}\n")
     fair = collect_results([made_up(tmp_path / "bench", variants=[FOCAL, other], seeds=[0])])["fairness"]
-    assert any("assigners differ" in flag for flag in fair["flags"])
+    assert any("Settings of assigner differ" in flag for flag in fair["flags"])
     assert "assigner.type" in [entry["key"] for entry in fair["differs"]]
 
 

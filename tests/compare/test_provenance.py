@@ -181,7 +181,7 @@ def judged(tmp_path: Any, variants: Any, codes: Any) -> Any:
     files = [importing(tmp_path, name, *entries) for name, entries in variants.items()]
     plan = make_plan("configs/quickstart/shapes.yaml", files)
     records = {run: Provenance([Start(code={FILE: "f", **code})]) for run, code in codes.items()}
-    return check_code(plan, records)
+    return check_code(plan, records, {})
 
 
 def test_a_variant_may_import_code_that_others_lack(tmp_path: Path) -> None:
@@ -256,4 +256,4 @@ def test_code_that_changed_since_is_said_before_the_runs_to_come(tmp_path: Path)
 
 def test_both_variants_of_a_bench_are_there() -> None:
     plan = make_plan("configs/quickstart/shapes.yaml", [FOCAL, BCE])
-    assert check_code(plan, {})["detail"] == "no run yet"
+    assert check_code(plan, {}, {})["detail"] == "no run yet"

@@ -15,12 +15,11 @@ JSON, HTML, MARKDOWN, LATEX = "results.json", "report.html", "report.md", "table
 REPORTS = (JSON, HTML, MARKDOWN, LATEX)
 
 
-def write_reports(results: Tree, folder: str | Path) -> list[Path]:
+def write_reports(results: Tree, folder: Path) -> list[Path]:
     """Writes all four files into `folder`, each atomically; returns their paths.
 
     results: docs/compare.md describes the keys. Numbers that are not finite become null.
     """
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     clean = finite(results)
     write_json(folder / JSON, clean)

@@ -42,14 +42,19 @@ def finite(value: Value) -> Value:
     return value
 
 
-def points(value: float | None, digits: int = 1) -> str:
+def number(value: float | None, form: str, factor: int = 1) -> str:
+    """A multiple of the value in the format; n/a where it is unknown."""
+    return "n/a" if value is None else form.format(factor * value)
+
+
+def points(value: float | None) -> str:
     """0.3612 -> 36.1"""
-    return "n/a" if value is None else f"{100 * value:.{digits}f}"
+    return number(value, "{:.1f}", factor=100)
 
 
-def signed(value: float | None, digits: int = 1) -> str:
+def signed(value: float | None) -> str:
     """0.012 -> +1.2"""
-    return "n/a" if value is None else f"{100 * value:+.{digits}f}".replace("-", "\u2212")
+    return number(value, "{:+.1f}", factor=100).replace("-", "\u2212")
 
 
 def probability(value: float | None) -> str:
@@ -57,14 +62,9 @@ def probability(value: float | None) -> str:
     return "n/a" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def name_of(variant: Tree) -> str:
-    """Name of the variant in the reports."""
-    return str(variant.get("label") or variant["name"])
-
-
 def versus_baseline(variant: Tree) -> Tree | None:
     """AP compared with the baseline; None for the baseline itself or where the verdict is withheld."""
-    ap: Tree | None = (variant.get("versus_baseline") or {}).get("ap")
+    ap: Tree | None = (variant["versus_baseline"] or {}).get("ap")
     return ap
 
 
@@ -76,21 +76,15 @@ def unfinished(variant: Tree) -> str:
 
 def cost(variant: Tree, key: str) -> float | None:
     """Median over seeds of an entry of "cost"."""
-    values = [cell["cost"][key] for cell in variant["cells"] if (cell.get("cost") or {}).get(key) is not None]
+    values = [cell["cost"][key] for cell in variant["cells"] if cell["cost"].get(key) is not None]
     return median(values) if values else None
 
 
 def metrics_of(results: Tree) -> dict[str, str]:
     """COCO metrics with a value in any variant -> their names."""
-    return {
-        key: name
-        for key, name in METRIC_NAMES.items()
-        if any(
-            value is not None
-            for v in results["variants"]
-            for value in (v.get("summary") or {}).get(key, {}).get("values", [])
-        )
-    }
+    summaries = [entry for variant in results["variants"] for entry in variant["summary"].items()]
+    known = {metric for metric, figures in summaries if any(value is not None for value in figures["values"])}
+    return {metric: name for metric, name in METRIC_NAMES.items() if metric in known}
 
 
 def conclusions(results: Tree) -> list[tuple[str, str]]:
@@ -98,7 +92,7 @@ def conclusions(results: Tree) -> list[tuple[str, str]]:
     baseline = results["baseline"]
     verdicts = [conclusion(variant, baseline) for variant in results["variants"] if variant["name"] != baseline]
     return [
-        *(("withheld", f"No verdict: {reason}") for reason in results.get("withheld", [])),
+        *(("withheld", f"No verdict: {reason}") for reason in results["withheld"]),
         *(verdict for verdict in verdicts if verdict is not None),
         *(
             ("note", f"{check['name']} {state_of(check)}: {check['detail']}")
@@ -109,7 +103,6 @@ def conclusions(results: Tree) -> list[tuple[str, str]]:
 
 
 def state_of(check: Check) -> str:
-    """State of a check in the fairness table."""
     if check["ok"] is None:
         return NOT_KNOWN
     if check["ok"]:
@@ -118,49 +111,41 @@ def state_of(check: Check) -> str:
 
 
 def conclusion(variant: Tree, baseline: str) -> tuple[str, str] | None:
-    """The verdict on one variant in a sentence."""
-    name, versus = name_of(variant), versus_baseline(variant)
+    name, versus = variant["label"], versus_baseline(variant)
     if versus is None:
         left = unfinished(variant)
         return (DIVERGED if DIVERGED in left else "withheld", f"{name}: {left}") if left else None
     verdict = versus["verdict"]
-    interval = (
-        f"95 % interval {signed(versus.get('low'))} to {signed(versus.get('high'))}, "
-        f"p {probability(versus.get('p_holm'))} after Holm"
-    )
+    ends, p = f"{signed(versus['low'])} to {signed(versus['high'])}", probability(versus["p_holm"])
+    interval = f"95 % interval {ends}, p {p} after Holm"
     if verdict in (BETTER, WORSE):
         return verdict, f"{name} is {verdict} than {baseline}: AP {signed(versus['difference'])} points ({interval})"
     if verdict != NO_DIFFERENCE:
         return DIVERGED, f"{name}: {verdict}"
-    smallest = versus.get("smallest_detectable")
+    smallest = versus["smallest_detectable"]
     could = f"; this budget would have shown {points(smallest)} points" if smallest is not None else ""
     return "even", f"{name}: no difference to {baseline} shown: AP {signed(versus['difference'])} ({interval}){could}"
 
 
 def method(results: Tree) -> list[str]:
-    """Paragraphs on the method."""
-    easy = next((v["diagnosis"]["easy_below"] for v in results["variants"] if v.get("diagnosis")), 0.1)
-    return [text.format(easy=f"{easy:g}") for text in METHOD] + list(results.get("method") or [])
+    easy = next((v["diagnosis"]["easy_below"] for v in results["variants"] if v["diagnosis"]), 0.1)
+    return [text.format(easy=f"{easy:g}") for text in METHOD]
 
 
 def equal_settings(results: Tree) -> str:
-    """The sentence on config sections that are equal in all variants."""
-    return f"Equal in every variant: {', '.join(results['fairness'].get('equal', []))}."
+    return f"Equal in every variant: {', '.join(results['fairness']['equal'])}."
 
 
 def about(results: Tree) -> str:
     """Machine, versions, data and command, one a line."""
     data = results["data"]
     lines = {
-        "command": results.get("command", ""),
-        "created": results.get("created", ""),
-        "code": results.get("code", ""),
-        "machine": ", ".join(f"{k} {v}" for k, v in (results.get("machine") or {}).items()),
-        "versions": ", ".join(f"{k} {v}" for k, v in (results.get("versions") or {}).items()),
-        "train": data.get("train", ""),
-        "val": data.get("val", ""),
-        "data hash": data.get("hash", ""),
+        **{name: results[name] for name in ("command", "created", "code")},
+        **{name: ", ".join(f"{k} {v}" for k, v in results[name].items()) for name in ("machine", "versions")},
+        "train": data["train"],
+        "val": data["val"],
+        "data hash": data["hash"],
         "seeds": ", ".join(map(str, results["seeds"])),
-        "iterations": results.get("iterations", ""),
+        "iterations": results["iterations"],
     }
     return "\n".join(f"{name:10} {text}" for name, text in lines.items())
