@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import torch
 from annotated_types import Interval, MinLen
-from torch import Tensor
 
-from detkit.anchors.base import AnchorGenerator
-from detkit.anchors.grid import centred_boxes, lay_over_grid
+from detkit.anchors.grid import GridAnchors, centred_boxes, check_levels
 from detkit.registry import ANCHORS
 from detkit.registry.bounds import LARGEST_SIDE
 
@@ -20,7 +17,7 @@ Shapes = Annotated[list[tuple[Pixels, Pixels]], MinLen(1)]
 
 
 @ANCHORS.register()
-class ExplicitAnchors(AnchorGenerator):
+class ExplicitAnchors(GridAnchors):
     """Anchors of given width and height in pixels of the network's input; `detkit anchors fit` finds them.
 
     Args:
@@ -36,24 +33,8 @@ class ExplicitAnchors(AnchorGenerator):
         sizes: Shapes | Annotated[list[Shapes], MinLen(1)],
         offset: float = 0.5,
     ) -> None:
-        super().__init__()
         nested = isinstance(sizes[0][0], (list, tuple))
         levels = list(sizes) if nested else [sizes] * len(strides)
-        if len(levels) != len(strides):
-            raise ValueError(
-                f"sizes: {len(levels)} lists, but there are {len(strides)} levels, of strides {list(strides)}"
-            )
-        self.base = []
-        for level in levels:
-            table = torch.tensor(level, dtype=torch.float64)
-            self.base.append(centred_boxes(table[:, 0], table[:, 1]).float())
-        self.strides, self.offset = strides, offset
-        self.per_cell = tuple(len(base) for base in self.base)
-
-    def forward(
-        self, level_shapes: Sequence[tuple[int, int]], image_shape: tuple[int, int], device: torch.device
-    ) -> list[Tensor]:
-        return [
-            lay_over_grid(base, shape, (stride, stride), self.offset, device)
-            for base, shape, stride in zip(self.base, level_shapes, self.strides, strict=True)
-        ]
+        check_levels("sizes", levels, strides)
+        tables = [torch.tensor(level, dtype=torch.float64) for level in levels]
+        super().__init__(strides, [centred_boxes(table[:, 0], table[:, 1]).float() for table in tables], offset)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import fit_channels, load_all, read_weights, warn_of_frozen_random
-from detkit.layers.depthwise import mobile_norm
+from detkit.layers.convs import mobile_norm
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.structures import FeatureShape

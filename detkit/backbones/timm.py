@@ -75,15 +75,19 @@ class TimmBackbone(Backbone):
         self.body = self._create(out_indices=self.indices)
         replace_norms(name, self.body, norm)
         low = [position for position, stride in enumerate(strides) if stride <= 2**freeze_at]
-        self.frozen = self._freeze(sketch, low) if freeze_at else []
+        if freeze_at:
+            self._freeze_what_feeds(sketch, low)
 
-    def _create(self, **more: object) -> Any:
-        timm = _import_timm()
-        base = self.name.partition(".")[0]
+    def _create(self, **more: Any) -> Any:
+        try:
+            import timm
+        except ImportError as error:
+            raise ImportError("TimmBackbone needs timm; install it with: pip install 'detkit[timm]'") from error
+        base, more = self.name.partition(".")[0], {**self.options, **more}
         if not timm.is_model(base):
             raise ValueError(f"name: {self.name!r} is not a model of timm{nearest(base, timm.list_models())}")
         try:
-            return timm.create_model(self.name, features_only=True, in_chans=self.in_channels, **self.options, **more)
+            return timm.create_model(self.name, features_only=True, in_chans=self.in_channels, **more)
         except (RuntimeError, TypeError, AssertionError) as error:
             raise ValueError(f"name: timm can't make features of {self.name}: {error}") from error
 
@@ -104,8 +108,8 @@ class TimmBackbone(Backbone):
             )
         return [(i, m) for i, m in zip(sketch.feature_info.out_indices, maps, strict=True) if m is not None]
 
-    def _freeze(self, sketch: nn.Module, positions: list[int]) -> list[nn.Module]:
-        """Freezes the parameters that the features at `positions` depend on; returns the modules that are all frozen.
+    def _freeze_what_feeds(self, sketch: nn.Module, positions: list[int]) -> None:
+        """Freezes the parameters that the features at `positions` depend on.
 
         The layout of timm's networks differs, so a gradient through the sketch tells which parameters a feature
         depends on.
@@ -120,16 +124,8 @@ class TimmBackbone(Backbone):
         early = {name for name, gradient in zip(names, reached, strict=True) if gradient is not None}
         for name, parameter in self.body.named_parameters():
             parameter.requires_grad_(name not in early)
-        return [
-            m for m in self.body.modules() if list(m.parameters()) and not any(p.requires_grad for p in m.parameters())
-        ]
-
-    def train(self, mode: bool = True) -> TimmBackbone:
-        """Sets training mode for all but the frozen modules, whose batch statistics must not change."""
-        super().train(mode)
-        for module in self.frozen:
-            module.eval()
-        return self
+        with_parameters = [m for m in self.body.modules() if list(m.parameters())]
+        self.freeze([m for m in with_parameters if not any(p.requires_grad for p in m.parameters())])
 
     def load_pretrained(self) -> None:
         if self.weights is None:
@@ -158,14 +154,6 @@ class TimmBackbone(Backbone):
         size = (images.shape[-2], images.shape[-1])
         levels = self.body(pad_to_multiple(images, self.multiple))
         return {n: finish_level(x, m, size) for (n, m), x in zip(self.maps.items(), levels, strict=True)}
-
-
-def _import_timm() -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError("TimmBackbone needs timm; install it with: pip install 'detkit[timm]'") from error
-    return timm
 
 
 def _keeps_odd_sizes(sketch: nn.Module, channels: int, strides: list[int]) -> bool:

@@ -22,7 +22,7 @@ from detkit.backbones.adapt import (
     set_in_channels,
 )
 from detkit.backbones.base import Backbone, FreezeAt
-from detkit.backbones.pretrained import COUNTERS, read_file, warn_of_frozen_random
+from detkit.backbones.pretrained import COUNTERS, published, read_file, warn_of_frozen_random
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.registry.arguments import nearest
@@ -73,10 +73,11 @@ class TorchvisionBackbone(Backbone):
         self.blocks = [(level_name(step.stride), path) for path, step in steps if step.stride <= last]
         self.stages = self._assemble(body, average=False)
         self.multiple = 1 if self._keeps_odd_sizes() else last
-        if freeze_at and not self._frozen_stages():
+        # Blocks of stride 1 are c0, which freeze_at 0 must not freeze.
+        frozen = [stage for level, stage in self.stages.items() if int(level[1:]) <= freeze_at] if freeze_at else []
+        if freeze_at and not frozen:
             raise ValueError(f"freeze_at: {freeze_at}: {name} has no block of stride {2**freeze_at} or less")
-        for stage in self._frozen_stages():
-            stage.requires_grad_(False)
+        self.freeze(frozen)
 
     def _assemble(self, body: nn.Module, *, average: bool) -> nn.ModuleDict:
         """The blocks of a network, grouped by level."""
@@ -103,18 +104,6 @@ class TorchvisionBackbone(Backbone):
             levels[n].shape[-2:] == tuple(-(-side // shape.stride) for side in ODD)
             for n, shape in self.out_shapes.items()
         )
-
-    def _frozen_stages(self) -> list[nn.Module]:
-        # Blocks of stride 1 are c0, which freeze_at 0 must not freeze.
-        last = self.freeze_at or -1
-        return [stage for level, stage in self.stages.items() if int(level[1:]) <= last]
-
-    def train(self, mode: bool = True) -> TorchvisionBackbone:
-        """Sets training mode for all but the frozen blocks, whose batch statistics must not change."""
-        super().train(mode)
-        for stage in self._frozen_stages():
-            stage.eval()
-        return self
 
     def load_pretrained(self) -> None:
         if self.weights is None:
@@ -208,16 +197,7 @@ def _pretrained(name: str, source: str, paths: list[str]) -> nn.Module:
 
 
 def _published(name: str, source: str) -> nn.Module:
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(name)
-    names = [member.name for member in known]
-    if source.lower() != "default" and source not in names:
-        raise ValueError(
-            f"backbone.weights: {source!r} is neither a file nor torchvision weights of {name} "
-            f"(default, {', '.join(names)})"
-        )
-    chosen = known["DEFAULT" if source.lower() == "default" else source]
+    chosen = published(name, source)
     try:
         body = _build(name, chosen)
     except OSError as error:

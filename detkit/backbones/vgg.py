@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -11,8 +12,8 @@ from torch.nn import functional as F
 
 from detkit.backbones.base import Backbone, FreezeAt
 from detkit.backbones.pretrained import fit_channels, load_all, read_weights, warn_of_frozen_random
-from detkit.layers.depthwise import init_xavier
-from detkit.layers.norms import NormName, norm_layer
+from detkit.layers.convs import init_convs, with_norm
+from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, Positive, WeightsStr
 from detkit.structures import FeatureShape
 
@@ -72,25 +73,12 @@ class VGG(Backbone):
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
         layers[-1] = nn.MaxPool2d(3, stride=1, padding=1)
         self.features = nn.Sequential(*layers)
-        for module in self.features.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_convs(self.features, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
         self.top = nn.Sequential(*_conv(source, top, norm, dilation=DILATION), *_conv(top, top, norm, kernel=1))
-        init_xavier(self.top)
+        init_convs(self.top, nn.init.xavier_uniform_)
         self.scale = None if l2_norm is None else nn.Parameter(torch.full((widths[3],), float(l2_norm)))
         self.out_shapes = {"c3": FeatureShape(widths[3], 8), "c4": FeatureShape(top, 16)}
-        self._frozen().requires_grad_(False)
-
-    def _frozen(self) -> nn.Module:
-        return self.features[: self.pools[self.freeze_at - 1]] if self.freeze_at else nn.Sequential()
-
-    def train(self, mode: bool = True) -> VGG:
-        """Sets training mode for all but the frozen groups, whose batch statistics must not change."""
-        super().train(mode)
-        self._frozen().eval()
-        return self
+        self.freeze([self.features[: self.pools[freeze_at - 1]]] if freeze_at else [])
 
     def load_pretrained(self) -> None:
         if self.weights is None:
@@ -137,4 +125,4 @@ def _conv(
     """A convolution that keeps the map's size, its norm and a ReLU, numbered as torchvision does."""
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation)
-    return [conv, *([] if norm is None else [norm_layer(norm)(out_channels)]), nn.ReLU(inplace=True)]
+    return with_norm(conv, norm, nn.ReLU(inplace=True))

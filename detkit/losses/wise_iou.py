@@ -9,7 +9,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from detkit import boxes as box_ops
-from detkit.losses.iou import OverlapLoss, centres, hull_sides
+from detkit.losses.iou import OverlapLoss, hull_sides
 from detkit.registry import BOX_LOSSES, FractionAboveZero, NonNegative, Positive
 
 
@@ -78,4 +78,4 @@ class WiseIoULoss(OverlapLoss):
 def distance_factor(predicted: Tensor, boxes: Tensor) -> Tensor:
     """R of equation 8, 1 to e: (P, 4) and (P, 4) -> (P,)."""
     diagonal = hull_sides(predicted, boxes).square().sum(dim=-1).detach()
-    return ((centres(predicted) - centres(boxes)).square().sum(dim=-1) / diagonal).exp()
+    return ((box_ops.centres(predicted) - box_ops.centres(boxes)).square().sum(dim=-1) / diagonal).exp()

@@ -18,7 +18,7 @@ from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.l1 import SmoothL1Loss
 from detkit.losses.normalizers import PerImagePositiveCount, PositiveCount
 from detkit.necks.fpn import FPN
-from detkit.nms.hard import HardNMS
+from detkit.nms.methods import HardNMS
 from detkit.structures import IGNORED, FeatureShape, Predictions, Targets
 from tests.refusals import Refuses
 

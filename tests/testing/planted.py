@@ -21,7 +21,7 @@ from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.l1 import L1Loss
 from detkit.losses.normalizers import PositiveCount
 from detkit.necks.base import Neck
-from detkit.nms.hard import HardNMS
+from detkit.nms.methods import HardNMS
 from detkit.structures import FeatureShape
 from detkit.testing.modules import mapped
 

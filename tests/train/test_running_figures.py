@@ -24,7 +24,7 @@ from detkit.heads.shared_tower import SharedTowerHead
 from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.wise_iou import WiseIoULoss
 from detkit.necks.fpn import FPN
-from detkit.nms.hard import HardNMS
+from detkit.nms.methods import HardNMS
 from detkit.registry import NORMALIZERS
 from detkit.structures import Batch, ClassMap, FeatureShape, Targets
 from detkit.train.optim import SGD
