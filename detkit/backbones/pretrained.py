@@ -54,12 +54,15 @@ def read_file(path: str) -> dict[str, Tensor]:
     return content
 
 
-def load_all(module: nn.Module, state: dict[str, Tensor], wrong: str, required: str = "") -> None:
+def load_all(module: nn.Module, state: dict[str, Tensor], wrong: str, *, stem: str, required: str = "") -> None:
     """Loads a state dict that has every tensor of the module whose key starts with `required`, and no other tensors.
 
+    The weights `stem` are averaged to the module's number of image channels.
     Raises ValueError that starts with `wrong` and names the tensors that don't fit.
     """
     expected = module.state_dict()
+    if stem in state:
+        state[stem] = fit_channels(state[stem], expected[stem].shape[1])
     missing = [k for k in expected if k.startswith(required) and k not in state and not k.endswith(COUNTERS)]
     unknown = [key for key, value in state.items() if value.shape != getattr(expected.get(key), "shape", None)]
     unknown = [key for key in unknown if not key.endswith(COUNTERS)]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detkit.backbones.adapt import Map, choose_levels
 from detkit.backbones.base import Backbone, FreezeAt
-from detkit.backbones.pretrained import fit_channels, load_all, read_weights, warn_of_frozen_random
+from detkit.backbones.pretrained import load_all, read_weights, warn_of_frozen_random
 from detkit.layers.norms import FrozenBatchNorm2d, NormName, norm_layer
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.structures import FeatureShape
@@ -54,7 +54,6 @@ class ResNet(Backbone):
         if in_channels != 3:
             body.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
-        self.in_channels = in_channels
         self.depth, self.weights, self.freeze_at, self.norm = depth, weights, freeze_at, norm
         stem = ("conv1", "bn1", "relu", "maxpool")
         self.stem = nn.Sequential(OrderedDict((name, getattr(body, name)) for name in stem))
@@ -91,10 +90,8 @@ class ResNet(Backbone):
             for key, value in state.items()
             if not key.startswith(("fc.", *(f"layer{i}." for i in range(self.last + 1, 5))))
         }
-        stem = "stem.conv1.weight"
-        if stem in renamed:
-            renamed[stem] = fit_channels(renamed[stem], self.in_channels)
-        load_all(self, renamed, f"backbone.weights: {self.weights} is not a ResNet-{self.depth} of torchvision")
+        wrong = f"backbone.weights: {self.weights} is not a ResNet-{self.depth} of torchvision"
+        load_all(self, renamed, wrong, stem="stem.conv1.weight")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> the levels of `out_shapes`."""

@@ -8,17 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detkit.backbones.adapt import (
-    ODD,
-    PROBE,
-    Map,
-    choose_levels,
-    finish_level,
-    level_name,
-    pad_to_multiple,
-    read_map,
-    replace_norms,
-)
+from detkit.backbones import adapt
+from detkit.backbones.adapt import ODD, PROBE, Map
 from detkit.backbones.base import Backbone, FreezeAt
 from detkit.backbones.pretrained import warn_of_frozen_random
 from detkit.layers.norms import NormName
@@ -65,15 +56,15 @@ class TimmBackbone(Backbone):
         with torch.device("meta"):  # shapes only, no weights
             sketch = self._create()
             levels = self._read_levels(sketch)
-        last_of_stride = {level_name(m.stride): m for _, m in levels}
-        self.maps = choose_levels(name, last_of_stride, out_features)
+        last_of_stride = {adapt.level_name(m.stride): m for _, m in levels}
+        self.maps = adapt.choose_levels(name, last_of_stride, out_features)
         self.out_shapes = {n: FeatureShape(m.channels, m.stride) for n, m in self.maps.items()}
-        index = {level_name(m.stride): i for i, m in levels}
+        index = {adapt.level_name(m.stride): i for i, m in levels}
         self.indices = [index[n] for n in self.maps]
         strides = [m.stride for _, m in levels]
         self.multiple = 1 if _keeps_odd_sizes(sketch, in_channels, strides) else max(strides)
         self.body = self._create(out_indices=self.indices)
-        replace_norms(name, self.body, norm)
+        adapt.replace_norms(name, self.body, norm)
         low = [position for position, stride in enumerate(strides) if stride <= 2**freeze_at]
         if freeze_at:
             self._freeze_what_feeds(sketch, low)
@@ -100,7 +91,7 @@ class TimmBackbone(Backbone):
                 f"name: timm's {self.name} does not take an image of {PROBE[0]}x{PROBE[1]} pixels ({error}); "
                 f"an argument under `options` may help, such as strict_img_size or dynamic_img_size"
             ) from error
-        maps = [read_map(tuple(f.shape)) for f in features]
+        maps = [adapt.read_map(tuple(f.shape)) for f in features]
         if None in maps:
             raise ValueError(
                 f"name: timm's {self.name} has feature maps whose stride is not a power of two: "
@@ -117,7 +108,7 @@ class TimmBackbone(Backbone):
         if not positions:
             raise ValueError(f"freeze_at: {self.freeze_at}: {self.name} has no level of stride {2**self.freeze_at}")
         with torch.device("meta"):
-            replace_norms(self.name, sketch, self.norm)
+            adapt.replace_norms(self.name, sketch, self.norm)
             features = sketch.eval()(torch.zeros(1, self.in_channels, *PROBE))
         names, parameters = zip(*sketch.named_parameters(), strict=True)
         reached = torch.autograd.grad(sum(features[i].sum() for i in positions), parameters, allow_unused=True)
@@ -146,14 +137,14 @@ class TimmBackbone(Backbone):
             raise ValueError(
                 f"backbone.weights: {self.weights} does not contain weights of {self.name}: {first}"
             ) from error
-        replace_norms(self.name, body, self.norm)
+        adapt.replace_norms(self.name, body, self.norm)
         self.body.load_state_dict(body.state_dict())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         size = (images.shape[-2], images.shape[-1])
-        levels = self.body(pad_to_multiple(images, self.multiple))
-        return {n: finish_level(x, m, size) for (n, m), x in zip(self.maps.items(), levels, strict=True)}
+        levels = self.body(adapt.pad_to_multiple(images, self.multiple))
+        return {n: adapt.finish_level(x, m, size) for (n, m), x in zip(self.maps.items(), levels, strict=True)}
 
 
 def _keeps_odd_sizes(sketch: nn.Module, channels: int, strides: list[int]) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.backbones.base import Backbone, FreezeAt
-from detkit.backbones.pretrained import fit_channels, load_all, read_weights, warn_of_frozen_random
+from detkit.backbones.pretrained import load_all, read_weights, warn_of_frozen_random
 from detkit.layers.convs import init_convs, with_norm
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, Positive, WeightsStr
@@ -58,8 +58,7 @@ class VGG(Backbone):
         weights: WeightsStr | None = None,
     ) -> None:
         super().__init__()
-        self.depth, self.norm, self.freeze_at = depth, norm, freeze_at
-        self.in_channels, self.weights = in_channels, weights
+        self.depth, self.norm, self.freeze_at, self.weights = depth, norm, freeze_at, weights
         widths = [int(w * width) for w in WIDTHS]
         top = int(FC * width)
         layers: list[nn.Module] = []
@@ -87,11 +86,10 @@ class VGG(Backbone):
         model = f"vgg{self.depth}" if self.norm is None else f"vgg{self.depth}_bn"
         state = read_weights(self.weights, model)
         weights = {key: value for key, value in state.items() if key.startswith("features.")}
-        if "features.0.weight" in weights:
-            weights["features.0.weight"] = fit_channels(weights["features.0.weight"], self.in_channels)
         if self.norm is None:
             weights.update(subsampled_classifier(state))
-        load_all(self, weights, f"backbone.weights: {self.weights} is not a {model} of torchvision", "features.")
+        wrong = f"backbone.weights: {self.weights} is not a {model} of torchvision"
+        load_all(self, weights, wrong, stem="features.0.weight", required="features.")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> c3 (B, 512, H / 8, W / 8) and c4 (B, 1024, H / 16, W / 16) at width 1."""
