@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.analyze.anchor_coverage import Coverage, Sample, measure
-from detkit.anchors.explicit import ExplicitAnchors
+from detkit.anchors.grid import ExplicitAnchors
 
 MOST_BOXES = 20_000
 """Boxes that are clustered; of more, a random sample."""

@@ -66,6 +66,18 @@ class SSDExtraLevels(Neck):
         return dict(zip(self.out_shapes, levels, strict=True))
 
 
+@NECKS.register()
+class NoNeck(Neck):
+    """Passes the backbone's levels on unchanged."""
+
+    def __init__(self, *, in_shapes: dict[str, FeatureShape]) -> None:
+        super().__init__()
+        self.out_shapes = dict(in_shapes)
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return features
+
+
 def _level(in_channels: int, channels: int, stride: int, norm: NormName | None) -> nn.Module:
     hidden = channels // 2
     squeeze = nn.Conv2d(in_channels, hidden, 1, bias=norm is None)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from detkit.anchors.octave import OctaveAnchors
+from detkit.anchors.grid import OctaveAnchors
 from detkit.assigners.max_iou import MaxIoUAssigner
 from detkit.backbones.base import Backbone
 from detkit.boxes import pairwise_iou
