@@ -17,6 +17,16 @@ def area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
+def sides(boxes: Tensor) -> Tensor:
+    """(..., 4) -> (..., 2) width and height."""
+    return boxes[..., 2:] - boxes[..., :2]
+
+
+def centres(boxes: Tensor) -> Tensor:
+    """(..., 4) -> (..., 2)."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """(N, 4) and (M, 4) -> (N, M) intersection over union, 0 where both areas are 0."""
     from torchvision.ops import box_iou

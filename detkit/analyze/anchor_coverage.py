@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -101,9 +102,8 @@ def read_samples(
 def padded(size: Sequence[int], options: LoaderOptions) -> tuple[int, int]:
     """(height, width) of an image alone in its batch."""
     least = options.pad_to or (1, 1)
-    height, width = (
-        -(-max(side, low) // options.size_divisor) * options.size_divisor for side, low in zip(size, least, strict=True)
-    )
+    divisor = options.size_divisor
+    height, width = (-(-max(side, low) // divisor) * divisor for side, low in zip(size, least, strict=True))
     return height, width
 
 
@@ -114,11 +114,9 @@ def level_shapes(size: tuple[int, int], strides: Sequence[int]) -> list[tuple[in
 
 def measure(generator: AnchorGenerator, strides: Sequence[int], samples: Iterable[Sample]) -> Coverage:
     """Finds the best anchor of every object."""
-    groups: dict[tuple[int, int], list[Sample]] = {}
-    images = 0
+    groups: dict[tuple[int, int], list[Sample]] = defaultdict(list)
     for sample in samples:
-        images += 1
-        groups.setdefault(sample.size, []).append(sample)
+        groups[sample.size].append(sample)
     parts = []
     for size, group in groups.items():
         boxes = torch.cat([s.boxes for s in group])
@@ -127,18 +125,15 @@ def measure(generator: AnchorGenerator, strides: Sequence[int], samples: Iterabl
     if not parts:
         return Coverage(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), torch.zeros(0), 0)
     iou, level, boxes, area = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Coverage(iou, level, boxes, area, images)
+    return Coverage(iou, level, boxes, area, sum(map(len, groups.values())))
 
 
 def with_lost(coverage: Coverage, boxes: Tensor, area: Tensor) -> Coverage:
     """Adds objects that never reach the network, boxes (N, 4) on disk: IoU 0, on no level."""
-    return Coverage(
-        torch.cat((coverage.iou, torch.zeros(len(boxes)))),
-        torch.cat((coverage.level, torch.full((len(boxes),), NO_LEVEL))),
-        torch.cat((coverage.boxes, boxes)),
-        torch.cat((coverage.area, area)),
-        coverage.images,
-    )
+    reached = (coverage.iou, coverage.level, coverage.boxes, coverage.area)
+    lost = (torch.zeros(len(boxes)), torch.full((len(boxes),), NO_LEVEL), boxes, area)
+    iou, level, boxes, area = (torch.cat(pair) for pair in zip(reached, lost, strict=True))
+    return Coverage(iou, level, boxes, area, coverage.images)
 
 
 def best_anchors(boxes: Tensor, anchors: Sequence[Tensor], chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
@@ -190,8 +185,8 @@ def warn_of_misfits(
     recall = coverage.recall(positive)
     if recall < WARN_BELOW:
         log.warning(
-            "only %.0f %% of %d objects (in %d training images) have an anchor of IoU >= %g, the assigner's "
-            "threshold. `detkit anchors check %s` prints which sizes and shapes are missed, `detkit anchors fit %s` "
-            "fits anchors to the data",
-            100 * recall, len(coverage.iou), coverage.images, positive, shlex.quote(config), shlex.quote(config),
-        )  # fmt: skip
+            f"only {100 * recall:.0f} % of {len(coverage.iou)} objects (in {coverage.images} training images) have an "
+            f"anchor of IoU >= {positive:g}, the assigner's threshold. `detkit anchors check {shlex.quote(config)}` "
+            f"prints which sizes and shapes are missed, `detkit anchors fit {shlex.quote(config)}` fits anchors "
+            "to the data"
+        )

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from detkit import boxes as box_ops
 from detkit.analyze.anchor_coverage import Coverage, Sample, measure
-from detkit.anchors.explicit import ExplicitAnchors
+from detkit.anchors.grid import ExplicitAnchors
 
 MOST_BOXES = 20_000
 """Boxes that are clustered; of more, a random sample."""
@@ -73,16 +74,16 @@ def fit(
     boxes = torch.cat([s.boxes for s in samples]) if samples else torch.zeros(0, 4)
     if not len(boxes):
         raise ValueError("no objects to fit anchors to")
-    shapes = (boxes[:, 2:] - boxes[:, :2]).double()
+    shapes = box_ops.sides(boxes).double()
     if len(shapes) > MOST_BOXES:
         generator = torch.Generator().manual_seed(seed)
         shapes = shapes[torch.randperm(len(shapes), generator=generator)[:MOST_BOXES]]
     tried = [divide(shapes, strides, per_cell, cells, seed) for cells in LEAST_CELLS]
     coverages = [measure(ExplicitAnchors(strides=tuple(strides), sizes=sizes), strides, samples) for sizes in tried]
-    best = max(
-        range(len(tried)), key=lambda i: (round(coverages[i].recall(positive), 3), float(coverages[i].iou.mean()))
+    return max(
+        zip(tried, coverages, strict=True),
+        key=lambda fit: (round(fit[1].recall(positive), 3), float(fit[1].iou.mean())),
     )
-    return tried[best], coverages[best]
 
 
 def divide(shapes: Tensor, strides: Sequence[int], per_cell: int, cells: float, seed: int) -> Sizes:
@@ -97,17 +98,9 @@ def divide(shapes: Tensor, strides: Sequence[int], per_cell: int, cells: float, 
         return [_pairs(level) for level in torch.split(centres, per_cell)]
     side = shapes.prod(dim=1).sqrt()
     level = (side[:, None] >= cells * torch.tensor(strides[1:], dtype=side.dtype)).sum(dim=1)
-    clusters: list[Tensor | None] = [
-        k_means(shapes[level == i], per_cell, seed) if bool((level == i).any()) else None for i in range(len(strides))
-    ]
-    known = [i for i, centres in enumerate(clusters) if centres is not None]
-    sizes: Sizes = []
-    for i, stride in enumerate(strides):
-        source = min(known, key=lambda k: abs(k - i))
-        shape = clusters[source]
-        assert shape is not None
-        sizes.append(_pairs(shape * (stride / strides[source])))
-    return sizes
+    clusters = {i: k_means(shapes[level == i], per_cell, seed) for i in sorted(set(level.tolist()))}
+    nearest = [min(clusters, key=lambda k: abs(k - i)) for i in range(len(strides))]
+    return [_pairs(clusters[k] * (stride / strides[k])) for k, stride in zip(nearest, strides, strict=True)]
 
 
 def _pairs(centres: Tensor) -> list[tuple[float, float]]:

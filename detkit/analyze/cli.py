@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from detkit.data.transforms.base import Transform
 
 IMAGES = 2000
+IMAGES_HELP = f"number of images to look at (default {IMAGES}; 0: all)"
+IOU_HELP = "IoU from which an anchor counts as a match; default: the assigner's"
 PerCell = Annotated[int, Interval(ge=1, le=1000)]
 SIZES = (("small, below 32^2 px on disk", 0, 32**2), ("medium", 32**2, 96**2), ("large, from 96^2 px", 96**2, 1e12))
 """COCO's size groups, by annotated area."""
@@ -38,11 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for verb in (check, fit):
         verb.add_argument("config", help="config file")
         verb.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for detkit train")
-        verb.add_argument("--images", type=int, default=IMAGES, metavar="N",
-                          help=f"number of images to look at (default {IMAGES}; 0: all)")  # fmt: skip
-        verb.add_argument(
-            "--iou", type=float, help="IoU from which an anchor counts as a match; default: the assigner's"
-        )
+        verb.add_argument("--images", type=int, default=IMAGES, metavar="N", help=IMAGES_HELP)
+        verb.add_argument("--iou", type=float, help=IOU_HELP)
     check.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
     fit.add_argument("--per-cell", type=int, metavar="N", help="anchors per cell; default: as many as the config has")
 
@@ -163,10 +162,11 @@ class Report(TypedDict):
 
 def to_json(coverage: Coverage, case: Case) -> Report:
     """All figures, as `--json` writes them."""
+    from detkit import boxes as box_ops
     from detkit.analyze.anchor_coverage import NO_LEVEL
 
-    sides = coverage.boxes[:, 2:] - coverage.boxes[:, :2]
-    ratio = sides[:, 1] / sides[:, 0]
+    width, height = box_ops.sides(coverage.boxes).unbind(1)
+    ratio = height / width
     on_no_level = coverage.level == NO_LEVEL
 
     def figures(mask: Tensor) -> Figures:
@@ -193,30 +193,31 @@ def to_json(coverage: Coverage, case: Case) -> Report:
 def format_table(report: Report, images: int, total: int) -> str:
     """The figures of `to_json` as a table with its legend."""
     matched = f"IoU >= {report['positive_iou']:g}"
-    rows: list[tuple[str, Figures | None]] = [("all objects", report["all"])]
-    titles = ("by size", "by height : width", "by level of the best anchor")
-    for title, groups in zip(titles, (report["size"], report["shape"], report["level"]), strict=True):
-        rows += [(title, None), *((f"  {name}", figures) for name, figures in groups.items())]
     lines = [
         f"training objects of {images} of {total} images, as the network sees them",
         f"{'':32} {'objects':>8} {matched:>11} {'mean IoU':>9} {'low-quality':>12} {'unmatched':>10}",
     ]
-    for name, f in rows:
-        if f is None:
-            lines.append(name)
-        elif f["reached"] is None:
-            lines.append(f"{name:32} {0:8d} {'-':>11} {'-':>9} {'-':>12} {'-':>10}")
-        else:
-            lines.append(
-                f"{name:32} {f['objects']:8d} {100 * f['reached']:9.1f} % {f['mean_best_iou']:9.3f} "
-                f"{f['forced']:12d} {f['lost']:10d}"
-            )
+    lines.append(_row("all objects", report["all"]))
+    by_level = "by level of the best anchor"
+    for title, groups in (
+        ("by size", report["size"]),
+        ("by height : width", report["shape"]),
+        (by_level, report["level"]),
+    ):
+        lines += [title, *(_row(f"  {name}", figures) for name, figures in groups.items())]
     lines.append(
         f"{matched}: objects whose best anchor has at least this IoU; low-quality: less, but matched, because the "
         "assigner makes an object's best anchor positive; unmatched: no anchor is positive, or the object never "
         "reaches the network"
     )
     return "\n".join(lines)
+
+
+def _row(name: str, f: Figures) -> str:
+    if f["reached"] is None:
+        return f"{name:32} {0:8d} {'-':>11} {'-':>9} {'-':>12} {'-':>10}"
+    figures = f"{100 * f['reached']:9.1f} % {f['mean_best_iou']:9.3f} {f['forced']:12d} {f['lost']:10d}"
+    return f"{name:32} {f['objects']:8d} {figures}"
 
 
 def print_fit(case: Case, per_cell: int | None, before: Coverage) -> int:

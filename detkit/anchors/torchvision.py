@@ -11,7 +11,7 @@ from annotated_types import MinLen
 from torch import Tensor
 
 from detkit.anchors.base import AnchorGenerator
-from detkit.anchors.grid import AspectRatios
+from detkit.anchors.grid import AspectRatios, check_levels
 from detkit.registry import ANCHORS, Side
 
 
@@ -42,10 +42,7 @@ class TorchvisionAnchors(AnchorGenerator):
 
         if sizes is None:
             sizes = [[int(4 * s * 2 ** (i / 3)) for i in range(3)] for s in strides]
-        if len(sizes) != len(strides):
-            raise ValueError(
-                f"sizes: {len(sizes)} lists, but there are {len(strides)} levels, of strides {list(strides)}"
-            )
+        check_levels("sizes", sizes, strides)
         self.generator = Generator(tuple(tuple(level) for level in sizes), (tuple(aspect_ratios),) * len(strides))
         self.per_cell = tuple(self.generator.num_anchors_per_location())
 

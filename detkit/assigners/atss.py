@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from detkit import boxes as box_ops
-from detkit.assigners.base import Assigner
+from detkit.assigners.base import Assigner, label
 from detkit.assigners.matching import Conflicts, centres_inside, lowest
 from detkit.registry import ASSIGNERS, Fraction, PositiveInt
-from detkit.structures import BACKGROUND, Assignment, Candidates, Targets
+from detkit.structures import Assignment, Candidates, Targets
 
 
 @ASSIGNERS.register()
@@ -43,10 +43,7 @@ class ATSSAssigner(Assigner):
             for rows in torch.split(objects, max(1, self.chunk_elements // max(level_sizes))):
                 self._claim(conflicts, candidates, targets.boxes, rows)
         positive, matched, _ = conflicts.resolve()
-        labels = torch.full_like(matched, BACKGROUND)
-        if len(targets.boxes):
-            labels = torch.where(positive, targets.labels[matched], labels)
-        return Assignment(labels, matched)
+        return Assignment(label(positive, matched, targets), matched)
 
     def _claim(self, conflicts: Conflicts, candidates: Candidates, boxes: Tensor, rows: Tensor) -> None:
         """Adds the claims of the objects `rows`."""
@@ -59,9 +56,9 @@ class ATSSAssigner(Assigner):
 
     def _nearest(self, anchors: Tensor, level_sizes: tuple[int, ...], boxes: Tensor) -> Tensor:
         """(g, n) rows of the anchors nearest to each of the boxes (g, 4), level by level."""
-        centre, nearest, start = (boxes[:, :2] + boxes[:, 2:]) / 2, [], 0
+        centre, nearest, start = box_ops.centres(boxes), [], 0
         for level in torch.split(anchors, list(level_sizes)):
-            x, y = ((level[:, :2] + level[:, 2:]) / 2).unbind(1)
+            x, y = box_ops.centres(level).unbind(1)
             square = (x - centre[:, :1]).square_().add_((y - centre[:, 1:]).square_())
             nearest.append(start + lowest(square, min(self.topk, len(level))))
             start += len(level)

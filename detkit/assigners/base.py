@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detkit import boxes as box_ops
 from detkit.registry import Fraction, PositiveInt
-from detkit.structures import IGNORED, Assignment, Candidates, Targets
+from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 
 
 class Assigner(nn.Module):
@@ -35,6 +35,12 @@ class Assigner(nn.Module):
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
         """Labels the anchors of one image; called under `no_grad`."""
         raise NotImplementedError
+
+
+def label(positive: Tensor, matched: Tensor, targets: Targets, others: Tensor | None = None) -> Tensor:
+    """(A,) labels: the class of the matched object where positive, elsewhere `others` or background."""
+    others = torch.full_like(matched, BACKGROUND) if others is None else others
+    return torch.where(positive, targets.labels[matched], others) if len(targets.boxes) else others
 
 
 def assign(assigner: Assigner, candidates: Candidates, targets: Targets) -> Assignment:

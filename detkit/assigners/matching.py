@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detkit import boxes as box_ops
+
 LOW = 0xFFFFFFFF
 UNCLAIMED = -1
 
@@ -51,7 +53,7 @@ class Conflicts:
 
 def centres_inside(anchors: Tensor, boxes: Tensor) -> Tensor:
     """Whether the centres of anchors (..., 4) lie within boxes (..., 4), not on their edge; broadcastable."""
-    centres = (anchors[..., :2] + anchors[..., 2:]) / 2
+    centres = box_ops.centres(anchors)
     return ((centres > boxes[..., :2]) & (centres < boxes[..., 2:])).all(dim=-1)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detkit import boxes as box_ops
-from detkit.assigners.base import Assigner
+from detkit.assigners.base import Assigner, label
 from detkit.registry import ASSIGNERS, Fraction, PositiveInt
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 
@@ -49,9 +49,7 @@ class MaxIoUAssigner(Assigner):
         positive = best_iou >= self.positive
         if self.low_quality:
             positive = positive | is_best
-        if len(targets.boxes):
-            labels = torch.where(positive, targets.labels[matched], labels)
-        return Assignment(labels, matched)
+        return Assignment(label(positive, matched, targets, labels), matched)
 
     def _match(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Highest IoU of each anchor (A,), the object it is with (A,), and whether it is the best of any object (A,).

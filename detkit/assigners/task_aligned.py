@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from detkit import boxes as box_ops
-from detkit.assigners.base import Assigner
+from detkit.assigners.base import Assigner, label
 from detkit.assigners.matching import Conflicts, centres_inside, highest
 from detkit.registry import ASSIGNERS, Fraction, NonNegative, Positive, PositiveInt
-from detkit.structures import BACKGROUND, Assignment, Candidates, Targets
+from detkit.structures import Assignment, Candidates, Targets
 
 LEAST_SCORE = 1e-9
 """Least score that counts, so that the overlap still decides where scores underflow to zero."""
@@ -64,14 +64,12 @@ class TaskAlignedAssigner(Assigner):
         if candidates.ignored is not None:  # before the quality, in which they take no part either
             conflicts.drop(candidates.ignored)
         positive, matched, alignment = conflicts.resolve()
-        labels = torch.full_like(matched, BACKGROUND)
         quality = torch.zeros_like(alignment)
         if len(boxes):
-            labels = torch.where(positive, targets.labels[matched], labels)
             rows = positive.nonzero()[:, 0]
             overlap = box_ops.paired_iou(predicted[rows], boxes[matched[rows]]).float()
             quality[rows] = normalized(alignment[rows], overlap, matched[rows], len(boxes))
-        return Assignment(labels, matched, quality)
+        return Assignment(label(positive, matched, targets), matched, quality)
 
     def _claim(
         self, conflicts: Conflicts, anchors: Tensor, predicted: Tensor, likely: Tensor, boxes: Tensor, rows: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from annotated_types import Interval
@@ -21,6 +22,20 @@ class Backbone(nn.Module):
     """
 
     out_shapes: dict[str, FeatureShape]
+    frozen_modules: Sequence[nn.Module] = ()
+
+    def freeze(self, modules: Sequence[nn.Module]) -> None:
+        """Takes the parameters of `modules` out of training; `train` leaves these in evaluation mode."""
+        self.frozen_modules = modules
+        for module in modules:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Sets training mode for all but the frozen modules, whose batch statistics must not change."""
+        super().train(mode)
+        for module in self.frozen_modules:
+            module.eval()
+        return self
 
     def load_pretrained(self) -> None:
         """Loads published weights, if the part has any; called once when training starts from scratch."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from detkit.backbones.base import Backbone
-from detkit.backbones.pretrained import fit_channels, load_all, read_weights, warn_of_frozen_random
-from detkit.layers.depthwise import mobile_norm
+from detkit.backbones.pretrained import load_all, read_weights, warn_of_frozen_random
+from detkit.layers.convs import mobile_norm
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.structures import FeatureShape
@@ -41,7 +41,7 @@ class MobileNetV3(Backbone):
 
         if weights is not None and reduced_tail:
             raise ValueError("weights: published weights need reduced_tail: false")
-        self.in_channels, self.norm, self.weights = in_channels, norm, weights
+        self.norm, self.weights = norm, weights
         self.features = mobilenet_v3_large(reduced_tail=reduced_tail, norm_layer=mobile_norm(norm)).features
         if in_channels != 3:
             stem = nn.Conv2d(in_channels, self.features[0][0].out_channels, 3, stride=2, padding=1, bias=False)
@@ -60,18 +60,11 @@ class MobileNetV3(Backbone):
             return
         state = read_weights(self.weights, "mobilenet_v3_large")
         features = {key: value for key, value in state.items() if key.startswith("features.")}
-        stem = "features.0.0.weight"
-        if stem in features:
-            features[stem] = fit_channels(features[stem], self.in_channels)
-        load_all(self, features, f"backbone.weights: {self.weights} is not a mobilenet_v3_large of torchvision")
+        wrong = f"backbone.weights: {self.weights} is not a mobilenet_v3_large of torchvision"
+        load_all(self, features, wrong, stem="features.0.0.weight")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> c4 (B, 672, H / 16, W / 16) and c5 (B, 480 or 960, H / 32, W / 32)."""
         split = self.features[SPLIT].block
         c4 = split[0](self.features[:SPLIT](images))
-        x = c4
-        for layer in list(split)[1:]:
-            x = layer(x)
-        for layer in list(self.features)[SPLIT + 1 :]:
-            x = layer(x)
-        return {"c4": c4, "c5": x}
+        return {"c4": c4, "c5": self.features[SPLIT + 1 :](split[1:](c4))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -25,16 +26,20 @@ def read_weights(source: str, model: str) -> dict[str, Tensor]:
     path = local_path(source)
     if Path(path).is_file():
         return read_file(path)
+    fetched: dict[str, Tensor] = published(model, source).get_state_dict(progress=True, check_hash=True)
+    return fetched
+
+
+def published(model: str, name: str) -> Any:
+    """torchvision's `WeightsEnum` member of that name, or `default`; ValueError that lists the names there are."""
     from torchvision.models import get_model_weights
 
     known = get_model_weights(model)
-    names = [member.name for member in known]
-    if source not in names:
-        raise ValueError(
-            f"backbone.weights: {source!r} is neither a file nor torchvision weights of {model} ({', '.join(names)})"
-        )
-    fetched: dict[str, Tensor] = known[source].get_state_dict(progress=True, check_hash=True)
-    return fetched
+    name = "DEFAULT" if name.lower() == "default" else name
+    if name not in known.__members__:
+        names = ", ".join(["default", *(member.name for member in known)])
+        raise ValueError(f"backbone.weights: {name!r} is neither a file nor torchvision weights of {model} ({names})")
+    return known[name]
 
 
 def read_file(path: str) -> dict[str, Tensor]:
@@ -49,12 +54,15 @@ def read_file(path: str) -> dict[str, Tensor]:
     return content
 
 
-def load_all(module: nn.Module, state: dict[str, Tensor], wrong: str, required: str = "") -> None:
+def load_all(module: nn.Module, state: dict[str, Tensor], wrong: str, *, stem: str, required: str = "") -> None:
     """Loads a state dict that has every tensor of the module whose key starts with `required`, and no other tensors.
 
+    The weights `stem` are averaged to the module's number of image channels.
     Raises ValueError that starts with `wrong` and names the tensors that don't fit.
     """
     expected = module.state_dict()
+    if stem in state:
+        state[stem] = fit_channels(state[stem], expected[stem].shape[1])
     missing = [k for k in expected if k.startswith(required) and k not in state and not k.endswith(COUNTERS)]
     unknown = [key for key, value in state.items() if value.shape != getattr(expected.get(key), "shape", None)]
     unknown = [key for key in unknown if not key.endswith(COUNTERS)]
@@ -76,7 +84,5 @@ def fit_channels(weight: Tensor, channels: int) -> Tensor:
 def warn_of_frozen_random(model: str, norm: NormName | None, freeze_at: int = 0, way_out: str = WAY_OUT) -> None:
     """Warns if frozen norms or stages are left at random values."""
     if norm == "frozen_bn" or freeze_at:
-        log.warning(
-            "%s: %s with random weights, which will never be trained. %s.",
-            model, "frozen_bn" if norm == "frozen_bn" else f"freeze_at={freeze_at}", way_out,
-        )  # fmt: skip
+        what = "frozen_bn" if norm == "frozen_bn" else f"freeze_at={freeze_at}"
+        log.warning("%s: %s with random weights, which will never be trained. %s.", model, what, way_out)

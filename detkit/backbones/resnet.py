@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Literal
 
 from torch import Tensor, nn
 
+from detkit.backbones.adapt import Map, choose_levels
 from detkit.backbones.base import Backbone, FreezeAt
-from detkit.backbones.pretrained import fit_channels, load_all, read_weights, warn_of_frozen_random
+from detkit.backbones.pretrained import load_all, read_weights, warn_of_frozen_random
 from detkit.layers.norms import FrozenBatchNorm2d, NormName, norm_layer
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.structures import FeatureShape
@@ -52,25 +54,18 @@ class ResNet(Backbone):
         if in_channels != 3:
             body.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
-        self.in_channels = in_channels
         self.depth, self.weights, self.freeze_at, self.norm = depth, weights, freeze_at, norm
-        self.stem = nn.Sequential()
-        self.stem.conv1, self.stem.bn1, self.stem.relu, self.stem.maxpool = (
-            body.conv1, body.bn1, body.relu, body.maxpool,
-        )  # fmt: skip
-        names = out_features if out_features is not None else ["c3", "c4", "c5"]
-        unknown = [name for name in names if name not in STRIDES]
-        if unknown or not names:
-            raise ValueError(f"out_features: {unknown or names}; a ResNet has {', '.join(STRIDES)}")
-        self.last = int(max(names)[1]) - 1
+        stem = ("conv1", "bn1", "relu", "maxpool")
+        self.stem = nn.Sequential(OrderedDict((name, getattr(body, name)) for name in stem))
+        levels = {n: Map(16 * stride * block.expansion, stride, False) for n, stride in STRIDES.items()}
+        levels = choose_levels(f"ResNet-{depth}", levels, out_features)
+        self.out_shapes = {n: FeatureShape(m.channels, m.stride) for n, m in levels.items()}
+        self.last = int(max(levels)[1]) - 1
         for i in range(1, self.last + 1):
             self.add_module(f"layer{i}", getattr(body, f"layer{i}"))
-        widths = {f"c{i}": 2**i * 16 * block.expansion for i in range(2, 6)}
-        self.out_shapes = {n: FeatureShape(widths[n], STRIDES[n]) for n in STRIDES if n in names}
         if stride_in_1x1:
             self._move_stride_to_first_convolution()
-        for stage in self._frozen_stages():
-            stage.requires_grad_(False)
+        self.freeze([self.stem, *self._stages()][:freeze_at])
         for module in self.modules():
             if isinstance(module, FrozenBatchNorm2d):
                 module.overwrite = True  # nothing else reads a convolution's output
@@ -82,18 +77,8 @@ class ResNet(Backbone):
             first = stage[0]  # type: ignore[index]
             first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
 
-    def _frozen_stages(self) -> list[nn.Module]:
-        return [self.stem, *self._stages()][: self.freeze_at]
-
     def _stages(self) -> list[nn.Module]:
         return [self.get_submodule(f"layer{i}") for i in range(1, self.last + 1)]
-
-    def train(self, mode: bool = True) -> ResNet:
-        """Sets training mode for all but the frozen stages, whose batch statistics must not change."""
-        super().train(mode)
-        for stage in self._frozen_stages():
-            stage.eval()
-        return self
 
     def load_pretrained(self) -> None:
         if self.weights is None:
@@ -105,10 +90,8 @@ class ResNet(Backbone):
             for key, value in state.items()
             if not key.startswith(("fc.", *(f"layer{i}." for i in range(self.last + 1, 5))))
         }
-        stem = "stem.conv1.weight"
-        if stem in renamed:
-            renamed[stem] = fit_channels(renamed[stem], self.in_channels)
-        load_all(self, renamed, f"backbone.weights: {self.weights} is not a ResNet-{self.depth} of torchvision")
+        wrong = f"backbone.weights: {self.weights} is not a ResNet-{self.depth} of torchvision"
+        load_all(self, renamed, wrong, stem="stem.conv1.weight")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> the levels of `out_shapes`."""

@@ -8,17 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detkit.backbones.adapt import (
-    ODD,
-    PROBE,
-    Map,
-    choose_levels,
-    finish_level,
-    level_name,
-    pad_to_multiple,
-    read_map,
-    replace_norms,
-)
+from detkit.backbones import adapt
+from detkit.backbones.adapt import ODD, PROBE, Map
 from detkit.backbones.base import Backbone, FreezeAt
 from detkit.backbones.pretrained import warn_of_frozen_random
 from detkit.layers.norms import NormName
@@ -65,25 +56,29 @@ class TimmBackbone(Backbone):
         with torch.device("meta"):  # shapes only, no weights
             sketch = self._create()
             levels = self._read_levels(sketch)
-        last_of_stride = {level_name(m.stride): m for _, m in levels}
-        self.maps = choose_levels(name, last_of_stride, out_features)
+        last_of_stride = {adapt.level_name(m.stride): m for _, m in levels}
+        self.maps = adapt.choose_levels(name, last_of_stride, out_features)
         self.out_shapes = {n: FeatureShape(m.channels, m.stride) for n, m in self.maps.items()}
-        index = {level_name(m.stride): i for i, m in levels}
+        index = {adapt.level_name(m.stride): i for i, m in levels}
         self.indices = [index[n] for n in self.maps]
         strides = [m.stride for _, m in levels]
         self.multiple = 1 if _keeps_odd_sizes(sketch, in_channels, strides) else max(strides)
         self.body = self._create(out_indices=self.indices)
-        replace_norms(name, self.body, norm)
+        adapt.replace_norms(name, self.body, norm)
         low = [position for position, stride in enumerate(strides) if stride <= 2**freeze_at]
-        self.frozen = self._freeze(sketch, low) if freeze_at else []
+        if freeze_at:
+            self._freeze_what_feeds(sketch, low)
 
-    def _create(self, **more: object) -> Any:
-        timm = _import_timm()
-        base = self.name.partition(".")[0]
+    def _create(self, **more: Any) -> Any:
+        try:
+            import timm
+        except ImportError as error:
+            raise ImportError("TimmBackbone needs timm; install it with: pip install 'detkit[timm]'") from error
+        base, more = self.name.partition(".")[0], {**self.options, **more}
         if not timm.is_model(base):
             raise ValueError(f"name: {self.name!r} is not a model of timm{nearest(base, timm.list_models())}")
         try:
-            return timm.create_model(self.name, features_only=True, in_chans=self.in_channels, **self.options, **more)
+            return timm.create_model(self.name, features_only=True, in_chans=self.in_channels, **more)
         except (RuntimeError, TypeError, AssertionError) as error:
             raise ValueError(f"name: timm can't make features of {self.name}: {error}") from error
 
@@ -96,7 +91,7 @@ class TimmBackbone(Backbone):
                 f"name: timm's {self.name} does not take an image of {PROBE[0]}x{PROBE[1]} pixels ({error}); "
                 f"an argument under `options` may help, such as strict_img_size or dynamic_img_size"
             ) from error
-        maps = [read_map(tuple(f.shape)) for f in features]
+        maps = [adapt.read_map(tuple(f.shape)) for f in features]
         if None in maps:
             raise ValueError(
                 f"name: timm's {self.name} has feature maps whose stride is not a power of two: "
@@ -104,8 +99,8 @@ class TimmBackbone(Backbone):
             )
         return [(i, m) for i, m in zip(sketch.feature_info.out_indices, maps, strict=True) if m is not None]
 
-    def _freeze(self, sketch: nn.Module, positions: list[int]) -> list[nn.Module]:
-        """Freezes the parameters that the features at `positions` depend on; returns the modules that are all frozen.
+    def _freeze_what_feeds(self, sketch: nn.Module, positions: list[int]) -> None:
+        """Freezes the parameters that the features at `positions` depend on.
 
         The layout of timm's networks differs, so a gradient through the sketch tells which parameters a feature
         depends on.
@@ -113,23 +108,15 @@ class TimmBackbone(Backbone):
         if not positions:
             raise ValueError(f"freeze_at: {self.freeze_at}: {self.name} has no level of stride {2**self.freeze_at}")
         with torch.device("meta"):
-            replace_norms(self.name, sketch, self.norm)
+            adapt.replace_norms(self.name, sketch, self.norm)
             features = sketch.eval()(torch.zeros(1, self.in_channels, *PROBE))
         names, parameters = zip(*sketch.named_parameters(), strict=True)
         reached = torch.autograd.grad(sum(features[i].sum() for i in positions), parameters, allow_unused=True)
         early = {name for name, gradient in zip(names, reached, strict=True) if gradient is not None}
         for name, parameter in self.body.named_parameters():
             parameter.requires_grad_(name not in early)
-        return [
-            m for m in self.body.modules() if list(m.parameters()) and not any(p.requires_grad for p in m.parameters())
-        ]
-
-    def train(self, mode: bool = True) -> TimmBackbone:
-        """Sets training mode for all but the frozen modules, whose batch statistics must not change."""
-        super().train(mode)
-        for module in self.frozen:
-            module.eval()
-        return self
+        with_parameters = [m for m in self.body.modules() if list(m.parameters())]
+        self.freeze([m for m in with_parameters if not any(p.requires_grad for p in m.parameters())])
 
     def load_pretrained(self) -> None:
         if self.weights is None:
@@ -150,22 +137,14 @@ class TimmBackbone(Backbone):
             raise ValueError(
                 f"backbone.weights: {self.weights} does not contain weights of {self.name}: {first}"
             ) from error
-        replace_norms(self.name, body, self.norm)
+        adapt.replace_norms(self.name, body, self.norm)
         self.body.load_state_dict(body.state_dict())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         size = (images.shape[-2], images.shape[-1])
-        levels = self.body(pad_to_multiple(images, self.multiple))
-        return {n: finish_level(x, m, size) for (n, m), x in zip(self.maps.items(), levels, strict=True)}
-
-
-def _import_timm() -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError("TimmBackbone needs timm; install it with: pip install 'detkit[timm]'") from error
-    return timm
+        levels = self.body(adapt.pad_to_multiple(images, self.multiple))
+        return {n: adapt.finish_level(x, m, size) for (n, m), x in zip(self.maps.items(), levels, strict=True)}
 
 
 def _keeps_odd_sizes(sketch: nn.Module, channels: int, strides: list[int]) -> bool:

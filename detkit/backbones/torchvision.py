@@ -9,20 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detkit.backbones.adapt import (
-    ODD,
-    PROBE,
-    Map,
-    choose_levels,
-    finish_level,
-    level_name,
-    pad_to_multiple,
-    read_map,
-    replace_norms,
-    set_in_channels,
-)
+from detkit.backbones import adapt
+from detkit.backbones.adapt import ODD, PROBE, Map
 from detkit.backbones.base import Backbone, FreezeAt
-from detkit.backbones.pretrained import COUNTERS, read_file, warn_of_frozen_random
+from detkit.backbones.pretrained import COUNTERS, published, read_file, warn_of_frozen_random
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.registry.arguments import nearest
@@ -66,26 +56,27 @@ class TorchvisionBackbone(Backbone):
         self.in_channels = in_channels
         body = _build(name)
         steps = _chain(name, body)
-        last_of_stride = {level_name(step.stride): step for _, step in steps}
-        self.maps = choose_levels(name, last_of_stride, out_features)
+        last_of_stride = {adapt.level_name(step.stride): step for _, step in steps}
+        self.maps = adapt.choose_levels(name, last_of_stride, out_features)
         self.out_shapes = {n: FeatureShape(m.channels, m.stride) for n, m in self.maps.items()}
         last = max(m.stride for m in self.maps.values())
-        self.blocks = [(level_name(step.stride), path) for path, step in steps if step.stride <= last]
+        self.blocks = [(adapt.level_name(step.stride), path) for path, step in steps if step.stride <= last]
         self.stages = self._assemble(body, average=False)
         self.multiple = 1 if self._keeps_odd_sizes() else last
-        if freeze_at and not self._frozen_stages():
+        # Blocks of stride 1 are c0, which freeze_at 0 must not freeze.
+        frozen = [stage for level, stage in self.stages.items() if int(level[1:]) <= freeze_at] if freeze_at else []
+        if freeze_at and not frozen:
             raise ValueError(f"freeze_at: {freeze_at}: {name} has no block of stride {2**freeze_at} or less")
-        for stage in self._frozen_stages():
-            stage.requires_grad_(False)
+        self.freeze(frozen)
 
     def _assemble(self, body: nn.Module, *, average: bool) -> nn.ModuleDict:
         """The blocks of a network, grouped by level."""
-        set_in_channels(body, self.in_channels, average=average)
+        adapt.set_in_channels(body, self.in_channels, average=average)
         grouped: dict[str, OrderedDict[str, nn.Module]] = {}
         for level, path in self.blocks:
             grouped.setdefault(level, OrderedDict())[path.replace(".", "_")] = body.get_submodule(path)
         stages = nn.ModuleDict({level: nn.Sequential(blocks) for level, blocks in grouped.items()})
-        replace_norms(self.name, stages, self.norm)
+        adapt.replace_norms(self.name, stages, self.norm)
         return stages
 
     @torch.no_grad()
@@ -104,18 +95,6 @@ class TorchvisionBackbone(Backbone):
             for n, shape in self.out_shapes.items()
         )
 
-    def _frozen_stages(self) -> list[nn.Module]:
-        # Blocks of stride 1 are c0, which freeze_at 0 must not freeze.
-        last = self.freeze_at or -1
-        return [stage for level, stage in self.stages.items() if int(level[1:]) <= last]
-
-    def train(self, mode: bool = True) -> TorchvisionBackbone:
-        """Sets training mode for all but the frozen blocks, whose batch statistics must not change."""
-        super().train(mode)
-        for stage in self._frozen_stages():
-            stage.eval()
-        return self
-
     def load_pretrained(self) -> None:
         if self.weights is None:
             warn_of_frozen_random(self.name, self.norm, self.freeze_at)
@@ -126,12 +105,12 @@ class TorchvisionBackbone(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         size = (images.shape[-2], images.shape[-1])
-        x = pad_to_multiple(images, self.multiple)
+        x = adapt.pad_to_multiple(images, self.multiple)
         features = {}
         for level, stage in self.stages.items():
             x = stage(x)
             if level in self.maps:
-                features[level] = finish_level(x, self.maps[level], size)
+                features[level] = adapt.finish_level(x, self.maps[level], size)
         return features
 
 
@@ -168,7 +147,7 @@ def _chain(name: str, body: nn.Module) -> list[tuple[str, Map]]:
         body.train()
     steps: list[tuple[str, Map]] = []
     for path, given, out in calls:
-        shape = read_map(tuple(out.shape)) if given is x and isinstance(out, Tensor) else None
+        shape = adapt.read_map(tuple(out.shape)) if given is x and isinstance(out, Tensor) else None
         if shape is None or (steps and shape.stride < steps[-1][1].stride):
             break
         steps.append((path, shape))
@@ -208,16 +187,7 @@ def _pretrained(name: str, source: str, paths: list[str]) -> nn.Module:
 
 
 def _published(name: str, source: str) -> nn.Module:
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(name)
-    names = [member.name for member in known]
-    if source.lower() != "default" and source not in names:
-        raise ValueError(
-            f"backbone.weights: {source!r} is neither a file nor torchvision weights of {name} "
-            f"(default, {', '.join(names)})"
-        )
-    chosen = known["DEFAULT" if source.lower() == "default" else source]
+    chosen = published(name, source)
     try:
         body = _build(name, chosen)
     except OSError as error:

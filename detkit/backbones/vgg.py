@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.backbones.base import Backbone, FreezeAt
-from detkit.backbones.pretrained import fit_channels, load_all, read_weights, warn_of_frozen_random
-from detkit.layers.depthwise import init_xavier
-from detkit.layers.norms import NormName, norm_layer
+from detkit.backbones.pretrained import load_all, read_weights, warn_of_frozen_random
+from detkit.layers.convs import init_convs, with_norm
+from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, Positive, WeightsStr
 from detkit.structures import FeatureShape
 
@@ -57,8 +58,7 @@ class VGG(Backbone):
         weights: WeightsStr | None = None,
     ) -> None:
         super().__init__()
-        self.depth, self.norm, self.freeze_at = depth, norm, freeze_at
-        self.in_channels, self.weights = in_channels, weights
+        self.depth, self.norm, self.freeze_at, self.weights = depth, norm, freeze_at, weights
         widths = [int(w * width) for w in WIDTHS]
         top = int(FC * width)
         layers: list[nn.Module] = []
@@ -72,25 +72,12 @@ class VGG(Backbone):
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
         layers[-1] = nn.MaxPool2d(3, stride=1, padding=1)
         self.features = nn.Sequential(*layers)
-        for module in self.features.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_convs(self.features, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
         self.top = nn.Sequential(*_conv(source, top, norm, dilation=DILATION), *_conv(top, top, norm, kernel=1))
-        init_xavier(self.top)
+        init_convs(self.top, nn.init.xavier_uniform_)
         self.scale = None if l2_norm is None else nn.Parameter(torch.full((widths[3],), float(l2_norm)))
         self.out_shapes = {"c3": FeatureShape(widths[3], 8), "c4": FeatureShape(top, 16)}
-        self._frozen().requires_grad_(False)
-
-    def _frozen(self) -> nn.Module:
-        return self.features[: self.pools[self.freeze_at - 1]] if self.freeze_at else nn.Sequential()
-
-    def train(self, mode: bool = True) -> VGG:
-        """Sets training mode for all but the frozen groups, whose batch statistics must not change."""
-        super().train(mode)
-        self._frozen().eval()
-        return self
+        self.freeze([self.features[: self.pools[freeze_at - 1]]] if freeze_at else [])
 
     def load_pretrained(self) -> None:
         if self.weights is None:
@@ -99,11 +86,10 @@ class VGG(Backbone):
         model = f"vgg{self.depth}" if self.norm is None else f"vgg{self.depth}_bn"
         state = read_weights(self.weights, model)
         weights = {key: value for key, value in state.items() if key.startswith("features.")}
-        if "features.0.weight" in weights:
-            weights["features.0.weight"] = fit_channels(weights["features.0.weight"], self.in_channels)
         if self.norm is None:
             weights.update(subsampled_classifier(state))
-        load_all(self, weights, f"backbone.weights: {self.weights} is not a {model} of torchvision", "features.")
+        wrong = f"backbone.weights: {self.weights} is not a {model} of torchvision"
+        load_all(self, weights, wrong, stem="features.0.weight", required="features.")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) float -> c3 (B, 512, H / 8, W / 8) and c4 (B, 1024, H / 16, W / 16) at width 1."""
@@ -137,4 +123,4 @@ def _conv(
     """A convolution that keeps the map's size, its norm and a ReLU, numbered as torchvision does."""
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation)
-    return [conv, *([] if norm is None else [norm_layer(norm)(out_channels)]), nn.ReLU(inplace=True)]
+    return with_norm(conv, norm, nn.ReLU(inplace=True))

@@ -9,7 +9,7 @@ class BoxCoder(nn.Module):
     """Converts between boxes and the deltas that a head predicts."""
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
-        """Boxes (N, 4) xyxy and their anchors (N, 4) xyxy -> deltas (N, 4)."""
+        """Boxes (N, 4) xyxy with positive sides and their anchors (N, 4) xyxy -> deltas (N, 4)."""
         raise NotImplementedError
 
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:

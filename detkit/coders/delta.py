@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from detkit import boxes as box_ops
 from detkit.coders.base import BoxCoder
 from detkit.registry import CODERS, Positive
 
@@ -32,16 +33,14 @@ class DeltaCoder(BoxCoder):
         self.max_log_ratio = math.log(max_side_ratio)
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
-        """Boxes with positive sides (N, 4) and their anchors (N, 4) -> deltas (N, 4)."""
-        anchor_sides = anchors[..., 2:] - anchors[..., :2]
-        sides = boxes[..., 2:] - boxes[..., :2]
+        anchor_sides, sides = box_ops.sides(anchors), box_ops.sides(boxes)
         offset = (boxes[..., :2] + 0.5 * sides - anchors[..., :2] - 0.5 * anchor_sides) / anchor_sides
         deltas = torch.cat((offset, (sides / anchor_sides).log()), dim=-1)
         return deltas * deltas.new_tensor(self.weights)
 
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
         deltas = deltas / deltas.new_tensor(self.weights)
-        anchor_sides = anchors[..., 2:] - anchors[..., :2]
+        anchor_sides = box_ops.sides(anchors)
         centres = anchors[..., :2] + 0.5 * anchor_sides + deltas[..., :2] * anchor_sides
         half = 0.5 * deltas[..., 2:].clamp(max=self.max_log_ratio).exp() * anchor_sides
         return torch.cat((centres - half, centres + half), dim=-1)

@@ -7,21 +7,10 @@ import traceback
 
 import torch
 
+from detkit import registry
 from detkit.config import Config
 from detkit.config.raw import short_path
 from detkit.detectors.dense import DenseDetector
-from detkit.registry import (
-    ANCHORS,
-    ASSIGNERS,
-    BACKBONES,
-    BOX_LOSSES,
-    CLASS_LOSSES,
-    CODERS,
-    HEADS,
-    NECKS,
-    NMS,
-    NORMALIZERS,
-)
 from detkit.structures import FeatureShape
 
 PROBE_SIDE = 64
@@ -34,13 +23,13 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
     Raises ValueError with a table of the levels if the features of a part differ from its `out_shapes`.
     """
     pixels = config.options("pixels")
-    backbone = config.build(BACKBONES, "backbone")
-    neck = config.build(NECKS, "neck", in_shapes=levels_of("backbone", backbone))
+    backbone = config.build(registry.BACKBONES, "backbone")
+    neck = config.build(registry.NECKS, "neck", in_shapes=levels_of("backbone", backbone))
     levels = levels_of("neck", neck)
-    anchors = config.build(ANCHORS, "anchors", strides=tuple(s.stride for s in levels.values()))
-    class_loss = CLASS_LOSSES.build(config.losses.classification)
+    anchors = config.build(registry.ANCHORS, "anchors", strides=tuple(s.stride for s in levels.values()))
+    class_loss = registry.CLASS_LOSSES.build(config.losses.classification)
     head = config.build(
-        HEADS,
+        registry.HEADS,
         "head",
         in_channels=tuple(s.channels for s in levels.values()),
         anchors_per_cell=tuple(anchors.per_cell),
@@ -53,13 +42,13 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
         neck=neck,
         anchors=anchors,
         head=head,
-        assigner=ASSIGNERS.build(config.assigner),
-        coder=CODERS.build(config.coder),
+        assigner=registry.ASSIGNERS.build(config.assigner),
+        coder=registry.CODERS.build(config.coder),
         class_loss=class_loss,
-        box_loss=BOX_LOSSES.build(config.losses.box),
-        normalizer=NORMALIZERS.build(config.losses.normalizer),
+        box_loss=registry.BOX_LOSSES.build(config.losses.box),
+        normalizer=registry.NORMALIZERS.build(config.losses.normalizer),
         options=config.options("postprocess"),
-        nms=NMS.build(config.nms),
+        nms=registry.NMS.build(config.nms),
     )
     probe(detector)
     return detector

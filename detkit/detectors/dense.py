@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from detkit.structures import Assignment, Candidates, Detections, Losses, Match,
 
 ANCHOR_CACHE = 8
 """Number of input shapes whose anchors are cached."""
+LossInputs = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
+"""Logits, labels and quality (B, A, ...) of a batch; deltas, anchors and true boxes (P, 4) of its positives."""
 
 
 class DenseDetector(nn.Module):
@@ -64,12 +66,15 @@ class DenseDetector(nn.Module):
         """Sums of the loss terms over the batch, with the normalizer."""
         match = self.match(pred, targets)
         weights = self.normalizer.image_weights(match.labels)
-        positives = (pred.deltas[match.image, match.row], pred.anchors[match.row], match.boxes)
+        deltas, anchors = pred.deltas[match.image, match.row], pred.anchors[match.row]
+        inputs: LossInputs = (pred.logits, match.labels, match.quality, deltas, anchors, match.boxes)
         if weights is None:
-            sums = self._sums(pred.logits, match.labels, match.quality, positives)
+            sums = self._sums(*inputs)
         else:
-            sums = self._weighted_sums(weights, pred.logits, match.labels, match.quality, positives)
-        return Losses(*sums, self.normalizer(match.labels))
+            of_images = torch.stack([torch.stack(self._sums(*image)) for image in image_by_image(inputs)])
+            sums = (weights[:, None] * of_images).sum(dim=0).unbind()
+        classification, box = sums
+        return Losses(classification, box, self.normalizer(match.labels))
 
     def candidates(self, pred: Predictions, image: int) -> Candidates:
         """The anchors of one image of the batch, with its predictions, as an assigner takes them."""
@@ -112,27 +117,9 @@ class DenseDetector(nn.Module):
         return [self.class_loss.take_accumulated(), self.box_loss.take_accumulated()]
 
     def _sums(
-        self, logits: Tensor, labels: Tensor, quality: Tensor | None, positives: tuple[Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        return self.class_loss(logits, labels, quality), self.box_loss(*positives, self.coder)
-
-    def _weighted_sums(
-        self,
-        weights: Tensor,
-        logits: Tensor,
-        labels: Tensor,
-        quality: Tensor | None,
-        positives: tuple[Tensor, Tensor, Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        """The sums image by image, each times its weight."""
-        counts = (labels >= 0).sum(dim=1).tolist()
-        parts = zip(*(torch.split(column, counts) for column in positives), strict=True)
-        sums = [
-            torch.stack(self._sums(logits[i : i + 1], labels[i : i + 1], q, part))
-            for i, (part, q) in enumerate(zip(parts, per_image(quality, len(labels)), strict=True))
-        ]
-        classification, box = (weights[:, None] * torch.stack(sums)).sum(dim=0)
-        return classification, box
+        self, logits: Tensor, labels: Tensor, quality: Tensor | None, deltas: Tensor, anchors: Tensor, boxes: Tensor
+    ) -> tuple[Tensor, ...]:
+        return self.class_loss(logits, labels, quality), self.box_loss(deltas, anchors, boxes, self.coder)
 
     @torch.no_grad()
     def detect(self, pred: Predictions, sizes: Tensor) -> list[Detections]:
@@ -161,6 +148,10 @@ def quality_of(assigned: list[Assignment], image: Tensor, row: Tensor, overlap: 
     return torch.zeros(shape, device=overlap.device).index_put_((image, row), scores.clamp(0, 1))
 
 
-def per_image(quality: Tensor | None, images: int) -> Sequence[Tensor | None]:
-    """(B, A) -> B times (1, A); None -> B times None."""
-    return [None] * images if quality is None else torch.split(quality, 1)
+def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
+    """Splits the inputs of the losses of a batch into those of each image."""
+    logits, labels, quality, *positives = inputs
+    counts = (labels >= 0).sum(dim=1).tolist()
+    for i, (deltas, anchors, boxes) in enumerate(zip(*(torch.split(p, counts) for p in positives), strict=True)):
+        one = slice(i, i + 1)
+        yield logits[one], labels[one], None if quality is None else quality[one], deltas, anchors, boxes

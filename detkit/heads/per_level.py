@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from detkit.heads.base import Head, per_anchor
-from detkit.layers.depthwise import depthwise, init_mobile, init_xavier
+from detkit.layers.convs import depthwise, init_convs, mobile_init
 from detkit.layers.norms import NormName
 from detkit.registry import HEADS
 
@@ -46,12 +46,12 @@ class PerLevelHead(Head):
                 for channels, count in zip(in_channels, anchors_per_cell, strict=True)
             )
 
-        init = init_mobile if lite else init_xavier
+        init = mobile_init if lite else nn.init.xavier_uniform_
         self.box_out = predictors(4)
-        init(self.box_out)
+        init_convs(self.box_out, init)
         # Last, so that no other weight depends on the loss's number of columns: with any loss a run starts alike.
         self.class_out = predictors(num_columns)
-        init(self.class_out)
+        init_convs(self.class_out, init)
         for level, count in zip(self.class_out, anchors_per_cell, strict=True):
             last = level[-1] if lite else level  # type: ignore[index]
             last.bias.data.copy_(class_bias.repeat(count))  # type: ignore[operator]

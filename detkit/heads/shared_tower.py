@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 from annotated_types import Interval
 from torch import Tensor, nn
 
 from detkit.heads.base import Head, per_anchor
-from detkit.layers.norms import NormName, norm_layer
+from detkit.layers.convs import init_convs, with_norm
+from detkit.layers.norms import NormName
 from detkit.registry import HEADS, Channels
 from detkit.registry.bounds import MOST_LAYERS
 
@@ -50,29 +52,21 @@ class SharedTowerHead(Head):
             layers: list[nn.Module] = []
             for i in range(num_convs):
                 source = in_channels[0] if i == 0 else width
-                layers.append(nn.Conv2d(source, width, 3, padding=1, bias=norm is None))
-                if norm is not None:
-                    layers.append(norm_layer(norm)(width))
-                layers.append(nn.ReLU(inplace=True))
+                conv = nn.Conv2d(source, width, 3, padding=1, bias=norm is None)
+                layers += with_norm(conv, norm, nn.ReLU(inplace=True))
             return nn.Sequential(*layers)
 
         self.class_tower, self.box_tower = tower(), tower()
         last = width if num_convs else in_channels[0]
         self.box_out = nn.Conv2d(last, anchors_per_cell[0] * 4, 3, padding=1)
-        self.apply(_init)
+        init = partial(nn.init.normal_, std=0.01)
+        init_convs(self, init)
         # Last, so that no other weight depends on the loss's number of columns: with any loss a run starts alike.
         self.class_out = nn.Conv2d(last, anchors_per_cell[0] * num_columns, 3, padding=1)
-        _init(self.class_out)
+        init_convs(self.class_out, init)
         self.class_out.bias.data.copy_(class_bias.repeat(anchors_per_cell[0]))  # type: ignore[union-attr]
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits = [per_anchor(self.class_out(self.class_tower(x)), self.num_columns) for x in features]
         deltas = [per_anchor(self.box_out(self.box_tower(x)), 4) for x in features]
         return logits, deltas
-
-
-def _init(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, std=0.01)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

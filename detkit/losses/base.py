@@ -90,8 +90,8 @@ class Normalizer(nn.Module):
     meaning: str = ""
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Labels (B, A) of a micro-batch -> scalar that is added to the total of the step."""
-        raise NotImplementedError
+        """Labels (B, A) of a micro-batch -> scalar that is added to the total of the step: its number of positives."""
+        return (labels >= 0).sum()
 
     def divisor(self, total: Tensor) -> Tensor:
         """Total over all micro-batches and ranks (float64 scalar) -> divisor of the gradients, above zero.

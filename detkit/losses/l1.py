@@ -1,13 +1,19 @@
-"""L1 and smooth L1 on deltas (1504.08083, equation 3)."""
+"""L1, smooth L1 (1504.08083, equation 3) and balanced L1 (1904.02701, section 3.3) on deltas."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import BoxLoss
-from detkit.registry import BOX_LOSSES, NonNegative
+from detkit.registry import BOX_LOSSES, NonNegative, Positive
+
+LARGEST_EXPONENT = 88
+"""exp of a larger number overflows float32."""
 
 
 @BOX_LOSSES.register()
@@ -43,3 +49,39 @@ class L1Loss(BoxLoss):
     def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
         deltas = deltas.to(anchors.dtype)
         return self.weight * F.l1_loss(deltas, coder.encode(boxes, anchors), reduction="sum")
+
+
+@BOX_LOSSES.register()
+class BalancedL1Loss(BoxLoss):
+    """L1 with the gradient alpha ln(b |x| / beta + 1) up to `beta` and `gamma` above, b = exp(gamma / alpha) - 1.
+
+    Args:
+        alpha: a smaller one gives accurate predictions more gradient.
+        gamma: gradient of large differences.
+        beta: difference at which the two parts meet; the paper's equation 8 has 1. Another one stretches the curve
+            along x, so that value and gradient stay continuous.
+        weight: factor on the sum.
+    """
+
+    def __init__(
+        self, *, alpha: Positive = 0.5, gamma: Positive = 1.5, beta: Positive = 1.0, weight: NonNegative = 1.0
+    ) -> None:
+        super().__init__()
+        if gamma / alpha > LARGEST_EXPONENT:
+            raise ValueError(
+                f"alpha: {alpha} must be at least gamma / {LARGEST_EXPONENT}: exp(gamma / alpha) overflows"
+            )
+        self.alpha, self.gamma, self.beta, self.weight = alpha, gamma, beta, weight
+
+    def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
+        difference = deltas.to(anchors.dtype) - coder.encode(boxes, anchors)
+        return self.weight * balanced_l1(difference, self.alpha, self.gamma, self.beta).sum()
+
+
+def balanced_l1(difference: Tensor, alpha: float, gamma: float, beta: float) -> Tensor:
+    """Differences of any shape -> their costs: the integral of the gradient above."""
+    b = math.expm1(gamma / alpha)
+    x = difference.abs() / beta
+    near = x.clamp(max=1)
+    curve = alpha * ((near + 1 / b) * torch.log1p(b * near) - near)
+    return beta * (curve + gamma * (x - near))

@@ -15,10 +15,6 @@ class PositiveCount(Normalizer):
 
     meaning = "positives in the global batch"
 
-    def forward(self, labels: Tensor) -> Tensor:
-        """Labels (B, A) -> number of positives of this micro-batch."""
-        return (labels >= 0).sum()
-
 
 @NORMALIZERS.register()
 class PerImagePositiveCount(Normalizer):
@@ -61,10 +57,6 @@ class RunningPositiveCount(Normalizer):
         self.momentum = momentum
         self.register_buffer("average", torch.tensor(float(start), dtype=torch.float64))
 
-    def forward(self, labels: Tensor) -> Tensor:
-        """Labels (B, A) -> number of positives of this micro-batch."""
-        return (labels >= 0).sum()
-
     def divisor(self, total: Tensor) -> Tensor:
         processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         new = (total.to(self.average.dtype) / processes).clamp(min=1)
@@ -90,10 +82,6 @@ class EmaPositiveCount(Normalizer):
         super().__init__()
         self.momentum = momentum
         self.register_buffer("average", torch.tensor(-1.0))  # below zero before the first step
-
-    def forward(self, labels: Tensor) -> Tensor:
-        """Labels (B, A) -> number of positives of this micro-batch."""
-        return (labels >= 0).sum()
 
     def divisor(self, total: Tensor) -> Tensor:
         new = total.to(self.average.dtype)

@@ -1,4 +1,4 @@
-"""The base of class losses with one sigmoid per class, and functions that several of them use."""
+"""The base of class losses with one sigmoid per class, and what several losses check and convert."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from detkit.losses.base import ClassificationLoss
 from detkit.registry import NonNegative, OpenFraction
@@ -44,24 +43,3 @@ def check_shapes(logits: Tensor, labels: Tensor, quality: Tensor | None = None) 
 def to_float32(logits: Tensor) -> Tensor:
     """Logits in float32; float64 stays."""
     return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def background_costs(logits: Tensor) -> Tensor:
-    """Logits (B, A, C) -> (B, A), binary cross-entropy of each anchor as background, without graph."""
-    return F.softplus(to_float32(logits.detach())).sum(dim=-1)
-
-
-def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy with targets in [0, 1], per entry."""
-    return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-
-
-def at_positives(logits: Tensor, labels: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(P,) logits of the positives at their classes, in float32, with graph, and (P,) their targets.
-
-    The targets are `quality` (B, A) at the positives, 1 without it.
-    """
-    image, row = (labels >= 0).nonzero(as_tuple=True)
-    class_logits = to_float32(logits[image, row, labels[image, row]])
-    target = torch.ones_like(class_logits) if quality is None else quality[image, row].to(class_logits.dtype)
-    return class_logits, target

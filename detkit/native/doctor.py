@@ -47,6 +47,7 @@ def copies(path: list[str]) -> list[Path]:
 def _report() -> int:
     import torch
 
+    from detkit.native.build import source_digest
     from detkit.native.library import build_info, native
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -63,7 +64,7 @@ def _report() -> int:
     else:
         print(f"cpu ops   MISSING: {native.cpu_problem}")
     print(f"cuda ops  {'loaded' if native.cuda else f'missing: {native.cuda_problem}'}")
-    stale = info.get("sources") not in (None, _sources())
+    stale = info.get("sources") not in (None, source_digest(PACKAGE.parent))
     if stale:
         print("WARNING   the native sources have changed since the build")
     broken = not native.cpu or bool(gpus and not native.cuda) or stale
@@ -84,12 +85,6 @@ def _build_lines(info: dict[str, Any]) -> list[str]:
     if info.get("cuda_architectures"):
         lines[-1] += f", for {info['cuda_architectures']}: {' '.join(info.get('nvcc_flags') or [])}"
     return lines
-
-
-def _sources() -> str:
-    from detkit.native.build import source_digest
-
-    return source_digest(PACKAGE.parent)
 
 
 def _version(name: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detkit.layers.convs import init_convs, with_norm
 from detkit.layers.norms import NormName, norm_layer
 from detkit.necks.base import ExtraLevels, Neck, extra_strides, pyramid_level
 from detkit.registry import NECKS, Channels, Layers
@@ -96,14 +98,12 @@ class BiFPN(Neck):
             raise ValueError(f"extra_levels: {extra_levels}: there is only one level, and fusion needs at least two")
 
         def lateral(in_channels: int) -> nn.Module:
-            return nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), norm_layer(norm)(channels))
+            return nn.Sequential(*with_norm(nn.Conv2d(in_channels, channels, 1, bias=False), norm))
 
         self.lateral = nn.ModuleDict({n: lateral(s.channels) for n, s in in_shapes.items()})
         self.extra = nn.ModuleList([lateral(shapes[-1].channels)] if extra_levels else [])
         self.layers = nn.ModuleList(Layer(len(strides), channels, norm) for _ in range(layers))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        init_convs(self, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
         self.out_shapes = dict(pyramid_level(channels, stride) for stride in strides)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:

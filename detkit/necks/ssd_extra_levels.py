@@ -9,8 +9,8 @@ from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detkit.layers.depthwise import depthwise, init_mobile, init_xavier, pointwise
-from detkit.layers.norms import NormName, norm_layer
+from detkit.layers.convs import depthwise, init_convs, mobile_init, pointwise, with_norm
+from detkit.layers.norms import NormName
 from detkit.necks.base import Neck
 from detkit.registry import NECKS
 from detkit.registry.bounds import MOST_CHANNELS
@@ -49,11 +49,10 @@ class SSDExtraLevels(Neck):
         self.extra = nn.ModuleList()
         last = list(in_shapes.values())[-1]
         for i, (width, stride) in enumerate(zip(channels, strides, strict=True), start=1):
-            make = _lite_level if lite else _level
-            self.extra.append(make(last.channels, width, stride, norm))
+            self.extra.append((_lite_level if lite else _level)(last.channels, width, stride, norm))
             last = FeatureShape(width, last.stride * stride)
             self.out_shapes[f"extra{i}"] = last
-        (init_mobile if lite else init_xavier)(self)
+        init_convs(self, mobile_init if lite else nn.init.xavier_uniform_)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Backbone levels -> these and `extra1`, `extra2`, ..., finest first."""
@@ -67,15 +66,25 @@ class SSDExtraLevels(Neck):
         return dict(zip(self.out_shapes, levels, strict=True))
 
 
+@NECKS.register()
+class NoNeck(Neck):
+    """Passes the backbone's levels on unchanged."""
+
+    def __init__(self, *, in_shapes: dict[str, FeatureShape]) -> None:
+        super().__init__()
+        self.out_shapes = dict(in_shapes)
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return features
+
+
 def _level(in_channels: int, channels: int, stride: int, norm: NormName | None) -> nn.Module:
-    layers: list[nn.Module] = []
     hidden = channels // 2
-    for conv in (
-        nn.Conv2d(in_channels, hidden, 1, bias=norm is None),
-        nn.Conv2d(hidden, channels, KERNEL, stride, padding=stride - 1, bias=norm is None),
-    ):
-        layers += [conv, *([] if norm is None else [norm_layer(norm)(conv.out_channels)]), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+    squeeze = nn.Conv2d(in_channels, hidden, 1, bias=norm is None)
+    conv = nn.Conv2d(hidden, channels, KERNEL, stride, padding=stride - 1, bias=norm is None)
+    return nn.Sequential(
+        *with_norm(squeeze, norm, nn.ReLU(inplace=True)), *with_norm(conv, norm, nn.ReLU(inplace=True))
+    )
 
 
 def _lite_level(in_channels: int, channels: int, stride: int, norm: NormName | None) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detkit.anchors.octave import OctaveAnchors
+from detkit.anchors.grid import OctaveAnchors
 from detkit.assigners.base import Assigner, assign
 from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets

@@ -10,7 +10,7 @@ import torch
 
 from detkit.analyze.anchor_coverage import Sample, best_anchors, measure, read_samples, warn_of_misfits
 from detkit.analyze.anchor_fit import divide, fit, k_means, shape_iou, to_yaml
-from detkit.anchors.explicit import ExplicitAnchors
+from detkit.anchors.grid import ExplicitAnchors
 from detkit.assigners.max_iou import MaxIoUAssigner
 from detkit.boxes import pairwise_iou
 from detkit.data.datasets.records import Records, RecordsBuilder

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from detkit.anchors.explicit import ExplicitAnchors
+from detkit.anchors.grid import ExplicitAnchors
 from detkit.registry import ANCHORS
 from tests.refusals import Refuses
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from detkit.anchors.octave import OctaveAnchors
+from detkit.anchors.grid import OctaveAnchors
 from detkit.anchors.torchvision import TorchvisionAnchors
 from tests.refusals import Refuses
 

@@ -66,7 +66,7 @@ def test_frozen_blocks_have_no_gradient_and_keep_their_statistics(refuses: Refus
     norm = net.stages["c2"].layer1_0.bn1
     before = norm.running_mean.clone()
     sum(f.sum() for f in net(torch.randn(2, 3, 64, 64)).values()).backward()
-    assert torch.equal(before, norm.running_mean)  # type: ignore[arg-type]
+    assert torch.equal(before, norm.running_mean)
     frozen = {n for n, p in net.named_parameters() if p.grad is None}
     assert frozen == {n for n, _ in net.named_parameters() if n.startswith(("stages.c1.", "stages.c2."))}
     assert {n.split(".")[2] for n in frozen} == {"conv1", "bn1", "layer1_0", "layer1_1"}

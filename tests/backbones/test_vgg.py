@@ -80,7 +80,7 @@ def test_frozen_groups_have_no_gradient_and_keep_their_statistics() -> None:
     # conv1_1 to conv2_2 with their norms, 0 to 13 with the ReLUs and one pooling between.
     assert frozen == [n for n, _ in net.named_parameters() if n.startswith("features.") and int(n.split(".")[1]) < 13]
     assert len(frozen) == 16
-    assert torch.equal(before, net.features[1].running_mean)  # type: ignore[arg-type]
+    assert torch.equal(before, net.features[1].running_mean)
 
 
 def test_all_learns_by_default() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from detkit.anchors.octave import OctaveAnchors
+from detkit.anchors.grid import OctaveAnchors
 from detkit.assigners.max_iou import MaxIoUAssigner
 from detkit.backbones.base import Backbone
 from detkit.boxes import pairwise_iou
@@ -18,7 +18,7 @@ from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.l1 import SmoothL1Loss
 from detkit.losses.normalizers import PerImagePositiveCount, PositiveCount
 from detkit.necks.fpn import FPN
-from detkit.nms.hard import HardNMS
+from detkit.nms.methods import HardNMS
 from detkit.structures import IGNORED, FeatureShape, Predictions, Targets
 from tests.refusals import Refuses
 

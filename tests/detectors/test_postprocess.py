@@ -9,7 +9,7 @@ from torch import Tensor
 from detkit.coders.delta import DeltaCoder
 from detkit.detectors.postprocess import PostprocessOptions, postprocess
 from detkit.losses.focal import SigmoidFocalLoss
-from detkit.nms.hard import HardNMS
+from detkit.nms.methods import HardNMS
 from detkit.structures import Detections, Predictions
 from tests.refusals import Refuses
 

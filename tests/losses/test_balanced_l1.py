@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from detkit.losses.balanced_l1 import BalancedL1Loss, balanced_l1
+from detkit.losses.l1 import BalancedL1Loss, balanced_l1
 from tests.refusals import Refuses
 
 

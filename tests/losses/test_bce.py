@@ -5,9 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from detkit.losses.bce import BalancedBCELoss, BCELoss
-from detkit.losses.bce_mining import BCEMiningLoss
 from detkit.losses.focal import SigmoidFocalLoss
-from detkit.losses.ohem import OHEMLoss
+from detkit.losses.mining import BCEMiningLoss, OHEMLoss
 from detkit.structures import BACKGROUND, IGNORED
 from tests.refusals import Refuses
 

@@ -8,12 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from detkit.losses.bce import BCELoss
-from detkit.losses.equalized_focal import EqualizedFocalLoss
 from detkit.losses.focal import SigmoidFocalLoss
-from detkit.losses.focal_family import focal_family_sum, with_gradient
-from detkit.losses.poly_focal import PolyFocalLoss
-from detkit.losses.quality_focal import QualityFocalLoss
-from detkit.losses.varifocal import VarifocalLoss
+from detkit.losses.focal_family import EqualizedFocalLoss, PolyFocalLoss, focal_family_sum, with_gradient
+from detkit.losses.soft_targets import QualityFocalLoss, VarifocalLoss
 from detkit.ops import sigmoid_focal_sum
 from detkit.structures import BACKGROUND
 from tests.refusals import Refuses

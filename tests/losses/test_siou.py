@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from detkit.coders.delta import DeltaCoder
-from detkit.losses.siou import SIoULoss, angle_cost
+from detkit.losses.iou import SIoULoss, angle_cost
 from tests.refusals import Refuses
 
 ANCHOR = torch.tensor([[0.0, 0, 10, 10]])

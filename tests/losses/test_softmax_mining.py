@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detkit.losses.softmax_mining import SoftmaxMiningLoss
+from detkit.losses.mining import SoftmaxMiningLoss
 from detkit.structures import BACKGROUND, IGNORED
 from tests.refusals import Refuses
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from detkit.coders.delta import DeltaCoder
-from detkit.losses.iou import IoULoss
-from detkit.losses.wise_iou import WiseIoULoss, distance_factor
+from detkit.losses.iou import IoULoss, WiseIoULoss, distance_factor
 from tests.refusals import Refuses
 
 CODER = DeltaCoder()

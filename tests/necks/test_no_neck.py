@@ -1,6 +1,6 @@
 import torch
 
-from detkit.necks.no_neck import NoNeck
+from detkit.necks.ssd_extra_levels import NoNeck
 from detkit.structures import FeatureShape
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from detkit.necks.fpn import FPN
-from detkit.necks.pafpn import PAFPN
+from detkit.necks.fpn import FPN, PAFPN
 from detkit.structures import FeatureShape
 from tests.refusals import Refuses
 

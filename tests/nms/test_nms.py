@@ -9,10 +9,7 @@ from detkit.coders.delta import DeltaCoder
 from detkit.detectors.postprocess import PostprocessOptions, postprocess
 from detkit.losses.focal import SigmoidFocalLoss
 from detkit.nms.base import NonMaxSuppression
-from detkit.nms.diou import DIoUNMS
-from detkit.nms.hard import HardNMS
-from detkit.nms.matrix import MatrixNMS
-from detkit.nms.soft import SoftNMS
+from detkit.nms.methods import DIoUNMS, HardNMS, MatrixNMS, SoftNMS
 from detkit.registry import NMS
 from detkit.structures import Predictions
 from tests.refusals import Refuses

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detkit.anchors.octave import OctaveAnchors
+from detkit.anchors.grid import OctaveAnchors
 from detkit.assigners.max_iou import MaxIoUAssigner
 from detkit.backbones.base import Backbone
 from detkit.coders.delta import DeltaCoder
@@ -21,7 +21,7 @@ from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.l1 import L1Loss
 from detkit.losses.normalizers import PositiveCount
 from detkit.necks.base import Neck
-from detkit.nms.hard import HardNMS
+from detkit.nms.methods import HardNMS
 from detkit.structures import FeatureShape
 from detkit.testing.modules import mapped
 

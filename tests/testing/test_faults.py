@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from detkit.anchors.octave import OctaveAnchors
+from detkit.anchors.grid import OctaveAnchors
 from detkit.testing import CONTRACTS, Contract, ContractError
 from detkit.testing.contract import describe
 from tests.refusals import Refuses

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detkit.anchors.octave import OctaveAnchors
+from detkit.anchors.grid import OctaveAnchors
 from detkit.assigners.max_iou import MaxIoUAssigner
 from detkit.backbones.base import Backbone
 from detkit.checkpoint import read_checkpoint, step_path
@@ -22,9 +22,9 @@ from detkit.detectors.pixels import PixelOptions
 from detkit.detectors.postprocess import PostprocessOptions
 from detkit.heads.shared_tower import SharedTowerHead
 from detkit.losses.focal import SigmoidFocalLoss
-from detkit.losses.wise_iou import WiseIoULoss
+from detkit.losses.iou import WiseIoULoss
 from detkit.necks.fpn import FPN
-from detkit.nms.hard import HardNMS
+from detkit.nms.methods import HardNMS
 from detkit.registry import NORMALIZERS
 from detkit.structures import Batch, ClassMap, FeatureShape, Targets
 from detkit.train.optim import SGD

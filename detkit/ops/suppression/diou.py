@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detkit.native.library import fall_back, native
-from detkit.ops.suppression.hard import check_boxes, check_scores, to_float
+from detkit.ops.suppression.hard import check_boxes, check_scores, greedy_mask, to_float
 from detkit.ops.suppression.soft import overlaps
 
 
@@ -35,15 +35,9 @@ def reference(boxes: Tensor, scores: Tensor, groups: Tensor | None, threshold: f
     """The same in plain PyTorch, one box at a time; what the native op is tested against."""
     order = scores.sort(descending=True, stable=True).indices
     boxes, groups = boxes[order].double(), None if groups is None else groups[order]
-    keep = torch.ones(len(boxes), dtype=torch.bool)
-    for i in range(len(boxes)):
-        if not keep[i]:
-            continue
-        over = overlaps(boxes[i], boxes[i:]) - distances(boxes[i], boxes[i:]) > threshold
-        if groups is not None:
-            over &= groups[i:] == groups[i]
-        over[0] = False  # a box does not suppress itself
-        keep[i:] &= ~over
+    keep = greedy_mask(
+        boxes, groups, lambda i: overlaps(boxes[i], boxes[i:]) - distances(boxes[i], boxes[i:]) > threshold
+    )
     return order[keep]
 
 

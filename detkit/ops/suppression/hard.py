@@ -13,9 +13,12 @@ Where each way of computing it lives:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from detkit import boxes as box_ops
 from detkit.native.library import fall_back, native
 
 # Looked up once: the attribute walk takes a tenth of the time of a small call.
@@ -52,14 +55,23 @@ def nms_mask(boxes: Tensor, groups: Tensor | None, iou_threshold: float) -> Tens
 
 def reference_mask(boxes: Tensor, groups: Tensor | None, iou_threshold: float) -> Tensor:
     """`nms_mask` in plain PyTorch, one row at a time; what the native ops are tested against."""
+    area = box_ops.area(boxes)
+
+    def over(i: int) -> Tensor:
+        low, high = torch.maximum(boxes[i, :2], boxes[i:, :2]), torch.minimum(boxes[i, 2:], boxes[i:, 2:])
+        inter = (high - low).clamp(min=0).prod(dim=1)
+        return (inter / (area[i] + area[i:] - inter)).double() > iou_threshold
+
+    return greedy_mask(boxes, groups, over)
+
+
+def greedy_mask(boxes: Tensor, groups: Tensor | None, overlapping: Callable[[int], Tensor]) -> Tensor:
+    """bool (N,): the sorted boxes that stay; overlapping(i): which boxes from i on the box i suppresses."""
     keep = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     for i in range(len(boxes)):
         if not keep[i]:
             continue
-        low, high = torch.maximum(boxes[i, :2], boxes[i:, :2]), torch.minimum(boxes[i, 2:], boxes[i:, 2:])
-        inter = (high - low).clamp(min=0).prod(dim=1)
-        over = (inter / (area[i] + area[i:] - inter)).double() > iou_threshold
+        over = overlapping(i)
         if groups is not None:
             over &= groups[i:] == groups[i]
         over[0] = False  # a box does not suppress itself

@@ -27,19 +27,14 @@ def nms_padded(
         raise ValueError(f"max_output: {max_output} must be at least 1")
     if boxes.dim() != 3:
         return _one_image(boxes, scores, iou_threshold, max_output, groups, score_threshold)
-    if scores.shape != boxes.shape[:2]:
-        raise ValueError(f"scores: shape {tuple(scores.shape)} does not fit boxes {tuple(boxes.shape)}")
-    if groups is not None and groups.shape != boxes.shape[:2]:
-        raise ValueError(f"groups: shape {tuple(groups.shape)} does not fit boxes {tuple(boxes.shape)}")
+    for name, other in (("scores", scores), ("groups", groups)):
+        if other is not None and other.shape != boxes.shape[:2]:
+            raise ValueError(f"{name}: shape {tuple(other.shape)} does not fit boxes {tuple(boxes.shape)}")
     if not len(boxes):
         return boxes.new_empty((0, max_output), dtype=torch.long), boxes.new_empty(0, dtype=torch.long)
-    found = [
-        _one_image(
-            boxes[i], scores[i], iou_threshold, max_output, None if groups is None else groups[i], score_threshold
-        )
-        for i in range(len(boxes))
-    ]
-    return torch.stack([indices for indices, _ in found]), torch.stack([count for _, count in found])
+    each = zip(boxes, scores, [None] * len(boxes) if groups is None else groups, strict=True)
+    kept = [_one_image(b, s, iou_threshold, max_output, g, score_threshold) for b, s, g in each]
+    return torch.stack([indices for indices, _ in kept]), torch.stack([count for _, count in kept])
 
 
 def _one_image(

@@ -1,16 +1,32 @@
-"""Depthwise-separable convolutions of SSDlite (1801.04381, section 6.2), for its neck and its head."""
+"""Convolutions: their norms and initialisation, and the depthwise-separable ones of SSDlite (1801.04381, 6.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from detkit.layers.norms import FrozenBatchNorm2d, NormName, SyncBatchNorm2d, norm_layer
 
 EPS, MOMENTUM = 1e-3, 0.03
 """Of batch normalisation: epsilon of MobileNetV3, momentum of torchvision's SSDlite."""
+mobile_init = partial(nn.init.normal_, std=0.03)
+"""Initial weights of torchvision's SSDlite."""
+
+
+def init_convs(module: nn.Module, init: Callable[[Tensor], Tensor]) -> None:
+    """Sets the weights of every convolution by `init`, and the biases to zero."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            init(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def with_norm(conv: nn.Conv2d, norm: NormName | None, *after: nn.Module) -> list[nn.Module]:
+    """A convolution, its norm if there is one, and the layers `after`."""
+    return [conv, *([] if norm is None else [norm_layer(norm)(conv.out_channels)]), *after]
 
 
 def mobile_norm(name: NormName) -> Callable[[int], nn.Module]:
@@ -41,21 +57,3 @@ def _conv(in_channels: int, out_channels: int, norm: NormName | None, **options:
         in_channels, out_channels, norm_layer=layer, activation_layer=nn.ReLU6, **options
     )
     return block
-
-
-def init_mobile(module: nn.Module) -> None:
-    """Normal weights of deviation 0.03 and zero biases in every convolution, as in torchvision's SSDlite."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.normal_(part.weight, std=0.03)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-
-
-def init_xavier(module: nn.Module) -> None:
-    """Xavier weights and zero biases in every convolution, as in SSD (1512.02325, section 3)."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.xavier_uniform_(part.weight)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
