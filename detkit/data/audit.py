@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from PIL.Image import new as new_image
 
 from detkit.data.datasets.base import DetectionDataset
@@ -84,7 +83,7 @@ def audit_objects(
     indices: Sequence[int] | None = None,
     seconds: float | None = None,
 ) -> AuditReport:
-    """Follows the boxes of a split through its transforms, on blank images of the annotated size.
+    """Follows the boxes of a split through its transforms, on black images of the annotated size.
 
     draws: epochs that are drawn of an image with lost objects. seconds: no further image is taken after it.
     """
@@ -126,8 +125,10 @@ def _draw(
     dataset: DetectionDataset, transforms: Sequence[Transform], index: int, seed: int, epoch: int
 ) -> tuple[list[LostObject], bool]:
     """What is lost of an image in an epoch, and whether the transforms drew random numbers (False for epoch 0)."""
-    a = dataset.records.annotation(index)
-    image, boxes, is_ignore = blank_image(dataset, index), torch.tensor(a.boxes), torch.tensor(a.is_ignore)
+    a, (height, width) = dataset.records.annotation(index), dataset.records.sizes[index].tolist()
+    if height <= 0:
+        height, width = dataset.image_size(index)
+    image, boxes, is_ignore = new_image("RGB", (width, height)), torch.tensor(a.boxes), torch.tensor(a.is_ignore)
     image_id = int(dataset.records.image_ids[index])
     with seeded(seed, epoch, image_id):
         before = _random_state() if epoch else ()
@@ -147,16 +148,6 @@ def _random_state() -> tuple[object, ...]:
     return random.getstate(), (bytes(numbers[1].data), numbers[2]), bytes(torch.get_rng_state().numpy().data)  # type: ignore[index]
 
 
-def blank_image(dataset: DetectionDataset, index: int) -> Image:
-    """A black image of the size that the annotation states, or else that the image has."""
-    height, width = dataset.records.sizes[index].tolist()
-    if height <= 0 and not dataset.reads_files:
-        return dataset.load_image(index)
-    if height <= 0:
-        height, width = dataset.image_size(index)
-    return new_image("RGB", (width, height))
-
-
 def warn_of_lost_objects(
     train: tuple[DetectionDataset, Sequence[Transform]], val: tuple[DetectionDataset, Sequence[Transform]], seed: int
 ) -> None:
@@ -165,21 +156,13 @@ def warn_of_lost_objects(
     Raises ValueError if no training object does.
     """
     for (dataset, transforms), split_seed, draws in ((train, seed, DRAWS), (val, 0, 1)):
-        order = _shuffled(len(dataset))
+        # In a random order, so that the first ones are a sample of the split.
+        order: list[int] = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
         report = audit_objects(dataset, transforms, seed=split_seed, draws=draws, indices=order, seconds=SECONDS)
         text = report.describe(dataset)
         if text is None:
             continue
         if dataset is train[0] and len(report.never) == report.objects and report.images == report.total:
             raise ValueError(f"nothing to train on: {text}")
-        log.warning(
-            "%s%s",
-            text,
-            "" if dataset is train[0] else "\nAP counts these objects, although the network hardly sees them",
-        )
-
-
-def _shuffled(length: int) -> list[int]:
-    """All indices, in a random order, so that the first ones are a sample of the split."""
-    order: list[int] = torch.randperm(length, generator=torch.Generator().manual_seed(0)).tolist()
-    return order
+        hint = "" if dataset is train[0] else "\nAP counts these objects, although the network hardly sees them"
+        log.warning("%s%s", text, hint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 
 from detkit.config import Config
@@ -119,11 +118,11 @@ def open_images(
         return dataset
     mine = range(rank, len(dataset), world_size)
     seconds = None if decode_all else SECONDS[split]
-    result = scan_images(dataset, mine, threads=scan_threads(world_size), seconds=seconds)
+    result = scan_images(dataset, mine, processes=world_size, seconds=seconds)
     if all_gather is not None:
         parts, result = all_gather(f"images of {split}", result.to_json()), ScanResult()
         for part in parts:
-            result.add(ScanResult.from_json(part))
+            result.add(part)
     if result.headers:
         log.info(
             "%s: decoded %d images, read the headers of %d more; `detkit data check` decodes all",
@@ -132,27 +131,15 @@ def open_images(
     return apply_bad_images(dataset, result)
 
 
-def scan_threads(world_size: int = 1) -> int:
-    """Threads of one process for decoding images."""
-    return max(1, min(16, (os.cpu_count() or 1) // world_size))
-
-
 def build_transforms(config: Config, split: str) -> list[Transform]:
     """The transforms of `data.<split>`."""
     key = f"data.{split}.transforms"
     return [config.build(TRANSFORMS, f"{key}.{i}") for i in range(len(config.require(key)))]
 
 
-def shared_images(train: DetectionDataset, val: DetectionDataset) -> list[str]:
-    """Files that are in both splits."""
-    if not (train.reads_files and val.reads_files):
-        return []
-    return sorted(real_paths(train) & real_paths(val))
-
-
 def warn_of_shared_images(train: DetectionDataset, val: DetectionDataset) -> str | None:
     """Warns if validation images are trained on; returns the warning, or None."""
-    shared = shared_images(train, val)
+    shared = sorted(real_paths(train) & real_paths(val))
     if train.content_hash() == val.content_hash():
         text = "the validation split is the training split: its AP measures memorisation"
     elif shared:
@@ -165,6 +152,6 @@ def warn_of_shared_images(train: DetectionDataset, val: DetectionDataset) -> str
 
 
 def real_paths(dataset: DetectionDataset) -> set[str]:
-    """The image files of a data set, with links resolved."""
+    """The image files of a data set, with links resolved; none if it draws its images."""
     folders = Folders()
-    return {folders.real(dataset.records.path(i)) for i in range(len(dataset))}
+    return {folders.real(dataset.records.path(i)) for i in range(len(dataset)) if dataset.reads_files}

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from detkit.config import Config
@@ -40,15 +40,11 @@ def run(args: argparse.Namespace) -> int:
 
 def make_shapes(args: argparse.Namespace) -> int:
     """Writes both splits and prints how to train on them."""
-    from typing import Literal
-
     from detkit.data.datasets.shapes import ImageSize, NumImages, ShapesDataset
 
     folder = Path(args.folder)
-    checked("--train", args.train, NumImages)
-    checked("--val", args.val, NumImages)
-    checked("--size", args.size, ImageSize)
-    checked("--seed", args.seed, Seed)
+    for name, bounds in (("train", NumImages), ("val", NumImages), ("size", ImageSize), ("seed", Seed)):
+        checked(f"--{name}", getattr(args, name), bounds)
     check_can_write("folder", folder)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; choose a new folder")
@@ -58,10 +54,8 @@ def make_shapes(args: argparse.Namespace) -> int:
         dataset.write_coco(folder / split, folder / "annotations" / f"instances_{split}.json")
         print(dataset.summary())
     folder = folder.resolve()
-    print(
-        f"in a config:\n  dataset: {{type: CocoDataset, "
-        f"annotations: {folder}/annotations/instances_train.json, images: {folder}/train}}"
-    )
+    paths = f"annotations: {folder}/annotations/instances_train.json, images: {folder}/train"
+    print(f"in a config:\n  dataset: {{type: CocoDataset, {paths}}}")
     return 0
 
 
@@ -109,12 +103,12 @@ def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[
     Returns how many images can't be used, how many are left out instead, and how many objects never reach the network.
     """
     from detkit.data.audit import DRAWS, audit_objects
-    from detkit.data.build import build_transforms, scan_threads
+    from detkit.data.build import build_transforms
     from detkit.data.datasets.base import describe_differences
     from detkit.data.scan import WithoutBadImages, scan_images
     from detkit.utils.console import plural
 
-    result = scan_images(dataset, range(len(dataset)), threads=scan_threads())
+    result = scan_images(dataset, range(len(dataset)))
     skips = dataset.image_options.bad_images == "skip"
     failures = [f"left out: {why}" if skips else why for why in result.bad.values()]
     if len(result.bad) == len(dataset):

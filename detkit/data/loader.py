@@ -100,22 +100,19 @@ class Samples(Dataset[Sample]):
         records = self.dataset.records
         image_id, path = int(records.image_ids[index]), records.path(index)
         try:
-            return self._make(epoch, index, image_id, path)
+            image = self.dataset.checked_image(index)
+            size = (image.height, image.width)
+            a = records.annotation(index)
+            with seeded(self.seed, epoch, image_id):
+                boxes, labels, is_ignore = (torch.tensor(array) for array in (a.boxes, a.labels, a.is_ignore))
+                tensor, targets = apply_transforms(self.transforms, image, boxes, labels, is_ignore)
+            return Sample(tensor, targets, size, image_id, path)
         except (ValueError, OSError) as error:
             return FailedSample(f"image {image_id} ({path}): {error}")
         except Exception as error:
             # Nothing is swallowed: the loader raises it again, with the image's name in front.
             text = f"image {image_id} ({path}): {type(error).__name__}: {error}"
             return FailedSample(text, traceback.format_exc())
-
-    def _make(self, epoch: int, index: int, image_id: int, path: str) -> Sample:
-        image = self.dataset.checked_image(index)
-        size = (image.height, image.width)
-        a = self.dataset.records.annotation(index)
-        with seeded(self.seed, epoch, image_id):
-            boxes, labels, is_ignore = (torch.tensor(array) for array in (a.boxes, a.labels, a.is_ignore))
-            tensor, targets = apply_transforms(self.transforms, image, boxes, labels, is_ignore)
-        return Sample(tensor, targets, size, image_id, path)
 
 
 def check_split(batch_size: int, world_size: int, micro_batches: int) -> None:
@@ -138,9 +135,6 @@ class TrainBatches:
     rank: int
     world_size: int
     micro_batches: int
-
-    def __post_init__(self) -> None:
-        check_split(self.batch_size, self.world_size, self.micro_batches)
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Step s has positions [s * batch_size, (s + 1) * batch_size), dealt out one by one."""
@@ -169,6 +163,7 @@ def build_train_loader(
 
     start_step: optimizer steps done already; starting there costs nothing.
     """
+    check_split(options.batch_size, world_size, micro_batches)
     batches = TrainBatches(
         length=len(dataset), batch_size=options.batch_size, seed=seed, start_step=start_step, rank=rank,
         world_size=world_size, micro_batches=micro_batches,
@@ -243,17 +238,16 @@ def collate(
 ) -> Batch | FailedSample:
     """One batch of the samples, or the first that failed or does not fit into `pad_to`."""
     good = []
-    for sample in samples:
-        if isinstance(sample, FailedSample):
-            return sample
-        good.append(sample)
-    for s in good:
+    for s in samples:
+        if isinstance(s, FailedSample):
+            return s
         size = tuple(s.image.shape[-2:])
         if pad_to is not None and (size[0] > pad_to[0] or size[1] > pad_to[1]):
             return FailedSample(
                 f"image {s.image_id} ({s.path}): {size} pixels (height, width) exceed "
                 f"data.loader.pad_to {tuple(pad_to)}: resize to less, or increase pad_to"
             )
+        good.append(s)
     images, sizes = collate_images([s.image for s in good], divisor, pad_to)
     return Batch(
         images=images,
@@ -265,9 +259,7 @@ def collate(
     )
 
 
-def collate_images(
-    images: Sequence[Tensor], divisor: int, least: tuple[int, int] | None = None
-) -> tuple[Tensor, Tensor]:
+def collate_images(images: Sequence[Tensor], divisor: int, least: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """Pads uint8 images (3, h, w) right and below to (B, 3, H, W); returns them and their sizes (B, 2).
 
     H and W are multiples of `divisor`, and at least `least`.

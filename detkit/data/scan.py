@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -23,43 +24,39 @@ CHUNK = 64
 
 @dataclass
 class ScanResult:
-    """Bad and repaired images by index, each with the reason; how many were decoded, and of how many only the header
-    was read."""
+    """Bad and repaired images by index, with the reason; how many were decoded, and of how many only the header."""
 
     bad: dict[int, str] = field(default_factory=dict)
     repaired: dict[int, str] = field(default_factory=dict)
     decoded: int = 0
     headers: int = 0
 
-    def add(self, other: ScanResult) -> None:
-        """Adds the results of another process."""
-        self.bad |= other.bad
-        self.repaired |= other.repaired
-        self.decoded += other.decoded
-        self.headers += other.headers
-
     def to_json(self) -> Tree:
         """In a form that other processes can receive."""
         return {**vars(self), "bad": [*self.bad.items()], "repaired": [*self.repaired.items()]}
 
-    @classmethod
-    def from_json(cls, values: Tree) -> ScanResult:
-        """Reads what `to_json` makes."""
-        return cls(**{**values, "bad": dict(values["bad"]), "repaired": dict(values["repaired"])})
+    def add(self, other: Tree) -> None:
+        """Adds the results of another process, in the form of `to_json`."""
+        self.bad |= dict(other["bad"])
+        self.repaired |= dict(other["repaired"])
+        self.decoded += other["decoded"]
+        self.headers += other["headers"]
 
 
 def scan_images(
-    dataset: DetectionDataset, indices: Sequence[int], *, threads: int = 1, seconds: float | None = None
+    dataset: DetectionDataset, indices: Sequence[int], *, processes: int = 1, seconds: float | None = None
 ) -> ScanResult:
     """Decodes the images at `indices`; after `seconds` of it, reads only the headers of those that are left.
 
-    Images that are not files, as those of a data set that draws them, are decoded in one thread.
+    Images that are not files, as those of a data set that draws them, are decoded in one thread. processes: how many
+    share the machine.
     """
+    threads = max(1, min(16, (os.cpu_count() or 1) // processes)) if dataset.reads_files else 1
     result, done = ScanResult(), 0
     started = time.monotonic()
     if len(indices) >= MANY:
         log.info("%s: opening %d images", dataset.name, len(indices))
-    with ThreadPoolExecutor(threads if dataset.reads_files else 1) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         while done < len(indices) and (seconds is None or time.monotonic() - started < seconds):
             part = indices[done : done + CHUNK]
             for index, (why, repaired) in zip(part, pool.map(lambda i: check_image(dataset, i), part), strict=True):
@@ -68,7 +65,7 @@ def scan_images(
             done += len(part)
         result.decoded = done
         rest = indices[done:] if dataset.reads_files else []
-        for index, why in zip(rest, pool.map(lambda i: header_problem(dataset, i), rest), strict=True):
+        for index, why in zip(rest, pool.map(lambda i: image_problem(dataset, i, header_only=True), rest), strict=True):
             if why is not None:
                 result.bad[index] = why
         result.headers = len(rest)
@@ -79,26 +76,20 @@ def check_image(dataset: DetectionDataset, index: int) -> tuple[str | None, bool
     """Why an image can't be used as it is, or None; and whether `bad_images: repair` makes it usable."""
     strict = copy.copy(dataset)
     strict.image_options = replace(dataset.image_options, bad_images="error")
-    why = decoding_problem(strict, index)
+    why = image_problem(strict, index)
     if why is None or dataset.image_options.bad_images != "repair":
         return why, False
-    after_repair = decoding_problem(dataset, index)
+    after_repair = image_problem(dataset, index)
     return (why, True) if after_repair is None else (after_repair, False)
 
 
-def decoding_problem(dataset: DetectionDataset, index: int) -> str | None:
-    """The error of decoding an image, or None."""
-    return _problem(dataset, index, dataset.checked_image)
-
-
-def header_problem(dataset: DetectionDataset, index: int) -> str | None:
-    """The error of reading the header of an image file, or None."""
-    return _problem(dataset, index, lambda i: dataset.check_size(i, dataset.image_size(i)))
-
-
-def _problem(dataset: DetectionDataset, index: int, check: Callable[[int], object]) -> str | None:
+def image_problem(dataset: DetectionDataset, index: int, *, header_only: bool = False) -> str | None:
+    """The error of decoding an image, or of reading the header of its file; None if there is none."""
     try:
-        check(index)
+        if header_only:
+            dataset.check_size(index, dataset.image_size(index))
+        else:
+            dataset.checked_image(index)
     except (ValueError, OSError) as error:
         path, text = dataset.records.path(index), str(error)
         return text if path in text else f"{path}: {text}"
@@ -137,11 +128,10 @@ def apply_bad_images(dataset: DetectionDataset, result: ScanResult) -> Detection
         raise BadImagesError(
             f"{dataset.name}: {len(result.bad)} of {total} images can't be used:{lines}\nReplace them, or set "
             "data.images.bad_images=skip to leave them out of training and evaluation, or =repair to decode damaged "
-            "ones "
-            "as far as possible"
+            "ones as far as possible"
         )
     if len(result.bad) == total:
         raise BadImagesError(f"{dataset.name}: none of the {total} images can be used:{lines}")
-    log.warning("%s: left out %d of %d images (data.images.bad_images: skip):%s", dataset.name, len(result.bad), total,
-                lines)  # fmt: skip
+    counted = f"{len(result.bad)} of {total} images"
+    log.warning("%s: left out %s (data.images.bad_images: skip):%s", dataset.name, counted, lines)
     return WithoutBadImages(dataset, result.bad)

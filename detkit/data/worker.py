@@ -72,14 +72,12 @@ class WorkerTable:
     def describe_work(self, worker: int) -> str:
         """The images that a worker was at, in words."""
         row: list[int] = self._rows[worker].tolist()
-        names = [self._name(index) for index in row[FIRST : FIRST + row[LENGTH]]]
+        indices = row[FIRST : FIRST + row[LENGTH]]
+        names = [f"{int(self.records.image_ids[i])} ({self.records.path(i)})" for i in indices]
         position, batch = row[POSITION], shorten_list(names)
         if position < len(names):
             return f"while loading image {names[position]}, number {position + 1} of its batch of {batch}"
         return f"after loading its batch of {batch}"
-
-    def _name(self, index: int) -> str:
-        return f"{int(self.records.image_ids[index])} ({self.records.path(index)})"
 
 
 _TABLES: weakref.WeakSet[WorkerTable] = weakref.WeakSet()
@@ -115,12 +113,9 @@ def explain_worker_death(error: BaseException) -> WorkerDiedError | None:
 def check_workers(count: int) -> None:
     """Raises ValueError for more loader processes than a machine of this size can start."""
     cores = usable_cores()
-    most = max(64, 8 * cores)
-    if count > most:
-        raise ValueError(
-            f"data.loader.num_workers: {count} loader processes on {cores} cores: at most {most}; one per core "
-            "is a good number"
-        )
+    if count > (most := max(64, 8 * cores)):
+        limit = f"at most {most}; one per core is a good number"
+        raise ValueError(f"data.loader.num_workers: {count} loader processes on {cores} cores: {limit}")
 
 
 def check_temporary_folder() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from detkit.data.datasets.coco_file import read_json
-from detkit.data.datasets.file_formats import read_text
 from tests.refusals import Refuses
 
 COCO = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "Straße 鳥"}]}
@@ -34,7 +33,7 @@ def test_another_encoding_is_named_with_file_line_and_byte(refuses: Refuses, tmp
     file = tmp_path / "a.json"
     file.write_bytes(f'{{\n"images": "{text}"}}'.encode(encoding))
     with refuses(ValueError):
-        read_text(file)
+        read_json(str(file))
 
 
 LABELME = {"version": "5.0", "shapes": [], "imagePath": "a.png", "imageHeight": 4}

@@ -8,9 +8,6 @@ import pytest
 from detkit.data.datasets.image_files import (
     Folders,
     check_files,
-    find_duplicate_files,
-    find_unlisted_images,
-    image_path,
 )
 from tests.refusals import Refuses
 
@@ -35,7 +32,7 @@ def test_the_near_file_is_named(refuses: Refuses, tmp_path: Path, there: str, wa
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).write_bytes(b"")
     folders = Folders()
-    path = image_path(str(tmp_path), wanted, folders)
+    path = folders.image_path(str(tmp_path), wanted)
     with refuses(FileNotFoundError):
         check_files([path], "set", str(tmp_path), folders)
 
@@ -44,8 +41,8 @@ def test_backslashes_are_read_unless_a_file_has_that_name(tmp_path: Path) -> Non
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/a.png").write_bytes(b"")
     (tmp_path / "b\\c.png").write_bytes(b"")
-    assert image_path(str(tmp_path), "sub\\a.png", Folders()) == str(tmp_path / "sub/a.png")
-    assert image_path(str(tmp_path), "b\\c.png", Folders()) == str(tmp_path / "b\\c.png")
+    assert Folders().image_path(str(tmp_path), "sub\\a.png") == str(tmp_path / "sub/a.png")
+    assert Folders().image_path(str(tmp_path), "b\\c.png") == str(tmp_path / "b\\c.png")
 
 
 def test_a_folder_that_is_not_there_is_named(refuses: Refuses, tmp_path: Path) -> None:
@@ -62,10 +59,10 @@ def test_links_and_detours_to_one_file_are_found(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
     paths = [str(tmp_path / "a.png"), f"{tmp_path}/x/../a.png", str(tmp_path / "link.png"), str(tmp_path / "b.png")]
-    assert list(find_duplicate_files(paths, Folders()).values()) == [[0, 1, 2]]
+    assert list(Folders().duplicates(paths).values()) == [[0, 1, 2]]
 
 
 def test_images_that_no_annotation_lists_are_found(tmp_path: Path) -> None:
     for name in ("a.png", "b.PNG", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert find_unlisted_images(str(tmp_path), [str(tmp_path / "a.png")], Folders()) == [str(tmp_path / "b.PNG")]
+    assert Folders().unlisted_images(str(tmp_path), [str(tmp_path / "a.png")]) == [str(tmp_path / "b.PNG")]

@@ -31,8 +31,8 @@ def test_examples_are_few_and_the_rest_is_counted() -> None:
 
 def test_two_are_put_together() -> None:
     problems, other = Problems(), Problems()
-    problems.add(PAGES, "a", 2)
-    other.add(PAGES, "b", 3)
+    problems.add(PAGES, "a", count=2)
+    other.add(PAGES, "b", count=3)
     other.add(DROPPED, "c")
     problems.merge(other)
     assert {kind: (found.count, found.examples) for kind, found in problems} == {

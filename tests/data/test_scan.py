@@ -11,7 +11,7 @@ from detkit.config import load_config
 from detkit.data.build import build_dataset, open_images, usable_dataset, warn_of_shared_images
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.data.scan import ScanResult, scan_images
+from detkit.data.scan import scan_images
 from tests.refusals import Refuses
 
 SHAPES = Path(__file__).parents[2] / "configs/quickstart/shapes.yaml"
@@ -93,7 +93,7 @@ def test_out_of_time_only_headers_are_read(folder: Any) -> None:
     found = scan_images(data, range(3), seconds=0)
     assert (found.decoded, found.headers) == (0, 3)
     assert list(found.bad) == [1], "the header of a truncated image is whole"
-    assert sorted(scan_images(data, range(3), threads=2).bad) == [0, 1]
+    assert sorted(scan_images(data, range(3)).bad) == [0, 1]
 
 
 def test_what_several_processes_find_is_put_together(folder: Any) -> None:
@@ -106,7 +106,7 @@ def test_what_several_processes_find_is_put_together(folder: Any) -> None:
         open_images(whole, "val", all_gather=lambda name, mine: parts, rank=rank, world_size=2) for rank in range(2)
     ]
     assert [s.records.image_ids.tolist() for s in sets] == [[3], [3]]
-    assert ScanResult.from_json(parts[0]).bad.keys() == {0}
+    assert parts[0]["bad"][0][0] == 0
 
 
 def test_images_that_are_drawn_are_not_opened_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,33 +7,17 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL.Image import Image
 
-from detkit.data.datasets.classes import (
-    ClassOptions,
-    align_classes,
-    check_known,
-    check_selection,
-    count_objects,
-    count_selection,
-    ignore_case_and_spaces,
-    locate_first,
-    nearest_name,
-    quote_for_yaml,
-    relabel,
-    select_classes,
-)
+from detkit.data.datasets.classes import ClassOptions, adopt_classes, apply_options, check_known, similar_names
 from detkit.data.datasets.image_files import check_files
 from detkit.data.datasets.images import ImageOptions, read_image, read_size
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, Problems
 from detkit.data.datasets.records import Records, RecordsBuilder, count_differences, select_images
 from detkit.structures import ClassMap
 from detkit.utils.console import plural, shorten_list
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["DetectionDataset", "Problems", "Records", "RecordsBuilder", "Subset", "check_files", "named_classes"]
 log = logging.getLogger("detkit")
@@ -70,7 +54,9 @@ class DetectionDataset:
         return read_image(self.records.path(index), self.image_options)
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of an upright image file, from its header."""
+        """(height, width) of an upright image, from the header of its file."""
+        if not self.reads_files:
+            return self.load_image(index).size[::-1]
         return read_size(self.records.path(index), self.image_options)
 
     def checked_image(self, index: int) -> Image:
@@ -109,67 +95,38 @@ class DetectionDataset:
             raise ValueError(f"{name}: no classes are declared, so there is nothing to detect")
         check_labels(self.records, classes, name)
         check_known(options, classes.names, name)
-        self._choose(options)
+        self.classes, self.records = apply_options(options, classes, self.records, name, self.problems)
         if not keep_empty:
             kept = find_images_with_objects(self.records, name)
             count_empty_images(self.problems, self.records, kept)
             self.records = select_images(self.records, kept, name)
-        count_negative_areas(self.problems, self.records)
+        truth = self.records.truth
+        # No area range of the evaluation contains them.
+        for row in np.flatnonzero((truth.area < 0) & ~truth.is_ignore).tolist():
+            image, number = self.records.locate(row)
+            text = f"{self.records.file_name(image)}, box {number}: area={truth.area[row]:g}"
+            self.problems.add(NO_SCORE, text)
         self.problems.report(name)
         if self.records.is_ignore.all():
             log.warning("%s: no image has a usable box: nothing to train or evaluate on", name)
         for alike in similar_names(self.classes.names):
-            log.warning(
-                "%s: the classes %s differ only in case or spaces; they count as different classes",
-                name,
-                shorten_list(alike),
-            )
+            text = "differ only in case or spaces; they count as different classes"
+            log.warning("%s: the classes %s %s", name, shorten_list(alike), text)
 
     def choose_classes(self, options: ClassOptions) -> None:
         """Selects, merges, renames and ignores classes by name, and reports what that leaves out."""
-        earlier, self.problems = self.problems, Problems()
-        self._choose(options)
-        self.problems.report(self.name)
-        earlier.merge(self.problems)
-        self.problems = earlier
-
-    def _choose(self, options: ClassOptions) -> None:
-        if not options:
-            return
-        classes, table = select_classes(options, self.classes, self.name)
-        counts: Counter[str] = Counter()
-        for old, count in zip(self.classes.names, count_objects(self.records, self.classes).tolist(), strict=True):
-            counts[(options.class_map or {}).get(old, old)] += count
-        unknown = check_selection(options, self.classes, counts, self.name)
-        if unknown:
-            log.warning("%s: no object of %s, which class_names lists", self.name, shorten_list(unknown))
-        count_selection(self.problems, self.records, self.classes, table, options.class_map or {})
-        self.classes, self.records = classes, relabel(self.records, table)
+        problems = Problems()
+        self.classes, self.records = apply_options(options, self.classes, self.records, self.name, problems)
+        problems.report(self.name)
+        self.problems.merge(problems)
 
     def use_classes(self, classes: ClassMap, owner: str = "the training data") -> None:
         """Takes over another split's classes and their order, by name; category ids stay this split's own.
 
         ValueError if there are objects of a class that `classes` lacks. owner: whose classes they are.
         """
-        if self.classes.names == classes.names:
-            return
-        mapped, table = align_classes(classes, self.classes)
-        counts = count_objects(self.records, self.classes)
-        strangers = [(n, int(c)) for n, c, new in zip(self.classes.names, counts, table, strict=True) if new < 0 and c]
-        if strangers:
-            stranger = strangers[0][0]
-            first = locate_first(self.records, self.classes.names.index(stranger))
-            counted = shorten_list([f"{n!r} ({plural(c, 'object')})" for n, c in strangers])
-            known = nearest_name(stranger, classes.names)
-            raise ValueError(
-                f"{self.name}: {counted} {'are not classes' if len(strangers) > 1 else 'is not a class'} of {owner} "
-                "(classes: "
-                f"{shorten_list(classes.names)}); first object: {first}. Turn such objects into ignore regions with "
-                f"ignore_classes: [{quote_for_yaml(stranger)}], or map them to a known class with class_map: "
-                f"{{{quote_for_yaml(stranger)}: {quote_for_yaml(known) if known else 'KNOWN_CLASS'}}}, "
-                "in this data set or, for both splits, in data.classes"
-            )
-        self.classes, self.records = mapped, relabel(self.records, table)
+        if self.classes.names != classes.names:
+            self.classes, self.records = adopt_classes(classes, self.classes, self.records, self.name, owner)
 
     def summary(self) -> str:
         """Counts, on one line."""
@@ -220,14 +177,6 @@ def describe_differences(records: Records) -> list[str]:
     return [f"evaluation uses the {boxes} of the file, of which {' and '.join(parts)}"]
 
 
-def count_negative_areas(problems: Problems, records: Records) -> None:
-    """Counts the objects whose area is below zero, which no area range of the evaluation contains."""
-    truth = records.truth
-    for row in np.flatnonzero((truth.area < 0) & ~truth.is_ignore).tolist():
-        image, number = records.locate(row)
-        problems.add(NO_SCORE, f"{records.file_name(image)}, box {number}: area={truth.area[row]:g}")
-
-
 def _images_of_objects(records: Records) -> list[int]:
     image = np.repeat(np.arange(len(records)), np.diff(records.ends, prepend=0))
     images: list[int] = np.unique(image[~records.is_ignore]).tolist()
@@ -267,11 +216,3 @@ def named_classes(classes: Iterable[tuple[int, str]]) -> ClassMap:
     """A class map of (category id, name) pairs, in the order of the ids."""
     pairs = sorted(classes)
     return ClassMap(tuple(name for _, name in pairs), tuple(category for category, _ in pairs))
-
-
-def similar_names(names: Sequence[str]) -> list[list[str]]:
-    """Groups of names that differ in case and spaces only, as after a slip."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(ignore_case_and_spaces(name), []).append(name)
-    return [group for group in groups.values() if len(group) > 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,10 @@ import numpy as np
 from detkit.data.datasets.problems import IGNORED, RENAMED, UNSELECTED, Problems
 from detkit.data.datasets.records import ANY_CLASS, BoxTable, Records, select_boxes
 from detkit.structures import ClassMap
-from detkit.utils.console import shorten_list
+from detkit.utils.console import plural, shorten_list
 from detkit.utils.types import Ints
+
+log = logging.getLogger("detkit")
 
 LEFT_OUT, AS_IGNORED = -1, -2
 """New labels of classes whose objects are left out, or become ignore regions."""
@@ -88,6 +91,26 @@ def nearest_name(name: str, known: Sequence[str], cutoff: float = 0.6) -> str | 
     return plain[match[0]] if match else None
 
 
+def similar_names(names: Sequence[str]) -> list[list[str]]:
+    """Groups of names that differ in case and spaces only, as after a slip."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(ignore_case_and_spaces(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def apply_options(
+    options: ClassOptions, classes: ClassMap, records: Records, name: str, problems: Problems
+) -> tuple[ClassMap, Records]:
+    """The classes and records with the options applied; counts in `problems` what that leaves out or renames."""
+    if not options:
+        return classes, records
+    selected, table = select_classes(options, classes, name)
+    check_selection(options, classes, records, name)
+    count_selection(problems, records, classes, table, options.class_map or {})
+    return selected, relabel(records, table)
+
+
 def select_classes(options: ClassOptions, classes: ClassMap, name: str) -> tuple[ClassMap, Ints]:
     """New classes, and for each old label its new one (or LEFT_OUT, AS_IGNORED)."""
     check_options(options, name)
@@ -119,9 +142,8 @@ def check_options(options: ClassOptions, name: str) -> None:
         raise ValueError(f"{name}: class_names lists {shorten_list(twice)} more than once")
     both = [n for n in names or [] if n in (options.ignore_classes or [])]
     if both:
-        raise ValueError(
-            f"{name}: {shorten_list(both)} is in both class_names and ignore_classes; remove it from one of them"
-        )
+        lists = "both class_names and ignore_classes"
+        raise ValueError(f"{name}: {shorten_list(both)} is in {lists}; remove it from one of them")
 
 
 def assign_ids(names: Sequence[str], ids: Mapping[str, int]) -> tuple[int, ...]:
@@ -130,11 +152,11 @@ def assign_ids(names: Sequence[str], ids: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(ids[name] if name in ids else next(free) for name in names)
 
 
-def check_selection(options: ClassOptions, classes: ClassMap, counts: Mapping[str, int], name: str) -> list[str]:
-    """Stated names that the data does not have; ValueError if one seems to be a slip of a class with objects.
-
-    counts: objects of each class of the data, by its name after class_map.
-    """
+def check_selection(options: ClassOptions, classes: ClassMap, records: Records, name: str) -> None:
+    """Warns of class_names that the data does not have; ValueError if one seems a slip of a class with objects."""
+    counts: Counter[str] = Counter()
+    for old, objects in zip(classes.names, count_objects(records, classes).tolist(), strict=True):
+        counts[(options.class_map or {}).get(old, old)] += objects
     names = options.class_names or []
     unknown = [n for n in names if n not in counts]
     others = [n for n, count in counts.items() if count and n not in names and n not in (options.ignore_classes or [])]
@@ -142,11 +164,11 @@ def check_selection(options: ClassOptions, classes: ClassMap, counts: Mapping[st
     if slips or (names and len(unknown) == len(names)):
         raise ValueError(
             f"{name}: class_names: the data has no class "
-            f"{shorten_list([with_near(n, others) for n in slips or unknown])}. "
-            f"Its classes: {shorten_list(list(counts))}. "
-            "class_map: {old: new} renames a class; leave class_names out to take all"
+            f"{shorten_list([with_near(n, others) for n in slips or unknown])}. Its classes: "
+            f"{shorten_list(list(counts))}. class_map: {{old: new}} renames a class; leave class_names out to take all"
         )
-    return unknown
+    if unknown:
+        log.warning("%s: no object of %s, which class_names lists", name, shorten_list(unknown))
 
 
 def relabel(records: Records, table: Ints) -> Records:
@@ -189,7 +211,32 @@ def count_selection(
             kind = RENAMED if new >= 0 else IGNORED if new == AS_IGNORED else UNSELECTED
             change = old if name == old else f"{old} -> {name}"
             text = f"{change}: {counts[label]}, the first in {locate_first(records, label)}"
-            problems.add(kind, text, int(counts[label]))
+            problems.add(kind, text, count=int(counts[label]))
+
+
+def adopt_classes(
+    classes: ClassMap, data_classes: ClassMap, records: Records, name: str, owner: str
+) -> tuple[ClassMap, Records]:
+    """The classes of `owner` with the data's category ids, and the records with their labels.
+
+    ValueError if there are objects of a class that `classes` lacks.
+    """
+    aligned, table = align_classes(classes, data_classes)
+    counts = count_objects(records, data_classes)
+    strangers = [(n, int(c)) for n, c, new in zip(data_classes.names, counts, table, strict=True) if new < 0 and c]
+    if strangers:
+        stranger = strangers[0][0]
+        first = locate_first(records, data_classes.names.index(stranger))
+        counted = shorten_list([f"{n!r} ({plural(c, 'object')})" for n, c in strangers])
+        known = nearest_name(stranger, classes.names)
+        raise ValueError(
+            f"{name}: {counted} {'are not classes' if len(strangers) > 1 else 'is not a class'} of {owner} (classes: "
+            f"{shorten_list(classes.names)}); first object: {first}. Turn such objects into ignore regions with "
+            f"ignore_classes: [{quote_for_yaml(stranger)}], or map them to a known class with class_map: "
+            f"{{{quote_for_yaml(stranger)}: {quote_for_yaml(known) if known else 'KNOWN_CLASS'}}}, "
+            "in this data set or, for both splits, in data.classes"
+        )
+    return aligned, relabel(records, table)
 
 
 def align_classes(classes: ClassMap, data_classes: ClassMap) -> tuple[ClassMap, Ints]:

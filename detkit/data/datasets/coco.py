@@ -9,26 +9,18 @@ import numpy as np
 
 from detkit.data.datasets.base import DetectionDataset, named_classes
 from detkit.data.datasets.coco_file import (
-    PARTS,
     Entry,
     area_of,
     box_of,
     categories_of,
-    check_entries,
     count_bad_ids,
+    id_of,
     integer_ids,
     is_crowd,
-    normalize_id,
     read_json,
     size_of,
 )
-from detkit.data.datasets.image_files import (
-    Folders,
-    check_files,
-    find_duplicate_files,
-    find_unlisted_images,
-    image_path,
-)
+from detkit.data.datasets.image_files import Folders, check_files
 from detkit.data.datasets.problems import MERGED, SUSPECT, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.registry import DATASETS, PathStr
@@ -65,41 +57,28 @@ class CocoDataset(DetectionDataset):
         same_file: Literal["merge"] | None = None,
     ) -> None:
         content = read_json(annotations)
-        for part in PARTS:
-            check_entries(content, part, annotations)
         builder = RecordsBuilder(annotations, bad_boxes)
         count_bad_ids(content, builder.problems)
-        used = Counter(map(category_id, content["annotations"]))
+        used = Counter(id_of(item, "category_id") for item in content["annotations"])
         categories = categories_of(content, used, annotations, builder.problems)
         numbers = integer_ids(list(categories), "category", builder.problems)
         classes = named_classes((numbers[i], n) for i, n in categories.items())
         label = {i: classes.ids.index(number) for i, number in numbers.items()}
         by_image = group_by_image(content, label, annotations)
         folders = Folders()
-        paths = [image_path(images, image["file_name"], folders) for image in content["images"]]
+        paths = [folders.image_path(images, image["file_name"]) for image in content["images"]]
         merged = merge_images(content["images"], paths, by_image, folders, annotations, same_file, builder.problems)
-        image_ids = integer_ids(list(map(id_text, content["images"])), "image", builder.problems)
+        image_ids = integer_ids([id_of(image) for image in content["images"]], "image", builder.problems)
         for image, path in zip(content["images"], paths, strict=True):
-            text = id_text(image)
-            if text not in merged:
+            if (text := id_of(image)) not in merged:
                 add_image(builder, image, image_ids[text], path, by_image.get(text, []), label)
-        for path in find_unlisted_images(images, paths, folders):
+        for path in folders.unlisted_images(images, paths):
             builder.problems.add(UNLISTED, path)
         self.finish(
             annotations, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
             ignore_classes=ignore_classes,
         )  # fmt: skip
         check_files([self.records.path(i) for i in range(len(self))], annotations, images, folders)
-
-
-def id_text(image: Entry) -> str:
-    """The id of an image in normal form."""
-    return normalize_id(image["id"]) or ""
-
-
-def category_id(item: Entry) -> str:
-    """The category id of an annotation in normal form."""
-    return normalize_id(item["category_id"]) or ""
 
 
 def add_image(
@@ -115,7 +94,7 @@ def add_image(
         path,
         size,
         [[x, y, x + w, y + h] for x, y, w, h in boxes],
-        [label[category_id(item)] for item in items],
+        [label[id_of(item, "category_id")] for item in items],
         [is_crowd(item, f"{builder.name}: {where}") for item, where in named],
         [area_of(item, box, where, builder.problems) for (item, where), box in zip(named, boxes, strict=True)],
         source=source,
@@ -134,25 +113,24 @@ def note_corners(boxes: list[list[float]], size: tuple[int, int], source: str, p
     beyond = (b[:, :2] + b[:, 2:] > np.array((width, height)) * 1.02 + 1).any(axis=1)
     if corners and 2 * beyond.sum() >= len(b):
         text = "x, y, width, height reach over the edge, which two corners (xmin, ymin, xmax, ymax) would not"
-        problems.add(
-            SUSPECT, f"{source}, bbox {[round(v, 2) for v in b[beyond][0].tolist()]}: {text}", int(beyond.sum())
-        )
+        first = [round(v, 2) for v in b[beyond][0].tolist()]
+        problems.add(SUSPECT, f"{source}, bbox {first}: {text}", count=int(beyond.sum()))
 
 
 def group_by_image(content: Entry, label: dict[str, int], name: str) -> dict[str, list[Entry]]:
     """Annotations by image id; ValueError that names images and categories that are not declared."""
-    known = Counter(map(id_text, content["images"]))
+    known = Counter(map(id_of, content["images"]))
     twice = {i for i, count in known.items() if count > 1}
     if twice:
-        files = {i: [im["file_name"] for im in content["images"] if id_text(im) == i] for i in sorted(twice)[:20]}
+        files = {i: [im["file_name"] for im in content["images"] if id_of(im) == i] for i in sorted(twice)[:20]}
         texts = [f"image id {i} is used {known[i]} times: {' and '.join(names[:3])}" for i, names in files.items()]
         raise ValueError(f"{name}: {shorten_list(texts)}. Give each image a unique id")
     grouped: dict[str, list[Entry]] = {}
     undeclared: Counter[str] = Counter()
     for item in content["annotations"]:
-        grouped.setdefault(normalize_id(item["image_id"]) or "", []).append(item)
-        if category_id(item) not in label:
-            undeclared[category_id(item)] += 1
+        grouped.setdefault(id_of(item, "image_id"), []).append(item)
+        if (category := id_of(item, "category_id")) not in label:
+            undeclared[category] += 1
     unlisted = sorted(set(grouped) - set(known))
     if unlisted:
         count = plural(sum(len(grouped[i]) for i in unlisted), "annotation")
@@ -177,25 +155,22 @@ def merge_images(
     Without the policy ValueError: each entry would train on the other's objects as background.
     """
     merged: set[str] = set()
-    duplicates = find_duplicate_files(paths, folders).values()
+    duplicates = folders.duplicates(paths).values()
     if duplicates and policy is None:
-        texts = [
-            f"{images[same[0]]['file_name']} (ids {', '.join(str(images[i]['id']) for i in same)})"
-            for same in duplicates
-        ]
+        ids = [", ".join(str(images[i]["id"]) for i in same) for same in duplicates]
+        texts = [f"{images[same[0]]['file_name']} (ids {i})" for same, i in zip(duplicates, ids, strict=True)]
         count = plural(len(duplicates), "image file is", "image files are")
         raise ValueError(
             f"{name}: {count} listed under several ids, so the objects of one entry would be "
             f"background in the other: {shorten_list(texts)}. Set same_file: merge to put all boxes under the first "
-            "id, "
-            "or remove the extra entries"
+            "id, or remove the extra entries"
         )
     for first, *others in duplicates:
         sizes = {size_of(images[i], name) for i in (first, *others)} - {(-1, -1)}
         if len(sizes) > 1:
             raise ValueError(f"{name}: {images[first]['file_name']} is listed with different sizes: {sorted(sizes)}")
         for i in others:
-            merged.add(id_text(images[i]))
-            by_image.setdefault(id_text(images[first]), []).extend(by_image.pop(id_text(images[i]), []))
+            merged.add(id_of(images[i]))
+            by_image.setdefault(id_of(images[first]), []).extend(by_image.pop(id_of(images[i]), []))
             problems.add(MERGED, f"{images[i]['file_name']}: id {images[i]['id']} into {images[first]['id']}")
     return merged

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeGuard
 
 from detkit.data.datasets.file_formats import describe_json, parse_json
 from detkit.data.datasets.problems import BAD_AREA, BAD_IDS, FROM_MASK, RENUMBERED, UNUSED_CATEGORIES, Problems
@@ -15,15 +15,18 @@ from detkit.utils.types import Tree, Value
 
 Entry = Tree
 """One image, category or annotation."""
+INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
 RLE_HINT = " (its segmentation is run-length encoded; pycocotools.mask.toBbox makes a bbox of it)"
 
 
 def read_json(path: str) -> Entry:
-    """Reads a COCO instances file; errors name the file and what it is instead."""
+    """Reads a COCO instances file and checks its entries; errors name the file and what it is instead."""
     content = parse_json(path)
     known = None if isinstance(content, dict) and set(PARTS) <= set(content) else describe_json(content)
     if known or not isinstance(content, dict):
         raise ValueError(f"{path}: not a COCO instances file: it is {known}")
+    for part in PARTS:
+        check_entries(content, part, path)
     return content
 
 
@@ -34,9 +37,8 @@ def check_entries(content: Entry, part: str, name: str) -> None:
         raise ValueError(f"{name}: no list {part!r}{keys}; this is not a COCO instances file")
     entries = content[part]
     if not isinstance(entries, list):
-        raise ValueError(
-            f"{name}: {part!r} is a {type(entries).__name__}, not a list; this is not a COCO instances file"
-        )
+        kind = type(entries).__name__
+        raise ValueError(f"{name}: {part!r} is a {kind}, not a list; this is not a COCO instances file")
     wrong = [f"{part}[{i}] {why}" for i, entry in enumerate(entries) if (why := entry_problem(entry, PARTS[part]))]
     if wrong:
         known = describe_json(content)
@@ -69,16 +71,12 @@ def short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def number_of(value: object) -> float | None:
     """A number, which may be written as text; None for anything else."""
     if type(value) is float:
         return value
     try:
-        return float(value) if isinstance(value, str) or is_number(value) else None
+        return float(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
     except (ValueError, OverflowError):
         return None
 
@@ -91,13 +89,14 @@ def normalize_id(value: object) -> str | None:
         text = value.strip()
         integer = text.removesuffix(".0")
         return (integer if integer.removeprefix("-").isdecimal() else text) or None
-    if not is_number(value) or not math.isfinite(value) or value != int(value) or abs(value) >= 2**63:
+    if not isinstance(value, float) or not value.is_integer() or abs(value) >= 2**63:
         return None
     return str(int(value))
 
 
-def is_id(value: object) -> bool:
-    return normalize_id(value) is not None
+def id_of(entry: Entry, key: str = "id") -> str:
+    """An id of a checked entry in normal form."""
+    return normalize_id(entry[key]) or ""
 
 
 def is_file_name(value: object) -> bool:
@@ -108,18 +107,14 @@ def is_file_name(value: object) -> bool:
         return False
 
 
-def is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
 def is_box(value: object) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(number_of(v) is not None for v in value)
 
 
-ID = ("a whole number or a text", is_id)
+ID: tuple[str, Callable[[object], bool]] = ("a whole number or a text", lambda value: normalize_id(value) is not None)
 PARTS: dict[str, dict[str, tuple[str, Callable[[object], bool]]]] = {
     "images": {"id": ID, "file_name": ("a file name", is_file_name)},
-    "categories": {"id": ID, "name": ("a text", is_name)},
+    "categories": {"id": ID, "name": ("a text", lambda value: isinstance(value, str) and bool(value.strip()))},
     "annotations": {"image_id": ID, "category_id": ID, "bbox": ("a list of 4 numbers", is_box)},
 }
 
@@ -186,20 +181,13 @@ def side_of(image: Entry, key: str, name: str) -> int:
 
 def integer_ids(ids: Sequence[str], what: str, problems: Problems) -> dict[str, int]:
     """Normal ids -> integers; if one is text or too large, all are numbered in alphabetical order."""
-    first = next((i for i in ids if not is_integer(i)), None)
+    # A 64-bit integer in its usual form, which 01 is not.
+    first = next((i for i in ids if not (INTEGER.fullmatch(i) and abs(int(i)) < 2**63)), None)
     if first is None:
         return {i: int(i) for i in ids}
     ordered = sorted(set(ids))
-    problems.add(RENUMBERED, f"{what} ids, such as {first!r}: 1 to {len(ordered)}", len(ordered))
+    problems.add(RENUMBERED, f"{what} ids, such as {first!r}: 1 to {len(ordered)}", count=len(ordered))
     return {i: k for k, i in enumerate(ordered, start=1)}
-
-
-def is_integer(text: str) -> bool:
-    """Whether an id is a 64-bit integer in its usual form, which 01 is not."""
-    digits = text.removeprefix("-")
-    if not (len(digits) < 20 and digits.isascii() and digits.isdecimal()):
-        return False
-    return str(int(text)) == text and abs(int(text)) < 2**63
 
 
 def categories_of(content: Entry, used: Counter[str], name: str, problems: Problems) -> dict[str, str]:
@@ -207,20 +195,18 @@ def categories_of(content: Entry, used: Counter[str], name: str, problems: Probl
 
     used: annotations of each category id.
     """
-    entries = [(normalize_id(c["id"]), str(c["name"]), c) for c in content["categories"]]
-    parents = {str(c.get("supercategory")) for _, _, c in entries if c.get("supercategory") != c["name"]}
-    repeated = Counter((i, n) for i, n, _ in entries)
-    for (category, class_name), count in repeated.items():
+    entries = content["categories"]
+    parents = {str(c.get("supercategory")) for c in entries if c.get("supercategory") != c["name"]}
+    distinct = Counter((id_of(c), str(c["name"])) for c in entries)
+    for (category, class_name), count in distinct.items():
         if count > 1:
-            problems.add(UNUSED_CATEGORIES, f"{class_name!r} (id {category}) is listed {count} times", count - 1)
-    distinct = list(dict.fromkeys((i or "", n) for i, n, _ in entries))
+            problems.add(UNUSED_CATEGORIES, f"{class_name!r} (id {category}) is listed {count} times", count=count - 1)
     shared = {n for n, count in Counter(n for _, n in distinct).items() if count > 1}
     kept: dict[str, str] = {}
     for category, class_name in distinct:
         if class_name in shared and class_name in parents and not used[category]:
-            problems.add(
-                UNUSED_CATEGORIES, f"{class_name!r} (id {category}) has no annotation and heads other categories"
-            )
+            text = f"{class_name!r} (id {category}) has no annotation and heads other categories"
+            problems.add(UNUSED_CATEGORIES, text)
             continue
         if category in kept:
             raise ValueError(
@@ -244,6 +230,6 @@ def count_bad_ids(content: Entry, problems: Problems) -> None:
     twice = [i for i, count in counts.items() if count > 1]
     null = sum("id" in a and a["id"] is None for a in content["annotations"])
     if twice:
-        problems.add(BAD_IDS, f"used more than once: {shorten_list(twice)}", len(twice))
+        problems.add(BAD_IDS, f"used more than once: {shorten_list(twice)}", count=len(twice))
     if null:
-        problems.add(BAD_IDS, f"null in {null} annotations", null)
+        problems.add(BAD_IDS, f"null in {null} annotations", count=null)

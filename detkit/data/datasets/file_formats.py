@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from pathlib import Path
 
-BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-"""UTF-32 comes first: its mark begins with that of UTF-16."""
 MAGIC = (
     (b"\x1f\x8b", "a gzip archive: unpack it"),
     (b"PK\x03\x04", "a ZIP archive: unpack it"),
@@ -26,8 +17,6 @@ MAGIC = (
     (b"\x89HDF", "an HDF5 file"),
     (b"SQLite format 3", "an SQLite database"),
 )
-
-
 XML_ROOTS = {
     "annotation": "a Pascal VOC file; VocDataset reads a folder of them",
     "annotations": "an export of CVAT in its own format; export it as COCO or Pascal VOC",
@@ -37,14 +26,9 @@ XML_ROOTS = {
 }
 
 
-def read_text(path: str | Path, problem: str = "not text") -> str:
-    """Reads a file in UTF-8, UTF-16 or UTF-32; ValueError that names file, encoding and byte."""
-    return decode_text(Path(path).read_bytes(), str(path), problem)
-
-
 def decode_text(raw: bytes, name: str, problem: str = "not text") -> str:
     """Decodes text by its byte order mark, or by its zero bytes; ValueError that names file (`name`), line and byte."""
-    encoding, start = detect_encoding(raw), f"{name}: " if name else ""
+    encoding, start = json.detect_encoding(raw), f"{name}: " if name else ""
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
@@ -57,17 +41,6 @@ def decode_text(raw: bytes, name: str, problem: str = "not text") -> str:
             f"0x{raw[error.start]:02x}, as in files of another encoding (a Windows code page, Latin-1, GBK). "
             "Save it as UTF-8"
         ) from None
-
-
-def detect_encoding(raw: bytes) -> str:
-    """The Unicode encoding of a text, by its byte order mark or its zero bytes; else UTF-8."""
-    for mark, encoding in BOMS:
-        if raw.startswith(mark):
-            return encoding
-    # As json.detect_encoding: the first characters of a text without a mark are ASCII.
-    zeros = "".join("x" if byte else "0" for byte in raw[:4])
-    patterns = {"000x": "utf-32-be", "x000": "utf-32-le", "0x0x": "utf-16-be", "x0x0": "utf-16-le"}
-    return patterns.get(zeros, "utf-8")
 
 
 def describe_text(text: str) -> str | None:
@@ -125,9 +98,8 @@ def describe_json(content: object) -> str | None:
     if "file_name" in keys or "filename" in keys or ("image" in keys and "annotations" in keys):
         return "the annotation of a single image; a COCO instances file lists `images`, `annotations` and `categories`"
     annotations = content.get("annotations")
-    annotation_keys = (
-        {key for a in annotations[:3] if isinstance(a, dict) for key in a} if isinstance(annotations, list) else set()
-    )
+    first = annotations[:3] if isinstance(annotations, list) else []
+    annotation_keys = {key for a in first if isinstance(a, dict) for key in a}
     if "segments_info" in annotation_keys:
         return "a COCO panoptic file, whose annotations have no boxes of their own"
     if "caption" in annotation_keys:
@@ -162,7 +134,7 @@ def parse_json(path: str) -> object:
         raise ValueError(f"{path} is a folder; a COCO data set is one JSON file")
     if not Path(path).is_file():
         raise FileNotFoundError(f"annotation file not found: {path}")
-    text = read_text(path, "not JSON")
+    text = decode_text(Path(path).read_bytes(), path, "not JSON")
     try:
         return json.loads(text)
     except RecursionError:

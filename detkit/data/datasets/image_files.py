@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import compress, islice
 from pathlib import Path
 
+from PIL import Image
+
 from detkit.data.datasets.images import HEIF, HEIF_HINT, reads_heif
 from detkit.utils.console import plural, printable, shorten_list
 
@@ -21,8 +23,6 @@ NO_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", 
 
 def image_suffixes() -> tuple[str, ...]:
     """Suffixes, in lower case, of the files that can be read: Pillow's, and pillow-heif's where it is installed."""
-    from PIL import Image
-
     reads_heif()
     formats = Image.registered_extensions()
     known = {s for s, name in formats.items() if name in Image.OPEN and name not in NO_PICTURES}
@@ -98,13 +98,36 @@ class Folders:
         except OSError:
             return None
 
+    def image_path(self, images: str, file_name: str) -> str:
+        """The path of an annotation's file name, relative to the folder `images`; backslashes are read as slashes."""
+        path = os.path.join(images, file_name)
+        if "\\" in file_name and path not in self:
+            path = os.path.join(images, file_name.replace("\\", "/"))
+        return str(Path(path))
 
-def image_path(images: str, file_name: str, folders: Folders) -> str:
-    """The path of an annotation's file name, relative to the folder `images`; backslashes are read as slashes."""
-    path = os.path.join(images, file_name)
-    if "\\" in file_name and path not in folders:
-        path = os.path.join(images, file_name.replace("\\", "/"))
-    return str(Path(path))
+    def unlisted_images(self, folder: str, paths: Sequence[str]) -> list[str]:
+        """Image files in the folders of `paths` (or in `folder`) that are not among them, in order."""
+        suffixes, listed = image_suffixes(), set(paths)
+        found = [
+            str(Path(parent) / name)
+            for parent in sorted({folder, *map(os.path.dirname, paths)})
+            for name in sorted(self.names(parent))
+            if name.lower().endswith(suffixes) and not name.startswith(".")
+        ]
+        return [path for path in found if path not in listed]
+
+    def duplicates(self, paths: Sequence[str]) -> dict[str, list[int]]:
+        """Real path -> indices of the paths that lead to it, by links or detours, where there are several."""
+        indices: dict[str, list[int]] = {}
+        by_inode: dict[int | None, str] = {None: ""}
+        for i, path in enumerate(paths):
+            real = self.real(path)
+            if real not in indices:
+                first = by_inode.setdefault(self.inode(path), real)
+                if first and first != real and os.path.samefile(first, real):
+                    real = first
+            indices.setdefault(real, []).append(i)
+        return {path: same for path, same in indices.items() if len(same) > 1}
 
 
 def check_files(paths: Sequence[str], name: str, folder: str | None = None, folders: Folders | None = None) -> None:
@@ -129,7 +152,7 @@ class Nearby:
 
     def __init__(self, folder: str) -> None:
         self._files: dict[str, list[str]] = {}
-        for file in files_below(folder):
+        for file in islice(files_below(folder), SEARCHED):
             self._files.setdefault(similarity_key(file), []).append(file)
 
     def hint(self, path: str) -> str:
@@ -166,39 +189,7 @@ def fold_name(name: str) -> str:
 
 
 def files_below(folder: str) -> Iterator[str]:
-    """Files of a folder and its subfolders, up to SEARCHED of them."""
-    return islice(_walk(folder), SEARCHED)
-
-
-def _walk(folder: str) -> Iterator[str]:
+    """Files of a folder and its subfolders."""
     for parent, folders, files in os.walk(folder):
         folders.sort()
         yield from (os.path.join(parent, file) for file in sorted(files))
-
-
-def find_unlisted_images(folder: str, paths: Sequence[str], folders: Folders) -> list[str]:
-    """Image files in the folders of `paths` (or in `folder`) that are not among them, in order."""
-    suffixes = image_suffixes()
-    parents, listed = {folder, *(os.path.dirname(path) for path in paths)}, set(paths)
-    return [
-        path
-        for parent in sorted(parents)
-        for name in sorted(folders.names(parent))
-        if name.lower().endswith(suffixes)
-        and not name.startswith(".")
-        and (path := str(Path(parent) / name)) not in listed
-    ]
-
-
-def find_duplicate_files(paths: Sequence[str], folders: Folders) -> dict[str, list[int]]:
-    """Real path -> indices of the paths that lead to it, by links or detours, where there are several."""
-    indices: dict[str, list[int]] = {}
-    by_inode: dict[int | None, str] = {None: ""}
-    for i, path in enumerate(paths):
-        real = folders.real(path)
-        if real not in indices:
-            first = by_inode.setdefault(folders.inode(path), real)
-            if first and first != real and os.path.samefile(first, real):
-                real = first
-        indices.setdefault(real, []).append(i)
-    return {path: same for path, same in indices.items() if len(same) > 1}

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FunctionType
-from typing import IO, TYPE_CHECKING, Literal, ParamSpec, TypeVar
+from typing import IO, Literal, ParamSpec, TypeVar
 
 import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from detkit.data.datasets.file_formats import describe_text
 from detkit.registry import Positive, enforce_bounds
-
-if TYPE_CHECKING:
-    from PIL.Image import Exif, Image
-    from PIL.ImageFile import ImageFile
 
 MAX_MEGAPIXELS = 180.0
 """Default of the limit: three bytes a pixel, so half a gigabyte in memory."""
@@ -50,7 +47,7 @@ class ImageOptions:
     max_megapixels: Positive = MAX_MEGAPIXELS
 
 
-def read_image(path: str | Path, options: ImageOptions | None = None) -> Image:
+def read_image(path: str | Path, options: ImageOptions | None = None) -> Image.Image:
     """Decodes a file to a PIL image in RGB, upright by its EXIF orientation.
 
     Grey, palette and CMYK are converted, 16-bit values lose their lower byte (as Pillow does to 16-bit
@@ -59,7 +56,9 @@ def read_image(path: str | Path, options: ImageOptions | None = None) -> Image:
     """
     options = options or ImageOptions()
     try:
-        return decode_file(path, options)
+        with open_image(path, path, options) as opened:
+            opened.load()
+            return to_upright_rgb(opened)
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
@@ -68,14 +67,7 @@ def read_image(path: str | Path, options: ImageOptions | None = None) -> Image:
     return repair_file(path, options)
 
 
-def decode_file(path: str | Path, options: ImageOptions) -> Image:
-    """Decodes a file that is not damaged; raises what Pillow raises otherwise."""
-    with open_image(path, path, options) as opened:
-        opened.load()
-        return to_upright_rgb(opened)
-
-
-def repair_file(path: str | Path, options: ImageOptions) -> Image:
+def repair_file(path: str | Path, options: ImageOptions) -> Image.Image:
     """Decodes a damaged file as far as it goes; ValueError that names the file if nothing can be decoded."""
     try:
         open_image(path, path, options).close()
@@ -85,9 +77,8 @@ def repair_file(path: str | Path, options: ImageOptions) -> Image:
             load_truncated(opened)
             return to_upright_rgb(opened)
     except Exception as error:
-        raise ValueError(
-            f"{unreadable_error(path, error)}; it can't be repaired; bad_images: skip leaves it out"
-        ) from error
+        hint = "it can't be repaired; bad_images: skip leaves it out"
+        raise ValueError(f"{unreadable_error(path, error)}; {hint}") from error
 
 
 def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[int, int]:
@@ -102,10 +93,8 @@ def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[in
         raise unreadable_error(path, error) from error
 
 
-def header_exif(opened: ImageFile) -> Exif:
+def header_exif(opened: ImageFile.ImageFile) -> Image.Exif:
     """The EXIF of an image that is opened and not decoded: Pillow would decode a PNG for it, large or damaged."""
-    from PIL import Image
-
     late = opened.format == "PNG" and opened.fp is not None and png_chunks(opened.fp) & PNG_EXIF
     return opened.getexif() if late else Image.Image.getexif(opened)
 
@@ -142,7 +131,7 @@ def unreadable_error(path: str | Path, error: Exception) -> ValueError:
     """The error of any decoder, with the name of the file in front."""
     hint = f"; {HEIF_HINT}" if Path(path).suffix.lower() in HEIF and not reads_heif() else ""
     text = " ".join(str(error).split())
-    if type(error).__name__ == "UnidentifiedImageError" and not hint:
+    if isinstance(error, UnidentifiedImageError) and not hint:
         return ValueError(f"{path}: not a readable image: {describe_file(path)}")
     return ValueError(f"{path}: not a readable image ({type(error).__name__}: {text}){hint}")
 
@@ -160,10 +149,8 @@ def describe_file(path: str | Path) -> str:
     return f"the file is {known or 'of an unknown type, or its beginning is damaged'}"
 
 
-def open_image(source: str | Path | IO[bytes], path: str | Path, options: ImageOptions) -> ImageFile:
+def open_image(source: str | Path | IO[bytes], path: str | Path, options: ImageOptions) -> ImageFile.ImageFile:
     """Reads the header of an image; `path` is what messages name."""
-    from PIL import Image
-
     reads_heif()
     if Path(path).exists() and not Path(path).is_file():
         raise ValueError("it is a folder or a device, not a file")  # reading /dev/zero would never end
@@ -175,7 +162,7 @@ def open_image(source: str | Path | IO[bytes], path: str | Path, options: ImageO
     return opened
 
 
-def check_pixels(image: Image, path: str | Path, limit: float) -> None:
+def check_pixels(image: Image.Image, path: str | Path, limit: float) -> None:
     """Raises ImageTooLargeError for more than `limit` megapixels."""
     megapixels = image.width * image.height / 1e6
     if megapixels > limit:
@@ -183,23 +170,18 @@ def check_pixels(image: Image, path: str | Path, limit: float) -> None:
         image.close()
         raise ImageTooLargeError(
             f"{path}: the image has {megapixels:.1f} megapixels ({size}), the limit is {limit:g}. Set "
-            f"data.images.max_megapixels={needed}, or --max-megapixels {needed} of detkit predict, to allow it; it "
-            "takes "
-            f"{3 * megapixels / 1e3:.2g} GB of memory"
+            f"data.images.max_megapixels={needed}, or --max-megapixels {needed} of detkit predict, to allow it; "
+            f"it takes {3 * megapixels / 1e3:.2g} GB of memory"
         )
 
 
-def to_upright_rgb(opened: Image) -> Image:
+def to_upright_rgb(opened: Image.Image) -> Image.Image:
     """Converts a decoded image to RGB and turns it as its EXIF says."""
-    from PIL import ImageOps
-
     return to_rgb(ImageOps.exif_transpose(opened))
 
 
-def load_truncated(image: ImageFile) -> None:
+def load_truncated(image: ImageFile.ImageFile) -> None:
     """Decodes an image whose file may end too early."""
-    from PIL import ImageFile
-
     if type(image).load is ImageFile.ImageFile.load or not getattr(image, "use_load_libtiff", True):
         _with_globals(ImageFile.ImageFile.load, LOAD_TRUNCATED_IMAGES=True)(image)
     else:
@@ -212,16 +194,11 @@ def _with_globals(function: Callable[P, R], **values: object) -> Callable[P, R]:
     Pillow's switches are global: set for one image, they would change what every thread of the process reads.
     """
     assert isinstance(function, FunctionType)
-    return FunctionType(
-        function.__code__, {**function.__globals__, **values}, function.__name__, function.__defaults__,
-        function.__closure__,
-    )  # fmt: skip
+    return FunctionType(function.__code__, {**function.__globals__, **values}, argdefs=function.__defaults__)
 
 
-def to_rgb(image: Image) -> Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Converts any PIL mode to RGB, as `read_image` describes; ValueError if the values have no known range."""
-    from PIL import Image
-
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):

@@ -88,11 +88,8 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self.by_kind)
 
-    def add(self, kind: Kind, example: str, count: int = 1) -> None:
-        """Counts a problem, and keeps the example if there are few so far."""
-        self._add(kind, [example], count)
-
-    def _add(self, kind: Kind, examples: list[str], count: int) -> None:
+    def add(self, kind: Kind, *examples: str, count: int = 1) -> None:
+        """Counts a problem, and keeps the examples if there are few so far."""
         occurrences = self.by_kind.setdefault(kind, Occurrences())
         occurrences.count += count
         occurrences.examples += examples[: NAMED - len(occurrences.examples)]
@@ -114,7 +111,7 @@ class Problems:
     def merge(self, other: Problems) -> None:
         """Adds the counts and examples of another one."""
         for kind, occurrences in other:
-            self._add(kind, occurrences.examples, occurrences.count)
+            self.add(kind, *occurrences.examples, count=occurrences.count)
 
     def lines(self) -> list[str]:
         """A line for each kind, followed by one for each example."""

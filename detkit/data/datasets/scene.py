@@ -46,10 +46,8 @@ def rotate(points: list[Point], angle: float) -> list[Point]:
 
 def on_circle(n: int, radius: float = 1.0, start: float = 0.0) -> list[Point]:
     """n points spread evenly over a circle."""
-    return [
-        (radius * math.cos(2 * math.pi * i / n + start), radius * math.sin(2 * math.pi * i / n + start))
-        for i in range(n)
-    ]
+    angles = [2 * math.pi * i / n + start for i in range(n)]
+    return [(radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]
 
 
 def polygon(points: list[Point]) -> Callable[[ImageDraw.ImageDraw, float, float], None]:
@@ -78,12 +76,7 @@ def moon(canvas: ImageDraw.ImageDraw, side: float, angle: float) -> None:
 
 STAR = [p for pair in zip(on_circle(5), on_circle(5, 0.42, math.pi / 5), strict=True) for p in pair]
 ARM = [(0.32, 0.95), (0.32, 0.32), (0.95, 0.32)]
-CROSS = [
-    *ARM,
-    *((x, -y) for x, y in ARM[::-1]),
-    *((-x, -y) for x, y in ARM),
-    *((-x, y) for x, y in ARM[::-1]),
-]
+CROSS = [*ARM, *((x, -y) for x, y in ARM[::-1]), *((-x, -y) for x, y in ARM), *((-x, y) for x, y in ARM[::-1])]
 SHAPES: dict[str, Callable[[ImageDraw.ImageDraw, float, float], None]] = {
     "circle": disc,
     "star": polygon(STAR),
@@ -118,11 +111,8 @@ def draw_scene(rng: Generator, size: int) -> Scene:
 def background(rng: Generator, size: int) -> NDArray[np.uint8]:
     """Draws (size, size, 3): clouds of two scales, often stripes or checks, fine noise."""
     cells = int(rng.integers(2, 9))
-    clouds = np.asarray(
-        Image.fromarray(rng.integers(30, 226, (cells, cells, 3), dtype=np.uint8)).resize(
-            (size, size), Image.Resampling.BICUBIC
-        )
-    ).astype(np.int16)
+    coarse = Image.fromarray(rng.integers(30, 226, (cells, cells, 3), dtype=np.uint8))
+    clouds = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)).astype(np.int16)
     base = rng.integers(40, 216, 3)
     mixed = (clouds * int(rng.integers(20, 61)) + base * 40) // 100
     pattern = rng.random()
@@ -241,11 +231,10 @@ def add_object(rng: Generator, scene: Scene, owner: NDArray[np.int16], full_area
 
 def leaves_enough(hidden: NDArray[np.int16], owner: NDArray[np.int16], full_areas: list[int]) -> bool:
     """Whether every object stays visible enough after losing the pixels whose owners are `hidden`."""
-    for index in np.unique(hidden[hidden >= 0]).tolist():
-        left = int((owner == index).sum()) - int((hidden == index).sum())
-        if left < LEAST_VISIBLE * full_areas[index]:
-            return False
-    return True
+    return all(
+        int((owner == index).sum()) - int((hidden == index).sum()) >= LEAST_VISIBLE * full_areas[index]
+        for index in np.unique(hidden[hidden >= 0]).tolist()
+    )
 
 
 def add_crowd(rng: Generator, scene: Scene, owner: NDArray[np.int16]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Interval
+from PIL import Image
 
 from detkit.boxes import to_xywh
 from detkit.data.datasets.base import DetectionDataset
@@ -15,9 +16,6 @@ from detkit.data.datasets.records import RecordsBuilder
 from detkit.data.datasets.scene import SHAPES, Scene, draw_scene
 from detkit.registry import DATASETS, Seed
 from detkit.structures import ClassMap
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
 NumImages = Annotated[int, Interval(ge=1, le=1_000_000)]
@@ -59,9 +57,7 @@ class ShapesDataset(DetectionDataset):
             builder.add(i + 1, path, (size, size), scene.boxes, scene.labels, scene.is_crowd, scene.area)
         self.finish(name, CLASSES, builder, keep_empty=True)
 
-    def load_image(self, index: int) -> Image:
-        from PIL import Image
-
+    def load_image(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index])
 
     def write_coco(self, images: Path, annotations: Path) -> None:

@@ -5,13 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset, named_classes
-from detkit.data.datasets.image_files import (
-    Folders,
-    check_files,
-    find_duplicate_files,
-    find_unlisted_images,
-    images_by_stem,
-)
+from detkit.data.datasets.image_files import Folders, check_files, images_by_stem
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.data.datasets.voc_file import VocAnnotation, annotation_files, describe_near_stem, read_split, read_xml
@@ -63,7 +57,7 @@ class VocDataset(DetectionDataset):
             add_image(builder, i + 1, path, f"{stem}.xml", annotations[stem], label, one_based)
         check_duplicates(paths, folders, stems, name)
         annotated = [str(path) for stem, path in files.items() if stem in annotations]
-        for path in find_unlisted_images(str(folder), [*paths, *annotated], folders):
+        for path in folders.unlisted_images(str(folder), [*paths, *annotated]):
             builder.problems.add(UNLISTED, path)
         self.finish(
             name, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
@@ -86,7 +80,7 @@ def add_image(
         boxes.append([x1 - shift, y1 - shift, x2, y2] if has_pixels else item.box)
         xywh.append([x1 - shift, y1 - shift, x2 - x1 + shift, y2 - y1 + shift])
         if item.parts:
-            builder.problems.add(PARTS, f"{source}, box {i} ({item.name})", item.parts)
+            builder.problems.add(PARTS, f"{source}, box {i} ({item.name})", count=item.parts)
         if one_based and min(x1, y1) == 0 and has_pixels:
             builder.problems.add(COUNTS_FROM_ZERO, f"{source}, box {i} {item.box}")
     labels = [label[item.name] for item in annotation.objects]
@@ -110,7 +104,7 @@ def find_image(stem: str, stated: str, files: dict[str, Path], folder: Path, pro
 
 def check_duplicates(paths: list[str], folders: Folders, stems: list[str], name: str) -> None:
     """Raises ValueError if several annotations are of one image file: each would lack the objects of the others."""
-    duplicates = find_duplicate_files(paths, folders).values()
+    duplicates = folders.duplicates(paths).values()
     if duplicates:
         texts = [f"{paths[same[0]]} ({', '.join(f'{stems[i]}.xml' for i in same)})" for same in duplicates]
         count = plural(len(duplicates), "image file belongs", "image files belong")
@@ -125,18 +119,14 @@ def read_annotations(folder: Path, stems: list[str], name: str) -> dict[str, Voc
     files = annotation_files(folder)
     if not files:
         entries = sorted(folder.iterdir()) if folder.is_dir() else []
-        suffixes, folders = (
-            sorted({p.suffix for p in entries if not p.is_dir()}),
-            [p.name for p in entries if p.is_dir()],
-        )
+        suffixes = sorted({p.suffix for p in entries if not p.is_dir()})
+        folders = [p.name for p in entries if p.is_dir()]
         hint = f"; it has files with the suffix {shorten_list(suffixes)}" if suffixes else ""
         hint += f"; subfolders are not read: {shorten_list(folders)}" if folders else ""
         raise FileNotFoundError(f"{name}: no .xml file in {folder}{hint}")
     known = {p.stem for p in files}
     missing = [describe_near_stem(s, known) for s in stems if s not in known]
     if missing:
-        raise FileNotFoundError(
-            f"{name}: {plural(len(missing), 'image has', 'images have')} no file in Annotations: "
-            f"{shorten_list(missing)}"
-        )
+        count = plural(len(missing), "image has", "images have")
+        raise FileNotFoundError(f"{name}: {count} no file in Annotations: {shorten_list(missing)}")
     return {p.stem: read_xml(p) for p in files}

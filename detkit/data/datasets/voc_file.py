@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -10,13 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from detkit.data.datasets.box_checks import CORNERS
-from detkit.data.datasets.file_formats import (
-    decode_text,
-    describe_json,
-    describe_text,
-    describe_xml_root,
-    detect_encoding,
-)
+from detkit.data.datasets.file_formats import decode_text, describe_json, describe_text, describe_xml_root
 from detkit.data.datasets.image_files import fold_name
 from detkit.utils.console import plural, shorten_list
 
@@ -50,24 +45,17 @@ class VocAnnotation:
 def read_xml(path: Path) -> VocAnnotation:
     """Reads one annotation file; errors name the file and what it is instead."""
     try:
-        root = parse(read_bytes(path))
+        root = parse(path.read_bytes())
         check_root(root)
         objects = [read_object(item, i) for i, item in enumerate(root.iter("object"), start=1)]
         size = root.find("size")
         sides = [number(size.findtext(k), f"size has {k}") for k in ("height", "width")] if size is not None else []
-    except ValueError as error:
-        raise ValueError(f"{path}: not a VOC annotation: {error}") from None
+    except (ValueError, OSError) as error:
+        why = f"it can't be read: {error.strerror}" if isinstance(error, OSError) else error
+        raise ValueError(f"{path}: not a VOC annotation: {why}") from None
     height, width = (int(side) if math.isfinite(side) else -1 for side in sides or (-1.0, -1.0))
     filename = (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
     return VocAnnotation((height, width) if height > 0 and width > 0 else (-1, -1), objects, filename)
-
-
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; ValueError for a folder, a link to nowhere, or what may not be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"it can't be read: {error.strerror}") from None
 
 
 def parse(raw: bytes) -> ElementTree.Element:
@@ -86,7 +74,7 @@ def parse_text(raw: bytes, error: Exception) -> ElementTree.Element:
     """Parses as text what the parser refused as bytes because of its encoding; ValueError with the reason."""
     declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""", raw)
     name = declared.group(1).decode() if declared else None
-    if name is not None and detect_encoding(raw) == "utf-8":
+    if name is not None and json.detect_encoding(raw) == "utf-8":
         try:
             text = raw.decode(name)
         except LookupError:
@@ -113,8 +101,6 @@ def parse_text(raw: bytes, error: Exception) -> ElementTree.Element:
 
 def describe_non_xml(text: str) -> str:
     """What a text that is not XML is, in words."""
-    import json
-
     if text.lstrip().startswith(("{", "[")):
         try:
             return f"JSON: {describe_json(json.loads(text)) or 'of an unknown kind'}"
@@ -134,9 +120,8 @@ def check_root(root: ElementTree.Element) -> None:
     inside = {id(e) for item in root.iter("object") for e in item.iter()}
     stray = sorted({e.tag for e in root.iter() if e.tag in SHAPES and id(e) not in inside})
     if stray:
-        raise ValueError(
-            f"{shorten_list([f'<{t}>' for t in stray])} is outside of <object>, where VOC has no such element"
-        )
+        found = shorten_list([f"<{t}>" for t in stray])
+        raise ValueError(f"{found} is outside of <object>, where VOC has no such element")
 
 
 def read_object(item: ElementTree.Element, position: int) -> VocObject:
@@ -144,12 +129,10 @@ def read_object(item: ElementTree.Element, position: int) -> VocObject:
     name = (item.findtext("name") or "").strip()
     if not name:
         raise ValueError(f"object {position} has no name")
+    where = f"object {position} ({name})"
     for tag in ("name", "bndbox"):
         if (count := len(item.findall(tag))) > 1:
-            raise ValueError(
-                f"object {position} ({name}): {count} <{tag}> elements; each box must have its own <object>"
-            )
-    where = f"object {position} ({name})"
+            raise ValueError(f"{where}: {count} <{tag}> elements; each box must have its own <object>")
     box = item.find("bndbox")
     if box is None:
         shapes = sorted(f"<{child.tag}>" for child in item if child.tag in SHAPES)
@@ -209,7 +192,7 @@ def read_list(path: Path, annotated: set[str]) -> str:
 def fits(raw: bytes, encoding: str, annotated: set[str]) -> bool:
     """Whether a list that is read in an encoding names annotations only."""
     try:
-        return all(stem in annotated for stem in list_stems(raw.decode(encoding), annotated))
+        return set(list_stems(raw.decode(encoding), annotated)) <= annotated
     except UnicodeDecodeError:
         return False
 

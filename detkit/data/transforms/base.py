@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from PIL.Image import DecompressionBombError, Image
 from torch import Tensor
 
 from detkit.structures import Targets
 from detkit.utils.console import plural
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torchvision.tv_tensors import BoundingBoxes
 
 IGNORE_LABEL = -1
@@ -82,35 +82,25 @@ def apply_transforms(
     wrapped = tv_tensors.BoundingBoxes(boxes.reshape(-1, 4), format="XYXY", canvas_size=(image.height, image.width))
     labels = labels.masked_fill(is_ignore, IGNORE_LABEL)
     for transform in transforms:
-        image, wrapped, labels = _run(transform, image, wrapped, labels)
+        megapixels = image.width * image.height / 1e6
+        try:
+            image, wrapped, labels = transform(image, wrapped, labels)
+        except DecompressionBombError:  # Pillow holds a limit of its own against every crop
+            text = f"the crop out of an image of {megapixels:.0f} megapixels is too large; resize before it"
+            raise ValueError(f"{type(transform).__name__}: {text}") from None
         if watch is not None:
             watch(type(transform).__name__, clip_boxes(wrapped, image.height, image.width), labels)
     tensor = pil_to_tensor(image)
     names = ", ".join(type(t).__name__ for t in transforms)
     if len(wrapped) != len(labels):
-        raise ValueError(
-            f"{plural(len(wrapped), 'box', 'boxes')} but {plural(len(labels), 'label')} after the transforms {names}"
-        )
+        counts = f"{plural(len(wrapped), 'box', 'boxes')} but {plural(len(labels), 'label')}"
+        raise ValueError(f"{counts} after the transforms {names}")
     if not torch.isfinite(wrapped.as_subclass(Tensor)).all():
         raise ValueError(f"a box is not finite after the transforms {names}: {wrapped.tolist()}")
     plain = clip_boxes(wrapped, *tensor.shape[-2:])
     usable = is_usable(plain)
     objects, ignored = usable & (labels != IGNORE_LABEL), usable & (labels == IGNORE_LABEL)
     return tensor, Targets(plain[objects], labels[objects], plain[ignored])
-
-
-def _run(
-    transform: Transform, image: Image, boxes: BoundingBoxes, labels: Tensor
-) -> tuple[Image, BoundingBoxes, Tensor]:
-    from PIL.Image import DecompressionBombError
-
-    try:
-        return transform(image, boxes, labels)
-    except DecompressionBombError:  # Pillow holds a limit of its own against every crop
-        name, megapixels = type(transform).__name__, image.width * image.height / 1e6
-        raise ValueError(
-            f"{name}: the crop out of an image of {megapixels:.0f} megapixels is too large; resize before it"
-        ) from None
 
 
 def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -142,9 +132,8 @@ def trace_lost_objects(
     Transforms get rows in the place of labels, so that a box is known even after others are removed.
     """
     rows = torch.arange(len(boxes))
-    stages = [
-        ("the annotation", clip_boxes(boxes, image.height, image.width), rows.masked_fill(is_ignore, IGNORE_LABEL))
-    ]
+    first = clip_boxes(boxes, image.height, image.width), rows.masked_fill(is_ignore, IGNORE_LABEL)
+    stages = [("the annotation", *first)]
     _, targets = apply_transforms(transforms, image, boxes, rows, is_ignore, lambda *stage: stages.append(stage))
     if len(targets.labels) == int((~is_ignore).sum()):
         return []
@@ -154,13 +143,9 @@ def trace_lost_objects(
         usable = {int(row) for row in stage_rows[is_usable(stage_boxes)]} & objects
         removed_by.update(dict.fromkeys(alive - usable, name))
         alive = usable
-    sides = {int(row): _sides(box) for row, box in zip(stages[-1][2], stages[-1][1], strict=True)}
+    last_boxes, last_rows = stages[-1][1].double(), stages[-1][2]
+    sides = dict(zip(last_rows.tolist(), (last_boxes[:, 2:] - last_boxes[:, :2]).clamp(min=0).tolist(), strict=True))
     return [LostObject(row, removed_by[row], *sides.get(row, (0.0, 0.0))) for row in sorted(objects - alive)]
-
-
-def _sides(box: Tensor) -> tuple[float, float]:
-    x1, y1, x2, y2 = box.tolist()
-    return max(x2 - x1, 0.0), max(y2 - y1, 0.0)
 
 
 def transform_image(transforms: Sequence[Transform], image: Image) -> Tensor:

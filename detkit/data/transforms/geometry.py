@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import torch
 from annotated_types import Interval, MinLen
+from PIL.Image import Image
 from torch import Tensor
 
 from detkit.data.transforms.base import IGNORE_LABEL, Transform, V2Transform, check_ascending
 from detkit.registry import TRANSFORMS, Fraction, PositiveInt, Side
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torchvision.tv_tensors import BoundingBoxes
 
 
@@ -153,12 +153,8 @@ class RandomIoUCrop(V2Transform):
         max_aspect_ratio: AspectRatio = 2.0,
         trials: Trials = 40,
     ) -> None:
-        check_ascending(
-            **{
-                "min_scale, max_scale": (min_scale, max_scale),
-                "min_aspect_ratio, max_aspect_ratio": (min_aspect_ratio, max_aspect_ratio),
-            }
-        )
+        check_ascending(**{"min_scale, max_scale": (min_scale, max_scale)})
+        check_ascending(**{"min_aspect_ratio, max_aspect_ratio": (min_aspect_ratio, max_aspect_ratio)})
         super().__init__("RandomIoUCrop", min_scale, max_scale, min_aspect_ratio, max_aspect_ratio, trials=trials)
 
     def __call__(self, image: Image, boxes: BoundingBoxes, labels: Tensor) -> tuple[Image, BoundingBoxes, Tensor]:
