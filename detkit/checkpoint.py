@@ -6,6 +6,7 @@ A file is what `torch.save` writes, followed by a line with the SHA-256 of every
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -13,14 +14,16 @@ import re
 import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from detkit import __version__
 from detkit.structures import ClassMap
 from detkit.utils.errors import find_disk_full
 from detkit.utils.exit_codes import ExitCode
+from detkit.utils.outputs import file_sha256
 from detkit.utils.types import Tree
 from detkit.utils.urls import local_path
 
@@ -31,7 +34,7 @@ CHECKPOINTS, BEST = "checkpoints", "best.pt"
 STEP_NAME = re.compile(r"step_\d{8,}\.pt")
 HALF_WRITTEN = re.compile(r"(step_\d{8,}|best)\.pt\.\d+\.tmp")
 TRAILER = re.compile(rb"\ndetkit-sha256 ([0-9a-f]{64})\n")
-TRAILER_LENGTH = len(b"\ndetkit-sha256 \n") + 64
+TRAILER_LENGTH = len("\ndetkit-sha256 \n") + 64
 
 
 class CheckpointError(ValueError):
@@ -48,12 +51,10 @@ class DiskFullError(OSError):
 class Checkpoint:
     """The state of a run after `step` optimizer steps.
 
-    model, ema: state dicts; ema is the averaged weights or None. optimizer, scaler: state dicts, None
-    in the best checkpoint, which can't be resumed from. seed: with `step` it is the state of every
-    random generator and the loader's position (see `train.random`). config: the effective config.
-    data: hashes of the data sets; start: the code and machine of the process that wrote it (see `train.starts`); both
-    empty if they are not known. train_seconds: time spent in steps. best_ap: of
-    all evaluations so far. version: detkit's.
+    model, ema: state dicts; ema is the averaged weights. optimizer, scaler: state dicts, None in the best checkpoint,
+    which can't be resumed from. seed: with `step`, the state of every random generator and the loader's position (see
+    `train.random`). config: the effective one. data: hashes of the data sets; start: the code and machine of the
+    process that wrote it (see `runs.starts`). train_seconds: time spent in steps. best_ap: of all evaluations so far.
     """
 
     step: int
@@ -79,27 +80,23 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content: Tree = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint) if f.name != "path"}
-    content |= {"format": FORMAT, "classes": asdict(checkpoint.classes), "version": _version()}
+    content |= {"format": FORMAT, "classes": asdict(checkpoint.classes), "version": __version__}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         # torch.save forgets why a write failed if it opens the file itself.
         with temporary.open("wb") as file:
             torch.save(content, file)
-        with temporary.open("rb+") as file:
-            digest = _digest(file)
-            file.seek(0, os.SEEK_END)
-            file.write(b"\ndetkit-sha256 " + digest.hexdigest().encode() + b"\n")
+        with temporary.open("ab") as file:
+            file.write(f"\ndetkit-sha256 {file_sha256(temporary)}\n".encode())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if (full := as_full_disk(error, path, size_of(content))) is None:
-            raise
-        raise full from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        if full := as_full_disk(error, path, size_of(content)):
+            raise full from error
+        raise
     return path
 
 
@@ -115,7 +112,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if version > FORMAT:
         raise CheckpointError(
             f"{path} has format {version}, written by detkit {content.get('version')}; "
-            f"detkit {_version()} reads up to format {FORMAT}: use the newer detkit"
+            f"detkit {__version__} reads up to format {FORMAT}: use the newer detkit"
         )
     classes = content.pop("classes")
     return Checkpoint(**content, classes=ClassMap(tuple(classes["names"]), tuple(classes["ids"])), path=path)
@@ -133,7 +130,11 @@ def verify(path: Path) -> None:
                 "written by another program (`detkit convert` reads weights of others)"
             )
         file.seek(0)
-        if _digest(file, size - TRAILER_LENGTH).hexdigest() != match[1].decode():
+        digest, left = hashlib.sha256(), size - TRAILER_LENGTH
+        while block := file.read(min(1 << 20, left)):
+            digest.update(block)
+            left -= len(block)
+        if digest.hexdigest() != match[1].decode():
             raise CheckpointError(f"{path} is damaged: checksum mismatch")
 
 
@@ -178,9 +179,7 @@ def remove_old(run: Path, keep: int, step: int | None = None) -> None:
     step: of the one that was just written. Files of later steps were damaged, or the run would have gone on
     from them: they don't count among the kept, or a good one would go in favour of a damaged one.
     """
-    saved = saved_steps(run)
-    if step is not None:
-        saved = [path for path in saved if path.name <= step_path(run, step).name]
+    saved = [path for path in saved_steps(run) if step is None or path.name <= step_path(run, step).name]
     left = [path for path in (run / CHECKPOINTS).glob("*.tmp") if HALF_WRITTEN.fullmatch(path.name)]
     for path in [*saved[keep:], *left]:
         path.unlink(missing_ok=True)
@@ -190,9 +189,7 @@ def as_full_disk(error: BaseException, path: Path, needed: int | None = None) ->
     """An error that a full disk caused, in words; None for others. path: the file, or the run folder."""
     if isinstance(error, DiskFullError) or (full := find_disk_full(error)) is None:
         return error if isinstance(error, DiskFullError) else None
-    folder = path if path.is_dir() else path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = next(folder for folder in (path, *path.parents) if folder.is_dir())
     size = f" ({needed / 2**20:.1f} MiB)" if needed else ""
     good = last_good(folder)
     return DiskFullError(
@@ -207,32 +204,19 @@ def as_full_disk(error: BaseException, path: Path, needed: int | None = None) ->
 def last_good(folder: Path) -> Path | None:
     """The newest checkpoint of a run folder, or of its folder of checkpoints, that is intact."""
     for path in saved_steps(folder):
-        try:
+        with contextlib.suppress(CheckpointError, OSError):
             verify(path)
-        except (CheckpointError, OSError):
-            continue
-        return path
+            return path
     return None
 
 
 def size_of(content: object) -> int:
     """Bytes of the tensors in nested dicts and lists."""
     if isinstance(content, Tensor):
-        return content.numel() * content.element_size()
+        return content.nbytes
     if isinstance(content, dict):
-        content = list(content.values())
+        return sum(map(size_of, content.values()))
     return sum(map(size_of, content)) if isinstance(content, (list, tuple)) else 0
-
-
-def _digest(file: IO[bytes], size: int | None = None) -> hashlib._Hash:
-    digest, left = hashlib.sha256(), size
-    while left is None or left > 0:
-        block = file.read(1 << 20 if left is None else min(1 << 20, left))
-        if not block:
-            break
-        digest.update(block)
-        left = None if left is None else left - len(block)
-    return digest
 
 
 def _sync_folder(folder: Path) -> None:
@@ -243,9 +227,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _version() -> str:
-    from detkit import __version__
-
-    return __version__

@@ -40,7 +40,7 @@ from detkit.runs.folder import RESULT, init_run_folder, write_json
 from detkit.runs.log import run_log
 from detkit.runs.run import Run
 from detkit.structures import Batch
-from detkit.train.assemble import Session, assemble
+from detkit.train.assemble import Session
 from detkit.train.non_finite import NonFiniteLossError
 from detkit.train.random import seed_everything
 from detkit.train.run import run_session
@@ -93,7 +93,7 @@ def make_session(
     """The session of a run in one process. held_out: trains on a part of the training data, validates on the rest."""
     device, alone = set_up_torch(config.options("train")), Coordinator(ProcessInfo())
     data_sets = hold_out(usable_dataset(config, "train", early=True)) if held_out else None
-    return assemble(config, folder, resume=resume, coordinator=alone, device=device, data_sets=data_sets, allow=allow)
+    return Session(config, folder, resume=resume, coordinator=alone, device=device, data_sets=data_sets, allow=allow)
 
 
 def hold_out(dataset: DetectionDataset) -> tuple[DetectionDataset, DetectionDataset]:

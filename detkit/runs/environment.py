@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import PIL
+import torch
+
+import detkit
 from detkit.utils.types import Tree
-
-if TYPE_CHECKING:
-    import torch
 
 
 def environment() -> Tree:
     """Command, versions, machine and source revision of this process."""
-    import numpy as np
-    import PIL
-    import torch
     import torchvision
 
-    import detkit
-
     package = Path(detkit.__file__).parent
-    machine: Tree = {
-        "system": platform.platform(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
+    machine: Tree = {"system": platform.platform(), "cpu": cpu_name()}
+    machine |= {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if torch.cuda.is_available():
-        machine["gpu"] = torch.cuda.get_device_name()
-        machine["cuda"] = torch.version.cuda
+        machine |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     return {
         "command": shlex.join(sys.argv),
         "versions": {
@@ -53,41 +46,30 @@ def environment() -> Tree:
 
 def cpu_name() -> str:
     """The processor as the system calls it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if match := re.search(r"^model name[^:\n]*:(.*)", text, re.MULTILINE):
+            return match[1].strip()
     return platform.processor() or platform.machine()
 
 
 def git_revision(folder: Path) -> str | None:
     """Commit of the repository around `folder`, with "+changes" if files differ; None without one."""
 
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(folder), *arguments],
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=20,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            return subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=20).decode(errors="replace")
+        return ""
 
-    commit = git("rev-parse", "HEAD")
+    commit = git("rev-parse", "HEAD").strip()
     if not commit:
         return None
-    return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")
+    return commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no", "--", ".").strip() else "")
 
 
 def peak_memory_mb(device: torch.device) -> float:
     """Peak memory: of tensors on the GPU, else of the whole process."""
-    import torch
-
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     import resource

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from detkit.checkpoint import BEST, CHECKPOINTS, HALF_WRITTEN, STEP_NAME, TRAILER
+from detkit.checkpoint import BEST, CHECKPOINTS, HALF_WRITTEN, STEP_NAME, TRAILER, TRAILER_LENGTH
 from detkit.utils import outputs
 from detkit.utils.console import printable
 from detkit.utils.errors import explain_os_errors
@@ -22,21 +22,15 @@ from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
 
-CONFIG, ENVIRONMENT, METRICS, LOG, RESULT = (
-    "config.yaml",
-    "environment.json",
-    "metrics.jsonl",
-    "log.txt",
-    "result.json",
-)
+CONFIG, ENVIRONMENT, RESULT = "config.yaml", "environment.json", "result.json"
+METRICS, LOG = "metrics.jsonl", "log.txt"
 CURVES, PREDICTIONS, TENSORBOARD = "curves.png", "predictions.png", "tensorboard"
 LOCK = ".lock"
 LOCK_SECONDS = 20.0
 """Time for the processes of a killed run to end before the next one refuses the folder."""
 EVIDENCE = (METRICS, RESULT, CHECKPOINTS)
 WRITTEN_ONCE = (CONFIG, ENVIRONMENT, RESULT, CURVES, PREDICTIONS)
-GROWING = (METRICS, LOG)
-PER_RANK = ("log_rank*.txt", "profile_rank*.json")
+GROWING = (METRICS, LOG, "log_rank*.txt", "profile_rank*.json")
 EVENTS_NAME = re.compile(r"events\.out\.tfevents\..+")
 """Names that detkit and TensorBoard give: a copy that somebody calls step_00000100_good.pt is none of them."""
 LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
@@ -58,8 +52,7 @@ def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool
     with explain_os_errors("--output", folder):
         check_can_write("--output", folder)
         folder.mkdir(parents=True, exist_ok=True)
-    # lockf, not flock: a loader process that outlives its parent must not keep the lock.
-    with explain_os_errors("--output", folder / LOCK):
+        # lockf, not flock: a loader process that outlives its parent must not keep the lock.
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         deadline, warned = time.monotonic() + wait, False
@@ -69,21 +62,19 @@ def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EAGAIN) or restarted:
                     break
-                owner = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
-                if time.monotonic() > deadline:
-                    raise ValueError(
-                        f"{folder} is in use: {owner} trains in it. Wait for its end, or choose another folder with "
-                        "--output"
-                    ) from None
-                if not warned:
-                    log.warning("%s is in use by %s; waiting %.0f s for its end", folder, owner, wait)
-                    warned = True
-                time.sleep(0.2)
             else:
                 with contextlib.suppress(OSError):  # a full disk speaks where it matters
                     os.ftruncate(handle, 0)
                     os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
                 break
+            owner = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+            if time.monotonic() > deadline:
+                way_out = "wait for its end, or choose another folder with --output"
+                raise ValueError(f"{folder} is in use: {owner} trains in it; {way_out}")
+            if not warned:
+                log.warning("%s is in use by %s; waiting %.0f s for its end", folder, owner, wait)
+                warned = True
+            time.sleep(0.2)
         yield
     finally:
         os.close(handle)
@@ -145,22 +136,21 @@ def run_files(folder: Path) -> tuple[list[Path], list[Path]]:
     other programs log in the same form and use the same names.
     """
     ledger = Ledger(folder)
-    old = CONFIG not in ledger and looks_like_a_run(folder)
+    old = CONFIG not in ledger and any(names_detkit(folder / name) for name in (ENVIRONMENT, RESULT))
     of_run = old or CONFIG in ledger or LOG in ledger
     ours: list[Path] = []
     foreign: list[Path] = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name in (TENSORBOARD, CHECKPOINTS):
-            if path.is_dir():
-                inside = sorted(path.iterdir())
-                own_files = [p for p in inside if is_own_name(p, of_run=of_run)]
-                if path.name == TENSORBOARD and LOG in ledger:  # from then on they are noted
-                    own_files = [p for p in own_files if p.relative_to(folder) in ledger]
-                ours += own_files
-                foreign += [p for p in inside if is_checkpoint_name(p) and p not in own_files]
-            else:
-                foreign.append(path)
-        elif path.name in WRITTEN_ONCE or path.name in GROWING or any(path.match(p) for p in PER_RANK):
+        if path.name in (TENSORBOARD, CHECKPOINTS) and path.is_dir():
+            inside = sorted(path.iterdir())
+            own_files = [p for p in inside if is_own_name(p, of_run=of_run)]
+            if path.name == TENSORBOARD and LOG in ledger:  # from then on they are noted
+                own_files = [p for p in own_files if p.relative_to(folder) in ledger]
+            ours += own_files
+            foreign += [p for p in inside if is_checkpoint_name(p) and p not in own_files]
+        elif path.name in (TENSORBOARD, CHECKPOINTS):
+            foreign.append(path)
+        elif any(path.match(name) for name in (*WRITTEN_ONCE, *GROWING)):
             own = path.is_file() and (
                 ledger.owns(path.name) or (of_run and grew_here(path)) or (old and written_here(path))
             )
@@ -173,8 +163,11 @@ def is_own_name(path: Path, *, of_run: bool) -> bool:
     run by the name that detkit or TensorBoard gives."""
     if path.is_dir():
         return False
-    if is_checkpoint_name(path) and TRAILER.search(tail(path)) is not None:
-        return True
+    if is_checkpoint_name(path):
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 2 * TRAILER_LENGTH))
+            if TRAILER.search(file.read()):
+                return True
     names = (STEP_NAME, HALF_WRITTEN) if path.parent.name == CHECKPOINTS else (EVENTS_NAME,)
     return of_run and any(name.fullmatch(path.name) for name in names)
 
@@ -184,43 +177,31 @@ def is_checkpoint_name(path: Path) -> bool:
     return path.parent.name == CHECKPOINTS and (path.name == BEST or STEP_NAME.fullmatch(path.name) is not None)
 
 
-def tail(path: Path, length: int = 200) -> bytes:
-    """The last bytes of a file."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - length))
-        return file.read()
-
-
 def grew_here(path: Path) -> bool:
-    """Whether the first line of a log, of metrics or of a profile is one that detkit writes, or there is none."""
+    """Whether a log, metrics or a profile begin as detkit writes them, or are empty."""
     with path.open("rb") as file:
-        first = file.readline(4096)
-    if path.suffix == ".txt":
-        return not first or LOG_LINE.match(first) is not None
-    if path.name == METRICS:
-        return not first or METRICS_LINE.match(first) is not None
-    return path.match("profile_rank*.json") and b"schemaVersion" in path.read_bytes()[:4096]
+        head = file.read(4096)
+    if path.match("profile_rank*.json"):
+        return b"schemaVersion" in head
+    line = {".txt": LOG_LINE, ".jsonl": METRICS_LINE}.get(path.suffix)
+    return line is not None and (not head or line.match(head) is not None)
 
 
-def looks_like_a_run(folder: Path) -> bool:
-    """Whether an environment or a result in the folder names the detkit that wrote it."""
-    for name in (ENVIRONMENT, RESULT):
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            if "detkit" in json.loads((folder / name).read_text(encoding="utf-8"))["versions"]:
-                return True
+def names_detkit(path: Path) -> bool:
+    """Whether an environment or a result names the detkit that wrote it."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return "detkit" in json.loads(path.read_text(encoding="utf-8"))["versions"]
     return False
 
 
 def written_here(path: Path) -> bool:
     """Whether a file of a run from before there were ledgers is as detkit writes it."""
-    if path.suffix == ".png":
-        return True
+    if path.name != CONFIG:
+        return path.suffix == ".png" or names_detkit(path)
+    from omegaconf import OmegaConf
+
     try:
         text = path.read_text(encoding="utf-8")
-        if path.name != CONFIG:
-            return "detkit" in json.loads(text)["versions"]
-        from omegaconf import OmegaConf
-
         return OmegaConf.to_yaml(OmegaConf.create(text)) == text  # a person's has comments, or an order of its own
     except Exception:
         return False

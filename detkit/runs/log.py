@@ -7,13 +7,9 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detkit.runs.folder import LOG
 from detkit.utils.console import CONTROLS, guard_stream
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("detkit")
 
@@ -39,24 +35,25 @@ def log_path(folder: Path, rank: int) -> Path:
 
 
 class LogFile(logging.FileHandler):
-    """A log file in UTF-8, which may fail: training continues, and its own writing tells what is the matter."""
+    """A log file in UTF-8, control characters as escapes.
+
+    A line that can't be written is left out: training continues, and its own writing tells what is the matter.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, control characters in names as escapes."""
         return super().format(record).translate(CONTROLS)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Leaves out a line that can't be written, be it for want of space; see `logging.Handler.handleError`."""
         if not isinstance(sys.exc_info()[1], (OSError, ValueError)):
             super().handleError(record)
 
 
 @contextlib.contextmanager
 def run_log(folder: Path, rank: int = 0) -> Iterator[None]:
-    """Meanwhile, what detkit logs goes to the console and, with the time, to the run's log file.
+    """Sends what detkit logs inside to the console and, with the time, to the run's log file.
 
     Ranks other than 0 have a file of their own, log_rank<rank>.txt, and no console.
     """

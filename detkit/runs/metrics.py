@@ -68,7 +68,6 @@ class MetricsFile:
         self._file.flush()
 
     def close(self) -> None:
-        """Ends the writing."""
         self._file.close()
 
 

@@ -68,6 +68,5 @@ class Run:
         """Draws losses, learning rate and AP over the steps into the folder; returns the picture's path."""
         from detkit.visualize import plot_curves
 
-        steps, evaluations = read_metrics(self.folder / METRICS)
         title, ledger = self.folder.name, Ledger(self.folder)
-        return plot_curves(steps, evaluations, self.folder / CURVES, title=title, ledger=ledger)
+        return plot_curves(*read_metrics(self.folder / METRICS), self.folder / CURVES, title=title, ledger=ledger)

@@ -7,20 +7,11 @@ from collections.abc import Mapping
 from detkit.config import Config
 from detkit.utils.types import Tree, Value
 
-FREE = frozenset(
-    {
-        "train.eval_every",
-        "train.checkpoint_every",
-        "train.keep_last",
-        "train.log_every",
-        "train.max_minutes",
-        "train.tensorboard",
-        "train.hang_timeout",
-        "train.parallel",
-        "data.loader.num_workers",
-        "data.images.max_megapixels",
-    }
-)
+FREE = (
+    "train.eval_every", "train.checkpoint_every", "train.keep_last", "train.log_every", "train.max_minutes",
+    "train.tensorboard", "train.hang_timeout", "train.parallel", "data.loader.num_workers",
+    "data.images.max_megapixels",
+)  # fmt: skip
 """Settings that don't change which weights come out."""
 
 

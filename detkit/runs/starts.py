@@ -6,6 +6,7 @@ fingerprint once. A checkpoint holds that of the process that wrote it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import logging
@@ -27,7 +28,7 @@ from detkit.utils.types import Tree, Value
 
 log = logging.getLogger("detkit")
 
-LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
+LIBRARIES = ("torchvision", "numpy", "pillow")
 VARIABLES = (
     "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR",
     "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS", "MKL_DYNAMIC", "OMP_DYNAMIC", "OPENBLAS_NUM_THREADS",
@@ -36,7 +37,6 @@ VARIABLES = (
 )  # fmt: skip
 """Environment variables that choose kernels, or the number of threads of one library."""
 INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
-NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,7 @@ def facts(device: torch.device, processes: int) -> Tree:
         "system": f"{platform.system()} {platform.machine()}",
         "detkit": detkit.__version__,
         "python": platform.python_version(),
+        "torch": str(torch.__version__),
         **{name: installed_version(name) for name in LIBRARIES},
     }
     if device.type == "cuda":
@@ -90,13 +91,10 @@ def facts(device: torch.device, processes: int) -> Tree:
 
 
 def installed_version(name: str) -> str | None:
-    """As the running library says, or as it is installed."""
-    if name == "torch":
-        return str(torch.__version__)
-    try:
-        return str(importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    """The version that is installed, None where the package came without its metadata."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return None
 
 
 def code_changes(old: Start, new: Start) -> list[str]:
@@ -107,20 +105,8 @@ def code_changes(old: Start, new: Start) -> list[str]:
 def fact_changes(old: Start, new: Start) -> list[str]:
     """A line for each fact that differs, of those that both know."""
     both = sorted(old.facts.keys() & new.facts.keys() - {"processes"})
-    return [
-        f"{name}: {old.facts[name]} before, {new.facts[name]} now"
-        for name in both
-        if old.facts[name] != new.facts[name]
-    ]
-
-
-def listed(lines: Sequence[str]) -> str:
-    """The first lines, indented, and the number of the others."""
-    more = [f"and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
-    return "\n".join(f"  {line}" for line in [*lines[:NAMED], *more])
-
-
-# ---- on disk
+    changed = [name for name in both if old.facts[name] != new.facts[name]]
+    return [f"{name}: {old.facts[name]} before, {new.facts[name]} now" for name in changed]
 
 
 def to_plain(start: Start) -> Tree:
@@ -168,8 +154,9 @@ def of_old(content: Mapping[str, Value]) -> Start:
 
 def starts_before(folder: Path, saved: Checkpoint) -> list[Start]:
     """The earlier starts of a resumed run; only the checkpoint's own where the file is lost or damaged."""
+    starts: list[Start] = []
     try:
-        return read_starts(folder) or [from_plain(saved.start)]
+        starts = read_starts(folder)
     except ValueError as error:
         log.warning("%s; the starts before the last checkpoint are lost", error)
-        return [from_plain(saved.start)]
+    return starts or [from_plain(saved.start)]

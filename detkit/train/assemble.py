@@ -1,11 +1,11 @@
-"""From a checked config to everything a training needs, in order of dependence, top to bottom."""
+"""From a checked config to everything a training needs."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
 from detkit.runs.environment import environment
 from detkit.runs.folder import RESULT
 from detkit.runs.starts import Start, starts_before, this_start, to_plain
-from detkit.structures import Batch, ClassMap
+from detkit.structures import ClassMap
 from detkit.train.meaning import differences
 from detkit.train.options import TrainOptions
 from detkit.train.profile import Profile
@@ -42,7 +42,6 @@ from detkit.train.speed import RankLog
 from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
 from detkit.utils.console import guard_stream
-from detkit.utils.types import Tree
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
@@ -53,51 +52,72 @@ DataSets = tuple[DetectionDataset, DetectionDataset]
 """Of training and of validation."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Session:
-    """The parts of a run, ready to train.
+    """The parts of a run, ready to train: built from a config, or restored from the newest checkpoint in the folder.
 
-    batches: endless micro-batches of this process. environment: versions and machine, as in environment.json.
-    start: what this start of the run is made of. earlier_starts: those of the run before it, on rank 0.
-    same_data: the line of the header that says that all ranks have the same data.
+    init_weights, profile, allow: see the options of `detkit train`. data_sets: opened already.
+    detector: what is trained; `trainer.model` is what to evaluate. batches: endless micro-batches of this process.
+    environment: versions and machine, as in environment.json. start: what this start of the run is made of.
+    earlier_starts: those of the run before it, on rank 0. same_data: the header's line on data that all ranks share.
     """
 
-    config: Config
-    folder: Path
-    coordinator: Coordinator
-    train_set: DetectionDataset
-    val_set: DetectionDataset
-    val_loader: Loader
-    batches: Generator[Batch, None, None]
-    trainer: Trainer
-    recorder: Recorder | None
-    evaluation: Evaluation
-    checkpoints: Checkpoints
-    environment: Tree
-    start: Start
-    earlier_starts: list[Start]
-    same_data: dict[str, str]
-
-    @property
-    def options(self) -> TrainOptions:
-        """The `train` section of the config."""
-        return self.trainer.options
-
-    @property
-    def loader_options(self) -> LoaderOptions:
-        """The `data.loader` section of the config."""
-        options: LoaderOptions = self.config.options("data.loader")
-        return options
-
-    @property
-    def detector(self) -> DenseDetector:
-        """The detector that is trained; `trainer.model` is the one to evaluate."""
-        return self.trainer.detector
-
-    @property
-    def classes(self) -> ClassMap:
-        """The classes of the training data."""
-        return self.train_set.classes
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        *,
+        resume: bool,
+        coordinator: Coordinator,
+        device: torch.device,
+        init_weights: str | None = None,
+        profile: int | None = None,
+        allow: Sequence[str] = (),
+        data_sets: DataSets | None = None,
+    ) -> None:
+        self.config, self.folder, self.coordinator = config, folder, coordinator
+        self.options: TrainOptions = config.options("train")
+        self.loader_options: LoaderOptions = config.options("data.loader")
+        self.train_set, self.val_set = data_sets or open_data_sets(config, coordinator)
+        self.classes = self.train_set.classes
+        data = data_hashes(self.train_set, self.val_set)
+        self.same_data = check_data(coordinator, data)
+        saved = from_first_rank(lambda: find_resumable(folder, config, self.classes, data)) if resume else None
+        if saved is None:
+            config.check_length()
+        self.detector = initial_detector(config, self.classes, init_weights, pretrained=saved is None).to(device)
+        if self.options.channels_last:
+            self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        train_loader = self.build_loaders(saved.step if saved else 0)
+        # Only now, as a part may import a module while it is built.
+        self.environment = environment()
+        self.start = this_start(config, device, comm.world_size(), self.environment["command"])
+        self.earlier_starts: list[Start] = []
+        if saved is not None:
+            if saved.step < self.options.iterations or not (folder / RESULT).exists():
+                from_first_rank(lambda: check_code(saved, self.start, allow))
+            self.earlier_starts = starts_before(folder, saved) if comm.is_first() else []
+            self.start = resumed_start(self.start, saved, self.earlier_starts, self.detector, allow)
+        self.batches = iter(train_loader)
+        self.recorder = Recorder(folder) if comm.is_first() else None
+        self.evaluation = Evaluation(partial(evaluate_model, config, self.val_set, self.val_loader), self.recorder)
+        self.checkpoints = Checkpoints(
+            folder, config.to_dict(), self.classes, self.evaluation, data=data, start=to_plain(self.start)
+        )
+        tracer = [Profile(folder, profile)] if profile is not None else []
+        before = BeforeEvaluation(self.checkpoints)
+        self.trainer = Trainer(
+            self.detector,
+            self.batches,
+            build_optimizer(config, self.detector),
+            SCHEDULES.build(config.schedule),
+            self.options,
+            seed=config.seed,
+            device=device,
+            hooks=[*tracer, self.recorder or RankLog(), TimeLimit(), before, self.evaluation, self.checkpoints],
+        )
+        if saved is not None:
+            self.checkpoints.restore(self.trainer, saved)
+            log.info("resuming %s after step %d", saved.path, saved.step)
 
     @property
     def images_per_micro_batch(self) -> int:
@@ -108,81 +128,19 @@ class Session:
         """The transforms of `data.<split>`."""
         return build_transforms(self.config, split)
 
-
-def assemble(
-    config: Config,
-    folder: Path,
-    *,
-    resume: bool,
-    coordinator: Coordinator,
-    device: torch.device,
-    init_weights: str | None = None,
-    profile: int | None = None,
-    allow: Sequence[str] = (),
-    data_sets: DataSets | None = None,
-) -> Session:
-    """Builds a run, or restores it from its newest checkpoint.
-
-    init_weights, profile, allow: see the options of `detkit train`. data_sets: opened already.
-    """
-    options: TrainOptions = config.options("train")
-    train_set, val_set = data_sets or open_data_sets(config, coordinator)
-    data = data_hashes(train_set, val_set)
-    same_data = check_data(coordinator, data)
-    saved = from_first_rank(lambda: find_resumable(folder, config, train_set.classes, data)) if resume else None
-    if saved is None:
-        config.check_length()
-    detector = initial_detector(config, train_set.classes, init_weights, pretrained=saved is None)
-    detector.to(device)
-    if options.channels_last:
-        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    train_loader, val_loader = build_loaders(config, train_set, val_set, start_step=saved.step if saved else 0)
-    # Only now, as a part may import a module while it is built.
-    versions = environment()
-    rank, world_size = comm.rank(), comm.world_size()
-    start = this_start(config, device, world_size, versions["command"])
-    if saved is not None and not (saved.step >= options.iterations and (folder / RESULT).exists()):
-        from_first_rank(lambda: check_code(saved, start, allow))
-    earlier = starts_before(folder, saved) if saved is not None and rank == 0 else []
-    if saved is not None:
-        start = resumed_start(start, saved, earlier, detector, allow)
-    batches = iter(train_loader)
-    recorder = Recorder(folder) if rank == 0 else None
-    evaluation = Evaluation(evaluator(config, val_set, val_loader), recorder)
-    checkpoints = Checkpoints(folder, config.to_dict(), train_set.classes, evaluation, data=data, start=to_plain(start))
-    tracer = [Profile(folder, profile)] if profile is not None else []
-    trainer = Trainer(
-        detector,
-        batches,
-        build_optimizer(config, detector),
-        SCHEDULES.build(config.schedule),
-        options,
-        seed=config.seed,
-        device=device,
-        hooks=[
-            *tracer, recorder or RankLog(), TimeLimit(), BeforeEvaluation(checkpoints), evaluation, checkpoints
-        ],
-    )  # fmt: skip
-    if saved is not None:
-        checkpoints.restore(trainer, saved)
-        log.info("resuming %s after step %d", saved.path, saved.step)
-    return Session(
-        config=config,
-        folder=folder,
-        coordinator=coordinator,
-        train_set=train_set,
-        val_set=val_set,
-        val_loader=val_loader,
-        batches=batches,
-        trainer=trainer,
-        recorder=recorder,
-        evaluation=evaluation,
-        checkpoints=checkpoints,
-        environment=versions,
-        start=start,
-        earlier_starts=earlier,
-        same_data=same_data,
-    )
+    def build_loaders(self, start_step: int) -> Loader:
+        """Sets `val_loader` and returns the training loader, each of this rank's images."""
+        ranks = {"rank": comm.rank(), "world_size": comm.world_size()}
+        self.val_loader = build_eval_loader(self.val_set, self.transforms("val"), self.loader_options, **ranks)
+        return build_train_loader(
+            self.train_set,
+            self.transforms("train"),
+            self.loader_options,
+            seed=self.config.seed,
+            start_step=start_step,
+            micro_batches=self.options.accumulate,
+            **ranks,
+        )
 
 
 def open_data_sets(config: Config, coordinator: Coordinator) -> DataSets:
@@ -200,8 +158,7 @@ def open_data_sets(config: Config, coordinator: Coordinator) -> DataSets:
             bad.append(str(error))
     if bad:
         raise BadImagesError("\n".join(bad))
-    train_set, val_set = sets
-    return train_set, val_set
+    return sets[0], sets[1]
 
 
 def initial_detector(config: Config, classes: ClassMap, init_weights: str | None, *, pretrained: bool) -> DenseDetector:
@@ -230,39 +187,10 @@ def load_weights(source: str, detector: DenseDetector, config: Config, classes: 
         log.warning("--init-from: %s", note)
 
 
-def build_loaders(
-    config: Config, train_set: DetectionDataset, val_set: DetectionDataset, start_step: int
-) -> tuple[Loader, Loader]:
-    """Loaders of this rank's share of training and validation images."""
-    options: LoaderOptions = config.options("data.loader")
-    rank, world_size = comm.rank(), comm.world_size()
-    val_loader = build_eval_loader(val_set, build_transforms(config, "val"), options, rank=rank, world_size=world_size)
-    train_loader = build_train_loader(
-        train_set,
-        build_transforms(config, "train"),
-        options,
-        seed=config.seed,
-        start_step=start_step,
-        rank=rank,
-        world_size=world_size,
-        micro_batches=config.options("train").accumulate,
-    )
-    return train_loader, val_loader
-
-
-def evaluator(config: Config, val_set: DetectionDataset, val_loader: Loader) -> Callable[[Trainer], CocoResult]:
-    """A function that returns the COCO figures of a trainer's model on the validation images."""
-
-    def run(trainer: Trainer) -> CocoResult:
-        return evaluate(
-            trainer.model,
-            val_set,
-            trainer.progress.track(val_loader),
-            config.options("evaluator"),
-            progress=guard_stream(sys.stderr).isatty(),
-        )
-
-    return run
+def evaluate_model(config: Config, val_set: DetectionDataset, val_loader: Loader, trainer: Trainer) -> CocoResult:
+    """The COCO figures of a trainer's model on the validation images."""
+    images, options = trainer.progress.track(val_loader), config.options("evaluator")
+    return evaluate(trainer.model, val_set, images, options, progress=guard_stream(sys.stderr).isatty())
 
 
 def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:

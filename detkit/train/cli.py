@@ -22,44 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("config", help="config file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optimizer.lr=1e-3")
-    parser.add_argument(
-        "--overlay",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="a file laid over the config, as one of configs/losses; may be given more than once",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        help="run folder; default: runs/<config name>; for a file named config.yaml, its folder's name",
-    )
+    text = "a file laid over the config, as one of configs/losses; may be given more than once"
+    parser.add_argument("--overlay", metavar="FILE", action="append", default=[], help=text)
+    text = "run folder; default: runs/<config name>; for a file named config.yaml, its folder's name"
+    parser.add_argument("--output", metavar="DIR", help=text)
     start = parser.add_mutually_exclusive_group()
-    start.add_argument(
-        "--resume", action="store_true", help="resume the run in the output folder (bit-exact on one machine)"
-    )
+    text = "resume the run in the output folder (bit-exact on one machine)"
+    start.add_argument("--resume", action="store_true", help=text)
     start.add_argument("--init-from", metavar="CKPT", help="start a new run from these weights alone")
-    parser.add_argument(
-        "--allow",
-        choices=("code",),
-        action="append",
-        default=[],
-        help="with --resume: accept changed code; the run records the change",
-    )
+    text = "with --resume: accept changed code; the run records the change"
+    parser.add_argument("--allow", choices=("code",), action="append", default=[], help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the run folder")
-    parser.add_argument(
-        "--profile",
-        metavar="STEPS",
-        type=int,
-        nargs="?",
-        const=5,
-        help="record a profiler trace of STEPS steps (default 5) after warm-up; print the costliest operations",
-    )
-    add_launch_arguments(parser)
-
-
-def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags for several processes; see docs/distributed.md."""
+    text = "record a profiler trace of STEPS steps (default 5) after warm-up; print the costliest operations"
+    parser.add_argument("--profile", metavar="STEPS", type=int, nargs="?", const=5, help=text)
     group = parser.add_argument_group("several processes (docs/distributed.md)")
     group.add_argument("--procs", type=int, metavar="N", help="train with N processes on this machine")
     group.add_argument("--nodes", metavar="M", help="machines, or MIN:MAX to continue with fewer; needs --rdzv")
@@ -67,11 +42,8 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rdzv", metavar="HOST:PORT", help="where the machines meet: one of them, and a free port")
     group.add_argument("--max-restarts", type=int, metavar="N", help="restarts after a failure (default 3)")
     group.add_argument("--local-addr", metavar="A", help="this machine's address, where it can't be found out")
-    group.add_argument(
-        "--check",
-        action="store_true",
-        help="compare code, config and data of all ranks and test the network, without training",
-    )
+    text = "compare code, config and data of all ranks and test the network, without training"
+    group.add_argument("--check", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -97,6 +69,7 @@ def start(args: argparse.Namespace, node_rank: int) -> int:
     """Checks what can be checked without a model, then runs this same command in several processes."""
     from detkit.distributed.launch import launch
     from detkit.distributed.launch_options import LaunchOptions
+    from detkit.train.torch_setup import uses_gpu
 
     config, _ = read(args)
     least, most = parse_nodes(args.nodes or "1")
@@ -154,12 +127,10 @@ def work(args: argparse.Namespace, coordinator: Coordinator) -> int:
 def worker_words(args: argparse.Namespace) -> list[str]:
     """The words of this command without those that launch."""
     words = ["train", args.config, *args.overrides]
-    for file in args.overlay:
-        words += ["--overlay", file]
-    for flag, value in (("--output", args.output), ("--init-from", args.init_from)):
-        words += [flag, value] if value is not None else []
-    words += [word for what in args.allow for word in ("--allow", what)]
-    words += ["--profile", str(args.profile)] if args.profile is not None else []
+    for flag in ("overlay", "output", "init_from", "allow", "profile"):
+        value = getattr(args, flag)
+        for item in value if isinstance(value, list) else [] if value is None else [value]:
+            words += [f"--{flag.replace('_', '-')}", str(item)]
     return words + [f"--{flag}" for flag in ("resume", "overwrite", "check") if getattr(args, flag)]
 
 
@@ -169,13 +140,6 @@ def parse_nodes(text: str) -> tuple[int, int]:
     if match is None:
         raise ValueError(f"--nodes {text}: must be a number of machines, or MIN:MAX")
     return int(match[1]), int(match[2] or match[1])
-
-
-def uses_gpu(device: str) -> bool:
-    """Whether `train.device` means GPUs on this machine."""
-    import torch
-
-    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
 
 
 def run_name(config: Path) -> str:

@@ -16,7 +16,7 @@ from detkit.detectors.build import levels_of
 from detkit.detectors.dense import DenseDetector
 from detkit.losses.base import ClassificationLoss
 from detkit.registry import ANCHORS, BACKBONES, CLASS_LOSSES, CODERS, NECKS, Registry
-from detkit.utils.types import Value
+from detkit.utils.types import Tree, Value
 
 IMAGE = (256, 384)
 SLACK = 0.01
@@ -106,11 +106,7 @@ def _anchor_difference(old: tuple[int, Tensor], new: tuple[int, Tensor], stride:
 
 
 def _part_difference(
-    what: str,
-    registry: Registry,
-    saved: Mapping[str, Value],
-    current: Mapping[str, Value],
-    compute: Callable[[Any], Tensor],
+    what: str, registry: Registry, saved: Tree, current: Tree, compute: Callable[[Any], Tensor]
 ) -> str:
     """A reason unless both parts compute the same."""
     try:
@@ -135,8 +131,8 @@ def _scored(loss: ClassificationLoss) -> Tensor:
 
 
 def _describe(node: Mapping[str, Value]) -> str:
-    values = {k: v for k, v in dict(node).items() if k == "weights" and not isinstance(v, str)}
-    return f"{node['type']}" + (f" with weights {list(values['weights'])}" if values else "")
+    weights = node.get("weights", "")
+    return str(node["type"]) + ("" if isinstance(weights, str) else f" with weights {list(weights)}")
 
 
 def _notes(saved: Mapping[str, Value], current: Mapping[str, Value]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import re
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detkit.analyze.anchor_coverage import padded
+from detkit.checkpoint import size_of
 from detkit.config import Config
 from detkit.data.loader import Sample, Samples
 from detkit.structures import Targets
@@ -63,17 +65,17 @@ def image_size(session: Session) -> tuple[int, int]:
     samples = Samples(session.train_set, session.transforms("train"), session.config.seed)
     step = max(1, len(session.train_set) // LOOKED_AT)
     made = [samples[0, index] for index in range(0, len(session.train_set), step)[:LOOKED_AT]]
-    sides = [tuple(s.image.shape[-2:]) for s in made if isinstance(s, Sample)]  # a failure is the loader's to tell
+    sides = [s.image.shape[-2:] for s in made if isinstance(s, Sample)]  # a failure is the loader's to report
     if not sides:
         return SIDE, SIDE
-    return padded((max(s[0] for s in sides), max(s[1] for s in sides)), session.loader_options)
+    return padded((max(h for h, _ in sides), max(w for _, w in sides)), session.loader_options)
 
 
 def step_bytes(session: Session, images: int, size: tuple[int, int]) -> int:
     """Bytes of the tensors that are there at once in a step of `images` images."""
     parameters = [p for p in session.detector.parameters() if p.requires_grad]
-    learnt = sum(map(bytes_of, parameters))
-    all_weights = sum(map(bytes_of, session.detector.state_dict().values()))
+    learnt = size_of(parameters)
+    all_weights = size_of(session.detector.state_dict())
     copies = 1 + (session.trainer.ema is not None)
     states = 2 if "betas" in session.trainer.optimizer.defaults else 1
     share = session.trainer.world_size if session.trainer.sharded else 1
@@ -101,10 +103,8 @@ def kept_bytes(session: Session) -> int:
 
         images = torch.zeros(2, len(model.pixels.mean), SIDE, SIDE, dtype=torch.uint8, device=device)
         target = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)).to(device)
-        with (
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        ):
+        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), hooks:
             with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
                 pred = model(images, torch.full((2, 2), SIDE))
             losses = model.loss(pred, [target, target])
@@ -115,40 +115,21 @@ def kept_bytes(session: Session) -> int:
         return 0
 
 
-def bytes_of(tensor: Tensor) -> int:
-    """Of its elements."""
-    return tensor.numel() * tensor.element_size()
-
-
 def available_bytes(device: torch.device) -> int:
     """Memory that this process could still get: of the GPU, or of the machine or its control group, with swap."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
-    return min(system_bytes(), group_bytes())
-
-
-def system_bytes() -> int:
-    """What the system says is available, swap included; without bound where it does not say."""
-    try:
+    system = group = sys.maxsize  # where they set no bound
+    with contextlib.suppress(OSError):
         text = Path("/proc/meminfo").read_text(encoding="utf-8")
-    except OSError:
-        return sys.maxsize
-    found = {name: int(kib) << 10 for name, kib in re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE)}
-    return found.get("MemAvailable", sys.maxsize) + found.get("SwapFree", 0)
-
-
-def group_bytes() -> int:
-    """What the limit of this process's control group leaves; without bound where there is none."""
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))
-        shares = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return sys.maxsize
-    files = re.search(r"^inactive_file (\d+)", shares, re.MULTILINE)
-    if not limit.isdecimal():
-        return sys.maxsize
-    return max(0, int(limit) - used + (int(files[1]) if files else 0))
+        free = {name: int(kib) << 10 for name, kib in re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE)}
+        system = free.get("MemAvailable", sys.maxsize) + free.get("SwapFree", 0)
+    with contextlib.suppress(OSError, ValueError):  # memory.max may be the word max
+        folder = Path("/sys/fs/cgroup")
+        limit, used, stat = ((folder / f"memory.{n}").read_text(encoding="utf-8") for n in ("max", "current", "stat"))
+        files = re.search(r"^inactive_file (\d+)", stat, re.MULTILINE)
+        group = max(0, int(limit) - int(used) + (int(files[1]) if files else 0))
+    return min(system, group)
 
 
 def as_out_of_memory(error: BaseException, config: Config, device: torch.device) -> OutOfMemoryError | None:

@@ -10,6 +10,9 @@ import torch
 from detkit.structures import Batch
 from detkit.utils.exit_codes import ExitCode
 
+NAMED = 4
+"""Ranks of which the report names the images."""
+
 
 class NonFiniteLossError(FloatingPointError):
     """A loss or gradient became infinite or NaN; the step was not applied."""
@@ -23,10 +26,8 @@ def describe_terms(micro: list[Batch], own: list[float]) -> tuple[bool, list[str
     for i, batch in enumerate(micro):
         classification, box, normalizer = own[3 * i : 3 * i + 3]
         bad = "" if math.isfinite(classification + box) else "  <- here"
-        lines.append(
-            f"  micro-batch {i + 1}: classification {classification:g} box {box:g} (sums), "
-            f"normaliser {normalizer:g}{bad}"
-        )
+        sums = f"classification {classification:g} box {box:g} (sums), normaliser {normalizer:g}"
+        lines.append(f"  micro-batch {i + 1}: {sums}{bad}")
         lines.append(f"    image ids {', '.join(map(str, batch.image_ids))}")
     lines.append(f"    boxes of these images: {find_bad_boxes(micro) or 'all finite and of positive area'}")
     return all(map(math.isfinite, own)), lines
@@ -62,7 +63,3 @@ def find_bad_boxes(micro: list[Batch]) -> str:
             if bool(bad.any()):
                 found.append(f"image {image_id} ({path}): {target.boxes[bad][0].tolist()}")
     return "; ".join(found)
-
-
-NAMED = 4
-"""Ranks of which the images are told when a loss is not finite."""

@@ -25,26 +25,25 @@ class OptimizerFactory:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ParameterGroups:
-    """Learning rate and weight decay by kind of parameter; the arguments are those of `SGD`."""
+    """Learning rate and weight decay by kind of parameter.
+
+    decays: weight decay of `weight`, `norm` and `bias`; None for that of `weight`.
+    """
 
     lr: float
-    weight_decay: float
-    norm_weight_decay: float | None
-    bias_weight_decay: float | None
+    decays: dict[str, float | None]
     bias_lr_factor: float
     backbone_lr_factor: float
 
     def of(self, model: nn.Module) -> list[Tree]:
         """Every trainable parameter once, in groups of equal learning rate and weight decay, for a torch optimizer."""
-        decays = {"weight": self.weight_decay, "norm": self.norm_weight_decay, "bias": self.bias_weight_decay}
-        groups: dict[tuple[float, float], Tree] = {}
+        groups: dict[tuple[float, float | None], Tree] = {}
         for name, kind, parameter in trainable(model):
             rate = self.lr * (self.bias_lr_factor if kind == "bias" else 1.0)
             rate *= self.backbone_lr_factor if name.startswith("backbone.") else 1.0
-            decay = decays[kind]
-            decay = self.weight_decay if decay is None else decay
+            decay = self.decays["weight"] if self.decays[kind] is None else self.decays[kind]
             new = {"params": [], "lr": rate, "initial_lr": rate, "weight_decay": decay}
             groups.setdefault((rate, decay), new)["params"].append(parameter)
         if not groups:
@@ -82,14 +81,8 @@ class SGD(OptimizerFactory):
         if nesterov and momentum == 0:
             raise ValueError("nesterov: true needs a momentum above 0")
         self.momentum, self.nesterov = momentum, nesterov
-        self.groups = ParameterGroups(
-            lr=lr,
-            weight_decay=weight_decay,
-            norm_weight_decay=norm_weight_decay,
-            bias_weight_decay=bias_weight_decay,
-            bias_lr_factor=bias_lr_factor,
-            backbone_lr_factor=backbone_lr_factor,
-        )
+        decays = {"weight": weight_decay, "norm": norm_weight_decay, "bias": bias_weight_decay}
+        self.groups = ParameterGroups(lr, decays, bias_lr_factor, backbone_lr_factor)
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.groups.of(model), momentum=self.momentum, nesterov=self.nesterov, fused=True)
@@ -123,14 +116,8 @@ class AdamW(OptimizerFactory):
         backbone_lr_factor: NonNegative = 1.0,
     ) -> None:
         self.betas, self.eps = (betas[0], betas[1]), eps
-        self.groups = ParameterGroups(
-            lr=lr,
-            weight_decay=weight_decay,
-            norm_weight_decay=norm_weight_decay,
-            bias_weight_decay=bias_weight_decay,
-            bias_lr_factor=bias_lr_factor,
-            backbone_lr_factor=backbone_lr_factor,
-        )
+        decays = {"weight": weight_decay, "norm": norm_weight_decay, "bias": bias_weight_decay}
+        self.groups = ParameterGroups(lr, decays, bias_lr_factor, backbone_lr_factor)
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.groups.of(model), betas=self.betas, eps=self.eps, fused=True)
@@ -138,11 +125,8 @@ class AdamW(OptimizerFactory):
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
     """Name, kind (`weight`, `norm` or `bias`) and tensor of each trainable parameter, once."""
-    seen: set[int] = set()
-    for prefix, module in model.named_modules():
-        for short, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad or id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            kind = "norm" if isinstance(module, NORMS) else "bias" if short == "bias" else "weight"
-            yield (f"{prefix}.{short}" if prefix else short), kind, parameter
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            prefix, _, short = name.rpartition(".")
+            norm = isinstance(model.get_submodule(prefix), NORMS)
+            yield name, "norm" if norm else "bias" if short == "bias" else "weight", parameter

@@ -17,6 +17,7 @@ from detkit.distributed import comm
 from detkit.layers.norms import SyncBatchNorm2d
 from detkit.structures import Batch, Targets
 from detkit.train.options import TrainOptions
+from detkit.utils.console import plural, shorten_list
 
 log = logging.getLogger("detkit")
 
@@ -110,16 +111,13 @@ def check_gradients(detector: DenseDetector, device: torch.device) -> bool:
         for case, boxes in cases.items():
             # Two images: batch normalisation has nothing to normalise over a single cell.
             images = torch.zeros(2, len(model.pixels.mean), CHECK_SIDE, CHECK_SIDE, dtype=torch.uint8, device=device)
-            sizes = torch.full((2, 2), CHECK_SIDE)
-            labels = torch.zeros(len(boxes), dtype=torch.int64)
-            target = Targets(boxes, labels).to(device)
-            losses = model.loss(model(images, sizes), [target, target])
+            target = Targets(boxes, torch.zeros(len(boxes), dtype=torch.int64)).to(device)
+            losses = model.loss(model(images, torch.full((2, 2), CHECK_SIDE)), [target, target])
             gradients = torch.autograd.grad(losses.total(), parameters, allow_unused=True)
             missing = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
             if missing:
-                more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
                 raise ValueError(
-                    f"these parameters get no gradient from images {case}: {', '.join(missing[:10])}{more}. "
+                    f"these parameters get no gradient from images {case}: {shorten_list(missing, 10)}. "
                     "With several processes every parameter must take part in every step: use it in forward (times "
                     "zero at least), or switch it off by requires_grad_(False)"
                 )
@@ -137,10 +135,8 @@ def warn_of_the_split(detector: DenseDetector, parts: int, images: int, draws_nu
     parts: micro-batches of all processes together. images: images in one micro-batch.
     """
     if parts > 1 and detector.class_loss.batch_wise:
-        log.warning(
-            "%s looks at the images of a micro-batch together: the result depends on how a step is divided",
-            type(detector.class_loss).__name__,
-        )
+        text = "%s looks at the images of a micro-batch together: the result depends on how a step is divided"
+        log.warning(text, type(detector.class_loss).__name__)
     few = images < FEW_IMAGES
     if has_own_statistics(detector) and (parts > 1 or few):
         depends = "; the result depends on how a step is divided" if parts > 1 else ""
@@ -160,7 +156,7 @@ def other_processes(detector: DenseDetector, before: int, now: int) -> str | Non
     """The consequence of resuming a run with another number of processes; None for the same number."""
     if before == now:
         return None
-    counts = f"{before} {'process' if before == 1 else 'processes'} before, {now} now"
+    counts = f"{plural(before, 'process', 'processes')} before, {now} now"
     if has_own_statistics(detector):
         return (
             f"{counts}: norm: bn normalises over the images of one process, so this is another training from here on, "

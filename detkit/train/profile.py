@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from detkit.train.trainer import Hook, StepReport
+import torch
 
-if TYPE_CHECKING:
-    from detkit.train.trainer import Trainer
+from detkit.train.trainer import Hook, StepReport, Trainer
 
 log = logging.getLogger("detkit")
 
@@ -29,50 +28,34 @@ class Profile(Hook):
             raise ValueError(f"--profile: {steps} steps; it takes one at least")
         self.folder, self.steps = folder, steps
         self.path: Path | None = None
-        self._profiler: Any = None
-        self._order, self._rank = "", 0
 
     def before_train(self, trainer: Trainer) -> None:
-        """Sets the profiler up; nothing is recorded before the warm-up is over."""
         from torch import profiler
 
         activities = [profiler.ProfilerActivity.CPU]
         if trainer.device.type == "cuda":
             activities.append(profiler.ProfilerActivity.CUDA)
-        self._order = f"self_{trainer.device.type}_time_total"
-        self._rank = trainer.rank
         self._profiler = profiler.profile(
             activities=activities,
             # The last step of the warm-up is recorded and thrown away, for the recorder needs one itself.
             schedule=profiler.schedule(wait=WARM_UP - 1, warmup=1, active=self.steps, repeat=1),
-            on_trace_ready=self._write,
+            on_trace_ready=partial(self._write, trainer),
             record_shapes=True,
             profile_memory=True,
         )
         self._profiler.start()
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """Ends the step in the record."""
-        if self._profiler is not None:
-            self._profiler.step()
-            if self.path is not None:
-                self._close()
+        self._profiler.step()
 
     def after_train(self, trainer: Trainer) -> None:
-        """Ends the record of a run that was shorter than asked for."""
-        if self._profiler is not None:
-            self._close()
+        self._profiler.stop()  # writes the record of a run that was shorter than asked for
         if self.path is None:
             log.warning("--profile: the run ended within its first %d steps, which are not recorded", WARM_UP)
 
-    def _close(self) -> None:
-        self._profiler.stop()
-        self._profiler = None
-
-    def _write(self, profiler: Any) -> None:
-        if self.path is not None:
-            return
-        self.path = self.folder / f"profile_rank{self._rank}.json"
+    def _write(self, trainer: Trainer, profiler: torch.profiler.profile) -> None:
+        self.path = self.folder / f"profile_rank{trainer.rank}.json"
         profiler.export_chrome_trace(str(self.path))
-        table = profiler.key_averages().table(sort_by=self._order, row_limit=ROWS, max_name_column_width=50)
+        order = f"self_{trainer.device.type}_time_total"
+        table = profiler.key_averages().table(sort_by=order, row_limit=ROWS, max_name_column_width=50)
         log.info("profile of %d steps: %s, for https://ui.perfetto.dev\n%s", self.steps, self.path, table)

@@ -9,17 +9,12 @@ from __future__ import annotations
 import hashlib
 import random
 
+import numpy as np
 import torch
 
 
 def seed_everything(*parts: int) -> None:
-    """Seeds torch (all devices), numpy and random by a hash of the numbers.
-
-    SHA-256 gives each of the three generators bytes of its own; `detkit.data.seeding`, which makes numpy generators
-    only, uses numpy's SeedSequence.
-    """
-    import numpy as np
-
+    """Seeds torch (all devices), numpy and random, each by its own bytes of a hash of the numbers."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "little"))
     np.random.seed(int.from_bytes(digest[8:12], "little"))

@@ -11,12 +11,12 @@ from detkit.runs.environment import peak_memory_mb
 from detkit.runs.folder import METRICS, TENSORBOARD, note_growing
 from detkit.runs.metrics import MetricsFile
 from detkit.train.speed import SpeedWindow
-from detkit.train.trainer import Hook, StepReport
+from detkit.train.trainer import Hook, StepReport, Trainer
 from detkit.utils.console import bar_stream, guard_stream
+from detkit.utils.types import Tree
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
-    from detkit.train.trainer import Trainer
 
 log = logging.getLogger("detkit")
 
@@ -29,32 +29,24 @@ class Recorder(Hook):
         self._bar: Any = None
         self._board: Any = None
         self._file: MetricsFile | None = None
-        self._window = SpeedWindow()
 
     def before_train(self, trainer: Trainer) -> None:
-        """Opens the files at the trainer's step."""
         self._file = MetricsFile(self.folder / METRICS, trainer.step)
         self._window = SpeedWindow(trainer.train_seconds)
         if trainer.options.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            before = set((self.folder / TENSORBOARD).glob("*"))
-            self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=trainer.step + 1)
-            note_growing(self.folder, set((self.folder / TENSORBOARD).glob("*")) - before)
+            events = self.folder / TENSORBOARD
+            before = set(events.glob("*"))
+            self._board = SummaryWriter(str(events), purge_step=trainer.step + 1)
+            note_growing(self.folder, set(events.glob("*")) - before)
         if guard_stream(sys.stderr).isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(
-                file=bar_stream(),
-                total=trainer.options.iterations,
-                initial=trainer.step,
-                unit="step",
-                dynamic_ncols=True,
-                smoothing=0.05,
-            )
+            steps: Tree = {"initial": trainer.step, "total": trainer.options.iterations, "unit": "step"}
+            self._bar = tqdm(file=bar_stream(), dynamic_ncols=True, smoothing=0.05, **steps)
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """One line into the file; bar or log line."""
         assert self._file is not None
         seconds = self._window.add(report, trainer.train_seconds)
         self._file.write(
@@ -105,9 +97,8 @@ class Recorder(Hook):
         self._bar = self._board = self._file = None
 
     def after_train(self, trainer: Trainer) -> None:
-        """Leaves the bar; the files stay open for the final evaluation."""
         if self._bar is not None:
-            self._bar.close()
+            self._bar.close()  # the files stay open for the final evaluation
             self._bar = None
 
     def _flush(self, trainer: Trainer) -> None:
@@ -115,13 +106,12 @@ class Recorder(Hook):
         window, speed = self._window.reports, self._window.speed()
         n, last, seconds = len(window), window[-1], sum(self._window.seconds)
         self._window.clear()
-        loss, classification, box = (
-            sum(getattr(r, name) for r in window) / n for name in ("loss", "classification", "box")
-        )
+        names = ("loss", "classification", "box")
+        loss, classification, box = (sum(getattr(r, name) for r in window) / n for name in names)
         left = (trainer.options.iterations - last.step) * seconds / n
         line = (
             f"step {last.step}/{trainer.options.iterations}  loss {loss:.4f}  class {classification:.4f}  "
-            f"box {box:.4f}  lr {last.lr:.3g}  norm {last.gradient_norm:.2f}  {speed.text()}  "
+            f"box {box:.4f}  lr {last.lr:.3g}  norm {last.gradient_norm:.2f}  {speed}  "
             f"peak memory {peak_memory_mb(trainer.device):.0f} MB  ETA {int(left) // 60}:{int(left) % 60:02d}"
         )
         skipped = sum(r.skipped for r in window)

@@ -14,9 +14,10 @@ from detkit.fingerprint import NATIVE
 from detkit.registry import SCHEDULES
 from detkit.runs.folder import ENVIRONMENT
 from detkit.runs.settings import differing_settings, with_defaults
-from detkit.runs.starts import Start, code_changes, fact_changes, from_plain, listed, read_starts
+from detkit.runs.starts import Start, code_changes, fact_changes, from_plain, read_starts
 from detkit.structures import ClassMap
 from detkit.train.parallel import other_processes
+from detkit.utils.console import indented_list
 
 log = logging.getLogger("detkit")
 
@@ -51,17 +52,13 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
     lines = [f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in sorted(differing.items())]
     if old_total is not None:
         lines += check_length(checkpoint, config, int(old_total))
+    difference, way_out = "the config differs", "Use the old values"
     if changed and not lines:  # another config may well mean other data
-        raise ValueError(
-            f"--resume continues {checkpoint.path} exactly, but annotations have changed since:\n"
-            + "\n".join(changed)
-            + "\nRestore the original annotations, or start a new run from its weights with --init-from."
-        )
+        lines, difference, way_out = changed, "annotations have changed since", "Restore the original annotations"
     if lines:
         raise ValueError(
-            f"--resume continues {checkpoint.path} exactly, but the config differs:\n"
-            + "\n".join(lines)
-            + "\nUse the old values, or start a new run from its weights with --init-from."
+            f"--resume continues {checkpoint.path} exactly, but {difference}:\n"
+            + "\n".join([*lines, f"{way_out}, or start a new run from its weights with --init-from."])
         )
     check_origin(checkpoint, folder)
     for key, (old, new) in moved.items():
@@ -96,18 +93,15 @@ def check_code(checkpoint: Checkpoint, now: Start, allow: Sequence[str]) -> None
     """
     before = from_plain(checkpoint.start)
     if not before.code:
-        log.warning(
-            "%s does not say which code wrote it, as an older detkit did: whether the code has changed since can't be "
-            "compared",
-            checkpoint.path,
-        )
+        text = "%s does not say which code wrote it (an older detkit did): whether it has changed can't be compared"
+        log.warning(text, checkpoint.path)
         return
     changed = code_changes(before, now)
     if "native" in allow:
         changed = [line for line in changed if not line.startswith(NATIVE)]
     if changed and "code" not in allow:
         raise ValueError(
-            f"--resume: the code has changed since {checkpoint.path} was written:\n{listed(changed)}\n"
+            f"--resume: the code has changed since {checkpoint.path} was written:{indented_list(changed, 10)}\n"
             "Restore the old files; or add --allow code, which records the change in the run; or start a new run from "
             "its weights with --init-from."
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from detkit.analyze.anchor_coverage import warn_of_misfits
@@ -19,7 +19,6 @@ from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.group import process_group
 from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
 from detkit.distributed.process_info import ProcessInfo
-from detkit.distributed.watchdog import Watchdog
 from detkit.runs.folder import (
     CONFIG,
     ENVIRONMENT,
@@ -31,7 +30,7 @@ from detkit.runs.folder import (
 )
 from detkit.runs.log import log_path, run_log
 from detkit.runs.starts import with_starts
-from detkit.train.assemble import Session, assemble, open_data_sets
+from detkit.train.assemble import Session, open_data_sets
 from detkit.train.memory import as_out_of_memory, check_fits
 from detkit.train.non_finite import NonFiniteLossError
 from detkit.train.parallel import warn_of_the_split
@@ -70,7 +69,7 @@ def train(
         raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
     device = set_up_torch(config.options("train"), coordinator.process)
     facts = same_everywhere(coordinator, config, device)
-    with process_group(coordinator, device) as backend, contextlib.ExitStack() as locks:
+    with process_group(coordinator, device) as backend, ExitStack() as locks:
         network = preflight(coordinator, facts, device, backend)
         restarted = coordinator.was_started()
         resume, overwrite = after_restart(coordinator, folder, resume=resume, overwrite=overwrite)
@@ -78,16 +77,11 @@ def train(
             allow = [*allow, "native"]
         open_folder(coordinator, folder, locks, resume=resume, overwrite=overwrite, restarted=restarted)
         try:
-            session = assemble(
-                config,
-                folder,
-                resume=resume,
-                init_weights=None if resume else init_from,
-                coordinator=coordinator,
-                device=device,
-                profile=profile,
-                allow=allow,
-            )
+            weights = None if resume else init_from
+            session = Session(
+                config, folder, resume=resume, init_weights=weights, coordinator=coordinator, device=device,
+                profile=profile, allow=allow,
+            )  # fmt: skip
             return run_session(session, network)
         except NonFiniteLossError as error:
             log.error("%s", error, extra={"only_file": coordinator.process.is_worker})
@@ -135,18 +129,12 @@ def after_restart(coordinator: Coordinator, folder: Path, *, resume: bool, overw
     """
     if not coordinator.was_started():
         return resume, overwrite
-    has_checkpoint = coordinator.all_gather("checkpoints", bool(saved_steps(folder)))[0]
-    return resume or has_checkpoint, not (resume or has_checkpoint)
+    resume |= coordinator.all_gather("checkpoints", bool(saved_steps(folder)))[0]
+    return resume, not resume
 
 
 def open_folder(
-    coordinator: Coordinator,
-    folder: Path,
-    locks: contextlib.ExitStack,
-    *,
-    resume: bool,
-    overwrite: bool,
-    restarted: bool,
+    coordinator: Coordinator, folder: Path, locks: ExitStack, *, resume: bool, overwrite: bool, restarted: bool
 ) -> None:
     """Locks and prepares the run folder on rank 0, and opens this rank's log; `locks` closes both."""
 
@@ -179,7 +167,10 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
         warn(session)
     check_fits(session)
     try:
-        with stop_on_signals(trainer), watchdog(session):
+        with stop_on_signals(trainer), session.coordinator.watchdog(
+            "training", trainer.progress, session.options.hang_timeout, setting="train.hang_timeout",
+            log_file=log_path(session.folder, trainer.rank), worker_pids=worker_processes,
+        ):  # fmt: skip
             trainer.run()
     except Exception:
         if trainer.rank == 0 and evaluation.failed_last:
@@ -218,25 +209,12 @@ def write_start(session: Session) -> None:
 def warn(session: Session) -> None:
     """Logs what may make the run slow, its result poor, or another one than the user thinks."""
     config, detector, options, trainer = session.config, session.detector, session.options, session.trainer
-    train_transforms = session.transforms("train")
+    train_set, transforms, seed = session.train_set, session.transforms("train"), session.config.seed
     for sentence in session.start.changed:
         log.warning("resumed: %s", sentence)
     warn_of_slow_precision(options, trainer.device)
     parts = options.accumulate * trainer.world_size
     warn_of_the_split(detector, parts, session.images_per_micro_batch, draws_numbers=trainer.draws_numbers)
-    warn_of_shared_images(session.train_set, session.val_set)
-    warn_of_lost_objects(
-        (session.train_set, train_transforms), (session.val_set, session.transforms("val")), config.seed
-    )
-    warn_of_misfits(
-        detector, session.train_set, train_transforms, session.loader_options, seed=config.seed, config=config.name
-    )
-
-
-def watchdog(session: Session) -> Watchdog:
-    """Ends the run if this process, or one that it waits for, hangs."""
-    trainer = session.trainer
-    return session.coordinator.watchdog(
-        "training", trainer.progress, session.options.hang_timeout, setting="train.hang_timeout",
-        log_file=log_path(session.folder, trainer.rank), worker_pids=worker_processes,
-    )  # fmt: skip
+    warn_of_shared_images(train_set, session.val_set)
+    warn_of_lost_objects((train_set, transforms), (session.val_set, session.transforms("val")), seed)
+    warn_of_misfits(detector, train_set, transforms, session.loader_options, seed=seed, config=config.name)

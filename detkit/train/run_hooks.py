@@ -17,12 +17,11 @@ from detkit.structures import ClassMap
 from detkit.train.parallel import share_buffers
 from detkit.train.recorder import Recorder
 from detkit.train.sharded import full_state, load_full_optimizer_state, load_full_state, unsharded
-from detkit.train.trainer import Hook, StepReport
+from detkit.train.trainer import Hook, StepReport, Trainer
 from detkit.utils.types import Tree
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
-    from detkit.train.trainer import Trainer
 
 log = logging.getLogger("detkit")
 
@@ -44,7 +43,6 @@ class Evaluation(Hook):
         self.failed_last = False
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """Evaluates every `train.eval_every` steps."""
         every = trainer.options.eval_every
         if every and report.step % every == 0 and report.step < trainer.options.iterations:
             self.run(trainer)
@@ -63,37 +61,35 @@ class Evaluation(Hook):
         """Evaluates, reports and records."""
         trainer.progress.enter("evaluation", trainer.step)
         share_buffers(trainer.model)
-        with unsharded(trainer.model):
-            self.result, self.failed = self.attempt(trainer)
-        self.step = trainer.step
-        if self.result is None:
-            return
-        if self.recorder is not None:
-            self.recorder.evaluation(self.step, self.result)
-        m = self.result.metrics
-        log.info(
-            "step %d: val %s",
-            self.step,
-            "  ".join(f"{n} {'n/a' if m[k] is None else f'{m[k]:.3f}'}" for n, k in NAMES.items()),
-        )
-
-    def attempt(self, trainer: Trainer) -> tuple[CocoResult | None, str | None]:
-        """The result, or the reason why the data gave none."""
         try:
-            return self.evaluate(trainer), None
+            with unsharded(trainer.model):
+                result = self.evaluate(trainer)
         except SampleError as error:
             log.error("step %d: the evaluation failed: %s", trainer.step, error)
-            return None, str(error)
+            self.step, self.result, self.failed = trainer.step, None, str(error)
+            return
+        self.step, self.result, self.failed = trainer.step, result, None
+        if self.recorder is not None:
+            self.recorder.evaluation(self.step, result)
+        shown = {name: result.metrics[key] for name, key in NAMES.items()}
+        figures = "  ".join(f"{name} {'n/a' if value is None else f'{value:.3f}'}" for name, value in shown.items())
+        log.info("step %d: val %s", self.step, figures)
+
+    def ap(self, trainer: Trainer) -> float | None:
+        """The AP of the trainer's present weights, None if they were not evaluated."""
+        return self.result.ap if self.result is not None and self.step == trainer.step else None
 
 
 class BeforeEvaluation(Hook):
-    """Writes the last checkpoint before the last evaluation, so that no evaluation can cost a training its weights."""
+    """Writes the last checkpoint before the last evaluation, so that no evaluation can cost a training its weights.
+
+    Stands before `Evaluation` in the list of hooks.
+    """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
 
     def after_train(self, trainer: Trainer) -> None:
-        """Saves; stands before `Evaluation` in the list of hooks."""
         self.checkpoints.save_once(trainer)
 
 
@@ -121,7 +117,6 @@ class Checkpoints(Hook):
         self._written: Path | None = None
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """Keeps the weights if they are the best so far; saves every `train.checkpoint_every` steps."""
         # Only a step that went well from its weights shows that the checkpoint before it is good.
         trainer.last_checkpoint = self._written
         self.keep_best(trainer)
@@ -130,7 +125,6 @@ class Checkpoints(Hook):
             self.save(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
-        """Writes the last checkpoint, at the end or at an interruption."""
         self.keep_best(trainer)
         if self._saved_step_lacks_ap and self.evaluation is not None and self.evaluation.result is not None:
             self.save(trainer)
@@ -157,9 +151,7 @@ class Checkpoints(Hook):
 
     def keep_best(self, trainer: Trainer) -> None:
         """Writes best.pt, without the optimizer, if the evaluation of this step is the best so far."""
-        if self.evaluation is None or self.evaluation.step != trainer.step or self.evaluation.result is None:
-            return
-        ap = self.evaluation.result.ap
+        ap = self.evaluation.ap(trainer) if self.evaluation else None
         if ap is not None and (self.best_ap is None or ap > self.best_ap):
             self.best_ap = ap
             checkpoint = self.capture(trainer) if trainer.rank == 0 or trainer.sharded else None
@@ -168,8 +160,6 @@ class Checkpoints(Hook):
 
     def capture(self, trainer: Trainer) -> Checkpoint:
         """Weights and counters as they are now."""
-        evaluated = self.evaluation is not None and self.evaluation.step == trainer.step
-        result = self.evaluation.result if evaluated and self.evaluation else None
         return Checkpoint(
             step=trainer.step,
             seed=trainer.seed,
@@ -182,7 +172,7 @@ class Checkpoints(Hook):
             train_seconds=trainer.train_seconds,
             images_seen=trainer.images_seen,
             best_ap=self.best_ap,
-            ap=result.ap if result else None,
+            ap=self.evaluation.ap(trainer) if self.evaluation else None,
         )
 
     def restore(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
@@ -205,7 +195,6 @@ class TimeLimit(Hook):
     """Ends training after `train.max_minutes` of it, evaluations not counted."""
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """Sets `trainer.stop` once the time is over."""
         limit = trainer.options.max_minutes
         if limit is not None and trainer.stop is None and trainer.train_seconds >= 60 * limit:
             trainer.stop = f"reached train.max_minutes={limit:g} after step {report.step}/{trainer.options.iterations}"

@@ -1,9 +1,8 @@
 """Parameters sharded over the processes (`train.parallel: fsdp`), by torch's fully_shard.
 
-Each process keeps a shard of every parameter, of its gradient and of the optimizer's and the average's state; the
-shards meet in the forward and backward pass of one module at a time. torch.distributed.fsdp is imported where it is
-needed, for it takes long. Full states are put together here and not by torch.distributed.checkpoint.state_dict, which
-keys the optimizer's state by names: a checkpoint holds what one process's `state_dict()` gives.
+torch.distributed.fsdp is imported where it is needed, for it takes long. Full states are put together here and not by
+torch.distributed.checkpoint.state_dict, which keys the optimizer's state by names: a checkpoint holds what the
+`state_dict()` of one process gives.
 """
 
 from __future__ import annotations
@@ -144,15 +143,14 @@ def full_state(state: T) -> T:
 
     All ranks must call it together, with the same structure.
     """
-    return cast(T, _full(state))
-
-
-def _full(value: Value) -> Value:
-    if isinstance(value, dict):
-        return type(value)((key, _full(item)) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return type(value)(_full(item) for item in value)
-    return value.full_tensor().cpu() if hasattr(value, "full_tensor") else value
+    full: Value = state
+    if isinstance(state, dict):
+        full = type(state)((key, full_state(item)) for key, item in state.items())
+    elif isinstance(state, (list, tuple)):
+        full = type(state)(map(full_state, state))
+    elif hasattr(state, "full_tensor"):
+        full = state.full_tensor().cpu()
+    return cast(T, full)
 
 
 def load_full_state(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -164,7 +162,7 @@ def load_full_state(model: nn.Module, state: dict[str, Tensor]) -> None:
 def load_full_optimizer_state(optimizer: torch.optim.Optimizer, state: Tree) -> None:
     """`optimizer.load_state_dict` of a full state; which kernels the optimizer uses is not loaded."""
     kernels: list[Tree] = [
-        {key: value for key, value in group.items() if key in ("fused", "foreach")} for group in optimizer.param_groups
+        {key: group[key] for key in ("fused", "foreach") if key in group} for group in optimizer.param_groups
     ]
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, kernels, strict=True):

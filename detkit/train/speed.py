@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+import numpy as np
 
 from detkit.runs.environment import peak_memory_mb
-from detkit.train.trainer import Hook, StepReport
+from detkit.train.trainer import Hook, StepReport, Trainer
 from detkit.utils.types import Tree
-
-if TYPE_CHECKING:
-    from detkit.train.trainer import Trainer
 
 log = logging.getLogger("detkit")
 
@@ -20,18 +18,19 @@ WARM_UP = 3
 """First steps of a process, which build plans and caches, are no part of a run's percentiles."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """Of a number of steps: images a second over all processes, this process's share of time spent waiting for
-    data, median and 95th percentile of the seconds of a step."""
+class Speed(NamedTuple):
+    """Speed over a number of steps.
+
+    images_per_second: over all processes. data_share: of this process's time, spent waiting for data. p50, p95: median
+    and 95th percentile of the seconds of a step.
+    """
 
     images_per_second: float
     data_share: float
     p50: float
     p95: float
 
-    def text(self) -> str:
-        """For a log line."""
+    def __str__(self) -> str:
         return (
             f"{self.images_per_second:.1f} images/s  step {self.p50:.3g} s (p95 {self.p95:.3g})  "
             f"waiting for data {self.data_share:.0%}"
@@ -41,19 +40,8 @@ class Speed:
 def measure(seconds: Sequence[float], waited: Sequence[float], images: Sequence[int]) -> Speed:
     """One entry a step in each: its seconds, those of them spent waiting, its images."""
     total = max(sum(seconds), 1e-9)
-    return Speed(
-        images_per_second=sum(images) / total,
-        data_share=min(sum(waited) / total, 1.0),
-        p50=percentile(seconds, 50),
-        p95=percentile(seconds, 95),
-    )
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that `percent` of all don't exceed; 0 of none."""
-    import numpy as np
-
-    return float(np.percentile(values, percent, method="inverted_cdf")) if len(values) else 0.0
+    p50, p95 = np.percentile(seconds, (50, 95), method="inverted_cdf").tolist() if len(seconds) else (0.0, 0.0)
+    return Speed(sum(images) / total, min(sum(waited) / total, 1.0), p50, p95)
 
 
 def speed_of_run(steps: Sequence[Tree]) -> Tree:
@@ -63,13 +51,9 @@ def speed_of_run(steps: Sequence[Tree]) -> Tree:
     """
     rows = [row for row in steps if "seconds" in row]
     rows = rows[WARM_UP:] or rows
-    speed = measure(
-        [row["seconds"] for row in rows], [row["data_seconds"] for row in rows], [row["images"] for row in rows]
-    )
-    return {
-        "data_share": round(speed.data_share, 4),
-        "step_seconds": {"p50": round(speed.p50, 5), "p95": round(speed.p95, 5)},
-    }
+    speed = measure(*([row[name] for row in rows] for name in ("seconds", "data_seconds", "images")))
+    percentiles = {"p50": round(speed.p50, 5), "p95": round(speed.p95, 5)}
+    return {"data_share": round(speed.data_share, 4), "step_seconds": percentiles}
 
 
 class SpeedWindow:
@@ -93,27 +77,19 @@ class SpeedWindow:
         return measure(self.seconds, [r.data_seconds for r in reports], [r.images for r in reports])
 
     def clear(self) -> None:
-        """Forgets the steps."""
         self.reports, self.seconds = [], []
 
 
 class RankLog(Hook):
-    """Speed and memory of a process other than the first, in its own log file."""
-
-    def __init__(self) -> None:
-        self._window = SpeedWindow()
+    """Speed and memory of a process other than the first, in its own log file, every `train.log_every` steps."""
 
     def before_train(self, trainer: Trainer) -> None:
-        """The clock may have run before, in a run that is resumed."""
-        self._window = SpeedWindow(trainer.train_seconds)
+        self._window = SpeedWindow(trainer.train_seconds)  # above 0 in a run that is resumed
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """A line every `train.log_every` steps."""
         self._window.add(report, trainer.train_seconds)
-        if report.step % trainer.options.log_every == 0 or report.step == trainer.options.iterations:
-            memory = peak_memory_mb(trainer.device)
-            log.info(
-                "step %d/%d  %s  peak memory %.0f MB", report.step, trainer.options.iterations,
-                self._window.speed().text(), memory,
-            )  # fmt: skip
+        total = trainer.options.iterations
+        if report.step % trainer.options.log_every == 0 or report.step == total:
+            speed, memory = self._window.speed(), peak_memory_mb(trainer.device)
+            log.info("step %d/%d  %s  peak memory %.0f MB", report.step, total, speed, memory)
             self._window.clear()

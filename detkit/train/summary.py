@@ -16,7 +16,6 @@ from detkit.detectors.dense import DenseDetector
 from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.report import format_table, to_json
 from detkit.fingerprint import digest
-from detkit.losses.base import Normalizer
 from detkit.runs.environment import peak_memory_mb
 from detkit.runs.folder import CONFIG, CURVES, PREDICTIONS, RESULT, TENSORBOARD, write_json
 from detkit.runs.run import Run
@@ -37,12 +36,9 @@ EVALUATION_ERROR = "evaluation_error"
 
 
 def header(session: Session, network: Mapping[str, str]) -> str:
-    """What is about to run, on what.
-
-    network: lines about the ranks and their connection.
-    """
+    """What is about to run, on what. network: lines about the ranks and their connection."""
     options, total, trainer = session.options, session.loader_options.batch_size, session.trainer
-    detector, env = session.detector, session.environment
+    detector, env, meaning = session.detector, session.environment, session.detector.normalizer.meaning
     count = sum(p.numel() for p in detector.parameters())
     trainable = sum(p.numel() for p in detector.parameters() if p.requires_grad)
     epochs = options.iterations * total / max(len(session.train_set), 1)
@@ -58,7 +54,7 @@ def header(session: Session, network: Mapping[str, str]) -> str:
         + (f", {options.parallel}" if trainer.world_size > 1 else ""),
         "code": f"{digest(session.start.code)} ({len(session.start.code)} files)",
         "loss": f"{type(detector.class_loss).__name__} + {type(detector.box_loss).__name__}, "
-        f"normalised by {describe_normalizer(detector.normalizer)}",
+        f"normalised by {type(detector.normalizer).__name__}{f' ({meaning})' if meaning else ''}",
         "lr": describe_learning_rate(options, total, trainer.optimizer),
         "length": f"{options.iterations} steps, {epochs:.1f} passes over the data",
         "train": session.train_set.summary(),
@@ -72,12 +68,6 @@ def header(session: Session, network: Mapping[str, str]) -> str:
 def format_lines(lines: Mapping[str, str]) -> str:
     """A table of a name and a text per line."""
     return "\n".join(f"{name:8} {text}" for name, text in lines.items())
-
-
-def describe_normalizer(normalizer: Normalizer) -> str:
-    """Its name, and its meaning if it states one."""
-    name = type(normalizer).__name__
-    return f"{name} ({normalizer.meaning})" if normalizer.meaning else name
 
 
 def describe_learning_rate(options: TrainOptions, batch_size: int, optimizer: torch.optim.Optimizer) -> str:
@@ -123,13 +113,12 @@ def run_facts(session: Session) -> Tree:
 
 def note_failed_evaluation(session: Session) -> None:
     """Writes the result.json of a finished training whose evaluation failed; says how to complete it."""
-    folder, error = session.folder, session.evaluation.failed
+    folder, error, run = session.folder, session.evaluation.failed, shlex.quote(str(session.folder))
     write_json(folder / RESULT, {EVALUATION_ERROR: error, **run_facts(session)})
     log.error(
         "the training is done and its weights are in %s, but the last evaluation failed: %s\nFix the cause, then "
         "complete the run by `detkit train %s --output %s --resume`, or measure it by `detkit eval %s`",
-        step_path(folder, session.trainer.step), error, shlex.quote(str(folder / CONFIG)), shlex.quote(str(folder)),
-        shlex.quote(str(folder)),
+        step_path(folder, session.trainer.step), error, shlex.quote(str(folder / CONFIG)), run, run,
     )  # fmt: skip
 
 
@@ -174,13 +163,12 @@ def predicted_rows(
 
 def what_next(folder: Path, options: TrainOptions) -> str:
     """Commands to try after a training, which can be pasted as they are."""
-    run, longer = shlex.quote(str(folder)), shlex.quote(f"{folder}-longer")
+    run, longer, steps = shlex.quote(str(folder)), shlex.quote(f"{folder}-longer"), 2 * options.iterations
     lines = [
         f"look at       {folder / PREDICTIONS} and {folder / CURVES}",
         f"evaluate      detkit eval {run}",
         f"predict       detkit predict {run} IMAGE_OR_FOLDER",
-        f"train longer  detkit train CONFIG train.iterations={2 * options.iterations} --init-from {run} "
-        f"--output {longer}",
+        f"train longer  detkit train CONFIG train.iterations={steps} --init-from {run} --output {longer}",
     ]
     if options.tensorboard:
         lines.append(f"curves live   tensorboard --logdir {shlex.quote(str(folder / TENSORBOARD))}")

@@ -30,7 +30,12 @@ def set_up_torch(options: TrainOptions, process: ProcessInfo | None = None) -> t
     set_deterministic(options.deterministic, compiling=options.compile)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("train.device: cuda, but torch sees no GPU; use train.device=cpu or auto")
-    return device_of(process, options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available()))
+    return device_of(process, uses_gpu(options.device))
+
+
+def uses_gpu(device: str) -> bool:
+    """Whether `train.device` means GPUs on this machine."""
+    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
 
 
 def set_deterministic(on: bool, *, compiling: bool = False) -> None:

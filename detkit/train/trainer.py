@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -180,8 +179,7 @@ class Trainer:
         precision = self.options.precision
         with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
             pred: Predictions = self.forward(images, batch.sizes)
-        losses: Losses = self.detector.loss(pred, batch.targets)
-        return losses
+        return self.detector.loss(pred, batch.targets)
 
     def stopping(self) -> bool:
         """Whether to end now; with several processes, once a step has carried the news to all of them."""
@@ -207,16 +205,15 @@ class Trainer:
         factor = self.schedule.factor(self.step, self.options.iterations)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        lr: float = self.optimizer.param_groups[0]["lr"]
-        return lr
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def gradients_shared(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Lets processes exchange gradients in the last micro-batch of a step only."""
+        context: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self.sharded:
             self.forward.set_requires_gradient_sync(last)
-        if self.world_size == 1 or last or self.sharded:
-            return contextlib.nullcontext()
-        context: contextlib.AbstractContextManager[None] = self.forward.no_sync()
+        elif self.world_size > 1 and not last:
+            context = self.forward.no_sync()
         return context
 
     def check_finite(self, report: StepReport, micro: list[Batch], own: list[float]) -> None:
@@ -226,14 +223,10 @@ class Trainer:
         if math.isfinite(report.loss) and (math.isfinite(report.gradient_norm) or overflow):
             return
         # All processes come here: what is not finite in one of them is so in the sums and the norm of all.
-        ranks: list[Any] = [describe_terms(micro, own)]
-        if self.world_size > 1:
-            self.progress.enter("all-reduce", report.step)
-            ranks = ranks * self.world_size
-            dist.all_gather_object(ranks, describe_terms(micro, own))
-        raise NonFiniteLossError(
-            describe_non_finite(report.step, report.lr, report.gradient_norm, ranks, self.last_checkpoint)
-        )
+        self.progress.enter("all-reduce", report.step)
+        ranks = comm.all_gather(describe_terms(micro, own))
+        text = describe_non_finite(report.step, report.lr, report.gradient_norm, ranks, self.last_checkpoint)
+        raise NonFiniteLossError(text)
 
 
 def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | None, sharded: bool = False) -> Tensor:

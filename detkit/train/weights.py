@@ -43,10 +43,8 @@ def init_from(
     box_tensors = last_layers(state, "box_out", 4, per_cell)
     for name, mine in state.items():
         theirs = weights.get(name)
-        reason = ""
-        if name in class_tensors:
-            reason = changed.of_classes(class_tensors[name])
-        elif name in box_tensors:
+        reason = changed.of_classes(class_tensors[name]) if name in class_tensors else ""
+        if name in box_tensors:
             reason = changed.of_boxes(box_tensors[name])
         if theirs is None:
             rows.append(LoadedTensor(name, "reinit", "not in the checkpoint"))
