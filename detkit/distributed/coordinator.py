@@ -89,7 +89,8 @@ class Coordinator:
         missing = list(range(world_size))
         deadline, warn_at = time.monotonic() + seconds, time.monotonic() + JOIN_SECONDS / 2
         while missing := [other for other in missing if not self._store.check([f"{name}/{other}"])]:
-            self._raise_if_a_peer_failed(self._store)
+            if self._store.check([FAILURE]):
+                raise PeerFailedError(Failure(**json.loads(self._store.get(FAILURE))).summary())
             now = time.monotonic()
             if now > deadline:
                 late = self.format_ranks(missing)
@@ -158,13 +159,8 @@ class Coordinator:
 
     def connect_watchdog(self, phase: str) -> Watchdog:
         """A watchdog for what all ranks do together before they train."""
-        return self.watchdog(
-            phase, Progress(phase=phase), None if self._store is None else connect_seconds(), setting=CONNECT
-        )
-
-    def _raise_if_a_peer_failed(self, store: Store) -> None:
-        if store.check([FAILURE]):
-            raise PeerFailedError(Failure(**json.loads(store.get(FAILURE))).summary())
+        timeout = None if self._store is None else connect_seconds()
+        return self.watchdog(phase, Progress(phase=phase), timeout, setting=CONNECT)
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Keeps the store open after a failure until the others have read it, if this process hosts it."""
