@@ -106,9 +106,8 @@ class SelfTest:
 def self_test(dataset: DetectionDataset, loader: Iterable[Batch], options: EvaluatorOptions | None = None) -> SelfTest:
     """Evaluates the ground truth, as the loader yields it, as predictions.
 
-    Goes through files, transforms, label map, resize and its undoing, and the evaluator; so a figure of
-    `pipeline` below 1 means that one of them is wrong, or that one image holds more objects of a class than
-    `max_detections` admits. `file` has less where boxes reach over the edge or are unusable.
+    A figure of `pipeline` below 1 means that files, transforms, label map, resize or evaluator are wrong, or that an
+    image holds more objects of a class than `max_detections` admits. `file` has less where boxes are unusable.
     """
     trained = CocoEvaluator(dataset.classes, training_truth_from(dataset), options)
     measured = CocoEvaluator(dataset.classes, ground_truth_from(dataset), options)

@@ -1,9 +1,8 @@
 """Reads pickles that hold numpy arrays, without running anything that is in them.
 
-A pickle is a program that may call any function it can name. The model zoo's .pkl files need four names
-of numpy and no more, so those are answered with classes of this module, and every other name is refused.
-numpy's own classes would not do: `dtype.__setstate__` takes flags from the file by which numbers count as
-pointers, and the interpreter fails when such an array goes away (seen with numpy 2).
+A pickle may call any function it can name. The model zoo's .pkl files need four names of numpy, so those are answered
+with classes of this module, and every other name is refused. numpy's own classes would not do: `dtype.__setstate__`
+takes flags from the file by which numbers count as pointers, and the interpreter fails when such an array goes away.
 """
 
 from __future__ import annotations
