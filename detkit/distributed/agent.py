@@ -25,8 +25,8 @@ AGAIN_SECONDS = 300.0
 class Agent(ElasticAgent):
     """Restarts the workers of this machine after a failure, unless the failure is final.
 
-    folder: for the files in which workers leave their failures. store: host:port of the rendezvous; None for the
-    one that this process hosts. started: whether workers run or ran.
+    folder: for the error files of workers. store: host:port of the rendezvous; None for the one that this process
+    hosts. started: whether workers run or ran.
     """
 
     def __init__(self, spec: WorkerSpec, folder: str, *, store: str | None) -> None:
@@ -68,5 +68,4 @@ class Agent(ElasticAgent):
         return True
 
     def stop_seconds(self) -> int:
-        """Time for the last step and a checkpoint, unless a worker failed."""
         return FAILED_SECONDS if self._failed else STOP_SECONDS

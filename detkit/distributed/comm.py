@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch.distributed as dist
 
@@ -38,27 +38,25 @@ def gather(value: T) -> list[T]:
     """Returns the value of every rank, by rank, on rank 0; an empty list elsewhere."""
     if world_size() == 1:
         return [value]
-    values: list[T] = [value] * world_size() if is_first() else []
-    dist.gather_object(value, values if is_first() else None, dst=0)
-    return values
+    values = [value] * world_size() if is_first() else None
+    dist.gather_object(value, values)
+    return values or []
 
 
 def from_first_rank(action: Callable[[], T]) -> T:
     """Runs on rank 0 alone; every rank returns its result or raises its ValueError or OSError."""
-    result: T | None = None
-    error: Exception | None = None
+    if world_size() == 1:
+        return action()
+    outcome: list[object] = [None, None]
     if is_first():
         try:
-            result = action()
-        except (ValueError, OSError) as problem:
-            error = problem
-    if world_size() > 1:
-        outcome = [result, error]
-        dist.broadcast_object_list(outcome, src=0)
-        result, error = outcome  # type: ignore[assignment]
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]
+            outcome[0] = action()
+        except (ValueError, OSError) as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[1], Exception):
+        raise outcome[1]
+    return cast(T, outcome[0])
 
 
 def _is_up() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -89,7 +90,8 @@ class Coordinator:
         missing = list(range(world_size))
         deadline, warn_at = time.monotonic() + seconds, time.monotonic() + JOIN_SECONDS / 2
         while missing := [other for other in missing if not self._store.check([f"{name}/{other}"])]:
-            self._raise_if_a_peer_failed(self._store)
+            if self._store.check([FAILURE]):
+                raise PeerFailedError(Failure(**json.loads(self._store.get(FAILURE))).summary())
             now = time.monotonic()
             if now > deadline:
                 late = self.format_ranks(missing)
@@ -158,13 +160,8 @@ class Coordinator:
 
     def connect_watchdog(self, phase: str) -> Watchdog:
         """A watchdog for what all ranks do together before they train."""
-        return self.watchdog(
-            phase, Progress(phase=phase), None if self._store is None else connect_seconds(), setting=CONNECT
-        )
-
-    def _raise_if_a_peer_failed(self, store: Store) -> None:
-        if store.check([FAILURE]):
-            raise PeerFailedError(Failure(**json.loads(store.get(FAILURE))).summary())
+        timeout = None if self._store is None else connect_seconds()
+        return self.watchdog(phase, Progress(phase=phase), timeout, setting=CONNECT)
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Keeps the store open after a failure until the others have read it, if this process hosts it."""
@@ -189,34 +186,27 @@ def connect(process: ProcessInfo, seconds: float) -> Store:
     if reason is None:
         try:
             timeout = timedelta(seconds=max(seconds, 1.0))
-            store: Store = TCPStore(host, int(port), None, process.hosts_store, timeout, wait_for_workers=False)
-            return store
+            return cast(Store, TCPStore(host, int(port), None, process.hosts_store, timeout, wait_for_workers=False))
         except (dist.DistError, RuntimeError) as error:
             reason = error
+    text = f"rank 0 can't listen at {process.store}: {reason}. Is MASTER_ADDR an address of {here}, where rank 0 runs?"
     if not process.hosts_store:
-        raise MissingRankError(
+        text = (
             f"can't reach rank 0 at {process.store} within {seconds:.0f} s ({reason}). Is rank 0 started, is that "
             "its address as seen from here, does a firewall block the port?"
-        ) from None
-    if "EADDRINUSE" in str(reason) or "in use" in str(reason):
-        raise MissingRankError(
-            f"another program on {here} has port {port}: set MASTER_PORT to a free port on every rank"
-        ) from None
-    raise MissingRankError(
-        f"rank 0 can't listen at {process.store}: {reason}. Is MASTER_ADDR an address of {here}, where rank 0 runs?"
-    ) from None
+        )
+    elif "EADDRINUSE" in str(reason) or "in use" in str(reason):
+        text = f"another program on {here} has port {port}: set MASTER_PORT to a free port on every rank"
+    raise MissingRankError(text)
 
 
 def connect_seconds() -> float:
     """Reads `CONNECT`; ValueError unless it is a positive number. No option, as the config isn't compared yet."""
     text = os.environ.get(CONNECT, "45")
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{CONNECT}={text}: must be a number of seconds above 0; unset it for 45")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise ValueError(f"{CONNECT}={text}: must be a number of seconds above 0; unset it for 45")
 
 
 def exit_with_parent(parent: int) -> None:

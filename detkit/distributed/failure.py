@@ -35,10 +35,7 @@ class PeerFailedError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """The failure of one rank.
-
-    text: the message for a user. trace: the traceback of a crash.
-    """
+    """The failure of one rank. text: the message for a user. trace: the traceback of a crash."""
 
     rank: int
     host: str
@@ -48,7 +45,6 @@ class Failure:
     trace: str = ""
 
     def to_json(self) -> str:
-        """One line."""
         return json.dumps(asdict(self))
 
     def format(self) -> str:
@@ -65,30 +61,24 @@ class Failure:
 def describe_error(error: BaseException, process: ProcessInfo) -> Failure:
     """Turns an exception of this process into a `Failure`."""
     text, trace, kind = "\n".join(error_lines(error)), "", _kind_of(error)
-    code = int(ExitCode.RANK_MISSING if kind == "missing" else ExitCode.FAILED)
-    code = exit_code(error) if kind == "user" else code
+    code = ExitCode.RANK_MISSING if kind == "missing" else exit_code(error) if kind == "user" else ExitCode.FAILED
     if kind in ("crash", "network") or (kind == "user" and os.environ.get("DETKIT_TRACEBACK")):
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     if kind in ("crash", "network"):
         text = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[0]
-    return Failure(rank=process.rank, host=socket.gethostname(), code=code, kind=kind, text=text, trace=trace)
+    return Failure(rank=process.rank, host=socket.gethostname(), code=int(code), kind=kind, text=text, trace=trace)
 
 
 def _kind_of(error: BaseException) -> Kind:
-    if isinstance(error, MissingRankError):
-        return "missing"
-    if is_network(error):
-        return "network"
-    return "user" if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) else "crash"
-
-
-def is_network(error: BaseException) -> bool:
-    """Whether an exception only says that another process is gone."""
+    """`network`: the exception only says that another process is gone."""
     import torch.distributed as dist
 
-    if isinstance(error, (PeerFailedError, dist.DistError)):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "ProcessGroup"))
+    if isinstance(error, MissingRankError):
+        return "missing"
+    backend = isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "ProcessGroup"))
+    if backend or isinstance(error, (PeerFailedError, dist.DistError)):
+        return "network"
+    return "user" if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) else "crash"
 
 
 def write_error_file(failure: Failure, *, is_own: bool) -> bool:

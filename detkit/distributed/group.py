@@ -17,10 +17,7 @@ from detkit.distributed.process_info import ProcessInfo
 
 @contextlib.contextmanager
 def process_group(coordinator: Coordinator, device: torch.device) -> Iterator[str]:
-    """Yields the backend of a process group that is up while the context is active: nccl for GPUs, gloo for CPUs.
-
-    A process alone has none.
-    """
+    """Yields the backend, nccl or gloo, of a process group that is up while the context is active; "none" if alone."""
     process = coordinator.process
     if not process.is_worker:
         yield "none"

@@ -100,14 +100,13 @@ def compare(
     facts_by_rank = coordinator.all_gather(name, facts, seconds, doing)
     lines = []
     for key, expected in facts_by_rank[0].items():
-        for rank, other in enumerate(facts_by_rank):
-            if other[key] != expected:
-                lines.append(
-                    f"{key}: {other[key]} on rank {rank} ({coordinator.hosts[rank]}), {expected} on rank 0 "
-                    f"({coordinator.hosts[0]}); {ADVICE[key]}"
-                )
-                lines += differing_files(coordinator, code, rank) if key == "code" and code is not None else []
-                break
+        rank = next((rank for rank, other in enumerate(facts_by_rank) if other[key] != expected), None)
+        if rank is not None:
+            lines.append(
+                f"{key}: {facts_by_rank[rank][key]} on rank {rank} ({coordinator.hosts[rank]}), {expected} on rank 0 "
+                f"({coordinator.hosts[0]}); {ADVICE[key]}"
+            )
+            lines += differing_files(coordinator, code, rank) if key == "code" and code is not None else []
     if lines:
         raise ValueError("\n".join(lines))
     return facts_by_rank[0]
@@ -129,7 +128,6 @@ def all_reduce_seconds(count: int, device: torch.device, done: Callable[[], None
     done()
     best = float("inf")
     for _ in range(repeats):
-        wait_for(device)
         started = time.perf_counter()
         dist.all_reduce(values)
         wait_for(device)

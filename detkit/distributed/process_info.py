@@ -153,49 +153,44 @@ def from_slurm(environ: Mapping[str, str]) -> ProcessInfo | None:
 
 def from_mpi(environ: Mapping[str, str]) -> ProcessInfo | None:
     """Reads the variables of `mpirun -n N` (Open MPI, MPICH, Intel MPI), N > 1."""
-    for names in MPI_VARIABLES:
-        if names[0] in environ and number(environ, names[1], 1) > 1:
-            break
-    else:
+    names = next((n for n in MPI_VARIABLES if n[0] in environ and number(environ, n[1], 1) > 1), None)
+    if names is None:
         return None
-    rank, size, local_rank, local_size = names
-    world_size = number(environ, size)
-    local = number(environ, local_size, world_size)
+    rank, world_size = number(environ, names[0]), number(environ, names[1])
+    local = number(environ, names[3], world_size)
     host = environ.get("MASTER_ADDR") or ("127.0.0.1" if local == world_size else "")
     job = environ.get("PMIX_NAMESPACE") or environ.get("OMPI_MCA_ess_base_jobid") or environ.get("PMI_ID", "")
     return ProcessInfo(
-        rank=number(environ, rank),
+        rank=rank,
         world_size=world_size,
-        local_rank=number(environ, local_rank, number(environ, rank) % local),
+        local_rank=number(environ, names[2], rank % local),
         local_world_size=local,
-        node_rank=number(environ, rank) // local,
+        node_rank=rank // local,
         launcher="mpi",
         store=f"{host}:{environ.get('MASTER_PORT') or port_of(job)}",
-        hosts_store=number(environ, rank) == 0,
+        hosts_store=rank == 0,
         run_id=f"mpi-{job}",
     )
 
 
 def check_range(process: ProcessInfo) -> None:
     """Raises ValueError for an impossible rank or a store without a usable address."""
-    for name, rank, size in (
-        ("rank", process.rank, process.world_size),
-        ("local rank", process.local_rank, process.local_world_size),
-    ):
+    launcher = NAMES[process.launcher]
+    ranks = ("rank", process.rank, process.world_size), ("local rank", process.local_rank, process.local_world_size)
+    for name, rank, size in ranks:
         if not 0 <= rank < size:
-            launcher = NAMES[process.launcher]
             raise ValueError(f"{launcher} sets {name} {rank} of {size}: must be between 0 and {size - 1}")
     if not process.is_worker:
         return
     host, _, port = process.store.rpartition(":")
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(
-            f"{NAMES[process.launcher]} sets the address {host or 'of rank 0'}, port {port!r}: "
+            f"{launcher} sets the address {host or 'of rank 0'}, port {port!r}: "
             "MASTER_PORT must be between 1 and 65535, the same on every rank"
         )
     if not host:
         raise ValueError(
-            f"{NAMES[process.launcher]} started processes on several machines without the address of rank 0: "
+            f"{launcher} started processes on several machines without the address of rank 0: "
             "set MASTER_ADDR to it for all of them (mpirun -x MASTER_ADDR)"
         )
 
@@ -218,8 +213,7 @@ def launcher_node_rank(process: ProcessInfo, nodes: int) -> int:
     """The node rank of a process that launches others (--procs, --nodes); ValueError for a rank of a run."""
     if not process.is_worker:
         return 0
-    one_each = process.launcher in ("slurm", "mpi") and process.local_world_size == 1 and process.world_size == nodes
-    if not one_each:
+    if process.launcher not in ("slurm", "mpi") or process.local_world_size != 1 or process.world_size != nodes:
         raise ValueError(
             f"this process is already {process}: remove --procs and --nodes, or start one process per machine "
             "and set --nodes to the number of machines"
@@ -229,11 +223,11 @@ def launcher_node_rank(process: ProcessInfo, nodes: int) -> int:
 
 def number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
     """A variable as a whole number >= 0."""
-    text = environ.get(name)
-    if text is None or text == "":
-        if default is None:
-            raise ValueError(f"the environment variable {name} is missing: a launcher sets it with the others")
+    text = environ.get(name, "")
+    if not text and default is not None:
         return default
+    if not text:
+        raise ValueError(f"the environment variable {name} is missing: a launcher sets it with the others")
     if not text.isdecimal():
         raise ValueError(f"the environment variable {name} is {text!r}: must be a whole number")
     return int(text)

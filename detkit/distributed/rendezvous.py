@@ -98,8 +98,8 @@ def report_missing_nodes(options: LaunchOptions, agent: Agent, over: threading.E
         here = min(store.add("detkit/number_of_nodes", 0), options.max_nodes)
         missing = [r for r in range(options.max_nodes) if not store.check([f"detkit/nodes/{r}"])]
         names = f"; missing: {', '.join(f'machine {r}' for r in missing)}" if numbered and missing else ""
-        words = f"waiting at {options.rdzv} for {options.max_nodes} machines, {here} have joined{names}"
-        print(words, file=sys.stderr, flush=True)
+        text = f"waiting at {options.rdzv} for {options.max_nodes} machines, {here} have joined{names}"
+        print(text, file=sys.stderr, flush=True)
         wait = 3 * REPORT_SECONDS
 
 

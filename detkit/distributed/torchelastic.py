@@ -27,8 +27,7 @@ class RendezvousStore(Protocol):
     host: str
     port: int
 
-    def compare_set(self, key: str, expected_value: str, desired_value: str) -> bytes:
-        """Sets a key that has the expected value; returns what it has then."""
+    def compare_set(self, key: str, expected_value: str, desired_value: str) -> bytes: ...
 
 
 class ElasticAgent(LocalElasticAgent):
@@ -54,7 +53,6 @@ class ElasticAgent(LocalElasticAgent):
 
     @property
     def restarts_left(self) -> int:
-        """Restarts that the agent still has."""
         return int(self._remaining_restarts)
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, object]:

@@ -1,10 +1,7 @@
 """Finds the rank that hangs, says where, prints stacks, and ends the job so that it can be restarted.
 
-torchelastic has timers (`torch.distributed.elastic.timer`), which kill a process that missed its deadline, but know
-neither step nor phase and print no stack; `monitored_barrier` names the ranks that are late at a barrier, which a
-rank that waits in a gradient all-reduce never reaches. So every process has a thread that watches its own `Progress`
-and publishes it to the others through the store of the run. When one makes no progress for `train.hang_timeout`
-seconds, all wait for it; the one that has entered the fewest phases, or does not respond any more, is reported.
+torchelastic's timers know neither step nor phase and print no stack; `monitored_barrier` names late ranks only at a
+barrier, which a rank that waits in a gradient all-reduce never reaches. How it works: docs/how-procs-works.md.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +89,7 @@ def diagnose_hang(
     return HangReport(tuple(blamed), bool(silent), "\n".join(lines))
 
 
+@dataclass(eq=False)
 class Watchdog:
     """Watches a process from a thread of its own while the context is active.
 
@@ -102,26 +100,21 @@ class Watchdog:
     setting: the option that `timeout` comes from, for the message.
     """
 
-    def __init__(
-        self,
-        progress: Progress,
-        timeout: float | None,
-        *,
-        rank: int = 0,
-        hosts: Sequence[str] = ("localhost",),
-        store: Store | None = None,
-        log_file: Path | None = None,
-        worker_pids: Callable[[], Sequence[int]] = list,
-        report: Callable[[HangReport], None] = lambda _: None,
-        end: Callable[[int], None] = os._exit,
-        setting: str = "train.hang_timeout",
-    ) -> None:
-        self.progress, self.timeout, self.rank, self.hosts = progress, timeout, rank, hosts
-        self.world_size = len(hosts)
-        self.log_file, self.worker_pids, self.report, self.end = log_file, worker_pids, report, end
-        self.setting = setting
-        self._store = store
-        self._interval = min(timeout / 8, 5.0) if timeout else 0.0
+    progress: Progress
+    timeout: float | None
+    _: KW_ONLY
+    rank: int = 0
+    hosts: Sequence[str] = ("localhost",)
+    store: Store | None = None
+    log_file: Path | None = None
+    worker_pids: Callable[[], Sequence[int]] = list
+    report: Callable[[HangReport], None] = lambda _: None
+    end: Callable[[int], None] = os._exit
+    setting: str = "train.hang_timeout"
+
+    def __post_init__(self) -> None:
+        self.world_size = len(self.hosts)
+        self._interval = min(self.timeout / 8, 5.0) if self.timeout else 0.0
         self._connection: Store | None = None
         self._number = 0
         self._left = threading.Event()
@@ -147,7 +140,7 @@ class Watchdog:
     def _watch(self) -> None:
         assert self.timeout is not None
         # A connection of its own: the loop may be waiting in the group's.
-        self._connection = self._store.clone() if self._store is not None else None  # type: ignore[attr-defined]
+        self._connection = self.store.clone() if self.store is not None else None  # type: ignore[attr-defined]
         idle, seen, last = 0.0, self.progress.ticks, time.monotonic()
         before: dict[int, Heartbeat] = {}
         while not self._left.is_set():
@@ -192,10 +185,8 @@ class Watchdog:
 
     def _with_store(self, action: Callable[[Store], None]) -> None:
         """Asks the store. If it is gone, or a cut cable keeps its answer away, this rank watches on by itself."""
-        if self._connection is None:
-            return
         store = self._connection
-        if not run_with_timeout(lambda: action(store), max(2 * self._interval, 2.0)):
+        if store is not None and not run_with_timeout(lambda: action(store), max(2 * self._interval, 2.0)):
             self._connection = None
 
     def _end_process(self, hang: HangReport) -> None:

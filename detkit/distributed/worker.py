@@ -5,20 +5,15 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from detkit.distributed.failure import Failure, describe_error, write_error_file
+from detkit.distributed.coordinator import Coordinator
+from detkit.distributed.failure import describe_error, write_error_file
 from detkit.distributed.process_info import ProcessInfo
 from detkit.utils.exit_codes import stopped_by
-
-if TYPE_CHECKING:
-    from detkit.distributed.coordinator import Coordinator
 
 
 def run_worker(process: ProcessInfo, work: Callable[[Coordinator], int]) -> int:
     """Runs the work of one rank and returns its exit code. A failure of any rank is reported once."""
-    from detkit.distributed.coordinator import Coordinator
-
     coordinator = Coordinator(process)
     try:
         coordinator.join()
@@ -28,13 +23,9 @@ def run_worker(process: ProcessInfo, work: Callable[[Coordinator], int]) -> int:
     except (Exception, SystemExit) as error:  # a part that calls sys.exit() would leave the others waiting for it
         first = coordinator.report_failure(describe_error(error, process))
         is_own = first.rank == process.rank
-        if not _launcher_prints(process, first, is_own) and is_own:
+        # Our own agent prints the failure; torchrun prints every error file.
+        launcher_prints = process.launcher == "detkit" or (is_own and process.launcher == "torchrun")
+        if not (launcher_prints and write_error_file(first, is_own=is_own)) and is_own:
             print(first.format(), file=sys.stderr, flush=True)
         coordinator.drain()
         return first.code
-
-
-def _launcher_prints(process: ProcessInfo, failure: Failure, is_own: bool) -> bool:
-    """Leaves the failure to the launcher that prints it: our own agent, or torchrun, which prints every error file."""
-    reads = process.launcher == "detkit" or (is_own and process.launcher == "torchrun")
-    return reads and write_error_file(failure, is_own=is_own)

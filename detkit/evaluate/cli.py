@@ -26,10 +26,7 @@ TOLERANCE = 1e-9
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="RUN_OR_CKPT", help="run folder or checkpoint file")
     parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="override config keys, e.g. data.val.dataset.split=test",
+        "overrides", nargs="*", metavar="key=value", help="override config keys, e.g. data.val.dataset.split=test"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
     parser.add_argument(
@@ -72,34 +69,30 @@ def measure_detector(args: argparse.Namespace) -> CocoResult:
     from detkit.predict.predictor import load_detector
 
     if args.detections is not None:
-        file = check_output_file("--detections", args.detections, inputs=[args.checkpoint], ours=in_ledger)
+        # COCO results have no room for a mark: the ledger of the folder says whether detkit wrote the file.
+        file = check_output_file(
+            "--detections", args.detections, inputs=[args.checkpoint], ours=lambda f: Ledger(f.parent).owns(f.name)
+        )
     detector, config, classes = load_detector(args.checkpoint, device=args.device, overrides=args.overrides)
     dataset, loader = validation_data(config, classes)
-    if args.detections is None:
-        return evaluate(detector, dataset, loader, config.options("evaluator"))
 
     def write(detections: Shard) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(coco_results(detections, dataset.classes)) + "\n", ledger=Ledger(file.parent))
 
-    return evaluate(detector, dataset, loader, config.options("evaluator"), on_detections=write)
-
-
-def in_ledger(path: Path) -> bool:
-    """Whether the ledger of its folder says that detkit wrote the file: COCO results have no room for a mark."""
-    return Ledger(path.parent).owns(path.name)
+    on_detections = None if args.detections is None else write
+    return evaluate(detector, dataset, loader, config.options("evaluator"), on_detections=on_detections)
 
 
 def measure_ground_truth(args: argparse.Namespace) -> SelfTest:
     """Evaluates the ground truth as predictions, for the config of a checkpoint or for a config file itself."""
+    from detkit.checkpoint import load_checkpoint
     from detkit.config import Config, load_config
     from detkit.evaluate.loop import self_test
 
     if Path(args.checkpoint).suffix in (".yaml", ".yml"):
         config = load_config(args.checkpoint, args.overrides)
     else:
-        from detkit.checkpoint import load_checkpoint
-
         config = Config.from_dict(load_checkpoint(args.checkpoint).config, args.overrides)
     dataset, loader = validation_data(config)
     return self_test(dataset, loader, config.options("evaluator"))
@@ -119,12 +112,14 @@ def judge_self_test(test: SelfTest) -> int:
 
     Boxes that differ from the file's, as training's do at the edge, are no fault; what they cost is printed.
     """
+    from detkit.evaluate.report import figure
+
     result = test.pipeline
     if test.differing or test.missing:
         print(
             f"training differs from the file in {test.differing + test.missing} objects: {test.differing} have other "
             f"boxes (clipped at the edge), {test.missing} are skipped as unusable. Evaluation uses the boxes of the "
-            f"file, against which the training boxes reach AP {_figure(test.file.ap)}"
+            f"file, against which the training boxes reach AP {figure(test.file.ap)}"
         )
     wrong = [
         f"  {name}: {key} {value:.6f}"
@@ -145,7 +140,3 @@ def judge_self_test(test: SelfTest) -> int:
         "evaluator.max_detections allows"
     )
     return 1
-
-
-def _figure(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"

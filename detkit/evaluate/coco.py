@@ -18,7 +18,7 @@ from detkit.evaluate.engines import run_engine
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap, Detections
 from detkit.utils.console import shorten_list
-from detkit.utils.types import Floats
+from detkit.utils.types import Floats, Ints
 
 if TYPE_CHECKING:
     from detkit.data.datasets.base import DetectionDataset
@@ -46,16 +46,6 @@ class CocoResult:
         """Mean over classes and IoU 0.50:0.05:0.95."""
         return self.metrics["ap"]
 
-    @property
-    def ap50(self) -> float | None:
-        """AP at IoU 0.50."""
-        return self.metrics["ap50"]
-
-    @property
-    def ap75(self) -> float | None:
-        """AP at IoU 0.75."""
-        return self.metrics["ap75"]
-
 
 class CocoEvaluator:
     """Collects detections, image by image, and compares them with the ground truth."""
@@ -70,7 +60,6 @@ class CocoEvaluator:
             raise ValueError(f"{len(image_ids)} image ids but detections of {len(detections)} images")
         if not detections:
             return
-
         boxes, scores, labels = (
             np.concatenate([getattr(d, name).detach().cpu().numpy() for d in detections])
             for name in ("boxes", "scores", "labels")
@@ -100,14 +89,14 @@ class CocoEvaluator:
         """The figures over all images of the ground truth, each of which must have been added once."""
         detections = self.sorted()
         precision, recall = run_engine(self.truth, detections, len(self.classes), self.options)
-        num_objects = _count_objects(self.truth, self.classes, self.options)
+
+        def summarize(classes: slice) -> dict[str, float | None]:
+            return _summarize(precision[:, :, classes], recall[:, classes], self.options)
+
         return CocoResult(
-            metrics=_summarize(precision, recall, slice(None), self.options),
-            per_class={
-                name: _summarize(precision, recall, slice(k, k + 1), self.options)
-                for k, name in enumerate(self.classes.names)
-            },
-            num_objects=num_objects,
+            metrics=summarize(slice(None)),
+            per_class={name: summarize(slice(k, k + 1)) for k, name in enumerate(self.classes.names)},
+            num_objects=_count_objects(self.truth, self.classes, self.options),
             num_images=len(detections.image_ids),
             num_detections=len(detections.scores),
             area_limits=self.options.area_limits,
@@ -124,56 +113,46 @@ class CocoEvaluator:
             )
         wrong = ~(np.isfinite(shard.boxes).all(axis=1) & np.isfinite(shard.scores))
         if wrong.any():
-            raise ValueError(
-                f"boxes or scores are not finite in image {shorten_list(np.unique(owner[wrong]).tolist(), 5)}"
-            )
+            raise ValueError(f"boxes or scores are not finite in image {_first_few(np.unique(owner[wrong]))}")
 
     def sorted(self) -> Shard:
         """The shards as one, by ascending image id; the order within an image is kept."""
         shard = self.shard()
         ids, counts = np.unique(shard.image_ids, return_counts=True)
         if (counts > 1).any():
-            raise ValueError(
-                f"detections of the same image were added twice: image {shorten_list(ids[counts > 1].tolist(), 5)}"
-            )
+            raise ValueError(f"detections of the same image were added twice: image {_first_few(ids[counts > 1])}")
         missing, unknown = np.setdiff1d(self.truth.image_ids, ids), np.setdiff1d(ids, self.truth.image_ids)
         if len(unknown):
             raise ValueError(
-                f"detections of {len(unknown)} images that are not in the ground truth: "
-                f"{shorten_list(unknown.tolist(), 5)}"
+                f"detections of {len(unknown)} images that are not in the ground truth: {_first_few(unknown)}"
             )
         if len(missing):
             raise ValueError(
-                f"{len(missing)} of {len(self.truth.image_ids)} images were never added: "
-                f"{shorten_list(missing.tolist(), 5)}; "
+                f"{len(missing)} of {len(self.truth.image_ids)} images were never added: {_first_few(missing)}; "
                 "an image without detections needs an empty entry"
             )
-        order = np.argsort(shard.image_ids, kind="stable")
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        rows = np.argsort(np.repeat(rank, shard.counts), kind="stable")
+        order = np.argsort(shard.image_ids)
+        rows = np.argsort(np.repeat(shard.image_ids, shard.counts), kind="stable")
         return Shard(
             shard.image_ids[order], shard.counts[order], shard.boxes[rows], shard.scores[rows], shard.labels[rows]
         )
 
 
-def _summarize(precision: Floats, recall: Floats, classes: slice, options: EvaluatorOptions) -> dict[str, float | None]:
-    """Means over the engine's (T, R, K, areas, limits) and (T, K, areas, limits), leaving -1 out."""
+def _first_few(ids: Ints) -> str:
+    return shorten_list(ids.tolist(), 5)
+
+
+def _summarize(p: Floats, r: Floats, options: EvaluatorOptions) -> dict[str, float | None]:
+    """Means of precision (T, R, K, areas, limits) and recall (T, K, areas, limits), leaving -1 out."""
 
     def mean(values: Floats) -> float | None:
         valid = values[values > -1]
         return float(valid.mean()) if valid.size else None
 
-    p, r = precision[:, :, classes], recall[:, classes]
-    metrics = {
-        "ap": mean(p[:, :, :, 0, -1]),
-        "ap50": mean(p[0, :, :, 0, -1]),
-        "ap75": mean(p[5, :, :, 0, -1]),
-    }
-    metrics.update({f"ap_{area}": mean(p[:, :, :, a, -1]) for a, area in enumerate(AREAS) if a})
-    metrics.update({f"ar{most}": mean(r[:, :, 0, m]) for m, most in enumerate(options.max_detections)})
-    metrics.update({f"ar_{area}": mean(r[:, :, a, -1]) for a, area in enumerate(AREAS) if a})
-    return metrics
+    metrics = {"ap": mean(p[..., 0, -1]), "ap50": mean(p[0, ..., 0, -1]), "ap75": mean(p[5, ..., 0, -1])}
+    metrics |= {f"ap_{area}": mean(p[..., a, -1]) for a, area in enumerate(AREAS) if a}
+    metrics |= {f"ar{most}": mean(r[..., 0, m]) for m, most in enumerate(options.max_detections)}
+    return metrics | {f"ar_{area}": mean(r[..., a, -1]) for a, area in enumerate(AREAS) if a}
 
 
 def _count_objects(truth: GroundTruth, classes: ClassMap, options: EvaluatorOptions) -> dict[str, dict[str, int]]:

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detkit.boxes import to_xywh
 from detkit.evaluate.arrays import AREAS, GroundTruth, Shard
-from detkit.utils.types import Floats, Tree
+from detkit.utils.types import Floats, Ints, Tree
 
 if TYPE_CHECKING:
     from detkit.evaluate.options import EvaluatorOptions
     from detkit.structures import ClassMap
+
+
+ENGINES = {
+    "faster": ("faster-coco-eval", "faster_coco_eval", "COCOeval_faster"),
+    "pycocotools": ("pycocotools", "pycocotools.cocoeval", "COCOeval"),
+}
+"""Engine -> package, module and class."""
 
 
 def run_engine(
@@ -31,10 +40,10 @@ def run_engine(
     precision: (T, R, K, areas, limits): at 10 IoU thresholds and 101 recalls; recall: (T, K, areas,
     limits). -1 where a class has no ground truth in an area range.
     """
-    eval_class = _load(options.engine)
+    evaluation = _load(options.engine)
     # Both libraries print; what is worth saying is in the result.
     with contextlib.redirect_stdout(io.StringIO()), _no_collection():
-        run = eval_class(*coco_inputs(truth, detections, num_classes), iouType="bbox")
+        run = evaluation(*coco_inputs(truth, detections, num_classes), iouType="bbox")
         run.params.maxDets = list(options.max_detections)
         run.params.areaRng = options.area_ranges
         run.params.areaRngLbl = list(AREAS)
@@ -59,18 +68,13 @@ def _no_collection() -> Iterator[None]:
 
 
 def _load(engine: str) -> Any:
+    package, module, name = ENGINES[engine]
     try:
-        if engine == "pycocotools":
-            from pycocotools.cocoeval import COCOeval
-
-            return COCOeval
-        from faster_coco_eval import COCOeval_faster
+        return getattr(importlib.import_module(module), name)
     except ImportError as error:
-        package = {"faster": "faster-coco-eval"}.get(engine, engine)
         raise ImportError(
             f"evaluator.engine={engine} needs the package {package} ({error}): pip install {package}"
         ) from error
-    return COCOeval_faster
 
 
 class Annotations:
@@ -116,26 +120,19 @@ def _truth_dicts(truth: GroundTruth, detections: Shard) -> list[Tree]:
     position = np.searchsorted(detections.image_ids, truth.image_ids)
     images = np.repeat(position, np.diff(truth.offsets))
     xywh = to_xywh(truth.boxes.astype(np.float64)) if truth.xywh is None else truth.xywh
-    # An id of 0 would mean "unmatched" to both engines, so they start at 1.
-    columns = zip(
-        images.tolist(), truth.labels.tolist(), xywh.tolist(), truth.area.tolist(), truth.crowd.tolist(),
-        strict=True,
-    )  # fmt: skip
-    return [
-        {"id": i, "image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
-        for i, (image, label, box, area, crowd) in enumerate(columns, start=1)
-    ]
+    return _annotations(images, truth.labels, xywh, area=truth.area, iscrowd=truth.crowd.astype(int))
 
 
 def _detection_dicts(detections: Shard) -> list[Tree]:
     images = np.repeat(np.arange(len(detections.image_ids)), detections.counts)
     boxes = detections.boxes.astype(np.float64)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    columns = zip(
-        images.tolist(), detections.labels.tolist(), to_xywh(boxes).tolist(), area.tolist(),
-        detections.scores.tolist(), strict=True,
-    )  # fmt: skip
-    return [
-        {"id": i, "image_id": image, "category_id": label, "bbox": box, "area": size, "score": score, "iscrowd": 0}
-        for i, (image, label, box, size, score) in enumerate(columns, start=1)
-    ]
+    crowd = np.zeros(len(area), int)
+    return _annotations(images, detections.labels, to_xywh(boxes), area=area, score=detections.scores, iscrowd=crowd)
+
+
+def _annotations(images: Ints, labels: Ints, xywh: Floats, **more: NDArray[Any]) -> list[Tree]:
+    # An id of 0 would mean "unmatched" to both engines, so they start at 1.
+    columns = {"id": np.arange(1, len(images) + 1), "image_id": images, "category_id": labels, "bbox": xywh, **more}
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -42,13 +42,14 @@ def evaluate(
     of them can't read its images.
     """
     clock = _Clock(next(detector.parameters()).device)
-    evaluator, problem = None, None
+    problem: SampleError | None = None
     try:
         evaluator = collect(detector, dataset, loader, options, progress=progress, clock=clock)
     except SampleError as error:
         problem = error
-    _raise_everywhere(problem)
-    assert evaluator is not None
+    # An error of one rank is raised on all of them: the others would wait for its detections.
+    if texts := [text for text in comm.all_gather(str(problem) if problem else None) if text is not None]:
+        raise SampleError(texts[0]) from problem
     if on_detections is not None:
         on_detections(evaluator.sorted())
     result = compute_everywhere(evaluator)
@@ -72,7 +73,7 @@ def collect(
     was_training = detector.training
     detector.eval()
     try:
-        clock.start()
+        clock.last = time.perf_counter()
         for batch in _with_progress(loader, progress):
             clock.lap("data")
             with torch.inference_mode():
@@ -105,9 +106,8 @@ class SelfTest:
 def self_test(dataset: DetectionDataset, loader: Iterable[Batch], options: EvaluatorOptions | None = None) -> SelfTest:
     """Evaluates the ground truth, as the loader yields it, as predictions.
 
-    Goes through files, transforms, label map, resize and its undoing, and the evaluator; so a figure of
-    `pipeline` below 1 means that one of them is wrong, or that one image holds more objects of a class than
-    `max_detections` admits. `file` has less where boxes reach over the edge or are unusable.
+    A figure of `pipeline` below 1 means that files, transforms, label map, resize or evaluator are wrong, or that an
+    image holds more objects of a class than `max_detections` admits. `file` has less where boxes are unusable.
     """
     trained = CocoEvaluator(dataset.classes, training_truth_from(dataset), options)
     measured = CocoEvaluator(dataset.classes, ground_truth_from(dataset), options)
@@ -131,22 +131,12 @@ def compute_everywhere(evaluator: CocoEvaluator) -> CocoResult:
     return comm.from_first_rank(compute)
 
 
-def _raise_everywhere(problem: Exception | None) -> None:
-    """Raises the error of one rank on all of them: the others would wait for its detections."""
-    texts = [text for text in comm.all_gather(str(problem) if problem else None) if text is not None]
-    if texts:
-        raise SampleError(texts[0]) from problem
-
-
 class _Clock:
     """Adds the time since the last lap to a part; waits for a GPU to finish its work first."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds = dict.fromkeys(("data", "network", "postprocess", "metrics"), 0.0)
-        self.start()
-
-    def start(self) -> None:
         self.last = time.perf_counter()
 
     def lap(self, part: str) -> None:
@@ -157,11 +147,10 @@ class _Clock:
         self.last = now
 
 
-def _with_progress(loader: Iterable[Batch], progress: bool) -> Iterator[Batch]:
+def _with_progress(loader: Iterable[Batch], progress: bool) -> Iterable[Batch]:
     """Shows a progress bar on a terminal, on rank 0."""
-    if not progress or not comm.is_first():
-        yield from loader
-        return
     from tqdm import tqdm
 
-    yield from tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=None, file=bar_stream())
+    if not progress or not comm.is_first():
+        return loader
+    return tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=None, file=bar_stream())

@@ -31,11 +31,11 @@ def to_json(result: CocoResult) -> dict[str, Any]:
 def format_table(result: CocoResult) -> str:
     """The COCO figures, then one line a class, then why a figure is missing."""
     rows = [
-        [name, str(result.num_objects[name]["all"]), *(_figure(values[key]) for key in METRIC_NAMES)]
+        [name, str(result.num_objects[name]["all"]), *(figure(values[key]) for key in METRIC_NAMES)]
         for name, values in result.per_class.items()
     ]
     total = sum(counts["all"] for counts in result.num_objects.values())
-    mean = ["all classes", str(total), *(_figure(result.metrics[key]) for key in METRIC_NAMES)]
+    mean = ["all classes", str(total), *(figure(result.metrics[key]) for key in METRIC_NAMES)]
     head = ["class", "objects", *METRIC_NAMES.values()]
     widths = [max(len(row[c]) for row in (head, mean, *rows)) for c in range(len(head))]
 
@@ -43,21 +43,19 @@ def format_table(result: CocoResult) -> str:
         return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
 
     rule = "-" * len(line(head))
-    recall = "  ".join(f"{_recall_name(k)} {_figure(v)}" for k, v in result.metrics.items() if k.startswith("ar"))
+    recalls = ((k[2:].removeprefix("_"), v) for k, v in result.metrics.items() if k.startswith("ar"))
+    recall = "  ".join(f"AR {name} {figure(v)}" for name, v in recalls)
+    counts = ((result.num_images, "image"), (total, "object"), (result.num_detections, "detection"))
     lines = [
-        f"{plural(result.num_images, 'image')}, {plural(total, 'object')}, "
-        f"{plural(result.num_detections, 'detection')}",
-        line(head), rule, *(line(row) for row in rows), rule, line(mean), "", recall, *_reasons(result),
+        ", ".join(plural(*count) for count in counts), line(head), rule, *map(line, rows), rule, line(mean), "",
+        recall, *_reasons(result),
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-def _figure(value: float | None) -> str:
+def figure(value: float | None) -> str:
+    """Three digits; n/a without ground truth."""
     return "n/a" if value is None else f"{value:.3f}"
-
-
-def _recall_name(key: str) -> str:
-    return "AR " + key.removeprefix("ar").removeprefix("_")
 
 
 def _reasons(result: CocoResult) -> list[str]:

@@ -55,9 +55,8 @@ def torchvision_columns(
 ) -> Columns:
     """The columns of a torchvision head, which are the data set's category ids; 0, background, is never positive.
 
-    COCO's 91 columns are cut to the 80 that have a class. A list of names is for all columns, or for
-    all but column 0. Without names, and with `keep_all`, every column stays and unknown ones get a
-    name made of their number.
+    COCO's 91 columns are cut to the 80 that have a class. A list of names is for all columns, or for all but column 0.
+    Without names, and with `keep_all`, every column stays and unknown ones get a name made of their number.
     """
     is_coco = columns == TORCHVISION_COCO_COLUMNS
     if given is None or keep_all:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detkit.utils.console import printable
 from detkit.utils.outputs import ForeignFileError, check_output_file, refuse_inputs
-
-if TYPE_CHECKING:
-    from detkit.checkpoint import Checkpoint
 
 EPILOG = """examples:
   detkit convert torchvision retinanet_resnet50_fpn_v2 --output retinanet_v2.pt
@@ -29,10 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "retinanet_resnet50_fpn_v2, ssd300_vgg16 or ssdlite320_mobilenet_v3_large, which torchvision downloads",
     )
     parser.add_argument(
-        "--output",
-        required=True,
-        metavar="OUT.pt",
-        help="checkpoint to write; replaces only an earlier conversion",
+        "--output", required=True, metavar="OUT.pt", help="checkpoint to write; replaces only an earlier conversion"
     )
     parser.add_argument(
         "--key",
@@ -93,18 +87,12 @@ def run(args: argparse.Namespace) -> int:
 
 def check_output(output: Path, source: str) -> None:
     """Raises ValueError unless `output` is unused or an earlier conversion."""
-    earlier = existing(output)
+    from detkit.checkpoint import CheckpointError, read_checkpoint
+
+    earlier = None
+    with contextlib.suppress(CheckpointError, OSError):
+        earlier = read_checkpoint(output) if output.is_file() else None
     if earlier is not None and (earlier.step or earlier.optimizer is not None or earlier.data):
         refuse_inputs("--output", [output], [source])
         raise ForeignFileError(f"--output: {printable(output)} is the checkpoint of a run: choose another name")
     check_output_file("--output", output, inputs=[source], ours=lambda path: earlier is not None)
-
-
-def existing(path: Path) -> Checkpoint | None:
-    """The detkit checkpoint in a file; None for anything else."""
-    from detkit.checkpoint import CheckpointError, read_checkpoint
-
-    try:
-        return read_checkpoint(path) if path.is_file() else None
-    except (CheckpointError, OSError):
-        return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detkit.interop.classes import detectron2_columns
 from detkit.interop.files import Converted, assemble, count_blocks, count_class_columns
-from detkit.interop.names import detectron2_name
+from detkit.interop.names import DETECTRON2
 from detkit.interop.weights import find_weights, read_weights
 from detkit.utils.pickle_arrays import load_arrays
 
@@ -25,17 +25,14 @@ def convert_detectron2(
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"file not found: {path}")
-    is_zoo_file = path.suffix == ".pkl"
-    weights = find_weights(path, load_arrays(path), key) if is_zoo_file else read_weights(path, key)
-    state = {name: tensor for name, tensor in weights.state.items() if not name.startswith(_CONSTANTS)}
+    weights, notes = find_weights(path, load_arrays(path), key) if path.suffix == ".pkl" else read_weights(path, key)
+    state = {name: tensor for name, tensor in weights.items() if not name.startswith(_CONSTANTS)}
     columns = count_class_columns(str(path), state, "head.cls_score.weight", "head.bbox_pred.weight")
     depth = count_blocks(str(path), state, "backbone.bottom_up.res4.{}.conv1.weight")
     kept = detectron2_columns(columns, classes)
-    notes = weights.notes
     if classes is None and kept.classes.names[0] == "class-1":
         notes.append(f"{columns} classes have no names: set them with --classes")
     overrides = [] if depth == 50 else [f"backbone.depth={depth}"]
     if depth == 101:  # the only one of that depth in the zoo has the 3x schedule; tensors of the others don't tell
         overrides += ["schedule.milestones=[210000, 250000]", "train.iterations=270000"]
-    tree = "detectron2_r50_fpn.yaml"
-    return assemble(str(path), state, tree, overrides, kept.classes, detectron2_name, notes)
+    return assemble(str(path), state, "detectron2_r50_fpn.yaml", overrides, kept.classes, DETECTRON2, notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from detkit.config import Config, load_config
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
-from detkit.interop.names import take_by_name
+from detkit.interop.names import Rules, take_by_name
 from detkit.structures import ClassMap
 
 CONFIGS = Path(__file__).resolve().parent
@@ -58,7 +58,7 @@ def assemble(
     tree: str,
     overrides: Sequence[str],
     classes: ClassMap,
-    foreign_name: Callable[[str], str],
+    rules: Rules,
     notes: list[str],
 ) -> Converted:
     """Builds the detector of a config tree of detkit, changed by `overrides`, with the tensors of `state`."""
@@ -66,8 +66,7 @@ def assemble(
     detector = build_detector(config, len(classes))
     initial = detector.state_dict()  # a normaliser's memory is in no foreign file
     expected = {name: tensor for name, tensor in initial.items() if name.startswith(("backbone.", "neck.", "head."))}
-    tensors = take_by_name(source, state, expected, {name: foreign_name(name) for name in expected})
-    detector.load_state_dict({**initial, **tensors})
+    detector.load_state_dict({**initial, **take_by_name(source, state, expected, rules)})
     return Converted(detector.eval(), config, classes, notes)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 Rules: TypeAlias = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 # A detkit name is rewritten by each pattern in turn, so each family of tensors is one line.
-_DETECTRON2: Rules = (
+DETECTRON2: Rules = (
     (r"^backbone\.stem\.bn1\.", "backbone.bottom_up.stem.conv1.norm."),
     (r"^backbone\.stem\.", "backbone.bottom_up.stem."),
     (r"^backbone\.layer(\d)\.", lambda m: f"backbone.bottom_up.res{int(m[1]) + 1}."),
@@ -36,7 +36,7 @@ _TORCHVISION: Rules = (
     (r"^head\.class_out\.", "head.classification_head.cls_logits."),
     (r"^head\.box_out\.", "head.regression_head.bbox_reg."),
 )
-_TORCHVISION_SSD: Rules = (
+TORCHVISION_SSD: Rules = (
     (r"^backbone\.scale$", "backbone.scale_weight"),
     # torchvision cuts VGG's layers in two after the 23rd and counts the rest from the pooling on.
     (r"^backbone\.features\.(2[3-9])\.", lambda m: f"backbone.extra.0.{int(m[1]) - 23}."),
@@ -45,7 +45,7 @@ _TORCHVISION_SSD: Rules = (
     (r"^head\.class_out\.", "head.classification_head.module_list."),
     (r"^head\.box_out\.", "head.regression_head.module_list."),
 )
-_TORCHVISION_SSDLITE: Rules = (
+TORCHVISION_SSDLITE: Rules = (
     # The 13th block is cut in two after its expansion, where the first level is taken.
     (r"^backbone\.features\.(\d|1[0-2])\.", r"backbone.features.0.\1."),
     (r"^backbone\.features\.13\.block\.0\.", "backbone.features.0.13."),
@@ -57,32 +57,19 @@ _TORCHVISION_SSDLITE: Rules = (
 )
 
 
-def torchvision_ssd_name(name: str) -> str:
-    """The name in a torchvision ssd300_vgg16 of detkit's tensor `name`."""
-    return _rewrite(name, _TORCHVISION_SSD)
+def torchvision_rules(step: int) -> Rules:
+    """The rules of a torchvision RetinaNet, which numbers a tower's convolutions where detkit numbers its modules.
 
-
-def torchvision_ssdlite_name(name: str) -> str:
-    """The name in a torchvision ssdlite320_mobilenet_v3_large of detkit's tensor `name`."""
-    return _rewrite(name, _TORCHVISION_SSDLITE)
-
-
-def detectron2_name(name: str) -> str:
-    """The name in a Detectron2 checkpoint of detkit's tensor `name`."""
-    return _rewrite(name, _DETECTRON2)
-
-
-def torchvision_name(name: str, layers_per_block: int) -> str:
-    """The name in a torchvision state dict of detkit's tensor `name`.
-
-    layers_per_block: modules of a tower from one convolution to the next, 2 (convolution, ReLU) or 3
-    (with a norm); torchvision numbers convolutions, detkit modules.
+    step: modules from one convolution to the next, 2 (convolution, ReLU) or 3 (with a norm).
     """
-    number = re.search(r"_tower\.(\d+)\.", name)
-    if number:
-        block, layer = divmod(int(number[1]), layers_per_block)
-        name = f"{name[: number.start(1)]}{block}.{layer}{name[number.end(1) :]}"
-    return _rewrite(name, _TORCHVISION)
+    return ((r"(?<=_tower\.)\d+(?=\.)", lambda m: "{}.{}".format(*divmod(int(m[0]), step))), *_TORCHVISION)
+
+
+def foreign_name(name: str, rules: Rules) -> str:
+    """The name in another toolkit's file of detkit's tensor `name`."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def modern_torchvision_name(name: str) -> str:
@@ -91,23 +78,17 @@ def modern_torchvision_name(name: str) -> str:
     return re.sub(r"_head\.conv\.(\d)\.(weight|bias)$", lambda m: f"_head.conv.{int(m[1]) // 2}.0.{m[2]}", name)
 
 
-def _rewrite(name: str, rules: Rules) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
 def take_by_name(
-    source: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], names: Mapping[str, str]
+    source: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], rules: Rules
 ) -> dict[str, Tensor]:
     """Returns the tensors of a foreign `state` under detkit's names.
 
-    expected: detkit's own state dict, for the shapes. names: detkit name -> foreign name. Raises
-    ValueError with the missing, unexpected and misshapen tensors, in the file's own names.
+    expected: detkit's own state dict, for the shapes. Raises ValueError with the missing, unexpected and misshapen
+    tensors, in the file's own names.
     """
+    names = {ours: foreign_name(ours, rules) for ours in expected}
     missing = [theirs for theirs in names.values() if theirs not in state]
-    known = set(names.values())
-    unexpected = [theirs for theirs in state if theirs not in known]
+    unexpected = [theirs for theirs in state if theirs not in names.values()]
     misshapen = [
         f"{theirs} {tuple(state[theirs].shape)} instead of {tuple(expected[ours].shape)}"
         for ours, theirs in names.items()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detkit.interop.classes import keep_columns, torchvision_columns
 from detkit.interop.files import Converted, assemble, count_blocks, count_class_columns
-from detkit.interop.names import modern_torchvision_name, torchvision_name
+from detkit.interop.names import modern_torchvision_name, torchvision_rules
 from detkit.interop.torchvision_ssd import SSD_MODELS, convert_ssd, is_ssd
 from detkit.interop.weights import read_weights
 from detkit.utils.outputs import file_sha256
@@ -36,11 +36,10 @@ def convert_torchvision(
 ) -> Converted:
     """Converts a detector from a state dict file or, by a name like `retinanet_resnet50_fpn`, from torchvision's store.
 
-    classes: names of all columns or of all but the first, or category id (= column) -> name; None
-    takes 91 columns for COCO's and keeps the 80 with a class. norm_eps: epsilon of the backbone's frozen
-    norms; None means 0 for torchvision's published v1 weights and 1e-5 for all
-    others. A model fine-tuned from the published v1 weights has 0 too, which its file does not tell. An
-    SSD has no frozen norms. key: which weights of a file that holds several, see `find_weights`.
+    classes: names of all columns or of all but the first, or category id (= column) -> name; None takes 91 columns
+    for COCO's and keeps the 80 with a class. norm_eps: epsilon of a RetinaNet's frozen norms; None means 0 for
+    torchvision's published v1 weights and 1e-5 for all others. A model fine-tuned from the published v1 weights has
+    0 too, which its file does not tell. key: which weights of a file that holds several, see `find_weights`.
     """
     state, notes, published = _read(str(source), key)
     if is_ssd(state):
@@ -56,9 +55,8 @@ def convert_torchvision(
         notes.append(f"{columns} class columns have no names: set them with --classes")
     if len(kept.keep) != columns:
         notes.append(f"{len(kept.keep)} of {columns} class columns kept: the ones with a class")
-        for part in ("weight", "bias"):
-            if f"{_CLASS_OUT}{part}" in state:
-                state[f"{_CLASS_OUT}{part}"] = keep_columns(state[f"{_CLASS_OUT}{part}"], columns, kept.keep)
+        for name in {f"{_CLASS_OUT}weight", f"{_CLASS_OUT}bias"} & set(state):
+            state[name] = keep_columns(state[name], columns, kept.keep)
     if norm_eps is None:
         norm_eps = 0.0 if published and not has_group_norm else NORM_EPS
     notes.append(f"assumed an epsilon of {norm_eps:g} in the backbone's norms")
@@ -70,15 +68,14 @@ def convert_torchvision(
         width = state["backbone.fpn.extra_blocks.p6.weight"].shape
         overrides.append(f"neck.extra_from={'p5' if width[1] == width[0] else 'c5'}")
     tree = "torchvision_r50_fpn_v2.yaml" if has_group_norm else "torchvision_r50_fpn.yaml"
-    step = 3 if has_group_norm else 2
-    return assemble(str(source), state, tree, overrides, kept.classes, lambda name: torchvision_name(name, step), notes)
+    rules = torchvision_rules(3 if has_group_norm else 2)
+    return assemble(str(source), state, tree, overrides, kept.classes, rules, notes)
 
 
 def _fold_norm_eps(state: dict[str, Tensor], eps: float) -> tuple[dict[str, Tensor], bool]:
-    """Returns the state for detkit's eps, and whether the backbone's norms are frozen ones.
+    """Returns the state for detkit's eps, and whether the backbone's norms are frozen: they have no batch counter.
 
-    Frozen norms have no batch counter. Another eps goes into the scale: w / sqrt(v + eps) does not change,
-    nor does the running mean's part.
+    Another eps goes into the scale: w / sqrt(v + eps) does not change, nor does the running mean's part.
     """
     frozen = eps != NORM_EPS or not any(name.endswith(_COUNTERS) for name in state)
     if frozen:
@@ -102,10 +99,10 @@ def _read(source: str, key: str | None) -> tuple[dict[str, Tensor], list[str], b
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"{source!r} must be a file or one of {', '.join(MODELS)}, optionally with :COCO_V1")
-    content = file_sha256(path)
-    weights = read_weights(path, key)
-    published = any(_hash_of(w.url) == content[:8] for m in MODELS for w in _published_weights(m))
-    return weights.state, weights.notes, published
+    state, notes = read_weights(path, key)
+    # torchvision puts eight digits of the content's SHA-256 into a file's name: model-0123abcd.pth
+    end = f"-{file_sha256(path)[:8]}.pth"
+    return state, notes, any(w.url.endswith(end) for m in MODELS for w in _published_weights(m))
 
 
 def _fetch(model: str, version: str) -> dict[str, Tensor]:
@@ -123,8 +120,3 @@ def _published_weights(model: str) -> list[WeightsEnum]:
     from torchvision.models import get_model_weights
 
     return list(get_model_weights(model))
-
-
-def _hash_of(url: str) -> str:
-    """The eight hexadecimal digits of SHA-256 that torchvision puts into a file's name."""
-    return url.rpartition("-")[2].partition(".")[0]

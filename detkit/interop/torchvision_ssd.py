@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from detkit.interop.classes import keep_columns, torchvision_columns
 from detkit.interop.files import Converted, assemble
-from detkit.interop.names import torchvision_ssd_name, torchvision_ssdlite_name
+from detkit.interop.names import TORCHVISION_SSD, TORCHVISION_SSDLITE
 from detkit.structures import ClassMap
 
 SSD_MODELS = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
@@ -27,9 +27,9 @@ def is_ssd(state: Mapping[str, Tensor]) -> bool:
 def convert_ssd(
     source: str,
     state: dict[str, Tensor],
-    classes: dict[int, str] | list[str] | None = None,
-    keep_all_columns: bool = False,
-    notes: Sequence[str] = (),
+    classes: dict[int, str] | list[str] | None,
+    keep_all_columns: bool,
+    notes: list[str],
 ) -> Converted:
     """Converts torchvision's SSD; see `convert_torchvision`. Its column 0, background, becomes the last one.
 
@@ -41,7 +41,6 @@ def convert_ssd(
     columns = len(state[f"{_CLASS_OUT}{first}"]) // (len(state[f"{_BOX_OUT}{first}"]) // 4)
     kept = torchvision_columns(columns, classes, keep_all_columns)
     named = {i: name for i, name in zip(kept.keep, kept.classes.names, strict=True) if i}
-    notes = list(notes)
     if named.get(1) == "class-1":
         notes.append(f"{columns - 1} classes have no names: set them with --classes")
     if len(named) != columns - 1:
@@ -50,12 +49,6 @@ def convert_ssd(
     last = re.compile(re.escape(_CLASS_OUT) + (r"\d+\.1\." if lite else r"\d+\.") + "(weight|bias)$")
     for key in filter(last.match, list(state)):
         state[key] = keep_columns(state[key], columns, [*named, 0])
-    return assemble(
-        source,
-        state,
-        "torchvision_ssdlite320_mobilenet_v3.yaml" if lite else "torchvision_ssd300_vgg16.yaml",
-        [],
-        ClassMap(tuple(named.values()), tuple(named)),
-        torchvision_ssdlite_name if lite else torchvision_ssd_name,
-        notes,
-    )
+    tree = "torchvision_ssdlite320_mobilenet_v3.yaml" if lite else "torchvision_ssd300_vgg16.yaml"
+    rules = TORCHVISION_SSDLITE if lite else TORCHVISION_SSD
+    return assemble(source, state, tree, [], ClassMap(tuple(named.values()), tuple(named)), rules, notes)

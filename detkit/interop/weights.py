@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sized
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from detkit.registry.arguments import nearest
+from detkit.utils.console import shorten_list
 from detkit.utils.pickles import Unread, load_torch, tensors_by_name
 
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
@@ -22,42 +22,32 @@ COUNTERS = ("n_averaged", "num_updates", "decay")
 AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|avg|shadow)([._]|$)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class ForeignWeights:
-    """The weights of a detector in a file. notes: for the user, which were chosen and what else the file holds."""
-
-    state: dict[str, Tensor]
-    notes: list[str]
-
-
-def read_weights(path: Path, key: str | None = None) -> ForeignWeights:
+def read_weights(path: Path, key: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
     """Reads the state dict of a detector from a file of `torch.save`; see `find_weights`."""
     content, unread = load_torch(path)
     if isinstance(content, dict) and {"format", "classes", "config", "model"} <= set(content):
         raise ValueError(f"{path} is already a detkit checkpoint: use it directly")
-    weights = find_weights(path, content, key)
+    state, notes = find_weights(path, content, key)
     if unread:
-        classes = ", ".join(unread[:4]) + (", ..." if len(unread) > 4 else "")
-        weights.notes.append(f"{path} names classes that detkit does not read or run: {classes}")
-    return weights
+        notes.append(f"{path} names classes that detkit does not read or run: {shorten_list(unread, 4)}")
+    return state, notes
 
 
-def find_weights(path: Path, content: Any, key: str | None = None) -> ForeignWeights:
+def find_weights(path: Path, content: Any, key: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
     """Finds the state dict in the content of a file, under any keys and prefix; wrappers are cut from its names.
 
+    Returns also notes for the user: which weights were chosen, and what else the file holds.
     key: which of several to take. Without it averaged weights (ema, swa, average or shadow in the name) come before
     others, then the name with the fewest parts, then the first in the file. Tensors that averaged weights
     lack (an average of the parameters alone) come from the others. Raises ValueError if there is none.
     """
-    if not isinstance(content, (dict, list, tuple)) or not content:
-        raise ValueError(f"{path} holds {type(content).__name__}, not names with tensors")
     try:
         entries = tensors_by_name(content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     states = _states(entries, content if isinstance(content, dict) else ())
     tensors = [name for name, value in entries.items() if isinstance(value, Tensor)]
-    if not tensors:
+    if not tensors or isinstance(content, Tensor):
         kind = "an object" if isinstance(content, Unread) else type(content).__name__
         raise ValueError(f"{path} holds {kind}, not names with tensors: save the state_dict() of the model")
     if not states:
@@ -68,11 +58,10 @@ def find_weights(path: Path, content: Any, key: str | None = None) -> ForeignWei
     name = _choose(path, list(states), key)
     others = [other for other in states if other != name]
     state, added = _completed(name, states)
-    notes = _describe_choice(name, others, content) + added
     wrong = [f"{k} ({type(v).__name__})" for k, v in state.items() if not isinstance(v, Tensor)]
     if wrong:
-        raise ValueError(f"{path}: {len(wrong)} entries are not tensors: {', '.join(wrong[:4])}")
-    return ForeignWeights(state, notes)
+        raise ValueError(f"{path}: {len(wrong)} entries are not tensors: {shorten_list(wrong, 4)}")
+    return state, _describe_choice(name, others, content) + added
 
 
 def _states(entries: dict[str, Any], top: Collection[str]) -> dict[str, dict[str, Any]]:
@@ -132,5 +121,4 @@ def _describe_content(content: Sized) -> str:
     """The keys of a file, for a message."""
     if not isinstance(content, dict):
         return f"the file holds a {type(content).__name__} of {len(content)}"
-    keys = [str(k) for k in content]
-    return f"the file holds {', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''}"
+    return f"the file holds {shorten_list(list(content), 6)}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -19,11 +17,11 @@ from detkit.utils.outputs import (
     ForeignFileError,
     Ledger,
     check_can_write,
-    foreign_files_error,
     json_name,
+    refuse_foreign,
     refuse_inputs,
     short_name,
-    write_bytes,
+    write_png,
     write_text,
 )
 from detkit.utils.types import Tree
@@ -105,11 +103,11 @@ def run(args: argparse.Namespace) -> int:
     written = f"{RESULTS} and {IMAGES}" if args.no_draw else f"drawn images, {RESULTS} and {IMAGES}"
     totals = f"{plural(len(results.detections), 'detection')} in {plural(len(results.images), 'image')}"
     print(f"{totals}; {written} in {printable(output)}")
-    if unreadable := len(files) - len(readable):
-        print(f"error: {unreadable} of {len(files)} files could not be read, see above", file=sys.stderr)
-    if undrawn:
-        print(f"error: {undrawn} of {len(files)} drawings could not be written, see above", file=sys.stderr)
-    return 1 if unreadable or undrawn else 0
+    problems = ((len(files) - len(readable), "files could not be read"), (undrawn, "drawings could not be written"))
+    for count, what in problems:
+        if count:
+            print(f"error: {count} of {len(files)} {what}, see above", file=sys.stderr)
+    return int(any(count for count, _ in problems))
 
 
 def check_output(output: Path, names: Sequence[str], inputs: Sequence[str | Path]) -> None:
@@ -117,15 +115,10 @@ def check_output(output: Path, names: Sequence[str], inputs: Sequence[str | Path
     check_can_write("--output", output)
     if run_files := [name for name in RUN_FILES if (output / name).exists()]:
         raise ForeignFileError(
-            f"--output: {printable(output)} is the folder of a run or a bench ({', '.join(run_files)}): choose another "
-            "one"
+            f"--output: {printable(output)} is the folder of a run or a bench ({', '.join(run_files)}): choose another"
         )
-    paths = [output / name for name in names]
-    refuse_inputs("--output", paths, inputs)
-    ledger = Ledger(output)
-    foreign = [path for path in paths if os.path.lexists(path) and not ledger.owns(path.name)]
-    if foreign:
-        raise foreign_files_error("--output", foreign)
+    refuse_inputs("--output", [output / name for name in names], inputs)
+    refuse_foreign("--output", output, names)
 
 
 class Results:
@@ -137,31 +130,22 @@ class Results:
         self.images: list[Tree] = []
 
     def add(self, file: Path, image: PILImage, detections: Detections) -> None:
-        """Adds the detections of the next image."""
         from detkit.boxes import to_xywh
 
         image_id = len(self.images) + 1
         self.images.append({"id": image_id, **json_name(file), "width": image.width, "height": image.height})
         boxes = to_xywh(detections.boxes.double().numpy()).tolist()
         for box, score, label in zip(boxes, detections.scores.tolist(), detections.labels.tolist(), strict=True):
-            self.detections.append(
-                {
-                    "image_id": image_id,
-                    "category_id": self.classes.ids[label],
-                    "category_name": self.classes.names[label],
-                    "bbox": box,
-                    "score": score,
-                }
-            )
+            category = {"category_id": self.classes.ids[label], "category_name": self.classes.names[label]}
+            self.detections.append({"image_id": image_id, **category, "bbox": box, "score": score})
 
     def draw(self, name: str, image: PILImage, detections: Detections) -> bool:
         """Writes the drawing of an image; returns False, after a warning, if it can't be written."""
         from detkit.visualize import draw_detections
 
-        png = io.BytesIO()
         try:
-            draw_detections(image, detections, self.classes).save(png, format="png")
-            write_bytes(self.output / name, png.getvalue(), ledger=self.ledger)
+            picture = draw_detections(image, detections, self.classes)
+            write_png(self.output / name, picture.save, ledger=self.ledger)
         except (OSError, ValueError) as error:
             if find_disk_full(error) is not None:
                 raise
@@ -170,7 +154,6 @@ class Results:
         return True
 
     def write(self) -> None:
-        """Writes both JSON files."""
         write_text(self.output / RESULTS, json.dumps(self.detections), ledger=self.ledger)
         write_text(self.output / IMAGES, json.dumps(self.images, indent=1), ledger=self.ledger)
         self.ledger.flush()
@@ -218,7 +201,8 @@ def find_images(paths: list[str]) -> Iterator[Path]:
         else:
             images = sorted(Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file())
             reason = f"no file, folder or glob match: {printable(text)}"
-        photos = without_drawings(images)
+        ledgers = {folder: Ledger(folder) for folder in {image.parent for image in images}}
+        photos = [image for image in images if not ledgers[image.parent].owns(image.name)]
         if drawn := len(images) - len(photos):
             files = plural(drawn, "file")
             reason += f" besides {files} that detkit wrote"
@@ -226,12 +210,6 @@ def find_images(paths: list[str]) -> Iterator[Path]:
         if not photos:
             raise FileNotFoundError(reason)
         yield from photos
-
-
-def without_drawings(files: list[Path]) -> list[Path]:
-    """The files that detkit did not write."""
-    ledgers = {folder: Ledger(folder) for folder in {file.parent for file in files}}
-    return [file for file in files if not ledgers[file.parent].owns(file.name)]
 
 
 def unique_names(files: list[Path]) -> list[str]:

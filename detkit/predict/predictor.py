@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,13 +90,8 @@ class Predictor:
 
     def stream(self, images: Iterable[Any]) -> Iterator[tuple[Detections, PILImage]]:
         """Yields detections image by image, each with its PIL image; only one batch is in memory."""
-        batch: list[PILImage] = []
-        for image in images:
-            batch.append(open_image(image, self.image_options))
-            if len(batch) == self.batch_size:
-                yield from zip(self._run(batch), batch, strict=True)
-                batch = []
-        if batch:
+        opened = (open_image(image, self.image_options) for image in images)
+        while batch := list(itertools.islice(opened, self.batch_size)):
             yield from zip(self._run(batch), batch, strict=True)
 
     @torch.inference_mode()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -147,6 +148,15 @@ def write_bytes(path: str | Path, content: bytes, *, ledger: Ledger | None = Non
 def write_text(path: str | Path, text: str, *, ledger: Ledger | None = None) -> None:
     """UTF-8, in place all at once. What UTF-8 lacks (half a surrogate pair) becomes an escape."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"), ledger=ledger)
+
+
+def write_png(path: str | Path, save: Callable[..., object], *, ledger: Ledger | None = None) -> Path:
+    """Writes what `save(file, format="png")` of PIL or matplotlib draws, and makes the folder; returns the path."""
+    png, path = io.BytesIO(), Path(path)
+    save(png, format="png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, png.getvalue(), ledger=ledger)
+    return path
 
 
 def refuse_foreign(option: str, folder: str | Path, paths: Iterable[str | Path]) -> None:

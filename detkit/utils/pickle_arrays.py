@@ -1,9 +1,8 @@
 """Reads pickles that hold numpy arrays, without running anything that is in them.
 
-A pickle is a program that may call any function it can name. The model zoo's .pkl files need four names
-of numpy and no more, so those are answered with classes of this module, and every other name is refused.
-numpy's own classes would not do: `dtype.__setstate__` takes flags from the file by which numbers count as
-pointers, and the interpreter fails when such an array goes away (seen with numpy 2).
+A pickle may call any function it can name. The model zoo's .pkl files need four names of numpy, so those are answered
+with classes of this module, and every other name is refused. numpy's own classes would not do: `dtype.__setstate__`
+takes flags from the file by which numbers count as pointers, and the interpreter fails when such an array goes away.
 """
 
 from __future__ import annotations
@@ -56,10 +55,6 @@ class ArrayStandIn:
         self.value = flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
-def _reconstruct(*_: Any) -> ArrayStandIn:
-    return ArrayStandIn()
-
-
 def _from_buffer(data: bytes, dtype: _DTypeStandIn, shape: tuple[int, ...], order: Any) -> ArrayStandIn:
     array = ArrayStandIn()
     array.__setstate__((1, shape, dtype, order == "F", data))
@@ -77,18 +72,13 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    """Empty bytes, as protocol 2 writes them."""
-    return b""
-
-
 ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): ArrayStandIn,
     ("numpy", "dtype"): _DTypeStandIn,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _no_bytes,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
+    ("__builtin__", "bytes"): lambda: b"",
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: ArrayStandIn() for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
 }

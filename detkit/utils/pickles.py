@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import pickle
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,9 +28,6 @@ class Unread(dict[Any, Any]):
 
     It is a dict, so that the entries of a foreign mapping, or of a whole pickled module, can be read.
     """
-
-    def __new__(cls, *_: Any, **__: Any) -> Unread:
-        return super().__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None:
         super().__init__()
@@ -57,26 +53,17 @@ def _tensor(*arguments: Any) -> Any:
     return torch._utils._rebuild_tensor_v2(*arguments)  # type: ignore[no-untyped-call]
 
 
-def _old_tensor(*arguments: Any) -> Any:
-    return torch._utils._rebuild_tensor(*arguments)  # type: ignore[no-untyped-call]
-
-
 def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
-def _size(values: Any = ()) -> tuple[Any, ...]:
-    return tuple(values)
-
-
 _TENSORS: dict[tuple[str, str], Any] = {
     **ADMITTED,
-    ("torch._utils", "_rebuild_tensor"): _old_tensor,
+    ("torch._utils", "_rebuild_tensor"): lambda *a: torch._utils._rebuild_tensor(*a),  # type: ignore[no-untyped-call]
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    ("torch", "Size"): _size,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("torch", "Size"): tuple,
 }
 """Names that a file may call: functions of this module, which only make tensors, so that none of another is reached."""
 
@@ -86,8 +73,7 @@ def load_torch(path: Path) -> tuple[Any, list[str]]:
 
     Raises ValueError, naming the file, if it is not one.
     """
-    with path.open("rb"):  # for the system's own error on a file that can't be opened
-        pass
+    path.open("rb").close()  # for the system's own error on a file that can't be opened
     try:
         return torch.load(path, map_location="cpu", weights_only=True), []
     except NOT_READ as error:
@@ -155,9 +141,8 @@ def tensors_by_name(content: Any) -> dict[str, Any]:
 def _children(node: Any) -> list[tuple[str, Any]] | None:
     if isinstance(node, Unread) and isinstance(node.get("_modules"), Mapping):  # a pickled module
         tables = (node.get(table) for table in ("_parameters", "_buffers", "_modules"))
-        return [
-            (str(k), v) for table in tables if isinstance(table, Mapping) for k, v in table.items() if v is not None
-        ]
+        items = (item for table in tables if isinstance(table, Mapping) for item in table.items())
+        return [(str(k), v) for k, v in items if v is not None]
     if isinstance(node, Mapping):
         return [(str(k), v) for k, v in node.items()]
     if isinstance(node, (list, tuple)):

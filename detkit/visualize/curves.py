@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,10 +26,7 @@ def plot_curves(
     title: str = "",
     ledger: outputs.Ledger | None = None,
 ) -> Path:
-    """Draws loss terms, learning rate and AP over steps as one PNG.
-
-    ledger: of the folder, if any.
-    """
+    """Draws loss terms, learning rate and AP over steps as one PNG. ledger: of the folder, if any."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -51,13 +47,13 @@ def plot_curves(
         axes.spines[["top", "right"]].set_visible(False)
     if title:
         figure.suptitle(printable(title), fontsize=13, parse_math=False)
-    path, png = Path(path), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box is drawn there; it needs no list
-        figure.savefig(png, format="png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    outputs.write_bytes(path, png.getvalue(), ledger=ledger)
-    return path
+        return outputs.write_png(path, figure.savefig, ledger=ledger)
+
+
+def _points(lines: Sequence[Tree], key: str) -> list[tuple[int, float]]:
+    return [(line["step"], line[key]) for line in lines if line.get(key) is not None]
 
 
 def _hex(label: int) -> str:
@@ -77,11 +73,12 @@ def _smooth(values: list[float], span: int) -> list[float]:
 
 def _plot_losses(axes: Axes, train: Sequence[Tree]) -> None:
     """Draws each term twice: faint as measured, strong as a running mean."""
+    from matplotlib.ticker import LogLocator
+
     axes.set_title("loss", fontsize=11)
     keys = ["loss", *sorted({k for line in train for k in line if k.startswith("loss_")}, reverse=True)]
     for n, key in enumerate(keys):
-        points = [(line["step"], line[key]) for line in train if line.get(key) is not None]
-        if not points:
+        if not (points := _points(train, key)):
             continue
         steps, values = zip(*points, strict=True)
         name = "total" if key == "loss" else key.removeprefix("loss_").replace("_", " ")
@@ -91,22 +88,14 @@ def _plot_losses(axes: Axes, train: Sequence[Tree]) -> None:
         axes.legend(frameon=False)
         if all((np.asarray(line.get_ydata()) > 0).all() for line in axes.lines):
             axes.set_yscale("log")
-            _plain_ticks(axes)
-
-
-def _plain_ticks(axes: Axes) -> None:
-    """Writes 0.2 instead of 2 x 10^-1."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")  # 0.2 instead of 2 x 10^-1
+            axes.yaxis.set_minor_formatter("")
 
 
 def _plot_lr(axes: Axes, train: Sequence[Tree]) -> None:
     axes.set_title("learning rate", fontsize=11)
-    points = [(line["step"], line["lr"]) for line in train if line.get("lr") is not None]
-    if points:
+    if points := _points(train, "lr"):
         axes.plot(*zip(*points, strict=True), color=_hex(4), linewidth=1.8)
         axes.set_ylim(bottom=0)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
@@ -116,11 +105,9 @@ def _plot_ap(axes: Axes, evals: Sequence[Tree]) -> None:
     axes.set_title("average precision on the validation images", fontsize=11)
     axes.set_ylim(0, 1)
     for n, (key, name) in enumerate((("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75"))):
-        points = [(line["step"], line[key]) for line in evals if line.get(key) is not None]
-        if points:
-            steps, values = zip(*points, strict=True)
-            axes.plot(steps, values, color=_hex(n), marker="o", markersize=4, linewidth=1.8)
-            axes.lines[-1].set_label(f"{name}, last {values[-1]:.3f}")
+        if points := _points(evals, key):
+            label = f"{name}, last {points[-1][1]:.3f}"
+            axes.plot(*zip(*points, strict=True), color=_hex(n), marker="o", markersize=4, linewidth=1.8, label=label)
     if axes.lines:
         axes.legend(frameon=False, loc="lower right")
     else:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 Color = tuple[int, int, int]
+Box = tuple[float, float, float, float]
 
 INK: Color = (32, 36, 44)
 PAPER: Color = (255, 255, 255)
@@ -36,12 +37,7 @@ def class_color(label: int) -> Color:
 
 
 def draw_detections(
-    image: Any,
-    objects: Detections | Targets,
-    classes: ClassMap,
-    *,
-    min_score: float = 0.0,
-    side: int | None = None,
+    image: Any, objects: Detections | Targets, classes: ClassMap, *, min_score: float = 0.0, side: int | None = None
 ) -> PILImage:
     """A copy of the image (PIL, (H, W, 3) uint8 array or (3, H, W) uint8 tensor) with boxes and names.
 
@@ -54,27 +50,24 @@ def draw_detections(
     picture = as_pil(image)
     scale = side / max(picture.size) if side else 1.0
     if scale != 1:
-        picture = picture.resize(
-            (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))),
-            Image.Resampling.LANCZOS,
-        )
+        width, height = (max(1, round(length * scale)) for length in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
     size = max(11, round(max(picture.size) / 48))
     font, width = find_font(size), max(3, round(max(picture.size) / 250))
     if isinstance(objects, Targets):
         for box in objects.ignore.tolist():
-            _hatch(picture, [v * scale for v in box])
+            _hatch(picture, _ordered([v * scale for v in box]))
     entries = _entries(objects, classes, min_score)
     # Large boxes first, so that small ones and their names stay visible.
     entries.sort(key=lambda e: -(e[0][2] - e[0][0]) * (e[0][3] - e[0][1]))
-    boxes = [[v * scale for v in box] for box, _, _ in entries]
-    for box, (_, label, _) in zip(boxes, entries, strict=True):
-        x1, y1, x2, y2 = _ordered(box)
+    boxes = [_ordered([v * scale for v in box]) for box, _, _ in entries]
+    for (x1, y1, x2, y2), (_, label, _) in zip(boxes, entries, strict=True):
         # A thin white line around it, so that dark colors show on dark images.
         draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=PAPER)
         draw.rectangle((x1, y1, x2, y2), outline=class_color(label), width=width)
     # Names keep off each other and off objects so small that a name would hide them.
-    taken = [b for b in map(_ordered, boxes) if (b[2] - b[0]) * (b[3] - b[1]) < 16 * size**2]
+    taken = [b for b in boxes if (b[2] - b[0]) * (b[3] - b[1]) < 16 * size**2]
     for box, (_, label, text) in zip(boxes, entries, strict=True):
         _draw_name(draw, box, text, class_color(label), font, taken, picture.size)
     return picture
@@ -83,16 +76,14 @@ def draw_detections(
 def _entries(objects: Detections | Targets, classes: ClassMap, min_score: float) -> list[tuple[list[float], int, str]]:
     """Box, label and text of every object to draw."""
     boxes, labels = objects.boxes.tolist(), objects.labels.tolist()
+    names = [printable(classes.names[k]) for k in labels]
     if isinstance(objects, Targets):
-        return [(box, k, printable(classes.names[k])) for box, k in zip(boxes, labels, strict=True)]
-    return [
-        (box, k, f"{printable(classes.names[k])} {score:.2f}")
-        for box, k, score in zip(boxes, labels, objects.scores.tolist(), strict=True)
-        if score >= min_score
-    ]
+        return list(zip(boxes, labels, names, strict=True))
+    entries = zip(boxes, labels, names, objects.scores.tolist(), strict=True)
+    return [(box, k, f"{name} {score:.2f}") for box, k, name, score in entries if score >= min_score]
 
 
-def _ordered(box: list[float]) -> tuple[float, float, float, float]:
+def _ordered(box: list[float]) -> Box:
     """The box with its corners in order, as PIL demands."""
     x1, y1, x2, y2 = box
     return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
@@ -100,29 +91,27 @@ def _ordered(box: list[float]) -> tuple[float, float, float, float]:
 
 def _draw_name(
     draw: ImageDraw,
-    box: list[float],
+    box: Box,
     text: str,
     color: Color,
     font: FreeTypeFont | ImageFont,
-    taken: list[tuple[float, float, float, float]],
+    taken: list[Box],
     limits: tuple[int, int],
 ) -> None:
     """Writes the name on a filled tag, above the box or at the first free spot around it."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     wide, high = right - left + 6, bottom - top + 5
-    x1, y1, x2, y2 = _ordered(box)
-    limit_x, limit_y = limits
+    x1, y1, x2, y2 = box
     spots = [
         (x1, y1 - high), (x1, y2), (x1, y1), (x2 - wide, y1 - high), (x2 - wide, y2), (x2, y1),
         (x1 - wide, y1),
     ]  # fmt: skip
 
-    def clamped(spot: tuple[float, float]) -> tuple[float, float, float, float]:
-        x = min(max(spot[0], 0), max(limit_x - wide, 0))
-        y = min(max(spot[1], 0), max(limit_y - high, 0))
+    def clamped(spot: tuple[float, float]) -> Box:
+        x, y = min(max(spot[0], 0), max(limits[0] - wide, 0)), min(max(spot[1], 0), max(limits[1] - high, 0))
         return x, y, x + wide, y + high
 
-    def overlap(tag: tuple[float, float, float, float]) -> float:
+    def overlap(tag: Box) -> float:
         return sum(
             max(0.0, min(tag[2], t[2]) - max(tag[0], t[0])) * max(0.0, min(tag[3], t[3]) - max(tag[1], t[1]))
             for t in taken
@@ -134,11 +123,11 @@ def _draw_name(
     draw.text((tag[0] + 3 - left, tag[1] + 2 - top), text, fill=PAPER, font=font)
 
 
-def _hatch(picture: PILImage, box: list[float]) -> None:
+def _hatch(picture: PILImage, box: Box) -> None:
     """Draws grey diagonal lines over an ignore region."""
     from PIL import Image, ImageDraw
 
-    x1, y1, x2, y2 = (round(v) for v in _ordered(box))
+    x1, y1, x2, y2 = map(round, box)
     wide, high = max(1, x2 - x1), max(1, y2 - y1)
     mask = Image.new("L", (wide, high), 0)
     draw = ImageDraw.Draw(mask)
@@ -155,8 +144,5 @@ def find_font(size: int) -> FreeTypeFont | ImageFont:
     from PIL import ImageFont
 
     spec = find_spec("matplotlib")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        file = Path(folder) / "mpl-data/fonts/ttf/DejaVuSans.ttf"
-        if file.is_file():
-            return ImageFont.truetype(str(file), size)
-    return ImageFont.load_default(size)
+    file = Path(spec.origin if spec and spec.origin else "").parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+    return ImageFont.truetype(str(file), size) if file.is_file() else ImageFont.load_default(size)

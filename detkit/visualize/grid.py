@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from detkit.utils.console import printable
 from detkit.visualize.draw import INK, MUTED, PAPER, class_color, draw_detections, find_font
 
 if TYPE_CHECKING:
-    from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 
@@ -38,33 +36,27 @@ def picture_grid(
     if not rows:
         raise ValueError("picture_grid needs at least one image")
     pairs = [
-        (
-            draw_detections(i, t, classes, side=tile),
-            draw_detections(i, d, classes, min_score=min_score, side=tile),
-        )
-        for i, t, d in rows
+        [draw_detections(image, objects, classes, min_score=min_score, side=tile) for objects in (targets, detections)]
+        for image, targets, detections in rows
     ]
     columns = min(columns, len(pairs))
     width, height = (max(p.size[k] for pair in pairs for p in pair) for k in (0, 1))
     gap, wide_gap, margin = 6, 28, 24
     head_font, title_font, legend_font = find_font(14), find_font(20), find_font(13)
-    legend = _legend_rows(classes, legend_font, columns * (2 * width + gap) + (columns - 1) * wide_gap)
-    top = margin + (38 if title else 0) + 24 * len(legend) + 12 + 24
+    inner_width = columns * (2 * width + gap) + (columns - 1) * wide_gap
+    legend = _legend_rows(classes, legend_font, inner_width)
+    legend_top = margin + (38 if title else 0)
+    top = legend_top + 24 * len(legend) + 12 + 24
     lines = -(-len(pairs) // columns)
-    sheet = Image.new(
-        "RGB",
-        (
-            2 * margin + columns * (2 * width + gap) + (columns - 1) * wide_gap,
-            top + lines * height + (lines - 1) * 14 + margin,
-        ),
-        PAPER,
-    )
+    sheet = Image.new("RGB", (inner_width + 2 * margin, top + lines * height + (lines - 1) * 14 + margin), PAPER)
     draw = ImageDraw.Draw(sheet)
-    y = margin
-    if title:
-        draw.text((margin, y - 4), printable(title), fill=INK, font=title_font)
-        y += 38
-    _draw_legend(draw, legend, (margin, y), legend_font)
+    draw.text((margin, margin - 4), printable(title), fill=INK, font=title_font)
+    for n, row in enumerate(legend):
+        y = legend_top + 24 * n
+        for x, label, name in row:
+            if label >= 0:
+                draw.rectangle((margin + x, y + 3, margin + x + 11, y + 14), fill=class_color(label))
+            draw.text((margin + x + 18, y), name, fill=MUTED, font=legend_font)
     for c in range(columns):
         x = margin + c * (2 * width + gap + wide_gap)
         for offset, text in ((0, "ground truth"), (width + gap, f"prediction (score ≥ {min_score:g})")):
@@ -73,12 +65,7 @@ def picture_grid(
         x = margin + (n % columns) * (2 * width + gap + wide_gap)
         for k, picture in enumerate(pair):
             sheet.paste(picture, (x + k * (width + gap), top + (n // columns) * (height + 14)))
-    path = Path(path)
-    png = io.BytesIO()
-    sheet.save(png, format="png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    outputs.write_bytes(path, png.getvalue(), ledger=ledger)
-    return path
+    return outputs.write_png(path, sheet.save, ledger=ledger)
 
 
 def _legend_rows(classes: ClassMap, font: FreeTypeFont | ImageFont, width: int) -> list[list[tuple[int, int, str]]]:
@@ -95,17 +82,3 @@ def _legend_rows(classes: ClassMap, font: FreeTypeFont | ImageFont, width: int) 
     if len(classes) > 20:
         rows[-1].append((x, -1, f"and {len(classes) - 20} more"))
     return rows
-
-
-def _draw_legend(
-    draw: ImageDraw,
-    rows: list[list[tuple[int, int, str]]],
-    at: tuple[int, int],
-    font: FreeTypeFont | ImageFont,
-) -> None:
-    for n, row in enumerate(rows):
-        y = at[1] + 24 * n
-        for x, label, name in row:
-            if label >= 0:
-                draw.rectangle((at[0] + x, y + 3, at[0] + x + 11, y + 14), fill=class_color(label))
-            draw.text((at[0] + x + 18, y), name, fill=MUTED, font=font)

@@ -145,7 +145,7 @@ def test_ap50_is_the_evaluators(seed: int) -> None:
     collected = evaluator(there, found)
     judged = judge(there, collected.shard())
     assert ap50(judged.kind == CORRECT, judged.labels, judged, judged.kind != IGNORED) == pytest.approx(
-        collected.compute().ap50, abs=1e-12
+        collected.compute().metrics["ap50"], abs=1e-12
     )
     assert sum(count_errors(judged).values()) >= (judged.kind == CORRECT).any()
 

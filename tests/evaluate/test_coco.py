@@ -78,8 +78,8 @@ class TestByHand:
         gt = truth([[([0.0, 0.0, 100.0, 100.0], 0, False)]])
         result = result_of(gt, [found([([0.0, 0.0, 72.0, 100.0], 0.9, 0)])], engine=engine)
         assert result.ap == pytest.approx(0.5)
-        assert result.ap50 == pytest.approx(1.0)
-        assert result.ap75 == 0.0
+        assert result.metrics["ap50"] == pytest.approx(1.0)
+        assert result.metrics["ap75"] == 0.0
 
     def test_detections_in_a_crowd_are_neither_right_nor_wrong(self, engine: str) -> None:
         crowd = [100.0, 100.0, 200.0, 200.0]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from detkit.interop.classes import coco_classes
 from detkit.interop.files import Converted
-from detkit.interop.names import torchvision_name
+from detkit.interop.names import foreign_name, torchvision_rules
 from detkit.interop.torchvision import convert_torchvision
 from detkit.losses.normalizers import PositiveCount
 from detkit.structures import Targets
@@ -205,9 +205,10 @@ def test_a_training_step_of_the_converted_model_is_torchvisions(pair: tuple[Any,
     assert len(found) > 60
     step = 3 if converted.config.head.norm == "gn" else 2
     for name, gradient in found.items():  # a sum near 0 may fall on either side of a ReLU
-        want = expected[torchvision_name(name, step)]
+        want = expected[foreign_name(name, torchvision_rules(step))]
         assert float((gradient - want).norm()) <= 1e-2 * float(want.norm()) + 1e-5, name
-    frozen = {torchvision_name(n, step) for n, p in converted.detector.named_parameters() if not p.requires_grad}
+    parameters = dict(converted.detector.named_parameters())
+    frozen = {foreign_name(n, torchvision_rules(step)) for n, p in parameters.items() if not p.requires_grad}
     assert all(name.startswith(("backbone.body.conv1", "backbone.body.bn1", "backbone.body.layer1")) for name in frozen)
     assert frozen
 

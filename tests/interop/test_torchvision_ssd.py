@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from detkit.interop.classes import coco_classes
 from detkit.interop.files import Converted
-from detkit.interop.names import torchvision_ssd_name, torchvision_ssdlite_name
+from detkit.interop.names import TORCHVISION_SSD, TORCHVISION_SSDLITE, foreign_name
 from detkit.interop.torchvision import convert_torchvision
 from detkit.structures import Targets
 from tests.refusals import Refuses
@@ -148,7 +148,7 @@ def test_a_training_step_of_the_converted_model_is_torchvisions(pair: Any) -> No
     name, model, converted = pair
     images, wanted = pixels(SIDES[name], 3), targets(SIDES[name])
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    rename = torchvision_ssdlite_name if "lite" in name else torchvision_ssd_name
+    rules = TORCHVISION_SSDLITE if "lite" in name else TORCHVISION_SSD
     model.train()
     converted.detector.train()
     try:
@@ -170,11 +170,11 @@ def test_a_training_step_of_the_converted_model_is_torchvisions(pair: Any) -> No
     assert len(learnt) > 50
     scale = max(float(g.norm()) for g in expected.values() if g is not None)
     for key, parameter in learnt.items():  # a sum near 0 may fall on either side of a ReLU
-        want, found = expected[rename(key)], parameter.grad
+        want, found = expected[foreign_name(key, rules)], parameter.grad
         if re.search(r"head\.class_out\.\d+\.(1\.)?(weight|bias)$", key):
             want = want.unflatten(0, (-1, COLUMNS)).roll(-1, dims=1).flatten(0, 1)  # background is the last there
         assert float((found - want).norm()) <= 1e-2 * float(want.norm()) + 1e-5 * scale, key
-    frozen = {rename(n) for n, p in converted.detector.named_parameters() if not p.requires_grad}
+    frozen = {foreign_name(n, rules) for n, p in converted.detector.named_parameters() if not p.requires_grad}
     assert frozen == (
         set() if "lite" in name else {f"backbone.features.{i}.{k}" for i in (0, 2) for k in ("weight", "bias")}
     )

@@ -103,20 +103,20 @@ WRAPPED: dict[str, Any] = {
 def test_a_state_dict_is_found_in_every_wrapping(name: Any, tmp_path: Path) -> None:
     for legacy in (False, True):
         torch.save(WRAPPED[name], tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
-        equal(read_weights(tmp_path / "x.pth").state, STATE)
+        equal(read_weights(tmp_path / "x.pth")[0], STATE)
 
 
 def test_what_was_taken_and_what_was_not_read_is_said(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save({**REFERENCE, "model": prefixed("module.")}, path)
-    taken, unread = read_weights(path).notes
+    taken, unread = read_weights(path)[1]
     assert taken.startswith(
         "weights taken: `model`; the file holds optimizer, lr_scheduler, args, epoch, best, metrics"
     )
     assert "does not read or run" in unread
     assert "argparse.Namespace" in unread
     torch.save(STATE, path)
-    assert read_weights(path).notes == []
+    assert read_weights(path)[1] == []
 
 
 TWO = {"model": STATE, "model_ema": prefixed("module.", shifted(1))}
@@ -143,16 +143,16 @@ def test_one_of_several_is_taken_by_the_stated_rule(
 ) -> None:
     torch.save(content, tmp_path / "x.pth")
     found = read_weights(tmp_path / "x.pth", key)
-    equal(found.state, shifted(taken))
-    assert note in found.notes[0]
+    equal(found[0], shifted(taken))
+    assert note in found[1][0]
 
 
 def test_an_average_of_the_parameters_alone_is_completed_and_that_is_said(tmp_path: Path) -> None:
     ema = {name: tensor for name, tensor in shifted(1).items() if "running" not in name}
     torch.save({"model": STATE, "ema": ema}, tmp_path / "x.pth")
     found = read_weights(tmp_path / "x.pth")
-    equal(found.state, {**shifted(1), "backbone.body.bn1.running_mean": STATE["backbone.body.bn1.running_mean"]})
-    assert "1 tensors that are missing in `ema` come from `model`: backbone.body.bn1.running_mean" in found.notes[1]
+    equal(found[0], {**shifted(1), "backbone.body.bn1.running_mean": STATE["backbone.body.bn1.running_mean"]})
+    assert "1 tensors that are missing in `ema` come from `model`: backbone.body.bn1.running_mean" in found[1][1]
 
 
 def test_a_key_that_is_not_there_names_those_that_are(refuses: Refuses, tmp_path: Path) -> None:
@@ -174,9 +174,9 @@ def test_a_whole_pickled_model_is_read_without_its_class(wrap: Any, tmp_path: Pa
     torch.save(wrap(model), tmp_path / "x.pth")
     found = read_weights(tmp_path / "x.pth")
     want = model.state_dict()
-    assert set(found.state) == set(want)
-    assert all(torch.equal(found.state[name], want[name]) for name in want)
-    assert "test_weights.Whole" in found.notes[-1]
+    assert set(found[0]) == set(want)
+    assert all(torch.equal(found[0][name], want[name]) for name in want)
+    assert "test_weights.Whole" in found[1][-1]
 
 
 class Calls:
@@ -212,7 +212,7 @@ def test_nothing_in_a_file_is_run(make: Any, protocol: int, legacy: bool, tmp_pa
         pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy,
     )  # fmt: skip
     for name in ("backbone.body.conv1.weight", "head.out.bias"):
-        assert torch.equal(read_weights(path).state[name], STATE[name])
+        assert torch.equal(read_weights(path)[0][name], STATE[name])
     assert not mark.exists()
 
 
@@ -258,7 +258,7 @@ def test_a_file_that_holds_itself_or_grows_without_end_is_no_trap(refuses: Refus
     content: dict[str, Any] = {"model": STATE, "args": argparse.Namespace()}
     content["self"] = content
     torch.save(content, tmp_path / "x.pth")
-    equal(read_weights(tmp_path / "x.pth").state, STATE)
+    equal(read_weights(tmp_path / "x.pth")[0], STATE)
     laughs: list[Any] = [0]
     for _ in range(40):
         laughs = [laughs, laughs]

@@ -373,14 +373,14 @@ def test_a_drawing_that_can_t_be_written_loses_no_result(
 ) -> None:
     from detkit.predict import cli as predict_cli
 
-    write = predict_cli.write_bytes
+    write = predict_cli.write_png
 
     def fail_once(path: Any, content: Any, *, ledger: Any = None) -> None:
         if path.name == "1.png":
             raise PermissionError(13, "Permission denied", str(path))
         write(path, content, ledger=ledger)
 
-    monkeypatch.setattr(predict_cli, "write_bytes", fail_once)
+    monkeypatch.setattr(predict_cli, "write_png", fail_once)
     out = tmp_path / "out"
     assert main(["predict", str(checkpoint), *map(str, pictures), "--output", str(out)]) == 1
     assert len(json.loads((out / "images.json").read_text())) == 3
