@@ -87,7 +87,7 @@ class Session:
         self.detector = initial_detector(config, self.classes, init_weights, pretrained=saved is None).to(device)
         if self.options.channels_last:
             self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        train_loader = self.build_loaders(saved.step if saved else 0)
+        self.build_loaders(saved.step if saved else 0)
         # Only now, as a part may import a module while it is built.
         self.environment = environment()
         self.start = this_start(config, device, comm.world_size(), self.environment["command"])
@@ -97,7 +97,7 @@ class Session:
                 from_first_rank(lambda: check_code(saved, self.start, allow))
             self.earlier_starts = starts_before(folder, saved) if comm.is_first() else []
             self.start = resumed_start(self.start, saved, self.earlier_starts, self.detector, allow)
-        self.batches = iter(train_loader)
+        self.batches = iter(self.train_loader)
         self.recorder = Recorder(folder) if comm.is_first() else None
         self.evaluation = Evaluation(partial(evaluate_model, config, self.val_set, self.val_loader), self.recorder)
         self.checkpoints = Checkpoints(
@@ -128,11 +128,11 @@ class Session:
         """The transforms of `data.<split>`."""
         return build_transforms(self.config, split)
 
-    def build_loaders(self, start_step: int) -> Loader:
-        """Sets `val_loader` and returns the training loader, each of this rank's images."""
+    def build_loaders(self, start_step: int) -> None:
+        """Makes the loaders of this rank's images; the session holds them, as they explain the death of a worker."""
         ranks = {"rank": comm.rank(), "world_size": comm.world_size()}
         self.val_loader = build_eval_loader(self.val_set, self.transforms("val"), self.loader_options, **ranks)
-        return build_train_loader(
+        self.train_loader = build_train_loader(
             self.train_set,
             self.transforms("train"),
             self.loader_options,
