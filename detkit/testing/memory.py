@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import copy
 import io
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise
+from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise, seeded
 from detkit.testing.hidden import changed_names, forget_cached, held_values, set_to, snapshot
 from detkit.testing.modules import expect_same, same_entry, tensors
 from detkit.utils.types import Tree
@@ -31,21 +28,6 @@ COUNTERS = 16
 ROUND = (10, 100, 1_000, 10_000, 100_000, 1_000_000, 2**20 * 5**9, 5_342_931_457_063_200)
 """Counts at which something may happen. The last but one is a multiple of the powers of 2 and of 10, the last of
 every number up to 40."""
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's, numpy's and Python's generators begin at `seed`; after it they are as before."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            random.seed(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 def add_memory_checks(
