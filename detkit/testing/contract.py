@@ -63,6 +63,14 @@ def must_not_write(**given: Tensor) -> Iterator[None]:
 
 
 @contextmanager
+def must_not_draw() -> Iterator[None]:
+    """Raises `Broken` if what runs inside takes numbers from torch's global generator."""
+    before = torch.get_rng_state()
+    yield
+    expect(torch.equal(before, torch.get_rng_state()), "the state of torch's global generator moved")
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Inside, torch's, numpy's and Python's generators begin at `seed`; after it they are as before."""
     python, numpy = random.getstate(), np.random.get_state()
@@ -268,7 +276,6 @@ class Contract(Checks):
 
 
 def describe(slot: str, result: Result) -> str:
-    """A failure in words."""
     return f"{slot}: {result.check.name} is broken. Seen: {result.seen}. Why it matters: {result.check.why}"
 
 

@@ -64,19 +64,22 @@ def add_memory_checks(
             _called(s, s.part, call, k)
         state, before = _state(s.part), snapshot(s.part)
         order = range(100, 100 + max(calls // 3, 3))
-        first = {k: _called(s, _evaluating(s.part), call, k) for k in order}
+        first = {k: _called(s, _in_mode(s.part, False), call, k) for k in order}
         changed = _attributes(changed_names(before, snapshot(s.part)))
         for part, what in (
             (s.part, "again, after others"),
             (_loaded(s, state, assemble), "by a part with the same state"),
         ):
             for k in reversed(order):
-                _same(_called(s, _evaluating(part), call, k), first[k], f"evaluation call {k} {what}", changed)
-        _expect_same_state(state, _state(s.part))
+                _same(_called(s, _in_mode(part, False), call, k), first[k], f"evaluation call {k} {what}", changed)
+        entries = _changed(state, _state(s.part))
+        expect(not entries, f"evaluating changes {', '.join(entries[:4])} in the state dict")
         for k in range(4):
             given = _called(s, twin, call, k)
             if k >= 2:
-                _same(_called(s, _training(s.part), call, k), given, f"training call {k} after evaluating", changed)
+                _same(
+                    _called(s, _in_mode(s.part, True), call, k), given, f"training call {k} after evaluating", changed
+                )
 
 
 def _called(s: Subject, part: TestedPart, call: Call, k: int) -> list[Tensor]:
@@ -99,12 +102,8 @@ def _attributes(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name.partition("[")[0] for name in names))
 
 
-def _evaluating(part: TestedPart) -> TestedPart:
-    return part.eval() if isinstance(part, nn.Module) else part
-
-
-def _training(part: TestedPart) -> TestedPart:
-    return part.train() if isinstance(part, nn.Module) else part
+def _in_mode(part: TestedPart, training: bool) -> TestedPart:
+    return part.train(training) if isinstance(part, nn.Module) else part
 
 
 def _state(part: TestedPart) -> Tree:
@@ -127,17 +126,24 @@ def _loaded(s: Subject, state: Tree, assemble: Callable[[TestedPart], object]) -
     if isinstance(other, nn.Module):
         with must_not_raise("loading the saved state into a new part"):
             other.load_state_dict(copy.deepcopy(state))
-    return _training(other)
-
-
-def _expect_same_state(before: Tree, after: Tree) -> None:
-    changed = _changed(before, after)
-    expect(not changed, f"evaluating changes {', '.join(changed[:4])} in the state dict")
+    return _in_mode(other, True)
 
 
 def _changed(before: Tree, after: Tree) -> list[str]:
     """Entries of a state dict that differ, those of a part's own `get_extra_state` included."""
     return [name for name, value in after.items() if not same_entry(value, before[name])]
+
+
+def expect_no_memory(
+    new: Callable[[], TestedPart], call: Callable[[TestedPart, int], Nest], order: range, what: str
+) -> None:
+    """Raises `Broken` unless call k gives the same whichever calls come before it."""
+    part = new()
+    first = {k: call(part, k) for k in order}
+    for other, when in ((part, "again, after all others"), (new(), "by a new part, in another order")):
+        for k in reversed(order):
+            _same(call(other, k), first[k], f"{what} {k} {when}", ())
+    expect_no_counter(new, call, first)
 
 
 def expect_no_counter(
