@@ -8,18 +8,14 @@ and loaded into new parts, and these must go the way of the first to the last bi
 from __future__ import annotations
 
 import copy
-import io
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise
+from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise, seeded
 from detkit.testing.hidden import changed_names, forget_cached, held_values, set_to, snapshot
-from detkit.testing.modules import expect_same, same_entry, tensors
+from detkit.testing.modules import COPY_CHECK, expect_same, same_entry, saved_state, tensors
 from detkit.utils.types import Tree
 
 Call = Callable[[Subject, TestedPart, int], Nest]
@@ -33,29 +29,15 @@ ROUND = (10, 100, 1_000, 10_000, 100_000, 1_000_000, 2**20 * 5**9, 5_342_931_457
 every number up to 40."""
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's, numpy's and Python's generators begin at `seed`; after it they are as before."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            random.seed(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
 def add_memory_checks(
     contract: Contract, call: Call, *, calls: int = 24, assemble: Callable[[TestedPart], object] = lambda part: None
 ) -> None:
-    """Adds to `contract` that neither training nor evaluating leaves something outside the state dict.
+    """Adds that a part can be copied, and that training and evaluating leave nothing outside the state dict.
 
     calls: in a row; a part that does something every n-th call shows it within them. assemble: what the assembly asks
     of a new part before a state is loaded.
     """
+    contract.include(COPY_CHECK)
     stops = (calls // 3, calls // 2 + 1)
 
     @contract.check("a checkpoint holds buffers and weights only: a resumed run would be another run.")
@@ -64,7 +46,7 @@ def add_memory_checks(
         saved, given, before = {}, [], snapshot(s.part)
         for k in range(calls):
             if k in stops:
-                saved[k] = _state(s.part)
+                saved[k] = saved_state(s.part)
             given.append(_called(s, s.part, call, k))
         changed = _attributes(changed_names(before, snapshot(s.part)))
         for stop, state in saved.items():
@@ -77,24 +59,27 @@ def add_memory_checks(
     @contract.check("a detection would depend on the images before it, and a run on how often it is evaluated.")
     def evaluation_remembers_nothing(s: Subject) -> None:
         assemble(s.part)
-        twin = _loaded(s, _state(s.part), assemble)
+        twin = _loaded(s, saved_state(s.part), assemble)
         for k in range(2):
             _called(s, s.part, call, k)
-        state, before = _state(s.part), snapshot(s.part)
+        state, before = saved_state(s.part), snapshot(s.part)
         order = range(100, 100 + max(calls // 3, 3))
-        first = {k: _called(s, _evaluating(s.part), call, k) for k in order}
+        first = {k: _called(s, _in_mode(s.part, False), call, k) for k in order}
         changed = _attributes(changed_names(before, snapshot(s.part)))
         for part, what in (
             (s.part, "again, after others"),
             (_loaded(s, state, assemble), "by a part with the same state"),
         ):
             for k in reversed(order):
-                _same(_called(s, _evaluating(part), call, k), first[k], f"evaluation call {k} {what}", changed)
-        _expect_same_state(state, _state(s.part))
+                _same(_called(s, _in_mode(part, False), call, k), first[k], f"evaluation call {k} {what}", changed)
+        entries = _changed(state, saved_state(s.part))
+        expect(not entries, f"evaluating changes {', '.join(entries[:4])} in the state dict")
         for k in range(4):
             given = _called(s, twin, call, k)
             if k >= 2:
-                _same(_called(s, _training(s.part), call, k), given, f"training call {k} after evaluating", changed)
+                _same(
+                    _called(s, _in_mode(s.part, True), call, k), given, f"training call {k} after evaluating", changed
+                )
 
 
 def _called(s: Subject, part: TestedPart, call: Call, k: int) -> list[Tensor]:
@@ -117,23 +102,8 @@ def _attributes(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name.partition("[")[0] for name in names))
 
 
-def _evaluating(part: TestedPart) -> TestedPart:
-    return part.eval() if isinstance(part, nn.Module) else part
-
-
-def _training(part: TestedPart) -> TestedPart:
-    return part.train() if isinstance(part, nn.Module) else part
-
-
-def _state(part: TestedPart) -> Tree:
-    """What a checkpoint keeps of a part, as it comes back from the file."""
-    if not isinstance(part, nn.Module):
-        return {}
-    file = io.BytesIO()
-    torch.save(part.state_dict(), file)
-    file.seek(0)
-    found: Tree = torch.load(file, weights_only=True)
-    return found
+def _in_mode(part: TestedPart, training: bool) -> TestedPart:
+    return part.train(training) if isinstance(part, nn.Module) else part
 
 
 def _loaded(s: Subject, state: Tree, assemble: Callable[[TestedPart], object]) -> TestedPart:
@@ -145,17 +115,24 @@ def _loaded(s: Subject, state: Tree, assemble: Callable[[TestedPart], object]) -
     if isinstance(other, nn.Module):
         with must_not_raise("loading the saved state into a new part"):
             other.load_state_dict(copy.deepcopy(state))
-    return _training(other)
-
-
-def _expect_same_state(before: Tree, after: Tree) -> None:
-    changed = _changed(before, after)
-    expect(not changed, f"evaluating changes {', '.join(changed[:4])} in the state dict")
+    return _in_mode(other, True)
 
 
 def _changed(before: Tree, after: Tree) -> list[str]:
     """Entries of a state dict that differ, those of a part's own `get_extra_state` included."""
     return [name for name, value in after.items() if not same_entry(value, before[name])]
+
+
+def expect_no_memory(
+    new: Callable[[], TestedPart], call: Callable[[TestedPart, int], Nest], order: range, what: str
+) -> None:
+    """Raises `Broken` unless call k gives the same whichever calls come before it."""
+    part = new()
+    first = {k: call(part, k) for k in order}
+    for other, when in ((part, "again, after all others"), (new(), "by a new part, in another order")):
+        for k in reversed(order):
+            _same(call(other, k), first[k], f"{what} {k} {when}", ())
+    expect_no_counter(new, call, first)
 
 
 def expect_no_counter(
@@ -178,9 +155,9 @@ def expect_no_counter(
             held = next((p for p in held_values(other) if p.name == name), None)
             if held is None or held.number is None or not held.can_be_set:
                 break
-            state = _state(other)
+            state = saved_state(other)
             with set_to(held, count - 1):
-                if _changed(state, _state(other)):
+                if _changed(state, saved_state(other)):
                     break
                 for k in calls:
                     _same(call(other, k), given[k], f"call {k}, {held.top} being {count - 1}", ())

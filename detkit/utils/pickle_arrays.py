@@ -61,10 +61,6 @@ def _from_buffer(data: bytes, dtype: _DTypeStandIn, shape: tuple[int, ...], orde
     return array
 
 
-def _scalar(dtype: _DTypeStandIn, data: bytes) -> Any:
-    return np.frombuffer(data, dtype.resolve())[0].item()
-
-
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     """Bytes, as protocol 2 writes them."""
     if encoding != "latin1":
@@ -77,11 +73,12 @@ ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _DTypeStandIn,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): lambda: b"",
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: ArrayStandIn() for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    ("__builtin__", "bytes"): lambda: b"",  # empty bytes, as protocol 2 writes them
 }
+for _core in ("numpy.core", "numpy._core"):
+    ADMITTED[f"{_core}.multiarray", "_reconstruct"] = lambda *_: ArrayStandIn()
+    ADMITTED[f"{_core}.multiarray", "scalar"] = lambda dtype, data: np.frombuffer(data, dtype.resolve())[0].item()
+    ADMITTED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
 
 
 class _ArrayUnpickler(pickle.Unpickler):
