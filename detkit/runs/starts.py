@@ -28,7 +28,7 @@ from detkit.utils.types import Tree, Value
 
 log = logging.getLogger("detkit")
 
-LIBRARIES = ("torchvision", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
 VARIABLES = (
     "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR",
     "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS", "MKL_DYNAMIC", "OMP_DYNAMIC", "OPENBLAS_NUM_THREADS",
@@ -82,8 +82,8 @@ def facts(device: torch.device, processes: int) -> Tree:
         "system": f"{platform.system()} {platform.machine()}",
         "detkit": detkit.__version__,
         "python": platform.python_version(),
-        "torch": str(torch.__version__),
         **{name: installed_version(name) for name in LIBRARIES},
+        "torch": str(torch.__version__),
     }
     if device.type == "cuda":
         values |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]

@@ -281,8 +281,9 @@ def test_a_file_torchvision_published_is_known_by_its_hash(
     path = tmp_path / "renamed.pth"
     torch.save(torchvision_models.published_layout(coco_model, old_names=False), path)
     ordinary = convert_torchvision(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    with mock.patch("detkit.interop.torchvision._hash_of", return_value=digest):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    published_as = mock.Mock(url=f"https://host/model-{digest[:8]}.pth")
+    with mock.patch("detkit.interop.torchvision._published_weights", return_value=[published_as]):
         published = convert_torchvision(path)
     by_hand = convert_torchvision(path, norm_eps=0.0)
     scale = "backbone.stem.bn1.weight"

@@ -209,7 +209,7 @@ def test_names_are_given_with_or_without_background(pair: Any, tmp_path: Path) -
         assert converted.classes.names == ("a", "b", "c", "d", "e")
         assert converted.classes.ids == (1, 2, 3, 4, 5)
     assert unnamed.classes.names[0] == "class-1"
-    assert any("give them with --classes" in note for note in unnamed.notes)
+    assert any("set them with --classes" in note for note in unnamed.notes)
 
 
 def test_what_does_not_fit_is_said(refuses: Refuses, pair: Any, tmp_path: Path) -> None:
