@@ -35,6 +35,7 @@ OWN, NATIVE, PLUGIN, INSTALLED = "detkit/", "detkit/_C", "plugin ", "installed "
 KNOWN_BY_VERSION = frozenset({"torch", "torchvision", "numpy", "PIL"})
 """Packages of which every run notes the version."""
 PACKAGE = Path(__file__).resolve().parent
+STANDARD = tuple(Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib"))
 AT_START = ("sitecustomize", "usercustomize")
 GONE = "not there"
 IMPORTED: dict[Path, tuple[Any, str]] = {}
@@ -142,7 +143,9 @@ class _Crawl:
         self._installed: set[str] = set()
         self._folders: set[Path] = set()
         self._loaded = {
-            loaded_file(module): module.__spec__ for module in list(sys.modules.values()) if is_module(module)
+            file: module.__spec__
+            for module in list(sys.modules.values())
+            if (file := loaded_file(module)) is not None and vars(module).get("__spec__") is not None
         }
 
     def hash_of(self, file: Path) -> str:
@@ -206,7 +209,7 @@ class _Crawl:
 
     def found(self, file: Path, name: str) -> None:
         """The file of a module, wherever it belongs."""
-        if file.is_relative_to(PACKAGE) or is_standard(file):
+        if file.is_relative_to(PACKAGE) or any(file.is_relative_to(folder) for folder in STANDARD):
             return
         if (top := installed_package(file)) is not None:
             self.installed(top)
@@ -348,11 +351,6 @@ def loaded_file(module: Any) -> Path | None:
     return _resolved(file) if isinstance(file, str) else None
 
 
-def is_module(module: Any) -> bool:
-    """Whether something in sys.modules was loaded from a file in the ordinary way."""
-    return loaded_file(module) is not None and getattr(module, "__dict__", {}).get("__spec__") is not None
-
-
 @cache
 def _resolved(file: str) -> Path | None:
     path = Path(file).resolve()
@@ -373,14 +371,3 @@ def installed_package(file: Path) -> str | None:
         if site in file.parts:
             return file.parts[file.parts.index(site) + 1].partition(".")[0]
     return None
-
-
-def is_standard(file: Path) -> bool:
-    """Whether a file belongs to Python itself."""
-    return any(file.is_relative_to(folder) for folder in _standard_folders())
-
-
-@cache
-def _standard_folders() -> list[Path]:
-    paths = sysconfig.get_paths()
-    return [Path(paths[name]).resolve() for name in ("stdlib", "platstdlib")]

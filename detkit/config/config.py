@@ -19,10 +19,11 @@ from typing import Any
 from detkit import registry
 from detkit.config.imports import import_entry
 from detkit.config.overrides import override
-from detkit.config.paths import MOVED, PathResolver, ResolvedPath, explain_missing, read_moved
+from detkit.config.paths import MOVED, PathResolver, ResolvedPath, raw_value, read_moved, where_else
 from detkit.config.raw import ConfigError, RawConfig, omegaconf_message, overlay, read_raw, short_path
 from detkit.config.schema import ROOT, Options, Section
 from detkit.config.validate import Validator, build_options
+from detkit.registry.arguments import MISSING
 from detkit.utils.errors import prefix_error
 from detkit.utils.types import Tree, Value
 
@@ -53,26 +54,18 @@ class Config:
         return self._view[key]
 
     def __contains__(self, path: str) -> bool:
-        node: Value = self._values
-        for key in path.split("."):
-            if not isinstance(node, Mapping) or key not in node:
-                return False
-            node = node[key]
-        return True
+        return raw_value(self._values, path, MISSING) is not MISSING
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Config) and self._values == other._values
 
     def require(self, path: str) -> Value:
         """The node at a dotted path; ValueError that names file and key if it isn't there."""
-        node: Value = self._view
-        for key in path.split("."):
-            if key.isdecimal() and not isinstance(node, Mapping):
-                node = node[int(key)]
-                continue
-            if key not in node:
-                raise ValueError(f"{self.name}: {path}: missing; this command needs it")
-            node = node[key]
+        from omegaconf import OmegaConf
+
+        node = OmegaConf.select(self._view, path, default=MISSING)
+        if node is MISSING:
+            raise ValueError(f"{self.name}: {path}: missing; this command needs it")
         return node
 
     def options(self, path: str) -> Value:
@@ -84,9 +77,8 @@ class Config:
             node = node.keys[key] if isinstance(node, Section) else None
         if not isinstance(node, Options):
             raise ValueError(f"{path} is not an options section of a config")
-        values = OmegaConf.to_container(self.require(path), resolve=True)
-        assert isinstance(values, dict)
-        return build_options(node, {str(k): v for k, v in values.items()})
+        values: Value = OmegaConf.to_container(self.require(path), resolve=True)
+        return build_options(node, values)
 
     def build(self, registry_of: registry.Registry, path: str, **derived: object) -> Any:
         """Builds the part at a dotted path; a ValueError or OSError of its constructor names the line of the config."""
@@ -126,9 +118,13 @@ class Config:
 
     def explain_paths(self, below: str) -> list[str]:
         """A line for each path below a key: origin, absolute path, and for a missing one where else it may be."""
-        paths = {key: self._paths[key] for key in self.paths(below)}
-        origins = {key: self.origin(key) for key in paths}
-        return explain_missing(paths, {key: self.name if o == "default" else o for key, o in origins.items()})
+        lines = []
+        for key in self.paths(below):
+            path, origin = self._paths[key], self.origin(key)
+            line = f"{key} ({self.name if origin == 'default' else origin}) is {path.result}"
+            exists = Path(path.result).exists()
+            lines.append(line if exists else f"{line}, which does not exist{where_else(path)}")
+        return lines
 
     def leaves(self) -> Iterator[tuple[str, Value]]:
         """Every (dotted path, plain value); an empty list or mapping counts as a value."""

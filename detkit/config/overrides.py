@@ -33,12 +33,11 @@ def parse_override(text: str) -> tuple[list[str], Value]:
             raise ValueError(f"override {text!r}: the text after # would be a comment: put it in quotes")
         return key.split("."), value.strip()
     try:
-        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value}"]), resolve=False)
+        parsed: Value = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value}"]), resolve=False)
     except yaml.YAMLError as error:
         raise ValueError(f"override {text!r}: the value is not YAML: {yaml_problem(error, value)[1]}") from None
     except OmegaConfBaseException as error:
         raise ValueError(f"override {text!r}: {omegaconf_message(error)}") from None
-    assert isinstance(parsed, dict)
     return key.split("."), parsed["v"]
 
 

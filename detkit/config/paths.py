@@ -107,15 +107,15 @@ def folder_of_key(path: str, origin: Mapping[str, Origin]) -> Path:
     return origin[path].folder if path else Path.cwd()
 
 
-def raw_value(values: Value, path: str) -> Value:
-    """The value at a dotted path, before interpolation; None if there is none."""
+def raw_value(values: Value, path: str, default: object = None) -> Value:
+    """The value at a dotted path, before interpolation."""
     for key in path.split("."):
         if isinstance(values, Mapping) and key in values:
             values = values[key]
         elif isinstance(values, list) and key.isdigit() and int(key) < len(values):
             values = values[int(key)]
         else:
-            return None
+            return default
     return values
 
 
@@ -124,17 +124,6 @@ def interpolated_key(path: str, dots: int, key: str) -> str:
     key = re.sub(r"\[(\w+)\]", r".\1", key)
     above = path.split(".")[:-dots] if dots else []
     return ".".join([*above, key])
-
-
-def explain_missing(paths: Mapping[str, ResolvedPath], origins: Mapping[str, str]) -> list[str]:
-    """A line for each path: its key and origin, and for a missing one where else it may be."""
-    lines = []
-    for key, path in paths.items():
-        line = f"{key} ({origins[key]}) is {path.result}"
-        if not Path(path.result).exists():
-            line += ", which does not exist" + where_else(path)
-        lines.append(line)
-    return lines
 
 
 def moved_hint(folder: Path) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from pkgutil import resolve_name
 from typing import Any
 
 from detkit.config.schema import Node, Options, Part, Parts, PlainValue, Section
 from detkit.registry.arguments import MISSING, Argument, arguments_of, checked, nearest
-from detkit.registry.registry import load_class
 from detkit.registry.values import TypeMismatch, convert, map_paths, to_plain
 from detkit.utils.types import Tree, Value
 
@@ -34,30 +34,24 @@ class Validator:
 
     def complete(self, node: Node, value: Value, path: str) -> Value:
         """`value` checked and completed; `MISSING` for an absent optional node."""
-        if isinstance(node, Section):
-            return self._section(node, value, path)
-        if isinstance(node, Part):
-            return self._part(node, value, path)
-        if isinstance(node, Parts):
-            return self._parts(node, value, path)
-        if isinstance(node, Options):
-            return self._options(node, value, path)
-        return self._value(node, value, path)
-
-    def _mapping(self, value: Value, path: str, what: str) -> Mapping[str, Value] | None:
-        if isinstance(value, Mapping):
-            return value
-        self.error(path, f"expected {what}, got {value!r}")
-        return None
+        if value is MISSING and getattr(node, "optional", False):
+            return MISSING
+        try:
+            if isinstance(node, Section):
+                return self._section(node, value, path)
+            if isinstance(node, Part):
+                return self._part(node, value, path)
+            if isinstance(node, Parts):
+                return self._parts(node, value, path)
+            if isinstance(node, Options):
+                return self._options(node, value, path)
+            return self._value(node, value, path)
+        except _Wrong as wrong:
+            self.error(wrong.path, str(wrong))
+            return {}
 
     def _section(self, node: Section, value: Value, path: str) -> Value:
-        if value is MISSING:
-            if node.optional:
-                return MISSING
-            value = {}
-        mapping = self._mapping(value, path, f"a section with {', '.join(node.keys)}")
-        if mapping is None:
-            return {}
+        mapping = _mapping({} if value is MISSING else value, path, f"a section with {', '.join(node.keys)}")
         self._unknown(mapping, node.keys, path, "here" if path else "at the top level")
         done = {}
         for key, child in node.keys.items():
@@ -67,51 +61,35 @@ class Validator:
         return done
 
     def _unknown(self, mapping: Mapping[str, Value], known: Iterable[str], path: str, where: str) -> None:
-        for key in mapping:
-            if key in known:
-                continue
+        for key in [str(key) for key in mapping if key not in known]:
+            text = f"unknown key {where}{nearest(key, list(known))} Known: {', '.join(known) or 'none'}"
             if key in CLASS_COUNT_KEYS:
-                self.error(
-                    join(path, str(key)),
+                text = (
                     "the number of classes and their names come from the data set; remove this key "
-                    "(data.classes.class_names may state them)",
+                    "(data.classes.class_names may state them)"
                 )
-            else:
-                self.error(
-                    join(path, str(key)),
-                    f"unknown key {where}{nearest(str(key), list(known))} Known: {', '.join(known) or 'none'}",
-                )
+            self.error(join(path, key), text)
 
     def _part(self, node: Part, value: Value, path: str) -> Value:
+        names = ", ".join(node.registry.names())
         if value is MISSING:
-            if node.optional:
-                return MISSING
             if node.default is None:
-                self.error(path, f"missing: give it a `type`, one of {', '.join(node.registry.names())}")
-                return {}
+                raise _Wrong(path, f"missing: give it a `type`, one of {names}")
             self.origin[join(path, "type")] = "default"
             value = {"type": node.default}
-        mapping = self._mapping(value, path, f"a part {{type: ..., its arguments}} of {node.registry.name}")
-        if mapping is None:
-            return {}
+        mapping = _mapping(value, path, f"a part {{type: ..., its arguments}} of {node.registry.name}")
         name = mapping.get("type", node.default)
         if name is None:
-            self.error(join(path, "type"), f"missing, one of {', '.join(node.registry.names())}")
-            return {}
+            raise _Wrong(join(path, "type"), f"missing, one of {names}")
         if not isinstance(name, str):
-            self.error(join(path, "type"), f"{name!r} is not a name; must be one of {', '.join(node.registry.names())}")
-            return {}
+            raise _Wrong(join(path, "type"), f"{name!r} is not a name; must be one of {names}")
         try:
             known, derived = node.registry.arguments(name), node.registry.derived_arguments(name)
         except ValueError as error:
-            self.error(join(path, "type"), str(error))
-            return {}
+            raise _Wrong(join(path, "type"), str(error)) from None
         values = {k: v for k, v in mapping.items() if k != "type"}
         for key in [k for k in values if k in derived]:
-            self.error(
-                join(path, key),
-                f"is derived: {name} gets it from {derived[key]}; remove this key",
-            )
+            self.error(join(path, key), f"is derived: {name} gets it from {derived[key]}; remove this key")
             del values[key]
         error_count = len(self.errors)
         arguments = self._arguments(values, known, path, name)
@@ -123,24 +101,15 @@ class Validator:
         return {"type": name, **to_plain(arguments)}
 
     def _parts(self, node: Parts, value: Value, path: str) -> Value:
-        if value is MISSING:
-            return []
-        if not isinstance(value, (list, tuple)):
-            self.error(path, f"expected a list of {node.registry.name}, got {value!r}")
-            return []
-        part = Part(node.registry)
-        return [self._part(part, item, join(path, str(i))) for i, item in enumerate(value)]
+        items = [] if value is MISSING else value
+        if not isinstance(items, (list, tuple)):
+            raise _Wrong(path, f"expected a list of {node.registry.name}, got {value!r}")
+        return [self.complete(Part(node.registry), item, join(path, str(i))) for i, item in enumerate(items)]
 
     def _options(self, node: Options, value: Value, path: str) -> Value:
-        if value is MISSING:
-            if node.optional:
-                return MISSING
-            value = {}
-        cls = load_class(node.target)
+        cls: type = resolve_name(node.target)
         known = arguments_of(cls)
-        mapping = self._mapping(value, path, f"a section with {', '.join(known)}")
-        if mapping is None:
-            return {}
+        mapping = _mapping({} if value is MISSING else value, path, f"a section with {', '.join(known)}")
         error_count = len(self.errors)
         # "No limit" is null; an infinity that older configs hold means the same where null is possible.
         given = {k: None if v == math.inf and k in known and _takes_none(known[k]) else v for k, v in mapping.items()}
@@ -155,10 +124,7 @@ class Validator:
     def _constructor_error(self, path: str, arguments: Tree, message: str) -> None:
         """Records what a constructor raised; a message that begins with the name of an argument is put at its key."""
         name, colon, text = message.partition(": ")
-        if colon and name in arguments:
-            self.error(join(path, name), text)
-        else:
-            self.error(path, message)
+        self.error(*((join(path, name), text) if colon and name in arguments else (path, message)))
 
     def _arguments(self, values: Mapping[str, Value], known: Mapping[str, Argument], path: str, name: str) -> Tree:
         """The arguments of a constructor, converted, with defaults; wrong ones are left out and recorded."""
@@ -187,8 +153,21 @@ class Validator:
         try:
             return to_plain(convert(value, node.annotation))
         except TypeMismatch as error:
-            self.error(path, str(error))
-            return to_plain(node.default)
+            raise _Wrong(path, str(error)) from None
+
+
+class _Wrong(ValueError):
+    """What makes a whole node unreadable, and its path."""
+
+    def __init__(self, path: str, text: str) -> None:
+        super().__init__(text)
+        self.path = path
+
+
+def _mapping(value: Value, path: str, what: str) -> Mapping[str, Value]:
+    if not isinstance(value, Mapping):
+        raise _Wrong(path, f"expected {what}, got {value!r}")
+    return value
 
 
 def _takes_none(argument: Argument) -> bool:
@@ -197,7 +176,7 @@ def _takes_none(argument: Argument) -> bool:
 
 def build_options(node: Options, values: Mapping[str, Value]) -> Any:
     """The dataclass of an options node out of completed values; its own checks raise ValueError."""
-    cls = load_class(node.target)
+    cls = resolve_name(node.target)
     known = arguments_of(cls)
     return cls(**{key: checked(key, value, known[key].annotation) for key, value in values.items()})
 

@@ -11,75 +11,37 @@ imported through `imports:` in the config or the entry-point group `detkit.plugi
 `NonNegative` and the others of `detkit.registry.bounds`.
 """
 
-from detkit.registry.arguments import enforce_bounds
-from detkit.registry.bounds import (
-    Channels,
-    Fraction,
-    FractionAboveZero,
-    FractionBelowOne,
-    Layers,
-    NonNegative,
-    NonNegativeInt,
-    OpenFraction,
-    Positive,
-    PositiveInt,
-    Seed,
-    Side,
-)
-from detkit.registry.parts import (
-    ANCHORS,
-    ASSIGNERS,
-    BACKBONES,
-    BOX_LOSSES,
-    CLASS_LOSSES,
-    CODERS,
-    DATASETS,
-    HEADS,
-    NECKS,
-    NMS,
-    NORMALIZERS,
-    OPTIMIZERS,
-    REGISTRIES,
-    SCHEDULES,
-    TRANSFORMS,
-)
-from detkit.registry.path_types import PathStr, WeightsStr
-from detkit.registry.plugins import PLUGIN_GROUP, load_plugins, note_import
-from detkit.registry.registry import Registry
-
-__all__ = [
-    "ANCHORS",
-    "ASSIGNERS",
-    "BACKBONES",
-    "BOX_LOSSES",
-    "CLASS_LOSSES",
-    "CODERS",
-    "DATASETS",
-    "HEADS",
-    "NECKS",
-    "NMS",
-    "NORMALIZERS",
-    "OPTIMIZERS",
-    "PLUGIN_GROUP",
-    "REGISTRIES",
-    "SCHEDULES",
-    "TRANSFORMS",
-    "Channels",
-    "Fraction",
-    "FractionAboveZero",
-    "FractionBelowOne",
-    "Layers",
-    "NonNegative",
-    "NonNegativeInt",
-    "OpenFraction",
-    "PathStr",
-    "Positive",
-    "PositiveInt",
-    "Registry",
-    "Seed",
-    "Side",
-    "WeightsStr",
-    "enforce_bounds",
-    "load_plugins",
-    "note_import",
-]
+from detkit.registry.arguments import enforce_bounds as enforce_bounds
+from detkit.registry.bounds import Channels as Channels
+from detkit.registry.bounds import Fraction as Fraction
+from detkit.registry.bounds import FractionAboveZero as FractionAboveZero
+from detkit.registry.bounds import FractionBelowOne as FractionBelowOne
+from detkit.registry.bounds import Layers as Layers
+from detkit.registry.bounds import NonNegative as NonNegative
+from detkit.registry.bounds import NonNegativeInt as NonNegativeInt
+from detkit.registry.bounds import OpenFraction as OpenFraction
+from detkit.registry.bounds import Positive as Positive
+from detkit.registry.bounds import PositiveInt as PositiveInt
+from detkit.registry.bounds import Seed as Seed
+from detkit.registry.bounds import Side as Side
+from detkit.registry.parts import ANCHORS as ANCHORS
+from detkit.registry.parts import ASSIGNERS as ASSIGNERS
+from detkit.registry.parts import BACKBONES as BACKBONES
+from detkit.registry.parts import BOX_LOSSES as BOX_LOSSES
+from detkit.registry.parts import CLASS_LOSSES as CLASS_LOSSES
+from detkit.registry.parts import CODERS as CODERS
+from detkit.registry.parts import DATASETS as DATASETS
+from detkit.registry.parts import HEADS as HEADS
+from detkit.registry.parts import NECKS as NECKS
+from detkit.registry.parts import NMS as NMS
+from detkit.registry.parts import NORMALIZERS as NORMALIZERS
+from detkit.registry.parts import OPTIMIZERS as OPTIMIZERS
+from detkit.registry.parts import REGISTRIES as REGISTRIES
+from detkit.registry.parts import SCHEDULES as SCHEDULES
+from detkit.registry.parts import TRANSFORMS as TRANSFORMS
+from detkit.registry.path_types import PathStr as PathStr
+from detkit.registry.path_types import WeightsStr as WeightsStr
+from detkit.registry.plugins import PLUGIN_GROUP as PLUGIN_GROUP
+from detkit.registry.plugins import load_plugins as load_plugins
+from detkit.registry.plugins import note_import as note_import
+from detkit.registry.registry import Registry as Registry

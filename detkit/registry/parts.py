@@ -7,11 +7,8 @@ from detkit.registry.registry import Registry
 LEVELS = "the neck's levels"
 
 BACKBONES = Registry("backbones", "detkit.backbones.base:Backbone", "detkit.backbones")
-
 NECKS = Registry("necks", "detkit.necks.base:Neck", "detkit.necks", {"in_shapes": "the backbone's levels"})
-
 ANCHORS = Registry("anchors", "detkit.anchors.base:AnchorGenerator", "detkit.anchors", {"strides": LEVELS})
-
 HEADS = Registry(
     "heads",
     "detkit.heads.base:Head",
@@ -23,25 +20,15 @@ HEADS = Registry(
         "class_bias": "the classification loss",
     },
 )
-
 ASSIGNERS = Registry("assigners", "detkit.assigners.base:Assigner", "detkit.assigners", light=True)
-
 CODERS = Registry("coders", "detkit.coders.base:BoxCoder", "detkit.coders", light=True)
-
 CLASS_LOSSES = Registry("class_losses", "detkit.losses.base:ClassificationLoss", "detkit.losses", light=True)
-
 BOX_LOSSES = Registry("box_losses", "detkit.losses.base:BoxLoss", "detkit.losses", light=True)
-
 NORMALIZERS = Registry("normalizers", "detkit.losses.base:Normalizer", "detkit.losses", light=True)
-
 NMS = Registry("nms", "detkit.nms.base:NonMaxSuppression", "detkit.nms", light=True)
-
 DATASETS = Registry("datasets", "detkit.data.datasets.base:DetectionDataset", "detkit.data.datasets")
-
 TRANSFORMS = Registry("transforms", "detkit.data.transforms.base:Transform", "detkit.data.transforms")
-
 OPTIMIZERS = Registry("optimizers", "detkit.train.optim:OptimizerFactory", "detkit.train.optim", light=True)
-
 SCHEDULES = Registry("schedules", "detkit.train.schedule:Schedule", "detkit.train.schedule", light=True)
 
 REGISTRIES: tuple[Registry, ...] = (

@@ -65,7 +65,7 @@ class Registry:
     def add(self, cls: type, name: str) -> None:
         """`register` as a plain call."""
         entry = entry_of(cls)
-        base = load_class(self.base)
+        base = pkgutil.resolve_name(self.base)
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise ValueError(
                 f"{entry.location}: {cls.__name__} can't be registered in {self.name}: it is not a subclass of "
@@ -162,7 +162,10 @@ class Registry:
 
     def build(self, node: Mapping[str, Value], **derived: object) -> Any:
         """Builds the part of a config node {type, its arguments}; `derived` holds all that parts may ask for."""
-        values = _plain_dict(node)
+        from omegaconf import OmegaConf
+
+        plain: Value = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        values = dict(plain)
         name = values.pop("type", None)
         known = arguments_of(self.get(name))
         for key, value in values.items():
@@ -226,32 +229,13 @@ def _raise(module: str) -> None:
 
 def _check_argument(argument: Argument, where: str) -> None:
     """Raises ValueError for an argument that a config can neither set nor omit."""
-    if not argument.plain:
-        if argument.required:
-            raise ValueError(
-                f"{where}, is a {type_name(argument.annotation)}, which a config can't hold and detkit does not hand "
-                f"in: give it a default or a plain type"
-            )
-        return
-    if not argument.required:
+    if not argument.plain and argument.required:
+        raise ValueError(
+            f"{where}, is a {type_name(argument.annotation)}, which a config can't hold and detkit does not hand "
+            f"in: give it a default or a plain type"
+        )
+    if argument.plain and not argument.required:
         try:
             convert(argument.default, argument.annotation)
         except TypeMismatch as error:
             raise ValueError(f"{where}: its default does not fit its annotation: {error}") from None
-
-
-def _plain_dict(node: Mapping[str, Value]) -> dict[str, Value]:
-    from omegaconf import DictConfig, OmegaConf
-
-    if isinstance(node, DictConfig):
-        container = OmegaConf.to_container(node, resolve=True)
-        assert isinstance(container, dict)
-        return {str(key): value for key, value in container.items()}
-    return dict(node)
-
-
-def load_class(path: str) -> type:
-    """The class behind "module:Class"."""
-    module, _, name = path.partition(":")
-    cls: type = getattr(importlib.import_module(module), name)
-    return cls

@@ -6,25 +6,21 @@ import argparse
 import sys
 from pathlib import Path
 
-from detkit.utils.types import Tree
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("registry", help="backbones, necks, class_losses, ...")
     parser.add_argument("part", nargs="?", help="its name, as after `type:`")
     parser.add_argument("values", nargs="*", metavar="key=value", help="arguments of the part other than its defaults")
-    parser.add_argument(
-        "--import", dest="imports", action="append", default=[], help="file or module that registers the part"
-    )
-    parser.add_argument(
-        "--verbose", action="store_true", help="show what the part and its libraries print, below the table"
-    )
+    parser.add_argument("--import", dest="imports", action="append", default=[],
+                        help="file or module that registers the part")  # fmt: skip
+    parser.add_argument("--verbose", action="store_true", help="show what the part and its libraries print")
     parser.add_argument("--list", action="store_true", help="list the checks and why each matters; run none")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table of checks; 1 if one failed."""
     from detkit.config import import_entry
+    from detkit.config.overrides import parse_override
     from detkit.registry import REGISTRIES
     from detkit.registry.arguments import nearest
     from detkit.testing import CONTRACTS
@@ -43,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.part is None:
         raise ValueError(f"missing the name of a part of {args.registry}; --list shows the checks")
     registry = next(r for r in REGISTRIES if r.name == args.registry)
-    node = {"type": args.part, **_values(args.values)}
+    node = {"type": args.part, **{".".join(keys): value for keys, value in map(parse_override, args.values)}}
 
     def factory(**derived: object) -> object:
         return registry.build(node, **derived)
@@ -62,15 +58,3 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(f"({args.part} and its libraries printed {len(lines)} lines; --verbose shows them)")
     return 1 if report.failed else 0
-
-
-def _values(pairs: list[str]) -> Tree:
-    import yaml
-
-    values: Tree = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"{pair!r} is not key=value")
-        values[key] = yaml.safe_load(value)
-    return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detkit.registry.arguments import arguments_of
 from detkit.registry.bounds import boundary_values
@@ -49,6 +51,38 @@ def must_not_raise(doing: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise Broken(f"{doing} raises {type(error).__name__}: {_first_line(error)}") from error
+
+
+@contextmanager
+def must_not_write(**given: Tensor) -> Iterator[None]:
+    """Raises `Broken` if what runs inside changes one of the named tensors."""
+    before = {name: tensor.clone() for name, tensor in given.items()}
+    yield
+    changed = [name for name, tensor in given.items() if not torch.equal(tensor, before[name])]
+    expect(not changed, f"forward wrote into {', '.join(changed)}")
+
+
+@contextmanager
+def must_not_draw() -> Iterator[None]:
+    """Raises `Broken` if what runs inside takes numbers from torch's global generator."""
+    before = torch.get_rng_state()
+    yield
+    expect(torch.equal(before, torch.get_rng_state()), "the state of torch's global generator moved")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, torch's, numpy's and Python's generators begin at `seed`; after it they are as before."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 class Subject:
@@ -215,8 +249,8 @@ class Contract(Checks):
         return Subject(self, factory)
 
     def run_one(self, subject: Subject, check: Check) -> Result:
-        """Runs one check; whatever it raises is what was seen. The global generator is left as it was."""
-        with torch.random.fork_rng(devices=[]):
+        """Runs one check; whatever it raises is what was seen. The global generators are left as they were."""
+        with seeded(SEED):
             try:
                 subject.reset()
                 check.run(subject)
@@ -242,7 +276,6 @@ class Contract(Checks):
 
 
 def describe(slot: str, result: Result) -> str:
-    """A failure in words."""
     return f"{slot}: {result.check.name} is broken. Seen: {result.seen}. Why it matters: {result.check.why}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import random
 from typing import TypeAlias
 
 import numpy as np
@@ -14,14 +13,18 @@ from torch import Tensor
 from detkit.data.datasets.records import ANY_CLASS
 from detkit.data.transforms.base import apply_transforms
 from detkit.structures import Targets
-from detkit.testing.contract import Contract, Subject, TestedPart, expect, must_not_raise
-from detkit.testing.memory import expect_no_counter
+from detkit.testing.contract import Contract, Subject, TestedPart, expect, must_not_raise, seeded
+from detkit.testing.memory import expect_no_memory
 from detkit.testing.modules import COPY_CHECK
 
 Pixels: TypeAlias = NDArray[np.uint8]
 SAMPLES = 20
 ORDERED = 24
 """Images that a transform sees in two orders."""
+SLACK = 2.0
+"""Pixels that a box may be off its object: edges are blurred where an image is resized."""
+BOXES = torch.tensor([[10.0, 10.0, 60.0, 50.0], [70.0, 20.0, 120.0, 90.0], [5.0, 60.0, 40.0, 95.0]])
+
 check_dataset = Contract("datasets", "dataset")
 check_transform = Contract("transforms", "transform")
 
@@ -81,18 +84,16 @@ def images_are_rgb_of_the_stated_size(s: Subject) -> None:
 def order_of_reading_does_not_matter(s: Subject) -> None:
     def read(part: TestedPart, i: int) -> list[Tensor]:
         annotation = part.records.annotation(i)
-        boxes = (annotation.boxes, annotation.labels, annotation.is_ignore)
-        values = (part.load_image(i), *boxes, part.records.sizes[i])
+        values = (part.load_image(i), annotation.boxes, annotation.labels, annotation.is_ignore, part.records.sizes[i])
         return [torch.tensor(np.asarray(v)) for v in values]
 
-    part, content, order = s.build(), s.part.content_hash(), list(_some(s))
-    first = {i: read(part, i) for i in order}
-    for other, what in ((part, "after all others"), (s.build(), "by a new data set that reads the last image first")):
-        for i in reversed(order):
-            same = all(torch.equal(a, b) for a, b in zip(read(other, i), first[i], strict=True))
-            expect(same, f"image {i} or its annotation differs when it is read {what}")
-    expect_no_counter(s.build, read, first)
-    expect(part.content_hash() == content, "reading changes the content hash: --resume would refuse the run's own data")
+    content = s.part.content_hash()
+    expect_no_memory(s.build, read, _some(s), "image or annotation")
+    for i in _some(s):
+        read(s.part, i)
+    expect(
+        s.part.content_hash() == content, "reading changes the content hash: --resume would refuse the run's own data"
+    )
 
 
 @check_dataset.check("worker processes get a pickled copy.")
@@ -106,22 +107,16 @@ def a_pickled_copy_is_the_same(s: Subject) -> None:
     expect(same, "the copy gives another first image")
 
 
-def _transformed(s: Subject, seed: int, boxes: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, Targets]:
-    return apply_seeded(s.part, seed, boxes, pixels)
-
-
-def apply_seeded(part: TestedPart, seed: int, boxes: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, Targets]:
+def _transformed(part: TestedPart, seed: int, boxes: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, Targets]:
     """One transform alone, all generators begun at `seed`; an image of noise unless `pixels` are given."""
     from PIL import Image
 
     if pixels is None:
         pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
     labels = torch.arange(len(boxes)) % 3
     ignore = torch.zeros(len(boxes), dtype=torch.bool)
-    return apply_transforms([part], Image.fromarray(pixels), boxes, labels, ignore)
+    with seeded(seed):
+        return apply_transforms([part], Image.fromarray(pixels), boxes, labels, ignore)
 
 
 @check_transform.check(
@@ -131,46 +126,18 @@ def order_of_images_does_not_matter(s: Subject) -> None:
     def run(part: TestedPart, k: int) -> tuple[Tensor, ...]:
         # Three of a size, one after the other, as a transform may keep an image for the next of its size.
         pixels = np.random.default_rng(k).integers(0, 256, (96 + 8 * (k // 3 % 3), 128, 3), dtype=np.uint8)
-        image, targets = apply_seeded(part, k, BOXES[: 1 + k % 3], pixels)
+        image, targets = _transformed(part, k, BOXES[: 1 + k % 3], pixels)
         return image, targets.boxes, targets.labels
 
-    def compare(s: Subject) -> None:
-        part, order = s.build(), list(range(ORDERED))
-        first = {k: run(part, k) for k in order}
-        for other, what in ((part, "again, after others"), (s.build(), "by a new transform, in another order")):
-            for k in reversed(order):
-                same = all(
-                    a.shape == b.shape and torch.equal(a, b) for a, b in zip(run(other, k), first[k], strict=True)
-                )
-                expect(same, f"image {k} of {ORDERED} with its own seed differs when it is transformed {what}")
-        expect_no_counter(s.build, run, first)
-
-    _with_states_kept(compare, s)
-
-
-SLACK = 2.0
-"""Pixels that a box may be off its object: edges are blurred where an image is resized."""
-BOXES = torch.tensor([[10.0, 10.0, 60.0, 50.0], [70.0, 20.0, 120.0, 90.0], [5.0, 60.0, 40.0, 95.0]])
-
-
-def _with_states_kept(run: object, s: Subject) -> None:
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        run(s)  # type: ignore[operator]
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+    expect_no_memory(s.build, run, range(ORDERED), "with its own seed, transformed image")
 
 
 @check_transform.check("an augmentation is a function of (seed, epoch, image), or runs can't be repeated.")
 def same_seed_same_result(s: Subject) -> None:
-    def run(s: Subject) -> None:
-        for seed in range(8):
-            (a, ta), (b, tb) = _transformed(s, seed, BOXES), _transformed(s, seed, BOXES)
-            same = a.shape == b.shape and torch.equal(a, b) and torch.equal(ta.boxes, tb.boxes)
-            expect(same, f"seed {seed} gives two results: it draws from a generator of its own")
-
-    _with_states_kept(run, s)
+    for seed in range(8):
+        (a, ta), (b, tb) = (_transformed(s.part, seed, BOXES) for _ in range(2))
+        same = a.shape == b.shape and torch.equal(a, b) and torch.equal(ta.boxes, tb.boxes)
+        expect(same, f"seed {seed} gives two results: it draws from a generator of its own")
 
 
 def _picture(k: int | None = None) -> Pixels:
@@ -218,30 +185,24 @@ def _expect_box(blank: Tensor, image: Tensor, boxes: Tensor, label: int) -> list
 
 @check_transform.check("a box outside the image, or under another label, trains the detector on nonsense.")
 def boxes_stay_valid(s: Subject) -> None:
-    def run(s: Subject) -> None:
-        fits: list[bool] = []
-        for seed in range(8):
-            blank, targets = _transformed(s, seed, BOXES, _picture())
-            expect(blank.dtype == torch.uint8 and blank.shape[0] == 3, f"image is {blank.dtype} {tuple(blank.shape)}")
-            expect(set(targets.labels.tolist()) <= {0, 1, 2}, f"labels {targets.labels.tolist()} of 0, 1, 2")
-            for k in range(len(BOXES)):
-                image, targets = _transformed(s, seed, BOXES, _picture(k))
-                if image.shape == blank.shape:
-                    fits += _expect_box(blank, image, targets.boxes[targets.labels == k], k)
-        expect(2 * sum(fits) >= len(fits), f"{len(fits) - sum(fits)} of {len(fits)} boxes are larger than their object")
-
-    _with_states_kept(run, s)
+    fits: list[bool] = []
+    for seed in range(8):
+        blank, targets = _transformed(s.part, seed, BOXES, _picture())
+        expect(blank.dtype == torch.uint8 and blank.shape[0] == 3, f"image is {blank.dtype} {tuple(blank.shape)}")
+        expect(set(targets.labels.tolist()) <= {0, 1, 2}, f"labels {targets.labels.tolist()} of 0, 1, 2")
+        for k in range(len(BOXES)):
+            image, targets = _transformed(s.part, seed, BOXES, _picture(k))
+            if image.shape == blank.shape:
+                fits += _expect_box(blank, image, targets.boxes[targets.labels == k], k)
+    expect(2 * sum(fits) >= len(fits), f"{len(fits) - sum(fits)} of {len(fits)} boxes are larger than their object")
 
 
 @check_transform.check("images without objects are common.")
 def takes_images_without_boxes(s: Subject) -> None:
-    def run(s: Subject) -> None:
-        for seed in range(4):
-            with must_not_raise("an image without boxes"):
-                _, targets = _transformed(s, seed, torch.zeros(0, 4))
-            expect(len(targets.boxes) == 0, f"{len(targets.boxes)} boxes where there were none")
-
-    _with_states_kept(run, s)
+    for seed in range(4):
+        with must_not_raise("an image without boxes"):
+            _, targets = _transformed(s.part, seed, torch.zeros(0, 4))
+        expect(len(targets.boxes) == 0, f"{len(targets.boxes)} boxes where there were none")
 
 
 check_transform.include(COPY_CHECK)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED
-from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise
+from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise, must_not_write
 from detkit.testing.memory import add_memory_checks
 from detkit.testing.modules import COPY_CHECK, Largest
 
@@ -29,17 +31,26 @@ def _labels() -> Tensor:
     return labels
 
 
-def _logits(s: Subject, scale: float = 1.0, images: int = IMAGES) -> Tensor:
-    columns = s.part.num_columns(CLASSES)
-    return (torch.randn(images, ANCHORS, columns) * scale).requires_grad_()
+def _logits(part: TestedPart, scale: float = 1.0) -> Tensor:
+    return (torch.randn(IMAGES, ANCHORS, part.num_columns(CLASSES)) * scale).requires_grad_()
 
 
-def _quality(s: Subject, labels: Tensor) -> Tensor | None:
-    return torch.where(labels >= 0, 0.7, 0.0) if s.part.uses_quality else None
+def _positives(count: int = 12) -> tuple[Tensor, Tensor]:
+    """Anchors and true boxes that overlap them, (P, 4) each."""
+    corner = torch.rand(count, 2) * 100
+    anchors = torch.cat((corner, corner + 20 + 40 * torch.rand(count, 2)), dim=1)
+    return anchors, anchors + torch.rand(count, 4) * 6 - 3
 
 
-def _class_sum(s: Subject, logits: Tensor, labels: Tensor) -> Tensor:
-    total: Tensor = s.part(logits, labels, _quality(s, labels))
+def _class_sum(part: TestedPart, logits: Tensor, labels: Tensor) -> Tensor:
+    return _scalar(part(logits, labels, torch.where(labels >= 0, 0.7, 0.0) if part.uses_quality else None))
+
+
+def _box_sum(part: TestedPart, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+    return _scalar(part(deltas, anchors, boxes, DeltaCoder()))
+
+
+def _scalar(total: Tensor) -> Tensor:
     expect(total.shape == (), f"the sum has shape {tuple(total.shape)}, not that of a scalar")
     return total
 
@@ -50,6 +61,42 @@ def _gradient(total: Tensor, of: Tensor) -> Tensor:
     if gradient is None:
         raise Broken("the sum does not depend on the predictions")
     return gradient
+
+
+def _expect_finite(total: Tensor, of: Tensor, when: str) -> None:
+    finite = total.isfinite() and _gradient(total, of).isfinite().all()
+    expect(finite, f"the sum ({float(total.detach())}) or its gradient is not finite {when}")
+
+
+def _expect_additive(total: Tensor, parts: list[Tensor], hint: str = "") -> None:
+    whole, values = float(total.detach()), [float(p.detach()) for p in parts]
+    near = abs(whole - sum(values)) <= 1e-4 * max(1.0, abs(whole))
+    expect(near, f"the batch gives {whole:.6g}, its parts {[round(v, 4) for v in values]}{hint}")
+
+
+def _random_class_sum(part: TestedPart, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The sum over random logits, and these."""
+    logits = _logits(part, scale)
+    return _class_sum(part, logits, _labels()), logits
+
+
+def _random_box_sum(part: TestedPart, scale: float = 0.2) -> tuple[Tensor, Tensor]:
+    """The sum over random deltas, and these."""
+    anchors, boxes = _positives()
+    deltas = (scale * torch.randn(len(boxes), 4)).requires_grad_()
+    return _box_sum(part, deltas, anchors, boxes), deltas
+
+
+def _add_finite_checks(contract: Contract, draw: Callable[..., tuple[Tensor, Tensor]], *scales: float) -> None:
+    @contract.check("one wild prediction would end the run in NaN.")
+    def finite_at_extreme_predictions(s: Subject) -> None:
+        for scale in scales:
+            _expect_finite(*draw(s.part, scale), f"for predictions of size {scale:g}")
+
+    @contract.check("a config may hold any value within the bounds of an argument.")
+    def finite_at_the_bounds_of_its_arguments(s: Subject) -> None:
+        for argument, part in s.at_bounds():
+            _expect_finite(*draw(part), f"with {argument}")
 
 
 @check_class_loss.check("the head is built with num_columns class columns and that bias.")
@@ -65,7 +112,7 @@ def columns_and_bias_agree(s: Subject) -> None:
 @check_class_loss.check("detections are thresholded and ranked by these numbers.")
 def scores_are_probabilities(s: Subject) -> None:
     for scale in (1.0, 1e4):
-        scores = s.part.scores(_logits(s, scale).detach())
+        scores = s.part.scores(_logits(s.part, scale).detach())
         want = (IMAGES, ANCHORS, CLASSES)
         expect(tuple(scores.shape) == want, f"scores are {tuple(scores.shape)}, want {want}")
         expect(((scores >= 0) & (scores <= 1)).all(), f"scores outside [0, 1] for logits of size {scale:g}")
@@ -76,7 +123,7 @@ def scores_follow_the_loss(s: Subject) -> None:
     for k in range(CLASSES):
         labels = torch.full((1, ANCHORS), k)
         logits = torch.zeros(1, ANCHORS, s.part.num_columns(CLASSES), requires_grad=True)
-        gradient = _gradient(_class_sum(s, logits, labels), logits)
+        gradient = _gradient(_class_sum(s.part, logits, labels), logits)
         logits = logits.detach()
         better = s.part.scores(logits - gradient / gradient.abs().max().clamp(min=1e-12))
         gain = better - s.part.scores(logits)
@@ -97,18 +144,18 @@ def starts_at_its_prior(s: Subject) -> None:
 
 @check_class_loss.check("a batch without objects is common and must neither crash nor be wasted.")
 def learns_from_an_empty_batch(s: Subject) -> None:
-    logits, labels = _logits(s), torch.full((IMAGES, ANCHORS), BACKGROUND)
+    logits, labels = _logits(s.part), torch.full((IMAGES, ANCHORS), BACKGROUND)
     with must_not_raise("a batch without a positive"):
-        total = _class_sum(s, logits, labels)
-    gradient = _gradient(total, logits)
-    expect(total.isfinite() and gradient.isfinite().all(), f"the sum without a positive is {float(total.detach())}")
-    expect(gradient.abs().sum() > 0, "no gradient without a positive: an image without objects teaches nothing")
+        total = _class_sum(s.part, logits, labels)
+    _expect_finite(total, logits, "without a positive")
+    learns = _gradient(_class_sum(s.part, logits, labels), logits).abs().sum() > 0
+    expect(learns, "no gradient without a positive: an image without objects teaches nothing")
 
 
 @check_class_loss.check("an image that is ignored altogether would crash the step or hang the other ranks.")
 def ignored_alone_give_zero_with_a_graph(s: Subject) -> None:
-    logits = _logits(s)
-    total = _class_sum(s, logits, torch.full((IMAGES, ANCHORS), IGNORED))
+    logits = _logits(s.part)
+    total = _class_sum(s.part, logits, torch.full((IMAGES, ANCHORS), IGNORED))
     gradient = _gradient(total, logits)
     expect(float(total.detach()) == 0, f"the sum over ignored anchors is {float(total.detach()):.4g}, want 0")
     expect((gradient == 0).all(), "ignored anchors get a gradient")
@@ -116,39 +163,19 @@ def ignored_alone_give_zero_with_a_graph(s: Subject) -> None:
 
 @check_class_loss.check("objects in ignore regions would be taught as background.")
 def ignored_anchors_get_no_gradient(s: Subject) -> None:
-    logits, labels = _logits(s), _labels()
-    gradient = _gradient(_class_sum(s, logits, labels), logits)
+    logits, labels = _logits(s.part), _labels()
+    gradient = _gradient(_class_sum(s.part, logits, labels), logits)
     expect((gradient[labels == IGNORED] == 0).all(), "the gradient of an ignored anchor is not 0")
     expect(gradient[labels >= 0].abs().sum() > 0, "positives get no gradient")
-
-
-@check_class_loss.check("one bad logit would end the run in NaN.")
-def finite_at_extreme_logits(s: Subject) -> None:
-    labels = _labels()
-    for scale in (30.0, 1e4):
-        logits = _logits(s, scale)
-        total = _class_sum(s, logits, labels)
-        expect(total.isfinite(), f"the sum is {float(total.detach())} for logits of size {scale:g}")
-        expect(_gradient(total, logits).isfinite().all(), f"the gradient is not finite for logits of size {scale:g}")
-
-
-@check_class_loss.check("a config may hold any value within the bounds of an argument.")
-def finite_at_the_bounds_of_its_arguments(s: Subject) -> None:
-    labels = _labels()
-    for argument, part in s.at_bounds():
-        logits = _logits(s)
-        total = part(logits, labels, _quality(s, labels))
-        finite = total.isfinite() and _gradient(total, logits).isfinite().all()
-        expect(finite, f"the sum ({float(total.detach())}) or its gradient is not finite with {argument}")
 
 
 @check_class_loss.check("training would make the detector worse.")
 def right_costs_less_than_wrong(s: Subject) -> None:
     labels = _labels().masked_fill(_labels() == IGNORED, BACKGROUND)
     logits = torch.zeros(IMAGES, ANCHORS, s.part.num_columns(CLASSES), requires_grad=True)
-    gradient = _gradient(_class_sum(s, logits, labels), logits)
+    gradient = _gradient(_class_sum(s.part, logits, labels), logits)
     step = 4 * gradient.sign()
-    right, wrong = (float(_class_sum(s, (logits + k * step).detach(), labels)) for k in (-1, 1))
+    right, wrong = (float(_class_sum(s.part, (logits + k * step).detach(), labels)) for k in (-1, 1))
     expect(0 <= right < wrong, f"the sum is {right:.4g} after learning and {wrong:.4g} after its opposite")
 
 
@@ -156,29 +183,24 @@ def right_costs_less_than_wrong(s: Subject) -> None:
 def sum_adds_up_over_images(s: Subject) -> None:
     if s.part.batch_wise:
         return
-    logits, labels = _logits(s), _labels()
-    whole = _class_sum(s, logits, labels)
-    parts = [_class_sum(s, logits[i : i + 1], labels[i : i + 1]) for i in range(IMAGES)]
-    gap = abs(float((whole - torch.stack(parts).sum()).detach()))
-    expect(gap <= 1e-4 * max(1.0, abs(float(whole.detach()))),
-           f"the batch gives {float(whole.detach()):.6g}, its images {[round(float(p.detach()), 4) for p in parts]} "
-           f"(set batch_wise = True if that is meant)")  # fmt: skip
+    logits, labels = _logits(s.part), _labels()
+    parts = [_class_sum(s.part, logits[i : i + 1], labels[i : i + 1]) for i in range(IMAGES)]
+    _expect_additive(_class_sum(s.part, logits, labels), parts, " (set batch_wise = True if that is meant)")
 
 
 @check_class_loss.check("training with train.precision: bf16 or fp16 would end in NaN.")
 def finite_in_bfloat16(s: Subject) -> None:
-    logits = _logits(s).detach().bfloat16().requires_grad_()
+    logits = _logits(s.part).detach().bfloat16().requires_grad_()
     with must_not_raise("the sum over bfloat16 logits"):
-        total = _class_sum(s, logits, _labels())
-    expect(total.isfinite() and _gradient(total, logits).isfinite().all(), "sum or gradient is not finite in bfloat16")
+        total = _class_sum(s.part, logits, _labels())
+    _expect_finite(total, logits, "in bfloat16")
 
 
 @check_class_loss.check("labels are used again, by the box loss and the normaliser.")
 def inputs_are_left_alone(s: Subject) -> None:
-    logits, labels = _logits(s), _labels()
-    before = logits.detach().clone()
-    _class_sum(s, logits, labels)
-    expect(torch.equal(labels, _labels()) and torch.equal(logits, before), "forward wrote into labels or logits")
+    logits, labels = _logits(s.part), _labels()
+    with must_not_write(logits=logits.detach(), labels=labels):
+        _class_sum(s.part, logits, labels)
 
 
 @check_class_loss.check("big images have 100k anchors and the loss must fit beside the network.")
@@ -187,34 +209,20 @@ def takes_100k_anchors(s: Subject) -> None:
     labels[0, ::5000] = 1
     logits = torch.randn(1, 100_000, s.part.num_columns(CLASSES), requires_grad=True)
     with must_not_raise("the sum over 100k anchors"), Largest() as seen:  # type: ignore[no-untyped-call]
-        total = _class_sum(s, logits, labels)
-        gradient = _gradient(total, logits)
-    expect(total.isfinite() and gradient.isfinite().all(), "sum or gradient over 100k anchors is not finite")
+        total = _class_sum(s.part, logits, labels)
+        _expect_finite(total, logits, "over 100k anchors")
     times = seen.bytes / logits.untyped_storage().nbytes()
     expect(times <= TIMES, f"a tensor {times:.0f} times as large as the logits of 100k anchors; {TIMES} is the limit")
-
-
-def _positives(count: int = 12) -> tuple[Tensor, Tensor]:
-    """Anchors and true boxes that overlap them, (P, 4) each."""
-    corner = torch.rand(count, 2) * 100
-    anchors = torch.cat((corner, corner + 20 + 40 * torch.rand(count, 2)), dim=1)
-    return anchors, anchors + torch.rand(count, 4) * 6 - 3
-
-
-def _box_sum(s: Subject, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
-    total: Tensor = s.part(deltas, anchors, boxes, DeltaCoder())
-    expect(total.shape == (), f"the sum has shape {tuple(total.shape)}, not that of a scalar")
-    return total
 
 
 @check_box_loss.check("the loss would pull predictions away from the truth.")
 def perfect_boxes_cost_nothing(s: Subject) -> None:
     anchors, boxes = _positives()
     perfect = DeltaCoder().encode(boxes, anchors)
-    best = float(_box_sum(s, perfect, anchors, boxes))
+    best = float(_box_sum(s.part, perfect, anchors, boxes))
     expect(abs(best) <= 1e-3 * len(boxes), f"{len(boxes)} perfect boxes cost {best:.4g}, want 0")
     for offset in (0.05, -0.2):
-        worse = float(_box_sum(s, perfect + offset, anchors, boxes))
+        worse = float(_box_sum(s.part, perfect + offset, anchors, boxes))
         expect(worse > max(best, 0), f"deltas off by {offset} cost {worse:.4g}, perfect ones {best:.4g}")
 
 
@@ -223,21 +231,19 @@ def gradient_points_to_the_truth(s: Subject) -> None:
     anchors, boxes = _positives()
     perfect = DeltaCoder().encode(boxes, anchors)
     deltas = (perfect + 0.1 * torch.randn_like(perfect)).requires_grad_()
-    total = _box_sum(s, deltas, anchors, boxes)
+    total = _box_sum(s.part, deltas, anchors, boxes)
     gradient = _gradient(total, deltas)
     expect((gradient.abs().sum(dim=1) > 0).all(), "a positive gets no gradient")
-    after = float(_box_sum(s, (deltas - 0.01 * gradient / gradient.norm()).detach(), anchors, boxes))
-    expect(
-        after < float(total.detach()),
-        f"a small step against the gradient takes the sum from {float(total.detach()):.5g} to {after:.5g}",
-    )
+    after = float(_box_sum(s.part, (deltas - 0.01 * gradient / gradient.norm()).detach(), anchors, boxes))
+    before = float(total.detach())
+    expect(after < before, f"a small step against the gradient takes the sum from {before:.5g} to {after:.5g}")
 
 
 @check_box_loss.check("a batch without objects is common: it must not crash the step or hang the other ranks.")
 def empty_gives_zero_with_a_graph(s: Subject) -> None:
     deltas = torch.zeros(0, 4, requires_grad=True)
     with must_not_raise("the sum over no box"):
-        total = _box_sum(s, deltas, torch.zeros(0, 4), torch.zeros(0, 4))
+        total = _box_sum(s.part, deltas, torch.zeros(0, 4), torch.zeros(0, 4))
     expect(float(total.detach()) == 0, f"the sum over no box is {float(total.detach())}")
     _gradient(total, deltas)
 
@@ -246,47 +252,22 @@ def empty_gives_zero_with_a_graph(s: Subject) -> None:
 def sum_adds_up_over_boxes(s: Subject) -> None:
     anchors, boxes = _positives()
     deltas = 0.2 * torch.randn(len(boxes), 4)
-    whole = float(_box_sum(s, deltas, anchors, boxes))
-    parts = [float(_box_sum(s, deltas[r], anchors[r], boxes[r])) for r in (slice(0, 5), slice(5, None))]
-    expect(abs(whole - sum(parts)) <= 1e-4 * max(1.0, whole), f"12 boxes give {whole:.6g}, 5 and 7 of them {parts}")
-
-
-@check_box_loss.check("one wild prediction would end the run in NaN.")
-def finite_at_extreme_deltas(s: Subject) -> None:
-    anchors, boxes = _positives()
-    for scale in (10.0, 1e3):
-        deltas = (scale * torch.randn(len(boxes), 4)).requires_grad_()
-        total = _box_sum(s, deltas, anchors, boxes)
-        expect(total.isfinite(), f"the sum is {float(total.detach())} for deltas of size {scale:g}")
-        expect(_gradient(total, deltas).isfinite().all(), f"the gradient is not finite for deltas of size {scale:g}")
-
-
-@check_box_loss.check("a config may hold any value within the bounds of an argument.")
-def finite_at_bounds_of_arguments(s: Subject) -> None:
-    anchors, boxes = _positives()
-    for argument, part in s.at_bounds():
-        deltas = (0.2 * torch.randn(len(boxes), 4)).requires_grad_()
-        total = part(deltas, anchors, boxes, DeltaCoder())
-        finite = total.isfinite() and _gradient(total, deltas).isfinite().all()
-        expect(finite, f"the sum ({float(total.detach())}) or its gradient is not finite with {argument}")
+    parts = [_box_sum(s.part, deltas[r], anchors[r], boxes[r]) for r in (slice(0, 5), slice(5, None))]
+    _expect_additive(_box_sum(s.part, deltas, anchors, boxes), parts)
 
 
 @check_box_loss.check("the same anchors and boxes are used again, and backward() fails with an error about versions.")
 def inputs_stay_as_they_are(s: Subject) -> None:
     anchors, boxes = _positives()
     given = {"deltas": 0.2 * torch.randn(len(boxes), 4), "anchors": anchors, "boxes": boxes}
-    before = {name: tensor.clone() for name, tensor in given.items()}
-    _box_sum(s, **given)
-    changed = [name for name, tensor in given.items() if not torch.equal(tensor, before[name])]
-    expect(not changed, f"forward wrote into {', '.join(changed)}")
+    with must_not_write(**given):
+        _box_sum(s.part, **given)
 
 
 @check_normalizer.check("N ranks or micro-batches would divide by something else than one.")
 def counts_add_up_over_images(s: Subject) -> None:
     labels = _labels()
-    whole = float(s.part(labels))
-    parts = [float(s.part(labels[i : i + 1])) for i in range(IMAGES)]
-    expect(abs(whole - sum(parts)) < 1e-4, f"the batch counts {whole:g}, its images {parts}")
+    _expect_additive(s.part(labels), [s.part(labels[i : i + 1]) for i in range(IMAGES)])
 
 
 @check_normalizer.check("a step without objects would divide by zero.")
@@ -330,9 +311,8 @@ def _class_step(s: Subject, part: TestedPart, k: int) -> Nest:
     labels = _labels().roll(k, dims=1)
     if k % 8 == EMPTY:
         labels = torch.full_like(labels, BACKGROUND)
-    logits = torch.randn(IMAGES, ANCHORS, part.num_columns(CLASSES), requires_grad=True)
-    quality = torch.where(labels >= 0, 0.7, 0.0) if part.uses_quality else None
-    return [*_end_of_step(part, part(logits, labels, quality), logits), part.scores(logits.detach())]
+    logits = _logits(part)
+    return [*_end_of_step(part, _class_sum(part, logits, labels), logits), part.scores(logits.detach())]
 
 
 def _box_step(s: Subject, part: TestedPart, k: int) -> Nest:
@@ -351,6 +331,8 @@ def _normalizer_step(s: Subject, part: TestedPart, k: int) -> Nest:
 
 for _contract in (check_class_loss, check_box_loss, check_normalizer):
     _contract.include(COPY_CHECK)
+_add_finite_checks(check_class_loss, _random_class_sum, 30.0, 1e4)
+_add_finite_checks(check_box_loss, _random_box_sum, 10.0, 1e3)
 add_memory_checks(check_class_loss, _class_step, assemble=lambda part: part.num_columns(CLASSES))
 add_memory_checks(check_box_loss, _box_step)
 add_memory_checks(check_normalizer, _normalizer_step)

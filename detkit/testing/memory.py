@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import copy
 import io
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise
+from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise, seeded
 from detkit.testing.hidden import changed_names, forget_cached, held_values, set_to, snapshot
 from detkit.testing.modules import expect_same, same_entry, tensors
 from detkit.utils.types import Tree
@@ -31,21 +28,6 @@ COUNTERS = 16
 ROUND = (10, 100, 1_000, 10_000, 100_000, 1_000_000, 2**20 * 5**9, 5_342_931_457_063_200)
 """Counts at which something may happen. The last but one is a multiple of the powers of 2 and of 10, the last of
 every number up to 40."""
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's, numpy's and Python's generators begin at `seed`; after it they are as before."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            random.seed(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 def add_memory_checks(
@@ -82,19 +64,22 @@ def add_memory_checks(
             _called(s, s.part, call, k)
         state, before = _state(s.part), snapshot(s.part)
         order = range(100, 100 + max(calls // 3, 3))
-        first = {k: _called(s, _evaluating(s.part), call, k) for k in order}
+        first = {k: _called(s, _in_mode(s.part, False), call, k) for k in order}
         changed = _attributes(changed_names(before, snapshot(s.part)))
         for part, what in (
             (s.part, "again, after others"),
             (_loaded(s, state, assemble), "by a part with the same state"),
         ):
             for k in reversed(order):
-                _same(_called(s, _evaluating(part), call, k), first[k], f"evaluation call {k} {what}", changed)
-        _expect_same_state(state, _state(s.part))
+                _same(_called(s, _in_mode(part, False), call, k), first[k], f"evaluation call {k} {what}", changed)
+        entries = _changed(state, _state(s.part))
+        expect(not entries, f"evaluating changes {', '.join(entries[:4])} in the state dict")
         for k in range(4):
             given = _called(s, twin, call, k)
             if k >= 2:
-                _same(_called(s, _training(s.part), call, k), given, f"training call {k} after evaluating", changed)
+                _same(
+                    _called(s, _in_mode(s.part, True), call, k), given, f"training call {k} after evaluating", changed
+                )
 
 
 def _called(s: Subject, part: TestedPart, call: Call, k: int) -> list[Tensor]:
@@ -117,12 +102,8 @@ def _attributes(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name.partition("[")[0] for name in names))
 
 
-def _evaluating(part: TestedPart) -> TestedPart:
-    return part.eval() if isinstance(part, nn.Module) else part
-
-
-def _training(part: TestedPart) -> TestedPart:
-    return part.train() if isinstance(part, nn.Module) else part
+def _in_mode(part: TestedPart, training: bool) -> TestedPart:
+    return part.train(training) if isinstance(part, nn.Module) else part
 
 
 def _state(part: TestedPart) -> Tree:
@@ -145,17 +126,24 @@ def _loaded(s: Subject, state: Tree, assemble: Callable[[TestedPart], object]) -
     if isinstance(other, nn.Module):
         with must_not_raise("loading the saved state into a new part"):
             other.load_state_dict(copy.deepcopy(state))
-    return _training(other)
-
-
-def _expect_same_state(before: Tree, after: Tree) -> None:
-    changed = _changed(before, after)
-    expect(not changed, f"evaluating changes {', '.join(changed[:4])} in the state dict")
+    return _in_mode(other, True)
 
 
 def _changed(before: Tree, after: Tree) -> list[str]:
     """Entries of a state dict that differ, those of a part's own `get_extra_state` included."""
     return [name for name, value in after.items() if not same_entry(value, before[name])]
+
+
+def expect_no_memory(
+    new: Callable[[], TestedPart], call: Callable[[TestedPart, int], Nest], order: range, what: str
+) -> None:
+    """Raises `Broken` unless call k gives the same whichever calls come before it."""
+    part = new()
+    first = {k: call(part, k) for k in order}
+    for other, when in ((part, "again, after all others"), (new(), "by a new part, in another order")):
+        for k in reversed(order):
+            _same(call(other, k), first[k], f"{what} {k} {when}", ())
+    expect_no_counter(new, call, first)
 
 
 def expect_no_counter(

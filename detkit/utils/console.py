@@ -65,17 +65,14 @@ class GuardedStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The other stream's."""
         return getattr(self.inner, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Never raises."""
         plain = text if self.raw else text.replace("\r\n", "\n").translate(CONTROLS)
         self._try(lambda: self.inner.write(with_escapes(plain, self.encoding)))
         return len(text)
 
     def flush(self) -> None:
-        """Never raises."""
         self._try(lambda: self.inner.flush())
 
     def isatty(self) -> bool:
@@ -85,7 +82,6 @@ class GuardedStream(io.TextIOBase):
         return False
 
     def fileno(self) -> int:
-        """The other stream's."""
         return int(self.inner.fileno())
 
     def close(self) -> None:

@@ -96,7 +96,6 @@ class Ledger:
         from detkit import __version__
 
         self._saved_at = time.monotonic()
-
         content = {"detkit": __version__, "files": dict(sorted(self.files.items()))}
         with replacing(self.path) as file:
             file.write((json.dumps(content, indent=1) + "\n").encode())
@@ -165,9 +164,8 @@ def foreign_files_error(option: str, paths: Iterable[Path]) -> ForeignFileError:
     """The error that names files which detkit would have to replace."""
     names = shorten_list([printable(path) for path in paths], 10)
     return ForeignFileError(
-        f"{option}: detkit did not write {names} (or it was changed since), so it does not overwrite it: choose "
-        "another "
-        "folder, or move the file"
+        f"{option}: detkit did not write {names} (or it was changed since), so it does not overwrite it: "
+        "choose another folder, or move the file"
     )
 
 
@@ -214,8 +212,7 @@ def check_output_file(
             refuse_inputs(option, [path], inputs)
             if not path.is_file() or not ours(path):
                 raise ForeignFileError(
-                    f"{option}: {printable(path)} exists, and detkit did not write it (or it was changed "
-                    "since): "
+                    f"{option}: {printable(path)} exists, and detkit did not write it (or it was changed since): "
                     "choose another name, or move the file"
                 )
         check_can_write(option, path.parent)

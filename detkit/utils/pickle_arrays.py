@@ -56,18 +56,10 @@ class ArrayStandIn:
         self.value = flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
-def _reconstruct(*_: Any) -> ArrayStandIn:
-    return ArrayStandIn()
-
-
 def _from_buffer(data: bytes, dtype: _DTypeStandIn, shape: tuple[int, ...], order: Any) -> ArrayStandIn:
     array = ArrayStandIn()
     array.__setstate__((1, shape, dtype, order == "F", data))
     return array
-
-
-def _scalar(dtype: _DTypeStandIn, data: bytes) -> Any:
-    return np.frombuffer(data, dtype.resolve())[0].item()
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -77,21 +69,17 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    """Empty bytes, as protocol 2 writes them."""
-    return b""
-
-
 ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): ArrayStandIn,
     ("numpy", "dtype"): _DTypeStandIn,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _no_bytes,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    ("__builtin__", "bytes"): lambda: b"",  # empty bytes, as protocol 2 writes them
 }
+for _core in ("numpy.core", "numpy._core"):
+    ADMITTED[f"{_core}.multiarray", "_reconstruct"] = lambda *_: ArrayStandIn()
+    ADMITTED[f"{_core}.multiarray", "scalar"] = lambda dtype, data: np.frombuffer(data, dtype.resolve())[0].item()
+    ADMITTED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
 
 
 class _ArrayUnpickler(pickle.Unpickler):

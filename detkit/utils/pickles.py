@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import pickle
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,30 +52,13 @@ class Unread(dict[Any, Any]):
         return id(self)
 
 
-def _tensor(*arguments: Any) -> Any:
-    return torch._utils._rebuild_tensor_v2(*arguments)  # type: ignore[no-untyped-call]
-
-
-def _old_tensor(*arguments: Any) -> Any:
-    return torch._utils._rebuild_tensor(*arguments)  # type: ignore[no-untyped-call]
-
-
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
-
-
-def _size(values: Any = ()) -> tuple[Any, ...]:
-    return tuple(values)
-
-
 _TENSORS: dict[tuple[str, str], Any] = {
     **ADMITTED,
-    ("torch._utils", "_rebuild_tensor"): _old_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    ("torch", "Size"): _size,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): lambda *given: torch._utils._rebuild_tensor(*given),  # type: ignore[no-untyped-call]
+    ("torch._utils", "_rebuild_tensor_v2"): lambda *given: torch._utils._rebuild_tensor_v2(*given),  # type: ignore[no-untyped-call]
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
+    ("torch", "Size"): lambda values=(): tuple(values),
 }
 """Names that a file may call: functions of this module, which only make tensors, so that none of another is reached."""
 

@@ -41,7 +41,7 @@ FAULTS = [
     ),
     fault(
         "box_losses",
-        "finite_at_bounds_of_arguments",
+        "finite_at_the_bounds_of_its_arguments",
         r"the sum \(nan\) or its gradient is not finite with weight=0",
         forward=lambda self, original, *given: original(*given) * (1.0 if self.weight else float("nan")),
     ),
@@ -99,8 +99,8 @@ FAULTS = [
     ),
     fault(
         "class_losses",
-        "finite_at_extreme_logits",
-        "the sum is nan for logits of size 30",
+        "finite_at_extreme_predictions",
+        r"the sum \(nan\) or its gradient is not finite for predictions of size 30",
         forward=lambda self, original, logits, labels, quality: original(logits, labels) + 0 * logits.exp().sum(),
     ),
     fault(
@@ -114,19 +114,19 @@ FAULTS = [
     fault(
         "class_losses",
         "sum_adds_up_over_images",
-        "the batch gives .*, its images .*set batch_wise = True",
+        "the batch gives .*, its parts .*set batch_wise = True",
         forward=lambda self, original, logits, labels, quality: original(logits, labels) / len(logits),
     ),
     fault(
         "class_losses",
         "finite_in_bfloat16",
-        "sum or gradient is not finite in bfloat16",
+        "the sum .* or its gradient is not finite in bfloat16",
         forward=lambda self, original, logits, labels, quality: original(logits, labels) + vanishing(logits[0, 0, 0]),
     ),
     fault(
         "class_losses",
         "inputs_are_left_alone",
-        "forward wrote into labels or logits",
+        "forward wrote into logits",
         forward=lambda self, original, logits, labels, quality: (original(logits, labels), logits.data.add_(1))[0],
         also=("sum_adds_up_over_images",),
     ),
@@ -173,13 +173,13 @@ FAULTS = [
     fault(
         "box_losses",
         "sum_adds_up_over_boxes",
-        "12 boxes give .*, 5 and 7 of them",
+        "the batch gives .*, its parts",
         forward=lambda self, original, deltas, *rest: original(deltas, *rest) / max(len(deltas), 1),
     ),
     fault(
         "box_losses",
-        "finite_at_extreme_deltas",
-        "the sum is nan for deltas of size 1000",
+        "finite_at_extreme_predictions",
+        r"the sum \(nan\) or its gradient is not finite for predictions of size 1000",
         forward=lambda self, original, deltas, *rest: original(deltas, *rest) + 0 * deltas.exp().sum(),
     ),
     fault(
@@ -192,7 +192,7 @@ FAULTS = [
     fault(
         "normalizers",
         "counts_add_up_over_images",
-        "the batch counts .*, its images",
+        "the batch gives .*, its parts",
         forward=lambda self, original, labels: original(labels) / len(labels),
     ),
     fault(

@@ -374,13 +374,13 @@ FAULTS = [
     fault(
         "transforms",
         "order_of_images_does_not_matter",
-        r"image 23 of 24 with its own seed differs when it is transformed by a new transform",
+        r"with its own seed, transformed image 23 by a new part, in another order: output 0 differs by",
         __call__=first_image_stays,
     ),
     fault(
         "transforms",
         "order_of_images_does_not_matter",
-        r"image \d+ of 24 with its own seed differs when it is transformed again, after others",
+        r"with its own seed, transformed image \d+ again, after all others: output 0 differs by",
         also=("boxes_stay_valid",),
         __call__=mixes_with_the_last,
     ),
@@ -393,7 +393,7 @@ FAULTS = [
     fault(
         "datasets",
         "order_of_reading_does_not_matter",
-        "image 1 or its annotation differs when it is read after all others",
+        "image or annotation 1 again, after all others: output 0 differs by",
         load_image=darker_after_later_ones,
     ),
 ]
