@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detkit.losses.base import ClassificationLoss
-from detkit.registry import NonNegative, OpenFraction
+from detkit.registry import NonNegative, OpenFraction, enforce_bounds
 
 
+@enforce_bounds
 class SigmoidLoss(ClassificationLoss):
     """K columns, and the sigmoid as link; background is a low score of all classes.
 

@@ -3,14 +3,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
+import numpy as np
 import pytest
+import torch
 from annotated_types import Interval, MaxLen, MinLen, MultipleOf
 
 from detkit.coders.base import BoxCoder
+from detkit.losses.sigmoid import SigmoidLoss
 from detkit.registry import (
     CODERS,
+    REGISTRIES,
     Fraction,
     FractionAboveZero,
     FractionBelowOne,
@@ -134,8 +138,64 @@ def test_a_part_keeps_to_its_bounds_by_config_and_by_call(scaled: Any) -> None:
                 build(**arguments)
             assert str(caught.value) == prefix + text
     assert scaled(alpha=None, sizes=(2.0,)).sizes == (2.0,)
-    path_like = object()
-    assert scaled(sizes=path_like).sizes is path_like
+    array = np.array([2.0])
+    assert scaled(sizes=array).sizes is array
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"alpha": np.float32(-1)},
+        {"alpha": np.int64(-1)},
+        {"alpha": torch.tensor(-1.0)},
+        {"alpha": "x"},
+        {"weight": None},
+        {"sizes": np.array([1.0, -2.0])},
+        {"sizes": [np.float32(1), torch.tensor(-2.0)]},
+        {"sizes": object()},
+        {"weight": -1, "alpha": -1},
+    ],
+)
+def test_a_direct_call_refuses_what_a_config_refuses(refuses: Refuses, scaled: Any, arguments: Any) -> None:
+    with refuses(ValueError, hide="0x[0-9a-f]+"):
+        scaled(**arguments)
+
+
+def test_a_direct_call_takes_numbers_of_numpy_and_torch(scaled: Any) -> None:
+    assert scaled(alpha=np.float32(1), weight=torch.tensor(0.0), sizes=range(1, 3)).sizes == range(1, 3)
+
+
+def test_base_classes_keep_to_their_bounds(refuses: Refuses) -> None:
+    class Loose(SigmoidLoss):
+        def __init__(self, *, prior: float = 0.01, weight: float = 1.0) -> None:
+            super().__init__(prior=prior, weight=weight)
+
+    Loose(prior=0.5)
+    with refuses(ValueError):
+        Loose(weight=-1.0)
+    with refuses(ValueError):
+        Loose(prior=0.0)
+
+
+def test_every_bounded_constructor_in_detkit_is_enforced() -> None:
+    classes = {cls for registry in REGISTRIES for name in registry.names() for cls in registry.get(name).__mro__}
+    bounded = [cls for cls in classes if "__init__" in vars(cls) and any(map(is_bounded, hints(cls).values()))]
+    assert len(bounded) > 30
+    assert [cls for cls in bounded if not hasattr(vars(cls)["__init__"], "bounds_are_enforced")] == []
+
+
+def hints(cls: type) -> dict[str, object]:
+    return get_type_hints(vars(cls)["__init__"], include_extras=True) if cls.__module__.startswith("detkit.") else {}
+
+
+def test_an_annotation_of_a_direct_call_that_is_not_defined(refuses: Refuses) -> None:
+    @enforce_bounds
+    class Undefined:
+        def __init__(self, *, size: Missing) -> None:  # type: ignore[name-defined]  # noqa: F821
+            pass
+
+    with refuses(ValueError):
+        Undefined(size=1)
 
 
 def test_a_subclass_that_inherits_the_constructor_keeps_to_the_bounds(refuses: Refuses, scaled: Any) -> None:
