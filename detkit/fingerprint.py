@@ -17,13 +17,13 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
 from detkit.config import Config
+from detkit.config.imports import loaded_file, resolved_file
 from detkit.registry import PLUGIN_GROUP, REGISTRIES
 
 log = logging.getLogger("detkit")
@@ -305,7 +305,7 @@ def origin_of(value: Any) -> tuple[Path | None, str]:
             f for f in vars(value).values() if isinstance(f, FunctionType) and f.__module__ == value.__module__
         ]
     for function in functions:
-        path, name = _resolved(function.__code__.co_filename), str(function.__module__)
+        path, name = resolved_file(function.__code__.co_filename), str(function.__module__)
         return path, name if path == loaded_file(sys.modules.get(name)) else getattr(path, "stem", name)
     return None, ""
 
@@ -343,18 +343,6 @@ def find(name: str) -> Any:
         return PathFinder.find_spec(name, folders)
     except (ImportError, ValueError, AttributeError):
         return None
-
-
-def loaded_file(module: Any) -> Path | None:
-    """A loaded module's file, without waking modules that import themselves on attribute access."""
-    file = getattr(module, "__dict__", {}).get("__file__")
-    return _resolved(file) if isinstance(file, str) else None
-
-
-@cache
-def _resolved(file: str) -> Path | None:
-    path = Path(file).resolve()
-    return path if path.is_file() else None
 
 
 def name_of(module: str, file: Path) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
-import os
 import sys
 import traceback
 from pathlib import Path
-from types import ModuleType
 
 from detkit import registry
 from detkit.config.paths import PathResolver
@@ -65,7 +64,7 @@ def _import_file(file: Path) -> None:
 
     A file that was imported by an ordinary import is not run again: that would make its classes twice.
     """
-    if any(_file_of(module) == str(file) for module in list(sys.modules.values())):
+    if any(loaded_file(module) == file for module in list(sys.modules.values())):
         return
     module_name = f"detkit_import_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, file)
@@ -80,7 +79,14 @@ def _import_file(file: Path) -> None:
         raise
 
 
-def _file_of(module: ModuleType) -> str | None:
-    """A module's absolute file, read without triggering modules that import themselves on attribute access."""
+def loaded_file(module: object) -> Path | None:
+    """A loaded module's file, without triggering modules that import themselves on attribute access."""
     file = getattr(module, "__dict__", {}).get("__file__")
-    return os.path.realpath(file) if isinstance(file, str) else None
+    return resolved_file(file) if isinstance(file, str) else None
+
+
+@functools.cache
+def resolved_file(file: str) -> Path | None:
+    """The absolute path of a file; None if there is none."""
+    path = Path(file).resolve()
+    return path if path.is_file() else None

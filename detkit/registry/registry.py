@@ -194,8 +194,9 @@ class Registry:
         except (MemoryError, RuntimeError, OverflowError, TypeError) as error:
             if not is_out_of_memory(error):
                 raise
+            sizes = ", ".join(f"{k}={v}" for k, v in values.items() if not isinstance(v, (str, bool)))
             raise ValueError(
-                f"{name}: out of memory with {_sizes(values) or 'its defaults'}: use smaller values "
+                f"{name}: out of memory with {sizes or 'its defaults'}: use smaller values "
                 f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
             ) from error
         if _lacks_super_init(part):
@@ -216,10 +217,6 @@ def _raised_in(cls: type, error: BaseException) -> str:
     if not lines or cls.__module__.startswith("detkit."):
         return ""
     return f" ({os.path.basename(str(file))}:{lines[-1]})"
-
-
-def _sizes(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in values.items() if not isinstance(value, (str, bool)))
 
 
 def _raise(module: str) -> None:

@@ -11,7 +11,7 @@ from detkit.coders.delta import DeltaCoder
 from detkit.structures import BACKGROUND, IGNORED
 from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise, must_not_write
 from detkit.testing.memory import add_memory_checks
-from detkit.testing.modules import COPY_CHECK, Largest
+from detkit.testing.modules import Largest
 
 CLASSES, IMAGES, ANCHORS = 3, 3, 60
 TIMES = 32
@@ -329,8 +329,6 @@ def _normalizer_step(s: Subject, part: TestedPart, k: int) -> Nest:
         return [*found, part.divisor(total.double())] if part.training else found
 
 
-for _contract in (check_class_loss, check_box_loss, check_normalizer):
-    _contract.include(COPY_CHECK)
 _add_finite_checks(check_class_loss, _random_class_sum, 30.0, 1e4)
 _add_finite_checks(check_box_loss, _random_box_sum, 10.0, 1e3)
 add_memory_checks(check_class_loss, _class_step, assemble=lambda part: part.num_columns(CLASSES))

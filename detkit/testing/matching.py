@@ -20,7 +20,7 @@ from detkit.testing.contract import (
     must_not_write,
 )
 from detkit.testing.memory import add_memory_checks
-from detkit.testing.modules import COPY_CHECK, Largest
+from detkit.testing.modules import Largest
 
 SIDE, CLASSES = 256, 3
 LIMIT = 200 * 2**20
@@ -248,6 +248,6 @@ def _suppress_call(s: Subject, part: TestedPart, k: int) -> Nest:
     return list(part(_boxes(count), torch.rand(count), torch.arange(count) % CLASSES))
 
 
-for _contract, _call in ((check_assigner, _assign_call), (check_coder, _code_call), (check_nms, _suppress_call)):
-    _contract.include(COPY_CHECK)
-    add_memory_checks(_contract, _call)
+add_memory_checks(check_assigner, _assign_call)
+add_memory_checks(check_coder, _code_call)
+add_memory_checks(check_nms, _suppress_call)

@@ -8,7 +8,6 @@ and loaded into new parts, and these must go the way of the first to the last bi
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise, seeded
 from detkit.testing.hidden import changed_names, forget_cached, held_values, set_to, snapshot
-from detkit.testing.modules import expect_same, same_entry, tensors
+from detkit.testing.modules import COPY_CHECK, expect_same, same_entry, saved_state, tensors
 from detkit.utils.types import Tree
 
 Call = Callable[[Subject, TestedPart, int], Nest]
@@ -33,11 +32,12 @@ every number up to 40."""
 def add_memory_checks(
     contract: Contract, call: Call, *, calls: int = 24, assemble: Callable[[TestedPart], object] = lambda part: None
 ) -> None:
-    """Adds to `contract` that neither training nor evaluating leaves something outside the state dict.
+    """Adds that a part can be copied, and that training and evaluating leave nothing outside the state dict.
 
     calls: in a row; a part that does something every n-th call shows it within them. assemble: what the assembly asks
     of a new part before a state is loaded.
     """
+    contract.include(COPY_CHECK)
     stops = (calls // 3, calls // 2 + 1)
 
     @contract.check("a checkpoint holds buffers and weights only: a resumed run would be another run.")
@@ -46,7 +46,7 @@ def add_memory_checks(
         saved, given, before = {}, [], snapshot(s.part)
         for k in range(calls):
             if k in stops:
-                saved[k] = _state(s.part)
+                saved[k] = saved_state(s.part)
             given.append(_called(s, s.part, call, k))
         changed = _attributes(changed_names(before, snapshot(s.part)))
         for stop, state in saved.items():
@@ -59,10 +59,10 @@ def add_memory_checks(
     @contract.check("a detection would depend on the images before it, and a run on how often it is evaluated.")
     def evaluation_remembers_nothing(s: Subject) -> None:
         assemble(s.part)
-        twin = _loaded(s, _state(s.part), assemble)
+        twin = _loaded(s, saved_state(s.part), assemble)
         for k in range(2):
             _called(s, s.part, call, k)
-        state, before = _state(s.part), snapshot(s.part)
+        state, before = saved_state(s.part), snapshot(s.part)
         order = range(100, 100 + max(calls // 3, 3))
         first = {k: _called(s, _in_mode(s.part, False), call, k) for k in order}
         changed = _attributes(changed_names(before, snapshot(s.part)))
@@ -72,7 +72,7 @@ def add_memory_checks(
         ):
             for k in reversed(order):
                 _same(_called(s, _in_mode(part, False), call, k), first[k], f"evaluation call {k} {what}", changed)
-        entries = _changed(state, _state(s.part))
+        entries = _changed(state, saved_state(s.part))
         expect(not entries, f"evaluating changes {', '.join(entries[:4])} in the state dict")
         for k in range(4):
             given = _called(s, twin, call, k)
@@ -104,17 +104,6 @@ def _attributes(names: Iterable[str]) -> list[str]:
 
 def _in_mode(part: TestedPart, training: bool) -> TestedPart:
     return part.train(training) if isinstance(part, nn.Module) else part
-
-
-def _state(part: TestedPart) -> Tree:
-    """What a checkpoint keeps of a part, as it comes back from the file."""
-    if not isinstance(part, nn.Module):
-        return {}
-    file = io.BytesIO()
-    torch.save(part.state_dict(), file)
-    file.seek(0)
-    found: Tree = torch.load(file, weights_only=True)
-    return found
 
 
 def _loaded(s: Subject, state: Tree, assemble: Callable[[TestedPart], object]) -> TestedPart:
@@ -166,9 +155,9 @@ def expect_no_counter(
             held = next((p for p in held_values(other) if p.name == name), None)
             if held is None or held.number is None or not held.can_be_set:
                 break
-            state = _state(other)
+            state = saved_state(other)
             with set_to(held, count - 1):
-                if _changed(state, _state(other)):
+                if _changed(state, saved_state(other)):
                     break
                 for k in calls:
                     _same(call(other, k), given[k], f"call {k}, {held.top} being {count - 1}", ())

@@ -54,7 +54,7 @@ FAULTS = [
     ),
     *in_modules(
         "eval_draws_no_random_numbers",
-        "generator moved in eval mode",
+        "generator moved",
         outputs=lambda self, t: (torch.rand(1), t)[1],
     ),
     *in_modules(

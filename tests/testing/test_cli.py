@@ -55,7 +55,7 @@ def test_a_broken_part_is_told_what_and_why(
         (["backbone", "ResNet"], "'backbone' is not a registry with a contract.*backbones"),
         (["backbones", "ResNett"], "ResNett.*ResNet"),
         (["backbones"], "missing the name of a part of backbones"),
-        (["backbones", "ResNet", "18"], "'18' is not key=value"),
+        (["backbones", "ResNet", "18"], "'18' is not of the form key=value"),
         (["backbones", "ResNet", "deep=18"], "deep.*depth"),
         (["backbones", "ResNet", "--import", "nowhere.py"], "nowhere.py"),
     ],
