@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from detkit.registry.bounds import is_bounded
+from detkit.registry.bounds import bounds_problem, is_bounded
 from detkit.registry.values import TypeMismatch, convert, is_plain
 from detkit.utils.types import Value
 
@@ -58,6 +58,18 @@ def signature_problem(cls: type) -> str | None:
         if parameter.annotation in BARE:
             kind = getattr(parameter.annotation, "__name__", parameter.annotation)
             return f"argument {parameter.name!r} is a bare {kind}; declare its items, as in {BARE_EXAMPLES[kind]}"
+    return _bounds_problem(cls)
+
+
+def _bounds_problem(cls: type) -> str | None:
+    try:
+        arguments = arguments_of(cls)
+    except ValueError:  # a name that the module may define later; whoever reads the arguments reports it
+        return None
+    for name, argument in arguments.items():
+        problem = bounds_problem(argument.annotation)
+        if problem:
+            return f"argument {name!r}: {problem}"
     return None
 
 
@@ -91,7 +103,7 @@ def checked(name: str, value: Value, annotation: object) -> Value:
     try:
         return convert(value, annotation)
     except TypeMismatch as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(str(error.inside(name))) from None
 
 
 def enforce_bounds(cls: C) -> C:
