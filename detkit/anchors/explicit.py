@@ -13,6 +13,7 @@ from detkit.anchors.base import AnchorGenerator
 from detkit.anchors.grid import centred_boxes, lay_over_grid
 from detkit.registry import ANCHORS
 from detkit.registry.bounds import LARGEST_SIDE
+from detkit.utils.console import plural
 
 Pixels = Annotated[float, Interval(gt=0, le=100 * LARGEST_SIDE)]
 Shapes = Annotated[list[tuple[Pixels, Pixels]], MinLen(1)]
@@ -41,7 +42,7 @@ class ExplicitAnchors(AnchorGenerator):
         levels = list(sizes) if nested else [sizes] * len(strides)
         if len(levels) != len(strides):
             raise ValueError(
-                f"sizes: {len(levels)} lists, but there are {len(strides)} levels, of strides {list(strides)}"
+                f"sizes: {plural(len(levels), 'list')} for {plural(len(strides), 'level')}, of strides {list(strides)}"
             )
         self.base = []
         for level in levels:

@@ -13,6 +13,7 @@ from torch import Tensor
 from detkit.anchors.base import AnchorGenerator
 from detkit.anchors.grid import AspectRatios
 from detkit.registry import ANCHORS, Side
+from detkit.utils.console import plural
 
 
 @ANCHORS.register()
@@ -44,7 +45,7 @@ class TorchvisionAnchors(AnchorGenerator):
             sizes = [[int(4 * s * 2 ** (i / 3)) for i in range(3)] for s in strides]
         if len(sizes) != len(strides):
             raise ValueError(
-                f"sizes: {len(sizes)} lists, but there are {len(strides)} levels, of strides {list(strides)}"
+                f"sizes: {plural(len(sizes), 'list')} for {plural(len(strides), 'level')}, of strides {list(strides)}"
             )
         self.generator = Generator(tuple(tuple(level) for level in sizes), (tuple(aspect_ratios),) * len(strides))
         self.per_cell = tuple(self.generator.num_anchors_per_location())

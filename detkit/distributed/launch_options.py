@@ -46,7 +46,7 @@ class LaunchOptions:
             ("--procs", self.procs, 1), ("--nodes", self.min_nodes, 1), ("--max-restarts", self.max_restarts, 0),
         ):  # fmt: skip
             if value < least:
-                raise ValueError(f"{name} {value}: must be at least {least}")
+                raise ValueError(f"{name}: {value} must be at least {least}")
         if self.procs > (most := max(64, 8 * usable_cores())):
             raise ValueError(f"--procs: {self.procs} must be at most {most} on {usable_cores()} CPU cores")
         if self.max_nodes < self.min_nodes:
