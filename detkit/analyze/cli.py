@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from detkit.analyze.anchor_coverage import measure, with_lost
 
     checked("--images", args.images, NonNegativeInt)
+    if args.verb == "fit":
+        checked("--per-cell", args.per_cell, PerCell | None)
     if args.verb == "check" and args.json is not None:
         check_output_file("--json", args.json, inputs=[args.config])
     case = read_case(args)
@@ -226,7 +228,6 @@ def print_fit(case: Case, per_cell: int | None, before: Coverage) -> int:
 
     now = max(case.generator.per_cell)
     per_cell = now if per_cell is None else per_cell
-    checked("--per-cell", per_cell, PerCell)
     sizes, after = fit(case.samples, case.strides, per_cell, case.positive)
     for name, count, coverage in (("before", now, before), ("after", per_cell, after)):
         print(

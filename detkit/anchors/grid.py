@@ -12,6 +12,7 @@ from torch import Tensor
 from detkit.anchors.base import AnchorGenerator
 from detkit.registry import ANCHORS
 from detkit.registry.bounds import LARGEST_SIDE
+from detkit.utils.console import plural
 
 AspectRatios = Annotated[Sequence[Annotated[float, Interval(ge=1e-4, le=1e4)]], MinLen(1)]
 """Height over width of each anchor of a cell."""
@@ -100,7 +101,8 @@ class ExplicitAnchors(GridAnchors):
 def check_levels(name: str, lists: Sized, strides: Sequence[int]) -> None:
     """Raises ValueError unless there is one of `lists` for each level."""
     if len(lists) != len(strides):
-        raise ValueError(f"{name}: {len(lists)} lists, but there are {len(strides)} levels, of strides {list(strides)}")
+        lengths = f"{plural(len(lists), 'list')} for {plural(len(strides), 'level')}"
+        raise ValueError(f"{name}: {lengths}, of strides {list(strides)}")
 
 
 def centred_boxes(widths: Tensor, heights: Tensor) -> Tensor:

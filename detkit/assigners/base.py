@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from detkit import boxes as box_ops
-from detkit.registry import Fraction, PositiveInt
+from detkit.registry import Fraction, PositiveInt, enforce_bounds
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 
 
+@enforce_bounds
 class Assigner(nn.Module):
     """Assigns each anchor of an image to an object or to the background.
 

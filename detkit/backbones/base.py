@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from annotated_types import Interval
+from annotated_types import Interval, doc
 from torch import Tensor, nn
 
 from detkit.structures import FeatureShape
 
-FreezeAt = Annotated[int, Interval(ge=0, le=5)]
+FreezeAt = Annotated[int, Interval(ge=0, le=5), doc("between 0 (all train) and 5 (none trains)")]
 """Number of stages that are not trained: 0 trains all, 5 none."""
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Interval
+from annotated_types import Interval, doc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,7 +52,7 @@ class VGG(Backbone):
         depth: Literal[11, 13, 16, 19] = 16,
         width: Annotated[float, Interval(ge=1 / min(WIDTHS), le=16)] = 1.0,
         norm: NormName | None = None,
-        l2_norm: Positive | None = 20.0,
+        l2_norm: Annotated[Positive | None, doc("greater than 0; null leaves c3 as it is")] = 20.0,
         freeze_at: FreezeAt = 0,
         in_channels: Channels = 3,
         weights: WeightsStr | None = None,

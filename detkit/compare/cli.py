@@ -82,7 +82,7 @@ def bench(args: argparse.Namespace) -> int:
     if args.config == "report" and not Path(args.config).exists():
         raise ValueError("write `report` first: detkit compare report DIR ...")
     if not 1 <= args.jobs <= MOST_JOBS:
-        raise ValueError(f"--jobs: must be between 1 and {MOST_JOBS}, got {args.jobs}")
+        raise ValueError(f"--jobs: {args.jobs} must be between 1 and {MOST_JOBS}")
     overrides = [text for text in args.variants if "=" in text and not Path(text).exists()]
     files = [text for text in args.variants if text not in overrides]
     plan = make_plan(

@@ -64,7 +64,7 @@ def launch_local(jobs: Sequence[Job], *, at_once: int, threads: int, finished: F
     An interrupt ends the running jobs in order and is raised again.
     """
     if at_once < 1:
-        raise ValueError(f"--jobs: must be at least 1, got {at_once}")
+        raise ValueError(f"--jobs: {at_once} must be at least 1")
     gpus = visible_gpus()
     free = deque(gpus[slot % len(gpus)] if gpus else None for slot in range(at_once))
     waiting = deque(jobs)

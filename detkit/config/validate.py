@@ -124,7 +124,7 @@ class Validator:
     def _constructor_error(self, path: str, arguments: Tree, message: str) -> None:
         """Records what a constructor raised; a message that begins with the name of an argument is put at its key."""
         name, colon, text = message.partition(": ")
-        self.error(*((join(path, name), text) if colon and name in arguments else (path, message)))
+        self.error(*((join(path, name), text) if colon and name.partition(".")[0] in arguments else (path, message)))
 
     def _arguments(self, values: Mapping[str, Value], known: Mapping[str, Argument], path: str, name: str) -> Tree:
         """The arguments of a constructor, converted, with defaults; wrong ones are left out and recorded."""
@@ -136,7 +136,7 @@ class Validator:
                 try:
                     value = convert(values[key], argument.annotation)
                 except TypeMismatch as error:
-                    self.error(where, str(error))
+                    self.error(join(where, error.position), error.text)
                     continue
             elif argument.required:
                 self.error(where, f"missing: {name} requires it")
@@ -153,7 +153,7 @@ class Validator:
         try:
             return to_plain(convert(value, node.annotation))
         except TypeMismatch as error:
-            raise _Wrong(path, str(error)) from None
+            raise _Wrong(join(path, error.position), error.text) from None
 
 
 class _Wrong(ValueError):
@@ -182,5 +182,5 @@ def build_options(node: Options, values: Mapping[str, Value]) -> Any:
 
 
 def join(path: str, key: str) -> str:
-    """`a.b` and `c` -> `a.b.c`."""
-    return f"{path}.{key}" if path else key
+    """`a.b` and `c` -> `a.b.c`; either may be empty."""
+    return ".".join(filter(None, (path, key)))

@@ -46,11 +46,11 @@ class LaunchOptions:
             ("--procs", self.procs, 1), ("--nodes", self.min_nodes, 1), ("--max-restarts", self.max_restarts, 0),
         ):  # fmt: skip
             if value < least:
-                raise ValueError(f"{name} {value}: must be at least {least}")
+                raise ValueError(f"{name}: {value} must be at least {least}")
         if self.procs > (most := max(64, 8 * usable_cores())):
-            raise ValueError(f"--procs {self.procs}: must be at most {most} on {usable_cores()} CPU cores")
+            raise ValueError(f"--procs: {self.procs} must be at most {most} on {usable_cores()} CPU cores")
         if self.max_nodes < self.min_nodes:
-            raise ValueError(f"--nodes {self.min_nodes}:{self.max_nodes}: MIN must not exceed MAX")
+            raise ValueError(f"--nodes: {self.min_nodes}:{self.max_nodes}: MIN must not exceed MAX")
         if self.max_nodes > 1 and not self.rdzv:
             raise ValueError(
                 f"--nodes {self.max_nodes} needs --rdzv HOST:PORT on every machine: the address of one of them, "
@@ -61,4 +61,4 @@ class LaunchOptions:
             if not host or not port.isdecimal() or not 0 < int(port) < 65536:
                 raise ValueError(f"--rdzv {self.rdzv}: must be HOST:PORT, e.g. 10.0.0.1:29400")
         if self.node_rank is not None and not 0 <= self.node_rank < self.max_nodes:
-            raise ValueError(f"--node-rank {self.node_rank}: must be between 0 and {self.max_nodes - 1}")
+            raise ValueError(f"--node-rank: {self.node_rank} must be between 0 and {self.max_nodes - 1}")

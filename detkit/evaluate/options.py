@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 
 from detkit.registry import Positive, enforce_bounds
+from detkit.registry.values import value_text
 
 Count = Annotated[int, Interval(ge=1, le=100_000)]
 
@@ -44,4 +45,4 @@ class EvaluatorOptions:
             raise ValueError(f"evaluator.max_detections: {counts} must be three ascending counts, e.g. (1, 10, 100)")
         small, medium = self.area_limits
         if small >= medium:
-            raise ValueError(f"evaluator.area_limits: {(small, medium)} must be positive and ascending")
+            raise ValueError(f"evaluator.area_limits: {value_text(small)} must be less than {value_text(medium)}")

@@ -39,7 +39,7 @@ def read_classes(text: str) -> dict[int, str] | list[str]:
     if path.suffix != ".json":
         names = [name.strip() for name in text.split(",")]
         if not all(names):
-            raise ValueError(f"--classes {text!r}: must be NAME,NAME,... or a COCO annotation file (.json)")
+            raise ValueError(f"--classes: {text!r} must be NAME,NAME,... or a COCO annotation file (.json)")
         return names
     if not path.is_file():
         raise ValueError(f"--classes: file not found: {path}")

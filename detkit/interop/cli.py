@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.toolkit == "detectron2" and (args.keep_columns or args.norm_eps is not None):
         raise ValueError("--keep-columns and --norm-eps are for torchvision models only")
     if args.norm_eps is not None and args.norm_eps < 0:
-        raise ValueError(f"--norm-eps {args.norm_eps} is negative")
+        raise ValueError(f"--norm-eps: {args.norm_eps} must be at least 0")
     from detkit.interop.classes import read_classes
     from detkit.interop.files import save_converted
     from detkit.utils.urls import local_path

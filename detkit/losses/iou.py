@@ -11,7 +11,7 @@ from torch import Tensor
 from detkit import boxes as box_ops
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import BoxLoss
-from detkit.registry import BOX_LOSSES, FractionAboveZero, NonNegative, Positive
+from detkit.registry import BOX_LOSSES, FractionAboveZero, NonNegative, Positive, enforce_bounds
 
 FAR = 1e7
 """Limit of predicted coordinates in pixels, so that no square of one overflows float32."""
@@ -19,6 +19,7 @@ LEAST_IOU = 1e-6
 """Smallest IoU of the log form, whose value would be infinite where boxes don't overlap."""
 
 
+@enforce_bounds
 class OverlapLoss(BoxLoss):
     """Decodes the predicted boxes, makes them valid, and sums `costs`.
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from detkit.losses.base import ClassificationLoss
-from detkit.registry import NonNegative, OpenFraction
+from detkit.registry import NonNegative, OpenFraction, enforce_bounds
 
 
+@enforce_bounds
 class SigmoidLoss(ClassificationLoss):
     """K columns, and the sigmoid as link; background is a low score of all classes.
 

@@ -67,11 +67,11 @@ def run(args: argparse.Namespace) -> int:
     is 1. The results so far are written whatever ends the command.
     """
     if not 0 <= args.score < 1:
-        raise ValueError(f"--score {args.score}: must be at least 0 and less than 1")
+        raise ValueError(f"--score: {args.score} must be at least 0 and less than 1")
     if args.batch < 1:
-        raise ValueError(f"--batch {args.batch}: must be at least 1")
+        raise ValueError(f"--batch: {args.batch} must be at least 1")
     if args.max_megapixels is not None and not 0 < args.max_megapixels < LARGEST_FLOAT:
-        raise ValueError(f"--max-megapixels {args.max_megapixels}: must be a positive number")
+        raise ValueError(f"--max-megapixels: {args.max_megapixels} must be a positive number")
     files = list(find_images(args.paths))
     output = Path(args.output)
     names = unique_names(files)

@@ -6,12 +6,12 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from detkit.registry.bounds import is_bounded
-from detkit.registry.values import OutOfBounds, TypeMismatch, convert, is_plain
+from detkit.registry.bounds import bounds_problem, is_bounded
+from detkit.registry.values import TypeMismatch, convert, is_plain
 from detkit.utils.types import Value
 
 C = TypeVar("C", bound=type)
@@ -58,6 +58,18 @@ def signature_problem(cls: type) -> str | None:
         if parameter.annotation in BARE:
             kind = getattr(parameter.annotation, "__name__", parameter.annotation)
             return f"argument {parameter.name!r} is a bare {kind}; declare its items, as in {BARE_EXAMPLES[kind]}"
+    return _bounds_problem(cls)
+
+
+def _bounds_problem(cls: type) -> str | None:
+    try:
+        arguments = arguments_of(cls)
+    except ValueError:  # a name that the module may define later; whoever reads the arguments reports it
+        return None
+    for name, argument in arguments.items():
+        problem = bounds_problem(argument.annotation)
+        if problem:
+            return f"argument {name!r}: {problem}"
     return None
 
 
@@ -66,10 +78,7 @@ def arguments_of(cls: type) -> dict[str, Argument]:
 
     Raises ValueError if an annotation names something its module does not define.
     """
-    try:
-        hints = typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
-    except NameError as error:
-        raise ValueError(f"{cls.__module__}.{cls.__qualname__}: an annotation can't be resolved: {error}") from error
+    hints = _hints(cls)
     made = {  # a dataclass shows its default_factory as a mark, not as a value
         f.name: f.default_factory
         for f in (dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ())
@@ -81,33 +90,42 @@ def arguments_of(cls: type) -> dict[str, Argument]:
     }
 
 
+def _hints(cls: type) -> dict[str, object]:
+    """Resolved annotations of a class's constructor; ValueError if one names something its module does not define."""
+    try:
+        return typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    except NameError as error:
+        raise ValueError(f"{cls.__module__}.{cls.__qualname__}: an annotation can't be resolved: {error}") from error
+
+
 def checked(name: str, value: Value, annotation: object) -> Value:
     """A converted value; ValueError that begins with the name of the argument if it does not fit the annotation."""
     try:
         return convert(value, annotation)
     except TypeMismatch as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(str(error.inside(name))) from None
 
 
 def enforce_bounds(cls: C) -> C:
-    """Class decorator: the constructor raises ValueError for an argument outside the bounds of its annotation.
+    """Class decorator: the constructor raises ValueError for an argument that its annotation with bounds does not take.
 
-    Registering a part applies it, options classes write it above `@dataclass`. It makes a direct call in Python keep
-    to the same bounds as a config. Types are not checked there, since Python code may hand in paths or numpy numbers.
+    Registering a part applies it; options classes write it above `@dataclass`, and base classes that are not registered
+    above `class`. It makes a direct call in Python keep to the same bounds as a config. Numbers and arrays of numpy and
+    torch count as the plain numbers and lists that they hold; the constructor gets them as they are.
     """
     init = cls.__init__  # type: ignore[misc]
     if hasattr(init, "bounds_are_enforced") or not own_parameters(cls):
         return cls
+    bounded: dict[str, object] | None = None  # resolved by the first call, when the module has all its names
 
     @functools.wraps(init)
     def init_within_bounds(self: object, *args: object, **kwargs: object) -> None:
-        for name, annotation in _bounded_hints(init).items():
-            try:
-                convert(kwargs.get(name), annotation)
-            except OutOfBounds as error:
-                raise ValueError(f"{name}: {error}") from None
-            except TypeMismatch:  # not given, or of a type that only Python code has
-                continue
+        nonlocal bounded
+        if bounded is None:
+            bounded = {name: annotation for name, annotation in _hints(cls).items() if is_bounded(annotation)}
+        for name, annotation in bounded.items():
+            if name in kwargs:
+                checked(name, _without_arrays(kwargs[name]), annotation)
         init(self, *args, **kwargs)
 
     init_within_bounds.bounds_are_enforced = True  # type: ignore[attr-defined]
@@ -115,11 +133,15 @@ def enforce_bounds(cls: C) -> C:
     return cls
 
 
-@functools.cache
-def _bounded_hints(init: Callable[..., None]) -> dict[str, object]:
-    """The arguments of a constructor whose types carry bounds."""
-    hints = typing.get_type_hints(init, include_extras=True)
-    return {name: annotation for name, annotation in hints.items() if is_bounded(annotation)}
+def _without_arrays(value: Any) -> Value:
+    """Numbers and lists instead of those of numpy and torch, and lists instead of other sequences."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _without_arrays(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_without_arrays(item) for item in value]
+    return value
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -3,17 +3,31 @@
     def __init__(self, *, alpha: Fraction | None = 0.25, gamma: NonNegative = 2.0) -> None: ...
 
 They are `Annotated` types with marks of annotated-types, which other programs can read. For other limits, write
-such a type beside the part: `Annotated[int, Interval(ge=0, le=10)]`, `Annotated[list[Positive], MinLen(1)]`.
+such a type beside the part: `Annotated[int, Interval(ge=0, le=10)]`, `Annotated[list[Positive], MinLen(1)]`. A mark
+`doc("at least 1; null keeps all")` words the bounds anew; it may also stand on a union.
 A config is checked when it loads; a registered part, or a class under `enforce_bounds`, when it is built.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
-from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Interval, Le, Lt, MaxLen, MinLen, MultipleOf
+from annotated_types import (
+    BaseMetadata,
+    DocInfo,
+    Ge,
+    GroupedMetadata,
+    Gt,
+    Interval,
+    Le,
+    Lt,
+    MaxLen,
+    MinLen,
+    MultipleOf,
+    doc,
+)
 
 LARGEST_FLOAT = 3.4e38
 """What float32 holds."""
@@ -38,26 +52,45 @@ Layers = Annotated[int, Interval(ge=1, le=MOST_LAYERS)]
 """Layers one after another."""
 Side = Annotated[int, Interval(ge=1, le=LARGEST_SIDE)]
 """A side of an image or box, in pixels."""
-Seed = Annotated[int, Interval(ge=0, le=2**63 - 1)]
+Seed = Annotated[int, Interval(ge=0, le=2**63 - 1), doc("a 63-bit integer, 0 or more")]
 """A seed of random numbers."""
 
+_LENGTHS = {str: "a text", list: "a list", tuple: "a list", Sequence: "a list", dict: "a map", Mapping: "a map"}
 _LIMITS: dict[type[BaseMetadata], tuple[str, Callable[[Any, Any], bool], str]] = {
     Ge: ("ge", operator.ge, "at least {}"),
     Gt: ("gt", operator.gt, "greater than {}"),
     Le: ("le", operator.le, "at most {}"),
     Lt: ("lt", operator.lt, "less than {}"),
     MultipleOf: ("multiple_of", lambda value, factor: value % factor == 0, "a multiple of {}"),
-    MinLen: ("min_length", lambda value, least: len(value) >= least, "a list of at least {}"),
-    MaxLen: ("max_length", lambda value, most: len(value) <= most, "a list of at most {}"),
+    MinLen: ("min_length", lambda value, least: len(value) >= least, "{{}} of at least {}"),
+    MaxLen: ("max_length", lambda value, most: len(value) <= most, "{{}} of at most {}"),
 }
 
 
 def limits(annotation: object) -> list[BaseMetadata]:
     """The bounds of an `Annotated` type, one by one, without those of the types inside it."""
+    return [mark for mark in _marks(annotation) if type(mark) in _LIMITS]
+
+
+def _marks(annotation: object) -> list[BaseMetadata]:
     if get_origin(annotation) is not Annotated:
         return []
     marks = (tuple(mark) if isinstance(mark, GroupedMetadata) else (mark,) for mark in get_args(annotation)[1:])
-    return [mark for group in marks for mark in group if isinstance(mark, BaseMetadata) and type(mark) in _LIMITS]
+    return [mark for group in marks for mark in group if isinstance(mark, BaseMetadata)]
+
+
+def bounds_problem(annotation: object) -> str | None:
+    """Why the marks of a type, or of one inside it, can't be checked; None if they can."""
+    for mark in _marks(annotation):
+        inner = get_args(annotation)[0]
+        if type(mark) not in _LIMITS:
+            return f"{mark!r} is no bound; must be one of {', '.join(kind.__name__ for kind in _LIMITS)}"
+        if isinstance(mark, (MinLen, MaxLen)):
+            if (get_origin(inner) or inner) not in _LENGTHS:
+                return f"{mark!r} must stand on a str, list, tuple or dict, as in Annotated[list[int], {mark!r}] | None"
+        elif inner not in (int, float):
+            return f"{mark!r} must stand on an int or float, as in Annotated[int, {mark!r}] | None"
+    return next(filter(None, map(bounds_problem, get_args(annotation))), None)
 
 
 def is_bounded(annotation: object) -> bool:
@@ -67,11 +100,17 @@ def is_bounded(annotation: object) -> bool:
 
 def bounds_text(annotation: object) -> str:
     """The bounds of a type in words, as in "between 0 and 1"; empty where there are none."""
+    if get_origin(annotation) is not Annotated:
+        return ""
+    inner, *all_marks = get_args(annotation)
+    for mark in all_marks:
+        if isinstance(mark, DocInfo):
+            return mark.documentation
     marks = limits(annotation)
-    kinds = [type(mark) for mark in marks]
-    if kinds == [Ge, Le]:
-        return f"between {number_text(_bound(marks[0]))} and {number_text(_bound(marks[1]))}"
-    return " and ".join(_LIMITS[type(mark)][2].format(number_text(_bound(mark))) for mark in marks)
+    if [type(mark) for mark in marks] == [Ge, Le]:
+        return f"between {_bound_text(marks[0])} and {_bound_text(marks[1])}"
+    kind = _LENGTHS.get(get_origin(inner) or inner, "")
+    return " and ".join(_LIMITS[type(mark)][2].format(_bound_text(mark)).format(kind) for mark in marks)
 
 
 def is_within(value: object, annotation: object) -> bool:
@@ -92,11 +131,11 @@ def boundary_values(annotation: object) -> Iterator[float]:
             yield bound + step if isinstance(mark, Gt) else bound - step
 
 
-def number_text(value: object) -> str:
-    """A number as an error shows it: 100000, but 1e+11."""
-    if isinstance(value, float) or (isinstance(value, int) and abs(value) >= 10**9):
-        return f"{value:g}"
-    return str(value)
+def _bound_text(mark: BaseMetadata) -> str:
+    """As an error shows it: 1e-05, 10000, but not a rounded number."""
+    bound = _bound(mark)
+    short = f"{bound:g}"
+    return short if isinstance(bound, float) and float(short) == bound else str(bound)
 
 
 def _bound(mark: BaseMetadata) -> Any:

@@ -7,7 +7,9 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from detkit.registry.bounds import LARGEST_FLOAT, bounds_text, is_within, number_text
+from annotated_types import DocInfo
+
+from detkit.registry.bounds import LARGEST_FLOAT, bounds_text, is_within
 from detkit.registry.path_types import FILE, FILE_OR_NAME
 from detkit.utils.types import Value
 
@@ -15,7 +17,18 @@ PLAIN = (int, float, bool, str, type(None))
 
 
 class TypeMismatch(ValueError):
-    """A value that is not of the type of its argument; the text names both."""
+    """A value that is not of the type of its argument; the text names both.
+
+    position: of the value within lists and maps, as in `1` or `c3.0`; empty for the value itself.
+    """
+
+    def __init__(self, text: str, position: str = "") -> None:
+        super().__init__(f"{position}: {text}" if position else text)
+        self.text, self.position = text, position
+
+    def inside(self, key: object) -> TypeMismatch:
+        """The same error as seen from outside the list or map that holds the value under `key`."""
+        return type(self)(self.text, f"{key}.{self.position}" if self.position else str(key))
 
 
 class OutOfBounds(TypeMismatch):
@@ -73,20 +86,20 @@ def convert(value: Value, annotation: object) -> Value:
     if origin is Literal and any(value == choice and type(value) is type(choice) for choice in inner):
         return value
     if origin in (list, Sequence) and isinstance(value, (list, tuple)):
-        return [convert(item, inner[0]) for item in value]
+        return [_convert_item(i, item, inner[0]) for i, item in enumerate(value)]
     if origin is tuple and isinstance(value, (list, tuple)):
         if inner[-1] is Ellipsis:
-            return tuple(convert(item, inner[0]) for item in value)
+            return tuple(_convert_item(i, item, inner[0]) for i, item in enumerate(value))
         if len(inner) == len(value):
-            return tuple(convert(item, part) for item, part in zip(value, inner, strict=True))
+            return tuple(map(_convert_item, range(len(inner)), value, inner))
     if origin in (dict, Mapping) and isinstance(value, Mapping):
-        return {convert(key, inner[0]): convert(item, inner[1]) for key, item in value.items()}
+        return {convert(key, inner[0]): _convert_item(key, item, inner[1]) for key, item in value.items()}
     if annotation is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not abs(value) <= LARGEST_FLOAT:
-            raise OutOfBounds(f"{number_text(value)} must be a finite 32-bit number")
+            raise OutOfBounds(f"{value_text(value)} must be a finite 32-bit number")
         return float(value)
     if annotation is int and type(value) is int and abs(value) >= 2**63:
-        raise OutOfBounds(f"{number_text(value)} must be a 64-bit integer")
+        raise OutOfBounds(f"{value_text(value)} must be a 64-bit integer")
     if annotation in (int, bool, str) and type(value) is annotation:
         return value
     if value is None and annotation in (None, type(None)):
@@ -94,6 +107,18 @@ def convert(value: Value, annotation: object) -> Value:
     if annotation is Any or not is_plain(annotation):
         return value
     raise _mismatch(value, annotation)
+
+
+def _convert_item(key: Value, value: Value, annotation: object) -> Value:
+    try:
+        return convert(value, annotation)
+    except TypeMismatch as error:
+        raise error.inside(key) from None
+
+
+def value_text(value: object) -> str:
+    """A value as an error shows it: as Python writes it, but 3 for 3.0."""
+    return repr(value).removesuffix(".0") if isinstance(value, float) else repr(value)
 
 
 def _mismatch(value: Value, annotation: object) -> TypeMismatch:
@@ -107,14 +132,17 @@ def _convert_annotated(value: Value, annotation: object) -> Value:
     inner, *marks = get_args(annotation)
     try:
         converted = convert(value, inner)
-    except OutOfBounds:
+    except OutOfBounds as error:
+        if error.position or not any(isinstance(mark, DocInfo) for mark in marks):
+            raise
+    except TypeMismatch:
+        if any(isinstance(mark, str) for mark in marks):
+            raise TypeMismatch(f"{value!r} is not {type_name(annotation)}") from None
         raise
-    except TypeMismatch as error:
-        renamed = f"{value!r} is not {type_name(annotation)}"
-        raise TypeMismatch(renamed if any(isinstance(mark, str) for mark in marks) else str(error)) from None
-    if not is_within(converted, annotation):
-        raise OutOfBounds(f"{number_text(converted)} must be {bounds_text(annotation)}")
-    return converted
+    else:
+        if is_within(converted, annotation):
+            return converted
+    raise OutOfBounds(f"{value_text(value)} must be {bounds_text(annotation)}")
 
 
 def _convert_union(value: Value, annotation: object) -> Value:
@@ -129,7 +157,9 @@ def _convert_union(value: Value, annotation: object) -> Value:
             continue
     if outside is None:
         raise _mismatch(value, annotation)
-    raise OutOfBounds(f"{outside} or null" if type(None) in get_args(annotation) else str(outside))
+    if type(None) in get_args(annotation) and not outside.position:
+        outside = OutOfBounds(f"{outside}; null for none")
+    raise outside
 
 
 def _hint(value: Value, annotation: object) -> str:

@@ -29,11 +29,32 @@ if TYPE_CHECKING:
     from detkit.testing.matching import check_coder as check_coder
     from detkit.testing.matching import check_nms as check_nms
 
+__all__ = [
+    "CONTRACTS",
+    "Check",
+    "Contract",
+    "ContractError",
+    "Report",
+    "Result",
+    "check_anchor_generator",
+    "check_assigner",
+    "check_backbone",
+    "check_box_loss",
+    "check_class_loss",
+    "check_coder",
+    "check_dataset",
+    "check_head",
+    "check_neck",
+    "check_nms",
+    "check_normalizer",
+    "check_transform",
+]
+
 
 def __getattr__(name: str) -> object:
-    if not name.startswith("_"):
-        files = [import_module(f"{__name__}.{file}") for file in ("features", "matching", "losses", "data", "contract")]
-        for file in files:
-            if hasattr(file, name):
-                return getattr(file, name)
+    if name in __all__:
+        for file in ("features", "matching", "losses", "data", "contract"):
+            module = import_module(f"{__name__}.{file}")
+            if hasattr(module, name):
+                return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

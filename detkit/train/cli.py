@@ -138,7 +138,7 @@ def parse_nodes(text: str) -> tuple[int, int]:
     """`2` -> (2, 2), `1:4` -> (1, 4)."""
     match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
     if match is None:
-        raise ValueError(f"--nodes {text}: must be a number of machines, or MIN:MAX")
+        raise ValueError(f"--nodes: {text} must be a number of machines, or MIN:MAX")
     return int(match[1]), int(match[2] or match[1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from detkit.registry import SCHEDULES, Fraction, FractionAboveZero, NonNegativeInt, Positive
+from detkit.registry.values import value_text
 
 
 class Schedule:
@@ -66,9 +67,9 @@ class MultiStep(Schedule):
         self.milestones = [2 / 3, 8 / 9] if milestones is None else list(milestones)
         for m in self.milestones:
             if m > 1 and m != int(m):
-                raise ValueError(f"milestones: {m} is neither a fraction between 0 and 1 nor a whole step")
+                raise ValueError(f"milestones: {value_text(m)} is neither a fraction between 0 and 1 nor a whole step")
         if self.milestones != sorted(self.milestones):
-            raise ValueError(f"milestones: {self.milestones} are not in rising order")
+            raise ValueError(f"milestones: [{', '.join(map(value_text, self.milestones))}] are not in rising order")
         self.gamma, self.warmup = gamma, (warmup_iterations, warmup_factor)
 
     def factor(self, step: int, total: int) -> float:

@@ -3,14 +3,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
+import numpy as np
 import pytest
-from annotated_types import Interval, MaxLen, MinLen, MultipleOf
+import torch
+from annotated_types import Ge, Interval, MaxLen, MinLen, MultipleOf, Predicate, doc
 
 from detkit.coders.base import BoxCoder
+from detkit.losses.sigmoid import SigmoidLoss
 from detkit.registry import (
     CODERS,
+    REGISTRIES,
     Fraction,
     FractionAboveZero,
     FractionBelowOne,
@@ -19,11 +23,12 @@ from detkit.registry import (
     OpenFraction,
     Positive,
     PositiveInt,
+    Seed,
     Side,
     enforce_bounds,
 )
 from detkit.registry.bounds import bounds_text, is_bounded
-from detkit.registry.values import OutOfBounds, TypeMismatch, convert
+from detkit.registry.values import OutOfBounds, TypeMismatch, convert, value_text
 from tests.refusals import Refuses
 
 
@@ -51,7 +56,7 @@ def test_a_bound_admits_what_it_says_and_names_itself(
     for value in outside:
         with pytest.raises(OutOfBounds) as caught:
             convert(value, annotation)
-        assert str(caught.value) == f"{value:g} must be {text}"
+        assert str(caught.value) == f"{value_text(value)} must be {text}"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e39])
@@ -66,16 +71,25 @@ def test_bounds_hold_for_items_unions_and_lengths() -> None:
     assert convert(3, Literal["all"] | PositiveInt) == 3
     assert convert(0, PositiveInt | NonNegative) == 0
     for value, annotation, text in (
-        ([1, 0], list[PositiveInt], "0 must be at least 1"),
-        ([1, 0], tuple[PositiveInt, ...], "0 must be at least 1"),
-        ({"a": 2.0}, dict[str, Fraction], "2 must be between 0 and 1"),
-        (0.0, Positive | None, "0 must be greater than 0 or null"),
+        ([1, 0], list[PositiveInt], "1: 0 must be at least 1"),
+        ([1, 0], tuple[PositiveInt, ...], "1: 0 must be at least 1"),
+        ({"a": 2.0}, dict[str, Fraction], "a: 2 must be between 0 and 1"),
+        (0.0, Positive | None, "0 must be greater than 0; null for none"),
         (0, Literal["all"] | PositiveInt, "0 must be at least 1"),
         ([], Annotated[list[float], MinLen(1)], "[] must be a list of at least 1"),
         ([1, 2], Annotated[list[int], MaxLen(1)], "[1, 2] must be a list of at most 1"),
-        (2**63, int, "9.22337e+18 must be a 64-bit integer"),
+        (2**63, int, "9223372036854775808 must be a 64-bit integer"),
+        (2**63, Seed, "9223372036854775808 must be a 63-bit integer, 0 or more"),
+        (-1, Seed, "-1 must be a 63-bit integer, 0 or more"),
+        (1.0000001, Fraction | None, "1.0000001 must be between 0 and 1; null for none"),
+        ("", Annotated[str, MinLen(1)], "'' must be a text of at least 1"),
+        ({}, Annotated[dict[str, int], MinLen(1)], "{} must be a map of at least 1"),
+        ([[1, 2], [3, 0]], list[list[PositiveInt]] | None, "1.1: 0 must be at least 1"),
+        ([1, "x"], list[int], "1: 'x' is not an int"),
+        (0, Annotated[Positive | None, doc("above 0; null keeps c3")], "0 must be above 0; null keeps c3"),
+        (1, Annotated[float, Ge(1.00000001)], "1 must be at least 1.00000001"),
     ):
-        with pytest.raises(OutOfBounds) as caught:
+        with pytest.raises(TypeMismatch) as caught:
             convert(value, annotation)
         assert str(caught.value) == text
 
@@ -121,9 +135,9 @@ def scaled() -> Iterator[Any]:
 
 def test_a_part_keeps_to_its_bounds_by_config_and_by_call(scaled: Any) -> None:
     for arguments, text in (
-        ({"alpha": 3.0}, "alpha: 3 must be between 0 and 1 or null"),
-        ({"alpha": math.nan}, "alpha: nan must be a finite 32-bit number or null"),
-        ({"sizes": [2.0, 0.0]}, "sizes: 0 must be greater than 0"),
+        ({"alpha": 3.0}, "alpha: 3 must be between 0 and 1; null for none"),
+        ({"alpha": math.nan}, "alpha: nan must be a finite 32-bit number; null for none"),
+        ({"sizes": [2.0, 0.0]}, "sizes.1: 0 must be greater than 0"),
         ({"weight": -1.0}, "weight: -1 must be at least 0"),
     ):
         for build, prefix in (
@@ -134,8 +148,83 @@ def test_a_part_keeps_to_its_bounds_by_config_and_by_call(scaled: Any) -> None:
                 build(**arguments)
             assert str(caught.value) == prefix + text
     assert scaled(alpha=None, sizes=(2.0,)).sizes == (2.0,)
-    path_like = object()
-    assert scaled(sizes=path_like).sizes is path_like
+    array = np.array([2.0])
+    assert scaled(sizes=array).sizes is array
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"alpha": np.float32(-1)},
+        {"alpha": np.int64(-1)},
+        {"alpha": torch.tensor(-1.0)},
+        {"alpha": "x"},
+        {"weight": None},
+        {"sizes": np.array([1.0, -2.0])},
+        {"sizes": [np.float32(1), torch.tensor(-2.0)]},
+        {"sizes": object()},
+        {"weight": -1, "alpha": -1},
+    ],
+)
+def test_a_direct_call_refuses_what_a_config_refuses(refuses: Refuses, scaled: Any, arguments: Any) -> None:
+    with refuses(ValueError, hide="0x[0-9a-f]+"):
+        scaled(**arguments)
+
+
+def test_a_direct_call_takes_numbers_of_numpy_and_torch(scaled: Any) -> None:
+    assert scaled(alpha=np.float32(1), weight=torch.tensor(0.0), sizes=range(1, 3)).sizes == range(1, 3)
+
+
+def test_base_classes_keep_to_their_bounds(refuses: Refuses) -> None:
+    class Loose(SigmoidLoss):
+        def __init__(self, *, prior: float = 0.01, weight: float = 1.0) -> None:
+            super().__init__(prior=prior, weight=weight)
+
+    Loose(prior=0.5)
+    with refuses(ValueError):
+        Loose(weight=-1.0)
+    with refuses(ValueError):
+        Loose(prior=0.0)
+
+
+def test_every_bounded_constructor_in_detkit_is_enforced() -> None:
+    classes = {cls for registry in REGISTRIES for name in registry.names() for cls in registry.get(name).__mro__}
+    bounded = [cls for cls in classes if "__init__" in vars(cls) and any(map(is_bounded, hints(cls).values()))]
+    assert len(bounded) > 30
+    assert [cls for cls in bounded if not hasattr(vars(cls)["__init__"], "bounds_are_enforced")] == []
+
+
+def hints(cls: type) -> dict[str, object]:
+    return get_type_hints(vars(cls)["__init__"], include_extras=True) if cls.__module__.startswith("detkit.") else {}
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Annotated[int | None, Ge(1)],
+        list[Annotated[str, Ge(1)]],
+        Annotated[int, MinLen(1)] | None,
+        Annotated[int, Predicate(bool)],
+    ],
+)
+def test_registering_refuses_marks_that_nobody_can_check(refuses: Refuses, annotation: Any) -> None:
+    class Odd(BoxCoder):
+        def __init__(self, *, size: Any = None) -> None:
+            super().__init__()
+
+    Odd.__init__.__annotations__["size"] = annotation
+    with CODERS.temporary(), refuses(ValueError, hide=r"<function .*>"):
+        CODERS.add(Odd, "Odd")
+
+
+def test_an_annotation_of_a_direct_call_that_is_not_defined(refuses: Refuses) -> None:
+    @enforce_bounds
+    class Undefined:
+        def __init__(self, *, size: Missing) -> None:  # type: ignore[name-defined]  # noqa: F821
+            pass
+
+    with refuses(ValueError):
+        Undefined(size=1)
 
 
 def test_a_subclass_that_inherits_the_constructor_keeps_to_the_bounds(refuses: Refuses, scaled: Any) -> None:

@@ -153,8 +153,11 @@ class RandomIoUCrop(V2Transform):
         max_aspect_ratio: AspectRatio = 2.0,
         trials: Trials = 40,
     ) -> None:
-        check_ascending(**{"min_scale, max_scale": (min_scale, max_scale)})
-        check_ascending(**{"min_aspect_ratio, max_aspect_ratio": (min_aspect_ratio, max_aspect_ratio)})
+        for name, least, most in (
+            ("scale", min_scale, max_scale), ("aspect_ratio", min_aspect_ratio, max_aspect_ratio),
+        ):  # fmt: skip
+            if least > most:
+                raise ValueError(f"min_{name}: {least} must not exceed max_{name}: {most}")
         super().__init__("RandomIoUCrop", min_scale, max_scale, min_aspect_ratio, max_aspect_ratio, trials=trials)
 
     def __call__(self, image: Image, boxes: BoundingBoxes, labels: Tensor) -> tuple[Image, BoundingBoxes, Tensor]:
