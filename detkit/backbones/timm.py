@@ -19,7 +19,7 @@ from detkit.backbones.adapt import (
     read_map,
     replace_norms,
 )
-from detkit.backbones.base import Backbone, FreezeAt
+from detkit.backbones.base import Backbone, FreezeAt, OutFeatures
 from detkit.backbones.pretrained import warn_of_frozen_random
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
@@ -52,7 +52,7 @@ class TimmBackbone(Backbone):
         self,
         *,
         name: str,
-        out_features: list[str] | None = None,
+        out_features: OutFeatures = None,
         norm: NormName | None = None,
         freeze_at: FreezeAt = 0,
         in_channels: Channels = 3,

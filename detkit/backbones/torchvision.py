@@ -21,7 +21,7 @@ from detkit.backbones.adapt import (
     replace_norms,
     set_in_channels,
 )
-from detkit.backbones.base import Backbone, FreezeAt
+from detkit.backbones.base import Backbone, FreezeAt, OutFeatures
 from detkit.backbones.pretrained import COUNTERS, read_file, warn_of_frozen_random
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
@@ -55,7 +55,7 @@ class TorchvisionBackbone(Backbone):
         self,
         *,
         name: str,
-        out_features: list[str] | None = None,
+        out_features: OutFeatures = None,
         norm: NormName | None = None,
         freeze_at: FreezeAt = 0,
         in_channels: Channels = 3,
