@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from annotated_types import Interval, doc
+from annotated_types import Interval, MinLen, doc
 from torch import Tensor, nn
 
 from detkit.structures import FeatureShape
 
 FreezeAt = Annotated[int, Interval(ge=0, le=5), doc("between 0 (all train) and 5 (none trains)")]
+OutFeatures = Annotated[
+    Annotated[list[str], MinLen(1)] | None, doc("a list of one level or more; null for c3, c4 and c5")
+]
 """Number of stages that are not trained: 0 trains all, 5 none."""
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from detkit.backbones.adapt import Map, choose_levels
-from detkit.backbones.base import Backbone, FreezeAt
+from detkit.backbones.base import Backbone, FreezeAt, OutFeatures
 from detkit.backbones.pretrained import load_all, read_weights, warn_of_frozen_random
 from detkit.layers.norms import FrozenBatchNorm2d, NormName, norm_layer
 from detkit.registry import BACKBONES, Channels, WeightsStr
@@ -42,7 +42,7 @@ class ResNet(Backbone):
         norm: NormName = "frozen_bn",
         freeze_at: FreezeAt = 0,
         in_channels: Channels = 3,
-        out_features: list[str] | None = None,
+        out_features: OutFeatures = None,
         stride_in_1x1: bool = False,
         weights: WeightsStr | None = None,
     ) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detkit.backbones import adapt
 from detkit.backbones.adapt import ODD, PROBE, Map
-from detkit.backbones.base import Backbone, FreezeAt
+from detkit.backbones.base import Backbone, FreezeAt, OutFeatures
 from detkit.backbones.pretrained import warn_of_frozen_random
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
@@ -43,7 +43,7 @@ class TimmBackbone(Backbone):
         self,
         *,
         name: str,
-        out_features: list[str] | None = None,
+        out_features: OutFeatures = None,
         norm: NormName | None = None,
         freeze_at: FreezeAt = 0,
         in_channels: Channels = 3,

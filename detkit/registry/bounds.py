@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import (
@@ -55,12 +56,21 @@ Side = Annotated[int, Interval(ge=1, le=LARGEST_SIDE)]
 Seed = Annotated[int, Interval(ge=0, le=2**63 - 1), doc("a 63-bit integer, 0 or more")]
 """A seed of random numbers."""
 
+
+@dataclass(frozen=True)
+class Ascending(BaseMetadata):
+    """The mark of a list whose numbers must not fall."""
+
+    step: float = 0.0
+
+
 _LENGTHS = {str: "a text", list: "a list", tuple: "a list", Sequence: "a list", dict: "a map", Mapping: "a map"}
 _LIMITS: dict[type[BaseMetadata], tuple[str, Callable[[Any, Any], bool], str]] = {
     Ge: ("ge", operator.ge, "at least {}"),
     Gt: ("gt", operator.gt, "greater than {}"),
     Le: ("le", operator.le, "at most {}"),
     Lt: ("lt", operator.lt, "less than {}"),
+    Ascending: ("step", lambda values, _: list(values) == sorted(values), "in ascending order"),
     MultipleOf: ("multiple_of", lambda value, factor: value % factor == 0, "a multiple of {}"),
     MinLen: ("min_length", lambda value, least: len(value) >= least, "{{}} of at least {}"),
     MaxLen: ("max_length", lambda value, most: len(value) <= most, "{{}} of at most {}"),
@@ -85,7 +95,7 @@ def bounds_problem(annotation: object) -> str | None:
         inner = get_args(annotation)[0]
         if type(mark) not in _LIMITS:
             return f"{mark!r} is no bound; must be one of {', '.join(kind.__name__ for kind in _LIMITS)}"
-        if isinstance(mark, (MinLen, MaxLen)):
+        if isinstance(mark, (Ascending, MinLen, MaxLen)):
             if (get_origin(inner) or inner) not in _LENGTHS:
                 return f"{mark!r} must stand on a str, list, tuple or dict, as in Annotated[list[int], {mark!r}] | None"
         elif inner not in (int, float):

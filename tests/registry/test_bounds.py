@@ -27,7 +27,7 @@ from detkit.registry import (
     Side,
     enforce_bounds,
 )
-from detkit.registry.bounds import bounds_text, is_bounded
+from detkit.registry.bounds import Ascending, bounds_text, is_bounded
 from detkit.registry.values import OutOfBounds, TypeMismatch, convert, value_text
 from tests.refusals import Refuses
 
@@ -82,6 +82,7 @@ def test_bounds_hold_for_items_unions_and_lengths() -> None:
         (2**63, Seed, "9223372036854775808 must be a 63-bit integer, 0 or more"),
         (-1, Seed, "-1 must be a 63-bit integer, 0 or more"),
         (1.0000001, Fraction | None, "1.0000001 must be between 0 and 1; null for none"),
+        ([5.0, 1], Annotated[tuple[float, float], Ascending()], "[5.0, 1] must be in ascending order"),
         ("", Annotated[str, MinLen(1)], "'' must be a text of at least 1"),
         ({}, Annotated[dict[str, int], MinLen(1)], "{} must be a map of at least 1"),
         ([[1, 2], [3, 0]], list[list[PositiveInt]] | None, "1.1: 0 must be at least 1"),

@@ -52,13 +52,6 @@ class V2Transform(Transform):
         return image, boxes, labels
 
 
-def check_ascending(**ranges: tuple[float, float]) -> None:
-    """Raises ValueError that names a range whose ends are swapped."""
-    for name, (low, high) in ranges.items():
-        if low > high:
-            raise ValueError(f"{name}: [{low}, {high}] must be in ascending order")
-
-
 Watch = Callable[[str, Tensor, Tensor], None]
 """Called after every transform with its name, the boxes inside the image (N, 4), and their labels (N,)."""
 

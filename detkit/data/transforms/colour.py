@@ -6,8 +6,9 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from detkit.data.transforms.base import V2Transform, check_ascending
+from detkit.data.transforms.base import V2Transform
 from detkit.registry import TRANSFORMS, Fraction
+from detkit.registry.bounds import Ascending
 
 Strength = Annotated[float, Interval(ge=0, le=100)]
 HalfCircle = Annotated[float, Interval(ge=0, le=0.5)]
@@ -56,11 +57,10 @@ class RandomPhotometricDistort(V2Transform):
     def __init__(
         self,
         *,
-        brightness: tuple[Strength, Strength] = (0.875, 1.125),
-        contrast: tuple[Strength, Strength] = (0.5, 1.5),
-        saturation: tuple[Strength, Strength] = (0.5, 1.5),
-        hue: tuple[HueShift, HueShift] = (-0.05, 0.05),
+        brightness: Annotated[tuple[Strength, Strength], Ascending()] = (0.875, 1.125),
+        contrast: Annotated[tuple[Strength, Strength], Ascending()] = (0.5, 1.5),
+        saturation: Annotated[tuple[Strength, Strength], Ascending()] = (0.5, 1.5),
+        hue: Annotated[tuple[HueShift, HueShift], Ascending()] = (-0.05, 0.05),
         p: Fraction = 0.5,
     ) -> None:
-        check_ascending(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
         super().__init__("RandomPhotometricDistort", brightness, contrast, saturation, hue, p)

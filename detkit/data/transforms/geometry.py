@@ -9,8 +9,9 @@ from annotated_types import Interval, MinLen
 from PIL.Image import Image
 from torch import Tensor
 
-from detkit.data.transforms.base import IGNORE_LABEL, Transform, V2Transform, check_ascending
+from detkit.data.transforms.base import IGNORE_LABEL, Transform, V2Transform
 from detkit.registry import TRANSFORMS, Fraction, PositiveInt, Side
+from detkit.registry.bounds import Ascending
 
 if TYPE_CHECKING:
     from torchvision.tv_tensors import BoundingBoxes
@@ -111,8 +112,13 @@ class ScaleJitter(V2Transform):
         scale_range: range of the factor.
     """
 
-    def __init__(self, *, height: Side, width: Side, scale_range: tuple[ScaleFactor, ScaleFactor] = (0.1, 2.0)) -> None:
-        check_ascending(scale_range=scale_range)
+    def __init__(
+        self,
+        *,
+        height: Side,
+        width: Side,
+        scale_range: Annotated[tuple[ScaleFactor, ScaleFactor], Ascending()] = (0.1, 2.0),
+    ) -> None:
         super().__init__("ScaleJitter", (height, width), scale_range)
 
 
@@ -195,8 +201,7 @@ class RandomZoomOut(V2Transform):
         self,
         *,
         fill: tuple[Colour, Colour, Colour] = (123, 117, 104),
-        side_range: tuple[CanvasScale, CanvasScale] = (1.0, 4.0),
+        side_range: Annotated[tuple[CanvasScale, CanvasScale], Ascending()] = (1.0, 4.0),
         p: Fraction = 0.5,
     ) -> None:
-        check_ascending(side_range=side_range)
         super().__init__("RandomZoomOut", fill=list(fill), side_range=side_range, p=p)
