@@ -55,7 +55,7 @@ def test_a_converted_checkpoint_predicts(state_file: Path, tmp_path: Path, capsy
         (["torchvision", "none.pth"], "must be a file or one of"),
         (["torchvision", "x", "--classes", "a,,b"], "must be NAME,NAME"),
         (["torchvision", "x", "--classes", "none.json"], "file not found: none.json"),
-        (["torchvision", "x", "--norm-eps", "-1"], "--norm-eps -1.0 is negative"),
+        (["torchvision", "x", "--norm-eps", "-1"], "--norm-eps: -1.0 must be at least 0"),
         (["detectron2", "x.pkl", "--keep-columns"], "are for torchvision models only"),
     ],
 )

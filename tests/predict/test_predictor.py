@@ -392,7 +392,7 @@ def test_senseless_options_are_named(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     for more, text in (
-        (["--batch", "0"], "--batch 0: must be at least 1"), (["--score", "nan"], "--score nan: must be at least 0"),
+        (["--batch", "0"], "--batch: 0 must be at least 1"), (["--score", "nan"], "--score: nan must be at least 0"),
         (["--max-megapixels", "nan"], "--max-megapixels nan: must be a positive number"),
         (["--device", "gpu"], "--device: 'gpu' must be auto, cpu"),
         (["--output", str(tmp_path / "file")], "is a file, not a folder: choose another path"),
