@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detkit.boxes import to_xywh
 from detkit.evaluate.arrays import AREAS, GroundTruth, Shard
-from detkit.utils.types import Floats, Ints, Tree
+from detkit.utils.types import Floats, Tree
 
 if TYPE_CHECKING:
     from detkit.evaluate.options import EvaluatorOptions
@@ -120,19 +120,24 @@ def _truth_dicts(truth: GroundTruth, detections: Shard) -> list[Tree]:
     position = np.searchsorted(detections.image_ids, truth.image_ids)
     images = np.repeat(position, np.diff(truth.offsets))
     xywh = to_xywh(truth.boxes.astype(np.float64)) if truth.xywh is None else truth.xywh
-    return _annotations(images, truth.labels, xywh, area=truth.area, iscrowd=truth.crowd.astype(int))
+    return [
+        {"id": i, "image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
+        for i, image, label, box, area, crowd in _rows(images, truth.labels, xywh, truth.area, truth.crowd)
+    ]
 
 
 def _detection_dicts(detections: Shard) -> list[Tree]:
     images = np.repeat(np.arange(len(detections.image_ids)), detections.counts)
     boxes = detections.boxes.astype(np.float64)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    crowd = np.zeros(len(area), int)
-    return _annotations(images, detections.labels, to_xywh(boxes), area=area, score=detections.scores, iscrowd=crowd)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return [
+        {"id": i, "image_id": image, "category_id": label, "bbox": box, "area": area, "score": score, "iscrowd": 0}
+        for i, image, label, box, area, score in _rows(
+            images, detections.labels, to_xywh(boxes), areas, detections.scores
+        )
+    ]
 
 
-def _annotations(images: Ints, labels: Ints, xywh: Floats, **more: NDArray[Any]) -> list[Tree]:
+def _rows(*columns: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
     # An id of 0 would mean "unmatched" to both engines, so they start at 1.
-    columns = {"id": np.arange(1, len(images) + 1), "image_id": images, "category_id": labels, "bbox": xywh, **more}
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    return zip(range(1, len(columns[0]) + 1), *(column.tolist() for column in columns), strict=True)
