@@ -20,7 +20,7 @@ from torch.utils.data import get_worker_info
 
 from detkit.data.datasets.records import Records
 from detkit.utils.console import shorten_list
-from detkit.utils.cores import usable_cores
+from detkit.utils.cores import most_processes, usable_cores
 from detkit.utils.exit_codes import ExitCode
 
 PROCESS, POSITION, LENGTH, FIRST = range(4)
@@ -112,10 +112,9 @@ def explain_worker_death(error: BaseException) -> WorkerDiedError | None:
 
 def check_workers(count: int) -> None:
     """Raises ValueError for more loader processes than a machine of this size can start."""
-    cores = usable_cores()
-    if count > (most := max(64, 8 * cores)):
+    if count > (most := most_processes()):
         limit = f"at most {most}; one per core is a good number"
-        raise ValueError(f"data.loader.num_workers: {count} loader processes on {cores} cores: {limit}")
+        raise ValueError(f"data.loader.num_workers: {count} loader processes on {usable_cores()} cores: {limit}")
 
 
 def check_temporary_folder() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detkit.utils.cores import usable_cores
+from detkit.utils.cores import most_processes, usable_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class LaunchOptions:
         ):  # fmt: skip
             if value < least:
                 raise ValueError(f"{name}: {value} must be at least {least}")
-        if self.procs > (most := max(64, 8 * usable_cores())):
+        if self.procs > (most := most_processes()):
             raise ValueError(f"--procs: {self.procs} must be at most {most} on {usable_cores()} CPU cores")
         if self.max_nodes < self.min_nodes:
             raise ValueError(f"--nodes: {self.min_nodes}:{self.max_nodes}: MIN must not exceed MAX")

@@ -10,7 +10,7 @@ import torch
 from detkit.distributed.group import device_of
 from detkit.distributed.process_info import ProcessInfo
 from detkit.train.options import TrainOptions
-from detkit.utils.cores import usable_cores
+from detkit.utils.cores import most_processes, usable_cores
 
 log = logging.getLogger("detkit")
 
@@ -19,8 +19,7 @@ def set_up_torch(options: TrainOptions, process: ProcessInfo | None = None) -> t
     """Sets threads and determinism; returns the device of this process."""
     process = process or ProcessInfo()
     if options.threads is not None:
-        most = max(64, 8 * usable_cores())
-        if options.threads > most:
+        if options.threads > (most := most_processes()):
             raise ValueError(f"train.threads: {options.threads} threads on {usable_cores()} cores: at most {most}")
         torch.set_num_threads(options.threads)
     elif process.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:

@@ -8,3 +8,8 @@ import os
 def usable_cores() -> int:
     """The number of CPU cores on which this process may run."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def most_processes() -> int:
+    """More threads or processes than this on one machine are a slip of the finger."""
+    return max(64, 8 * usable_cores())
