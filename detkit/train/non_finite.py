@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from detkit import boxes as box_ops
 from detkit.structures import Batch
 from detkit.utils.exit_codes import ExitCode
 
@@ -58,8 +59,7 @@ def find_bad_boxes(micro: list[Batch]) -> str:
     found = []
     for batch in micro:
         for image_id, path, target in zip(batch.image_ids, batch.paths, batch.targets, strict=True):
-            sides = target.boxes[:, 2:] - target.boxes[:, :2]
-            bad = ~(torch.isfinite(target.boxes).all(1) & (sides > 0).all(1))
+            bad = ~(torch.isfinite(target.boxes).all(1) & (box_ops.sides(target.boxes) > 0).all(1))
             if bool(bad.any()):
                 found.append(f"image {image_id} ({path}): {target.boxes[bad][0].tolist()}")
     return "; ".join(found)

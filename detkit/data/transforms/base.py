@@ -10,6 +10,7 @@ import torch
 from PIL.Image import DecompressionBombError, Image
 from torch import Tensor
 
+from detkit import boxes as box_ops
 from detkit.structures import Targets
 from detkit.utils.console import plural
 
@@ -104,7 +105,7 @@ def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
 
 def is_usable(boxes: Tensor) -> Tensor:
     """Which boxes (N, 4) are at least `SMALLEST_SIDE` wide and high (N,)."""
-    return ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST_SIDE).all(dim=1)
+    return (box_ops.sides(boxes) >= SMALLEST_SIDE).all(dim=1)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def trace_lost_objects(
         removed_by.update(dict.fromkeys(alive - usable, name))
         alive = usable
     last_boxes, last_rows = stages[-1][1].double(), stages[-1][2]
-    sides = dict(zip(last_rows.tolist(), (last_boxes[:, 2:] - last_boxes[:, :2]).clamp(min=0).tolist(), strict=True))
+    sides = dict(zip(last_rows.tolist(), box_ops.sides(last_boxes).clamp(min=0).tolist(), strict=True))
     return [LostObject(row, removed_by[row], *sides.get(row, (0.0, 0.0))) for row in sorted(objects - alive)]
 
 
