@@ -104,7 +104,7 @@ class Coordinator:
         return [json.loads(text) for text in self._store.multi_get(keys)]
 
     def on_rank_zero(self, action: Callable[[], T]) -> T | None:
-        """Runs on rank 0 while the others wait, and raises on every rank what it raises; None on the others."""
+        """Runs on rank 0 while the others wait and get None; a failure of rank 0 ends the others, too."""
         result = action() if self.process.rank == 0 else None
         self._rank_zero_calls += 1
         name = f"first/{self._rank_zero_calls}"
