@@ -7,18 +7,15 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
 from detkit.config import Config
+from detkit.data.datasets.base import DetectionDataset
 from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, JOIN_SECONDS, Coordinator
 from detkit.distributed.process_info import NAMES
 from detkit.fingerprint import Code, changes, digest, fingerprint, source_alone
-
-if TYPE_CHECKING:
-    from detkit.data.datasets.base import DetectionDataset
 
 LARGE = 2**24
 """Elements of the large all-reduce: 64 MB."""

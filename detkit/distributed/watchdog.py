@@ -18,14 +18,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch.distributed.distributed_c10d import Store
 
 from detkit.distributed.network import run_with_timeout
 from detkit.distributed.progress import Progress
 from detkit.utils.exit_codes import ExitCode
-
-if TYPE_CHECKING:
-    from torch.distributed.distributed_c10d import Store
 
 ERROR_STREAM = 2
 MOST_NAMED = 8

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from detkit.evaluate.coco import CocoResult
 from detkit.utils.console import plural, shorten_list
-
-if TYPE_CHECKING:
-    from detkit.evaluate.coco import CocoResult
 
 METRIC_NAMES = {
     "ap": "AP", "ap50": "AP50", "ap75": "AP75",

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from detkit.data.datasets.records import ANY_CLASS
@@ -109,8 +110,6 @@ def a_pickled_copy_is_the_same(s: Subject) -> None:
 
 def _transformed(part: TestedPart, seed: int, boxes: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, Targets]:
     """One transform alone, all generators begun at `seed`; an image of noise unless `pixels` are given."""
-    from PIL import Image
-
     if pixels is None:
         pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     labels = torch.arange(len(boxes)) % 3

@@ -9,19 +9,16 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detkit.checkpoint import BEST, CHECKPOINTS, Checkpoint, remove_old, save_checkpoint, step_path
 from detkit.data.loader import SampleError
+from detkit.evaluate.coco import CocoResult
 from detkit.structures import ClassMap
 from detkit.train.parallel import share_buffers
 from detkit.train.recorder import Recorder
 from detkit.train.sharded import full_state, load_full_optimizer_state, load_full_state, unsharded
 from detkit.train.trainer import Hook, StepReport, Trainer
 from detkit.utils.types import Tree
-
-if TYPE_CHECKING:
-    from detkit.evaluate.coco import CocoResult
 
 log = logging.getLogger("detkit")
 

@@ -27,6 +27,7 @@ from detkit.utils.console import plural
 from detkit.utils.errors import find_disk_full
 from detkit.utils.outputs import Ledger
 from detkit.utils.types import Tree
+from detkit.visualize import picture_grid
 
 log = logging.getLogger("detkit")
 
@@ -132,8 +133,6 @@ def is_complete(folder: Path) -> bool:
 
 def draw(session: Session) -> None:
     """Draws curves, and detections on some images. Where that fails, the run still has its result."""
-    from detkit.visualize import picture_grid
-
     folder = session.folder
     try:
         Run(folder).plot()

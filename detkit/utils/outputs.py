@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from detkit import __version__
 from detkit.utils.console import printable, shorten_list, with_escapes
 from detkit.utils.errors import explain_os_errors
 
@@ -94,8 +95,6 @@ class Ledger:
 
     def flush(self) -> None:
         """Writes all notes down."""
-        from detkit import __version__
-
         self._saved_at = time.monotonic()
         content = {"detkit": __version__, "files": dict(sorted(self.files.items()))}
         with replacing(self.path) as file:
@@ -181,8 +180,6 @@ def foreign_files_error(option: str, paths: Iterable[Path]) -> ForeignFileError:
 
 def write_marked_json(path: str | Path, content: dict[str, Any]) -> None:
     """JSON for a file that a user names, with the mark by which detkit knows it again."""
-    from detkit import __version__
-
     plain = json.loads(json.dumps(content))
     marked = {**plain, MARK: {"detkit": __version__, "sha256": _content_hash(plain)}}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
