@@ -46,7 +46,6 @@ class ATSSAssigner(Assigner):
         return Assignment(label(positive, matched, targets), matched)
 
     def _claim(self, conflicts: Conflicts, candidates: Candidates, boxes: Tensor, rows: Tensor) -> None:
-        """Adds the claims of the objects `rows`."""
         anchors = candidates.anchors
         near = self._nearest(anchors, candidates.level_sizes, boxes[rows])
         iou = box_ops.paired_iou(anchors[near], boxes[rows, None])

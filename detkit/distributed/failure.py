@@ -59,7 +59,6 @@ class Failure:
 
 
 def describe_error(error: BaseException, process: ProcessInfo) -> Failure:
-    """Turns an exception of this process into a `Failure`."""
     text, trace, kind = "\n".join(error_lines(error)), "", _kind_of(error)
     code = ExitCode.RANK_MISSING if kind == "missing" else exit_code(error) if kind == "user" else ExitCode.FAILED
     if kind in ("crash", "network") or (kind == "user" and os.environ.get("DETKIT_TRACEBACK")):

@@ -37,7 +37,6 @@ class LaunchOptions:
 
     @property
     def rdzv_address(self) -> tuple[str, int]:
-        """Host and port of `rdzv`."""
         host, _, port = (self.rdzv or "").rpartition(":")
         return host, int(port)
 

@@ -30,8 +30,7 @@ class ProcessInfo:
     rank, world_size: over all machines. local_rank, local_world_size: on this machine. node_rank: index of the
     machine. launcher: what started the process. store: host:port of the run's key-value store. hosts_store:
     whether this process opens that port. round: the same for all processes that were started together.
-    run_id: the same over restarts. restarts: how often the launcher restarted the run. parent: process id of the
-    launcher, with which this process ends.
+    run_id: the same over restarts. parent: process id of the launcher, with which this process ends.
     """
 
     rank: int = 0
@@ -44,7 +43,6 @@ class ProcessInfo:
     hosts_store: bool = False
     round: str = "0"
     run_id: str = "detkit"
-    restarts: int = 0
     parent: int | None = None
 
     @property
@@ -115,7 +113,6 @@ def from_torchrun(environ: Mapping[str, str]) -> ProcessInfo:
         hosts_store=not by_detkit and not agent_store and rank == 0,
         round=environ.get(ROUND, str(restarts)),
         run_id=environ.get("TORCHELASTIC_RUN_ID", "detkit"),
-        restarts=restarts,
         parent=number(environ, PARENT) if PARENT in environ else None,
     )
 

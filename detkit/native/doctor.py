@@ -15,7 +15,6 @@ from detkit.native import PACKAGE, REBUILD
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's options; imports nothing heavy."""
     parser.add_argument(
         "--build", action="store_true", help="first compile the native libraries into the installed package"
     )

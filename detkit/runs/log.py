@@ -30,7 +30,6 @@ class ConsoleHandler(logging.Handler):
 
 
 def log_path(folder: Path, rank: int) -> Path:
-    """The log file of a rank."""
     return folder / (LOG if rank == 0 else f"log_rank{rank}.txt")
 
 

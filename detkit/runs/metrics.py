@@ -72,7 +72,6 @@ class MetricsFile:
 
 
 def format_record(record: Mapping[str, Value]) -> str:
-    """A line of the file."""
     clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
     return json.dumps(clean) + "\n"
 

@@ -31,7 +31,6 @@ class Run:
 
     @cached_property
     def config(self) -> Config:
-        """The complete config of the run."""
         return load_config(self.folder / CONFIG)
 
     @property

@@ -122,7 +122,6 @@ class Session:
         return self.loader_options.batch_size // (self.options.accumulate * self.trainer.world_size)
 
     def transforms(self, split: str) -> list[Transform]:
-        """The transforms of `data.<split>`."""
         return build_transforms(self.config, split)
 
     def build_loaders(self, start_step: int) -> None:

@@ -18,7 +18,6 @@ checkpoint of the last step on disk"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `detkit train`."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("config", help="config file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optimizer.lr=1e-3")

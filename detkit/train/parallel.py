@@ -125,7 +125,6 @@ def check_gradients(detector: DenseDetector, device: torch.device) -> bool:
 
 
 def generator_state(device: torch.device) -> Tensor:
-    """State of the random generator of a device."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 

@@ -55,7 +55,6 @@ class Evaluation(Hook):
             raise
 
     def run(self, trainer: Trainer) -> None:
-        """Evaluates, reports and records."""
         trainer.progress.enter("evaluation", trainer.step)
         share_buffers(trainer.model)
         try:

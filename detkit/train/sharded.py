@@ -128,7 +128,6 @@ def unsharded(model: nn.Module) -> Iterator[None]:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether parameters of the model are sharded."""
     return any(hasattr(p, "full_tensor") for p in model.parameters())
 
 

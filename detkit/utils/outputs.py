@@ -103,7 +103,6 @@ class Ledger:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -88,7 +88,6 @@ class Records:
         return len(self.image_ids)
 
     def path(self, index: int) -> str:
-        """File of an image."""
         start = self.path_ends[index - 1] if index else 0
         return os.fsdecode(bytes(self.path_bytes[start : self.path_ends[index]]))
 
@@ -137,7 +136,6 @@ def select_boxes(table: BoxTable, rows: Ints | Bools, ends: Ints) -> BoxTable:
 
 
 def select_images(records: Records, indices: Sequence[int], name: str) -> Records:
-    """The annotations of some images."""
     if len(set(indices)) != len(indices):
         raise ValueError(f"{name}: an image is selected twice")
     chosen = np.asarray(indices, np.int64)
