@@ -15,9 +15,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from detkit import __version__
 from detkit.utils.console import printable, shorten_list, with_escapes
@@ -177,7 +177,7 @@ def foreign_files_error(option: str, paths: Iterable[Path]) -> ForeignFileError:
     )
 
 
-def write_marked_json(path: str | Path, content: dict[str, Any]) -> None:
+def write_marked_json(path: str | Path, content: Mapping[str, object]) -> None:
     """JSON for a file that a user names, with the mark by which detkit knows it again."""
     plain = json.loads(json.dumps(content))
     marked = {**plain, MARK: {"detkit": __version__, "sha256": _content_hash(plain)}}
@@ -195,7 +195,7 @@ def is_marked(path: Path) -> bool:
         return False
 
 
-def _content_hash(content: Any) -> str:
+def _content_hash(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
