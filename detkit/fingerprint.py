@@ -41,7 +41,7 @@ GONE = "not there"
 IMPORTED: dict[Path, tuple[ModuleSpec | None, str]] = {}
 """File -> the spec of the module that was loaded from it, which a reload replaces, and the hash of its content."""
 SAID: set[tuple[Path, str]] = set()
-"""Edits that the log has told of."""
+"""Edits that the log has reported."""
 
 
 def fingerprint(config: Config) -> Code:
@@ -62,7 +62,7 @@ def fingerprint(config: Config) -> Code:
 
 
 def digest(code: Code) -> str:
-    """Twelve hex digits of a whole fingerprint."""
+    """Twelve hex digits of a fingerprint."""
     text = "\n".join(f"{name} {value}" for name, value in sorted(code.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -217,7 +217,7 @@ class _Crawl:
             self.file(file, name_of(name, file), name)
 
     def installed(self, top: str) -> None:
-        """An installed package, whole."""
+        """An installed package, as one entry."""
         if top in KNOWN_BY_VERSION or top in self._installed:
             return
         self._installed.add(top)

@@ -73,7 +73,7 @@ def read_samples(
 ) -> Iterator[Sample]:
     """Yields the objects of the first training epoch, in its order, after every transform that moves boxes.
 
-    Only annotations are read: a blank image of the annotated size stands in for the photo. An image whose
+    Only annotations are read: a blank image of the annotated size replaces the photo. An image whose
     annotation states no size is skipped, or read if `read_images`.
     """
     moving = [t for t in transforms if t.moves_boxes]

@@ -76,7 +76,7 @@ def find_process_info(environ: Mapping[str, str]) -> ProcessInfo:
             for other in (slurm, mpi):
                 refuse_difference(process, "RANK and WORLD_SIZE", other)
     elif mpi is not None:
-        # mpirun brings OMPI_ variables of its own under srun; PMI_ ones may be srun's and must agree with it.
+        # mpirun sets its OMPI_ variables under srun, too; PMI_ ones may be srun's and must agree with it.
         if "OMPI_COMM_WORLD_RANK" not in environ:
             refuse_difference(mpi, "PMI_RANK and PMI_SIZE", slurm)
         process = slurm if slurm and same_rank(slurm, mpi) else mpi
@@ -231,7 +231,7 @@ def number(environ: Mapping[str, str], name: str, default: int | None = None) ->
 
 
 def port_of(job: str) -> int:
-    """A port made of the job's id, so that all its processes know it and other jobs hardly have the same."""
+    """A port made of the job's id, so that all its processes know it and other jobs are unlikely to have the same."""
     return PORTS[int.from_bytes(hashlib.sha256(job.encode()).digest()[:4], "little") % len(PORTS)]
 
 

@@ -50,7 +50,7 @@ class MetricsFile:
     """Writes metrics.jsonl; every line is on disk as soon as it is written.
 
     Opened at `step`, lines of later steps (of a run that was killed after its last checkpoint) are dropped, so every
-    step stands in the file once.
+    step is in the file once.
     """
 
     def __init__(self, path: Path, step: int = 0) -> None:

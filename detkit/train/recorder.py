@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics.jsonl, TensorBoard, a progress bar or plain lines, a log file."""
+"""Progress of a run: metrics.jsonl, TensorBoard, a progress bar or plain lines, a log file."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Evaluation(Hook):
 class BeforeEvaluation(Hook):
     """Writes the last checkpoint before the last evaluation, so that no evaluation can cost a training its weights.
 
-    Stands before `Evaluation` in the list of hooks.
+    Comes before `Evaluation` in the list of hooks.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -92,7 +92,7 @@ class BeforeEvaluation(Hook):
 class Checkpoints(Hook):
     """Writes a checkpoint every `train.checkpoint_every` steps, at the end and at an interruption, and keeps the best.
 
-    Stands after `Evaluation` in the list of hooks, so that a checkpoint knows the AP of its own weights.
+    Comes after `Evaluation` in the list of hooks, so that a checkpoint knows the AP of its own weights.
     """
 
     def __init__(

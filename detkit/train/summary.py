@@ -72,7 +72,7 @@ def format_lines(lines: Mapping[str, str]) -> str:
 
 
 def describe_learning_rate(options: TrainOptions, batch_size: int, optimizer: torch.optim.Optimizer) -> str:
-    """The highest rate of the first group, and how it comes about."""
+    """The highest rate of the first group, and how it is computed."""
     rate = optimizer.param_groups[0]["initial_lr"]
     if options.lr_batch_size is None:
         return f"{rate:g} (not scaled with the batch size)"

@@ -1,7 +1,7 @@
 """Files that detkit writes: in place all at once, and never over one that it did not write.
 
 A folder that detkit writes into holds `.detkit.json`, a ledger of what it wrote there with the SHA-256 of each
-file. A file that is not in it, or was changed since, is its owner's: it is neither replaced nor deleted. A JSON file
+file. A file that is not in it, or was changed since, is the user's: it is neither replaced nor deleted. A JSON file
 that a user names carries the same mark inside (`written_by`).
 """
 
@@ -30,14 +30,14 @@ LONGEST_NAME = 255
 
 
 class ForeignFileError(ValueError):
-    """Something stands where detkit would write, and detkit did not write it."""
+    """A file or folder that detkit would replace, and did not write."""
 
 
 class Ledger:
     """What detkit wrote into a folder: names, relative to it, and the SHA-256 of each file's content.
 
     The last two contents of a name are known, as a process may be killed between the note and the file. every: seconds
-    between two writings of the whole list, for many files; until then, notes are lines of a file of their own.
+    between two writings of the complete list, for many files; until then, notes are lines of a second file.
     """
 
     def __init__(self, folder: str | Path, *, every: float = 0.0) -> None:
@@ -204,8 +204,8 @@ def check_output_file(
 ) -> Path:
     """The path, if a file can be written there; ValueError otherwise, before anything is computed.
 
-    option: what the message begins with, as in `--json`. inputs: files that are read. ours: tells a file that detkit
-    wrote, which may be replaced.
+    option: what the message begins with, as in `--json`. inputs: files that are read. ours: whether detkit wrote a
+    file, which it may then replace.
     """
     path = Path(path)
     if not str(path).strip() or path.name in ("", ".", ".."):

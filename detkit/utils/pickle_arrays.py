@@ -30,7 +30,7 @@ NUMBERS = "biuf"
 
 
 class _DTypeStandIn:
-    """Stands for `numpy.dtype` while the file is read."""
+    """Replaces `numpy.dtype` while the file is read."""
 
     def __init__(self, code: str, *_: object) -> None:
         self.code, self.order = code, "="
@@ -46,7 +46,7 @@ class _DTypeStandIn:
 
 
 class ArrayStandIn:
-    """Stands for `numpy.ndarray`: takes the pickled state and keeps a plain array made of it."""
+    """Replaces `numpy.ndarray`: takes the pickled state and keeps a plain array made of it."""
 
     value: NDArray[np.generic]
 

@@ -27,7 +27,7 @@ MOST, DEEPEST = 1_000_000, 40
 class Unread(dict[object, object]):
     """Stand-in for an object of a class that is not read: takes what the file gives it and calls nothing.
 
-    It is a dict, so that the entries of a foreign mapping, or of a whole pickled module, can be read.
+    It is a dict, so that the entries of a foreign mapping, or of a pickled module, can be read.
     """
 
     def __init__(self, *_: object, **__: object) -> None:

@@ -72,8 +72,8 @@ def repair_file(path: str | Path, options: ImageOptions) -> Image.Image:
     try:
         open_image(path, path, options).close()
         # Without its end mark, libjpeg waits for more and keeps the last rows to itself.
-        whole = Path(path).read_bytes() + END_OF_JPEG
-        with open_image(io.BytesIO(whole), path, options) as opened:
+        marked = Path(path).read_bytes() + END_OF_JPEG
+        with open_image(io.BytesIO(marked), path, options) as opened:
             load_truncated(opened)
             return to_rgb(ImageOps.exif_transpose(opened))
     except Exception as error:
