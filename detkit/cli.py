@@ -113,12 +113,12 @@ def lost_output(words: Sequence[str], reason: Exception) -> int:
 class Parser(argparse.ArgumentParser):
     """Does not accept abbreviated options, and suggests the nearest one for an unknown one."""
 
+    subparsers: Any = None
+
     def __init__(self, **more: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **more})
-        self.subparsers: Any = None
 
     def add_subparsers(self, **options: Any) -> Any:
-        """What argparse adds, held for `parse`."""
         self.subparsers = super().add_subparsers(**options)
         return self.subparsers
 
