@@ -132,7 +132,7 @@ def _check(words: list[str], overlays: list[str]) -> int:
     wrong = 0
     for path in paths:
         try:
-            load_config(path, overrides, overlays=overlays).check_length()
+            load_config(path, overrides, overlays=overlays).check()
         except (ConfigError, ValueError, OSError) as error:
             wrong += 1
             print(error, file=sys.stderr)

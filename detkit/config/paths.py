@@ -32,10 +32,6 @@ class ResolvedPath:
     variable: str | None = None
     """The environment variable with which it begins."""
 
-    @property
-    def is_relative(self) -> bool:
-        return not Path(self.written).expanduser().is_absolute()
-
 
 @dataclass
 class PathResolver:
@@ -147,7 +143,7 @@ def where_else(path: ResolvedPath) -> str:
         known = os.environ.get(path.variable)
         text = "is not set" if known is None else f"is {printable(known)}"
         return f"; {path.variable} {text}: set it to the folder of your data sets, or set this key"
-    if not path.is_relative or path.result != absolute(path.written, path.folder):
+    if Path(path.written).expanduser().is_absolute() or path.result != absolute(path.written, path.folder):
         return f"; if its folder has moved, add {moved_hint(Path(path.result).parent)}"
     here = absolute(path.written, Path.cwd())
     text = f"; {path.written} is relative to {path.folder}"
