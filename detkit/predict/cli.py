@@ -40,7 +40,9 @@ RUN_FILES = ("checkpoints", "environment.json", "plan.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="checkpoint file or run folder")
+    parser.add_argument(
+        "checkpoint", help="run folder, checkpoint, .safetensors file, or the name or address of a model"
+    )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image files, folders or globs")
     parser.add_argument(
         "--output",

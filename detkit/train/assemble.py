@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from detkit.checkpoint import Checkpoint, load_checkpoint
 from detkit.config import Config
 from detkit.data.build import SPLITS, build_datasets, build_transforms, open_images
 from detkit.data.datasets.base import DetectionDataset
@@ -26,6 +25,7 @@ from detkit.distributed.comm import from_first_rank
 from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
 from detkit.distributed.preflight import check_data, data_hashes
 from detkit.evaluate.loop import evaluate
+from detkit.interop import load_any
 from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
 from detkit.runs.environment import environment
 from detkit.runs.folder import RESULT
@@ -177,12 +177,12 @@ def initial_detector(config: Config, classes: ClassMap, init_weights: str | None
 
 def load_weights(source: str, detector: DenseDetector, config: Config, classes: ClassMap) -> None:
     """Loads the weights that fit, and logs a table of the rest."""
-    saved: Checkpoint = load_checkpoint(source)
+    saved = load_any(source)
     columns = CLASS_LOSSES.build(saved.config["losses"]["classification"]).num_columns(len(saved.classes))
     mine = detector.class_loss.num_columns(len(classes))
     changed = differences(saved.config, config, detector)
     rows = init_from(detector, saved.ema or saved.model, saved.classes, classes, (columns, mine), changed)
-    log.info("weights of %s, step %d\n%s", saved.path, saved.step, format_rows(rows))
+    log.info("weights of %s, step %d\n%s", saved.path or source, saved.step, format_rows(rows))
     for note in changed.notes:
         log.warning("--init-from: %s", note)
 
