@@ -42,6 +42,7 @@ from detkit.train.speed import RankLog
 from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
 from detkit.utils.console import guard_stream
+from detkit.utils.errors import prefix_error
 
 if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult
@@ -172,6 +173,8 @@ def initial_detector(config: Config, classes: ClassMap, init_weights: str | None
             detector.backbone.load_pretrained()
         except ValueError as error:
             raise ValueError(f"{config.location('backbone.weights')}: {error}") from error
+        except OSError as error:
+            raise prefix_error(error, config.location("backbone.weights")) from error
     return detector
 
 
