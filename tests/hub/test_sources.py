@@ -10,11 +10,15 @@ from typing import Any
 import fsspec
 import pytest
 
+from detkit.config import load_config
+from detkit.data.build import build_datasets
 from detkit.hub import cache_folder, is_remote, local_path, names, path_manager
 from detkit.hub.download import FetchError
 from detkit.hub.names import DETECTRON2_ZOO, Published, torchvision_source, torchvision_weights
+from detkit.predict.cli import find_images
 from detkit.registry import DATASETS, PathStr
 from detkit.registry.path_types import is_path
+from tests.conftest import Folder
 from tests.refusals import Refuses
 from tests.web import Web
 
@@ -194,3 +198,34 @@ def test_a_part_gets_the_local_copy_of_an_address(store: Any) -> None:
         built = DATASETS.build({"type": "Listing", "roots": ["memory://bucket/run", "plain"]})
     assert (Path(built.roots[0]) / "a.txt").read_bytes() == b"A"
     assert built.roots[1] == "plain"
+
+
+def test_a_config_its_data_and_an_image_from_elsewhere(
+    web: Web, folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The config keeps the addresses, so that a checkpoint says where its data are on any machine."""
+    files = fsspec.filesystem("memory")
+    for split in ("train", "val"):
+        files.put(str(folder.root / split), f"/data/{split}", recursive=True)
+        files.put(str(folder.root / f"{split}.json"), f"/data/{split}.json")
+    text = folder.config.read_text(encoding="utf-8")
+    for split in ("train", "val"):
+        text = text.replace(f"images: {split}}}", f"images: memory://data/{split}}}")
+        text = text.replace(f"annotations: {split}.json", f"annotations: memory://data/{split}.json")
+    web.files["/config.yaml"] = text.encode()
+    config = load_config(f"{web.url}/config.yaml")
+    assert config.data.train.dataset.images == "memory://data/train"
+    train_set, val_set = build_datasets(config)
+    assert (len(train_set), len(val_set)) == (3, 3)
+    assert Path(train_set.records.path(0)).is_relative_to(cache_folder())
+    assert train_set.load_image(0).size == (96, 64)
+    web.files["/photo.jpg"] = folder.file("val", 0).read_bytes()
+    (image,) = find_images([f"{web.url}/photo.jpg"])
+    assert image.name == "photo.jpg"
+    files.store.clear()
+
+
+def test_data_that_are_not_there_name_their_key(store: Any, folder: Folder, refuses: Refuses) -> None:
+    config = load_config(folder.config, ["data.train.dataset.images=memory://bucket/gone"])
+    with refuses(FetchError):
+        build_datasets(config)
