@@ -84,7 +84,7 @@ def _rows(rows: Iterable[Row], width: int) -> Iterator[str]:
     indent = 3 + max((len(row.name) for row in rows), default=0)
     for row in rows:
         line = ". ".join(filter(None, (row.takes, row.meaning)))
-        yield from _wrapped(line, f"  {row.name:{indent - 3}} ", width, indent)
+        yield from _wrapped(line, f"  {row.name:{indent - 3}} ", width, indent) or [f"  {row.name}"]
         if row.setting:
             yield from _wrapped(f"now {row.setting.value} ({row.setting.origin})", " " * indent, width)
 
