@@ -179,7 +179,8 @@ def _as_list(value: object) -> object:
         ("sigmoidfocalloss", "part", ["SigmoidFocalLoss, a part of class_losses"], []),
         ("class_losses.SigmoidFocalLoss", "part", ["SigmoidFocalLoss, a part of class_losses"], []),
         ("losses.classification.SigmoidFocalLoss", "part", ["SigmoidFocalLoss, a part of class_losses"], []),
-        ("FPN", "part", ["FPN, a part of necks"], ["in_shapes: detkit hands it in, from the backbone's levels"]),
+        ("FPN", "part", ["FPN, a part of necks"],
+         ["in_shapes: a config can't set it; a part gets it from the backbone's levels"]),
         ("train", "options", ["train, options (TrainOptions)"], ["required; at least 1", "default null", "in seconds"]),
         ("TrainOptions", "options", ["train, options (TrainOptions)"], []),
         ("data.loader", "options", ["data.loader, options (LoaderOptions)"], ["num_workers"]),
@@ -240,7 +241,7 @@ def test_a_name_of_two_registries_is_explained_for_both() -> None:
         assert "backbones.FPN" in list_parts()
 
 
-def test_an_argument_that_is_a_part_names_its_registry() -> None:
+def test_an_argument_that_a_config_cannot_hold() -> None:
     with HEADS.temporary():
 
         @HEADS.register()
@@ -254,7 +255,8 @@ def test_an_argument_that_is_a_part_names_its_registry() -> None:
             def __init__(self, *, neck: Neck | None = None) -> None:
                 raise NotImplementedError
 
-        assert "neck: detkit hands it in" in str(explain("Nested"))
+        text = " ".join(str(explain("Nested")).split())
+        assert "neck: a config can't set it; a part gets it from its default, since a config can't hold a Neck" in text
 
 
 def test_parts_are_listed() -> None:

@@ -48,7 +48,7 @@ def _topic(topic: Topic, width: int, config: str) -> Iterator[str]:
 
 def derived_words(name: str, source: str) -> str:
     """Where an argument comes from that a config can't set."""
-    return f"{name}: detkit hands it in, from {source}; a config can't set it"
+    return f"{name}: a config can't set it; a part gets it from {source}"
 
 
 def _facts(topic: Topic, width: int) -> Iterator[str]:
