@@ -25,7 +25,6 @@ from detkit.config.paths import MOVED, PathResolver, ResolvedPath, raw_value, re
 from detkit.config.raw import ConfigError, RawConfig, omegaconf_message, overlay, read_raw, shown_config
 from detkit.config.schema import ROOT, Options, Section
 from detkit.config.validate import Validator, build_options
-from detkit.hub import local_path
 from detkit.registry.arguments import MISSING
 from detkit.utils.errors import prefix_error
 from detkit.utils.types import Tree, Value
@@ -172,10 +171,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Se
     Raises FileNotFoundError for a missing file and ConfigError for everything that is wrong, each with the file and
     line, the key and the nearest match.
     """
-    file = find_config(local_path(path))
+    file = find_config(path)
     raw = read_raw(file)
     for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
-        overlay(raw, read_raw(find_config(local_path(above))))
+        overlay(raw, read_raw(find_config(above)))
     return _finish(raw, overrides, shown_config(file))
 
 

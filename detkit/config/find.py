@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from detkit.registry.arguments import nearest
+from detkit.hub import is_remote, local_path
 from detkit.utils.console import printable
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -20,7 +21,7 @@ LIST = "`detkit list configs` prints the names"
 def find_config(source: str | Path, folder: Path | None = None) -> Path:
     """The file of a config, given as a path or by name.
 
-    A path to an existing file comes first. Then `package:path` of an installed package, as in
+    An address (see `detkit.hub.local_path`) is fetched. A path to an existing file comes first. Then `package:path` of an installed package, as in
     `detkit:scaffold/base.yaml`. Then a name: the path below detkit's configs (`retinanet/r50_fpn_1x`, with or
     without `configs/` before and `.yaml` after it), or a file's own name, if no other has it (`focal`).
 
@@ -31,6 +32,8 @@ def find_config(source: str | Path, folder: Path | None = None) -> Path:
     Raises FileNotFoundError with the nearest name, IsADirectoryError for a folder, and ValueError for a name of
     several configs.
     """
+    if is_remote(source):
+        return local_path(source)
     text = str(source)
     file = Path.cwd() / text if folder is None else folder / text
     if file.is_file():
