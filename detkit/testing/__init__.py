@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from detkit.testing.features import check_backbone as check_backbone
     from detkit.testing.features import check_head as check_head
     from detkit.testing.features import check_neck as check_neck
+    from detkit.testing.hooks import check_hook as check_hook
+    from detkit.testing.hooks import check_logger as check_logger
     from detkit.testing.losses import check_box_loss as check_box_loss
     from detkit.testing.losses import check_class_loss as check_class_loss
     from detkit.testing.losses import check_normalizer as check_normalizer
@@ -44,6 +46,8 @@ __all__ = [
     "check_coder",
     "check_dataset",
     "check_head",
+    "check_hook",
+    "check_logger",
     "check_neck",
     "check_nms",
     "check_normalizer",
@@ -53,7 +57,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        for file in ("features", "matching", "losses", "data", "contract"):
+        for file in ("features", "matching", "losses", "data", "hooks", "contract"):
             module = import_module(f"{__name__}.{file}")
             if hasattr(module, name):
                 return getattr(module, name)

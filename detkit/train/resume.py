@@ -11,13 +11,14 @@ from detkit.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from detkit.config import Config
 from detkit.detectors.dense import DenseDetector
 from detkit.fingerprint import NATIVE
-from detkit.registry import SCHEDULES
+from detkit.registry import HOOKS, SCHEDULES
 from detkit.runs.folder import ENVIRONMENT
 from detkit.runs.settings import differing_settings, with_defaults
 from detkit.runs.starts import Start, code_changes, fact_changes, from_plain, read_starts
 from detkit.structures import ClassMap
 from detkit.train.parallel import other_processes
 from detkit.utils.console import indented_list
+from detkit.utils.types import Value
 
 log = logging.getLogger("detkit")
 
@@ -48,6 +49,8 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
         differing = {key: values for key, values in differing.items() if key.partition(".")[0] != "imports"}
     if "skip" not in differing.get(BAD_IMAGES, ("skip",)):  # repair changes no image that the run has trained on
         del differing[BAD_IMAGES]
+    if changing_hooks(was) == changing_hooks(config.to_dict()):
+        differing = {key: values for key, values in differing.items() if key.partition(".")[0] != "hooks"}
     old_total = differing.pop("train.iterations", (None, None))[0]
     lines = [f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in sorted(differing.items())]
     if old_total is not None:
@@ -64,6 +67,16 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
     for key, (old, new) in moved.items():
         log.info("%s has moved from %s to %s; the annotations are the same", key, old, new)
     return checkpoint
+
+
+def changing_hooks(values: Mapping[str, Value]) -> list[Value]:
+    """The hooks of a config which change what a training comes to; a hook that is not known here counts as one."""
+    known = HOOKS.names()
+    return [
+        node
+        for node in values.get("hooks") or []
+        if node["type"] not in known or getattr(HOOKS.get(node["type"]), "changes_training", True)
+    ]
 
 
 def same(old: str, new: str | None) -> bool:
