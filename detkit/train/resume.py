@@ -43,14 +43,13 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
         )
     was = with_defaults(checkpoint.config)
     changed = [f"  {k}: {v} in the run, {data[k]} now" for k, v in checkpoint.data.items() if not same(v, data.get(k))]
-    differing = differing_settings(was, config.to_dict())
+    was, now = (values | {"hooks": changing_hooks(values)} for values in (was, config.to_dict()))
+    differing = differing_settings(was, now)
     moved = {key: differing.pop(key) for key in config.paths() if key in differing}
     if from_plain(checkpoint.start).code:  # imported files are known by their content, see check_code
         differing = {key: values for key, values in differing.items() if key.partition(".")[0] != "imports"}
     if "skip" not in differing.get(BAD_IMAGES, ("skip",)):  # repair changes no image that the run has trained on
         del differing[BAD_IMAGES]
-    if changing_hooks(was) == changing_hooks(config.to_dict()):
-        differing = {key: values for key, values in differing.items() if key.partition(".")[0] != "hooks"}
     old_total = differing.pop("train.iterations", (None, None))[0]
     lines = [f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in sorted(differing.items())]
     if old_total is not None:
