@@ -6,8 +6,10 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from detkit.evaluate.coco import CocoResult
+from detkit.evaluate.report import to_json
 from detkit.hooks.base import Hook, StepReport
 from detkit.loggers.base import LoggedRun, Loggers, Status
 from detkit.runs.environment import peak_memory_mb
@@ -17,9 +19,6 @@ from detkit.train.speed import SpeedWindow
 from detkit.train.trainer import Trainer
 from detkit.utils.console import bar_stream, guard_stream
 from detkit.utils.types import Tree
-
-if TYPE_CHECKING:
-    from detkit.evaluate.coco import CocoResult
 
 log = logging.getLogger("detkit")
 
@@ -80,8 +79,6 @@ class Recorder(Hook[Trainer]):
 
     def evaluation(self, step: int, result: CocoResult) -> None:
         """Records what an evaluation after `step` gave."""
-        from detkit.evaluate.report import to_json
-
         assert self._file is not None
         self._file.write({"step": step, **of_validation(to_json(result))})
         figures = {name: value for name, value in of_validation(result.metrics).items() if value is not None}

@@ -9,10 +9,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detkit.checkpoint import BEST, CHECKPOINTS, Checkpoint, remove_old, save_checkpoint, step_path
 from detkit.data.loader import SampleError
+from detkit.evaluate.coco import CocoResult
 from detkit.hooks.base import Hook, StepReport, hook_states, load_hook_states
 from detkit.runs.metrics import of_validation
 from detkit.structures import ClassMap
@@ -21,9 +21,6 @@ from detkit.train.recorder import Recorder
 from detkit.train.sharded import full_state, load_full_optimizer_state, load_full_state, unsharded
 from detkit.train.trainer import Trainer
 from detkit.utils.types import Tree
-
-if TYPE_CHECKING:
-    from detkit.evaluate.coco import CocoResult
 
 log = logging.getLogger("detkit")
 
@@ -60,7 +57,6 @@ class Evaluation(Hook[Trainer]):
             raise
 
     def run(self, trainer: Trainer) -> None:
-        """Evaluates, reports and records."""
         trainer.progress.enter("evaluation", trainer.step)
         share_buffers(trainer.model)
         try:
@@ -86,7 +82,7 @@ class Evaluation(Hook[Trainer]):
 class BeforeEvaluation(Hook[Trainer]):
     """Writes the last checkpoint before the last evaluation, so that no evaluation can cost a training its weights.
 
-    Stands before `Evaluation` in the list of hooks.
+    Comes before `Evaluation` in the list of hooks.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -99,7 +95,7 @@ class BeforeEvaluation(Hook[Trainer]):
 class Checkpoints(Hook[Trainer]):
     """Writes a checkpoint every `train.checkpoint_every` steps, at the end and at an interruption, and keeps the best.
 
-    Stands after `Evaluation` and the hooks of the config in the list of hooks, so that a checkpoint knows the AP of its
+    Comes after `Evaluation` and the hooks of the config in the list of hooks, so that a checkpoint knows the AP of its
     own weights, and the states of those hooks after its step.
     """
 
