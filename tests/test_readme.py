@@ -49,8 +49,7 @@ def write_voc(root: Any, dataset: Any) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """What the README takes for granted: the checkout's configs, a VOC folder, COCO files, photos."""
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    """What the README takes for granted: a VOC folder, COCO files, photos. There is no checkout."""
     data = ShapesDataset(num_images=4, size=64)
     write_voc(tmp_path / "path/to/voc", data)
     for split in ("train", "val"):
@@ -79,7 +78,7 @@ def run(command: Any) -> None:
     if words[1] == "train":
         # A run's own config.yaml has the short settings already.
         own = words[2].startswith("runs/")
-        on_shapes = words[2].endswith("shapes.yaml") or words[2] == "projects/my_net/config.yaml"
+        on_shapes = words[2].endswith("shapes.yaml") or words[2] in ("quickstart", "projects/my_net/config.yaml")
         words += ([] if own else SHORT) + (SHORT_SHAPES if on_shapes else [])
     if words[1] == "anchors":
         words.append("data.train.dataset.num_images=40")
