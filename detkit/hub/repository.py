@@ -15,7 +15,6 @@ from detkit.hub.download import FetchError
 from detkit.utils.console import guard_stream, indented_list, printable
 from detkit.utils.outputs import file_sha256
 
-PREFIX = "hf://"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 MODEL_FILES = (CONFIG, WEIGHTS)
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".keras", ".tar")
