@@ -28,8 +28,8 @@ class TimmBackbone(Backbone):
 
     Args:
         name: timm's name of the model, such as resnet18.a1_in1k.
-        out_features: levels; None: c3, c4 and c5.
-        norm: layer that replaces batch normalisation; None keeps the network's norms.
+        out_features: levels; null: c3, c4 and c5.
+        norm: layer that replaces batch normalisation; null keeps the network's norms.
         freeze_at: blocks up to stride 2^freeze_at are not trained; 0 trains all.
         in_channels: image channels.
         weights: `default` for timm's weights of the model, or a file or web address; loaded when training starts
@@ -140,7 +140,6 @@ class TimmBackbone(Backbone):
         self.body.load_state_dict(body.state_dict())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         size = (images.shape[-2], images.shape[-1])
         levels = self.body(adapt.pad_to_multiple(images, self.multiple))
         return {n: adapt.finish_level(x, m, size) for (n, m), x in zip(self.maps.items(), levels, strict=True)}

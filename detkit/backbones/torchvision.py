@@ -34,8 +34,8 @@ class TorchvisionBackbone(Backbone):
 
     Args:
         name: torchvision's name of the network, such as convnext_tiny.
-        out_features: levels; None: c3, c4 and c5.
-        norm: layer that replaces batch normalisation; None keeps the network's norms.
+        out_features: levels; null: c3, c4 and c5.
+        norm: layer that replaces batch normalisation; null keeps the network's norms.
         freeze_at: blocks up to stride 2^freeze_at are not trained: 0 trains all, 2 freezes the stem and the blocks of
             stride 4.
         in_channels: image channels; weights for three are averaged to any other number.
@@ -105,7 +105,6 @@ class TorchvisionBackbone(Backbone):
         self.stages.load_state_dict(self._assemble(body, average=True).state_dict())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         size = (images.shape[-2], images.shape[-1])
         x = adapt.pad_to_multiple(images, self.multiple)
         features = {}

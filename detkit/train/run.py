@@ -20,6 +20,7 @@ from detkit.distributed.group import process_group
 from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
 from detkit.distributed.process_info import ProcessInfo
 from detkit.hub import is_remote, local_path
+from detkit.loggers.base import Status
 from detkit.runs.folder import (
     CONFIG,
     ENVIRONMENT,
@@ -177,12 +178,14 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
         log.info("%s", header(session, network or {}))
         warn(session)
     check_fits(session)
+    status: Status = "failed"
     try:
         with stop_on_signals(trainer), session.coordinator.watchdog(
             "training", trainer.progress, session.options.hang_timeout, setting="train.hang_timeout",
             log_file=log_path(session.folder, trainer.rank), worker_pids=worker_processes,
         ):  # fmt: skip
             trainer.run()
+        status = "stopped" if trainer.interrupted else "finished"
     except Exception:
         if trainer.rank == 0 and evaluation.failed_last:
             note_failed_evaluation(session)
@@ -190,7 +193,7 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
     finally:
         session.batches.close()  # ends the loader processes cleanly, so that they leave no temporary folders
         if session.recorder is not None:
-            session.recorder.close()
+            session.recorder.close(status)
     if trainer.interrupted:
         log.warning(
             "stopped by %s after step %d/%d; saved %s. Resume with --resume",
