@@ -32,7 +32,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Cal
 
     def of(name: str) -> Callable[[], Logger]:
         try:
-            for package in LOGGERS.get(name).requires:  # type: ignore[attr-defined]
+            for package in LOGGERS.get(name).requires:
                 importlib.import_module(package)
         except ImportError as error:
             pytest.skip(f"{name} can't be tested here: {error}")
