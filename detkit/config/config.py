@@ -195,7 +195,7 @@ def _finish(raw: RawConfig, overrides: Sequence[str], name: str) -> Config:
 def _location(path: str, origin: Mapping[str, str], name: str) -> str:
     """The file and line, or the override, that an error at `path` is about.
 
-    An error about a part as a whole, or about a default, may come from any override of the part.
+    An error about a part, or about a default, may come from any override of the part.
     """
     while path and path not in origin:
         path = path.rpartition(".")[0]

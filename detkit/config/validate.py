@@ -157,7 +157,7 @@ class Validator:
 
 
 class _Wrong(ValueError):
-    """What makes a whole node unreadable, and its path."""
+    """What makes a node unreadable, and its path."""
 
     def __init__(self, path: str, text: str) -> None:
         super().__init__(text)

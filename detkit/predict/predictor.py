@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from PIL.Image import Image
 
+from detkit.checkpoint import load_checkpoint
 from detkit.config import Config
 from detkit.config.raw import short_path
 from detkit.data.datasets.images import ImageOptions, read_image, to_rgb
@@ -21,9 +23,6 @@ from detkit.registry import TRANSFORMS
 from detkit.structures import ClassMap, Detections
 from detkit.utils.pictures import as_pil
 
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
 
 def load_detector(
     checkpoint: str | Path, *, device: str = "auto", overrides: Sequence[str] = ()
@@ -33,8 +32,6 @@ def load_detector(
     overrides: `key=value` for settings that do not change weights (`postprocess.score_threshold=0.3`).
     Loads the averaged weights (EMA) if the run kept them.
     """
-    from detkit.checkpoint import load_checkpoint
-
     saved = load_checkpoint(checkpoint)
     config = Config.from_dict(saved.config, overrides, name=short_path(saved.path or checkpoint))
     detector = build_detector(config, len(saved.classes))
@@ -88,14 +85,14 @@ class Predictor:
         many = images if isinstance(images, (list, tuple)) else [images]
         return [detections for detections, _ in self.stream(many)]
 
-    def stream(self, images: Iterable[Any]) -> Iterator[tuple[Detections, PILImage]]:
+    def stream(self, images: Iterable[Any]) -> Iterator[tuple[Detections, Image]]:
         """Yields detections image by image, each with its PIL image; only one batch is in memory."""
         opened = (open_image(image, self.image_options) for image in images)
         while batch := list(itertools.islice(opened, self.batch_size)):
             yield from zip(self._run(batch), batch, strict=True)
 
     @torch.inference_mode()
-    def _run(self, images: Sequence[PILImage]) -> list[Detections]:
+    def _run(self, images: Sequence[Image]) -> list[Detections]:
         tensors = [transform_image(self.transforms, image) for image in images]
         batch, sizes = collate_images(tensors, self.size_divisor)
         predictions = self.detector(batch.to(self.device), sizes)
@@ -103,10 +100,8 @@ class Predictor:
         return to_original(self.detector.detect(predictions, sizes), sizes, original_sizes)
 
 
-def open_image(image: Any, options: ImageOptions | None = None) -> PILImage:
+def open_image(image: Any, options: ImageOptions | None = None) -> Image:
     """A path, PIL image, array (H, W[, 3]) or tensor (3, H, W), uint8 -> RGB PIL image."""
-    from PIL import Image
-
     if isinstance(image, (str, Path)):
         return read_image(Path(image), options)
-    return to_rgb(image) if isinstance(image, Image.Image) else as_pil(image)
+    return to_rgb(image) if isinstance(image, Image) else as_pil(image)

@@ -137,7 +137,6 @@ class Registry:
         )
 
     def get(self, name: str) -> type:
-        """The class of a name."""
         return self.entry(name).cls
 
     def arguments(self, name: str) -> dict[str, Argument]:

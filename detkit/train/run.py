@@ -55,7 +55,7 @@ def train(
     profile: int | None = None,
     allow: Sequence[str] = (),
 ) -> int:
-    """Runs a whole training in `folder`; returns the exit code of `detkit train`.
+    """Runs a training from start to end in `folder`; returns the exit code of `detkit train`.
 
     coordinator: the processes of the run, of which this is one; alone without it. profile: steps to record
     a trace of. allow: what may have changed at a resume: `code`.
@@ -85,7 +85,7 @@ def train(
             return run_session(session, network)
         except NonFiniteLossError as error:
             log.error("%s", error, extra={"only_file": coordinator.process.is_worker})
-            if coordinator.process.is_worker:  # told once, by who started the workers, on every machine
+            if coordinator.process.is_worker:  # the launcher reports it, once per machine
                 raise
             return ExitCode.DIVERGED
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
@@ -177,7 +177,7 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
             note_failed_evaluation(session)
         raise
     finally:
-        session.batches.close()  # the loader processes end now, in good order, and leave no temporary folders
+        session.batches.close()  # ends the loader processes cleanly, so that they leave no temporary folders
         if session.recorder is not None:
             session.recorder.close()
     if trainer.interrupted:
@@ -201,7 +201,7 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
 def write_start(session: Session) -> None:
     """Writes config.yaml, unless a person has changed it, and environment.json."""
     if not write_own(session.folder / CONFIG, session.config.to_yaml()):
-        log.warning("%s was changed since detkit wrote it: it stays as it is", session.folder / CONFIG)
+        log.warning("%s was changed since detkit wrote it: it is left unchanged", session.folder / CONFIG)
     starts = [*session.earlier_starts, session.start]
     write_json(session.folder / ENVIRONMENT, with_starts(session.environment, starts))
 

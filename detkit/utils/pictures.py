@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
+from PIL import Image
 
 
-def as_pil(image: Any) -> PILImage:
+def as_pil(image: Any) -> Image.Image:
     """A PIL image, uint8 array (H, W[, 3]) or uint8 tensor (3, H, W) or (H, W) -> RGB PIL image, a copy."""
-    from PIL import Image
-
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     array = image.permute(1, 2, 0) if hasattr(image, "permute") and image.ndim == 3 else image

@@ -79,7 +79,7 @@ def apply_transforms(
         megapixels = image.width * image.height / 1e6
         try:
             image, wrapped, labels = transform(image, wrapped, labels)
-        except DecompressionBombError:  # Pillow holds a limit of its own against every crop
+        except DecompressionBombError:  # Pillow has its own limit for a crop
             text = f"the crop out of an image of {megapixels:.0f} megapixels is too large; resize before it"
             raise ValueError(f"{type(transform).__name__}: {text}") from None
         if watch is not None:
