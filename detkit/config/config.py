@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from detkit import registry
@@ -88,6 +89,11 @@ class Config:
             raise ValueError(f"{self.location(path)}: {path}: {error}") from error
         except OSError as error:
             raise prefix_error(error, f"{self.location(path)}: {path}") from error
+
+    def check(self) -> None:
+        """`check_length`, and ValueError if a part can't be built from its arguments, or not for the part before it."""
+        self.check_length()
+        resolve_name("detkit.detectors.build:check_parts")(self)  # from a room above, like the schema's options
 
     def check_length(self) -> None:
         """Raises ValueError if the schedule, if there is one, does not fit `train.iterations`.

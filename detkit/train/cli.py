@@ -105,7 +105,7 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
     for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
         config.require(path)
     if not args.resume:
-        config.check_length()
+        config.check()
     name = "-".join(run_name(Path(file)) for file in [args.config, *args.overlay])
     return config, Path(args.output) if args.output else Path("runs") / name
 

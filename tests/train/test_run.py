@@ -386,6 +386,7 @@ class Gone(io.StringIO):
         raise BrokenPipeError(32, "Broken pipe")
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_console_that_is_gone_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Gone())
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict"))
@@ -394,6 +395,7 @@ def test_a_console_that_is_gone_costs_no_result(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "$x$ \u732b/predictions.png").is_file()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_picture_that_fails_costs_no_result_and_a_folder_may_be_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,7 @@ def test_a_fault_in_the_last_evaluation_leaves_weights_and_reason(folder: Any, m
     assert "ap" in json.loads((run / "result.json").read_text())
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_picture_that_can_not_be_drawn_costs_no_result(
     folder: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL.Image import DecompressionBombError, Image
@@ -44,9 +45,14 @@ class V2Transform(Transform):
     """A transform of torchvision.transforms.v2, by its name there and its arguments."""
 
     def __init__(self, name: str, *args: object, **options: object) -> None:
+        self.name, self.args, self.options = name, args, options
+
+    @cached_property
+    def inner(self) -> Any:
+        """torchvision's transform, made when first used, so that checking a config does not import torchvision."""
         from torchvision.transforms import v2
 
-        self.inner = getattr(v2, name)(*args, **options)
+        return getattr(v2, self.name)(*self.args, **self.options)
 
     def __call__(self, image: Image, boxes: BoundingBoxes, labels: Tensor) -> tuple[Image, BoundingBoxes, Tensor]:
         image, boxes, labels = self.inner(image, boxes, labels)
