@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("detkit.compare.cli", "which loss is better, and how sure are we? variants x seeds, with statistics"),
     "new": ("detkit.scaffold.cli", "write a project with your own part: code, config, README and test"),
     "list": ("detkit.config.cli:list", "registered parts: name, origin, one line"),
+    "explain": ("detkit.config.explain.cli", "what a part, a key of a config or an argument means"),
     "config": ("detkit.config.cli:config", "show a config with its origins, or check configs"),
     "data": ("detkit.data.cli", "make or look at data sets"),
     "anchors": ("detkit.analyze.cli", "how well anchors fit the training boxes; find better ones"),
@@ -41,6 +42,7 @@ EXAMPLES = """examples:
   detkit predict runs/first photos/ --score 0.5
   detkit compare configs/quickstart/shapes.yaml configs/losses/focal.yaml configs/losses/bce.yaml
   detkit config show configs/quickstart/shapes.yaml --origin
+  detkit explain SigmoidFocalLoss
   detkit new backbone my_net
 
 `detkit VERB --help` prints the options of a verb."""
@@ -102,7 +104,7 @@ def check_current_folder() -> None:
 
 def lost_output(words: Sequence[str], reason: Exception) -> int:
     """Exit code of a command that went well while nobody could read it: 0 if its results are in files."""
-    if words[0] in WRITING_VERBS or any(word.startswith("--json") for word in words):
+    if words[0] in WRITING_VERBS or (any(word.startswith("--json") for word in words) and "-" not in words):
         return 0
     if isinstance(reason, BrokenPipeError):  # as in `detkit list | head`
         return 141
