@@ -50,7 +50,7 @@ check: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m tools.check_docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 docs-test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" tests/test_readme.py tests/test_notebooks.py tests/test_site.py
