@@ -94,7 +94,7 @@ def commands(text: Any) -> Any:
 
 def run(command: Any) -> None:
     words = shlex.split(command, comments=True)
-    if "train" in words[:6]:
+    if "train" in words[:8]:
         words = shortened(words)
     if words[0] in PROGRAMS:
         line = [sys.executable, *PROGRAMS[words[0]], *words[1:]]
