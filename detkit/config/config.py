@@ -1,6 +1,6 @@
 """The settings of a run: loaded, overlaid, overridden, checked to the last key, then frozen.
 
-    config = load_config("configs/quickstart/shapes.yaml", ["backbone.depth=34"])
+    config = load_config("quickstart", ["backbone.depth=34"])
     config.backbone.depth, config.origin("backbone.depth"), config.to_yaml()
 
 Every key must be an argument of a registered part or of an options class (see schema.py), so no key is misspelt or
@@ -18,10 +18,11 @@ from pkgutil import resolve_name
 from typing import Any
 
 from detkit import registry
+from detkit.config.find import find_config
 from detkit.config.imports import import_entry
 from detkit.config.overrides import override
 from detkit.config.paths import MOVED, PathResolver, ResolvedPath, raw_value, read_moved, where_else
-from detkit.config.raw import ConfigError, RawConfig, omegaconf_message, overlay, read_raw, short_path
+from detkit.config.raw import ConfigError, RawConfig, omegaconf_message, overlay, read_raw, shown_config
 from detkit.config.schema import ROOT, Options, Section
 from detkit.config.validate import Validator, build_options
 from detkit.registry.arguments import MISSING
@@ -162,17 +163,19 @@ class Config:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Sequence[str | Path] = ()) -> Config:
-    """Reads a config file with its bases, applies `key=value` overrides, checks and completes it.
+    """Reads a config with its bases, applies `key=value` overrides, checks and completes it.
 
-    overlays: files laid over it in turn before the overrides; they may be fragments, as configs/losses/ has.
+    path: a file or a name (`find_config`). overlays: others, laid over it in turn before the overrides; they may be
+    fragments, as configs/losses/ has.
 
     Raises FileNotFoundError for a missing file and ConfigError for everything that is wrong, each with the file and
     line, the key and the nearest match.
     """
-    raw = read_raw(Path(path))
+    file = find_config(path)
+    raw = read_raw(file)
     for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
-        overlay(raw, read_raw(Path(above)))
-    return _finish(raw, overrides, short_path(path))
+        overlay(raw, read_raw(find_config(above)))
+    return _finish(raw, overrides, shown_config(file))
 
 
 def _finish(raw: RawConfig, overrides: Sequence[str], name: str) -> Config:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from detkit.checkpoint import load_checkpoint
 from detkit.config import Config
 from detkit.config.raw import short_path
 from detkit.data.datasets.images import ImageOptions, read_image, to_rgb
@@ -18,6 +17,7 @@ from detkit.data.loader import collate_images
 from detkit.data.transforms.base import transform_image
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
+from detkit.interop.load import load_any
 from detkit.predict.rescale import to_original
 from detkit.registry import TRANSFORMS
 from detkit.structures import ClassMap, Detections
@@ -27,15 +27,19 @@ from detkit.utils.pictures import as_pil
 def load_detector(
     checkpoint: str | Path, *, device: str = "auto", overrides: Sequence[str] = ()
 ) -> tuple[DenseDetector, Config, ClassMap]:
-    """A checkpoint file or run folder -> detector in eval mode, its config, its classes.
+    """What `detkit.interop.load_any` reads -> detector in eval mode, its config, its classes.
 
     overrides: `key=value` for settings that do not change weights (`postprocess.score_threshold=0.3`).
     Loads the averaged weights (EMA) if the run kept them.
     """
-    saved = load_checkpoint(checkpoint)
-    config = Config.from_dict(saved.config, overrides, name=short_path(saved.path or checkpoint))
+    saved = load_any(checkpoint)
+    name = short_path(saved.path) if saved.path else str(checkpoint)
+    config = Config.from_dict(saved.config, overrides, name=name)
     detector = build_detector(config, len(saved.classes))
-    detector.load_state_dict(saved.ema if saved.ema is not None else saved.model)
+    try:
+        detector.load_state_dict(saved.model if saved.ema is None else saved.ema)
+    except RuntimeError as error:
+        raise ValueError(f"{name}: the weights don't fit its config: {error}") from error
     return detector.to(resolve_device(device)).eval(), config, saved.classes
 
 
@@ -73,7 +77,7 @@ class Predictor:
     def from_checkpoint(
         cls, checkpoint: str | Path, *, device: str = "auto", overrides: Sequence[str] = (), batch_size: int = 8
     ) -> Predictor:
-        """Loads a checkpoint file, or the best checkpoint of a run folder."""
+        """Loads a checkpoint, the best one of a run folder, or what else `detkit.interop.load_any` reads."""
         return cls(*load_detector(checkpoint, device=device, overrides=overrides), batch_size=batch_size)
 
     def __call__(self, images: Any) -> list[Detections]:

@@ -19,16 +19,20 @@ checkpoint of the last step on disk"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file or name (detkit list configs)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optimizer.lr=1e-3")
-    text = "a file laid over the config, as one of configs/losses; may be given more than once"
+    text = "a file or name laid over the config, as focal or bce_mining; may be given more than once"
     parser.add_argument("--overlay", metavar="FILE", action="append", default=[], help=text)
     text = "run folder; default: runs/<config name>; for a file named config.yaml, its folder's name"
     parser.add_argument("--output", metavar="DIR", help=text)
     start = parser.add_mutually_exclusive_group()
     text = "resume the run in the output folder (bit-exact on one machine)"
     start.add_argument("--resume", action="store_true", help=text)
-    start.add_argument("--init-from", metavar="CKPT", help="start a new run from these weights alone")
+    start.add_argument(
+        "--init-from",
+        metavar="CKPT",
+        help="start a new run from these weights alone: a run, a checkpoint, or a model's name or address",
+    )
     text = "with --resume: accept changed code; the run records the change"
     parser.add_argument("--allow", choices=("code",), action="append", default=[], help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the run folder")
@@ -68,9 +72,12 @@ def start(args: argparse.Namespace, node_rank: int) -> int:
     """Checks what can be checked without a model, then runs this same command in several processes."""
     from detkit.distributed.launch import launch
     from detkit.distributed.launch_options import LaunchOptions
+    from detkit.hub import local_path
     from detkit.train.torch_setup import uses_gpu
 
     config, _ = read(args)
+    if args.init_from and not args.resume:
+        local_path(args.init_from)  # once, before several processes want it
     least, most = parse_nodes(args.nodes or "1")
     options = config.options("train")
     given = {k: v for k, v in (("procs", args.procs), ("max_restarts", args.max_restarts)) if v is not None}
@@ -92,7 +99,7 @@ def start(args: argparse.Namespace, node_rank: int) -> int:
 
 def read(args: argparse.Namespace) -> tuple[Config, Path]:
     """The config, checked, and the run folder."""
-    from detkit.config import load_config
+    from detkit.config import find_config, load_config
 
     if args.resume and args.overwrite:
         raise ValueError("--resume continues a run and --overwrite deletes it: choose one")
@@ -106,7 +113,7 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
         config.require(path)
     if not args.resume:
         config.check()
-    name = "-".join(run_name(Path(file)) for file in [args.config, *args.overlay])
+    name = "-".join(run_name(find_config(file)) for file in [args.config, *args.overlay])
     return config, Path(args.output) if args.output else Path("runs") / name
 
 

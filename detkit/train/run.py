@@ -15,10 +15,12 @@ from detkit.data.build import warn_of_shared_images
 from detkit.data.loader import check_split
 from detkit.data.worker import check_workers, explain_worker_death, worker_processes
 from detkit.distributed.comm import from_first_rank
-from detkit.distributed.coordinator import Coordinator
+from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
 from detkit.distributed.group import process_group
 from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
 from detkit.distributed.process_info import ProcessInfo
+from detkit.hub import is_remote, local_path
+from detkit.loggers.base import Status
 from detkit.runs.folder import (
     CONFIG,
     ENVIRONMENT,
@@ -65,6 +67,8 @@ def train(
     folder, coordinator = Path(folder), coordinator or Coordinator(ProcessInfo())
     init_from = None if init_from is None else str(init_from)
     check_batch(config, coordinator)
+    if init_from and not resume:
+        fetch_weights(init_from, coordinator)
     if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
     device = set_up_torch(config.options("train"), coordinator.process)
@@ -110,6 +114,14 @@ def check(config: Config, coordinator: Coordinator) -> int:
             lines["ready"] = f"{coordinator.process.world_size} processes"
             print_line(format_lines(lines))
     return ExitCode.FINISHED
+
+
+def fetch_weights(source: str, coordinator: Coordinator) -> None:
+    """Fetches the weights of `--init-from` on every machine, before anything expensive begins."""
+    if is_remote(source):
+        local_path(source)
+        seconds = COLLECTIVE_TIMEOUT.total_seconds()
+        coordinator.all_gather("weights", True, seconds, "fetches the weights of --init-from")
 
 
 def check_batch(config: Config, coordinator: Coordinator) -> None:
@@ -166,12 +178,14 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
         log.info("%s", header(session, network or {}))
         warn(session)
     check_fits(session)
+    status: Status = "failed"
     try:
         with stop_on_signals(trainer), session.coordinator.watchdog(
             "training", trainer.progress, session.options.hang_timeout, setting="train.hang_timeout",
             log_file=log_path(session.folder, trainer.rank), worker_pids=worker_processes,
         ):  # fmt: skip
             trainer.run()
+        status = "stopped" if trainer.interrupted else "finished"
     except Exception:
         if trainer.rank == 0 and evaluation.failed_last:
             note_failed_evaluation(session)
@@ -179,7 +193,7 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
     finally:
         session.batches.close()  # ends the loader processes cleanly, so that they leave no temporary folders
         if session.recorder is not None:
-            session.recorder.close()
+            session.recorder.close(status)
     if trainer.interrupted:
         log.warning(
             "stopped by %s after step %d/%d; saved %s. Resume with --resume",

@@ -4,6 +4,6 @@ explain("SigmoidFocalLoss"), explain("train.precision"), explain("losses.classif
 list_parts("backbones")
 """
 
-from detkit.config.explain.explain import Explanation, explain, list_parts
+from detkit.config.explain.explanation import Explanation, explain, list_parts
 
 __all__ = ["Explanation", "explain", "list_parts"]

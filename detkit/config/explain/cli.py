@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints what a name means, or writes the reference."""
-    from detkit.config.explain.explain import everything, explain, overview
+    from detkit.config.explain.explanation import everything, explain, overview
     from detkit.config.imports import import_entry
     from detkit.utils.outputs import check_output_file, write_marked_json
 

@@ -68,20 +68,24 @@ def paper_link(paper: Paper) -> str:
 
 
 def arguments_table(arguments: Sequence[ArgumentTopic]) -> str:
-    """A row for each argument; the columns of units and of a config's values are left out where they are empty."""
+    """A row for each argument: few columns, so that the meaning is in sight on a phone, too."""
     rows = [
         {
             "argument": f"`{a.name}`",
-            "type": escaped(a.type),
-            "default": "required" if a.default is None else f"`{a.default}`",
-            "bounds": escaped(a.bounds),
-            "unit": a.unit,
+            "takes": "<br>".join(_facts_of(a)),
             "meaning": linked(a.meaning),
             "now": f"`{a.setting.value}` ({escaped(a.setting.origin)})" if a.setting else "",
         }
         for a in arguments
     ]
     return table(rows)
+
+
+def _facts_of(argument: ArgumentTopic) -> Iterator[str]:
+    """Type, default, bounds and unit."""
+    yield escaped(argument.type)
+    yield "required" if argument.default is None else f"default `{argument.default}`"
+    yield from (escaped(fact) for fact in (argument.bounds, argument.unit and f"in {argument.unit}") if fact)
 
 
 def rows_table(rows: Sequence[Row], link: Link) -> str:

@@ -48,7 +48,7 @@ def _topic(topic: Topic, width: int, config: str) -> Iterator[str]:
 
 def derived_words(name: str, source: str) -> str:
     """Where an argument comes from that a config can't set."""
-    return f"{name}: detkit hands it in, from {source}; a config can't set it"
+    return f"{name}: a config can't set it; a part gets it from {source}"
 
 
 def _facts(topic: Topic, width: int) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _rows(rows: Iterable[Row], width: int) -> Iterator[str]:
     indent = 3 + max((len(row.name) for row in rows), default=0)
     for row in rows:
         line = ". ".join(filter(None, (row.takes, row.meaning)))
-        yield from _wrapped(line, f"  {row.name:{indent - 3}} ", width, indent)
+        yield from _wrapped(line, f"  {row.name:{indent - 3}} ", width, indent) or [f"  {row.name}"]
         if row.setting:
             yield from _wrapped(f"now {row.setting.value} ({row.setting.origin})", " " * indent, width)
 

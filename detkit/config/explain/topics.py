@@ -20,7 +20,7 @@ from detkit.registry.source import Entry, entry_of
 
 @dataclass(frozen=True)
 class ArgumentTopic:
-    """An argument in words. default: as YAML has it; None if it must be given. registry: whose parts it takes."""
+    """An argument in words. default: as YAML has it; None if it must be given."""
 
     name: str
     type: str
@@ -29,13 +29,15 @@ class ArgumentTopic:
     unit: str
     meaning: str
     papers: tuple[Paper, ...] = ()
-    registry: str = ""
     setting: Setting | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """A key of a section or a part of a registry. takes: what stands under the key; empty for a part."""
+    """A key of a section or a part of a registry.
+
+    takes: what stands under the key; empty for a part. registry: of the part, or whose parts the key takes.
+    """
 
     name: str
     meaning: str
@@ -109,15 +111,8 @@ def argument_topic(argument: Argument, doc: Docstring, settings: Settings, path:
         unit=unit(meaning) if "int" in words or "float" in words else "",
         meaning=meaning,
         papers=papers(meaning),
-        registry=_registry_of_type(argument.annotation),
         setting=settings.at(join(path, argument.name)) if path else None,
     )
-
-
-def _registry_of_type(annotation: object) -> str:
-    """The registry whose parts are of a type; empty if there is none."""
-    name = f"{getattr(annotation, '__module__', '')}:{getattr(annotation, '__qualname__', '')}"
-    return next((r.name for r in registry.REGISTRIES if r.base == name), "")
 
 
 def part_topic(parts: registry.Registry, name: str, settings: Settings, path: str = "") -> Topic:
