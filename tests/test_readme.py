@@ -41,10 +41,13 @@ PROGRAMS = {"pytest": ["-m", "pytest"], "python": [], "torchrun": ["-m", "torch.
 WITH_DETKIT = {**os.environ, "PYTHONPATH": str(Path(detkit.__file__).parents[1])}
 AT_ONCE = ("README.md", "docs/index.md", "docs/own-data.md")
 """Pages that run in the fast suite."""
+ELSEWHERE = {"docs/python.md": "tests/test_python_page.py", "docs/hooks.md": "tests/hooks/test_docs.py"}
+"""Pages whose blocks another test runs, in one namespace or with data of its own."""
 PAGES = [
     path.relative_to(ROOT).as_posix()
     for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("projects/*/README.md"))]
-    if re.search(r"^```(sh|python)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    if path.relative_to(ROOT).as_posix() not in ELSEWHERE
+    and re.search(r"^```(sh|python)", path.read_text(encoding="utf-8"), re.MULTILINE)
 ]
 
 
