@@ -1,7 +1,8 @@
 """A run's settings, from YAML files and overrides to a checked, read-only `Config`."""
 
-from detkit.config.config import Config, load_config
+from detkit.config.config import Config, ConfigLike, as_config, load_config
 from detkit.config.imports import import_entry
+from detkit.config.overrides import Overrides
 from detkit.config.raw import ConfigError
 
-__all__ = ["Config", "ConfigError", "import_entry", "load_config"]
+__all__ = ["Config", "ConfigError", "ConfigLike", "Overrides", "as_config", "import_entry", "load_config"]

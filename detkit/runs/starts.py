@@ -25,6 +25,7 @@ from detkit.fingerprint import Code, changes, digest, fingerprint
 from detkit.runs.environment import cpu_name
 from detkit.runs.folder import ENVIRONMENT
 from detkit.utils.types import Tree, Value
+from detkit.version import __version__
 
 log = logging.getLogger("detkit")
 
@@ -64,7 +65,6 @@ def this_start(config: Config, device: torch.device, processes: int, command: st
 
 def facts(device: torch.device, processes: int) -> Tree:
     """What changes the order or kind of additions: threads, machine, device, libraries, in plain values."""
-    import detkit
     from detkit.native.library import native
 
     capabilities = torch.cpu.get_capabilities()
@@ -80,7 +80,7 @@ def facts(device: torch.device, processes: int) -> Tree:
         "matmul": torch.get_float32_matmul_precision(),
         "variables": " ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "none",
         "system": f"{platform.system()} {platform.machine()}",
-        "detkit": detkit.__version__,
+        "detkit": __version__,
         "python": platform.python_version(),
         **{name: installed_version(name) for name in LIBRARIES},
         "torch": str(torch.__version__),

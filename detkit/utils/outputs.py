@@ -94,7 +94,7 @@ class Ledger:
 
     def flush(self) -> None:
         """Writes all notes down."""
-        from detkit import __version__
+        from detkit.version import __version__
 
         self._saved_at = time.monotonic()
         content = {"detkit": __version__, "files": dict(sorted(self.files.items()))}
@@ -181,7 +181,7 @@ def foreign_files_error(option: str, paths: Iterable[Path]) -> ForeignFileError:
 
 def write_marked_json(path: str | Path, content: dict[str, Any]) -> None:
     """JSON for a file that a user names, with the mark by which detkit knows it again."""
-    from detkit import __version__
+    from detkit.version import __version__
 
     plain = json.loads(json.dumps(content))
     marked = {**plain, MARK: {"detkit": __version__, "sha256": _content_hash(plain)}}
