@@ -1,6 +1,6 @@
 """Memory of loader workers, epoch by epoch, over a large annotation file.
 
-Writes a COCO file of many images (they share 64 small files) and runs the training loader over it. Of every
+Writes a COCO file of many small images and runs the training loader over it. Of every
 worker: USS ("own": pages that no other process has), PSS (shared pages divided by their users) and RSS.
 Annotations are flat arrays, so forked workers share their pages and own memory must not grow with the epochs.
 Linux only: read from /proc/PID/smaps_rollup.
@@ -9,6 +9,7 @@ Linux only: read from /proc/PID/smaps_rollup.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import tempfile
 import time
@@ -18,23 +19,19 @@ from typing import Any
 from benchmarks.common import json_output, machine_line
 from detkit.utils.outputs import write_marked_json
 
-FILES = 64
-
 
 def write_annotations(folder: Path, images: int, boxes: int = 7) -> Path:
     """A COCO file of `images` images with `boxes` boxes each; returns its path."""
-    import numpy as np
     from PIL import Image
 
-    rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    for i in range(FILES):
-        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"images/{i:03d}.png")
+    picture = io.BytesIO()
+    Image.effect_noise((16, 16), 64).convert("RGB").save(picture, "png")
+    for i in range(1, images + 1):
+        (folder / f"images/{i}.png").write_bytes(picture.getvalue())
     content = {
         "categories": [{"id": k + 1, "name": f"class {k}"} for k in range(80)],
-        "images": [
-            {"id": i, "file_name": f"{i % FILES:03d}.png", "width": 16, "height": 16} for i in range(1, images + 1)
-        ],
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 16, "height": 16} for i in range(1, images + 1)],
         "annotations": [
             {"id": i * boxes + j, "image_id": i, "category_id": 1 + (i + j) % 80, "bbox": [j % 8, 2, 4, 5 + j % 6],
              "area": 20, "iscrowd": 0}

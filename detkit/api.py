@@ -11,16 +11,26 @@ import os
 import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from detkit.config import Config, ConfigLike, Overrides
-    from detkit.data.datasets.base import DetectionDataset
-    from detkit.detectors.dense import DenseDetector
-    from detkit.evaluate.coco import CocoResult
-    from detkit.predict.predictor import Predictor
-    from detkit.runs.run import Run
-    from detkit.structures import ClassMap
+from detkit import datasets
+from detkit.config import Config, ConfigLike, Overrides, as_config
+from detkit.data.build import SPLITS, build_dataset, usable_dataset
+from detkit.data.datasets.base import DetectionDataset
+from detkit.data.loader import build_eval_loader
+from detkit.detectors.build import build_detector
+from detkit.detectors.dense import DenseDetector
+from detkit.distributed.process_info import find_process_info
+from detkit.evaluate.coco import CocoResult
+from detkit.evaluate.loop import evaluate as run_evaluation
+from detkit.predict.predictor import Predictor, config_of
+from detkit.registry import REGISTRIES, load_plugins
+from detkit.registry.arguments import nearest
+from detkit.runs.run import Run
+from detkit.structures import ClassMap
+from detkit.train.cli import check_trainable, run_name
+from detkit.train.run import train as run_training
+from detkit.train.torch_setup import kept_settings
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -41,10 +51,6 @@ def build(
             none at all.
         overrides: settings of the config to change.
     """
-    from detkit.config import as_config
-    from detkit.data.build import build_dataset
-    from detkit.detectors.build import build_detector
-
     settings = as_config(config, overrides)
     if backbone_weights is False:
         settings = as_config(settings, {"backbone.weights": None})
@@ -93,12 +99,6 @@ def train(
     Raises NonFiniteLossError if the loss becomes infinite or NaN, EvaluationFailedError if the weights are there but
     could not be evaluated, and ValueError or OSError for input that is wrong.
     """
-    from detkit.config import as_config
-    from detkit.runs.run import Run
-    from detkit.train.cli import check_trainable
-    from detkit.train.run import train as run_training
-    from detkit.train.torch_setup import kept_settings
-
     refuse_other_ranks()
     refuse_together(resume=resume, overwrite=overwrite, init_from=init_from is not None)
     if allow and not resume:
@@ -124,8 +124,6 @@ def load(source: PathLike, *, device: str = "auto", overrides: Overrides = (), b
         overrides: settings that don't change weights, as `postprocess.score_threshold`.
         batch_size: images per forward pass.
     """
-    from detkit.predict.predictor import Predictor
-
     return Predictor.from_checkpoint(os.fspath(source), device=device, overrides=overrides, batch_size=batch_size)
 
 
@@ -148,9 +146,6 @@ def evaluate(
             those below `data` and `evaluator`.
         progress: show a progress bar on a terminal.
     """
-    from detkit.data.loader import build_eval_loader
-    from detkit.evaluate.loop import evaluate as run_evaluation
-
     predictor, classes = predictor_of(model, device, overrides)
     data = dataset_of(predictor, classes, dataset)
     loader = build_eval_loader(data, predictor.transforms, predictor.config.options("data.loader"))
@@ -160,9 +155,6 @@ def evaluate(
 
 def list_parts(registry: str | None = None) -> list[str]:
     """Names of the parts of a registry, as "backbones", sorted; None: of all registries, each as backbones.ResNet."""
-    from detkit.registry import REGISTRIES, load_plugins
-    from detkit.registry.arguments import nearest
-
     load_plugins()
     if registry is None:
         return [f"{parts.name}.{name}" for parts in REGISTRIES for name in parts.names()]
@@ -180,8 +172,6 @@ def explain(name: str) -> object:
 
 def refuse_other_ranks() -> None:
     """Raises ValueError in one of several processes that a launcher started."""
-    from detkit.distributed.process_info import find_process_info
-
     process = find_process_info(os.environ)
     if process.world_size > 1:
         raise ValueError(
@@ -199,8 +189,6 @@ def refuse_together(**given: bool) -> None:
 
 def default_folder(config: ConfigLike, overlays: Sequence[str | Path]) -> Path:
     """The run folder that `detkit train` would take."""
-    from detkit.train.cli import run_name
-
     if not isinstance(config, (str, os.PathLike)):
         raise ValueError("output: name a run folder: the config has no file whose name it could take")
     return Path("runs") / "-".join(run_name(Path(file)) for file in [config, *overlays])
@@ -208,8 +196,6 @@ def default_folder(config: ConfigLike, overlays: Sequence[str | Path]) -> Path:
 
 def changed_data(config: Config, overrides: Overrides) -> Config:
     """The config with overrides; ValueError if they change more than the data and how it is measured."""
-    from detkit.config import as_config
-
     changed, before = as_config(config, overrides), dict(config.leaves())
     keys = [key for key, value in changed.leaves() if before.get(key) != value]
     if built := [key for key in keys if not key.startswith(("data.", "evaluator."))]:
@@ -221,10 +207,6 @@ def predictor_of(
     model: DenseDetector | Predictor | Run | PathLike, device: str, overrides: Overrides
 ) -> tuple[Predictor, ClassMap | None]:
     """The predictor of a model, and the classes that it was trained on; None for a bare detector."""
-    from detkit.detectors.dense import DenseDetector
-    from detkit.predict.predictor import Predictor, config_of
-    from detkit.runs.run import Run
-
     if isinstance(model, DenseDetector):
         return Predictor(model, changed_data(config_of(model), overrides)), None
     if isinstance(model, Predictor):
@@ -237,9 +219,6 @@ def dataset_of(
     predictor: Predictor, classes: ClassMap | None, dataset: DetectionDataset | PathLike | None
 ) -> DetectionDataset:
     """The data set to evaluate on, with the classes of the detector."""
-    from detkit import datasets
-    from detkit.data.build import SPLITS, usable_dataset
-
     source = "val" if dataset is None else dataset
     if isinstance(source, str) and source in SPLITS:
         data = usable_dataset(predictor.config, source, classes)

@@ -113,8 +113,14 @@ def lost_output(words: Sequence[str], reason: Exception) -> int:
 class Parser(argparse.ArgumentParser):
     """Does not accept abbreviated options, and suggests the nearest one for an unknown one."""
 
+    subparsers: Any = None
+
     def __init__(self, **more: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **more})
+
+    def add_subparsers(self, **options: Any) -> Any:
+        self.subparsers = super().add_subparsers(**options)
+        return self.subparsers
 
     def error(self, message: str) -> NoReturn:
         """Usage, the error with a suggestion, and exit code 2."""
@@ -130,21 +136,21 @@ def overview() -> str:
     return f"usage: detkit VERB ...\n\ndetkit {__version__}: dense object detection\n\nverbs:\n{verbs}\n\n{EXAMPLES}"
 
 
-def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
     """Parses arguments and options in any order, also those of a sub-verb, where argparse requires an order.
 
     A verb with a default sub-verb may be called without naming it.
     """
-    subs = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    if not subs:
+    verbs = parser.subparsers
+    if verbs is None:
         return parser.parse_intermixed_args(words)
-    if not words or words[0] not in subs[0].choices:
-        default = parser.get_default(subs[0].dest)
+    if not words or words[0] not in verbs.choices:
+        default = parser.get_default(verbs.dest)
         if default is None or (words and words[0] in ("-h", "--help")):
             return parser.parse_args(words)
         words = [default, *words]
-    chosen: argparse.ArgumentParser = subs[0].choices[words[0]]
-    return chosen.parse_intermixed_args(words[1:], argparse.Namespace(**{subs[0].dest: words[0]}))
+    chosen: Parser = verbs.choices[words[0]]
+    return chosen.parse_intermixed_args(words[1:], argparse.Namespace(**{verbs.dest: words[0]}))
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
 
 from detkit.config import Config
 from detkit.config.imports import loaded_file, resolved_file
 from detkit.registry import PLUGIN_GROUP, REGISTRIES
+from detkit.utils.types import Value
 
 log = logging.getLogger("detkit")
 
@@ -38,10 +38,10 @@ PACKAGE = Path(__file__).resolve().parent
 STANDARD = tuple(Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib"))
 AT_START = ("sitecustomize", "usercustomize")
 GONE = "not there"
-IMPORTED: dict[Path, tuple[Any, str]] = {}
+IMPORTED: dict[Path, tuple[ModuleSpec | None, str]] = {}
 """File -> the spec of the module that was loaded from it, which a reload replaces, and the hash of its content."""
 SAID: set[tuple[Path, str]] = set()
-"""Edits that the log has told of."""
+"""Edits that the log has reported."""
 
 
 def fingerprint(config: Config) -> Code:
@@ -62,7 +62,7 @@ def fingerprint(config: Config) -> Code:
 
 
 def digest(code: Code) -> str:
-    """Twelve hex digits of a whole fingerprint."""
+    """Twelve hex digits of a fingerprint."""
     text = "\n".join(f"{name} {value}" for name, value in sorted(code.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -116,14 +116,14 @@ def plugin_modules() -> list[str]:
     return sorted({point.value.partition(":")[0].strip() for point in points})
 
 
-def used_parts(values: Any) -> list[type]:
+def used_parts(values: Value) -> list[type]:
     """Classes that a config may mean by its types, but for detkit's own."""
     names = sorted({str(name) for name in types_of(values)})
     entries = [r.entry(name).cls for r in REGISTRIES for name in names if name in r.names()]
     return [cls for cls in entries if not cls.__module__.startswith("detkit.")]
 
 
-def types_of(values: Any) -> Iterator[Any]:
+def types_of(values: Value) -> Iterator[Value]:
     """Every value of a key `type`, however deep."""
     if isinstance(values, Mapping):
         if "type" in values:
@@ -217,7 +217,7 @@ class _Crawl:
             self.file(file, name_of(name, file), name)
 
     def installed(self, top: str) -> None:
-        """An installed package, whole."""
+        """An installed package, as one entry."""
         if top in KNOWN_BY_VERSION or top in self._installed:
             return
         self._installed.add(top)
@@ -295,7 +295,7 @@ def held_by(file: Path) -> list[tuple[Path, str]]:
     return list(found)
 
 
-def origin_of(value: Any) -> tuple[Path | None, str]:
+def origin_of(value: object) -> tuple[Path | None, str]:
     """Where a module, class or function was written: its file, and the name of its module."""
     if isinstance(value, ModuleType):
         return loaded_file(value), value.__name__
@@ -333,7 +333,7 @@ def search_path(name: str) -> list[str] | None:
     return None if found is None else list(found)
 
 
-def find(name: str) -> Any:
+def find(name: str) -> ModuleSpec | None:
     """The spec of a module that is not loaded, parents first, none of them imported."""
     parent = name.rpartition(".")[0]
     folders = search_path(parent) if parent else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from detkit.backbones.base import Backbone
 from detkit.config import Config, load_config
 from detkit.data.loader import LoaderOptions
 from detkit.data.worker import check_workers
@@ -109,6 +112,50 @@ def test_a_warm_up_longer_than_the_training_names_both(refuses: Refuses, config:
         load_config(QUICK, ["train.iterations=4"]).check_length()
     load_config(QUICK, ["train.iterations=4", "schedule.warmup_iterations=4"]).check_length()
     config.check_length()
+
+
+PARTS = """
+backbone.out_features=[c9]               backbone: ResNet: out_features: ['c9']; ResNet-18 has c2
+backbone.stride_in_1x1=true              backbone: ResNet: stride_in_1x1: ResNet-18 has no
+backbone={type: MobileNetV3, weights: default}    backbone: MobileNetV3: weights: published weights need reduced_tail
+backbone={type: TorchvisionBackbone, name: vgg11, out_features: [c9]}  backbone: TorchvisionBackbone: out_features:
+backbone={type: TorchvisionBackbone, name: resnet19}  backbone: TorchvisionBackbone: name: 'resnet19' is not a
+neck={type: SSDExtraLevels, channels: [8], strides: [2, 2]}    neck: SSDExtraLevels: channels: [8] must have
+neck={type: NoNeck}                      head: SharedTowerHead: all levels share the towers, but their channels differ
+anchors={type: SSDAnchors, min_scale: 0.9, max_scale: 0.2}     anchors: SSDAnchors: min_scale: 0.9 must not exceed
+anchors={type: SSDAnchors, steps: [8]}   anchors: SSDAnchors: steps: 1 given, but
+anchors={type: ExplicitAnchors, sizes: [[[8, 8]]]}             anchors: ExplicitAnchors: sizes: 1 list for
+head={type: PerLevelHead, norm: gn}      head: PerLevelHead: norm: gn requires lite: true
+"""
+
+
+@pytest.mark.parametrize("line", PARTS.strip().splitlines(), ids=lambda line: line.split()[0])
+def test_parts_that_cannot_be_built_are_refused_before_any_data_is_read(line: str) -> None:
+    word, text = re.split(r"  +", line)
+    with pytest.raises(ValueError) as caught:
+        load_config(QUICK, [word]).check()
+    assert text in str(caught.value)
+    assert text.startswith("head: SharedTowerHead") or f"command line ({word}): {text}" in str(caught.value)
+
+
+def test_arguments_of_a_transform_are_held_against_each_other() -> None:
+    crop = "data.train.transforms.0={type: RandomIoUCrop, min_scale: 0.9, max_scale: 0.5}"
+    with pytest.raises(ValueError) as caught:
+        load_config(QUICK, [crop])
+    assert f"({crop}): data.train.transforms.0.min_scale: 0.9 must not exceed max_scale: 0.5" in str(caught.value)
+
+
+def test_a_part_that_computes_with_its_weights_is_left_to_the_building() -> None:
+    with BACKBONES.temporary():
+        BACKBONES.add(Whitened, "Whitened")
+        load_config(QUICK, ["backbone={type: Whitened}", "anchors={type: SSDAnchors, steps: [8]}"]).check()
+
+
+class Whitened(Backbone):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1 / float(torch.ones(3).std() + 1)
+        self.out_shapes = IN_SHAPES
 
 
 HEAVY: list[tuple[Any, dict[str, Any], str]] = [

@@ -7,19 +7,18 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.anchors.base import AnchorGenerator
-
-if TYPE_CHECKING:
-    from detkit.data.datasets.base import DetectionDataset
-    from detkit.data.loader import LoaderOptions
-    from detkit.data.transforms.base import Transform
-    from detkit.detectors.dense import DenseDetector
+from detkit.data.datasets.base import DetectionDataset
+from detkit.data.loader import LoaderOptions
+from detkit.data.seeding import permutation, seeded
+from detkit.data.transforms.base import Transform, apply_transforms
+from detkit.detectors.dense import DenseDetector
 
 CHUNK = 2_000_000
 """Entries of the anchor-by-object matrix that are held at a time."""
@@ -74,14 +73,9 @@ def read_samples(
 ) -> Iterator[Sample]:
     """Yields the objects of the first training epoch, in its order, after every transform that moves boxes.
 
-    Only annotations are read: a blank image of the annotated size stands in for the photo. An image whose
+    Only annotations are read: a blank image of the annotated size replaces the photo. An image whose
     annotation states no size is skipped, or read if `read_images`.
     """
-    from PIL import Image
-
-    from detkit.data.seeding import permutation, seeded
-    from detkit.data.transforms.base import apply_transforms
-
     moving = [t for t in transforms if t.moves_boxes]
     images, records = 0, dataset.records
     for index in permutation(seed, 0, len(dataset)).tolist():

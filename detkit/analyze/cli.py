@@ -119,7 +119,8 @@ def read_case(args: argparse.Namespace) -> Case:
     from detkit.analyze.anchor_coverage import read_samples
     from detkit.config import load_config
     from detkit.data.build import build_transforms, usable_dataset
-    from detkit.registry import ANCHORS, ASSIGNERS, BACKBONES, NECKS
+    from detkit.detectors.build import build_pyramid
+    from detkit.registry import ASSIGNERS
 
     config = load_config(args.config, args.overrides)
     assigner = ASSIGNERS.build(config.assigner)
@@ -127,12 +128,12 @@ def read_case(args: argparse.Namespace) -> Case:
     if positive is None:
         raise ValueError(f"{type(assigner).__name__} has no IoU threshold for positives; give one with --iou")
     checked("--iou", positive, FractionAboveZero)
-    neck = NECKS.build(config.neck, in_shapes=BACKBONES.build(config.backbone).out_shapes)
+    _, neck, anchors, _ = build_pyramid(config)
     strides = [shape.stride for shape in neck.out_shapes.values()]
     dataset, transforms = usable_dataset(config, "train"), build_transforms(config, "train")
     limit, loader = args.images or None, config.options("data.loader")
     return Case(
-        ANCHORS.build(config.anchors, strides=tuple(strides)),
+        anchors,
         strides,
         positive,
         assigner.forces_best,

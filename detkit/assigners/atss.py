@@ -14,7 +14,7 @@ from detkit.structures import Assignment, Candidates, Targets
 
 @ASSIGNERS.register()
 class ATSSAssigner(Assigner):
-    """Gives every object a threshold of its own: mean plus standard deviation of its candidates' IoUs.
+    """Gives every object its own threshold: mean plus standard deviation of its candidates' IoUs.
 
     The candidates of an object are, on every level, the anchors whose centres are nearest to its own. Positive are
     those that reach the threshold and have their centre inside the object; all other anchors are background.
@@ -46,7 +46,6 @@ class ATSSAssigner(Assigner):
         return Assignment(label(positive, matched, targets), matched)
 
     def _claim(self, conflicts: Conflicts, candidates: Candidates, boxes: Tensor, rows: Tensor) -> None:
-        """Adds the claims of the objects `rows`."""
         anchors = candidates.anchors
         near = self._nearest(anchors, candidates.level_sizes, boxes[rows])
         iou = box_ops.paired_iou(anchors[near], boxes[rows, None])

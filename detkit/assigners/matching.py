@@ -1,6 +1,6 @@
 """Selection for assigners: the best few of a row, and which object gets an anchor that several claim.
 
-A value and an index are packed into one 64-bit number, so that equal values are told apart by the index
+A value and an index are packed into one 64-bit number, so that equal values are ordered by the index
 on every device, whatever the order in which things are compared.
 """
 

@@ -11,7 +11,7 @@ from detkit.backbones.pretrained import fit_channels
 from detkit.layers.norms import NormName, norm_layer
 
 PROBE = (64, 96)
-"""Height and width of the image that strides are measured with; they differ, to tell (C, H, W) from (H, W, C)."""
+"""Height and width of the image that strides are measured with; they differ, so that (H, W, C) is recognised."""
 ODD = (75, 101)
 """A second size, not divisible by any stride."""
 DEFAULT_LEVELS = ("c3", "c4", "c5")

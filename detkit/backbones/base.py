@@ -14,7 +14,6 @@ FreezeAt = Annotated[int, Interval(ge=0, le=5), doc("between 0 (all train) and 5
 OutFeatures = Annotated[
     Annotated[list[str], MinLen(1)] | None, doc("a list of one level or more; null for c3, c4 and c5")
 ]
-"""Number of stages that are not trained: 0 trains all, 5 none."""
 
 
 class Backbone(nn.Module):

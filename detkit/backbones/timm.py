@@ -102,7 +102,7 @@ class TimmBackbone(Backbone):
     def _freeze_what_feeds(self, sketch: nn.Module, positions: list[int]) -> None:
         """Freezes the parameters that the features at `positions` depend on.
 
-        The layout of timm's networks differs, so a gradient through the sketch tells which parameters a feature
+        The layout of timm's networks differs, so a gradient through the sketch shows which parameters a feature
         depends on.
         """
         if not positions:

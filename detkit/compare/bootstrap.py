@@ -88,7 +88,7 @@ def _class_ap(part: ClassMatches, weights: Tensor) -> NDArray[np.float64]:
 def _repeat_ties(part: ClassMatches, weights: Tensor) -> tuple[ClassMatches, Tensor]:
     """Repeats detections of one image with the same score once for every time the image was drawn.
 
-    In an image drawn twice, with a right and a wrong detection of the same score, the evaluator meets right, wrong,
+    In an image drawn twice, with a right and a wrong detection of the same score, the evaluator sees right, wrong,
     right, wrong; a weight of two on each would be right, right, wrong, wrong. Returns the part, in which such
     detections belong to images from N on, and (2, C): the image of each of those, and its copy c, which counts if the
     image was drawn more than c times.

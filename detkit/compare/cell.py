@@ -1,4 +1,4 @@
-"""One run of a bench, in a process of its own: `python -m detkit.compare.cell CONFIG --seed S --output DIR`.
+"""One run of a bench, in a separate process: `python -m detkit.compare.cell CONFIG --seed S --output DIR`.
 
 Trains as `detkit train` does, and writes what the bench needs besides: at the start start.json, at the end
 detections.npz, matches.npz, diagnosis.json and, last, cell.json with the status and the hash of every file.
@@ -159,7 +159,7 @@ def first_batches(session: Session) -> list[Batch]:
 
 
 def order_hash(session: Session) -> str:
-    """Hash of the image at every position of the whole training."""
+    """Hash of the image at every position of the complete training."""
     count = session.options.iterations * session.loader_options.batch_size
     length = len(session.train_set)
     return arrays_hash(np.array([at_position(session.config.seed, i, length) for i in range(count)], dtype=np.int64))

@@ -49,7 +49,7 @@ class AnchorTotals:
         self.gradient = self.easy_gradient = 0.0
         self.histogram = np.zeros(len(SCORE_EDGES) - 1)
         self.samples: list[tuple[Tensor, Tensor, Tensor]] = []
-        """Of each image, (S,): loss of sampled anchors, number of anchors each stands for, whether it is easy."""
+        """Of each image, (S,): loss of sampled anchors, number of anchors each represents, whether it is easy."""
 
     def total(self, *, easy: bool) -> float:
         """Summed loss of the easy anchors, or of the others."""
@@ -75,7 +75,7 @@ def examine_anchors(detector: DenseDetector, loader: Iterable[Batch], images: in
     """The part of `diagnose` that needs the network.
 
     One call of the class loss per anchor: for all foreground anchors, the background anchors of largest gradient, and
-    a random sample of the rest, each of which then stands for several.
+    a random sample of the rest, each of which then represents several.
     """
     sides = {"foreground": AnchorTotals(), "background": AnchorTotals()}
     per_level, summed, seen, count = np.zeros(len(detector.neck.out_shapes)), 0.0, 0, 0
@@ -169,7 +169,7 @@ def _anchor_loss(detector: DenseDetector, logits: Tensor, labels: Tensor, qualit
 
 
 def _sample(index: Tensor, size: Tensor, every: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Anchors whose loss is computed, and the number of anchors each stands for. every: take all of them."""
+    """Anchors whose loss is computed, and the number of anchors each represents. every: take all of them."""
     if every or len(index) <= HARDEST + SAMPLED:
         return index, torch.ones(len(index), dtype=torch.float64)
     order = index[size[index].argsort(descending=True, stable=True)]

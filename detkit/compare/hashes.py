@@ -16,7 +16,7 @@ from detkit.utils.outputs import file_sha256
 LENGTH = 12
 """Hex digits of a hash."""
 READ_WHOLE = 8 * 2**30
-"""Bytes of a training split up to which every image file is read whole."""
+"""Bytes of a training split up to which every image file is read completely."""
 
 
 def arrays_hash(*arrays: ArrayLike) -> str:
@@ -42,7 +42,7 @@ def validation_hash(dataset: DetectionDataset) -> str:
 
 
 def images_hash(dataset: DetectionDataset, read_whole: int = READ_WHOLE) -> str:
-    """Hash of all image files of a training split; images that are drawn have no files: code and config tell of them.
+    """Hash of all image files of a training split; images that are drawn have no files: code and config determine them.
 
     Of a split of more than `read_whole` bytes, the size and three blocks of each file are read.
     """

@@ -1,6 +1,6 @@
 """Starts the runs of a bench: in processes on this machine, or on the machines of a Ray cluster.
 
-Each run is a process of its own with a fixed number of threads, or a GPU. It ends with the process that started it,
+Each run is a separate process with a fixed number of threads, or a GPU. It ends with the process that started it,
 however that ended: else two processes would work in one folder after a bench was killed and started again.
 """
 
@@ -126,7 +126,7 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
 
 
 def launch_ray(jobs: Sequence[Job], *, at_once: int, threads: int, finished: Finished, started: Started) -> None:
-    """Runs all jobs on the cluster of RAY_ADDRESS or `ray start`, else on a Ray of its own on this machine.
+    """Runs all jobs on the cluster of RAY_ADDRESS or `ray start`, else on a local Ray that it starts on this machine.
 
     The folders must be on a disk that all machines share. A run whose machine dies is restarted on another machine,
     where it resumes from its last checkpoint.

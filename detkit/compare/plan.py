@@ -106,7 +106,7 @@ def make_plan(
     for file, settings in itertools.product(each, list(itertools.product(*map(parse_grid, grids)))):
         extra = [f"{key}={value}" for key, value in settings]
         loaded = load_config(config, [*overrides, *extra], overlays=[file] if file else [])
-        loaded.check_length()
+        loaded.check()
         variants.append(Variant(variant_name(file, settings), loaded))
     names = [v.name for v in variants]
     if CONFIG_ITSELF not in names and (baseline == CONFIG_ITSELF or (len(variants) == 1 and baseline is None)):

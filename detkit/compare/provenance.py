@@ -96,7 +96,7 @@ def between_runs(plan: Plan, known: Provenances) -> list[str]:
     holders: dict[tuple[str, frozenset[str]], dict[str, list[RunKey]]] = {}
     for run, record in known.items():
         for name, content in record.starts[-1].code.items():
-            # Two variants may each import a file of their own that happens to have the other's name.
+            # Two variants may each import another file that happens to have the same name.
             origin = frozenset(entry for entry in imports.get(run[0], ()) if Path(entry).name == name)
             holders.setdefault((name, origin), {}).setdefault(content, []).append(run)
     lines = []

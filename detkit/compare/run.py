@@ -191,7 +191,7 @@ def describe(plan: Plan, folder: Path, *, jobs: int, tune: Sequence[str] = (), l
 
 
 def measure_in_process(config: Path, folder: Path, seed: int, threads: int) -> dict[str, float]:
-    """Seconds of a step and of an evaluation, measured in a process of its own. Raises ValueError if that fails."""
+    """Seconds of a step and of an evaluation, measured in a separate process. Raises ValueError if that fails."""
     arguments = python("detkit.compare.cell", str(config), "--seed", str(seed), "--output", str(folder), "--measure")
     environ = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(arguments, capture_output=True, encoding="utf-8", errors="replace", check=False, env=environ)

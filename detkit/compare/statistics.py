@@ -253,7 +253,7 @@ def _or_null(value: T) -> T | None:
 
 
 def verdict(difference: float, p: float) -> str:
-    """The verdict in words. p: corrected; with one seed there is none, and no difference is shown."""
+    """The verdict in words. p: corrected; NaN with one seed, so that no difference is shown."""
     if math.isnan(p) or p >= LEVEL:
         return NO_DIFFERENCE
     return BETTER if difference > 0 else WORSE

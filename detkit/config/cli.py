@@ -73,7 +73,7 @@ def _check(paths: list[str]) -> int:
     wrong = 0
     for path in paths:
         try:
-            load_config(path).check_length()
+            load_config(path).check()
         except (ConfigError, ValueError, OSError) as error:
             wrong += 1
             print(error, file=sys.stderr)

@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, TypeAlias
 
 from detkit import registry
@@ -102,6 +103,11 @@ class Config:
             raise ValueError(f"{self.location(path)}: {path}: {error}") from error
         except OSError as error:
             raise prefix_error(error, f"{self.location(path)}: {path}") from error
+
+    def check(self) -> None:
+        """`check_length`, and ValueError if a part can't be built from its arguments, or not for the part before it."""
+        self.check_length()
+        resolve_name("detkit.detectors.build:check_parts")(self)  # from a room above, like the schema's options
 
     def check_length(self) -> None:
         """Raises ValueError if the schedule, if there is one, does not fit `train.iterations`.
@@ -235,7 +241,7 @@ def _finish(raw: RawConfig, overrides: Overrides, name: str) -> Config:
 def _location(path: str, origin: Mapping[str, str], name: str) -> str:
     """The file and line, or the override, that an error at `path` is about.
 
-    An error about a part as a whole, or about a default, may come from any override of the part.
+    An error about a part, or about a default, may come from any override of the part.
     """
     while path and path not in origin:
         path = path.rpartition(".")[0]

@@ -27,10 +27,6 @@ class ResolvedPath:
     folder: Path
     result: str
 
-    @property
-    def is_relative(self) -> bool:
-        return not Path(self.written).expanduser().is_absolute()
-
 
 @dataclass
 class PathResolver:
@@ -135,7 +131,7 @@ def moved_hint(folder: Path) -> str:
 
 def where_else(path: ResolvedPath) -> str:
     """The folder in which a missing relative path was searched, and whether it exists in the current folder."""
-    if not path.is_relative or path.result != absolute(path.written, path.folder):
+    if Path(path.written).expanduser().is_absolute() or path.result != absolute(path.written, path.folder):
         return f"; if its folder has moved, add {moved_hint(Path(path.result).parent)}"
     here = absolute(path.written, Path.cwd())
     text = f"; {path.written} is relative to {path.folder}"

@@ -152,7 +152,6 @@ def _base_file(base: str, folder: Path) -> Path:
 
 
 def is_list_of_names(value: Value) -> bool:
-    """Whether a value is a list of texts."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 

@@ -98,6 +98,8 @@ class Validator:
                 node.registry.construct(name, arguments)
             except ValueError as error:
                 self._constructor_error(path, arguments, str(error).removeprefix(f"{name}: "))
+            except (OSError, ImportError):
+                pass  # what this command may not need, as an evaluation the training's transforms
         return {"type": name, **to_plain(arguments)}
 
     def _parts(self, node: Parts, value: Value, path: str) -> Value:
@@ -157,7 +159,7 @@ class Validator:
 
 
 class _Wrong(ValueError):
-    """What makes a whole node unreadable, and its path."""
+    """What makes a node unreadable, and its path."""
 
     def __init__(self, path: str, text: str) -> None:
         super().__init__(text)

@@ -132,7 +132,6 @@ def open_images(
 
 
 def build_transforms(config: Config, split: str) -> list[Transform]:
-    """The transforms of `data.<split>`."""
     key = f"data.{split}.transforms"
     return [config.build(TRANSFORMS, f"{key}.{i}") for i in range(len(config.require(key)))]
 

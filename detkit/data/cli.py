@@ -63,6 +63,7 @@ def check(args: argparse.Namespace) -> int:
     """Reads every image of both splits; prints, split by split, what fails, is left out or changed. 1 if any fails."""
     from detkit.config import load_config
     from detkit.data.build import SPLITS, build_datasets, warn_of_shared_images
+    from detkit.data.datasets.problems import DROPPED
     from detkit.utils.console import plural
 
     with log_on_stdout():
@@ -71,7 +72,7 @@ def check(args: argparse.Namespace) -> int:
         reports = [check_split(config, split, dataset) for split, dataset in zip(SPLITS, sets, strict=True)]
         warn_of_shared_images(*sets)
     bad, skipped, lost = (sum(column) for column in zip(*reports, strict=True))
-    dropped = sum(dataset.problems.dropped_count for dataset in sets)
+    dropped = sum(dataset.problems.count(DROPPED) for dataset in sets)
     configured = skipped + sum(dataset.problems.lost_count for dataset in sets) - dropped
     wrong = [f"{plural(bad, 'image')} can't be used"] * bool(bad)
     wrong += [f"{plural(dropped, 'box', 'boxes')} can't be used"] * bool(dropped)
@@ -127,5 +128,4 @@ def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[
 
 
 def print_split(split: str, lines: list[str]) -> None:
-    """Prints lines below the name of the split."""
     print(f"{split}: " + "\n".join(lines).replace("\n", "\n  "))

@@ -177,7 +177,7 @@ def script_left_alone(parts: Sequence[object], workers: int) -> Iterator[None]:
 def set_up_worker(worker: int) -> None:
     """Sets up a loader process: one thread, no answer to signals, stacks on SIGUSR1.
 
-    Signals to the whole process group (Ctrl-C, timeout, a scheduler) are for the training process: a worker that died
+    Signals to the process group (Ctrl-C, timeout, a scheduler) are for the training process: a worker that died
     of them would turn its orderly stop into a crash.
     """
     gc.freeze()  # a collection would write into every object of the training process, and so copy all its pages

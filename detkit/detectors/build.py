@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 
 import torch
 
 from detkit import registry
+from detkit.anchors.base import AnchorGenerator
+from detkit.backbones.base import Backbone
 from detkit.config import Config
 from detkit.config.raw import short_path
 from detkit.detectors.dense import DenseDetector
+from detkit.necks.base import Neck
 from detkit.structures import FeatureShape
 
 PROBE_SIDE = 64
@@ -23,19 +27,10 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
     Raises ValueError with a table of the levels if the features of a part differ from its `out_shapes`.
     """
     pixels = config.options("pixels")
-    backbone = config.build(registry.BACKBONES, "backbone")
-    neck = config.build(registry.NECKS, "neck", in_shapes=levels_of("backbone", backbone))
-    levels = levels_of("neck", neck)
-    anchors = config.build(registry.ANCHORS, "anchors", strides=tuple(s.stride for s in levels.values()))
+    backbone, neck, anchors, of_head = build_pyramid(config)
     class_loss = registry.CLASS_LOSSES.build(config.losses.classification)
-    head = config.build(
-        registry.HEADS,
-        "head",
-        in_channels=tuple(s.channels for s in levels.values()),
-        anchors_per_cell=tuple(anchors.per_cell),
-        num_columns=class_loss.num_columns(num_classes),
-        class_bias=class_loss.initial_bias(num_classes),
-    )
+    columns, bias = class_loss.num_columns(num_classes), class_loss.initial_bias(num_classes)
+    head = config.build(registry.HEADS, "head", **of_head, num_columns=columns, class_bias=bias)
     detector = DenseDetector(
         pixels=pixels,
         backbone=backbone,
@@ -53,6 +48,26 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
     detector.config, detector.num_classes = config, num_classes
     probe(detector)
     return detector
+
+
+def build_pyramid(config: Config) -> tuple[Backbone, Neck, AnchorGenerator, dict[str, tuple[int, ...]]]:
+    """Backbone, neck and anchors of a config, and the arguments that its head derives from them."""
+    backbone = config.build(registry.BACKBONES, "backbone")
+    neck = config.build(registry.NECKS, "neck", in_shapes=levels_of("backbone", backbone))
+    strides, channels = zip(*((s.stride, s.channels) for s in levels_of("neck", neck).values()), strict=True)
+    anchors = config.build(registry.ANCHORS, "anchors", strides=strides)
+    return backbone, neck, anchors, {"in_channels": channels, "anchors_per_cell": tuple(anchors.per_cell)}
+
+
+def check_parts(config: Config) -> None:
+    """Raises ValueError if a part of the network does not take its arguments, or the levels of the part before it.
+
+    torch's meta device takes no memory for weights. A part that computes with them can't be built there: it shows what
+    is wrong only when the detector is built.
+    """
+    with contextlib.suppress(RuntimeError, TypeError), torch.device("meta"):
+        *_, of_head = build_pyramid(config)
+        config.build(registry.HEADS, "head", **of_head, num_columns=1, class_bias=torch.zeros(1))
 
 
 def levels_of(slot: str, part: object) -> dict[str, FeatureShape]:

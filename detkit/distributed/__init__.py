@@ -1,1 +1,1 @@
-"""Training in several processes: where a process stands, how they meet, who starts them, what went wrong."""
+"""Training in several processes: ranks, rendezvous, launchers, failures."""

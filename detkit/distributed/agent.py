@@ -17,7 +17,7 @@ from detkit.utils.exit_codes import STOPPED
 STOP_SECONDS = 120
 """What a worker gets for its last step and its checkpoint before it is killed."""
 FAILED_SECONDS = 30
-"""What a worker gets after another one failed. It may be stopped, or wait in NCCL for the dead one, deaf to SIGTERM."""
+"""What a worker gets after another one failed. It may be stopped, or hang in NCCL, which ignores SIGTERM."""
 AGAIN_SECONDS = 300.0
 """The same crash within this time of a restart is one that no restart heals."""
 
@@ -38,7 +38,7 @@ class Agent(ElasticAgent):
         self._started_at, self._last_crash = 0.0, ""
 
     def report(self, result: RunResult) -> int:
-        """Prints what ended the run, once and last; returns its exit code."""
+        """Prints what ended the run, once; returns its exit code."""
         failure, is_local = root_cause(result.failures)
         if failure.code not in STOPPED and failure.text:
             text = failure.format() if is_local else f"error: stopped because another node failed: {failure.summary()}"
@@ -46,7 +46,7 @@ class Agent(ElasticAgent):
         return failure.code
 
     def before_start(self, store: RendezvousStore) -> None:
-        """Sets where the workers meet, and what tells them from workers started before."""
+        """Sets the address of the store, and the round, which sets these workers apart from earlier ones."""
         # The store is new for every rendezvous; the first agent sets the round for all.
         os.environ[ROUND] = store.compare_set("detkit/round", "", uuid.uuid4().hex).decode()
         os.environ[STORE] = self._store_address or address_of(store)

@@ -123,7 +123,7 @@ class Coordinator:
             store, kept = self._store, list[bytes]()
             # compare_set keeps what is there: the first failure stays the first.
             run_with_timeout(lambda: kept.append(store.compare_set(FAILURE, "", failure.to_json())), DRAIN_SECONDS)
-            # Without an answer the store is gone with the process that kept it; then this one speaks for itself.
+            # Without an answer the store is gone with the process that kept it; then this one reports its own failure.
             self._first_failure = Failure(**json.loads(kept[0])) if kept else failure
         return self._first_failure
 
@@ -175,7 +175,7 @@ class Coordinator:
                 time.sleep(0.05)
                 gone = store.add("gone", 0)
 
-        run_with_timeout(wait, seconds + 1)  # without an answer its keeper is gone, and nobody waits
+        run_with_timeout(wait, seconds + 1)  # without an answer the process that hosts it is gone, and nobody waits
 
 
 def connect(process: ProcessInfo, seconds: float) -> Store:
@@ -210,7 +210,7 @@ def connect_seconds() -> float:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Ends this process in good order when the process that launched it is gone, so that none is left over."""
+    """Ends this process by SIGTERM when the process that launched it is gone, so that none is left over."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -59,7 +59,6 @@ class Failure:
 
 
 def describe_error(error: BaseException, process: ProcessInfo) -> Failure:
-    """Turns an exception of this process into a `Failure`."""
     text, trace, kind = "\n".join(error_lines(error)), "", _kind_of(error)
     code = ExitCode.RANK_MISSING if kind == "missing" else exit_code(error) if kind == "user" else ExitCode.FAILED
     if kind in ("crash", "network") or (kind == "user" and os.environ.get("DETKIT_TRACEBACK")):
@@ -84,7 +83,7 @@ def _kind_of(error: BaseException) -> Kind:
 def write_error_file(failure: Failure, *, is_own: bool) -> bool:
     """Writes the file in which torchelastic's agent looks for a worker's failure; returns False without an agent.
 
-    is_own: whether the failure is of this rank, and not one that it heard of.
+    is_own: whether the failure is of this rank, and not one that another rank reported.
     """
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not path:
@@ -100,7 +99,7 @@ def root_cause(failures: Mapping[int, ProcessFailure]) -> tuple[Failure, bool]:
     """Returns the failure that caused the others, and whether it happened on this machine.
 
     failures: by global rank. A rank's own error that is not a broken connection comes first, then a rank killed by
-    a signal, then what a rank heard from another one.
+    a signal, then what a rank got from another one.
     """
     reported = [entry for failure in failures.values() if (entry := failure.error_file_data.get("detkit"))]
     own = [Failure(**entry["failure"]) for entry in reported if entry["is_own"]]

@@ -56,7 +56,7 @@ def device_of(process: ProcessInfo, on_gpu: bool) -> torch.device:
     if not process.is_worker:
         return torch.device("cuda")
     count = torch.cuda.device_count()
-    # srun and mpirun may show every process a GPU of its own and no other.
+    # srun and mpirun may show every process its own GPU and no other.
     one_visible = count == 1 and process.launcher in ("slurm", "mpi")
     if process.local_world_size > count and not one_visible:
         raise ValueError(

@@ -39,7 +39,7 @@ def launch(arguments: Sequence[str], options: LaunchOptions) -> int:
 
 
 def run_agent(arguments: Sequence[str], options: LaunchOptions, address: str | None) -> int:
-    """Meets the other machines, runs the workers to their end, and prints what went wrong."""
+    """Joins the other machines, runs the workers to their end, and prints what went wrong."""
     from torch.distributed.elastic.agent.server.api import WorkerSpec
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.rendezvous.api import RendezvousError
@@ -65,7 +65,7 @@ def run_agent(arguments: Sequence[str], options: LaunchOptions, address: str | N
             with watch_rendezvous(options, agent):
                 result = agent.run()
         except SignalException as error:
-            # The rendezvous stays open: the other machines may go on without this one.
+            # The rendezvous stays open: the other machines may continue without this one.
             return stopped_by(int(error.sigval))
         except (RendezvousError, TimeoutError) as error:
             print(f"error: {explain_rendezvous_error(error, options)}", file=sys.stderr, flush=True)
@@ -109,7 +109,7 @@ def prepare_environment(options: LaunchOptions, address: str | None) -> None:
     # With it, a machine that becomes rank 0 after a failure would look for a store that died with the old one.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        # Under nohup; torchelastic would end the run with the terminal all the same.
+        # Under nohup; torchelastic would end the run with the terminal nevertheless.
         os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
     interface = interface_of(address) if address and options.max_nodes > 1 else None
     if interface:

@@ -13,14 +13,14 @@ class LaunchOptions:
 
     Args:
         procs: processes on this machine.
-        min_nodes: fewest machines with which the run goes on.
+        min_nodes: fewest machines with which the run continues.
         max_nodes: most machines.
         node_rank: index of this machine; 0 is the one that `rdzv` names.
-        rdzv: host:port where the machines meet; one machine needs none.
+        rdzv: host:port of the rendezvous; one machine needs none.
         max_restarts: restarts of all workers after a failure.
         local_addr: this machine's address as the others see it.
         threads: `train.threads`.
-        on_gpu: whether each process gets a GPU of its own.
+        on_gpu: whether each process gets its own GPU.
         check: run only the preflight.
     """
 
@@ -37,7 +37,6 @@ class LaunchOptions:
 
     @property
     def rdzv_address(self) -> tuple[str, int]:
-        """Host and port of `rdzv`."""
         host, _, port = (self.rdzv or "").rpartition(":")
         return host, int(port)
 

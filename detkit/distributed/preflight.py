@@ -7,18 +7,16 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
 from detkit.config import Config
+from detkit.data.datasets.base import DetectionDataset
 from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, JOIN_SECONDS, Coordinator
 from detkit.distributed.process_info import NAMES
 from detkit.fingerprint import Code, changes, digest, fingerprint, source_alone
-
-if TYPE_CHECKING:
-    from detkit.data.datasets.base import DetectionDataset
+from detkit.utils.console import indented_list
 
 LARGE = 2**24
 """Elements of the large all-reduce: 64 MB."""
@@ -102,22 +100,21 @@ def compare(
     for key, expected in facts_by_rank[0].items():
         rank = next((rank for rank, other in enumerate(facts_by_rank) if other[key] != expected), None)
         if rank is not None:
+            files = differing_files(coordinator, code, rank) if key == "code" and code is not None else ""
             lines.append(
                 f"{key}: {facts_by_rank[rank][key]} on rank {rank} ({coordinator.hosts[rank]}), {expected} on rank 0 "
-                f"({coordinator.hosts[0]}); {ADVICE[key]}"
+                f"({coordinator.hosts[0]}); {ADVICE[key]}{files}"
             )
-            lines += differing_files(coordinator, code, rank) if key == "code" and code is not None else []
     if lines:
         raise ValueError("\n".join(lines))
     return facts_by_rank[0]
 
 
-def differing_files(coordinator: Coordinator, code: Code, rank: int) -> list[str]:
+def differing_files(coordinator: Coordinator, code: Code, rank: int) -> str:
     """Lines that name the files in which a rank differs from rank 0."""
     code_by_rank = coordinator.all_gather("files", code)
-    lines = changes(code_by_rank[0], code_by_rank[rank])
-    more = [f"  and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
-    return [f"  against rank 0, {line}" for line in lines[:MOST_NAMED]] + more
+    changed = changes(code_by_rank[0], code_by_rank[rank])
+    return indented_list([f"against rank 0, {line}" for line in changed], MOST_NAMED)
 
 
 def all_reduce_seconds(count: int, device: torch.device, done: Callable[[], None], repeats: int = 3) -> float:

@@ -30,8 +30,7 @@ class ProcessInfo:
     rank, world_size: over all machines. local_rank, local_world_size: on this machine. node_rank: index of the
     machine. launcher: what started the process. store: host:port of the run's key-value store. hosts_store:
     whether this process opens that port. round: the same for all processes that were started together.
-    run_id: the same over restarts. restarts: how often the launcher restarted the run. parent: process id of the
-    launcher, with which this process ends.
+    run_id: the same over restarts. parent: process id of the launcher, with which this process ends.
     """
 
     rank: int = 0
@@ -44,7 +43,6 @@ class ProcessInfo:
     hosts_store: bool = False
     round: str = "0"
     run_id: str = "detkit"
-    restarts: int = 0
     parent: int | None = None
 
     @property
@@ -78,7 +76,7 @@ def find_process_info(environ: Mapping[str, str]) -> ProcessInfo:
             for other in (slurm, mpi):
                 refuse_difference(process, "RANK and WORLD_SIZE", other)
     elif mpi is not None:
-        # mpirun brings OMPI_ variables of its own under srun; PMI_ ones may be srun's and must agree with it.
+        # mpirun sets its OMPI_ variables under srun, too; PMI_ ones may be srun's and must agree with it.
         if "OMPI_COMM_WORLD_RANK" not in environ:
             refuse_difference(mpi, "PMI_RANK and PMI_SIZE", slurm)
         process = slurm if slurm and same_rank(slurm, mpi) else mpi
@@ -115,7 +113,6 @@ def from_torchrun(environ: Mapping[str, str]) -> ProcessInfo:
         hosts_store=not by_detkit and not agent_store and rank == 0,
         round=environ.get(ROUND, str(restarts)),
         run_id=environ.get("TORCHELASTIC_RUN_ID", "detkit"),
-        restarts=restarts,
         parent=number(environ, PARENT) if PARENT in environ else None,
     )
 
@@ -234,7 +231,7 @@ def number(environ: Mapping[str, str], name: str, default: int | None = None) ->
 
 
 def port_of(job: str) -> int:
-    """A port made of the job's id, so that all its processes know it and other jobs hardly have the same."""
+    """A port made of the job's id, so that all its processes know it and other jobs are unlikely to have the same."""
     return PORTS[int.from_bytes(hashlib.sha256(job.encode()).digest()[:4], "little") % len(PORTS)]
 
 

@@ -37,7 +37,7 @@ SIOCGIFADDR = 0x8915
 
 
 def rendezvous(options: LaunchOptions, address: str | None) -> RendezvousHandler:
-    """torchelastic's c10d rendezvous; on one machine at a port that the system chooses, so that no two jobs meet."""
+    """torchelastic's c10d rendezvous; on one machine at a port that the system chooses, so that jobs never share it."""
     from torch.distributed.elastic.rendezvous import RendezvousParameters
     from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
@@ -64,7 +64,7 @@ def rendezvous(options: LaunchOptions, address: str | None) -> RendezvousHandler
 
 
 def is_own_address(host: str, address: str | None, node_rank: int) -> bool:
-    """Whether the rendezvous is on this machine; if the name leads nowhere, it is on machine 0."""
+    """Whether the rendezvous is on this machine; if the name can't be resolved, it is on machine 0."""
     try:
         return socket.gethostbyname(host) == address
     except OSError:
@@ -123,7 +123,7 @@ def exit_with_rendezvous(options: LaunchOptions, agent: Agent, over: threading.E
 
 
 def rendezvous_lost(options: LaunchOptions, reason: object) -> str:
-    """The message for a rendezvous that is lost in the middle of a run."""
+    """The message for a rendezvous that is lost during a run."""
     return (
         f"error: --rdzv {options.rdzv} can't be reached from {socket.gethostname()} any more: {reason}. "
         "Restart all machines with --resume"
@@ -131,7 +131,7 @@ def rendezvous_lost(options: LaunchOptions, reason: object) -> str:
 
 
 def explain_rendezvous_error(error: Exception, options: LaunchOptions) -> str:
-    """The message for machines that did not meet."""
+    """The message for machines that did not find each other."""
     from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousConnectionError
 
     if isinstance(error, RendezvousClosedError):
@@ -168,7 +168,7 @@ def own_address(options: LaunchOptions) -> str | None:
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface that has an IPv4 address, e.g. eth0; None if the system doesn't tell."""
+    """The network interface that has an IPv4 address, e.g. eth0; None if the system doesn't report it."""
     try:
         import fcntl
     except ImportError:

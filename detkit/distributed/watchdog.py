@@ -18,14 +18,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch.distributed.distributed_c10d import Store
 
 from detkit.distributed.network import run_with_timeout
 from detkit.distributed.progress import Progress
 from detkit.utils.exit_codes import ExitCode
-
-if TYPE_CHECKING:
-    from torch.distributed.distributed_c10d import Store
 
 ERROR_STREAM = 2
 MOST_NAMED = 8
@@ -67,7 +65,7 @@ def diagnose_hang(
 ) -> HangReport:
     """Compares the heartbeats of some time ago and of now. hosts: of all ranks.
 
-    A rank whose number stands still is stopped, or its host is lost; a rank that never published a heartbeat counts
+    A rank whose number does not change is stopped, or its host is lost; a rank that never published a heartbeat counts
     as one. If all respond, the ranks that have entered the fewest phases hold up the rest.
     """
     world_size = len(hosts)
@@ -91,7 +89,7 @@ def diagnose_hang(
 
 @dataclass(eq=False)
 class Watchdog:
-    """Watches a process from a thread of its own while the context is active.
+    """Watches a process from a separate thread while the context is active.
 
     timeout: seconds without a tick that count as a hang, None for no watching. hosts: of all ranks, one each.
     store: through which the ranks compare themselves, None for a process alone. log_file: gets message and stacks
@@ -139,7 +137,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         assert self.timeout is not None
-        # A connection of its own: the loop may be waiting in the group's.
+        # A separate connection: the loop may be waiting in the group's.
         self._connection = self.store.clone() if self.store is not None else None  # type: ignore[attr-defined]
         idle, seen, last = 0.0, self.progress.ticks, time.monotonic()
         before: dict[int, Heartbeat] = {}
@@ -184,7 +182,7 @@ class Watchdog:
         return {**heartbeats, self.rank: self._heartbeat()}
 
     def _with_store(self, action: Callable[[Store], None]) -> None:
-        """Asks the store. If it is gone, or a cut cable keeps its answer away, this rank watches on by itself."""
+        """Asks the store. If it is gone, or a cut cable keeps its answer away, this rank continues to watch alone."""
         store = self._connection
         if store is not None and not run_with_timeout(lambda: action(store), max(2 * self._interval, 2.0)):
             self._connection = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class GroundTruth:
 
     image_ids: Ints
     offsets: Ints
-    boxes: NDArray[np.floating[Any]]
+    boxes: NDArray[np.floating]
     labels: Ints
     crowd: Bools
     area: Floats

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.records import ANY_CLASS, Records, Truth
 from detkit.evaluate.arrays import AREAS, GroundTruth, Shard
 from detkit.evaluate.engines import run_engine
@@ -19,9 +19,6 @@ from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap, Detections
 from detkit.utils.console import shorten_list
 from detkit.utils.types import Floats, Ints
-
-if TYPE_CHECKING:
-    from detkit.data.datasets.base import DetectionDataset
 
 
 @dataclass(frozen=True)

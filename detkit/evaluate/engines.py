@@ -11,19 +11,17 @@ import gc
 import importlib
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detkit.boxes import to_xywh
 from detkit.evaluate.arrays import AREAS, GroundTruth, Shard
+from detkit.evaluate.options import EvaluatorOptions
+from detkit.structures import ClassMap
 from detkit.utils.types import Floats, Tree
-
-if TYPE_CHECKING:
-    from detkit.evaluate.options import EvaluatorOptions
-    from detkit.structures import ClassMap
-
 
 ENGINES = {
     "faster": ("faster-coco-eval", "faster_coco_eval", "COCOeval_faster"),
@@ -77,30 +75,19 @@ def _load(engine: str) -> Any:
         ) from error
 
 
-class Annotations:
-    """The part of a COCO object that the engines use: all images, classes and annotations, without its indices."""
+def coco_inputs(truth: GroundTruth, detections: Shard, num_classes: int) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """Ground truth and detections as the two libraries take them: COCO objects without what no engine calls."""
+    image_ids, category_ids = list(range(len(detections.image_ids))), list(range(num_classes))
 
-    def __init__(self, annotations: list[Tree], num_images: int, num_classes: int) -> None:
-        self.annotations, self.num_images, self.num_classes = annotations, num_images, num_classes
+    def as_coco(annotations: list[Tree]) -> SimpleNamespace:
+        return SimpleNamespace(
+            getImgIds=lambda: image_ids,
+            getCatIds=lambda: category_ids,
+            getAnnIds=lambda **_: range(len(annotations)),
+            loadAnns=lambda _: annotations,
+        )
 
-    def getImgIds(self) -> list[int]:
-        return list(range(self.num_images))
-
-    def getCatIds(self) -> list[int]:
-        return list(range(self.num_classes))
-
-    def getAnnIds(self, **_: object) -> range:
-        return range(len(self.annotations))
-
-    def loadAnns(self, ids: range) -> list[Tree]:
-        assert len(ids) == len(self.annotations)
-        return self.annotations
-
-
-def coco_inputs(truth: GroundTruth, detections: Shard, num_classes: int) -> tuple[Annotations, Annotations]:
-    """Ground truth and detections as the two libraries take them."""
-    size = len(detections.image_ids), num_classes
-    return Annotations(_truth_dicts(truth, detections), *size), Annotations(_detection_dicts(detections), *size)
+    return as_coco(_truth_dicts(truth, detections)), as_coco(_detection_dicts(detections))
 
 
 def coco_results(detections: Shard, classes: ClassMap) -> list[Tree]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
+from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.records import count_differences
 from detkit.data.loader import SampleError
 from detkit.detectors.dense import DenseDetector
@@ -19,9 +19,6 @@ from detkit.evaluate.options import EvaluatorOptions
 from detkit.predict.rescale import to_original
 from detkit.structures import Batch, Detections
 from detkit.utils.console import bar_stream
-
-if TYPE_CHECKING:
-    from detkit.data.datasets.base import DetectionDataset
 
 
 def evaluate(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+from detkit.evaluate.coco import CocoResult
 from detkit.utils.console import plural, shorten_list
-
-if TYPE_CHECKING:
-    from detkit.evaluate.coco import CocoResult
+from detkit.utils.types import Tree
 
 METRIC_NAMES = {
     "ap": "AP", "ap50": "AP50", "ap75": "AP75",
@@ -16,7 +13,7 @@ METRIC_NAMES = {
 """Metric -> how tables call it."""
 
 
-def to_json(result: CocoResult) -> dict[str, Any]:
+def to_json(result: CocoResult) -> Tree:
     """Plain types: the metrics by name, `per_class`, counts, seconds; null where there is no ground truth."""
     return {
         **result.metrics,

@@ -33,6 +33,6 @@ def convert_detectron2(
     if classes is None and kept.classes.names[0] == "class-1":
         notes.append(f"{columns} classes have no names: set them with --classes")
     overrides = [] if depth == 50 else [f"backbone.depth={depth}"]
-    if depth == 101:  # the only one of that depth in the zoo has the 3x schedule; tensors of the others don't tell
+    if depth == 101:  # the only one of that depth in the zoo has the 3x schedule; tensors of the others don't show it
         overrides += ["schedule.milestones=[210000, 250000]", "train.iterations=270000"]
     return assemble(str(path), state, "detectron2_r50_fpn.yaml", overrides, kept.classes, DETECTRON2, notes)

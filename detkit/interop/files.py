@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from detkit.checkpoint import Checkpoint, save_checkpoint
 from detkit.config import Config, load_config
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
@@ -72,8 +73,6 @@ def assemble(
 
 def save_converted(converted: Converted, path: Path) -> None:
     """Writes a converted detector as a checkpoint of step 0."""
-    from detkit.checkpoint import Checkpoint, save_checkpoint
-
     weights = {name: tensor.contiguous() for name, tensor in converted.detector.state_dict().items()}
     checkpoint = Checkpoint(step=0, seed=0, model=weights, config=converted.config.to_dict(), classes=converted.classes)
     save_checkpoint(path, checkpoint)

@@ -39,7 +39,7 @@ def convert_torchvision(
     classes: names of all columns or of all but the first, or category id (= column) -> name; None takes 91 columns
     for COCO's and keeps the 80 with a class. norm_eps: epsilon of a RetinaNet's frozen norms; None means 0 for
     torchvision's published v1 weights and 1e-5 for all others. A model fine-tuned from the published v1 weights has
-    0 too, which its file does not tell. key: which weights of a file that holds several, see `find_weights`.
+    0 too, which its file does not show. key: which weights of a file that holds several, see `find_weights`.
     """
     state, notes, published = _read(str(source), key)
     if is_ssd(state):

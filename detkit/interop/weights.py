@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sized
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -33,7 +32,7 @@ def read_weights(path: Path, key: str | None = None) -> tuple[dict[str, Tensor],
     return state, notes
 
 
-def find_weights(path: Path, content: Any, key: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
+def find_weights(path: Path, content: Sized, key: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
     """Finds the state dict in the content of a file, under any keys and prefix; wrappers are cut from its names.
 
     Returns also notes for the user: which weights were chosen, and what else the file holds.
@@ -58,16 +57,16 @@ def find_weights(path: Path, content: Any, key: str | None = None) -> tuple[dict
     name = _choose(path, list(states), key)
     others = [other for other in states if other != name]
     state, added = _completed(name, states)
-    wrong = [f"{k} ({type(v).__name__})" for k, v in state.items() if not isinstance(v, Tensor)]
-    if wrong:
+    weights = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    if wrong := [f"{k} ({type(v).__name__})" for k, v in state.items() if k not in weights]:
         raise ValueError(f"{path}: {len(wrong)} entries are not tensors: {shorten_list(wrong, 4)}")
-    return state, _describe_choice(name, others, content) + added
+    return weights, _describe_choice(name, others, content) + added
 
 
-def _states(entries: dict[str, Any], top: Collection[str]) -> dict[str, dict[str, Any]]:
+def _states(entries: dict[str, object], top: Collection[str]) -> dict[str, dict[str, object]]:
     """State dicts by prefix, of the prefixes below which both roots are; top: the keys of the file itself."""
     cleaned = {full: [part for part in full.split(".") if part not in WRAPPERS] for full in entries}
-    below: dict[str, dict[str, Any]] = {}
+    below: dict[str, dict[str, object]] = {}
     for full, parts in cleaned.items():
         at = next((i for i, part in enumerate(parts) if part in ROOTS), None)
         if at is not None:
@@ -82,7 +81,7 @@ def _states(entries: dict[str, Any], top: Collection[str]) -> dict[str, dict[str
     return states
 
 
-def _has(state: dict[str, Any], root: str) -> bool:
+def _has(state: dict[str, object], root: str) -> bool:
     return any(name.startswith(f"{root}.") and isinstance(value, Tensor) for name, value in state.items())
 
 
@@ -96,7 +95,7 @@ def _choose(path: Path, names: list[str], key: str | None) -> str:
     return min(names, key=lambda n: (not AVERAGED.search(n), len(n.split(".")) if n else 0))
 
 
-def _completed(name: str, states: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+def _completed(name: str, states: dict[str, dict[str, object]]) -> tuple[dict[str, object], list[str]]:
     """A state dict, completed by the tensors that averaged weights lack, and a note on these."""
     state = states[name]
     for other, theirs in states.items():

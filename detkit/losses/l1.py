@@ -58,7 +58,7 @@ class BalancedL1Loss(BoxLoss):
     Args:
         alpha: a smaller one gives accurate predictions more gradient.
         gamma: gradient of large differences.
-        beta: difference at which the two parts meet; the paper's equation 8 has 1. Another one stretches the curve
+        beta: difference at which the two parts join; the paper's equation 8 has 1. Another one stretches the curve
             along x, so that value and gradient stay continuous.
         weight: factor on the sum.
     """

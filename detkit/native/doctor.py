@@ -9,13 +9,12 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
 
 from detkit.native import PACKAGE, REBUILD
+from detkit.utils.types import Tree
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's options; imports nothing heavy."""
     parser.add_argument(
         "--build", action="store_true", help="first compile the native libraries into the installed package"
     )
@@ -73,7 +72,7 @@ def _report() -> int:
     return int(broken)
 
 
-def _build_lines(info: dict[str, Any]) -> list[str]:
+def _build_lines(info: Tree) -> list[str]:
     if not info:
         return ["no build record in the package: nothing was compiled here"]
     lines = [

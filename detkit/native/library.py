@@ -7,11 +7,11 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from detkit.native import PACKAGE, REBUILD
+from detkit.utils.types import Tree
 
 OPS = ("nms", "nms_mask", "soft_nms", "diou_nms", "sigmoid_focal", "sigmoid_focal_backward", "cpu_lanes")
 logger = logging.getLogger("detkit")
@@ -32,7 +32,7 @@ class Native:
         return self.cuda if t.is_cuda else self.cpu and (t.is_cpu or t.is_meta)
 
 
-def build_info(package: Path = PACKAGE) -> dict[str, Any]:
+def build_info(package: Path = PACKAGE) -> Tree:
     """The build record beside the libraries; empty if it is missing or unreadable."""
     try:
         info = json.loads((package / "_build_info.json").read_text(encoding="utf-8"))

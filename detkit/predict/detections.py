@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
 
 from detkit.boxes import to_xywh
@@ -20,13 +22,13 @@ from detkit.structures import Detections as PlainDetections
 from detkit.utils.console import plural, shorten_list
 from detkit.utils.pictures import as_pil
 from detkit.utils.types import Tree
+from detkit.visualize import draw_detections
 
 if TYPE_CHECKING:
     import pandas
     import supervision
-    from PIL.Image import Image as PILImage
 
-ImageInput: TypeAlias = "str | os.PathLike[str] | PILImage | NDArray[Any] | Tensor"
+ImageInput: TypeAlias = "str | os.PathLike[str] | Image | NDArray[Any] | Tensor"
 """A path, a PIL image, an array (H, W[, 3]) or a tensor (3, H, W); uint8 is 0..255, floating point 0..1; RGB."""
 Rows: TypeAlias = "slice | Tensor | NDArray[Any] | Sequence[bool] | Sequence[int]"
 """What selects detections: a slice, a mask, or indices."""
@@ -68,7 +70,7 @@ class Detections(PlainDetections):
         return os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else None
 
     @cached_property
-    def image(self) -> PILImage:
+    def image(self) -> Image:
         """The image in RGB. A file is read when this is first asked for."""
         return open_image(self.source, self.image_options)
 
@@ -103,10 +105,8 @@ class Detections(PlainDetections):
     def _rows(self, rows: Tensor) -> Detections:
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
 
-    def draw(self, *, min_score: float = 0.0) -> PILImage:
+    def draw(self, *, min_score: float = 0.0) -> Image:
         """A copy of the image with boxes, names and scores. min_score: lowest score that is drawn."""
-        from detkit.visualize import draw_detections
-
         return draw_detections(self.image, self, self.classes, min_score=min_score)
 
     def to_coco(self, image_id: int) -> list[Tree]:
@@ -144,19 +144,15 @@ class Detections(PlainDetections):
         return cast("supervision.Detections", _library("supervision").Detections(**values))
 
 
-def open_image(image: ImageInput, options: ImageOptions | None = None) -> PILImage:
+def open_image(image: ImageInput, options: ImageOptions | None = None) -> Image:
     """An image of any kind as an RGB PIL image."""
-    from PIL import Image
-
     if isinstance(image, (str, os.PathLike)):
         return read_image(os.fspath(image), options)
-    return to_rgb(image) if isinstance(image, Image.Image) else as_pil(image)
+    return to_rgb(image) if isinstance(image, Image) else as_pil(image)
 
 
 def _library(name: str) -> Any:
     """An optional library; ImportError that says how to install it."""
-    import importlib
-
     try:
         return importlib.import_module(name)
     except ImportError as error:

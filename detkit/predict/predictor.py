@@ -7,10 +7,12 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
+from PIL.Image import Image
 
+from detkit.checkpoint import load_checkpoint
 from detkit.config import Config, Overrides
 from detkit.config.raw import short_path
 from detkit.data.build import build_transforms
@@ -24,9 +26,6 @@ from detkit.structures import ClassMap
 from detkit.structures import Detections as PlainDetections
 from detkit.utils.console import plural
 
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
 
 def load_detector(
     checkpoint: str | Path, *, device: str = "auto", overrides: Overrides = ()
@@ -36,8 +35,6 @@ def load_detector(
     overrides: `key=value` for settings that do not change weights (`postprocess.score_threshold=0.3`).
     Loads the averaged weights (EMA) if the run kept them.
     """
-    from detkit.checkpoint import load_checkpoint
-
     saved = load_checkpoint(checkpoint)
     config = Config.from_dict(saved.config, overrides, name=short_path(saved.path or checkpoint))
     detector = build_detector(config, len(saved.classes))
@@ -108,7 +105,7 @@ class Predictor:
         """
         return [detections for detections, _ in self.stream(images)]
 
-    def stream(self, images: ImageInput | Iterable[ImageInput]) -> Iterator[tuple[Detections, PILImage]]:
+    def stream(self, images: ImageInput | Iterable[ImageInput]) -> Iterator[tuple[Detections, Image]]:
         """Yields detections image by image, each with its PIL image; only one batch is in memory."""
         sources = one_by_one(images)
         while given := list(itertools.islice(sources, self.batch_size)):
@@ -118,7 +115,7 @@ class Predictor:
                 yield found, image
 
     @torch.inference_mode()
-    def _run(self, images: Sequence[PILImage]) -> list[PlainDetections]:
+    def _run(self, images: Sequence[Image]) -> list[PlainDetections]:
         tensors = [transform_image(self.transforms, image) for image in images]
         batch, sizes = collate_images(tensors, self.size_divisor)
         with evaluating(self.detector):
@@ -167,9 +164,7 @@ def evaluation_transforms(config: Config) -> list[Transform]:
 
 def one_by_one(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
     """Yields the images of one image, a batch of them (4 axes), or an iterable of images and batches."""
-    from PIL import Image
-
-    is_single = isinstance(images, (str, os.PathLike, Image.Image)) or getattr(images, "ndim", 4) < 4
+    is_single = isinstance(images, (str, os.PathLike, Image)) or getattr(images, "ndim", 4) < 4
     if is_single or not isinstance(images, Iterable):  # what can't be an image is refused where it is opened
         yield cast("ImageInput", images)
     elif hasattr(images, "ndim"):

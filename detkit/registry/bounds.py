@@ -4,7 +4,7 @@
 
 They are `Annotated` types with marks of annotated-types, which other programs can read. For other limits, write
 such a type beside the part: `Annotated[int, Interval(ge=0, le=10)]`, `Annotated[list[Positive], MinLen(1)]`. A mark
-`doc("at least 1; null keeps all")` words the bounds anew; it may also stand on a union.
+`doc("at least 1; null keeps all")` gives other words for the bounds; a union may have it, too.
 A config is checked when it loads; a registered part, or a class under `enforce_bounds`, when it is built.
 """
 
@@ -33,7 +33,7 @@ from annotated_types import (
 LARGEST_FLOAT = 3.4e38
 """What float32 holds."""
 MOST_CHANNELS, MOST_LAYERS, LARGEST_SIDE = 65_536, 1_000, 16_384
-"""A larger number is a slip of the finger: it would fill the memory before anything could be reported."""
+"""A larger number is a typo: it would fill the memory before anything could be reported."""
 
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 """[0, 1]: a threshold, a probability, a weight of two."""

@@ -137,7 +137,6 @@ class Registry:
         )
 
     def get(self, name: str) -> type:
-        """The class of a name."""
         return self.entry(name).cls
 
     def arguments(self, name: str) -> dict[str, Argument]:
@@ -148,8 +147,9 @@ class Registry:
         entry = self.entry(name)
         arguments = arguments_of(entry.cls)
         for key, argument in arguments.items():
-            if key not in self.derived:
-                _check_argument(argument, f"{entry.location}: {name}.__init__, argument {key!r}")
+            problem = None if key in self.derived else _argument_problem(argument)
+            if problem:
+                raise ValueError(f"{entry.location}: {name}.__init__, argument {key!r}{problem}")
         return {k: a for k, a in arguments.items() if a.plain and k not in self.derived}
 
     def derived_arguments(self, name: str) -> dict[str, str]:
@@ -224,15 +224,15 @@ def _raise(module: str) -> None:
     raise
 
 
-def _check_argument(argument: Argument, where: str) -> None:
-    """Raises ValueError for an argument that a config can neither set nor omit."""
+def _argument_problem(argument: Argument) -> str | None:
+    """Why a config can neither set nor omit an argument."""
     if not argument.plain and argument.required:
-        raise ValueError(
-            f"{where}, is a {type_name(argument.annotation)}, which a config can't hold and detkit does not hand "
-            f"in: give it a default or a plain type"
-        )
+        kind = type_name(argument.annotation)
+        way_out = "give it a default or a plain type"
+        return f", is a {kind}, which a config can't hold and detkit does not hand in: {way_out}"
     if argument.plain and not argument.required:
         try:
             convert(argument.default, argument.annotation)
         except TypeMismatch as error:
-            raise ValueError(f"{where}: its default does not fit its annotation: {error}") from None
+            return f": its default does not fit its annotation: {error}"
+    return None

@@ -36,7 +36,6 @@ class Entry:
 
 
 def entry_of(cls: type) -> Entry:
-    """The entry of a class."""
     for item in vars(cls).values():
         function = inspect.unwrap(getattr(item, "__func__", item))
         if isinstance(function, FunctionType) and function.__module__ == cls.__module__:

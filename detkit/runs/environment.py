@@ -69,7 +69,7 @@ def git_revision(folder: Path) -> str | None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory: of tensors on the GPU, else of the whole process."""
+    """Peak memory: of tensors on the GPU, else of the process."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     import resource

@@ -39,7 +39,7 @@ METRICS_LINE = re.compile(rb'\{"step": \d+, ')
 
 @contextlib.contextmanager
 def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool = False) -> Iterator[None]:
-    """Locks the run folder while the context is active; after `wait` seconds a ValueError names who holds the lock.
+    """Locks the run folder while the context is active; after `wait` seconds a ValueError names its holder.
 
     The system releases the lock when the process ends, however it ends. Where the file system has no locks nothing is
     refused; nor is a restart, as the lock of a machine that was lost stays with a file server for some time.
@@ -63,7 +63,7 @@ def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool
                 if error.errno not in (errno.EACCES, errno.EAGAIN) or restarted:
                     break
             else:
-                with contextlib.suppress(OSError):  # a full disk speaks where it matters
+                with contextlib.suppress(OSError):  # a full disk is reported where it matters
                     os.ftruncate(handle, 0)
                     os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
                 break
@@ -83,7 +83,7 @@ def lock_run_folder(folder: Path, *, wait: float = LOCK_SECONDS, restarted: bool
 def init_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Creates the run folder. A run that is already in it is resumed or overwritten only by request.
 
-    Deletes only what an earlier run of detkit wrote. Raises ForeignFileError with the files that stand in the way.
+    Deletes only what an earlier run of detkit wrote. Raises ForeignFileError that names the files in the way.
     """
     ours = check_folder(folder, resume=resume, overwrite=overwrite)
     with explain_os_errors("--output", folder):
@@ -202,7 +202,7 @@ def written_here(path: Path) -> bool:
 
     try:
         text = path.read_text(encoding="utf-8")
-        return OmegaConf.to_yaml(OmegaConf.create(text)) == text  # a person's has comments, or an order of its own
+        return OmegaConf.to_yaml(OmegaConf.create(text)) == text  # a person's has comments, or another order
     except Exception:
         return False
 

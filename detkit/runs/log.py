@@ -30,14 +30,13 @@ class ConsoleHandler(logging.Handler):
 
 
 def log_path(folder: Path, rank: int) -> Path:
-    """The log file of a rank."""
     return folder / (LOG if rank == 0 else f"log_rank{rank}.txt")
 
 
 class LogFile(logging.FileHandler):
     """A log file in UTF-8, control characters as escapes.
 
-    A line that can't be written is left out: training continues, and its own writing tells what is the matter.
+    A line that can't be written is left out: training continues, and its own files report the cause.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +54,7 @@ class LogFile(logging.FileHandler):
 def run_log(folder: Path, rank: int = 0) -> Iterator[None]:
     """Sends what detkit logs inside to the console and, with the time, to the run's log file.
 
-    Ranks other than 0 have a file of their own, log_rank<rank>.txt, and no console.
+    Ranks other than 0 have their own file, log_rank<rank>.txt, and no console.
     """
     file = LogFile(log_path(folder, rank))
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -50,7 +50,7 @@ class MetricsFile:
     """Writes metrics.jsonl; every line is on disk as soon as it is written.
 
     Opened at `step`, lines of later steps (of a run that was killed after its last checkpoint) are dropped, so every
-    step stands in the file once.
+    step is in the file once.
     """
 
     def __init__(self, path: Path, step: int = 0) -> None:
@@ -72,7 +72,6 @@ class MetricsFile:
 
 
 def format_record(record: Mapping[str, Value]) -> str:
-    """A line of the file."""
     clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
     return json.dumps(clean) + "\n"
 

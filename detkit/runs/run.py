@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 from detkit.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, step_path
 from detkit.config import Config, load_config
+from detkit.predict.predictor import Predictor
 from detkit.runs.folder import CONFIG, CURVES, METRICS, RESULT
 from detkit.runs.metrics import read_metrics
 from detkit.utils.console import printable
 from detkit.utils.outputs import Ledger
 from detkit.utils.types import Tree, Value
-
-if TYPE_CHECKING:
-    from detkit.predict.predictor import Predictor
-
+from detkit.visualize import plot_curves
 
 EVALUATION_ERROR = "evaluation_error"
 """Key of result.json: why the last evaluation of a finished training gave no figures."""
@@ -84,7 +82,6 @@ class Run:
 
     @cached_property
     def config(self) -> Config:
-        """The complete config of the run."""
         return load_config(self.folder / CONFIG)
 
     @property
@@ -111,13 +108,9 @@ class Run:
 
     def predictor(self, *, device: str = "auto") -> Predictor:
         """A predictor with the weights of the best checkpoint."""
-        from detkit.predict.predictor import Predictor
-
         return Predictor.from_checkpoint(self.folder, device=device)
 
     def plot(self) -> Path:
         """Draws losses, learning rate and AP over the steps into the folder; returns the picture's path."""
-        from detkit.visualize import plot_curves
-
         title, ledger = self.folder.name, Ledger(self.folder)
         return plot_curves(*read_metrics(self.folder / METRICS), self.folder / CURVES, title=title, ledger=ledger)

@@ -16,7 +16,7 @@ FREE = (
 
 
 def differing_settings(old: Mapping[str, Value], new: Mapping[str, Value]) -> dict[str, tuple[Value, Value]]:
-    """Dotted keys with unequal values, without those of `FREE`; None stands for the value of a missing key."""
+    """Dotted keys with unequal values, without those of `FREE`; None is the value of a missing key."""
     first, second = flatten(old), flatten(new)
     return {
         key: (first.get(key), second.get(key))

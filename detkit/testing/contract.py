@@ -95,7 +95,6 @@ class Subject:
         self._first: nn.Module | None = None
 
     def build(self) -> TestedPart:
-        """A new part."""
         if self._part is not None:
             return self.factory(**self.derived)
         first: ValueError | None = None
@@ -209,7 +208,6 @@ class Checks:
         self.checks: list[Check] = []
 
     def include(self, shared: Checks) -> None:
-        """Adds shared checks."""
         self.checks += shared.checks
 
     def check(self, why: str, *, vital: bool = False) -> Callable[[Run], Run]:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from detkit.data.datasets.records import ANY_CLASS
@@ -50,7 +51,7 @@ def labels_are_in_range(s: Subject) -> None:
     classes = len(s.part.classes)
     for i in range(len(s.part)):
         a = s.part.records.annotation(i)
-        # An ignore region of every class has no label of its own.
+        # An ignore region of every class has no class label.
         labels = np.asarray(a.labels)[~(np.asarray(a.is_ignore) & (np.asarray(a.labels) == ANY_CLASS))]
         ok = ((labels >= 0) & (labels < classes)).all()
         expect(ok, f"image {i} has labels {sorted(set(labels.tolist()))} of {classes} classes (want 0..{classes - 1})")
@@ -109,8 +110,6 @@ def a_pickled_copy_is_the_same(s: Subject) -> None:
 
 def _transformed(part: TestedPart, seed: int, boxes: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, Targets]:
     """One transform alone, all generators begun at `seed`; an image of noise unless `pixels` are given."""
-    from PIL import Image
-
     if pixels is None:
         pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     labels = torch.arange(len(boxes)) % 3
@@ -137,7 +136,7 @@ def same_seed_same_result(s: Subject) -> None:
     for seed in range(8):
         (a, ta), (b, tb) = (_transformed(s.part, seed, BOXES) for _ in range(2))
         same = a.shape == b.shape and torch.equal(a, b) and torch.equal(ta.boxes, tb.boxes)
-        expect(same, f"seed {seed} gives two results: it draws from a generator of its own")
+        expect(same, f"seed {seed} gives two results: it draws from a private generator")
 
 
 def _picture(k: int | None = None) -> Pixels:
@@ -174,8 +173,8 @@ def _expect_box(blank: Tensor, image: Tensor, boxes: Tensor, label: int) -> list
     at = [round(v) for v in seen.tolist()]
     limits = seen.new_tensor([image.shape[2], image.shape[1]])
     if not len(boxes):
-        whole = (seen[:2] > 0).all() and (seen[2:] < limits).all() and (seen[2:] - seen[:2] > 4).all()
-        expect(not whole, f"the object of label {label} is seen at {at}, but its box is gone (outside or inside out)")
+        inside = (seen[:2] > 0).all() and (seen[2:] < limits).all() and (seen[2:] - seen[:2] > 4).all()
+        expect(not inside, f"the object of label {label} is seen at {at}, but its box is gone (outside or inside out)")
         return []
     beyond = torch.cat((boxes[0, :2] - seen[:2], seen[2:] - boxes[0, 2:]))
     where = [round(v, 1) for v in boxes[0].tolist()]

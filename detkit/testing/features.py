@@ -103,7 +103,7 @@ def _expect_rows(
             expect(have == want, f"{what} of level {i}{of} are {have}, want {want}")
 
 
-@check_head.check("predictions would not stand beside their anchors.")
+@check_head.check("predictions would not match their anchors.")
 def one_row_for_every_anchor(s: Subject) -> None:
     _expect_rows(s.part(_levels(s, SIZES[0])), LEVELS, s.derived["anchors_per_cell"])
 

@@ -134,7 +134,6 @@ def _owners(part: TestedPart) -> Iterator[tuple[str, Value]]:
 
 
 def _inside(held: HeldValue, seen: set[int], depth: int = 0) -> Iterator[HeldValue]:
-    """A held value and the values inside it."""
     value = held.value
     if _mark(value) is not None:
         yield held

@@ -69,11 +69,11 @@ def _expect_finite(total: Tensor, of: Tensor, when: str) -> None:
 
 
 def _expect_additive(total: Tensor, parts: list[Tensor], hint: str = "", *, is_count: bool = False) -> None:
-    whole, values = float(total.detach()), [float(p.detach()) for p in parts]
-    allowed = 1e-4 if is_count else 1e-4 * max(1.0, abs(whole))
+    total_value, values = float(total.detach()), [float(p.detach()) for p in parts]
+    allowed = 1e-4 if is_count else 1e-4 * max(1.0, abs(total_value))
     expect(
-        abs(whole - sum(values)) <= allowed,
-        f"the batch gives {whole:.6g}, its parts {[round(v, 4) for v in values]}{hint}",
+        abs(total_value - sum(values)) <= allowed,
+        f"the batch gives {total_value:.6g}, its parts {[round(v, 4) for v in values]}{hint}",
     )
 
 
@@ -298,7 +298,7 @@ EMPTY = 5
 
 
 def _end_of_step(part: TestedPart, total: Tensor, of: Tensor) -> list[Tensor]:
-    """Sum and gradients of a training step, after which the loss is told that it ends; the sum alone in eval mode."""
+    """Sum and gradients of a training step, with the loss's `end_step`; the sum alone in eval mode."""
     if not part.training:
         return [total.detach()]
     part.zero_grad()

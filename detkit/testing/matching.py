@@ -165,7 +165,7 @@ def decode_undoes_encode(s: Subject) -> None:
     expect(gap < 0.01, f"decode(encode(box)) is up to {gap:.3g} px beside the box")
 
 
-@check_coder.check("detection decodes whole batches at once.")
+@check_coder.check("detection decodes complete batches at once.")
 def decode_takes_batches(s: Subject) -> None:
     anchors, deltas = _boxes(6), 0.1 * torch.randn(2, 6, 4)
     with must_not_raise("decode of (2, 6, 4) deltas and (6, 4) anchors"):

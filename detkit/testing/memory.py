@@ -20,7 +20,7 @@ from detkit.utils.types import Tree
 
 Call = Callable[[Subject, TestedPart, int], Nest]
 """(subject, part, k) -> nest of tensors: what the k-th call gives, a function of k, of the part's mode and its
-state. In training mode it is a whole step, with gradients and what comes at the end of a step."""
+state. In training mode it is a complete step, with gradients and what comes at the end of a step."""
 OTHER_SEED = 99
 COUNTERS = 16
 """Number of held values that are tried as counters."""

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -25,6 +24,7 @@ from detkit.distributed import comm
 from detkit.distributed.comm import from_first_rank
 from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
 from detkit.distributed.preflight import check_data, data_hashes
+from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.loop import evaluate
 from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
 from detkit.runs.environment import environment
@@ -42,9 +42,6 @@ from detkit.train.speed import RankLog
 from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
 from detkit.utils.console import guard_stream
-
-if TYPE_CHECKING:
-    from detkit.evaluate.coco import CocoResult
 
 log = logging.getLogger("detkit")
 
@@ -125,7 +122,6 @@ class Session:
         return self.loader_options.batch_size // (self.options.accumulate * self.trainer.world_size)
 
     def transforms(self, split: str) -> list[Transform]:
-        """The transforms of `data.<split>`."""
         return build_transforms(self.config, split)
 
     def build_loaders(self, start_step: int) -> None:

@@ -18,7 +18,6 @@ checkpoint of the last step on disk"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `detkit train`."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("config", help="config file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optimizer.lr=1e-3")
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--procs", type=int, metavar="N", help="train with N processes on this machine")
     group.add_argument("--nodes", metavar="M", help="machines, or MIN:MAX to continue with fewer; needs --rdzv")
     group.add_argument("--node-rank", type=int, metavar="R", help="index of this machine (0-based), used in messages")
-    group.add_argument("--rdzv", metavar="HOST:PORT", help="where the machines meet: one of them, and a free port")
+    group.add_argument("--rdzv", metavar="HOST:PORT", help="rendezvous: address of one machine and a free port there")
     group.add_argument("--max-restarts", type=int, metavar="N", help="restarts after a failure (default 3)")
     group.add_argument("--local-addr", metavar="A", help="this machine's address, where it can't be found out")
     text = "compare code, config and data of all ranks and test the network, without training"
@@ -47,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, evaluates and leaves everything in the run folder; gives back the exit code."""
+    """Trains, evaluates and leaves everything in the run folder; returns the exit code."""
     from detkit.distributed.process_info import find_process_info, launcher_node_rank
 
     process = find_process_info(os.environ)
@@ -113,7 +112,7 @@ def check_trainable(config: Config, *, resume: bool) -> None:
     for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
         config.require(path)
     if not resume:
-        config.check_length()
+        config.check()
 
 
 def work(args: argparse.Namespace, coordinator: Coordinator) -> int:

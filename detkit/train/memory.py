@@ -26,7 +26,7 @@ log = logging.getLogger("detkit")
 SIDE = 128
 """Pixels of the images that the estimate is made with."""
 LOOKED_AT = 4
-"""Images of the data set whose size, after the transforms, stands for all."""
+"""Images of the data set whose size, after the transforms, is taken for all."""
 GIB = 2**30
 WAY_OUT = (
     "take a smaller data.loader.batch_size, a larger train.accumulate (micro-batches of a step, same result), "
@@ -74,12 +74,12 @@ def image_size(session: Session) -> tuple[int, int]:
 def step_bytes(session: Session, images: int, size: tuple[int, int]) -> int:
     """Bytes of the tensors that are there at once in a step of `images` images."""
     parameters = [p for p in session.detector.parameters() if p.requires_grad]
-    learnt = size_of(parameters)
+    trainable = size_of(parameters)
     all_weights = size_of(session.detector.state_dict())
     copies = 1 + (session.trainer.ema is not None)
     states = 2 if "betas" in session.trainer.optimizer.defaults else 1
     share = session.trainer.world_size if session.trainer.sharded else 1
-    fixed = (all_weights * copies + learnt * (1 + states)) // share
+    fixed = (all_weights * copies + trainable * (1 + states)) // share
     pixels = images * size[0] * size[1]
     return fixed + 3 * pixels * 5 + int(kept_bytes(session) * pixels / SIDE**2)
 

@@ -12,7 +12,7 @@ from detkit.structures import Batch
 from detkit.utils.exit_codes import ExitCode
 
 NAMED = 4
-"""Ranks of which the report names the images."""
+"""Most ranks whose images the report lists."""
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -37,7 +37,7 @@ def describe_terms(micro: list[Batch], own: list[float]) -> tuple[bool, list[str
 def describe_non_finite(
     step: int, lr: float, gradient_norm: float, ranks: list[tuple[bool, list[str]]], checkpoint: Path | None
 ) -> str:
-    """Everything one wants to know when a loss is not finite; ranks: `describe_terms` of each."""
+    """The report on a loss that is not finite. ranks: `describe_terms` of each."""
     lines = [f"the loss is not finite at step {step}; it was not applied"]
     guilty = [rank for rank, (finite, _) in enumerate(ranks) if not finite]
     # Where every rank's loss was finite and the gradient wasn't, nothing points to one of them.
@@ -48,7 +48,7 @@ def describe_non_finite(
     lines += [
         f"  learning rate {lr:g}, gradient norm {gradient_norm:g}",
         f"  last good checkpoint: {checkpoint or 'none yet'}",
-        "What helps, as a rule: a lower optimizer.lr, a longer schedule.warmup_iterations, "
+        "What usually helps: a lower optimizer.lr, a longer schedule.warmup_iterations, "
         "train.clip_norm=10; with fp16, train.precision=bf16 or fp32.",
     ]
     return "\n".join(lines)

@@ -39,7 +39,7 @@ class TrainOptions:
         gradient_compression: bf16 halves what processes send each other, and rounds.
         hang_timeout: seconds without progress after which a process counts as hung, prints where it is and ends; null
             for never.
-        parallel: ddp keeps the whole model in every process; fsdp divides parameters and optimizer state among them,
+        parallel: ddp keeps the complete model in every process; fsdp divides parameters and optimizer state among them,
             for a model that is too large.
     """
 

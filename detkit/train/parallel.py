@@ -28,7 +28,7 @@ CHECK_SIDE = 64
 
 
 def wrap_forward(detector: DenseDetector, options: TrainOptions, world_size: int) -> Any:
-    """The detector as the forward pass calls it: as it is, compiled, or wrapped in DDP.
+    """The detector as the forward pass calls it: unchanged, compiled, or wrapped in DDP.
 
     Every parameter takes part in every step (`check_gradients`), so DDP need not look for unused ones.
     Buffers are broadcast only where a step changes them.
@@ -125,7 +125,6 @@ def check_gradients(detector: DenseDetector, device: torch.device) -> bool:
 
 
 def generator_state(device: torch.device) -> Tensor:
-    """State of the random generator of a device."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 

@@ -1,12 +1,14 @@
-"""What a run tells while it goes: metrics.jsonl, TensorBoard, a progress bar or plain lines, a log file."""
+"""Progress of a run: metrics.jsonl, TensorBoard, a progress bar or plain lines, a log file."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from detkit.evaluate.coco import CocoResult
+from detkit.evaluate.report import to_json
 from detkit.runs.environment import peak_memory_mb
 from detkit.runs.folder import METRICS, TENSORBOARD, note_growing
 from detkit.runs.metrics import MetricsFile
@@ -14,9 +16,6 @@ from detkit.train.speed import SpeedWindow
 from detkit.train.trainer import Hook, StepReport, Trainer
 from detkit.utils.console import bar_stream, guard_stream
 from detkit.utils.types import Tree
-
-if TYPE_CHECKING:
-    from detkit.evaluate.coco import CocoResult
 
 log = logging.getLogger("detkit")
 
@@ -79,8 +78,6 @@ class Recorder(Hook):
 
     def evaluation(self, step: int, result: CocoResult) -> None:
         """Records what an evaluation after `step` gave."""
-        from detkit.evaluate.report import to_json
-
         assert self._file is not None
         self._file.write({"step": step, "eval": to_json(result)})
         if self._board is not None:

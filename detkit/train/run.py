@@ -56,7 +56,7 @@ def train(
     allow: Sequence[str] = (),
     in_process: bool = False,
 ) -> int:
-    """Runs a whole training in `folder`; returns the exit code of `detkit train`.
+    """Runs a training from start to end in `folder`; returns the exit code of `detkit train`.
 
     coordinator: the processes of the run, of which this is one; alone without it. profile: steps to record
     a trace of. allow: what may have changed at a resume: `code`. in_process: whether the caller's program continues
@@ -86,7 +86,7 @@ def train(
             )  # fmt: skip
             return run_session(session, network, in_process=in_process)
         except NonFiniteLossError as error:
-            told_elsewhere = in_process or coordinator.process.is_worker  # by who started the workers, once
+            told_elsewhere = in_process or coordinator.process.is_worker  # by the launcher, once per machine
             log.error("%s", error, extra={"only_file": told_elsewhere})
             if told_elsewhere:
                 raise
@@ -185,7 +185,7 @@ def run_session(session: Session, network: dict[str, str] | None = None, *, in_p
             note_failed_evaluation(session)
         raise
     finally:
-        session.batches.close()  # the loader processes end now, in good order, and leave no temporary folders
+        session.batches.close()  # ends the loader processes cleanly, so that they leave no temporary folders
         if session.recorder is not None:
             session.recorder.close()
     if trainer.interrupted:
@@ -211,7 +211,7 @@ def run_session(session: Session, network: dict[str, str] | None = None, *, in_p
 def write_start(session: Session) -> None:
     """Writes config.yaml, unless a person has changed it, and environment.json."""
     if not write_own(session.folder / CONFIG, session.config.to_yaml()):
-        log.warning("%s was changed since detkit wrote it: it stays as it is", session.folder / CONFIG)
+        log.warning("%s was changed since detkit wrote it: it is left unchanged", session.folder / CONFIG)
     starts = [*session.earlier_starts, session.start]
     write_json(session.folder / ENVIRONMENT, with_starts(session.environment, starts))
 

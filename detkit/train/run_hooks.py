@@ -9,19 +9,16 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detkit.checkpoint import BEST, CHECKPOINTS, Checkpoint, remove_old, save_checkpoint, step_path
 from detkit.data.loader import SampleError
+from detkit.evaluate.coco import CocoResult
 from detkit.structures import ClassMap
 from detkit.train.parallel import share_buffers
 from detkit.train.recorder import Recorder
 from detkit.train.sharded import full_state, load_full_optimizer_state, load_full_state, unsharded
 from detkit.train.trainer import Hook, StepReport, Trainer
 from detkit.utils.types import Tree
-
-if TYPE_CHECKING:
-    from detkit.evaluate.coco import CocoResult
 
 log = logging.getLogger("detkit")
 
@@ -58,7 +55,6 @@ class Evaluation(Hook):
             raise
 
     def run(self, trainer: Trainer) -> None:
-        """Evaluates, reports and records."""
         trainer.progress.enter("evaluation", trainer.step)
         share_buffers(trainer.model)
         try:
@@ -83,7 +79,7 @@ class Evaluation(Hook):
 class BeforeEvaluation(Hook):
     """Writes the last checkpoint before the last evaluation, so that no evaluation can cost a training its weights.
 
-    Stands before `Evaluation` in the list of hooks.
+    Comes before `Evaluation` in the list of hooks.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -96,7 +92,7 @@ class BeforeEvaluation(Hook):
 class Checkpoints(Hook):
     """Writes a checkpoint every `train.checkpoint_every` steps, at the end and at an interruption, and keeps the best.
 
-    Stands after `Evaluation` in the list of hooks, so that a checkpoint knows the AP of its own weights.
+    Comes after `Evaluation` in the list of hooks, so that a checkpoint knows the AP of its own weights.
     """
 
     def __init__(

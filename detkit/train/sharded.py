@@ -77,7 +77,7 @@ def count_calls(model: DenseDetector, device: torch.device) -> Counter[nn.Module
 def units(model: nn.Module, calls: Counter[nn.Module]) -> list[nn.Module]:
     """Modules to shard one by one, inner ones first: called once, and holding at most `LARGEST_FRACTION`.
 
-    A larger one follows its children if it has parameters of its own.
+    A larger one follows its children if it has parameters that they don't.
     """
     largest = LARGEST_FRACTION * count(model)
     modules: list[nn.Module] = []
@@ -128,7 +128,6 @@ def unsharded(model: nn.Module) -> Iterator[None]:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether parameters of the model are sharded."""
     return any(hasattr(p, "full_tensor") for p in model.parameters())
 
 

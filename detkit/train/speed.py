@@ -15,7 +15,7 @@ from detkit.utils.types import Tree
 log = logging.getLogger("detkit")
 
 WARM_UP = 3
-"""First steps of a process, which build plans and caches, are no part of a run's percentiles."""
+"""First steps of a process, which build plans and caches, are not counted in a run's percentiles."""
 
 
 class Speed(NamedTuple):
@@ -45,7 +45,7 @@ def measure(seconds: Sequence[float], waited: Sequence[float], images: Sequence[
 
 
 def speed_of_run(steps: Sequence[Tree]) -> Tree:
-    """Figures of a whole run, resumed or not; warm-up left out where there are more steps.
+    """Figures of a complete run, resumed or not; warm-up left out where there are more steps.
 
     steps: the entries of metrics.jsonl.
     """
@@ -65,14 +65,14 @@ class SpeedWindow:
         self._before = train_seconds
 
     def add(self, report: StepReport, train_seconds: float) -> float:
-        """Takes a step in; gives back its seconds. train_seconds: of the trainer, after the step."""
+        """Adds a step; returns its seconds. train_seconds: of the trainer, after the step."""
         seconds, self._before = train_seconds - self._before, train_seconds
         self.reports.append(report)
         self.seconds.append(seconds)
         return seconds
 
     def speed(self) -> Speed:
-        """Of the steps taken in since `clear`."""
+        """The speed over the steps since `clear`."""
         reports = self.reports
         return measure(self.seconds, [r.data_seconds for r in reports], [r.images for r in reports])
 

@@ -27,6 +27,7 @@ from detkit.utils.console import plural
 from detkit.utils.errors import find_disk_full
 from detkit.utils.outputs import Ledger
 from detkit.utils.types import Tree
+from detkit.visualize import picture_grid
 
 log = logging.getLogger("detkit")
 
@@ -69,7 +70,7 @@ def format_lines(lines: Mapping[str, str]) -> str:
 
 
 def describe_learning_rate(options: TrainOptions, batch_size: int, optimizer: torch.optim.Optimizer) -> str:
-    """The highest rate of the first group, and how it comes about."""
+    """The highest rate of the first group, and how it is computed."""
     rate = optimizer.param_groups[0]["initial_lr"]
     if options.lr_batch_size is None:
         return f"{rate:g} (not scaled with the batch size)"
@@ -130,8 +131,6 @@ def is_complete(folder: Path) -> bool:
 
 def draw(session: Session) -> None:
     """Draws curves, and detections on some images. Where that fails, the run still has its result."""
-    from detkit.visualize import picture_grid
-
     folder = session.folder
     try:
         Run(folder).plot()

@@ -27,7 +27,7 @@ def set_up_torch(options: TrainOptions, process: ProcessInfo | None = None) -> t
             raise ValueError(f"train.threads: {options.threads} threads on {usable_cores()} cores: at most {most}")
         torch.set_num_threads(options.threads)
     elif process.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        # srun may have bound the process to cores of its own already; usable_cores then counts just these.
+        # srun may have bound the process to its own cores already; usable_cores then counts just these.
         bound = usable_cores() < (os.cpu_count() or 1)
         torch.set_num_threads(max(1, usable_cores() // (1 if bound else process.local_world_size)))
     set_deterministic(options.deterministic, compiling=options.compile)
@@ -52,7 +52,7 @@ def set_deterministic(on: bool, *, compiling: bool = False) -> None:
     if compiling:
         torch.use_deterministic_algorithms(on, warn_only=True)
     else:
-        # The same switch, without two seconds for the import of the compiler that it also tells.
+        # The same switch, without the two seconds that importing the compiler takes, whose switch that sets, too.
         torch.set_deterministic_debug_mode("warn" if on else "default")
     # Filling fresh memory is for finding bugs, and costs a pass over every temporary.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -201,7 +201,7 @@ class Trainer:
             self.stop = self.stop or f"{signal.Signals(number).name} (sent to another process)"
 
     def set_learning_rate(self) -> float:
-        """Sets every group's rate for the coming step; gives back that of the first group."""
+        """Sets every group's rate for the coming step; returns that of the first group."""
         factor = self.schedule.factor(self.step, self.options.iterations)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
@@ -232,7 +232,7 @@ class Trainer:
 def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | None, sharded: bool = False) -> Tensor:
     """Multiplies all gradients in place by `factor` and, beyond `clip_norm`, by clip_norm / norm.
 
-    sharded: each process has a part of every gradient, and the norm is that of the whole. Returns the norm
+    sharded: each process has a part of every gradient, and the norm is that of all parts together. Returns the norm
     after scaling and before clipping, a double scalar on the device.
     """
     gradients = [local_shard(p.grad) for p in parameters if p.grad is not None]

@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 CONTROLS = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160)) if c not in (9, 10)}
@@ -76,7 +76,7 @@ class GuardedStream(io.TextIOBase):
         self._try(lambda: self.inner.flush())
 
     def isatty(self) -> bool:
-        """Whether a person looks at it."""
+        """Whether it is a terminal that can still be written to."""
         with contextlib.suppress(Exception):
             return self.lost is None and bool(self.inner.isatty())
         return False
@@ -87,7 +87,7 @@ class GuardedStream(io.TextIOBase):
     def close(self) -> None:
         """Leaves the other stream open."""
 
-    def _try(self, work: Any) -> None:
+    def _try(self, work: Callable[[], object]) -> None:
         if self.lost is not None or self.inner is None:
             return
         try:
@@ -97,7 +97,7 @@ class GuardedStream(io.TextIOBase):
             self._discard()
 
     def _discard(self) -> None:
-        """Sends what Python still holds back into the void, or its last flush would be an error of its own."""
+        """Redirects what Python still buffers to the null device, or its last flush would raise another error."""
         with contextlib.suppress(Exception):
             null = os.open(os.devnull, os.O_WRONLY)
             try:

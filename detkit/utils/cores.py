@@ -11,5 +11,5 @@ def usable_cores() -> int:
 
 
 def most_processes() -> int:
-    """More threads or processes than this on one machine are a slip of the finger."""
+    """Number of threads or processes on one machine above which the setting is taken for a typo."""
     return max(64, 8 * usable_cores())

@@ -1,7 +1,7 @@
 """Files that detkit writes: in place all at once, and never over one that it did not write.
 
 A folder that detkit writes into holds `.detkit.json`, a ledger of what it wrote there with the SHA-256 of each
-file. A file that is not in it, or was changed since, is its owner's: it is neither replaced nor deleted. A JSON file
+file. A file that is not in it, or was changed since, is the user's: it is neither replaced nor deleted. A JSON file
 that a user names carries the same mark inside (`written_by`).
 """
 
@@ -15,12 +15,13 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from detkit.utils.console import printable, shorten_list, with_escapes
 from detkit.utils.errors import explain_os_errors
+from detkit.version import __version__
 
 LEDGER, NOTES = ".detkit.json", ".detkit.notes"
 MARK = "written_by"
@@ -29,14 +30,14 @@ LONGEST_NAME = 255
 
 
 class ForeignFileError(ValueError):
-    """Something stands where detkit would write, and detkit did not write it."""
+    """A file or folder that detkit would replace, and did not write."""
 
 
 class Ledger:
     """What detkit wrote into a folder: names, relative to it, and the SHA-256 of each file's content.
 
     The last two contents of a name are known, as a process may be killed between the note and the file. every: seconds
-    between two writings of the whole list, for many files; until then, notes are lines of a file of their own.
+    between two writings of the complete list, for many files; until then, notes are lines of a second file.
     """
 
     def __init__(self, folder: str | Path, *, every: float = 0.0) -> None:
@@ -94,8 +95,6 @@ class Ledger:
 
     def flush(self) -> None:
         """Writes all notes down."""
-        from detkit.version import __version__
-
         self._saved_at = time.monotonic()
         content = {"detkit": __version__, "files": dict(sorted(self.files.items()))}
         with replacing(self.path) as file:
@@ -104,7 +103,6 @@ class Ledger:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -179,10 +177,8 @@ def foreign_files_error(option: str, paths: Iterable[Path]) -> ForeignFileError:
     )
 
 
-def write_marked_json(path: str | Path, content: dict[str, Any]) -> None:
+def write_marked_json(path: str | Path, content: Mapping[str, object]) -> None:
     """JSON for a file that a user names, with the mark by which detkit knows it again."""
-    from detkit.version import __version__
-
     plain = json.loads(json.dumps(content))
     marked = {**plain, MARK: {"detkit": __version__, "sha256": _content_hash(plain)}}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +195,7 @@ def is_marked(path: Path) -> bool:
         return False
 
 
-def _content_hash(content: Any) -> str:
+def _content_hash(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -208,8 +204,8 @@ def check_output_file(
 ) -> Path:
     """The path, if a file can be written there; ValueError otherwise, before anything is computed.
 
-    option: what the message begins with, as in `--json`. inputs: files that are read. ours: tells a file that detkit
-    wrote, which may be replaced.
+    option: what the message begins with, as in `--json`. inputs: files that are read. ours: whether detkit wrote a
+    file, which it may then replace.
     """
     path = Path(path)
     if not str(path).strip() or path.name in ("", ".", ".."):

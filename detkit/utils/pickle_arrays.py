@@ -13,10 +13,13 @@ import tarfile
 import zipfile
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from detkit.utils.types import Value
 
 NOT_READ = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError,
             ArithmeticError, AssertionError, RecursionError, MemoryError, OSError, struct.error, zlib.error,
@@ -27,15 +30,15 @@ NUMBERS = "biuf"
 
 
 class _DTypeStandIn:
-    """Stands for `numpy.dtype` while the file is read."""
+    """Replaces `numpy.dtype` while the file is read."""
 
-    def __init__(self, code: str, *_: Any) -> None:
+    def __init__(self, code: str, *_: object) -> None:
         self.code, self.order = code, "="
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[Value, ...]) -> None:
         self.order = state[1]
 
-    def resolve(self) -> np.dtype[Any]:
+    def resolve(self) -> np.dtype[np.generic]:
         dtype = np.dtype(self.code)
         if dtype.kind not in NUMBERS:
             raise pickle.UnpicklingError(f"an array of dtype {self.code!r}; only numbers are read")
@@ -43,11 +46,11 @@ class _DTypeStandIn:
 
 
 class ArrayStandIn:
-    """Stands for `numpy.ndarray`: takes the pickled state and keeps a plain array made of it."""
+    """Replaces `numpy.ndarray`: takes the pickled state and keeps a plain array made of it."""
 
-    value: np.ndarray[Any, Any]
+    value: NDArray[np.generic]
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[Value, ...]) -> None:
         _, shape, dtype, fortran, data = state
         if isinstance(data, str):  # Written by Python 2.
             data = data.encode("latin1")
@@ -55,7 +58,7 @@ class ArrayStandIn:
         self.value = flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
-def _from_buffer(data: bytes, dtype: _DTypeStandIn, shape: tuple[int, ...], order: Any) -> ArrayStandIn:
+def _from_buffer(data: bytes, dtype: _DTypeStandIn, shape: tuple[int, ...], order: object) -> ArrayStandIn:
     array = ArrayStandIn()
     array.__setstate__((1, shape, dtype, order == "F", data))
     return array
@@ -68,7 +71,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-ADMITTED: dict[tuple[str, str], Any] = {
+ADMITTED: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy", "ndarray"): ArrayStandIn,
     ("numpy", "dtype"): _DTypeStandIn,
     ("collections", "OrderedDict"): OrderedDict,
@@ -82,14 +85,14 @@ for _core in ("numpy.core", "numpy._core"):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Callable[..., object]:
         try:
             return ADMITTED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
 
 
-def load_arrays(path: str | Path) -> Any:
+def load_arrays(path: str | Path) -> Value:
     """Unpickles dicts, lists, strings, numbers and numpy arrays of numbers without running anything in the file.
 
     Raises ValueError, naming file and class, if the pickle asks for anything else or is damaged.
@@ -104,7 +107,7 @@ def load_arrays(path: str | Path) -> Any:
             ) from error
 
 
-def _plain(node: Any) -> Any:
+def _plain(node: Value) -> Value:
     """The same tree with arrays instead of their stand-ins."""
     if isinstance(node, ArrayStandIn):
         return node.value

@@ -9,38 +9,39 @@ from __future__ import annotations
 import itertools
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO
 
 import numpy as np
 import torch
 
 from detkit.utils.pickle_arrays import ADMITTED, NOT_READ, ArrayStandIn
+from detkit.utils.types import Value
 
 MOST, DEEPEST = 1_000_000, 40
 """Limits of the entries of a file and of their nesting: a file may hold a list that contains itself."""
 
 
-class Unread(dict[Any, Any]):
+class Unread(dict[object, object]):
     """Stand-in for an object of a class that is not read: takes what the file gives it and calls nothing.
 
-    It is a dict, so that the entries of a foreign mapping, or of a whole pickled module, can be read.
+    It is a dict, so that the entries of a foreign mapping, or of a pickled module, can be read.
     """
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         super().__init__()
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         for part in state if isinstance(state, tuple) else (state,):
             if isinstance(part, dict):
                 self.update(part)
 
-    def __call__(self, *_: Any, **__: Any) -> Unread:
+    def __call__(self, *_: object, **__: object) -> Unread:
         return Unread()
 
-    def ignore(self, *_: Any) -> None:
+    def ignore(self, *_: object) -> None:
         """Stand-in for the methods of lists and sets."""
 
     append = extend = add = ignore
@@ -49,7 +50,7 @@ class Unread(dict[Any, Any]):
         return id(self)
 
 
-_TENSORS: dict[tuple[str, str], Any] = {
+_TENSORS: dict[tuple[str, str], Callable[..., object]] = {
     **ADMITTED,
     ("torch._utils", "_rebuild_tensor"): lambda *given: torch._utils._rebuild_tensor(*given),  # type: ignore[no-untyped-call]
     ("torch._utils", "_rebuild_tensor_v2"): lambda *given: torch._utils._rebuild_tensor_v2(*given),  # type: ignore[no-untyped-call]
@@ -60,7 +61,7 @@ _TENSORS: dict[tuple[str, str], Any] = {
 """Names that a file may call: functions of this module, which only make tensors, so that none of another is reached."""
 
 
-def load_torch(path: Path) -> tuple[Any, list[str]]:
+def load_torch(path: Path) -> tuple[Value, list[str]]:
     """Returns the content of a file of `torch.save`, and the names of the classes in it that were not read.
 
     Raises ValueError, naming the file, if it is not one.
@@ -75,7 +76,7 @@ def load_torch(path: Path) -> tuple[Any, list[str]]:
     class Reader(pickle.Unpickler):
         """Makes tensors and nothing else."""
 
-        def find_class(self, module: str, name: str) -> Any:
+        def find_class(self, module: str, name: str) -> object:
             if (module, name) in _TENSORS:
                 return _TENSORS[module, name]
             if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
@@ -83,7 +84,7 @@ def load_torch(path: Path) -> tuple[Any, list[str]]:
             asked.add(f"{module}.{name}")
             return type("Unread", (Unread,), {})
 
-    def load(file: Any, **more: Any) -> Any:
+    def load(file: IO[bytes], **more: Value) -> object:
         return Reader(file, **more).load()
 
     try:
@@ -109,12 +110,12 @@ def _line(error: BaseException) -> str:
     return next((line.strip()[:160] for line in str(error).splitlines() if line.strip()), "no message")
 
 
-def tensors_by_name(content: Any) -> dict[str, Any]:
+def tensors_by_name(content: object) -> dict[str, object]:
     """Every tensor and other value of nested mappings, lists and pickled modules, by a dotted name."""
-    entries: dict[str, Any] = {}
+    entries: dict[str, object] = {}
     visits = itertools.count(1)
 
-    def walk(node: Any, name: str, above: frozenset[int]) -> None:
+    def walk(node: object, name: str, above: frozenset[int]) -> None:
         if next(visits) > MOST:
             raise ValueError(f"more than {MOST} entries")
         if isinstance(node, (np.ndarray, ArrayStandIn)):
@@ -130,7 +131,7 @@ def tensors_by_name(content: Any) -> dict[str, Any]:
     return entries
 
 
-def _children(node: Any) -> list[tuple[str, Any]] | None:
+def _children(node: object) -> list[tuple[str, object]] | None:
     if isinstance(node, Unread) and isinstance(node.get("_modules"), Mapping):  # a pickled module
         tables = (node.get(table) for table in ("_parameters", "_buffers", "_modules"))
         items = (item for table in tables if isinstance(table, Mapping) for item in table.items())

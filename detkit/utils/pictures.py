@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
+import numpy as np
+from PIL import Image
 
-    from detkit.utils.types import Value
+from detkit.utils.types import Value
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 SCALE = 255.0
 
 
-def as_pil(image: Any) -> PILImage:
+def as_pil(image: Any) -> Image.Image:
     """Pixels -> RGB PIL image, a copy.
 
     image: a PIL image, an array (H, W), (H, W, 3) or (H, W, 4), or a tensor (H, W), (3, H, W) or (4, H, W). The type
     of the numbers says what they mean: uint8 is 0..255, floating point is 0..1. ValueError for any other type, shape
     or range.
     """
-    from PIL import Image
-
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     is_tensor = hasattr(image, "permute")
@@ -38,8 +36,6 @@ def as_pil(image: Any) -> PILImage:
 
 def _to_bytes(array: Value) -> Value:
     """Floating-point values 0..1 as uint8, each rounded to the nearest; ValueError for others, with what they are."""
-    import numpy as np
-
     low, high = float(array.min()), float(array.max())
     if not 0 <= low <= high <= 1:  # false for NaN as well
         if np.isnan(array).any():

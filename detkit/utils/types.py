@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # `detkit --help` starts without numpy
     from numpy.typing import NDArray
 
 Value: TypeAlias = Any
-"""What stands under a key of a config or a JSON file."""
+"""The value of a key in a config or a JSON file."""
 Tree: TypeAlias = dict[str, Value]
 """An object of JSON, or a section of a config."""
 Bools: TypeAlias = "NDArray[np.bool_]"

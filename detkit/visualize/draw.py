@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import colorsys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
 
 from detkit.structures import ClassMap, Detections, Targets
 from detkit.utils.console import printable
 from detkit.utils.pictures import as_pil
 
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-    from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont, ImageFont
-
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 
@@ -38,15 +37,13 @@ def class_color(label: int) -> Color:
 
 def draw_detections(
     image: Any, objects: Detections | Targets, classes: ClassMap, *, min_score: float = 0.0, side: int | None = None
-) -> PILImage:
+) -> Image.Image:
     """A copy of the image (PIL, (H, W, 3) uint8 array or (3, H, W) uint8 tensor) with boxes and names.
 
     objects: in pixels of that image; `Targets` have no scores, their ignore regions are drawn hatched.
     min_score: lowest score that is drawn. side: pixels of the longer side of the picture; the names are written
     after scaling, so they stay readable.
     """
-    from PIL import Image, ImageDraw
-
     picture = as_pil(image)
     scale = side / max(picture.size) if side else 1.0
     if scale != 1:
@@ -90,11 +87,11 @@ def _ordered(box: list[float]) -> Box:
 
 
 def _draw_name(
-    draw: ImageDraw,
+    draw: ImageDraw.ImageDraw,
     box: Box,
     text: str,
     color: Color,
-    font: FreeTypeFont | ImageFont,
+    font: Font,
     taken: list[Box],
     limits: tuple[int, int],
 ) -> None:
@@ -123,10 +120,8 @@ def _draw_name(
     draw.text((tag[0] + 3 - left, tag[1] + 2 - top), text, fill=PAPER, font=font)
 
 
-def _hatch(picture: PILImage, box: Box) -> None:
+def _hatch(picture: Image.Image, box: Box) -> None:
     """Draws grey diagonal lines over an ignore region."""
-    from PIL import Image, ImageDraw
-
     x1, y1, x2, y2 = map(round, box)
     wide, high = max(1, x2 - x1), max(1, y2 - y1)
     mask = Image.new("L", (wide, high), 0)
@@ -137,12 +132,8 @@ def _hatch(picture: PILImage, box: Box) -> None:
     picture.paste((235, 235, 235), (x1, y1), mask)
 
 
-def find_font(size: int) -> FreeTypeFont | ImageFont:
+def find_font(size: int) -> Font:
     """DejaVu Sans, which comes with matplotlib and has most scripts; without it, Pillow's own font."""
-    from importlib.util import find_spec
-
-    from PIL import ImageFont
-
     spec = find_spec("matplotlib")
     file = Path(spec.origin if spec and spec.origin else "").parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
     return ImageFont.truetype(str(file), size) if file.is_file() else ImageFont.load_default(size)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image, ImageDraw
 
 from detkit.structures import ClassMap, Detections, Targets
 from detkit.utils import outputs
 from detkit.utils.console import printable
-from detkit.visualize.draw import INK, MUTED, PAPER, class_color, draw_detections, find_font
-
-if TYPE_CHECKING:
-    from PIL.ImageFont import FreeTypeFont, ImageFont
+from detkit.visualize.draw import INK, MUTED, PAPER, Font, class_color, draw_detections, find_font
 
 
 def picture_grid(
@@ -31,8 +30,6 @@ def picture_grid(
     Boxes in pixels of the image. columns: pairs side by side. tile: pixels of one picture's longer side.
     ledger: of the folder, if any.
     """
-    from PIL import Image, ImageDraw
-
     if not rows:
         raise ValueError("picture_grid needs at least one image")
     pairs = [
@@ -68,7 +65,7 @@ def picture_grid(
     return outputs.write_png(path, sheet.save, ledger=ledger)
 
 
-def _legend_rows(classes: ClassMap, font: FreeTypeFont | ImageFont, width: int) -> list[list[tuple[int, int, str]]]:
+def _legend_rows(classes: ClassMap, font: Font, width: int) -> list[list[tuple[int, int, str]]]:
     """Rows of (x, label, name), broken to `width`, of the first 20 classes."""
     rows: list[list[tuple[int, int, str]]] = [[]]
     x = 0

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from detkit import visualize
 from detkit.checkpoint import load_checkpoint
 from detkit.cli import main
 from detkit.compare import cell
@@ -113,8 +112,7 @@ def fresh_import() -> Iterator[None]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_resamples: None) -> Iterator[Any]:
-    for name in ("plot_curves", "picture_grid"):  # most of the time of so short a run
-        monkeypatch.setattr(visualize, name, lambda *_, **__: None)
+    monkeypatch.setattr("detkit.train.summary.draw", lambda session: None)  # most of the time of so short a run
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     deterministic = torch.are_deterministic_algorithms_enabled()
     with fresh_import():

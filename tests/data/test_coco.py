@@ -118,7 +118,7 @@ def test_bad_boxes_are_dropped_counted_and_named(
     with caplog.at_level(logging.WARNING, logger="detkit"):
         data = CocoDataset(**where)
     assert data.records.annotation(0).boxes.tolist() == [[1, 1, 6, 6]]
-    assert data.problems.dropped_count == 1
+    assert data.problems.count(DROPPED) == 1
     assert "1.png" in caplog.text
     assert reason in caplog.text
     assert "1 box is unusable and left out of training" in data.summary()
@@ -131,7 +131,7 @@ def test_clip_mends_what_can_be_mended(write: Callable[..., dict[str, Any]]) -> 
     where = write(annotations=[box(1, 1, [20, 30, -10, -5]), box(2, 1, [5, 5, 0, 10]), box(3, 1, [50, 30, 30, 30])])
     data = CocoDataset(**where, bad_boxes="clip")
     assert data.records.annotation(0).boxes.tolist() == [[10, 25, 20, 30], [50, 30, 60, 40]]
-    assert data.problems.dropped_count == 1
+    assert data.problems.count(DROPPED) == 1
     assert data.problems.count(SWAPPED_CORNERS) == 1
     assert data.problems.count(CLIPPED) == 1
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detkit.data.datasets.problems import CLIPPED, COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, UNLISTED
+from detkit.data.datasets.problems import CLIPPED, COUNTS_FROM_ZERO, DROPPED, OTHER_IMAGE, PARTS, UNLISTED
 from detkit.data.datasets.voc import VocDataset
 from tests.refusals import Refuses
 
@@ -133,7 +133,7 @@ def test_the_blood_cells_published_mistakes_are_reported_by_name(
     with caplog.at_level(logging.WARNING, logger="detkit"):
         sets = [VocDataset(root=str(shared_dir / "data/bccd"), split=s) for s in ("train", "val", "test")]
     assert [len(s) for s in sets] == [205, 87, 72]
-    assert sum(s.problems.dropped_count for s in sets) == 2
+    assert sum(s.problems.count(DROPPED) for s in sets) == 2
     assert "BloodImage_00338.xml" in caplog.text
     assert "BloodImage_00343.xml" in caplog.text
     assert sum(len(s.records.boxes) for s in sets) == 4888 - 2

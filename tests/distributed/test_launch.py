@@ -67,7 +67,7 @@ def test_workers_get_the_command_without_what_launches() -> None:
     mine = worker_words(parser.parse_intermixed_args(words))
     assert mine == ["train", "c.yaml", "a=$b", "--overlay", "o.yaml", "--output", "r", "--overwrite", "--check"]
     # Every flag of the verb is either passed on or one that launches: a new one can't be forgotten here.
-    flags = {action.dest for action in parser._actions} - {"help", "config", "overrides"}
+    flags = vars(parser.parse_intermixed_args(["c.yaml"])).keys() - {"config", "overrides"}
     launching = {"procs", "nodes", "node_rank", "rdzv", "max_restarts", "local_addr"}
     source = (
         Path(sys.modules["detkit.train.cli"].__file__ or "")

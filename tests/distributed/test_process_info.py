@@ -39,7 +39,7 @@ def test_torchrun() -> None:
     process = find_process_info(TORCHRUN)
     assert (process.rank, process.world_size, process.local_rank, process.local_world_size) == (5, 8, 1, 4)
     assert (process.launcher, process.store, process.hosts_store) == ("torchrun", "node0:29401", False)
-    assert (process.restarts, process.round, process.run_id) == (2, "2", "r")
+    assert (process.round, process.run_id) == ("2", "r")
 
 
 def test_rank_0_keeps_the_store_where_no_agent_does() -> None:

@@ -99,7 +99,7 @@ FAULTS = [
     fault(
         "transforms",
         "same_seed_same_result",
-        r"seed \d gives two results: it draws from a generator of its own",
+        r"seed \d gives two results: it draws from a private generator",
         __call__=flip_with_own_dice,
         also=("order_of_images_does_not_matter",),
     ),

@@ -68,6 +68,18 @@ def endless(start: int = 0) -> Iterator[Batch]:
 
 
 @pytest.fixture
+def pictures() -> None:
+    """For a test that looks at the pictures of its runs."""
+
+
+@pytest.fixture(autouse=True)
+def no_pictures_else(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests' runs draw none: that is a third of a tiny run's time. Fixtures that several tests share do draw."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("detkit.train.summary.draw", lambda session: None)
+
+
+@pytest.fixture
 def make_trainer() -> Callable[..., Trainer]:
     """Builds a trainer of the tiny detector; `start` is the step its batches begin at."""
 

@@ -386,6 +386,7 @@ class Gone(io.StringIO):
         raise BrokenPipeError(32, "Broken pipe")
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_console_that_is_gone_costs_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Gone())
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict"))
@@ -394,15 +395,16 @@ def test_a_console_that_is_gone_costs_no_result(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "$x$ \u732b/predictions.png").is_file()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_picture_that_fails_costs_no_result_and_a_folder_may_be_text(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from detkit.train.run import train as train_run
 
     def fail(*args: Any, **more: Any) -> None:
         raise TypeError("no picture")
 
-    monkeypatch.setattr("detkit.visualize.picture_grid", fail)
+    monkeypatch.setattr("detkit.train.summary.picture_grid", fail)
     assert train_run(load_config(CONFIG, [*TINY, *FEW_STEPS]), str(tmp_path / "run")) == 0
     assert (tmp_path / "run/result.json").is_file()
     assert "predictions.png could not be drawn: TypeError: no picture" in (tmp_path / "run/log.txt").read_text()

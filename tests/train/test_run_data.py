@@ -130,10 +130,11 @@ def test_a_fault_in_the_last_evaluation_leaves_weights_and_reason(folder: Any, m
     assert "ap" in json.loads((run / "result.json").read_text())
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_picture_that_can_not_be_drawn_costs_no_result(
-    folder: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Any, pictures: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("detkit.visualize.plot_curves", lambda *_, **__: (_ for _ in ()).throw(ValueError("no font")))
+    monkeypatch.setattr("detkit.runs.run.plot_curves", lambda *_, **__: (_ for _ in ()).throw(ValueError("no font")))
     assert train(folder) == 0
     assert "curves.png or predictions.png could not be drawn: ValueError: no font" in capsys.readouterr().err
     assert "ap" in json.loads((folder.root.parent / "run/result.json").read_text())

@@ -9,7 +9,7 @@ from detkit.utils.types import Floats
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FRACTION = "lies within the first pixel"
 LARGEST = 1e30
-"""Coordinates are single precision in training; a larger one counts as not finite."""
+"""Coordinates are single precision in training, where squares of larger ones overflow."""
 
 
 def swap_corners(box: Floats) -> bool:
@@ -28,8 +28,10 @@ def in_first_pixel(box: Floats) -> bool:
 def box_problem(box: Floats, size: tuple[int, int]) -> str | None:
     """Why a box can't be trained on in an image of (height, width) `size`; None if it can."""
     x1, y1, x2, y2 = box.tolist()
-    if not (np.abs(box) < LARGEST).all():
+    if not np.isfinite(box).all():
         return "a coordinate is not finite"
+    if not (np.abs(box) < LARGEST).all():
+        return f"a coordinate is beyond {LARGEST:g}"
     for low, high, name in ((x1, x2, "x"), (y1, y2, "y")):
         if high < low:
             return f"inverted: {name}max={high:g} lies before {name}min={low:g}"

@@ -24,8 +24,8 @@ log = logging.getLogger("detkit")
 LEFT_OUT, AS_IGNORED = -1, -2
 """New labels of classes whose objects are left out, or become ignore regions."""
 YAML_WORDS = ("yes", "no", "on", "off", "true", "false", "null", "y", "n", "nan", "inf")
-SLIP = 0.8
-"""Similarity above which a class name that the data lacks is taken for a slip of one that it has."""
+TYPO = 0.8
+"""Similarity above which a class name that the data lacks is taken for a typo of one that it has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def check_names(given: Sequence[str] | Mapping[str, str], known: Sequence[str], 
 
 
 def with_near(name: str, known: Sequence[str]) -> str:
-    """The name, and the known name that it may be a slip of."""
+    """The name, and the known name that it may be a typo of."""
     near = nearest_name(name, known)
     return f"{name!r} (did you mean {near!r}?)" if near else repr(name)
 
@@ -92,7 +92,7 @@ def nearest_name(name: str, known: Sequence[str], cutoff: float = 0.6) -> str | 
 
 
 def similar_names(names: Sequence[str]) -> list[list[str]]:
-    """Groups of names that differ in case and spaces only, as after a slip."""
+    """Groups of names that differ in case and spaces only, as after a typo."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(ignore_case_and_spaces(name), []).append(name)
@@ -153,18 +153,18 @@ def assign_ids(names: Sequence[str], ids: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def check_selection(options: ClassOptions, classes: ClassMap, records: Records, name: str) -> None:
-    """Warns of class_names that the data does not have; ValueError if one seems a slip of a class with objects."""
+    """Warns of class_names that the data does not have; ValueError if one seems a typo of a class with objects."""
     counts: Counter[str] = Counter()
     for old, objects in zip(classes.names, count_objects(records, classes).tolist(), strict=True):
         counts[(options.class_map or {}).get(old, old)] += objects
     names = options.class_names or []
     unknown = [n for n in names if n not in counts]
     others = [n for n, count in counts.items() if count and n not in names and n not in (options.ignore_classes or [])]
-    slips = [n for n in unknown if nearest_name(n, others, SLIP)]
-    if slips or (names and len(unknown) == len(names)):
+    typos = [n for n in unknown if nearest_name(n, others, TYPO)]
+    if typos or (names and len(unknown) == len(names)):
         raise ValueError(
             f"{name}: class_names: the data has no class "
-            f"{shorten_list([with_near(n, others) for n in slips or unknown])}. Its classes: "
+            f"{shorten_list([with_near(n, others) for n in typos or unknown])}. Its classes: "
             f"{shorten_list(list(counts))}. class_map: {{old: new}} renames a class; leave class_names out to take all"
         )
     if unknown:
@@ -177,7 +177,7 @@ def relabel(records: Records, table: Ints) -> Records:
 
 
 def _relabel(boxes: BoxTable, table: Ints) -> BoxTable:
-    # The last entry of the table is reached by ANY_CLASS, which stays what it is.
+    # The last entry of the table is reached by ANY_CLASS, which does not change.
     new = np.append(table, AS_IGNORED)[boxes.labels]
     keep, ignored = new != LEFT_OUT, new == AS_IGNORED
     kept_before = np.concatenate((np.zeros(1, np.int64), np.cumsum(keep)))

@@ -157,7 +157,7 @@ def merge_images(
     merged: set[str] = set()
     duplicates = folders.duplicates(paths).values()
     if duplicates and policy is None:
-        ids = [", ".join(str(images[i]["id"]) for i in same) for same in duplicates]
+        ids = [shorten_list([images[i]["id"] for i in same], 5) for same in duplicates]
         texts = [f"{images[same[0]]['file_name']} (ids {i})" for same, i in zip(duplicates, ids, strict=True)]
         count = plural(len(duplicates), "image file is", "image files are")
         raise ValueError(

@@ -53,7 +53,9 @@ def describe_text(text: str) -> str | None:
     if start.startswith(("<!doctype html", "<html")):
         return "an HTML page, as after a failed download"
     if start.startswith("<"):
-        return f"XML ({find_xml_root(text)})"
+        body = re.sub(r"<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>]*>", "", text, flags=re.S)
+        root = re.search(r"<([A-Za-z_][\w:.-]*)", body)
+        return f"XML ({describe_xml_root(root[1].rpartition(':')[2]) if root else 'without an element'})"
     lines = [line for line in text.splitlines()[:5] if line.strip()]
     if lines and all(re.fullmatch(r"\s*\d+(\s+-?[\d.]+([eE]-?\d+)?){4,}\s*", line) for line in lines):
         return "a YOLO label file (class and box in fractions of the image)"
@@ -64,12 +66,6 @@ def describe_text(text: str) -> str | None:
     if re.match(r"[\w .-]+:(\s|$)", lines[0]):
         return "YAML"
     return None
-
-
-def find_xml_root(text: str) -> str:
-    """The format of an XML text by its root element, in words."""
-    match = re.search(r"<([A-Za-z_][\w:.-]*)", re.sub(r"<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>]*>", "", text, flags=re.S))
-    return describe_xml_root(match.group(1).rpartition(":")[2]) if match else "without an element"
 
 
 def describe_xml_root(tag: str) -> str:

@@ -189,7 +189,6 @@ def fold_name(name: str) -> str:
 
 
 def files_below(folder: str) -> Iterator[str]:
-    """Files of a folder and its subfolders."""
     for parent, folders, files in os.walk(folder):
         folders.sort()
         yield from (os.path.join(parent, file) for file in sorted(files))

@@ -58,7 +58,7 @@ def read_image(path: str | Path, options: ImageOptions | None = None) -> Image.I
     try:
         with open_image(path, path, options) as opened:
             opened.load()
-            return to_upright_rgb(opened)
+            return to_rgb(ImageOps.exif_transpose(opened))
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
@@ -72,10 +72,10 @@ def repair_file(path: str | Path, options: ImageOptions) -> Image.Image:
     try:
         open_image(path, path, options).close()
         # Without its end mark, libjpeg waits for more and keeps the last rows to itself.
-        whole = Path(path).read_bytes() + END_OF_JPEG
-        with open_image(io.BytesIO(whole), path, options) as opened:
+        marked = Path(path).read_bytes() + END_OF_JPEG
+        with open_image(io.BytesIO(marked), path, options) as opened:
             load_truncated(opened)
-            return to_upright_rgb(opened)
+            return to_rgb(ImageOps.exif_transpose(opened))
     except Exception as error:
         hint = "it can't be repaired; bad_images: skip leaves it out"
         raise ValueError(f"{unreadable_error(path, error)}; {hint}") from error
@@ -173,11 +173,6 @@ def check_pixels(image: Image.Image, path: str | Path, limit: float) -> None:
             f"data.images.max_megapixels={needed}, or --max-megapixels {needed} of detkit predict, to allow it; "
             f"it takes {3 * megapixels / 1e3:.2g} GB of memory"
         )
-
-
-def to_upright_rgb(opened: Image.Image) -> Image.Image:
-    """Converts a decoded image to RGB and turns it as its EXIF says."""
-    return to_rgb(ImageOps.exif_transpose(opened))
 
 
 def load_truncated(image: ImageFile.ImageFile) -> None:

@@ -99,11 +99,6 @@ class Problems:
         return self.by_kind[kind].count if kind in self.by_kind else 0
 
     @property
-    def dropped_count(self) -> int:
-        """Boxes that are left out because they are unusable."""
-        return self.count(DROPPED)
-
-    @property
     def lost_count(self) -> int:
         """Objects and images that do not take part in training, for any reason."""
         return sum(occurrences.count for kind, occurrences in self if kind.lost)

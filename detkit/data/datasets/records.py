@@ -27,9 +27,9 @@ from detkit.utils.types import Bools, Floats, Floats32, Ints
 
 BadBoxes = Literal["drop", "clip", "error"]
 ANY_CLASS = -1
-"""Label of an ignore region that stands for every class (`ignore_classes`)."""
+"""Label of an ignore region that applies to every class (`ignore_classes`)."""
 LARGEST_SIDE = 10**9
-"""Pixels; a larger stated size is a slip."""
+"""Pixels; a larger stated size is a typo."""
 FRACTIONS_FROM = 0.05
 """Fraction of boxes within the first pixel above which a split is refused as not in pixels."""
 ROUNDING = 1e-2
@@ -67,7 +67,7 @@ class Truth:
 class Records:
     """B images and their N boxes. No Python object per image: forked loader workers share the pages.
 
-    image_ids (B,), paths (all file names in one byte string, `path_ends` (B,) telling them apart),
+    image_ids (B,), paths (all file names in one byte string, `path_ends` (B,) separates them),
     sizes (B, 2) height and width or -1 where unknown, ends (B,) where an image's boxes end, boxes (N, 4)
     float32 xyxy inside the image, labels (N,), is_ignore (N,), area (N,) as annotated. Training learns from
     these boxes; evaluation uses `truth`.
@@ -88,7 +88,6 @@ class Records:
         return len(self.image_ids)
 
     def path(self, index: int) -> str:
-        """File of an image."""
         start = self.path_ends[index - 1] if index else 0
         return os.fsdecode(bytes(self.path_bytes[start : self.path_ends[index]]))
 
@@ -137,7 +136,6 @@ def select_boxes(table: BoxTable, rows: Ints | Bools, ends: Ints) -> BoxTable:
 
 
 def select_images(records: Records, indices: Sequence[int], name: str) -> Records:
-    """The annotations of some images."""
     if len(set(indices)) != len(indices):
         raise ValueError(f"{name}: an image is selected twice")
     chosen = np.asarray(indices, np.int64)
@@ -203,7 +201,7 @@ class RecordsBuilder:
         """Adds one image. Training gets its boxes inside the image; evaluation gets them all, as they are here.
 
         Args:
-            size: (height, width); (-1, -1) if unknown, when the header of the file tells where boxes must end.
+            size: (height, width); (-1, -1) if unknown, when the header of the file gives the limits of its boxes.
             boxes: xyxy pixels.
             area: as annotated; None takes the boxes'.
             source: what messages call the image; None is its path.
@@ -260,7 +258,7 @@ class RecordsBuilder:
         checked = keep & ~swapped & np.isfinite(boxes).all(axis=1)
         overhang = np.where(checked, np.abs(inside - boxes).max(axis=1, initial=0), 0)
         for i in np.flatnonzero(overhang > 0).tolist():
-            # A pixel over the edge is a matter of counting from 0 or 1, or of rounding.
+            # A pixel over the edge comes from counting from 0 or 1, or from rounding.
             kind = CLIPPED if overhang[i] > 1.0 else CLIPPED_A_PIXEL
             self.problems.add(kind, f"{source}, {box_text(i, boxes[i])}: {describe_overhang(boxes[i], size)}")
         return inside[keep], keep

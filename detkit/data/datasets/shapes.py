@@ -13,7 +13,7 @@ from PIL import Image
 from detkit.boxes import to_xywh
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.records import RecordsBuilder
-from detkit.data.datasets.scene import SHAPES, Scene, draw_scene
+from detkit.data.datasets.scene import SHAPES, draw_scene
 from detkit.registry import DATASETS, Seed
 from detkit.structures import ClassMap
 
@@ -51,7 +51,8 @@ class ShapesDataset(DetectionDataset):
         self.pixels = np.empty((num_images, size, size, 3), dtype=np.uint8)
         builder = RecordsBuilder(name, "error")
         for i in range(num_images):
-            scene = make_scene(seed, split, i, size)
+            bits = np.random.PCG64(np.random.SeedSequence([seed, SPLITS[split], i]))
+            scene = draw_scene(np.random.Generator(bits), size)
             self.pixels[i] = scene.pixels
             path = f"{split}_{i + 1:06d}.png"
             builder.add(i + 1, path, (size, size), scene.boxes, scene.labels, scene.is_crowd, scene.area)
@@ -86,8 +87,3 @@ class ShapesDataset(DetectionDataset):
                     }
                 )
         annotations.write_text(json.dumps(content), encoding="utf-8")
-
-
-def make_scene(seed: int, split: str, index: int, size: int) -> Scene:
-    """Draws the scene of one image, which depends on the arguments alone."""
-    return draw_scene(np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, SPLITS[split], index]))), size)

@@ -89,7 +89,7 @@ def add_image(
 
 
 def find_image(stem: str, stated: str, files: dict[str, Path], folder: Path, problems: Problems) -> Path:
-    """The image of an annotation: of its own name, and of the suffix that it states where there are several.
+    """The image with the name of an annotation; of several suffixes, the one that it states.
 
     Counts an annotation that states another image that is there, as a copied one does.
     """

@@ -81,8 +81,8 @@ def parse_text(raw: bytes, error: Exception) -> ElementTree.Element:
             raise ValueError(f"it declares the encoding {name!r}, which is unknown: save it as UTF-8") from None
         except UnicodeDecodeError as wrong:
             raise ValueError(
-                f"it declares the encoding {name!r}, but has the byte 0x{raw[wrong.start]:02x}, which is none of it: "
-                "save it as UTF-8"
+                f"it declares the encoding {name!r}, but has the byte 0x{raw[wrong.start]:02x}, which that encoding "
+                "lacks: save it as UTF-8"
             ) from None
     else:
         text = decode_text(raw, "")

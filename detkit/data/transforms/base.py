@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL.Image import DecompressionBombError, Image
@@ -44,9 +45,14 @@ class V2Transform(Transform):
     """A transform of torchvision.transforms.v2, by its name there and its arguments."""
 
     def __init__(self, name: str, *args: object, **options: object) -> None:
+        self.name, self.args, self.options = name, args, options
+
+    @cached_property
+    def inner(self) -> Any:
+        """torchvision's transform, made when first used, so that checking a config does not import torchvision."""
         from torchvision.transforms import v2
 
-        self.inner = getattr(v2, name)(*args, **options)
+        return getattr(v2, self.name)(*self.args, **self.options)
 
     def __call__(self, image: Image, boxes: BoundingBoxes, labels: Tensor) -> tuple[Image, BoundingBoxes, Tensor]:
         image, boxes, labels = self.inner(image, boxes, labels)
@@ -79,7 +85,7 @@ def apply_transforms(
         megapixels = image.width * image.height / 1e6
         try:
             image, wrapped, labels = transform(image, wrapped, labels)
-        except DecompressionBombError:  # Pillow holds a limit of its own against every crop
+        except DecompressionBombError:  # Pillow has its own limit for a crop
             text = f"the crop out of an image of {megapixels:.0f} megapixels is too large; resize before it"
             raise ValueError(f"{type(transform).__name__}: {text}") from None
         if watch is not None:

@@ -14,8 +14,8 @@ from detkit.structures import BACKGROUND, Assignment, Candidates, Targets
 class MyAssigner(Assigner):
     """Matches an object to the anchors that overlap it most; all others are background.
 
-    An anchor that several objects claim goes to the one it overlaps most. Anchors in ignore regions (crowds) are none
-    of an assigner's business: the detector takes them out.
+    An anchor that several objects claim goes to the one it overlaps most. The detector handles anchors in
+    ignore regions (crowds), so the assigner need not.
 
     Args:
         count: anchors per object.

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge
+from PIL import Image
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.records import RecordsBuilder
 from detkit.registry import DATASETS, PositiveInt
 from detkit.structures import ClassMap
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 CLASSES = ClassMap(names=("red", "green", "blue"), ids=(1, 2, 3))
 
@@ -52,12 +50,10 @@ class MyDataset(DetectionDataset):
             boxes = [(x, y, x + side, y + side)]
             builder.add(i + 1, f"{split}_{i}.png", (size, size), boxes, labels=[label], is_ignore=[False])
 
-        # keep_empty: images without objects are trained on too.
+        # keep_empty: images without objects are used in training, too.
         self.finish(f"my_dataset ({split})", CLASSES, builder, keep_empty=True)
 
     # Leave this out where images are files: the paths given to the builder are then opened.
-    def load_image(self, index: int) -> Image:
+    def load_image(self, index: int) -> Image.Image:
         """An image as 8-bit RGB."""
-        from PIL import Image
-
         return Image.fromarray(self.images[index])

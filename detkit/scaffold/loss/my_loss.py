@@ -48,9 +48,9 @@ class MyLoss(ClassificationLoss):
         # A sum, never a mean: detkit divides once, by the positives of the global batch.
         logits = logits.float()  # also where the network computes in half precision
         target = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * (labels >= 0)[..., None]
-        counted = (labels != IGNORED)[..., None]
+        used = (labels != IGNORED)[..., None]
 
         # Change from here: the cost of every logit.
         cost = F.binary_cross_entropy_with_logits(logits, target.float(), reduction="none")
         error = (target - logits.sigmoid()).abs()
-        return self.weight * (error**self.gamma * cost * counted).sum()
+        return self.weight * (error**self.gamma * cost * used).sum()
