@@ -1,4 +1,4 @@
-"""The native build and nothing else; metadata is in pyproject.toml. Compiling needs torch, nothing else does."""
+"""The native build and the packages; metadata is in pyproject.toml. Compiling needs torch, nothing else does."""
 
 import importlib.util
 
@@ -11,4 +11,10 @@ if int(setuptools.__version__.split(".")[0]) < 77:
 spec = importlib.util.spec_from_file_location("detkit_build", "detkit/native/build.py")
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
-setuptools.setup(**build.setup_arguments())
+# configs/ is beside the package in a checkout and inside it where detkit is installed (detkit/config/find.py).
+folders = [f"detkit.configs.{name}" for name in setuptools.find_namespace_packages("configs")]
+setuptools.setup(
+    packages=[*setuptools.find_namespace_packages(include=["detkit", "detkit.*"]), "detkit.configs", *folders],
+    package_dir={"detkit.configs": "configs"},
+    **build.setup_arguments(),
+)

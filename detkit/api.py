@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from detkit import datasets
-from detkit.config import Config, ConfigLike, Overrides, as_config
+from detkit.config import Config, ConfigLike, Overrides, as_config, find_config
 from detkit.data.build import SPLITS, build_dataset, usable_dataset
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.loader import build_eval_loader
@@ -191,7 +191,7 @@ def default_folder(config: ConfigLike, overlays: Sequence[str | Path]) -> Path:
     """The run folder that `detkit train` would take."""
     if not isinstance(config, (str, os.PathLike)):
         raise ValueError("output: name a run folder: the config has no file whose name it could take")
-    return Path("runs") / "-".join(run_name(Path(file)) for file in [config, *overlays])
+    return Path("runs") / "-".join(run_name(find_config(file)) for file in [config, *overlays])
 
 
 def changed_data(config: Config, overrides: Overrides) -> Config:

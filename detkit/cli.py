@@ -24,7 +24,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("detkit.predict.cli", "detect in files, folders and globs"),
     "compare": ("detkit.compare.cli", "which loss is better, and how sure are we? variants x seeds, with statistics"),
     "new": ("detkit.scaffold.cli", "write a project with your own part: code, config, README and test"),
-    "list": ("detkit.config.cli:list", "registered parts: name, origin, one line"),
+    "list": (
+        "detkit.config.cli:list",
+        "registered parts: name, origin, one line; or the configs that come with detkit",
+    ),
     "config": ("detkit.config.cli:config", "show a config with its origins, or check configs"),
     "data": ("detkit.data.cli", "make or look at data sets"),
     "anchors": ("detkit.analyze.cli", "how well anchors fit the training boxes; find better ones"),
@@ -35,12 +38,12 @@ VERBS: dict[str, tuple[str, str]] = {
 WRITING_VERBS = ("train", "predict", "compare", "new", "convert")
 """Verbs whose results are in files, so that lost output is not an error."""
 EXAMPLES = """examples:
-  detkit train configs/quickstart/shapes.yaml --output runs/first
-  detkit train configs/quickstart/shapes.yaml backbone.depth=34 optimizer.lr=1e-3
+  detkit train quickstart --output runs/first
+  detkit train quickstart backbone.depth=34 optimizer.lr=1e-3
   detkit eval runs/first
   detkit predict runs/first photos/ --score 0.5
-  detkit compare configs/quickstart/shapes.yaml configs/losses/focal.yaml configs/losses/bce.yaml
-  detkit config show configs/quickstart/shapes.yaml --origin
+  detkit compare quickstart focal bce
+  detkit config show quickstart --origin
   detkit new backbone my_net
 
 `detkit VERB --help` prints the options of a verb."""

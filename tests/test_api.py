@@ -21,7 +21,6 @@ import torch
 
 import detkit
 from detkit.config import load_config
-from detkit.data.datasets.scene import SHAPES
 from detkit.predict.predictor import Predictor
 from detkit.train.non_finite import NonFiniteLossError
 from detkit.train.run import EvaluationFailedError

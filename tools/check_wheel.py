@@ -1,4 +1,4 @@
-"""Builds the sdist and the wheel and runs the op tests on the installed wheel, torch by torch.
+"""Builds the sdist and the wheel; on the installed wheel runs what a user does first and the op tests, torch by torch.
 
     python tools/check_wheel.py                                 # 2.10, the pinned one, the newest
     python tools/check_wheel.py --torch 2.12.1 --python python3.13
@@ -22,9 +22,17 @@ from email.parser import Parser
 from pathlib import Path
 from typing import Any
 
+import _front_door
 import _op_tests
 
 ROOT = Path(__file__).resolve().parents[1]
+WANTED = (
+    "detkit/_C.abi3.so",
+    "detkit/_build_info.json",
+    "detkit/csrc/ops.cpp",
+    "detkit/py.typed",
+    "detkit/configs/quickstart/shapes.yaml",
+)
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 PROBE = """
 import json, platform
@@ -85,7 +93,7 @@ def wheel_problems(wheel: Path, folder: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         binaries = [n for n in names if n.endswith(".so")]
-        for wanted in ("detkit/_C.abi3.so", "detkit/_build_info.json", "detkit/csrc/ops.cpp", "detkit/py.typed"):
+        for wanted in WANTED:
             if wanted not in names:
                 problems.append(f"the wheel lacks {wanted}")
         if any(n.startswith(("tests/", "tools/", "build/")) for n in names):
@@ -146,13 +154,22 @@ def check(interpreter: str, version: str, wheel: Path, folder: Path) -> tuple[st
     env = clean_environment(DETKIT_REQUIRE_NATIVE="1", OMP_NUM_THREADS="2")
     marks = ["-m", "not slow"] if said["gpu"] else []
     found = _op_tests.run(str(python), _op_tests.stage(work), env, *marks)
+    first = [] if said["vision"] is None else front_door(python, folder / "first")
     cuda = "loaded" if said["cuda"] else f"not loaded ({str(said['cuda_problem']).rpartition(': ')[2]})"
     cpu = "loaded" if said["cpu"] else said["cpu_problem"]
     line = f"torch {said['torch']}, python {said['python']}, {vision}: _C {cpu}, _C_cuda {cuda}; {found}"
     for reason, count in sorted(found.reasons.items()):
         line += f"\n    {count} skipped: {reason}"
-    good = found.good and said["cpu"]
-    return line if good else f"{line}\n{found.tail}", good
+    ran = "not run, as they need torchvision" if said["vision"] is None else f"{len(first)} failed"
+    line += f"\n    {len(_front_door.STEPS)} first commands: {ran}"
+    good = found.good and said["cpu"] and not first
+    return line if good else "\n".join([line, *first, found.tail]), good
+
+
+def front_door(python: Path, folder: Path) -> list[str]:
+    """What goes wrong with the first commands of a user in a new folder."""
+    folder.mkdir()
+    return _front_door.problems(python, folder, clean_environment(OMP_NUM_THREADS="2"))
 
 
 def pinned() -> str:

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = verbs.add_parser("check", help="fraction of training objects with an anchor of the positive IoU")
     fit = verbs.add_parser("fit", help="anchors by k-means on IoU, as YAML to paste into the config")
     for verb in (check, fit):
-        verb.add_argument("config", help="config file")
+        verb.add_argument("config", help="config file or name (detkit list configs)")
         verb.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for detkit train")
         verb.add_argument("--images", type=int, default=IMAGES, metavar="N", help=IMAGES_HELP)
         verb.add_argument("--iou", type=float, help=IOU_HELP)

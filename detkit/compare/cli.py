@@ -12,8 +12,8 @@ MAY_DIFFER = ("data", "code", "config")
 TUNABLE = ("weight", "lr")
 MOST_JOBS, MOST_SEEDS = 1000, 10_000
 EPILOG = """examples:
-  detkit compare configs/quickstart/shapes.yaml configs/losses/focal.yaml configs/losses/bce.yaml --seeds 3
-  detkit compare configs/quickstart/shapes.yaml --grid losses.classification.gamma=0,1,2 --baseline config
+  detkit compare quickstart focal bce --seeds 3
+  detkit compare quickstart --grid losses.classification.gamma=0,1,2 --baseline config
   detkit compare report runs/compare-shapes
   detkit compare report runs/first runs/second --output runs/both
 
@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="config under all variants")
-    parser.add_argument("variants", nargs="*", metavar="FILE or key=value",
-                        help="a YAML file is a variant, key=value holds for all of them")  # fmt: skip
+    parser.add_argument("config", help="config under all variants: a file or a name (detkit list configs)")
+    parser.add_argument("variants", nargs="*", metavar="VARIANT or key=value",
+                        help="file or name of an overlay is a variant, key=value holds for all of them")  # fmt: skip
     parser.add_argument("--seeds", default="3", metavar="N or A,B,C", help="their number or a list; default 3: 0,1,2")
     parser.add_argument("--grid", action="append", default=[], metavar="KEY=A,B,C", help="a variant for each value")
     parser.add_argument("--baseline", metavar="NAME", help="default: the first variant; `config`: the config itself")
@@ -78,6 +78,7 @@ def bench(args: argparse.Namespace) -> int:
     from detkit.compare.launchers import LAUNCHERS
     from detkit.compare.plan import make_plan
     from detkit.compare.run import describe, run_bench
+    from detkit.config import find_config
 
     if args.config == "report" and not Path(args.config).exists():
         raise ValueError("write `report` first: detkit compare report DIR ...")
@@ -89,7 +90,7 @@ def bench(args: argparse.Namespace) -> int:
         args.config, files, grids=args.grid, overrides=overrides, seeds=parse_seeds(args.seeds),
         baseline=args.baseline, title=args.title,
     )  # fmt: skip
-    folder = args.output or Path("runs") / f"compare-{Path(args.config).stem}"
+    folder = args.output or Path("runs") / f"compare-{find_config(args.config).stem}"
     tune, launcher = words_of("--tune", args.tune, TUNABLE), LAUNCHERS[args.launcher]
     allow = words_of("--allow, in a bench", args.allow, ("code",))
     if args.dry_run:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from detkit.config import Config, load_config
+from detkit.config import Config, find_config, load_config
 from detkit.registry.arguments import nearest
 from detkit.runs.folder import write_json, write_text
 from detkit.runs.settings import differing_settings, flatten, with_defaults
@@ -92,9 +92,10 @@ def make_plan(
 ) -> Plan:
     """Loads and checks every variant.
 
-    files: overlays of `config`, a variant each; without any, `config` itself is varied by the grids. grids:
-    `key=v1,v2,...`; several multiply. overrides: `key=value` for all variants. baseline: default the first variant;
-    "config" adds the config itself. A single variant is compared with the config itself.
+    config: a path or name (`find_config`). files: paths or names of overlays of `config`, a variant each; without any,
+    `config` itself is varied by the grids. grids: `key=v1,v2,...`; several multiply. overrides: `key=value` for all
+    variants. baseline: default the first variant; "config" adds the config itself. A single variant is compared with
+    the config itself.
     """
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise ValueError(f"--seeds: {list(seeds)} must be one or more different integers from 0 on")
@@ -102,7 +103,7 @@ def make_plan(
         raise ValueError("seed=...: use --seeds to set the seeds of a bench")
     base = load_config(config, overrides)
     variants = []
-    each: list[str | Path | None] = list(files) or [None]
+    each: list[Path | None] = [find_config(file) for file in files] or [None]
     for file, settings in itertools.product(each, list(itertools.product(*map(parse_grid, grids)))):
         extra = [f"{key}={value}" for key, value in settings]
         loaded = load_config(config, [*overrides, *extra], overlays=[file] if file else [])
@@ -117,7 +118,7 @@ def make_plan(
         raise ValueError(
             f"--baseline: {baseline!r} is not a variant{nearest(baseline, known)} One of {', '.join(known)}"
         )
-    title = title or f"{Path(config).stem}: {len(variants)} variants"
+    title = title or f"{find_config(config).stem}: {len(variants)} variants"
     return Plan(title, tuple(variants), baseline, tuple(seeds), base)
 
 
@@ -147,7 +148,7 @@ def check_variants(variants: Sequence[Variant]) -> None:
             raise ValueError(f"two variants are named {name}: rename one of the files")
     if len(variants) < 2:
         raise ValueError(
-            "nothing to compare: pass overlay files such as configs/losses/*.yaml, or use "
+            "nothing to compare: pass overlays, files or names such as focal and bce, or use "
             "--grid losses.classification.gamma=0.5,1,2"
         )
 

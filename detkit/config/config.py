@@ -1,6 +1,6 @@
 """The settings of a run: loaded, overlaid, overridden, checked to the last key, then frozen.
 
-    config = load_config("configs/quickstart/shapes.yaml", ["backbone.depth=34"])
+    config = load_config("quickstart", ["backbone.depth=34"])
     config.backbone.depth, config.origin("backbone.depth"), config.to_yaml()
 
 Every key must be an argument of a registered part or of an options class (see schema.py), so no key is misspelt or
@@ -19,6 +19,7 @@ from pkgutil import resolve_name
 from typing import Any, TypeAlias
 
 from detkit import registry
+from detkit.config.find import find_config
 from detkit.config.imports import import_entry
 from detkit.config.overrides import Overrides, apply_overrides, is_override
 from detkit.config.paths import MOVED, PathResolver, ResolvedPath, raw_value, read_moved, where_else
@@ -30,7 +31,7 @@ from detkit.config.raw import (
     overlay,
     raw_from_mapping,
     read_raw,
-    short_path,
+    shown_config,
 )
 from detkit.config.schema import ROOT, Options, Section
 from detkit.config.validate import Validator, build_options
@@ -189,11 +190,11 @@ def as_config(source: ConfigLike, overrides: Overrides = (), *, overlays: Sequen
     elif isinstance(source, Mapping):
         raw, name = raw_from_mapping(source), "config"
     elif isinstance(source, (str, os.PathLike)):
-        return load_config(Path(source), overrides, overlays=overlays)
+        return load_config(source, overrides, overlays=overlays)
     else:
         raise ValueError(f"config: {source!r} must be a name, a file, a mapping or a Config")
     for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
-        overlay(raw, read_raw(Path(above)))
+        overlay(raw, read_raw(find_config(above)))
     return _finish(raw, overrides, name)
 
 
@@ -204,18 +205,22 @@ def _raw_of(config: Config) -> RawConfig:
     return RawConfig(values, origins, [(entry, Path.cwd()) for entry in values.get("imports", [])])
 
 
-def load_config(path: str | Path, overrides: Overrides = (), *, overlays: Sequence[str | Path] = ()) -> Config:
-    """Reads a config file with its bases, applies overrides, checks and completes it.
+def load_config(
+    path: str | os.PathLike[str], overrides: Overrides = (), *, overlays: Sequence[str | Path] = ()
+) -> Config:
+    """Reads a config with its bases, applies overrides, checks and completes it.
 
-    overlays: files laid over it in turn before the overrides; they may be fragments, as configs/losses/ has.
+    path: a file or a name (`find_config`). overlays: others, laid over it in turn before the overrides; they may be
+    fragments, as configs/losses/ has.
 
     Raises FileNotFoundError for a missing file and ConfigError for everything that is wrong, each with the file and
     line, the key and the nearest match.
     """
-    raw = read_raw(Path(path))
+    file = find_config(path)
+    raw = read_raw(file)
     for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
-        overlay(raw, read_raw(Path(above)))
-    return _finish(raw, overrides, short_path(path))
+        overlay(raw, read_raw(find_config(above)))
+    return _finish(raw, overrides, shown_config(file))
 
 
 def _finish(raw: RawConfig, overrides: Overrides, name: str) -> Config:

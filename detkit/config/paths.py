@@ -12,11 +12,14 @@ from pathlib import Path
 
 from detkit.config.raw import Origin, RawConfig
 from detkit.registry.path_types import is_path
+from detkit.utils.console import printable
 from detkit.utils.types import Value
 
 MOVED = "moved"
 """Top-level key of a config: {old folder: new folder}, applied to every path and not saved."""
 VARIABLE = "DETKIT_MOVED"
+FROM_VARIABLE = re.compile(r"\$\{oc\.env:(\w+)[,}]")
+"""The beginning of a path below a folder of a variable, as in `${oc.env:DETKIT_DATASETS,datasets}/coco`."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class ResolvedPath:
     written: str
     folder: Path
     result: str
+    variable: str | None = None
+    """The environment variable with which it begins."""
 
 
 @dataclass
@@ -41,13 +46,16 @@ class PathResolver:
         """The value of a key as the part gets it."""
         if not is_path(text, kind):
             return text
-        folder = self.folder(path)
+        source = self.source(path)
+        variable = FROM_VARIABLE.match(str(raw_value(self.raw.values, source)))
+        # What a variable holds was written by somebody who stood in the current folder.
+        folder = Path.cwd() if variable else folder_of_key(source, self.raw.origin)
         result = self.move(absolute(text, folder))
-        self.resolved[path] = ResolvedPath(text, folder, result)
+        self.resolved[path] = ResolvedPath(text, folder, result, variable[1] if variable else None)
         return result
 
-    def folder(self, path: str) -> Path:
-        """The folder that the path at a key is relative to; for a value `${other.key}/...` that of the other key."""
+    def source(self, path: str) -> str:
+        """The key in whose place the path at a key was written; for a value `${other.key}/...` the other key."""
         seen: set[str] = set()
         while path not in seen:
             seen.add(path)
@@ -55,7 +63,7 @@ class PathResolver:
             if named is None:
                 break
             path = interpolated_key(path, len(named[1]), named[2])
-        return folder_of_key(path, self.raw.origin)
+        return path
 
     def move(self, path: str) -> str:
         """The path with its moved folder replaced."""
@@ -130,7 +138,11 @@ def moved_hint(folder: Path) -> str:
 
 
 def where_else(path: ResolvedPath) -> str:
-    """The folder in which a missing relative path was searched, and whether it exists in the current folder."""
+    """Where a missing path was searched, and the way out: a variable, a moved folder, the current folder."""
+    if path.variable is not None:
+        known = os.environ.get(path.variable)
+        text = "is not set" if known is None else f"is {printable(known)}"
+        return f"; {path.variable} {text}: set it to the folder of your data sets, or set this key"
     if Path(path.written).expanduser().is_absolute() or path.result != absolute(path.written, path.folder):
         return f"; if its folder has moved, add {moved_hint(Path(path.result).parent)}"
     here = absolute(path.written, Path.cwd())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.registry.arguments import nearest
+from detkit.config.find import PACKAGE, find_config, own_name
 from detkit.utils.console import printable
-from detkit.utils.errors import explain_os_errors
+from detkit.utils.errors import explain_os_errors, prefix_error
 from detkit.utils.types import Tree, Value
 
 if TYPE_CHECKING:
@@ -56,9 +55,9 @@ class RawConfig:
 def read_raw(path: Path, chain: tuple[Path, ...] = ()) -> RawConfig:
     """A file with all its bases laid underneath, in the order they are listed."""
     path = path.resolve()
-    shown_path = short_path(path)
+    shown_path = shown_config(path)
     if path in chain:
-        circle = " -> ".join(map(short_path, [*chain, path]))
+        circle = " -> ".join(map(shown_config, [*chain, path]))
         raise ValueError(f"{shown_path}: circular `_base_`: {circle}")
     values, lines = parse_file(path)
     base_origin = f"{shown_path}:{lines.get(BASE_KEY, 1)}"
@@ -68,10 +67,7 @@ def read_raw(path: Path, chain: tuple[Path, ...] = ()) -> RawConfig:
         raise ValueError(f"{base_origin}: `_base_` must be a file or a list of files, not {bases!r}")
     result = RawConfig()
     for base in bases:
-        below = _base_file(base, path.parent)
-        if not below.is_file():
-            raise FileNotFoundError(f"{base_origin}: `_base_` file not found: {base} ({short_path(below)})")
-        overlay(result, read_raw(below, (*chain, path)))
+        overlay(result, read_raw(_base_file(base, path.parent, base_origin), (*chain, path)))
     folder = folder_of_paths(path)
     origins = {key: Origin(f"{shown_path}:{line}", folder) for key, line in lines.items() if key != BASE_KEY}
     entries = values.get("imports", [])
@@ -94,10 +90,7 @@ def raw_from_mapping(values: Mapping[str, Value]) -> RawConfig:
             raise ValueError(f"config: {key}: must be a list of texts, not {entries!r}")
     result = RawConfig()
     for base in bases:
-        below = _base_file(base, Path.cwd())
-        if not below.is_file():
-            raise FileNotFoundError(f"config: `_base_` file not found: {base} ({short_path(below)})")
-        overlay(result, read_raw(below))
+        overlay(result, read_raw(_base_file(base, Path.cwd(), "config")))
     origins = dict.fromkeys(paths_below(plain), Origin("config", Path.cwd()))
     overlay(result, RawConfig(plain, origins, [(entry, Path.cwd()) for entry in plain.get("imports", [])]))
     return result
@@ -138,17 +131,17 @@ def folder_of_paths(path: Path) -> Path:
     holds absolute paths; where it holds others, a detkit wrote it for which they were relative to the current folder.
     """
     is_of_run = path.name == "config.yaml" and (path.parent / "environment.json").is_file()
-    is_own = path.is_relative_to(Path(__file__).resolve().parents[1])
-    return Path.cwd() if is_of_run or is_own else path.parent
+    return Path.cwd() if is_of_run or path.is_relative_to(PACKAGE) else path.parent
 
 
-def _base_file(base: str, folder: Path) -> Path:
-    """The file of a `_base_` entry: a path beside the config, or `package:path` inside an installed package."""
-    package, colon, inside = base.partition(":")
-    spec = importlib.util.find_spec(package) if colon and package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        return (folder / base).resolve()
-    return Path(next(iter(spec.submodule_search_locations)), inside).resolve()
+def _base_file(base: str, folder: Path, origin: str) -> Path:
+    """The file of a `_base_` entry of a config in `folder`; errors begin with the place of the entry."""
+    try:
+        return find_config(base, folder)
+    except OSError as error:
+        raise prefix_error(error, f"{origin}: `_base_`") from None
+    except ValueError as error:
+        raise ValueError(f"{origin}: `_base_`: {error}") from None
 
 
 def is_list_of_names(value: Value) -> bool:
@@ -161,27 +154,22 @@ def parse_file(path: Path) -> tuple[Tree, dict[str, int]]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    if path.is_dir():
-        raise IsADirectoryError(f"{short_path(path)} is a folder: name the config file in it")
-    if not path.is_file():
-        near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise FileNotFoundError(f"config file not found: {short_path(path)}{near.rstrip('.')}")
     try:
         with explain_os_errors("", path):
             text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{short_path(path)}: not a text file in UTF-8: {error}") from None
+        raise ValueError(f"{shown_config(path)}: not a text file in UTF-8: {error}") from None
     try:
         loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
         root = yaml.compose(text)
     except yaml.YAMLError as error:
         line, words = yaml_problem(error, text)
-        raise ValueError(f"{short_path(path)}{line}: not YAML: {words}") from None
+        raise ValueError(f"{shown_config(path)}{line}: not YAML: {words}") from None
     except OmegaConfBaseException as error:
-        raise ValueError(f"{short_path(path)}: {error.full_key}: {omegaconf_message(error)}") from None
+        raise ValueError(f"{shown_config(path)}: {error.full_key}: {omegaconf_message(error)}") from None
     values = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(values, dict):
-        raise ValueError(f"{short_path(path)}: a config must be a mapping of keys, not a {type(values).__name__}")
+        raise ValueError(f"{shown_config(path)}: a config must be a mapping of keys, not a {type(values).__name__}")
     return {str(k): v for k, v in values.items()}, dict(_lines(root, "")) if root is not None else {}
 
 
@@ -261,3 +249,10 @@ def short_path(path: Path | str) -> str:
         return printable(path.resolve().relative_to(Path.cwd()))
     except (ValueError, OSError):  # the latter: the current folder was deleted
         return printable(path)
+
+
+def shown_config(path: Path) -> str:
+    """A config file for messages: `detkit:configs/...` for one that came with detkit, else a short path."""
+    path = path.resolve()
+    name, short = own_name(path), short_path(path)
+    return short if name is None or not (path.is_relative_to(PACKAGE) or Path(short).is_absolute()) else name

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shapes.add_argument("--seed", type=int, default=0, help="seed of the pictures (default 0)")
     shapes.add_argument("--size", type=int, default=160, help="side of an image in pixels (default 160)")
     check = verbs.add_parser("check", help="read every image and box that a config trains and evaluates on")
-    check.add_argument("config", help="config file")
+    check.add_argument("config", help="config file or name (detkit list configs)")
     check.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for detkit train")
 
 

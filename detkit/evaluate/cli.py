@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--self-test",
         action="store_true",
-        help="evaluate the ground truth as predictions, which must give AP 1; accepts a config file, too",
+        help="evaluate the ground truth as predictions, which must give AP 1; accepts a config, as a file or name, too",
     )
 
 
@@ -88,9 +88,11 @@ def measure_ground_truth(args: argparse.Namespace) -> SelfTest:
     """Evaluates the ground truth as predictions, for the config of a checkpoint or for a config file itself."""
     from detkit.checkpoint import load_checkpoint
     from detkit.config import Config, load_config
+    from detkit.config.find import configs_named
     from detkit.evaluate.loop import self_test
 
-    if Path(args.checkpoint).suffix in (".yaml", ".yml"):
+    source = Path(args.checkpoint)
+    if source.suffix in (".yaml", ".yml") or (not source.exists() and configs_named(args.checkpoint)):
         config = load_config(args.checkpoint, args.overrides)
     else:
         config = Config.from_dict(load_checkpoint(args.checkpoint).config, args.overrides)

@@ -19,9 +19,9 @@ checkpoint of the last step on disk"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file or name (detkit list configs)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optimizer.lr=1e-3")
-    text = "a file laid over the config, as one of configs/losses; may be given more than once"
+    text = "a file or name laid over the config, as focal or bce_mining; may be given more than once"
     parser.add_argument("--overlay", metavar="FILE", action="append", default=[], help=text)
     text = "run folder; default: runs/<config name>; for a file named config.yaml, its folder's name"
     parser.add_argument("--output", metavar="DIR", help=text)
@@ -92,7 +92,7 @@ def start(args: argparse.Namespace, node_rank: int) -> int:
 
 def read(args: argparse.Namespace) -> tuple[Config, Path]:
     """The config, checked, and the run folder."""
-    from detkit.config import load_config
+    from detkit.config import find_config, load_config
 
     if args.resume and args.overwrite:
         raise ValueError("--resume continues a run and --overwrite deletes it: choose one")
@@ -103,7 +103,7 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
             raise ValueError(f"--{flag.replace('_', '-')}: {getattr(args, flag)!r} must not be empty")
     config = load_config(args.config, args.overrides, overlays=args.overlay)
     check_trainable(config, resume=args.resume)
-    name = "-".join(run_name(Path(file)) for file in [args.config, *args.overlay])
+    name = "-".join(run_name(find_config(file)) for file in [args.config, *args.overlay])
     return config, Path(args.output) if args.output else Path("runs") / name
 
 

@@ -52,7 +52,7 @@ def test_what_is_written_names_the_part_and_the_ways_on(empty: Any, capsys: pyte
     with REGISTRIES[0].temporary():
         config = load_config("projects/my_net/config.yaml")
     assert config.backbone.type == "MyNet"
-    assert config.origin("neck.channels").startswith(str(Path(detkit.__file__).parent / "scaffold/base.yaml"))
+    assert config.origin("neck.channels").startswith("detkit:scaffold/base.yaml:")
 
 
 @pytest.mark.parametrize(("folder", "name"), [("projects", "my_loss2"), ("my_losses", "sharp"), ("MyLoss", "my_loss")])
