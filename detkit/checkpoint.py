@@ -19,12 +19,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from detkit.hub import local_path
 from detkit.structures import ClassMap
 from detkit.utils.errors import find_disk_full
 from detkit.utils.exit_codes import ExitCode
 from detkit.utils.outputs import file_sha256
 from detkit.utils.types import Tree
-from detkit.utils.urls import local_path
 from detkit.version import __version__
 
 log = logging.getLogger("detkit")
@@ -139,12 +139,12 @@ def verify(path: Path) -> None:
 
 
 def load_checkpoint(path: str | Path, prefer: Literal["best", "newest"] = "best") -> Checkpoint:
-    """A file or its web address, or a run folder: its best checkpoint, the newest if none was evaluated.
+    """A file or a run folder, or its address: its best checkpoint, the newest if none was evaluated.
 
     prefer: "newest" takes the newest in any case. A damaged file in a run folder is passed over with a
     warning, a file given by name is refused.
     """
-    path = Path(local_path(path))
+    path = local_path(path)
     if path.is_file():
         return read_checkpoint(path)
     if not path.exists():

@@ -32,10 +32,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("detkit.data.cli", "make or look at data sets"),
     "anchors": ("detkit.analyze.cli", "how well anchors fit the training boxes; find better ones"),
     "convert": ("detkit.interop.cli", "weights of torchvision or Detectron2 to a checkpoint"),
+    "push": ("detkit.runs.cli", "a run as safetensors with a model card, into a folder or a hub repository"),
     "check-part": ("detkit.testing.cli", "check whether a registered part keeps its contract"),
     "doctor": ("detkit.native.doctor", "show what is installed and how it was built"),
 }
-WRITING_VERBS = ("train", "predict", "compare", "new", "convert")
+WRITING_VERBS = ("train", "predict", "compare", "new", "convert", "push")
 """Verbs whose results are in files, so that lost output is not an error."""
 EXAMPLES = """examples:
   detkit train quickstart --output runs/first

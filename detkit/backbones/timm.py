@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +11,12 @@ from detkit.backbones import adapt
 from detkit.backbones.adapt import ODD, PROBE, Map
 from detkit.backbones.base import Backbone, FreezeAt, OutFeatures
 from detkit.backbones.pretrained import warn_of_frozen_random
+from detkit.hub import local_path
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.registry.arguments import nearest
 from detkit.structures import FeatureShape
 from detkit.utils.pickle_arrays import NOT_READ
-from detkit.utils.urls import local_path
 
 
 @BACKBONES.register()
@@ -125,9 +124,9 @@ class TimmBackbone(Backbone):
         more: dict[str, object] = {}
         if self.weights.lower() != "default":
             path = local_path(self.weights)
-            if not Path(path).is_file():
+            if not path.is_file():
                 raise ValueError(f"backbone.weights: {self.weights!r} is neither a file nor `default`")
-            more["pretrained_cfg_overlay"] = {"file": path}
+            more["pretrained_cfg_overlay"] = {"file": str(path)}
         try:
             body = self._create(out_indices=self.indices, pretrained=True, **more)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,11 +14,12 @@ from detkit.backbones import adapt
 from detkit.backbones.adapt import ODD, PROBE, Map
 from detkit.backbones.base import Backbone, FreezeAt, OutFeatures
 from detkit.backbones.pretrained import COUNTERS, published, read_file, warn_of_frozen_random
+from detkit.hub import local_path
+from detkit.hub.names import torchvision_file
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.registry.arguments import nearest
 from detkit.structures import FeatureShape
-from detkit.utils.urls import local_path
 
 
 @BACKBONES.register()
@@ -172,7 +174,7 @@ def _blocks(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 def _pretrained(name: str, source: str, paths: list[str]) -> nn.Module:
     """The full network with weights from a file or by torchvision's name for them."""
     path = local_path(source)
-    if not Path(path).is_file():
+    if not path.is_file():
         return _published(name, source)
     body = _build(name)
     wrong = f"backbone.weights: {source} is not a state dict of torchvision's {name}"
@@ -189,13 +191,23 @@ def _pretrained(name: str, source: str, paths: list[str]) -> nn.Module:
 def _published(name: str, source: str) -> nn.Module:
     chosen = published(name, source)
     try:
-        body = _build(name, chosen)
+        with _torch_hub_at(torchvision_file(chosen).parents[1]):
+            body = _build(name, chosen)
     except OSError as error:
-        raise OSError(
-            f"backbone.weights: {chosen.url} can't be downloaded: {error}. Download it elsewhere and give the file"
-        ) from error
+        raise OSError(f"backbone.weights: {error}") from error
     if getattr(body, "transform_input", False):
         raise ValueError(
             f"backbone.weights: {source} of {name} needs another scaling of pixels than by pixels.mean and pixels.std"
         )
     return body
+
+
+@contextmanager
+def _torch_hub_at(folder: Path) -> Iterator[None]:
+    """While the context is active, torchvision takes weights from `folder`/checkpoints."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(folder)
+    try:
+        yield
+    finally:
+        torch.hub.set_dir(before)

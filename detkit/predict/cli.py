@@ -41,8 +41,10 @@ RUN_FILES = ("checkpoints", "environment.json", "plan.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="checkpoint file or run folder")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="image files, folders or globs")
+    parser.add_argument(
+        "checkpoint", help="run folder, checkpoint, .safetensors file, or the name or address of a model"
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="image files, folders, globs or addresses")
     parser.add_argument(
         "--output",
         default="predictions",
@@ -182,9 +184,10 @@ def find_images(paths: list[str]) -> Iterator[Path]:
     import glob
 
     from detkit.data.datasets.image_files import describe_left_out, list_images
+    from detkit.hub import local_path
 
     for text in paths:
-        path = Path(text)
+        path = local_path(text)
         if path.is_file():
             yield path
             continue

@@ -12,7 +12,6 @@ from typing import cast
 import torch
 from PIL.Image import Image
 
-from detkit.checkpoint import load_checkpoint
 from detkit.config import Config, Overrides
 from detkit.config.raw import short_path
 from detkit.data.build import build_transforms
@@ -20,6 +19,7 @@ from detkit.data.loader import collate_images
 from detkit.data.transforms.base import Transform, transform_image
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
+from detkit.interop.load import load_any
 from detkit.predict.detections import Detections, ImageInput, open_image
 from detkit.predict.rescale import to_original
 from detkit.structures import ClassMap
@@ -30,15 +30,19 @@ from detkit.utils.console import plural
 def load_detector(
     checkpoint: str | Path, *, device: str = "auto", overrides: Overrides = ()
 ) -> tuple[DenseDetector, Config, ClassMap]:
-    """A checkpoint file or run folder -> detector in eval mode, its config, its classes.
+    """What `detkit.interop.load_any` reads -> detector in eval mode, its config, its classes.
 
     overrides: `key=value` for settings that do not change weights (`postprocess.score_threshold=0.3`).
     Loads the averaged weights (EMA) if the run kept them.
     """
-    saved = load_checkpoint(checkpoint)
-    config = Config.from_dict(saved.config, overrides, name=short_path(saved.path or checkpoint))
+    saved = load_any(checkpoint)
+    name = short_path(saved.path) if saved.path else str(checkpoint)
+    config = Config.from_dict(saved.config, overrides, name=name)
     detector = build_detector(config, len(saved.classes))
-    detector.load_state_dict(saved.ema if saved.ema is not None else saved.model)
+    try:
+        detector.load_state_dict(saved.model if saved.ema is None else saved.ema)
+    except RuntimeError as error:
+        raise ValueError(f"{name}: the weights don't fit its config: {error}") from error
     return detector.to(resolve_device(device)).eval(), config, saved.classes
 
 
@@ -93,7 +97,7 @@ class Predictor:
     def from_checkpoint(
         cls, checkpoint: str | Path, *, device: str = "auto", overrides: Overrides = (), batch_size: int = 8
     ) -> Predictor:
-        """Loads a checkpoint file, or the best checkpoint of a run folder."""
+        """Loads a checkpoint, the best one of a run folder, or what else `detkit.interop.load_any` reads."""
         return cls(*load_detector(checkpoint, device=device, overrides=overrides), batch_size=batch_size)
 
     def __call__(self, images: ImageInput | Iterable[ImageInput]) -> list[Detections]:

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from detkit.hub import is_remote, local_path
 from detkit.registry import plugins
 from detkit.registry.arguments import Argument, arguments_of, checked, enforce_bounds, nearest, signature_problem
+from detkit.registry.path_types import FILE
 from detkit.registry.source import Entry, entry_of
-from detkit.registry.values import TypeMismatch, convert, type_name
+from detkit.registry.values import TypeMismatch, convert, map_paths, type_name
 from detkit.utils.errors import is_out_of_memory, prefix_error
 from detkit.utils.types import Value
 
@@ -171,7 +173,8 @@ class Registry:
         for key, value in values.items():
             if key not in known:
                 raise ValueError(f"{name}: unknown argument {key!r}{nearest(key, list(known))}")
-            values[key] = checked(f"{name}: {key}", value, known[key].annotation)
+            value = checked(f"{name}: {key}", value, known[key].annotation)
+            values[key] = map_paths(value, known[key].annotation, key, _fetched)
         return self.construct(name, values, **derived)
 
     def construct(self, name: str, values: Mapping[str, Value], **derived: object) -> Any:
@@ -203,6 +206,11 @@ class Registry:
             location = self.entry(name).location
             raise ValueError(f"{location}: {cls.__name__}.__init__ must call super().__init__() before anything else")
         return part
+
+
+def _fetched(text: str, kind: str, _: str) -> str:
+    """The local copy of an address; names of weights are left to the part, which may not need them."""
+    return str(local_path(text)) if kind == FILE and is_remote(text) else text
 
 
 def _lacks_super_init(part: object) -> bool:

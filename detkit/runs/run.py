@@ -9,7 +9,9 @@ from typing import Literal, cast
 
 from detkit.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, step_path
 from detkit.config import Config, load_config
+from detkit.hub import local_path
 from detkit.predict.predictor import Predictor
+from detkit.runs.export import Model, export
 from detkit.runs.folder import CONFIG, CURVES, METRICS, RESULT
 from detkit.runs.metrics import read_metrics
 from detkit.utils.console import printable
@@ -70,10 +72,10 @@ class RunResult(dict[str, Value]):
 
 
 class Run:
-    """The run in a folder: `Run("runs/quickstart").result.ap50`."""
+    """The run in a folder, or at an address as `s3://...`: `Run("runs/quickstart").result.ap50`."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = local_path(folder)
         if not (self.folder / CONFIG).is_file():
             raise FileNotFoundError(f"{printable(self.folder)} is not a run folder: it holds no {CONFIG}")
 
@@ -109,6 +111,24 @@ class Run:
     def predictor(self, *, device: str = "auto") -> Predictor:
         """A predictor with the weights of the best checkpoint."""
         return Predictor.from_checkpoint(self.folder, device=device)
+
+    def export_card(self, folder: str | Path) -> Path:
+        """Writes model.safetensors, config.json and README.md, a model card with the run's figures; returns the folder.
+
+        The weights are those of the best checkpoint. `detkit.interop.load_any` reads the folder.
+        """
+        return export(self.exportable(), folder)
+
+    def exportable(self) -> Model:
+        """The best checkpoint with the figures that the run measured with its very weights, and its command."""
+        saved = self.checkpoint("best")
+        result = dict(self.result) if (self.folder / RESULT).is_file() else {}
+        command = str(saved.start.get("command") or result.get("command", ""))
+        if result.get("step") == saved.step:
+            return Model(saved, result, command)
+        matching = [entry for entry in self.evaluations() if entry.get("step") == saved.step]
+        figures = {key.removeprefix("val/"): value for entry in matching[-1:] for key, value in entry.items()}
+        return Model(saved, figures, command)
 
     def plot(self) -> Path:
         """Draws losses, learning rate and AP over the steps into the folder; returns the picture's path."""

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from detkit.checkpoint import Checkpoint, load_checkpoint
 from detkit.config import Config
 from detkit.data.build import SPLITS, build_datasets, build_transforms, open_images
 from detkit.data.datasets.base import DetectionDataset
@@ -26,6 +25,7 @@ from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
 from detkit.distributed.preflight import check_data, data_hashes
 from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.loop import evaluate
+from detkit.interop import load_any
 from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
 from detkit.runs.environment import environment
 from detkit.runs.folder import RESULT
@@ -42,6 +42,7 @@ from detkit.train.speed import RankLog
 from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
 from detkit.utils.console import guard_stream
+from detkit.utils.errors import prefix_error
 
 log = logging.getLogger("detkit")
 
@@ -168,17 +169,19 @@ def initial_detector(config: Config, classes: ClassMap, init_weights: str | None
             detector.backbone.load_pretrained()
         except ValueError as error:
             raise ValueError(f"{config.location('backbone.weights')}: {error}") from error
+        except OSError as error:
+            raise prefix_error(error, config.location("backbone.weights")) from error
     return detector
 
 
 def load_weights(source: str, detector: DenseDetector, config: Config, classes: ClassMap) -> None:
     """Loads the weights that fit, and logs a table of the rest."""
-    saved: Checkpoint = load_checkpoint(source)
+    saved = load_any(source)
     columns = CLASS_LOSSES.build(saved.config["losses"]["classification"]).num_columns(len(saved.classes))
     mine = detector.class_loss.num_columns(len(classes))
     changed = differences(saved.config, config, detector)
     rows = init_from(detector, saved.ema or saved.model, saved.classes, classes, (columns, mine), changed)
-    log.info("weights of %s, step %d\n%s", saved.path, saved.step, format_rows(rows))
+    log.info("weights of %s, step %d\n%s", saved.path or source, saved.step, format_rows(rows))
     for note in changed.notes:
         log.warning("--init-from: %s", note)
 

@@ -15,10 +15,11 @@ from detkit.data.build import warn_of_shared_images
 from detkit.data.loader import check_split
 from detkit.data.worker import check_workers, explain_worker_death, worker_processes
 from detkit.distributed.comm import from_first_rank
-from detkit.distributed.coordinator import Coordinator
+from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
 from detkit.distributed.group import process_group
 from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
 from detkit.distributed.process_info import ProcessInfo
+from detkit.hub import is_remote, local_path
 from detkit.runs.folder import (
     CONFIG,
     ENVIRONMENT,
@@ -67,6 +68,8 @@ def train(
     folder, coordinator = Path(folder), coordinator or Coordinator(ProcessInfo())
     init_from = None if init_from is None else str(init_from)
     check_batch(config, coordinator)
+    if init_from and not resume:
+        fetch_weights(init_from, coordinator)
     if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
     device = set_up_torch(config.options("train"), coordinator.process)
@@ -113,6 +116,14 @@ def check(config: Config, coordinator: Coordinator) -> int:
             lines["ready"] = f"{coordinator.process.world_size} processes"
             print_line(format_lines(lines))
     return ExitCode.FINISHED
+
+
+def fetch_weights(source: str, coordinator: Coordinator) -> None:
+    """Fetches the weights of `--init-from` on every machine, before anything expensive begins."""
+    if is_remote(source):
+        local_path(source)
+        seconds = COLLECTIVE_TIMEOUT.total_seconds()
+        coordinator.all_gather("weights", True, seconds, "fetches the weights of --init-from")
 
 
 def check_batch(config: Config, coordinator: Coordinator) -> None:
