@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "detkit.config.cli:list",
         "registered parts: name, origin, one line; or the configs that come with detkit",
     ),
+    "explain": ("detkit.config.explain.cli", "what a part, a key of a config or an argument means"),
     "config": ("detkit.config.cli:config", "show a config with its origins, or check configs"),
     "data": ("detkit.data.cli", "make or look at data sets"),
     "anchors": ("detkit.analyze.cli", "how well anchors fit the training boxes; find better ones"),
@@ -45,6 +46,7 @@ EXAMPLES = """examples:
   detkit predict runs/first photos/ --score 0.5
   detkit compare quickstart focal bce
   detkit config show quickstart --origin
+  detkit explain SigmoidFocalLoss
   detkit new backbone my_net
 
 `detkit VERB --help` prints the options of a verb."""
@@ -106,7 +108,7 @@ def check_current_folder() -> None:
 
 def lost_output(words: Sequence[str], reason: Exception) -> int:
     """Exit code of a command that went well while nobody could read it: 0 if its results are in files."""
-    if words[0] in WRITING_VERBS or any(word.startswith("--json") for word in words):
+    if words[0] in WRITING_VERBS or (any(word.startswith("--json") for word in words) and "-" not in words):
         return 0
     if isinstance(reason, BrokenPipeError):  # as in `detkit list | head`
         return 141

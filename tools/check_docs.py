@@ -18,7 +18,10 @@ from pathlib import Path
 from detkit.cli import VERBS, Parser, parse
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("*.md", "docs/*.md", ".github/*.md", ".github/ISSUE_TEMPLATE/*.yml", ".ci/run", "projects/*/README.md")
+PAGES = (
+    "*.md", "docs/*.md", "docs/reference/*.md", ".github/*.md", ".github/ISSUE_TEMPLATE/*.yml", ".ci/run",
+    "projects/*/README.md",
+)  # fmt: skip
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]*)\)")
 CODE = re.compile(r"`([^`\n]+)`")

@@ -28,8 +28,8 @@ class TimmBackbone(Backbone):
 
     Args:
         name: timm's name of the model, such as resnet18.a1_in1k.
-        out_features: levels; None: c3, c4 and c5.
-        norm: layer that replaces batch normalisation; None keeps the network's norms.
+        out_features: levels; null: c3, c4 and c5.
+        norm: layer that replaces batch normalisation; null keeps the network's norms.
         freeze_at: blocks up to stride 2^freeze_at are not trained; 0 trains all.
         in_channels: image channels.
         weights: `default` for timm's weights of the model, or a file or web address; loaded when training starts

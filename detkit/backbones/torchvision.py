@@ -34,8 +34,8 @@ class TorchvisionBackbone(Backbone):
 
     Args:
         name: torchvision's name of the network, such as convnext_tiny.
-        out_features: levels; None: c3, c4 and c5.
-        norm: layer that replaces batch normalisation; None keeps the network's norms.
+        out_features: levels; null: c3, c4 and c5.
+        norm: layer that replaces batch normalisation; null keeps the network's norms.
         freeze_at: blocks up to stride 2^freeze_at are not trained: 0 trains all, 2 freezes the stem and the blocks of
             stride 4.
         in_channels: image channels; weights for three are averaged to any other number.

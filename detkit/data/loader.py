@@ -48,9 +48,9 @@ class LoaderOptions:
     Args:
         batch_size: images of one optimizer step, over all processes and micro-batches.
         num_workers: loader processes of each training process; 0 loads in the training process itself.
-        size_divisor: height and width of a batch are padded with zeros to a multiple of it.
-        pad_to: least (height, width) of a batch, so that all have one shape (for torch.compile); images must not be
-            larger.
+        size_divisor: height and width of a batch are padded with zeros to a multiple of it, in pixels.
+        pad_to: least (height, width) of a batch, in pixels, so that all have one shape (for torch.compile); images must
+            not be larger.
     """
 
     batch_size: BatchSize = 8

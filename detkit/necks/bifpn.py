@@ -68,7 +68,7 @@ class Layer(nn.Module):
 
 @NECKS.register()
 class BiFPN(Neck):
-    """Repeated top-down and bottom-up fusion with trainable, normalised weights.
+    """Repeated top-down and bottom-up fusion with trainable, normalised weights (1911.09070, section 3).
 
     Each backbone level goes through a 1x1 convolution and a norm to `channels`; extra levels come from 3x3 max
     pooling with stride 2, the first one from the last backbone level through a separate 1x1 convolution.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from types import FunctionType
 
 
@@ -16,7 +17,7 @@ class Entry:
     file: str
     function_line: int
 
-    @property
+    @cached_property
     def line(self) -> int:
         """Line of the class statement; that of its first function where no source is at hand."""
         try:
