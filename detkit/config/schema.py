@@ -21,9 +21,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """A list of parts."""
+    """A list of parts. default: the types of the list if the config has none."""
 
     registry: registry.Registry
+    default: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ ROOT = Section(
         "optimizer": Part(registry.OPTIMIZERS, optional=True),
         "schedule": Part(registry.SCHEDULES, optional=True),
         "train": Options("detkit.train.options:TrainOptions", optional=True),
+        "hooks": Parts(registry.HOOKS),
+        "loggers": Parts(registry.LOGGERS, default=("TensorBoard",)),
         "evaluator": Options("detkit.evaluate.options:EvaluatorOptions"),
     },
     meaning="A detector, its data and its training, in a YAML file. Parts are `{type: NAME, its arguments}`.",

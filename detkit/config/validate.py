@@ -103,7 +103,9 @@ class Validator:
         return {"type": name, **to_plain(arguments)}
 
     def _parts(self, node: Parts, value: Value, path: str) -> Value:
-        items = [] if value is MISSING else value
+        items = [{"type": name} for name in node.default] if value is MISSING else value
+        if value is MISSING:
+            self.origin[path] = "default"
         if not isinstance(items, (list, tuple)):
             raise _Wrong(path, f"expected a list of {node.registry.name}, got {value!r}")
         return [self.complete(Part(node.registry), item, join(path, str(i))) for i, item in enumerate(items)]

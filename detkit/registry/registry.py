@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,7 +13,7 @@ from detkit.hub import is_remote, local_path
 from detkit.registry import plugins
 from detkit.registry.arguments import Argument, arguments_of, checked, enforce_bounds, nearest, signature_problem
 from detkit.registry.path_types import FILE
-from detkit.registry.source import Entry, entry_of
+from detkit.registry.source import Entry, entry_of, raised_at
 from detkit.registry.values import TypeMismatch, convert, map_paths, type_name
 from detkit.utils.errors import is_out_of_memory, prefix_error
 from detkit.utils.types import Value
@@ -190,7 +187,7 @@ class Registry:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         except OSError as error:
-            raise prefix_error(error, f"{name}{_raised_in(cls, error)}") from error
+            raise prefix_error(error, f"{name}{raised_at(cls, error)}") from error
         except AttributeError:
             if not _lacks_super_init(part):
                 raise
@@ -216,15 +213,6 @@ def _fetched(text: str, kind: str, _: str) -> str:
 def _lacks_super_init(part: object) -> bool:
     """Whether a torch module was made without its base's constructor; this room does not import torch."""
     return hasattr(part, "register_buffer") and "_buffers" not in vars(part)
-
-
-def _raised_in(cls: type, error: BaseException) -> str:
-    """` (my_data.py:12)`: the last line of the plugin's file that ran before the error; empty for detkit's parts."""
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    if not lines or cls.__module__.startswith("detkit."):
-        return ""
-    return f" ({os.path.basename(str(file))}:{lines[-1]})"
 
 
 def _raise(module: str) -> None:

@@ -95,11 +95,11 @@ class Run:
         return RunResult(json.loads(path.read_text(encoding="utf-8")))
 
     def metrics(self) -> list[Tree]:
-        """One entry for each training step: loss, its terms, learning rate, gradient norm, seconds ..."""
+        """One entry for each training step: `train/loss`, its terms, `lr`, `train/gradient_norm`, `time/step` ..."""
         return read_metrics(self.folder / METRICS)[0]
 
     def evaluations(self) -> list[Tree]:
-        """One entry for each evaluation: step, ap, ap50 ..."""
+        """One entry for each evaluation: `step`, `val/ap`, `val/ap50` ..."""
         return read_metrics(self.folder / METRICS)[1]
 
     def checkpoint(self, which: Literal["best", "last"] | int = "best") -> Checkpoint:

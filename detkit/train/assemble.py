@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,8 +32,11 @@ from detkit.runs.environment import environment
 from detkit.runs.folder import RESULT
 from detkit.runs.starts import Start, starts_before, this_start, to_plain
 from detkit.structures import ClassMap
+from detkit.train.hook_access import Surroundings
 from detkit.train.meaning import differences
+from detkit.train.observers import build_hooks, build_loggers
 from detkit.train.options import TrainOptions
+from detkit.train.pictures import predict_images
 from detkit.train.profile import Profile
 from detkit.train.random import seed_everything
 from detkit.train.recorder import Recorder
@@ -96,7 +100,8 @@ class Session:
             self.earlier_starts = starts_before(folder, saved) if comm.is_first() else []
             self.start = resumed_start(self.start, saved, self.earlier_starts, self.detector, allow)
         self.batches = iter(self.train_loader)
-        self.recorder = Recorder(folder) if comm.is_first() else None
+        loggers = build_loggers(config)
+        self.recorder = Recorder(folder, loggers, config.to_dict()) if comm.is_first() else None
         self.evaluation = Evaluation(partial(evaluate_model, config, self.val_set, self.val_loader), self.recorder)
         self.checkpoints = Checkpoints(
             folder, config.to_dict(), self.classes, self.evaluation, data=data, start=to_plain(self.start)
@@ -111,8 +116,12 @@ class Session:
             self.options,
             seed=config.seed,
             device=device,
-            hooks=[*tracer, self.recorder or RankLog(), TimeLimit(), before, self.evaluation, self.checkpoints],
-        )
+            hooks=[
+                *tracer, self.recorder or RankLog(), TimeLimit(), before, self.evaluation, *build_hooks(config),
+                self.checkpoints,
+            ],
+        )  # fmt: skip
+        self.trainer.around = self.surroundings()
         if saved is not None:
             self.checkpoints.restore(self.trainer, saved)
             log.info("resuming %s after step %d", saved.path, saved.step)
@@ -124,6 +133,20 @@ class Session:
 
     def transforms(self, split: str) -> list[Transform]:
         return build_transforms(self.config, split)
+
+    def surroundings(self) -> Surroundings:
+        """What the hooks of the config reach through the trainer."""
+        recorder, options, trainer = self.recorder, replace(self.loader_options, num_workers=0), self.trainer
+        return Surroundings(
+            folder=self.folder,
+            classes=self.classes,
+            validation_images=len(self.val_set),
+            size_divisor=options.size_divisor,
+            save_weights=partial(self.checkpoints.save_weights, trainer),
+            predictions=partial(predict_images, trainer, self.val_set, self.transforms("val"), options),
+            record=recorder.record if recorder else lambda step, values: None,
+            record_image=recorder.loggers.log_image if recorder else lambda step, name, path: None,
+        )
 
     def build_loaders(self, start_step: int) -> None:
         """Makes the loaders of this rank's images; the session holds them, as they explain the death of a worker."""

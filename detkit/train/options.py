@@ -32,7 +32,8 @@ class TrainOptions:
         deterministic: give the same weights whenever the same run is repeated on the same machine.
         max_minutes: minutes of training after which the run ends early, with everything that comes at the end; null
             for no limit.
-        tensorboard: write event files into the run folder.
+        tensorboard: deprecated, use `loggers`: false removes TensorBoard from them, true adds it; null leaves them as
+            they are.
         pad_together: give all images of a step one size, over micro-batches and processes, as one batch would.
         lr_scaling: rule by which `optimizer.lr` grows with the batch size: in proportion, or with its root.
         lr_batch_size: images of the step that `optimizer.lr` is meant for; null without `lr_scaling`.
@@ -58,7 +59,7 @@ class TrainOptions:
     threads: PositiveInt | None = None
     deterministic: bool = True
     max_minutes: Positive | None = None
-    tensorboard: bool = True
+    tensorboard: bool | None = None
     pad_together: bool = True
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"
     lr_batch_size: PositiveInt | None = None

@@ -20,6 +20,7 @@ from detkit.distributed.group import process_group
 from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
 from detkit.distributed.process_info import ProcessInfo
 from detkit.hub import is_remote, local_path
+from detkit.loggers.base import Status
 from detkit.runs.folder import (
     CONFIG,
     ENVIRONMENT,
@@ -184,6 +185,7 @@ def run_session(session: Session, network: dict[str, str] | None = None, *, in_p
         log.info("%s", header(session, network or {}))
         warn(session)
     check_fits(session)
+    status: Status = "failed"
     try:
         with nullcontext() if in_process else stop_on_signals(trainer), session.coordinator.watchdog(
             "training", trainer.progress, None if in_process else session.options.hang_timeout,
@@ -191,6 +193,7 @@ def run_session(session: Session, network: dict[str, str] | None = None, *, in_p
             log_file=log_path(session.folder, trainer.rank), worker_pids=worker_processes,
         ):  # fmt: skip
             trainer.run()
+        status = "stopped" if trainer.interrupted else "finished"
     except Exception:
         if trainer.rank == 0 and evaluation.failed_last:
             note_failed_evaluation(session)
@@ -198,7 +201,7 @@ def run_session(session: Session, network: dict[str, str] | None = None, *, in_p
     finally:
         session.batches.close()  # ends the loader processes cleanly, so that they leave no temporary folders
         if session.recorder is not None:
-            session.recorder.close()
+            session.recorder.close(status)
     if trainer.interrupted:
         log.warning(
             "stopped by %s after step %d/%d; saved %s. Resume with --resume",
