@@ -12,6 +12,7 @@ all.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from detkit.version import __version__ as __version__
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from detkit import datasets as datasets
     from detkit.api import build as build
     from detkit.api import evaluate as evaluate
-    from detkit.api import explain as explain
-    from detkit.api import list_parts as list_parts
     from detkit.api import load as load
     from detkit.api import train as train
     from detkit.config import Config as Config
+    from detkit.config.explain import explain as explain
+    from detkit.config.explain import list_parts as list_parts
     from detkit.detectors.dense import DenseDetector as DenseDetector
     from detkit.evaluate.coco import CocoResult as CocoResult
     from detkit.predict.detections import Detections as Detections
@@ -37,8 +38,8 @@ NAMES = {
     "load": "detkit.api:load",
     "evaluate": "detkit.evaluate",
     "datasets": "detkit.datasets",
-    "list_parts": "detkit.api:list_parts",
-    "explain": "detkit.api:explain",
+    "list_parts": "detkit.config.explain:list_parts",
+    "explain": "detkit.config.explain:explain",
     "Config": "detkit.config:Config",
     "CocoResult": "detkit.evaluate.coco:CocoResult",
     "DenseDetector": "detkit.detectors.dense:DenseDetector",
@@ -51,10 +52,11 @@ __all__ = ["__version__", *NAMES]  # the names come from the table
 
 
 def __getattr__(name: str) -> object:
-    import pkgutil
+    import pkgutil  # here, as it takes longer to load than all the rest
 
     if name not in NAMES:
-        raise AttributeError(f"module 'detkit' has no attribute {name!r}; its names: {', '.join(NAMES)}")
+        text = f"module 'detkit' has no attribute {name!r}; its names: {', '.join(NAMES)}"
+        raise AttributeError(text, name=name, obj=sys.modules[__name__])
     globals()[name] = value = pkgutil.resolve_name(NAMES[name])
     return value
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import os
-import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -24,13 +23,12 @@ from detkit.distributed.process_info import find_process_info
 from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.loop import evaluate as run_evaluation
 from detkit.predict.predictor import Predictor, config_of
-from detkit.registry import REGISTRIES, load_plugins
-from detkit.registry.arguments import nearest
 from detkit.runs.run import Run
 from detkit.structures import ClassMap
 from detkit.train.cli import check_trainable, run_name
 from detkit.train.run import train as run_training
 from detkit.train.torch_setup import kept_settings
+from detkit.utils.console import plural
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -56,6 +54,8 @@ def build(
         settings = as_config(settings, {"backbone.weights": None})
     elif backbone_weights is not None:
         settings = as_config(settings, {"backbone.weights": os.fspath(backbone_weights)})
+    if num_classes is None and "data.train" not in settings:
+        raise ValueError(f"num_classes: {settings.name} has no data.train whose classes could be counted: give it")
     if num_classes is None:
         num_classes = len(build_dataset(settings, "train").classes)
     if num_classes < 1:
@@ -153,23 +153,6 @@ def evaluate(
     return run_evaluation(predictor.detector, data, loader, options, progress=progress)
 
 
-def list_parts(registry: str | None = None) -> list[str]:
-    """Names of the parts of a registry, as "backbones", sorted; None: of all registries, each as backbones.ResNet."""
-    load_plugins()
-    if registry is None:
-        return [f"{parts.name}.{name}" for parts in REGISTRIES for name in parts.names()]
-    known = {parts.name: parts for parts in REGISTRIES}
-    if registry not in known:
-        raise ValueError(f"{registry!r} is not a registry{nearest(registry, list(known))} Known: {', '.join(known)}")
-    return known[registry].names()
-
-
-def explain(name: str) -> object:
-    """Every argument of a part, a section or a key of a config: type, default, bounds, unit, meaning, source."""
-    explanation: object = pkgutil.resolve_name("detkit.config.explain:explain")(name)
-    return explanation
-
-
 def refuse_other_ranks() -> None:
     """Raises ValueError in one of several processes that a launcher started."""
     process = find_process_info(os.environ)
@@ -228,5 +211,5 @@ def dataset_of(
             data.use_classes(classes, "the detector")
     count = predictor.detector.num_classes
     if count is not None and len(data.classes) != count:
-        raise ValueError(f"{data.name} has {len(data.classes)} classes, and the detector was built for {count}")
+        raise ValueError(f"{data.name} has {plural(len(data.classes), 'class', 'classes')}, the detector {count}")
     return data

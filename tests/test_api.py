@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 import detkit
+from detkit.api import default_folder
 from detkit.config import load_config
 from detkit.predict.predictor import Predictor
 from detkit.train.non_finite import NonFiniteLossError
@@ -75,7 +77,9 @@ def test_the_names_for_type_checkers_are_those_of_the_table() -> None:
     assert {line.rpartition(" ")[2] for line in typed.splitlines()} == set(detkit.NAMES)
 
 
-@pytest.mark.parametrize("first", ["import detkit.train.trainer, detkit.evaluate.coco", "pass"])
+@pytest.mark.parametrize(
+    "first", [pytest.param("import detkit.train.trainer, detkit.evaluate.coco", marks=pytest.mark.slow), "pass"]
+)
 def test_packages_with_the_name_of_a_function_are_both(first: str) -> None:
     """Whatever is imported first."""
     code = f"""{first}
@@ -178,12 +182,9 @@ def test_train_raises_what_went_wrong(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "broken"]
 
 
-def test_the_run_folder_has_the_name_that_the_command_would_give(
-    data: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    over = {"train.iterations": 1}
-    assert detkit.train(data.config, overrides=over).folder == Path("runs/data")
+def test_the_run_folder_has_the_name_that_the_command_would_give(data: Folder) -> None:
+    assert default_folder(data.config, []) == Path("runs/data")
+    assert default_folder("quickstart", ["bce"]) == Path("runs/quickstart-bce")
 
 
 def test_build_takes_every_kind_of_config_and_needs_no_data(refuses: Refuses, tmp_path: Path) -> None:
@@ -209,9 +210,8 @@ def test_build_takes_every_kind_of_config_and_needs_no_data(refuses: Refuses, tm
 
 
 def test_backbone_weights_replace_those_of_the_config(tmp_path: Path) -> None:
-    donor = detkit.build(CONFIG, num_classes=1, overrides=TINY)
-    torch.save(donor.backbone.state_dict(), tmp_path / "backbone.pt")
-    name = next(name for name, p in donor.backbone.named_parameters() if p.ndim == 4)
+    donor = torchvision.models.resnet18()
+    torch.save(donor.state_dict(), tmp_path / "backbone.pt")
     built = [
         detkit.build(CONFIG, num_classes=1, overrides=TINY, backbone_weights=tmp_path / "backbone.pt"),
         detkit.build(CONFIG, num_classes=1, overrides={**TINY, "backbone.weights": tmp_path / "backbone.pt"}),
@@ -219,7 +219,7 @@ def test_backbone_weights_replace_those_of_the_config(tmp_path: Path) -> None:
             CONFIG, num_classes=1, overrides={**TINY, "backbone.weights": tmp_path / "gone.pt"}, backbone_weights=False
         ),
     ]
-    same = [torch.equal(model.backbone.get_parameter(name), donor.backbone.get_parameter(name)) for model in built]
+    same = [torch.equal(next(model.backbone.parameters()), donor.conv1.weight) for model in built]
     assert same == [True, True, False]
 
 
@@ -275,11 +275,9 @@ def test_load_is_a_predictor_with_settings(run: detkit.Run, data: Folder) -> Non
     assert set(found.names) == {"cat"}
 
 
-def test_parts_are_listed(refuses: Refuses) -> None:
+def test_parts_are_listed_and_explained() -> None:
     assert "ResNet" in detkit.list_parts("backbones")
-    assert {"backbones.ResNet", "nms.HardNMS"} <= set(detkit.list_parts())
-    with refuses(ValueError):
-        detkit.list_parts("backbone")
+    assert "gamma" in str(detkit.explain("SigmoidFocalLoss"))
 
 
 def test_a_users_script_that_uses_all_of_it_runs(data: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +290,7 @@ def test_a_users_script_that_uses_all_of_it_runs(data: Folder, tmp_path: Path, m
     assert set(user_script.evaluate(run, data.root / "val.json")) == {"cat"}
     assert user_script.own_loop(str(data.config), data.root / "train.json") == 2
     assert user_script.configs(str(CONFIG)).neck.channels == 32
+    assert "ResNet" in user_script.look_up()
 
 
 @pytest.mark.slow
