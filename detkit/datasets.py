@@ -12,6 +12,7 @@ from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.file_formats import parse_json
 from detkit.data.loader import Loader, LoaderOptions, build_eval_loader, build_train_loader
 from detkit.data.transforms.base import Transform
+from detkit.hub import local_path
 from detkit.registry import DATASETS, TRANSFORMS
 from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree, Value
@@ -32,7 +33,7 @@ def load(
     """Opens a data set: a COCO JSON file, a folder with such files, or a Pascal VOC folder.
 
     Args:
-        path: file or folder.
+        path: file or folder, here or at an address.
         split: which one, where a folder has several: the name of a list in ImageSets/Main, or a part of the name of a
             JSON file.
         images: folder of the images of a JSON file; None searches it near the file.
@@ -40,7 +41,7 @@ def load(
 
     Raises FileNotFoundError or ValueError that names what was found instead.
     """
-    place = Path(path)
+    place = local_path(path)
     if place.is_dir() and is_voc(place):
         if images is not None:
             raise ValueError(f"images: {printable(place)} is a Pascal VOC folder, whose images are in JPEGImages")
@@ -48,7 +49,7 @@ def load(
     file = place if not place.is_dir() else only_json(place, split)
     if not file.is_file():
         raise FileNotFoundError(f"no data set {printable(file)}: give a COCO JSON file or a folder")
-    folder = Path(images) if images is not None else image_folder(file)
+    folder = local_path(images) if images is not None else image_folder(file)
     return _build({"type": "CocoDataset", "annotations": str(file), "images": str(folder), **options})
 
 
