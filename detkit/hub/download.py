@@ -11,11 +11,11 @@ import urllib.request
 from pathlib import Path
 from typing import IO, Any
 
-from detkit import __version__
 from detkit.hub.cache import locked
 from detkit.utils.console import bar_stream, printable
 from detkit.utils.errors import find_disk_full
 from detkit.utils.outputs import file_sha256, write_text
+from detkit.version import __version__
 
 log = logging.getLogger("detkit")
 

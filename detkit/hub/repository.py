@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detkit import __version__
 from detkit.hub.cache import cache_folder
 from detkit.hub.download import FetchError
 from detkit.utils.console import indented_list, printable
 from detkit.utils.outputs import file_sha256
+from detkit.version import __version__
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 MODEL_FILES = (CONFIG, WEIGHTS)
