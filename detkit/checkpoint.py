@@ -19,13 +19,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detkit import __version__
 from detkit.hub import local_path
 from detkit.structures import ClassMap
 from detkit.utils.errors import find_disk_full
 from detkit.utils.exit_codes import ExitCode
 from detkit.utils.outputs import file_sha256
 from detkit.utils.types import Tree
+from detkit.version import __version__
 
 log = logging.getLogger("detkit")
 

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from detkit import __version__
 from detkit.registry.arguments import nearest
 from detkit.utils.console import guarded_streams
 from detkit.utils.errors import error_lines, exit_code, is_out_of_memory
 from detkit.utils.exit_codes import ExitCode, stopped_by
 from detkit.utils.quiet import silence_libraries
+from detkit.version import __version__
 
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("detkit.train.cli", "train a detector from a config"),

@@ -18,7 +18,7 @@ SUFFIXES = (".yaml", ".yml")
 LIST = "`detkit list configs` prints the names"
 
 
-def find_config(source: str | Path, folder: Path | None = None) -> Path:
+def find_config(source: str | os.PathLike[str], folder: Path | None = None) -> Path:
     """The file of a config, given as a path or by name.
 
     An address (see `detkit.hub.local_path`) is fetched. A path to an existing file comes next, then `package:path`

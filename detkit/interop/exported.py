@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import Tensor
 
-from detkit import __version__
 from detkit.checkpoint import Checkpoint
 from detkit.config import Config
 from detkit.hub.repository import CONFIG, WEIGHTS
@@ -24,6 +23,7 @@ from detkit.utils.console import printable
 from detkit.utils.outputs import Ledger, write_text
 from detkit.utils.tensor_files import read_safetensors, write_safetensors
 from detkit.utils.types import Tree
+from detkit.version import __version__
 
 log = logging.getLogger("detkit")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from detkit.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, step_path
 from detkit.config import Config, load_config
@@ -16,12 +16,63 @@ from detkit.runs.folder import CONFIG, CURVES, METRICS, RESULT
 from detkit.runs.metrics import read_metrics
 from detkit.utils.console import printable
 from detkit.utils.outputs import Ledger
-from detkit.utils.types import Tree
+from detkit.utils.types import Tree, Value
 from detkit.visualize import plot_curves
+
+EVALUATION_ERROR = "evaluation_error"
+"""Key of result.json: why the last evaluation of a finished training gave no figures."""
+
+
+class RunResult(dict[str, Value]):
+    """result.json: a mapping of everything in it, with the figures that are asked for most as attributes.
+
+    A figure is None where there is no ground truth for it; ValueError where the last evaluation failed.
+    """
+
+    def figure(self, key: str) -> Value:
+        """The value of a key; ValueError with the reason if the evaluation that makes it failed."""
+        if key not in self and EVALUATION_ERROR in self:
+            raise ValueError(f"there is no {key}: the last evaluation failed: {self[EVALUATION_ERROR]}")
+        return self[key]
+
+    @property
+    def ap(self) -> float | None:
+        """Average precision: mean over classes and IoU 0.50:0.05:0.95."""
+        return cast("float | None", self.figure("ap"))
+
+    @property
+    def ap50(self) -> float | None:
+        """AP at IoU 0.50."""
+        return cast("float | None", self.figure("ap50"))
+
+    @property
+    def ap75(self) -> float | None:
+        """AP at IoU 0.75."""
+        return cast("float | None", self.figure("ap75"))
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float | None]]:
+        """Class name -> ap, ap50, ..."""
+        return cast("dict[str, dict[str, float | None]]", self.figure("per_class"))
+
+    @property
+    def best_ap(self) -> float | None:
+        """The highest AP of the run, which its checkpoint best.pt has."""
+        return cast("float | None", self["best_ap"])
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(self["step"])
+
+    @property
+    def train_seconds(self) -> float:
+        """Training time, without evaluations."""
+        return float(self["train_seconds"])
 
 
 class Run:
-    """The run in a folder, or at an address as `s3://...`: `Run("runs/quickstart").result["ap50"]`."""
+    """The run in a folder, or at an address as `s3://...`: `Run("runs/quickstart").result.ap50`."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = local_path(folder)
@@ -36,13 +87,12 @@ class Run:
         return load_config(self.folder / CONFIG)
 
     @property
-    def result(self) -> Tree:
+    def result(self) -> RunResult:
         """The figures of the last evaluation, speed and environment; FileNotFoundError before the end of the run."""
         path = self.folder / RESULT
         if not path.is_file():
             raise FileNotFoundError(f"{printable(self.folder)} holds no {RESULT} yet: the run is not finished")
-        content: Tree = json.loads(path.read_text(encoding="utf-8"))
-        return content
+        return RunResult(json.loads(path.read_text(encoding="utf-8")))
 
     def metrics(self) -> list[Tree]:
         """One entry for each training step: `train/loss`, its terms, `lr`, `train/gradient_norm`, `time/step` ..."""

@@ -109,12 +109,17 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
         if getattr(args, flag) is not None and not getattr(args, flag).strip():
             raise ValueError(f"--{flag.replace('_', '-')}: {getattr(args, flag)!r} must not be empty")
     config = load_config(args.config, args.overrides, overlays=args.overlay)
-    for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
-        config.require(path)
-    if not args.resume:
-        config.check()
+    check_trainable(config, resume=args.resume)
     name = "-".join(run_name(find_config(file)) for file in [args.config, *args.overlay])
     return config, Path(args.output) if args.output else Path("runs") / name
+
+
+def check_trainable(config: Config, *, resume: bool) -> None:
+    """Raises ValueError for a config that lacks a section, or whose schedule does not fit a new run's length."""
+    for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
+        config.require(path)
+    if not resume:
+        config.check()
 
 
 def work(args: argparse.Namespace, coordinator: Coordinator) -> int:

@@ -17,7 +17,7 @@ from detkit.evaluate.report import format_table, to_json
 from detkit.fingerprint import digest
 from detkit.runs.environment import peak_memory_mb
 from detkit.runs.folder import CONFIG, CURVES, PREDICTIONS, RESULT, TENSORBOARD, write_json
-from detkit.runs.run import Run
+from detkit.runs.run import EVALUATION_ERROR, Run
 from detkit.train.assemble import Session
 from detkit.train.observers import TENSORBOARD as TENSORBOARD_LOGGER
 from detkit.train.observers import logger_nodes
@@ -33,8 +33,6 @@ from detkit.visualize import picture_grid
 log = logging.getLogger("detkit")
 
 GRID_IMAGES = 8
-EVALUATION_ERROR = "evaluation_error"
-"""Key of result.json: why the last evaluation of a finished training gave no figures."""
 
 
 def header(session: Session, network: Mapping[str, str]) -> str:
