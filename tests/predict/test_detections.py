@@ -29,7 +29,7 @@ def found() -> Detections:
 def test_names_and_single_detections(found: Detections) -> None:
     assert found.names == ["dog", "cat", "dog"]
     assert [d.name for d in found] == found.names
-    assert found[0] == Detection((10.0, 20.0, 30.0, 60.0), pytest.approx(0.9), 1, "dog")
+    assert found[0] == Detection((10.0, 20.0, 30.0, 60.0), float(np.float32(0.9)), 1, "dog")
     assert found[-1] == list(found)[2] == found[np.int64(2)] == found[torch.tensor(2)]
     with pytest.raises(IndexError):
         found[3]

@@ -159,7 +159,7 @@ def test_senseless_images_are_named(refuses: Refuses) -> None:
     with refuses(ValueError):
         open_image(np.zeros((3, 3, 3), np.int32))
     with refuses(ValueError):
-        open_image(3)
+        open_image(3)  # type: ignore[arg-type]
     with refuses(FileNotFoundError):
         open_image("nothing.jpg")
 
