@@ -94,7 +94,6 @@ class ResNet(Backbone):
         load_all(self, renamed, wrong, stem="stem.conv1.weight")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         x = self.stem(images)
         features = {}
         for name, stage in zip(STRIDES, self._stages(), strict=False):

@@ -140,7 +140,6 @@ class TimmBackbone(Backbone):
         self.body.load_state_dict(body.state_dict())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         size = (images.shape[-2], images.shape[-1])
         levels = self.body(adapt.pad_to_multiple(images, self.multiple))
         return {n: adapt.finish_level(x, m, size) for (n, m), x in zip(self.maps.items(), levels, strict=True)}

@@ -105,7 +105,6 @@ class TorchvisionBackbone(Backbone):
         self.stages.load_state_dict(self._assemble(body, average=True).state_dict())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         size = (images.shape[-2], images.shape[-1])
         x = adapt.pad_to_multiple(images, self.multiple)
         features = {}

@@ -35,7 +35,6 @@ from detkit.config.raw import (
 )
 from detkit.config.schema import ROOT, Options, Section
 from detkit.config.validate import Validator, build_options
-from detkit.hub import local_path
 from detkit.registry.arguments import MISSING
 from detkit.utils.errors import prefix_error
 from detkit.utils.types import Tree, Value
@@ -195,7 +194,7 @@ def as_config(source: ConfigLike, overrides: Overrides = (), *, overlays: Sequen
     else:
         raise ValueError(f"config: {source!r} must be a name, a file, a mapping or a Config")
     for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
-        overlay(raw, read_raw(find_config(local_path(above))))
+        overlay(raw, read_raw(find_config(above)))
     return _finish(raw, overrides, name)
 
 
@@ -217,10 +216,10 @@ def load_config(
     Raises FileNotFoundError for a missing file and ConfigError for everything that is wrong, each with the file and
     line, the key and the nearest match.
     """
-    file = find_config(local_path(path))
+    file = find_config(path)
     raw = read_raw(file)
     for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
-        overlay(raw, read_raw(find_config(local_path(above))))
+        overlay(raw, read_raw(find_config(above)))
     return _finish(raw, overrides, shown_config(file))
 
 

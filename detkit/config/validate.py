@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from detkit.config.schema import Node, Options, Part, Parts, PlainValue, Section
+from detkit.registry import REGISTRIES
 from detkit.registry.arguments import MISSING, Argument, arguments_of, checked, nearest
 from detkit.registry.values import TypeMismatch, convert, map_paths, to_plain
 from detkit.utils.types import Tree, Value
@@ -86,7 +87,11 @@ class Validator:
         try:
             known, derived = node.registry.arguments(name), node.registry.derived_arguments(name)
         except ValueError as error:
-            raise _Wrong(join(path, "type"), str(error)) from None
+            others = [r.name for r in REGISTRIES if r is not node.registry and name in r.names()]
+            text = (
+                f"{name} is one of {others[0]}, not of {node.registry.name}; known: {names}" if others else str(error)
+            )
+            raise _Wrong(join(path, "type"), text) from None
         values = {k: v for k, v in mapping.items() if k != "type"}
         for key in [k for k in values if k in derived]:
             self.error(join(path, key), f"is derived: {name} gets it from {derived[key]}; remove this key")

@@ -17,7 +17,7 @@ from detkit.structures import Batch, Targets
 
 @HOOKS.register()
 class MultiScale(Hook):
-    """Scales the images of a step, and their boxes, by a factor that is drawn anew every few steps.
+    """Scales the images of a step, and their boxes, by a factor that changes every few steps.
 
     The factor is a function of the seed and the step, so a run that was resumed draws the same ones; every image is
     scaled by itself, on the device, so the step is the same however it is divided. `data.loader.pad_to` does not hold
@@ -25,7 +25,7 @@ class MultiScale(Hook):
 
     Args:
         factors: factors on height and width, one of which is drawn with equal chance.
-        every: steps with the same factor.
+        every: steps between two draws of the factor.
         until: steps after which the images keep their size; null for none.
     """
 

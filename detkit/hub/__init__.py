@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from detkit.hub.cache import cache_folder as cache_folder
 from detkit.hub.sources import is_remote as is_remote
 from detkit.hub.sources import local_path as local_path
 from detkit.hub.sources import path_manager as path_manager

@@ -6,14 +6,13 @@ import contextlib
 import http.client
 import logging
 import re
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import IO, Any
 
 from detkit.hub.cache import locked
-from detkit.utils.console import guard_stream, printable
+from detkit.utils.console import bar_stream, printable
 from detkit.utils.errors import find_disk_full
 from detkit.utils.outputs import file_sha256, write_text
 from detkit.version import __version__
@@ -153,10 +152,9 @@ def _receive(url: str, part: Path) -> None:
 def _copy(response: Any, part: Path, have: int, total: int | None, *, is_page: bool) -> None:
     from tqdm import tqdm
 
-    name = part.name.removesuffix(".part")
-    quiet = not guard_stream(sys.stderr).isatty()
+    name, stream = part.name.removesuffix(".part"), bar_stream()
     with part.open("ab") as file, tqdm(
-        total=total, initial=have, unit="B", unit_scale=True, desc=name, disable=quiet, leave=False
+        total=total, initial=have, unit="B", unit_scale=True, desc=name, disable=None, leave=False, file=stream
     ) as bar:  # fmt: skip
         while block := _read(response, file):
             if not have and not is_page and PAGE.match(block):

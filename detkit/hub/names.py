@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from detkit.hub.cache import cache_folder, place_of
 from detkit.hub.download import check, fetch
+from detkit.hub.prefixes import DETECTRON2, TORCHVISION
 from detkit.utils.console import nearest
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
-TORCHVISION, DETECTRON2 = "torchvision:", "detectron2:"
 DETECTRON2_SERVER = "https://dl.fbaipublicfiles.com/detectron2/"
 DETECTRON2_ZOO = {
     "COCO-Detection/retinanet_R_50_FPN_1x": "190397773/model_final_bfca0b.pkl",

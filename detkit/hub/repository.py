@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from detkit.hub.cache import cache_folder
 from detkit.hub.download import FetchError
-from detkit.utils.console import guard_stream, indented_list, printable
+from detkit.utils.console import indented_list, printable
 from detkit.utils.outputs import file_sha256
 from detkit.version import __version__
 
-PREFIX = "hf://"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 MODEL_FILES = (CONFIG, WEIGHTS)
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".keras", ".tar")
@@ -123,17 +123,17 @@ def _snapshot(address: Address) -> Path:
     elif not address.path:
         patterns = [*MODEL_FILES, CARD]
     try:
-        folder = snapshot_download(
-            address.repo,
-            repo_type=address.kind,
-            revision=address.revision,
-            cache_dir=cache_folder() / "huggingface",
-            allow_patterns=patterns,
-            endpoint=_endpoint(),
-            library_name="detkit",
-            library_version=__version__,
-            tqdm_class=_bar(),
-        )
+        with without_bars():
+            folder = snapshot_download(
+                address.repo,
+                repo_type=address.kind,
+                revision=address.revision,
+                cache_dir=cache_folder() / "huggingface",
+                allow_patterns=patterns,
+                endpoint=_endpoint(),
+                library_name="detkit",
+                library_version=__version__,
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise _failure(address, error) from error
     except Exception as error:  # the errors of its HTTP client have no base of Python's own
@@ -149,17 +149,18 @@ def _snapshot(address: Address) -> Path:
     return Path(folder)
 
 
-def _bar() -> Any:
-    """The bar over the files of a repository, which only a terminal shows."""
-    from tqdm import tqdm
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """While the context is active, huggingface_hub draws no bars: they are made for a bare terminal."""
+    from huggingface_hub import utils as library
 
-    class Bar(tqdm):  # type: ignore[type-arg]
-        """As detkit's other bars."""
-
-        def __init__(self, *args: Any, **more: Any) -> None:
-            super().__init__(*args, **{**more, "disable": not guard_stream(sys.stderr).isatty()})
-
-    return Bar
+    before = library.are_progress_bars_disabled()  # type: ignore[attr-defined]
+    library.disable_progress_bars()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if not before:
+            library.enable_progress_bars()  # type: ignore[attr-defined]
 
 
 def _failure(address: Address, error: Exception) -> FetchError:

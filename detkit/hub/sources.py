@@ -8,11 +8,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urldefrag, urlsplit
-from urllib.request import url2pathname
 
-from detkit.hub.cache import place_of
-from detkit.hub.names import DETECTRON2, TORCHVISION
+from detkit.hub.prefixes import DETECTRON2, HUB, TORCHVISION, WEB
 from detkit.utils.console import nearest, printable
 
 if TYPE_CHECKING:
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 NAMED = (TORCHVISION, DETECTRON2)
 """Prefixes of weights that go by a name."""
-TIMM = "hf-hub:"
-"""What timm itself reads; left as it is."""
 
 
 def is_remote(source: object) -> bool:
@@ -44,6 +39,9 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     if not isinstance(source, str) or not is_remote(source):
         return Path(source)
     if source.startswith("file://"):
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname
+
         return Path(url2pathname(urlsplit(source).path))
     manager = path_manager()
     known = list(manager._path_handlers)
@@ -57,6 +55,9 @@ def local_path(source: str | os.PathLike[str]) -> Path:
 def path_manager() -> PathManager:
     """The manager that `local_path` asks. `path_manager().register_handler(...)` adds a scheme of your own."""
     from iopath.common.file_io import PathHandler, PathManager
+
+    from detkit.hub.object_store import fetch_object, prefixes
+    from detkit.hub.repository import fetch_repository
 
     class Handler(PathHandler):  # type: ignore[misc]  # iopath has no types
         """Addresses with some prefixes, fetched by a function."""
@@ -74,22 +75,22 @@ def path_manager() -> PathManager:
         def _open(self, path: str, mode: str = "r", buffering: int = -1, **_: Any) -> Any:
             return self.fetch(path).open(mode, buffering)
 
-    from detkit.hub.object_store import fetch_object, prefixes
-    from detkit.hub.repository import PREFIX, fetch_repository
-
     manager = PathManager()
-    for starts, fetch in (
-        (("http://", "https://", "ftp://"), _fetch_web),
-        ((PREFIX,), fetch_repository),
+    for starts, fetcher in (
+        (WEB, _fetch_web),
+        ((HUB,), fetch_repository),
         ((TORCHVISION,), _fetch_torchvision),
         ((DETECTRON2,), _fetch_detectron2),
         (prefixes(), fetch_object),
     ):
-        manager.register_handler(Handler(starts, fetch))
+        manager.register_handler(Handler(starts, fetcher))
     return manager
 
 
 def _fetch_web(address: str) -> Path:
+    from urllib.parse import urldefrag
+
+    from detkit.hub.cache import place_of
     from detkit.hub.download import fetch
 
     url, fragment = urldefrag(address)

@@ -8,10 +8,12 @@ from typing import Literal
 
 from detkit.checkpoint import Checkpoint, load_checkpoint
 from detkit.hub import local_path
-from detkit.hub.names import DETECTRON2, TORCHVISION
+from detkit.hub.prefixes import DETECTRON2, TORCHVISION
 from detkit.hub.repository import CONFIG, WEIGHTS
+from detkit.interop.detectron2 import convert_detectron2
 from detkit.interop.exported import read_exported
 from detkit.interop.files import as_checkpoint
+from detkit.interop.torchvision import convert_torchvision
 from detkit.utils.tensor_files import ENDING
 
 log = logging.getLogger("detkit")
@@ -37,14 +39,8 @@ def load_any(source: str | os.PathLike[str], prefer: Literal["best", "newest"] =
 
 def _published(source: str) -> Checkpoint:
     """Weights of torchvision or Detectron2 by name, converted in memory."""
-    if source.startswith(DETECTRON2):
-        from detkit.interop.detectron2 import convert_detectron2
-
-        converted = convert_detectron2(local_path(source))
-    else:
-        from detkit.interop.torchvision import convert_torchvision
-
-        converted = convert_torchvision(source)
+    is_detectron2 = source.startswith(DETECTRON2)
+    converted = convert_detectron2(local_path(source)) if is_detectron2 else convert_torchvision(source)
     for note in converted.notes:
         log.info("%s: %s", source, note)
     return as_checkpoint(converted)

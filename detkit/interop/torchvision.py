@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from detkit.hub.names import TORCHVISION, torchvision_file, torchvision_weights
+from detkit.hub.names import torchvision_file, torchvision_weights
+from detkit.hub.prefixes import TORCHVISION
 from detkit.interop.classes import keep_columns, torchvision_columns
 from detkit.interop.files import Converted, assemble, count_blocks, count_class_columns
 from detkit.interop.names import modern_torchvision_name, torchvision_rules

@@ -138,13 +138,11 @@ class Trackio(Logger):
         import trackio
 
         known = run.recall("trackio")
-        name = known or self.name or run.folder.name
-        if known is None:
-            run.remember("trackio", name)
         self.run = trackio.init(
-            self.project, name, space_id=self.space_id, config=flatten(run.config),
+            self.project, known or self.name or run.folder.name, space_id=self.space_id, config=flatten(run.config),
             resume="allow" if known else "never", embed=False, auto_log_gpu=False, auto_log_cpu=False,
         )  # fmt: skip
+        run.remember("trackio", self.run.name)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)

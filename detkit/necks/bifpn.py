@@ -107,7 +107,6 @@ class BiFPN(Neck):
         self.out_shapes = dict(pyramid_level(channels, stride) for stride in strides)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Backbone levels -> p levels, finest first."""
         maps = [layer(features[n]) for n, layer in self.lateral.items()]
         for i in range(len(self.out_shapes) - len(maps)):
             maps.append(halve(self.extra[0](features[self.top]) if i == 0 else maps[-1]))

@@ -79,7 +79,6 @@ class FPN(Neck):
         self.out_shapes |= dict(pyramid_level(channels, s) for s in extra_strides(last.stride, extra_levels))
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Backbone levels -> p levels, finest first."""
         names = list(self.lateral)
         top: Tensor | None = None
         pyramid: list[Tensor] = []
@@ -133,7 +132,6 @@ class PAFPN(Neck):
         self.out_shapes |= dict(pyramid_level(channels, s) for s in extra_strides(last.stride, extra_levels))
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Backbone levels -> p levels, finest first."""
         path: list[Tensor] = []
         for i, level in enumerate(self.fpn(features).values()):
             path.append(F.relu(self.output[i - 1](F.relu(self.down[i - 1](path[-1])) + level)) if i else level)

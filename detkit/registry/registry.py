@@ -85,11 +85,6 @@ class Registry:
         self._entries[name] = entry
         enforce_bounds(cls)
 
-    def unregister(self, name: str) -> None:
-        """Removes a name; raises ValueError if it is unknown."""
-        self.get(name)
-        del self._entries[name]
-
     @contextmanager
     def temporary(self) -> Iterator[Registry]:
         """While the context is active, parts may be registered that are removed after it; for tests and notebooks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from detkit.hub.names import DETECTRON2, TORCHVISION
+from detkit.hub.prefixes import DETECTRON2, TORCHVISION
 from detkit.utils.console import printable
 
 if TYPE_CHECKING:

@@ -66,7 +66,8 @@ def push(model: Model, target: str, *, private: bool = False) -> str:
     with tempfile.TemporaryDirectory() as folder:
         export(model, folder, name=target)
         try:
-            return _upload(api, address, folder, private)
+            with repository.without_bars():
+                return _upload(api, address, folder, private)
         except Exception as error:  # errors of the hub's client have no base of Python's own
             raise FetchError(f"{printable(target)} can't be written: {repository.explain(error)}") from error
 

@@ -13,7 +13,7 @@ from detkit.utils.outputs import write_text
 from detkit.utils.types import Tree, Value
 
 LOSS, CLASS_LOSS, BOX_LOSS = "train/loss", "train/loss/classification", "train/loss/box"
-STEP_TIME, DATA_TIME = "time/step", "time/data"
+STEP_TIME, DATA_TIME, TRAIN_TIME = "time/step", "time/data", "time/train"
 VALIDATION = "val/"
 OLD_NAMES = {
     "loss": LOSS,
@@ -25,7 +25,7 @@ OLD_NAMES = {
     "skipped": "train/skipped",
     "seconds": STEP_TIME,
     "data_seconds": DATA_TIME,
-    "train_seconds": "time/train",
+    "train_seconds": TRAIN_TIME,
     "peak_memory_mb": "memory/peak_mb",
 }
 """Names in the files of an older detkit -> canonical ones. `step` and `lr` are the same; an evaluation was {"step",

@@ -14,7 +14,7 @@ from detkit.hooks.base import Hook, StepReport
 from detkit.loggers.base import LoggedRun, Loggers, Status
 from detkit.runs.environment import peak_memory_mb
 from detkit.runs.folder import METRICS
-from detkit.runs.metrics import BOX_LOSS, CLASS_LOSS, DATA_TIME, LOSS, STEP_TIME, MetricsFile, of_validation
+from detkit.runs.metrics import BOX_LOSS, CLASS_LOSS, DATA_TIME, LOSS, STEP_TIME, TRAIN_TIME, MetricsFile, of_validation
 from detkit.train.speed import SpeedWindow
 from detkit.train.trainer import Trainer
 from detkit.utils.console import bar_stream, guard_stream
@@ -61,7 +61,7 @@ class Recorder(Hook[Trainer]):
                 "train/images": report.images,
                 STEP_TIME: round(seconds, 5),
                 DATA_TIME: round(report.data_seconds, 5),
-                "time/train": round(trainer.train_seconds, 3),
+                TRAIN_TIME: round(trainer.train_seconds, 3),
                 "memory/peak_mb": peak_memory_mb(trainer.device),
                 **({"train/skipped": True} if report.skipped else {}),
             }

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from detkit.hub import cache_folder, local_path
-from detkit.hub.cache import place_of
+from detkit.hub import local_path
+from detkit.hub.cache import cache_folder, place_of
 from detkit.hub.download import FetchError, fetch
 from tests.refusals import Refuses
 from tests.web import Web, redirect, stall, status, text

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detkit.hub import cache_folder, local_path
+from detkit.hub import local_path
+from detkit.hub.cache import cache_folder
 from detkit.hub.download import FetchError
 from detkit.hub.repository import parse
 from tests.hub.fake_hub import FakeHub, Repository

@@ -12,7 +12,8 @@ import pytest
 
 from detkit.config import load_config
 from detkit.data.build import build_datasets
-from detkit.hub import cache_folder, is_remote, local_path, names, path_manager
+from detkit.hub import is_remote, local_path, names, path_manager
+from detkit.hub.cache import cache_folder
 from detkit.hub.download import FetchError
 from detkit.hub.names import DETECTRON2_ZOO, Published, torchvision_source, torchvision_weights
 from detkit.predict.cli import find_images

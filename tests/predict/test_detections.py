@@ -29,7 +29,8 @@ def found() -> Detections:
 def test_names_and_single_detections(found: Detections) -> None:
     assert found.names == ["dog", "cat", "dog"]
     assert [d.name for d in found] == found.names
-    assert found[0] == Detection((10.0, 20.0, 30.0, 60.0), float(np.float32(0.9)), 1, "dog")
+    score: Any = pytest.approx(0.9)
+    assert found[0] == Detection((10.0, 20.0, 30.0, 60.0), score, 1, "dog")
     assert found[-1] == list(found)[2] == found[np.int64(2)] == found[torch.tensor(2)]
     with pytest.raises(IndexError):
         found[3]
@@ -88,6 +89,7 @@ def test_an_image_file_is_read_when_it_is_drawn(found: Detections, tmp_path: Pat
 
 
 def test_to_coco_has_the_ids_of_the_training_data(found: Detections) -> None:
+    assert found.to_coco()[0]["image_id"] == 0
     first = found.to_coco(image_id=5)[0]
     assert first == {
         "image_id": 5, "category_id": 3, "category_name": "dog", "bbox": [10.0, 20.0, 20.0, 40.0],
