@@ -109,10 +109,10 @@ class Detections(PlainDetections):
         """A copy of the image with boxes, names and scores. min_score: lowest score that is drawn."""
         return draw_detections(self.image, self, self.classes, min_score=min_score)
 
-    def to_coco(self, image_id: int) -> list[Tree]:
+    def to_coco(self, image_id: int = 0) -> list[Tree]:
         """COCO results: `bbox` as x, y, width, height; `category_id` as in the annotations of the training data.
 
-        image_id: the image's id in the annotation file.
+        image_id: the image's id in the annotation file; 0 is right for a single image only.
         """
         boxes = to_xywh(self.boxes.double().cpu().numpy()).tolist()
         return [

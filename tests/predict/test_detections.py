@@ -89,6 +89,7 @@ def test_an_image_file_is_read_when_it_is_drawn(found: Detections, tmp_path: Pat
 
 
 def test_to_coco_has_the_ids_of_the_training_data(found: Detections) -> None:
+    assert found.to_coco()[0]["image_id"] == 0
     first = found.to_coco(image_id=5)[0]
     assert first == {
         "image_id": 5, "category_id": 3, "category_name": "dog", "bbox": [10.0, 20.0, 20.0, 40.0],
