@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SOURCES := $(wildcard detkit/csrc/* detkit/csrc/*/*)
 
-.PHONY: help demo test test-slow test-gpu check docs format bench setup clean
+.PHONY: help demo test test-slow test-gpu check docs docs-test format bench setup clean
 
 setup: $(STAMP)
 
@@ -23,7 +23,8 @@ help:
 	@echo "demo       train a small detector on data made on the spot"
 	@echo "test       the suite; test-slow: the tests that take longer; test-gpu: those that need a GPU"
 	@echo "check      linters, types, room borders and every config; format: let the formatters rewrite"
-	@echo "docs       every link, command, make target and path that the docs name exists"
+	@echo "docs       check links, commands, paths and messages of the docs, and build their site into site/"
+	@echo "docs-test  run every command and notebook of the docs on tiny data"
 	@echo "bench      speed beside the peers'"
 	@echo "setup      make .venv; clean: remove what was built"
 
@@ -49,6 +50,10 @@ check: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m tools.check_docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" tests/test_readme.py tests/test_notebooks.py tests/test_site.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -63,4 +68,4 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_loss
 
 clean:
-	rm -rf build dist *.egg-info detkit/_C*.so detkit/_build_info.json
+	rm -rf build dist site *.egg-info detkit/_C*.so detkit/_build_info.json

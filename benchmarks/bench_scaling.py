@@ -73,10 +73,10 @@ def images_per_second(folder: Path) -> float:
     rows = [
         row
         for row in map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-        if "loss" in row
+        if "train/loss" in row
     ]
     rows = rows[WARM_UP:]
-    return float(sum(row["images"] for row in rows) / sum(row["seconds"] for row in rows))
+    return float(sum(row["train/images"] for row in rows) / sum(row["time/step"] for row in rows))
 
 
 def one_round(folder: Path, args: argparse.Namespace) -> dict[str, float]:

@@ -26,9 +26,9 @@ def curve(metrics: Path) -> list[dict[str, float]]:
     """Training minutes and figures of every evaluation in a metrics.jsonl."""
     points = []
     steps, evaluations = read_metrics(metrics)
-    seconds = {entry["step"]: entry["train_seconds"] for entry in steps}
+    seconds = {entry["step"]: entry["time/train"] for entry in steps}
     for entry in evaluations:
-        figures = {name: round(entry[name], 4) for name in CURVE}
+        figures = {name: round(entry[f"val/{name}"], 4) for name in CURVE}
         points.append({"step": entry["step"], "minutes": round(seconds[entry["step"]] / 60, 2), **figures})
     return points
 

@@ -19,20 +19,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detkit import __version__
+from detkit.hub import local_path
 from detkit.structures import ClassMap
 from detkit.utils.errors import find_disk_full
 from detkit.utils.exit_codes import ExitCode
 from detkit.utils.outputs import file_sha256
 from detkit.utils.types import Tree
-from detkit.utils.urls import local_path
+from detkit.version import __version__
 
 log = logging.getLogger("detkit")
 
-FORMAT = 2
+FORMAT, FORMAT_WITHOUT_HOOKS = 3, 2
+"""The newest format that is read, and that of a checkpoint without states of hooks, which an older detkit reads too."""
 CHECKPOINTS, BEST = "checkpoints", "best.pt"
 STEP_NAME = re.compile(r"step_\d{8,}\.pt")
-HALF_WRITTEN = re.compile(r"(step_\d{8,}|best)\.pt\.\d+\.tmp")
+BEST_NAME = re.compile(r"best(_[a-z0-9_]+)?\.pt")
+"""best.pt, and those that the hook BestCheckpoint keeps."""
+HALF_WRITTEN = re.compile(r"(step_\d{8,}|best(_[a-z0-9_]+)?)\.pt\.\d+\.tmp")
 TRAILER = re.compile(rb"\ndetkit-sha256 ([0-9a-f]{64})\n")
 TRAILER_LENGTH = len("\ndetkit-sha256 \n") + 64
 
@@ -54,7 +57,8 @@ class Checkpoint:
     model, ema: state dicts; ema is the averaged weights. optimizer, scaler: state dicts, None in the best checkpoint,
     which can't be resumed from. seed: with `step`, the state of every random generator and the loader's position (see
     `train.random`). config: the effective one. data: hashes of the data sets; start: the code and machine of the
-    process that wrote it (see `runs.starts`). train_seconds: time spent in steps. best_ap: of all evaluations so far.
+    process that wrote it (see `runs.starts`). hooks: states of the config's hooks by name. train_seconds: time spent
+    in steps. best_ap: of all evaluations so far.
     """
 
     step: int
@@ -67,6 +71,7 @@ class Checkpoint:
     scaler: Tree | None = None
     data: dict[str, str] = field(default_factory=dict)
     start: Tree = field(default_factory=dict)
+    hooks: Tree = field(default_factory=dict)
     train_seconds: float = 0.0
     images_seen: int = 0
     best_ap: float | None = None
@@ -81,6 +86,9 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     content: Tree = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint) if f.name != "path"}
     content |= {"format": FORMAT, "classes": asdict(checkpoint.classes), "version": __version__}
+    if not content["hooks"]:
+        del content["hooks"]
+        content["format"] = FORMAT_WITHOUT_HOOKS
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         # torch.save forgets why a write failed if it opens the file itself.
@@ -139,12 +147,12 @@ def verify(path: Path) -> None:
 
 
 def load_checkpoint(path: str | Path, prefer: Literal["best", "newest"] = "best") -> Checkpoint:
-    """A file or its web address, or a run folder: its best checkpoint, the newest if none was evaluated.
+    """A file or a run folder, or its address: its best checkpoint, the newest if none was evaluated.
 
     prefer: "newest" takes the newest in any case. A damaged file in a run folder is passed over with a
     warning, a file given by name is refused.
     """
-    path = Path(local_path(path))
+    path = local_path(path)
     if path.is_file():
         return read_checkpoint(path)
     if not path.exists():

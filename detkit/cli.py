@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from detkit import __version__
 from detkit.registry.arguments import nearest
 from detkit.utils.console import guarded_streams
 from detkit.utils.errors import error_lines, exit_code, is_out_of_memory
 from detkit.utils.exit_codes import ExitCode, stopped_by
 from detkit.utils.quiet import silence_libraries
+from detkit.version import __version__
 
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("detkit.train.cli", "train a detector from a config"),
@@ -28,14 +28,16 @@ VERBS: dict[str, tuple[str, str]] = {
         "detkit.config.cli:list",
         "registered parts: name, origin, one line; or the configs that come with detkit",
     ),
+    "explain": ("detkit.config.explain.cli", "what a part, a key of a config or an argument means"),
     "config": ("detkit.config.cli:config", "show a config with its origins, or check configs"),
     "data": ("detkit.data.cli", "make or look at data sets"),
     "anchors": ("detkit.analyze.cli", "how well anchors fit the training boxes; find better ones"),
     "convert": ("detkit.interop.cli", "weights of torchvision or Detectron2 to a checkpoint"),
+    "push": ("detkit.runs.cli", "a run as safetensors with a model card, into a folder or a hub repository"),
     "check-part": ("detkit.testing.cli", "check whether a registered part keeps its contract"),
     "doctor": ("detkit.native.doctor", "show what is installed and how it was built"),
 }
-WRITING_VERBS = ("train", "predict", "compare", "new", "convert")
+WRITING_VERBS = ("train", "predict", "compare", "new", "convert", "push")
 """Verbs whose results are in files, so that lost output is not an error."""
 EXAMPLES = """examples:
   detkit train quickstart --output runs/first
@@ -44,6 +46,7 @@ EXAMPLES = """examples:
   detkit predict runs/first photos/ --score 0.5
   detkit compare quickstart focal bce
   detkit config show quickstart --origin
+  detkit explain SigmoidFocalLoss
   detkit new backbone my_net
 
 `detkit VERB --help` prints the options of a verb."""
@@ -105,7 +108,7 @@ def check_current_folder() -> None:
 
 def lost_output(words: Sequence[str], reason: Exception) -> int:
     """Exit code of a command that went well while nobody could read it: 0 if its results are in files."""
-    if words[0] in WRITING_VERBS or any(word.startswith("--json") for word in words):
+    if words[0] in WRITING_VERBS or (any(word.startswith("--json") for word in words) and "-" not in words):
         return 0
     if isinstance(reason, BrokenPipeError):  # as in `detkit list | head`
         return 141

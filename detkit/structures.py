@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 BACKGROUND = -1
 """`Assignment.labels` of an anchor that belongs to no object."""
@@ -198,5 +202,5 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def to(self, device: torch.device | str) -> Detections:
-        return Detections(self.boxes.to(device), self.scores.to(device), self.labels.to(device))
+    def to(self, device: torch.device | str) -> Self:
+        return replace(self, boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device))

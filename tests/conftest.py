@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
 from tests.refusals import Refuses
+from tests.web import Web, serving
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "shapes.yaml"
 
@@ -90,3 +91,21 @@ def folder(tmp_path: Path) -> Folder:
 def refuses(snapshot: SnapshotAssertion) -> Refuses:
     """See `Refuses`."""
     return Refuses(snapshot)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the tests' own, so that none reads what somebody has downloaded, or writes beside it."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DETKIT_CACHE", str(folder / "detkit"))
+        patch.setenv("TORCH_HOME", str(folder / "torch"))
+        yield folder
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """A web server, and a cache that is empty."""
+    monkeypatch.setenv("DETKIT_CACHE", str(tmp_path / "cache"))
+    with serving() as server:
+        yield server

@@ -34,5 +34,5 @@ def test_an_old_run_resumes(old_run: Path) -> None:
     assert main(["train", str(old_run / "config.yaml"), "--output", str(old_run), "--resume",
                  "train.iterations=803"]) == 0  # fmt: skip
     lines = [json.loads(line) for line in (old_run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    losses = [line["loss"] for line in lines if line["step"] > 800 and "loss" in line]
+    losses = [line["train/loss"] for line in lines if line["step"] > 800 and "train/loss" in line]
     assert losses == pytest.approx(NEXT_LOSSES, rel=1e-4)

@@ -1,4 +1,10 @@
-"""The README, done word for word: files written, commands run in order, on tiny data and for two steps."""
+"""README and guides, done word for word: files written, commands run in order, on tiny data and for two steps.
+
+A block of `sh` or `python` runs, a block whose first line names a file is written to it, and `text` is only read by
+tools/check_docs.py. The README and the first pages run in every suite, the others are slow.
+"""
+
+from __future__ import annotations
 
 import os
 import re
@@ -6,6 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +21,7 @@ import pytest
 import detkit
 from detkit.cli import main
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.registry import BACKBONES
+from detkit.registry import REGISTRIES
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -26,8 +33,22 @@ SHORT = [
     "data.loader.num_workers=0",
 ]
 SHORT_SHAPES = ["data.train.dataset.num_images=4", "data.val.dataset.num_images=2"]
+IN_PYTHON = '"train.iterations": 2, ' + ", ".join(
+    f'"{key}": {value}' for key, value in (word.split("=") for word in SHORT[1:] + SHORT_SHAPES)
+)
 NOT_OURS = ("make ", "pip ")
+PROGRAMS = {"pytest": ["-m", "pytest"], "python": [], "torchrun": ["-m", "torch.distributed.run"]}
 WITH_DETKIT = {**os.environ, "PYTHONPATH": str(Path(detkit.__file__).parents[1])}
+AT_ONCE = ("README.md", "docs/index.md", "docs/own-data.md")
+"""Pages that run in the fast suite."""
+ELSEWHERE = {"docs/python.md": "tests/test_python_page.py", "docs/hooks.md": "tests/hooks/test_docs.py"}
+"""Pages whose blocks another test runs, in one namespace or with data of its own."""
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("projects/*/README.md"))]
+    if path.relative_to(ROOT).as_posix() not in ELSEWHERE
+    and re.search(r"^```(sh|python)", path.read_text(encoding="utf-8"), re.MULTILINE)
+]
 
 
 def write_voc(root: Any, dataset: Any) -> None:
@@ -49,8 +70,12 @@ def write_voc(root: Any, dataset: Any) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """What the README takes for granted: a VOC folder, COCO files, photos. There is no checkout."""
-    data = ShapesDataset(num_images=4, size=64)
+    """What the pages take for granted: the checkout's configs and projects, a VOC folder, COCO files, photos."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "projects").mkdir()
+    for name in ("fcos", "repvgg"):
+        (tmp_path / "projects" / name).symlink_to(ROOT / "projects" / name)
+    data = ShapesDataset(num_images=12, size=64)
     write_voc(tmp_path / "path/to/voc", data)
     for split in ("train", "val"):
         data.write_coco(tmp_path / split, tmp_path / f"{split}.json")
@@ -58,7 +83,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name in ("a", "b"):
         data.load_image(0).save(tmp_path / f"photos/{name}.jpg")
     monkeypatch.chdir(tmp_path)
-    with BACKBONES.temporary():
+    with ExitStack() as stack:
+        for registry in REGISTRIES:
+            stack.enter_context(registry.temporary())
         yield tmp_path
 
 
@@ -70,39 +97,51 @@ def commands(text: Any) -> Any:
 
 def run(command: Any) -> None:
     words = shlex.split(command, comments=True)
-    if words[0] == "pytest":
-        done = subprocess.run([sys.executable, "-m", *words], env=WITH_DETKIT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout
+    if "train" in words[:8]:
+        words = shortened(words)
+    if words[0] in PROGRAMS:
+        line = [sys.executable, *PROGRAMS[words[0]], *words[1:]]
+        done = subprocess.run(line, env=WITH_DETKIT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
         return
     assert words[0] == "detkit", f"no test knows how to run {command!r}"
-    if words[1] == "train":
-        # A run's own config.yaml has the short settings already.
-        own = words[2].startswith("runs/")
-        on_shapes = words[2].endswith("shapes.yaml") or words[2] in ("quickstart", "projects/my_net/config.yaml")
-        words += ([] if own else SHORT) + (SHORT_SHAPES if on_shapes else [])
-    if words[1] == "anchors":
-        words.append("data.train.dataset.num_images=40")
     if words[1] == "compare" and words[2] != "report":
         words = [w for w in words if w not in ("--seeds", "3")] + ["--seeds", "1", *SHORT, *SHORT_SHAPES]
     assert main(words[1:]) == 0, command
 
 
-@pytest.mark.timeout(900)
-def test_every_word_of_the_readme_works(folder: Any) -> None:
+def shortened(words: list[str]) -> list[str]:
+    """A training of two steps; the config.yaml of a run has the short settings already."""
+    line = " ".join(words)
+    if "runs/coco/config.yaml" in line:
+        return words
+    return words + SHORT + ([] if "voc" in line or "coco" in line else SHORT_SHAPES)
+
+
+def run_page(page: str) -> list[str]:
     ran = []
-    for language, text in BLOCK.findall((ROOT / "README.md").read_text()):
+    whole = (ROOT / page).read_text(encoding="utf-8")
+    if "runs/first" in whole and "--output runs/first" not in whole:
+        run("detkit train quickstart --output runs/first")  # of docs/index.md
+    for language, text in BLOCK.findall(whole):
         first = text.partition("\n")[0]
         if first.startswith("# ") and first.endswith((".py", ".yaml")):
             Path(first[2:]).write_text(text, encoding="utf-8")
         elif language == "python":
-            exec(compile(text, "README.md", "exec"), {})
+            exec(compile(re.sub(r'"train.iterations": \d+', IN_PYTHON, text), page, "exec"), {"__name__": page})
             ran.append(first)
         elif language == "sh":
             for command in commands(text):
                 if not command.startswith(NOT_OURS):
                     run(command)
                     ran.append(command)
-    assert len(ran) >= 12
-    assert (folder / "runs/compare-shapes/report.html").exists()
-    for run_folder in ("mine", "coco", "my_net", "gamma0", "smooth_l1"):
-        assert (folder / "runs" / run_folder / "result.json").exists()
+    return ran
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[] if page in AT_ONCE else pytest.mark.slow) for page in PAGES]
+)
+def test_every_word_of_a_page_works(page: str, folder: Path) -> None:
+    ran = run_page(page)
+    assert ran

@@ -72,7 +72,7 @@ def test_versions_are_the_ends_of_the_promised_ranges() -> None:
 
 
 def test_the_version_is_written_once() -> None:
-    """pyproject.toml takes it from detkit.__version__; a citation names the version that was used."""
+    """pyproject.toml takes it from detkit/version.py; a citation names the version that was used."""
     assert "\nversion = " not in PROJECT.partition("[tool.")[0]
-    assert 'version = { attr = "detkit.__version__" }' in PROJECT
+    assert 'version = { attr = "detkit.version.__version__" }' in PROJECT
     assert "version" not in yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))

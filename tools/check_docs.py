@@ -1,4 +1,4 @@
-"""Checks what the documentation names: links, commands and their options, make targets, paths. No network.
+"""Checks what the documentation names: links, commands and their options, make targets, paths, messages. No network.
 
 python -m tools.check_docs            # exit code 1 if something is named that does not exist
 """
@@ -6,6 +6,7 @@ python -m tools.check_docs            # exit code 1 if something is named that d
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import importlib
 import io
@@ -18,12 +19,15 @@ from pathlib import Path
 from detkit.cli import VERBS, Parser, parse
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("*.md", "docs/*.md", ".github/*.md", ".github/ISSUE_TEMPLATE/*.yml", ".ci/run", "projects/*/README.md")
+PAGES = ("*.md", "docs/**/*.md", ".github/*.md", ".github/ISSUE_TEMPLATE/*.yml", ".ci/run", "projects/*/README.md")
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]*)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"(?<![\w./-])(?:benchmarks|configs|detkit|docs|projects|tests|tools)/[\w./*-]*\w")
-WRITTEN_BY_COMMANDS = ("projects/my_net", "configs/mine", "detkit/_C", "detkit/_build_info")
+MESSAGES = "docs/troubleshooting.md"
+"""Page whose text blocks quote messages, with ... for what differs."""
+SNAPSHOT = re.compile(r"^# name: .*\n((?:(?!^# ---).*\n)*)", re.MULTILINE)
+WRITTEN_BY_COMMANDS = ("projects/my_", "configs/mine", "detkit/_C", "detkit/_build_info")
 """Paths that a reader, a command or the build makes."""
 
 
@@ -108,6 +112,24 @@ def path_problems(text: str, root: Path) -> Iterator[str]:
             yield f"{path}: no such file or folder"
 
 
+def message_problems(page: Path, text: str, root: Path) -> Iterator[str]:
+    """Quoted messages that no snapshot of the tests holds."""
+    if page != root / MESSAGES:
+        return
+    known = [message for path in sorted(root.glob("tests/**/*.ambr")) for message in snapshots(path)]
+    for quoted in re.findall(r"^```text\n(.*?)\n```", text, re.MULTILINE | re.DOTALL):
+        pieces = [re.escape(piece.strip()) for piece in quoted.split("...") if piece.strip()]
+        pattern = re.compile(".*".join(pieces), re.DOTALL)
+        if not any(pattern.search(message) for message in known):
+            yield f"no test holds the message {quoted!r}"
+
+
+def snapshots(path: Path) -> list[str]:
+    """The texts of a file of syrupy, as the program prints them."""
+    bodies = [body.strip() for body in SNAPSHOT.findall(path.read_text(encoding="utf-8"))]
+    return [body if body.startswith("'''") or body[:1] not in "'\"" else ast.literal_eval(body) for body in bodies]
+
+
 def problems(root: Path = ROOT) -> list[str]:
     """One line for each thing that is named and does not exist."""
     makefile = (root / "Makefile").read_text(encoding="utf-8")
@@ -119,6 +141,7 @@ def problems(root: Path = ROOT) -> list[str]:
             make_problems(text, makefile),
             command_problems(text),
             path_problems(text, root),
+            message_problems(page, text, root),
         )
         found += [f"{page.relative_to(root)}: {problem}" for check in checks for problem in check]
     return found
@@ -128,7 +151,7 @@ def main() -> int:
     """Prints the problems; 1 if there are any."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     found = problems()
-    print("\n".join(found) or f"{len(pages(ROOT))} pages: all links, commands, targets and paths exist")
+    print("\n".join(found) or f"{len(pages(ROOT))} pages: all links, commands, targets, paths and messages exist")
     return int(bool(found))
 
 

@@ -26,7 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 SHAPES = ROOT / "configs/quickstart/shapes.yaml"
 GOLDEN_RUN = ROOT / "tests/golden/run_0_1_0.zip"
 SHORT = ["train.iterations=60", "train.eval_every=0", "data.val.dataset.num_images=20", "train.tensorboard=false"]
-KEPT = ("step", "loss", "loss_classification", "loss_box", "lr", "gradient_norm", "normalizer", "images")
+KEPT = {
+    "step": "step", "train/loss": "loss", "train/loss/classification": "loss_classification",
+    "train/loss/box": "loss_box", "lr": "lr", "train/gradient_norm": "gradient_norm",
+    "train/normalizer": "normalizer", "train/images": "images",
+}  # fmt: skip
+"""Name in metrics.jsonl -> name in the file of numbers, which is older."""
 
 
 def detkit(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -47,7 +52,7 @@ def environment() -> dict[str, str]:
 def steps(run: Path) -> list[dict[str, Any]]:
     """The training steps of metrics.jsonl, without times."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{key: line[key] for key in KEPT if key in line} for line in lines if "loss" in line]
+    return [{KEPT[key]: line[key] for key in KEPT if key in line} for line in lines if "train/loss" in line]
 
 
 def weights(run: Path) -> str:

@@ -43,7 +43,7 @@ class GridAnchors(AnchorGenerator):
 
 @ANCHORS.register()
 class OctaveAnchors(GridAnchors):
-    """Anchors of side `base_scale * stride * 2^(i / scales_per_octave)`, in every aspect ratio.
+    """Anchors of side `base_scale * stride * 2^(i / scales_per_octave)`, in every aspect ratio (1708.02002, section 4).
 
     A level of stride 8 with the defaults has sides 32, 40.3 and 50.8 px (square root of the area).
     Order within a cell: scale by scale, ratios inside.
@@ -78,9 +78,11 @@ class OctaveAnchors(GridAnchors):
 class ExplicitAnchors(GridAnchors):
     """Anchors of given width and height in pixels of the network's input; `detkit anchors fit` finds them.
 
+    Source: 1612.08242, section 2.
+
     Args:
-        sizes: (width, height) pairs, one list for each level, finest first, or one list for every level. The anchors
-            of a cell are in this order.
+        sizes: (width, height) pairs, in pixels, one list for each level, finest first, or one list for every level. The
+            anchors of a cell are in this order.
         offset: centre of an anchor within its cell, in cells; 0.5 is the middle.
     """
 

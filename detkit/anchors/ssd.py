@@ -16,7 +16,7 @@ from detkit.registry import ANCHORS, Positive, PositiveInt
 
 @ANCHORS.register()
 class SSDAnchors(AnchorGenerator):
-    """Boxes whose sides are fractions of the image's: of width for x, of height for y.
+    """Boxes whose sides are fractions of the image's: of width for x, of height for y (1512.02325, section 2.2).
 
     A cell of level k has a square of scale s_k, a square of scale sqrt(s_k * s_(k+1)), and for every
     aspect ratio r the two boxes of s_k * sqrt(r) by s_k / sqrt(r), the wide one first. Boxes are centred in the cells.

@@ -25,8 +25,8 @@ class TorchvisionAnchors(AnchorGenerator):
     of 3 cells over 320 px).
 
     Args:
-        sizes: square roots of the areas, a list per level; None: those of torchvision's RetinaNet, 32 to 512 px and
-            two steps of a third of an octave, cut to whole pixels.
+        sizes: square roots of the areas, in pixels, a list per level; null: those of torchvision's RetinaNet, 32 to 512
+            px and two steps of a third of an octave, cut to whole pixels.
         aspect_ratios: height over width.
     """
 

@@ -21,6 +21,8 @@ class ATSSAssigner(Assigner):
     Of equally near anchors the first are taken; an anchor that suits several objects goes to the one it overlaps
     most. The standard deviation is that of a sample (divided by n - 1).
 
+    Source: 1912.02424, algorithm 1.
+
     Args:
         topk: candidates per level. The paper has one anchor per cell; with n of them, set about n times as many.
         ignore_overlap: an anchor with more than this fraction of its area in an ignore region (crowd, difficult) is

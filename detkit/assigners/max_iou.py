@@ -15,6 +15,8 @@ from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targe
 class MaxIoUAssigner(Assigner):
     """Labels an anchor by its highest IoU with an object: positive, ignored or background.
 
+    Source: 1506.01497, section 3.1.2; 1708.02002, section 4.
+
     Args:
         positive: IoU from which an anchor is positive.
         negative: IoU below which an anchor is background; between the two it is ignored.

@@ -19,6 +19,8 @@ class SSDAssigner(Assigner):
     more; if it is the best of several objects, the last of them gets it, as in torchvision. An object that
     no anchor overlaps gets none.
 
+    Source: 1512.02325, section 2.2.
+
     Args:
         positive: IoU above which an anchor is positive.
         ignore_overlap: an anchor with more than this fraction of its area in an ignore region (crowd, difficult) is

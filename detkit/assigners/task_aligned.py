@@ -26,6 +26,8 @@ class TaskAlignedAssigner(Assigner):
     `Assignment.quality` is the paper's normalised alignment: the greatest of an object's positives equals the
     greatest IoU among them. Use this assigner with class losses that take soft targets (quality focal, varifocal).
 
+    Source: 2108.07755, section 3.2.
+
     Args:
         topk: anchors per object.
         alpha: exponent of the score.

@@ -17,7 +17,7 @@ SPLIT = 13
 
 @BACKBONES.register()
 class MobileNetV3(Backbone):
-    """MobileNetV3-Large with the levels c4, the expansion layer of the 13th block, and c5, the last map.
+    """MobileNetV3-Large with the levels c4, the expansion layer of the 13th block, and c5, the last map (1905.02244).
 
     Args:
         reduced_tail: halve the channels from c4 on, as the paper does for detection (section 6.3); published weights

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detkit.hub import local_path
+from detkit.hub.names import torchvision_file
 from detkit.layers.norms import NormName
 from detkit.utils.pickles import load_torch
-from detkit.utils.urls import local_path
+from detkit.utils.tensor_files import ENDING, read_safetensors
 
 COUNTERS = ".num_batches_tracked"
 """Ending of batch norm's counters, which may be missing."""
@@ -19,15 +21,12 @@ log = logging.getLogger("detkit")
 
 
 def read_weights(source: str, model: str) -> dict[str, Tensor]:
-    """A file, a web address or the name of torchvision weights of `model` -> state dict.
+    """A file, an address (see `detkit.hub.local_path`) or the name of torchvision weights of `model` -> state dict.
 
     Raises ValueError, naming the weights there are, if `source` is none of these.
     """
     path = local_path(source)
-    if Path(path).is_file():
-        return read_file(path)
-    fetched: dict[str, Tensor] = published(model, source).get_state_dict(progress=True, check_hash=True)
-    return fetched
+    return read_file(path if path.is_file() else torchvision_file(published(model, source)))
 
 
 def published(model: str, name: str) -> Any:
@@ -42,10 +41,10 @@ def published(model: str, name: str) -> Any:
     return known[name]
 
 
-def read_file(path: str) -> dict[str, Tensor]:
-    """Reads a state dict that `torch.save` wrote; ValueError that names the file for anything else."""
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict of `torch.save` or safetensors; ValueError that names the file for anything else."""
     try:
-        content, _ = load_torch(Path(path))
+        content = read_safetensors(path)[0] if path.suffix == ENDING else load_torch(path)[0]
     except ValueError as error:
         raise ValueError(f"backbone.weights: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):

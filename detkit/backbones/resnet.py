@@ -20,7 +20,7 @@ STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 
 @BACKBONES.register()
 class ResNet(Backbone):
-    """ResNet with 18, 34, 50, 101 or 152 layers.
+    """ResNet with 18, 34, 50, 101 or 152 layers (1512.03385).
 
     Args:
         depth: number of layers.
@@ -28,7 +28,7 @@ class ResNet(Backbone):
         freeze_at: number of stages (stem, then the four groups of blocks) that are not trained: 0 trains all, 2 is
             usual with ImageNet weights.
         in_channels: image channels; weights for three are averaged to any other number.
-        out_features: levels among c2, c3, c4 and c5 (strides 4 to 32); None: c3, c4 and c5. Later stages are left out.
+        out_features: levels among c2, c3, c4 and c5 (strides 4 to 32); null: c3, c4 and c5. Later stages are left out.
         stride_in_1x1: put a bottleneck's stride in its first 1x1 convolution, as the original MSRA and Detectron2
             weights need it.
         weights: file or web address of a torchvision ResNet state dict, or a name of torchvision weights
@@ -94,7 +94,6 @@ class ResNet(Backbone):
         load_all(self, renamed, wrong, stem="stem.conv1.weight")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         x = self.stem(images)
         features = {}
         for name, stage in zip(STRIDES, self._stages(), strict=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +11,12 @@ from detkit.backbones import adapt
 from detkit.backbones.adapt import ODD, PROBE, Map
 from detkit.backbones.base import Backbone, FreezeAt, OutFeatures
 from detkit.backbones.pretrained import warn_of_frozen_random
+from detkit.hub import local_path
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.registry.arguments import nearest
 from detkit.structures import FeatureShape
 from detkit.utils.pickle_arrays import NOT_READ
-from detkit.utils.urls import local_path
 
 
 @BACKBONES.register()
@@ -29,8 +28,8 @@ class TimmBackbone(Backbone):
 
     Args:
         name: timm's name of the model, such as resnet18.a1_in1k.
-        out_features: levels; None: c3, c4 and c5.
-        norm: layer that replaces batch normalisation; None keeps the network's norms.
+        out_features: levels; null: c3, c4 and c5.
+        norm: layer that replaces batch normalisation; null keeps the network's norms.
         freeze_at: blocks up to stride 2^freeze_at are not trained; 0 trains all.
         in_channels: image channels.
         weights: `default` for timm's weights of the model, or a file or web address; loaded when training starts
@@ -125,9 +124,9 @@ class TimmBackbone(Backbone):
         more: dict[str, object] = {}
         if self.weights.lower() != "default":
             path = local_path(self.weights)
-            if not Path(path).is_file():
+            if not path.is_file():
                 raise ValueError(f"backbone.weights: {self.weights!r} is neither a file nor `default`")
-            more["pretrained_cfg_overlay"] = {"file": path}
+            more["pretrained_cfg_overlay"] = {"file": str(path)}
         try:
             body = self._create(out_indices=self.indices, pretrained=True, **more)
         except OSError as error:
@@ -141,7 +140,6 @@ class TimmBackbone(Backbone):
         self.body.load_state_dict(body.state_dict())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         size = (images.shape[-2], images.shape[-1])
         levels = self.body(adapt.pad_to_multiple(images, self.multiple))
         return {n: adapt.finish_level(x, m, size) for (n, m), x in zip(self.maps.items(), levels, strict=True)}

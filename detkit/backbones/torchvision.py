@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,11 +14,12 @@ from detkit.backbones import adapt
 from detkit.backbones.adapt import ODD, PROBE, Map
 from detkit.backbones.base import Backbone, FreezeAt, OutFeatures
 from detkit.backbones.pretrained import COUNTERS, published, read_file, warn_of_frozen_random
+from detkit.hub import local_path
+from detkit.hub.names import torchvision_file
 from detkit.layers.norms import NormName
 from detkit.registry import BACKBONES, Channels, WeightsStr
 from detkit.registry.arguments import nearest
 from detkit.structures import FeatureShape
-from detkit.utils.urls import local_path
 
 
 @BACKBONES.register()
@@ -32,8 +34,8 @@ class TorchvisionBackbone(Backbone):
 
     Args:
         name: torchvision's name of the network, such as convnext_tiny.
-        out_features: levels; None: c3, c4 and c5.
-        norm: layer that replaces batch normalisation; None keeps the network's norms.
+        out_features: levels; null: c3, c4 and c5.
+        norm: layer that replaces batch normalisation; null keeps the network's norms.
         freeze_at: blocks up to stride 2^freeze_at are not trained: 0 trains all, 2 freezes the stem and the blocks of
             stride 4.
         in_channels: image channels; weights for three are averaged to any other number.
@@ -103,7 +105,6 @@ class TorchvisionBackbone(Backbone):
         self.stages.load_state_dict(self._assemble(body, average=True).state_dict())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, in_channels, H, W) float -> the levels of `out_shapes`."""
         size = (images.shape[-2], images.shape[-1])
         x = adapt.pad_to_multiple(images, self.multiple)
         features = {}
@@ -172,7 +173,7 @@ def _blocks(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 def _pretrained(name: str, source: str, paths: list[str]) -> nn.Module:
     """The full network with weights from a file or by torchvision's name for them."""
     path = local_path(source)
-    if not Path(path).is_file():
+    if not path.is_file():
         return _published(name, source)
     body = _build(name)
     wrong = f"backbone.weights: {source} is not a state dict of torchvision's {name}"
@@ -189,13 +190,23 @@ def _pretrained(name: str, source: str, paths: list[str]) -> nn.Module:
 def _published(name: str, source: str) -> nn.Module:
     chosen = published(name, source)
     try:
-        body = _build(name, chosen)
+        with _torch_hub_at(torchvision_file(chosen).parents[1]):
+            body = _build(name, chosen)
     except OSError as error:
-        raise OSError(
-            f"backbone.weights: {chosen.url} can't be downloaded: {error}. Download it elsewhere and give the file"
-        ) from error
+        raise OSError(f"backbone.weights: {error}") from error
     if getattr(body, "transform_input", False):
         raise ValueError(
             f"backbone.weights: {source} of {name} needs another scaling of pixels than by pixels.mean and pixels.std"
         )
     return body
+
+
+@contextmanager
+def _torch_hub_at(folder: Path) -> Iterator[None]:
+    """While the context is active, torchvision takes weights from `folder`/checkpoints."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(folder)
+    try:
+        yield
+    finally:
+        torch.hub.set_dir(before)

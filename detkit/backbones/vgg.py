@@ -32,6 +32,8 @@ class VGG(Backbone):
     and the fifth pooling is 3x3 with stride 1, so c4 has stride 16. Every pooling rounds the size up (for
     300 px that is torchvision's and the paper's 38 x 38 and 19 x 19).
 
+    Source: 1409.1556; as SSD uses it: 1512.02325, section 3.
+
     Args:
         depth: number of layers.
         width: channels over those of the paper.

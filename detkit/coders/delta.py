@@ -14,7 +14,7 @@ from detkit.registry import CODERS, Positive
 
 @CODERS.register()
 class DeltaCoder(BoxCoder):
-    """Centre offsets in units of the anchor's sides, and log ratios of the sides.
+    """Centre offsets in units of the anchor's sides, and log ratios of the sides (1311.2524, appendix C).
 
     Args:
         weights: factors on the deltas x, y, width and height.

@@ -38,6 +38,7 @@ from detkit.evaluate.coco import ground_truth_from
 from detkit.evaluate.loop import collect
 from detkit.runs.folder import RESULT, init_run_folder, write_json
 from detkit.runs.log import run_log
+from detkit.runs.metrics import TRAIN_TIME
 from detkit.runs.run import Run
 from detkit.structures import Batch
 from detkit.train.assemble import Session
@@ -122,7 +123,7 @@ def finish(session: Session) -> None:
 
 def seconds_per_step(steps: Sequence[Tree]) -> float | None:
     """Median over the steps of a run, without the first tenth; None with fewer than two steps."""
-    at = [(line["step"], line["train_seconds"]) for line in steps]
+    at = [(line["step"], line[TRAIN_TIME]) for line in steps]
     taken = [b[1] - a[1] for a, b in pairwise(at) if b[0] == a[0] + 1 and b[1] >= a[1]]
     taken = taken[len(taken) // 10 :]
     return float(np.median(taken)) if taken else None

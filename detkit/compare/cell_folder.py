@@ -19,7 +19,7 @@ from detkit.config import Config
 from detkit.evaluate.arrays import Shard
 from detkit.evaluate.report import METRIC_NAMES
 from detkit.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT
-from detkit.runs.metrics import read_metrics
+from detkit.runs.metrics import BOX_LOSS, CLASS_LOSS, LOSS, read_metrics
 from detkit.utils.exit_codes import ExitCode
 from detkit.utils.types import Tree, Value
 
@@ -165,11 +165,16 @@ def read_curves(path: Path) -> tuple[dict[str, list[Value]], list[Tree]]:
         steps, evaluations = read_metrics(path)
     except (FileNotFoundError, ValueError):
         steps, evaluations = [], []
-    evaluations = [{key: entry[key] for key in ("step", "ap", "ap50", "ap75")} for entry in evaluations]
+    evaluations = [
+        {"step": entry["step"], **{key: entry[f"val/{key}"] for key in ("ap", "ap50", "ap75")}}
+        for entry in evaluations
+        if "val/ap" in entry
+    ]
+    steps = [entry for entry in steps if LOSS in entry]
     size = max(1, -(-len(steps) // CURVE_POINTS))
     groups = [steps[i : i + size] for i in range(0, len(steps), size)]
     curve: dict[str, list[Value]] = {"step": [group[-1]["step"] for group in groups]}
-    for key in ("loss", "loss_classification", "loss_box"):
-        values = [[entry[key] for entry in group] for group in groups]
+    for key, name in (("loss", LOSS), ("loss_classification", CLASS_LOSS), ("loss_box", BOX_LOSS)):
+        values = [[entry[name] for entry in group] for group in groups]
         curve[key] = [None if None in each else round(sum(each) / len(each), 5) for each in values]
     return curve, evaluations

@@ -27,7 +27,7 @@ SHARED = {
 """Key of start.json that is one hash for all variants of a seed -> name and extent of the check."""
 SECTIONS = (
     "backbone", "neck", "anchors", "head", "assigner", "coder", "losses.classification", "losses.box",
-    "losses.normalizer", "optimizer", "schedule", "train", "data", "evaluator",
+    "losses.normalizer", "optimizer", "schedule", "train", "hooks", "data", "evaluator",
 )  # fmt: skip
 UNCHECKED_KEYS = ("seed", "data.train.dataset.", "data.val.dataset.")
 """Config keys that other checks cover: the seed, and the data, which may have moved and is known by its hashes."""
@@ -212,6 +212,17 @@ def setup_flags(keys: Sequence[str], normalizers: Mapping[str, str]) -> Iterator
         yield "The settings of the normaliser differ."
     if differs("imports", keys):
         yield "The imports differ: parts of the same name may be different code."
-    for section in ("assigner", "head", "schedule", "data", "train", "optimizer", "backbone", "neck", "anchors"):
+    for section in (
+        "assigner",
+        "head",
+        "schedule",
+        "data",
+        "train",
+        "hooks",
+        "optimizer",
+        "backbone",
+        "neck",
+        "anchors",
+    ):
         if differs(section, keys):
             yield f"Settings of {section} differ: the comparison is not of the losses alone."

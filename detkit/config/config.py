@@ -11,18 +11,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, TypeAlias
 
 from detkit import registry
 from detkit.config.find import find_config
 from detkit.config.imports import import_entry
-from detkit.config.overrides import override
+from detkit.config.overrides import Overrides, apply_overrides, is_override
 from detkit.config.paths import MOVED, PathResolver, ResolvedPath, raw_value, read_moved, where_else
-from detkit.config.raw import ConfigError, RawConfig, omegaconf_message, overlay, read_raw, shown_config
+from detkit.config.raw import (
+    ConfigError,
+    Origin,
+    RawConfig,
+    omegaconf_message,
+    overlay,
+    raw_from_mapping,
+    read_raw,
+    shown_config,
+)
 from detkit.config.schema import ROOT, Options, Section
 from detkit.config.validate import Validator, build_options
 from detkit.registry.arguments import MISSING
@@ -47,6 +57,10 @@ class Config:
         if "_view" in vars(self):
             raise AttributeError(f"{self.name}: a config is read-only; pass {key}=... as an override to load_config")
         super().__setattr__(key, value)
+
+    def __deepcopy__(self, memo: object) -> Config:
+        """Itself: nothing can change it."""
+        return self
 
     def __getattr__(self, key: str) -> Value:
         if key.startswith("_"):
@@ -153,17 +167,48 @@ class Config:
         return hashlib.sha256(json.dumps(self._values, sort_keys=True).encode()).hexdigest()[:12]
 
     @classmethod
-    def from_dict(
-        cls, values: Mapping[str, Value], overrides: Sequence[str] = (), name: str = "saved config"
-    ) -> Config:
+    def from_dict(cls, values: Mapping[str, Value], overrides: Overrides = (), name: str = "saved config") -> Config:
         """A config out of `to_dict()`, as a checkpoint holds it; checked like any other."""
         raw = RawConfig()
         overlay(raw, RawConfig(dict(values), {}, [(str(e), Path.cwd()) for e in values.get("imports", [])]))
         return _finish(raw, overrides, name)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Sequence[str | Path] = ()) -> Config:
-    """Reads a config with its bases, applies `key=value` overrides, checks and completes it.
+ConfigLike: TypeAlias = "str | os.PathLike[str] | Mapping[str, Value] | Config"
+"""What stands for a config: a name, a file, a mapping (its paths count from the current folder), or a `Config`."""
+
+
+def as_config(source: ConfigLike, overrides: Overrides = (), *, overlays: Sequence[str | Path] = ()) -> Config:
+    """A checked config of a name, a file, a mapping or another config, with overlays and overrides applied.
+
+    A mapping may have a `_base_`. Raises what `load_config` raises.
+    """
+    if isinstance(source, Config):
+        if not overrides and not overlays:
+            return source
+        raw, name = _raw_of(source), source.name
+    elif isinstance(source, Mapping):
+        raw, name = raw_from_mapping(source), "config"
+    elif isinstance(source, (str, os.PathLike)):
+        return load_config(source, overrides, overlays=overlays)
+    else:
+        raise ValueError(f"config: {source!r} must be a name, a file, a mapping or a Config")
+    for above in [overlays] if isinstance(overlays, (str, Path)) else overlays:
+        overlay(raw, read_raw(find_config(above)))
+    return _finish(raw, overrides, name)
+
+
+def _raw_of(config: Config) -> RawConfig:
+    """A finished config, to be changed; what was an override of it counts as its own value."""
+    origins = {k: o for k, o in config._origin.items() if isinstance(o, Origin) and not is_override(o)}
+    values = config.to_dict()
+    return RawConfig(values, origins, [(entry, Path.cwd()) for entry in values.get("imports", [])])
+
+
+def load_config(
+    path: str | os.PathLike[str], overrides: Overrides = (), *, overlays: Sequence[str | Path] = ()
+) -> Config:
+    """Reads a config with its bases, applies overrides, checks and completes it.
 
     path: a file or a name (`find_config`). overlays: others, laid over it in turn before the overrides; they may be
     fragments, as configs/losses/ has.
@@ -178,11 +223,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, overlays: Se
     return _finish(raw, overrides, shown_config(file))
 
 
-def _finish(raw: RawConfig, overrides: Sequence[str], name: str) -> Config:
-    if isinstance(overrides, (str, Mapping)):
-        raise ValueError(f"overrides must be a list, as in ['seed=1', 'optimizer.lr=1e-3'], not {overrides!r}")
-    for text in overrides:
-        override(raw, text)
+def _finish(raw: RawConfig, overrides: Overrides, name: str) -> Config:
+    apply_overrides(raw, overrides)
     registry.load_plugins()
     moved = _location(MOVED, raw.origin, name)
     resolver = PathResolver(raw, read_moved(raw))
@@ -209,7 +251,7 @@ def _location(path: str, origin: Mapping[str, str], name: str) -> str:
     while path and path not in origin:
         path = path.rpartition(".")[0]
     location = origin.get(path, name)
-    below = {o for key, o in origin.items() if path and key.startswith(f"{path}.") and o.startswith("command line")}
+    below = {o for key, o in origin.items() if path and key.startswith(f"{path}.") and is_override(o)}
     return " with ".join([location, *sorted(below - {location})])
 
 

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from detkit.hub import is_remote, local_path
 from detkit.registry.arguments import nearest
 from detkit.utils.console import printable
 
@@ -17,12 +18,13 @@ SUFFIXES = (".yaml", ".yml")
 LIST = "`detkit list configs` prints the names"
 
 
-def find_config(source: str | Path, folder: Path | None = None) -> Path:
+def find_config(source: str | os.PathLike[str], folder: Path | None = None) -> Path:
     """The file of a config, given as a path or by name.
 
-    A path to an existing file comes first. Then `package:path` of an installed package, as in
-    `detkit:scaffold/base.yaml`. Then a name: the path below detkit's configs (`retinanet/r50_fpn_1x`, with or
-    without `configs/` before and `.yaml` after it), or a file's own name, if no other has it (`focal`).
+    An address (see `detkit.hub.local_path`) is fetched. A path to an existing file comes next, then `package:path`
+    of an installed package, as in `detkit:scaffold/base.yaml`, then a name: the path below detkit's configs
+    (`retinanet/r50_fpn_1x`, with or without `configs/` before and `.yaml` after it), or a file's own name, if no
+    other has it (`focal`).
 
     Args:
         source: the path or name.
@@ -31,6 +33,8 @@ def find_config(source: str | Path, folder: Path | None = None) -> Path:
     Raises FileNotFoundError with the nearest name, IsADirectoryError for a folder, and ValueError for a name of
     several configs.
     """
+    if is_remote(source):
+        return local_path(source)
     text = str(source)
     file = Path.cwd() / text if folder is None else folder / text
     if file.is_file():

@@ -14,6 +14,9 @@ from detkit import registry
 from detkit.config.paths import PathResolver
 from detkit.config.raw import ConfigError, short_path
 
+PREFIX = "detkit_import_"
+"""How the module of a bare file is named."""
+
 
 def import_entry(entry: str, folder: Path, location: str, resolver: PathResolver | None = None) -> str:
     """Imports a module or a bare file (relative to `folder`); returns the entry as a saved config can use it.
@@ -29,7 +32,7 @@ def import_entry(entry: str, folder: Path, location: str, resolver: PathResolver
         file = Path(resolver.move(str(file))) if resolver else file
         if not file.is_file():
             raise FileNotFoundError(f"file not found: {short_path(file)}")
-        _import_file(file)
+        import_file(file)
         registry.note_import(short_path(file))
         return str(file)
     except (Exception, SystemExit) as error:
@@ -59,14 +62,14 @@ def _import_hint(entry: str, folder: Path, error: BaseException) -> str:
     return "; install its package, or name a file by its path, as in ./my_net.py"
 
 
-def _import_file(file: Path) -> None:
+def import_file(file: Path) -> None:
     """Runs a bare file as a module, once per process; the files beside it are not on the import path.
 
     A file that was imported by an ordinary import is not run again: that would make its classes twice.
     """
     if any(loaded_file(module) == file for module in list(sys.modules.values())):
         return
-    module_name = f"detkit_import_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    module_name = f"{PREFIX}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, file)
     assert spec is not None
     assert spec.loader is not None
@@ -77,6 +80,12 @@ def _import_file(file: Path) -> None:
     except BaseException:
         del sys.modules[module_name]
         raise
+
+
+def imported_files() -> list[str]:
+    """The bare files that were imported, in their order."""
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(PREFIX)]
+    return [str(file) for module in modules if (file := loaded_file(module))]
 
 
 def loaded_file(module: object) -> Path | None:

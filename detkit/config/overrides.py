@@ -1,10 +1,11 @@
-"""Overrides: `key=value` from the command line, applied to a raw config."""
+"""Overrides, applied to a raw config: `key=value` of the command line, or a mapping of Python values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from detkit.config.raw import (
     Origin,
@@ -14,9 +15,44 @@ from detkit.config.raw import (
     is_list_of_names,
     omegaconf_message,
     overlay_section,
+    paths_below,
+    plain_value,
     yaml_problem,
 )
 from detkit.utils.types import Value
+
+Overrides: TypeAlias = Sequence[str] | Mapping[str, Value]
+"""Texts `key=value`, whose values are read as YAML, or dotted keys (or nested mappings) with Python values."""
+SOURCES = ("command line", "overrides")
+"""How the origin of an overridden value begins: that of a text, and that of an entry of a mapping."""
+
+
+def apply_overrides(raw: RawConfig, overrides: Overrides) -> None:
+    """Applies all of them in their order."""
+    if isinstance(overrides, str):
+        raise ValueError(
+            f"overrides must be a list, as in ['seed=1', 'optimizer.lr=1e-3'], or a mapping, as in "
+            f"{{'optimizer.lr': 1e-3}}, not {overrides!r}"
+        )
+    if not isinstance(overrides, Mapping):
+        for text in overrides:
+            override(raw, text)
+        return
+    for key, value in overrides.items():
+        text = f"{key}={value!r}"
+        check_key(str(key), text)
+        set_value(raw, str(key).split("."), plain_value(value, str(key)), text, SOURCES[1])
+
+
+def check_key(key: str, text: str) -> None:
+    """Raises ValueError unless `key` is a dotted key."""
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise ValueError(f"override {text!r} is not of the form key=value, as in backbone.depth=50")
+
+
+def is_override(origin: str) -> bool:
+    """Whether a value came from an override."""
+    return origin.startswith(SOURCES)
 
 
 def parse_override(text: str) -> tuple[list[str], Value]:
@@ -25,9 +61,10 @@ def parse_override(text: str) -> tuple[list[str], Value]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    if not isinstance(text, str):
+        raise ValueError(f"override {text!r} must be a text of the form key=value, as in backbone.depth=50")
     key, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise ValueError(f"override {text!r} is not of the form key=value, as in backbone.depth=50")
+    check_key(key if equals else "", text)
     if has_comment(value):
         if value.lstrip()[:1] in ("[", "{", "'", '"'):
             raise ValueError(f"override {text!r}: the text after # would be a comment: put it in quotes")
@@ -55,11 +92,18 @@ def has_comment(value: str) -> bool:
 
 
 def override(raw: RawConfig, text: str) -> None:
-    """Applies one `key=value`. `x.type=Other` drops what x had been given for its old type."""
-    keys, value = parse_override(text)
+    """Applies one `key=value`."""
+    set_value(raw, *parse_override(text), text, SOURCES[0])
+
+
+def set_value(raw: RawConfig, keys: Sequence[str], value: Value, text: str, source: str) -> None:
+    """Sets the value at the keys. The `type` of a part drops what the part had been given for its old type.
+
+    text: the override, for messages. source: one of `SOURCES`.
+    """
     *above, last = keys
     path, parent = ".".join(keys), ".".join(above)
-    origin = Origin(f"command line ({text})", Path.cwd())
+    origin = Origin(f"{source} ({text})", Path.cwd())
     if keys[0] == "imports":
         if above or not is_list_of_names(value):
             raise ValueError(f"override {text!r}: imports must be given as a whole list, as in imports=[./my_net.py]")
@@ -75,7 +119,7 @@ def override(raw: RawConfig, text: str) -> None:
             raw.origin[parent] = origin
         elif isinstance(section.get(last), dict) and isinstance(value, dict) and has_other_type(section[last], value):
             _check_earlier_overrides(raw, path, text)
-        origins = dict.fromkeys([path, *_paths_below(value, path)], origin)
+        origins = dict.fromkeys([path, *paths_below(value, path)], origin)
         overlay_section(section, {last: value}, parent, raw, RawConfig(origin=origins))
     raw.origin[path] = origin
 
@@ -100,15 +144,8 @@ def _section(raw: RawConfig, keys: list[str], origin: Origin, text: str) -> Valu
 def _check_earlier_overrides(raw: RawConfig, part: str, text: str) -> None:
     """Raises ValueError if changing a part's type would drop what an earlier override gave it."""
     for path, origin in raw.origin.items():
-        if path.startswith(part + ".") and path != f"{part}.type" and origin.startswith("command line"):
+        if path.startswith(part + ".") and path != f"{part}.type" and is_override(origin):
             raise ValueError(f"override {text!r} would drop {path} of an earlier override; give the type first")
-
-
-def _paths_below(value: Value, path: str) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield f"{path}.{key}"
-            yield from _paths_below(item, f"{path}.{key}")
 
 
 def _index(values: list[Value], key: str, path: str, text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,10 @@ class Origin(str):
         origin = super().__new__(cls, text)
         origin.folder = folder
         return origin
+
+    def __reduce__(self) -> tuple[type[Origin], tuple[str, Path]]:
+        """Lets pickle make it again."""
+        return Origin, (str(self), self.folder)
 
 
 class ConfigError(ValueError):
@@ -73,6 +78,50 @@ def read_raw(path: Path, chain: tuple[Path, ...] = ()) -> RawConfig:
         )
     overlay(result, RawConfig(values, origins, [(entry, path.parent) for entry in entries]))
     return result
+
+
+def raw_from_mapping(values: Mapping[str, Value]) -> RawConfig:
+    """A config given as a mapping, with its bases; its paths, `_base_` and `imports` count from the current folder."""
+    plain = plain_value(values, "config")
+    bases = plain.pop(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    for key, entries in ((BASE_KEY, bases), ("imports", plain.get("imports", []))):
+        if not is_list_of_names(entries):
+            raise ValueError(f"config: {key}: must be a list of texts, not {entries!r}")
+    result = RawConfig()
+    for base in bases:
+        overlay(result, read_raw(_base_file(base, Path.cwd(), "config")))
+    origins = dict.fromkeys(paths_below(plain), Origin("config", Path.cwd()))
+    overlay(result, RawConfig(plain, origins, [(entry, Path.cwd()) for entry in plain.get("imports", [])]))
+    return result
+
+
+def paths_below(value: Value, path: str = "") -> Iterator[str]:
+    """The dotted paths of everything in nested mappings, below `path`."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            below = f"{path}.{key}" if path else str(key)
+            yield below
+            yield from paths_below(item, below)
+
+
+def plain_value(value: object, key: str) -> Value:
+    """A Python value as YAML would hold it: paths as texts, tuples as lists, numbers of numpy and torch as Python's.
+
+    Raises ValueError that names the key for what no config can hold.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): plain_value(item, f"{key}.{k}") for k, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [plain_value(item, f"{key}.{i}") for i, item in enumerate(value)]
+    hint = "give numbers, texts, lists or mappings of them"
+    raise ValueError(f"{key}: a config can't hold {value!r} ({type(value).__name__}): {hint}")
 
 
 def folder_of_paths(path: Path) -> Path:

@@ -21,9 +21,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """A list of parts."""
+    """A list of parts. default: the types of the list if the config has none."""
 
     registry: registry.Registry
+    default: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,32 +37,38 @@ class Options:
 
 @dataclass(frozen=True)
 class PlainValue:
-    """A plain value."""
+    """A plain value. meaning: what it is for."""
 
     annotation: object
     default: Value
+    meaning: str = ""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Named keys."""
+    """Named keys. meaning: what they are for."""
 
     keys: Mapping[str, Node] = field(default_factory=dict)
     optional: bool = False
+    meaning: str = ""
 
 
 Node: TypeAlias = Part | Parts | Options | PlainValue | Section
 
 
-def data_section() -> Section:
+def data_section(meaning: str) -> Section:
     """Data set and transforms of one split."""
-    return Section({"dataset": Part(registry.DATASETS), "transforms": Parts(registry.TRANSFORMS)}, optional=True)
+    keys: dict[str, Node] = {"dataset": Part(registry.DATASETS), "transforms": Parts(registry.TRANSFORMS)}
+    return Section(keys, optional=True, meaning=meaning)
+
+
+IMPORTS = "modules, and files relative to the config's folder, that register your own parts, as in [./my_net.py]"
 
 
 ROOT = Section(
     {
-        "imports": PlainValue(list[str], []),
-        "seed": PlainValue(registry.Seed, 0),
+        "imports": PlainValue(list[str], [], IMPORTS),
+        "seed": PlainValue(registry.Seed, 0, "determines first weights, order of images and augmentation"),
         "pixels": Options("detkit.detectors.pixels:PixelOptions"),
         "backbone": Part(registry.BACKBONES),
         "neck": Part(registry.NECKS),
@@ -74,22 +81,27 @@ ROOT = Section(
                 "classification": Part(registry.CLASS_LOSSES),
                 "box": Part(registry.BOX_LOSSES),
                 "normalizer": Part(registry.NORMALIZERS, default="PositiveCount"),
-            }
+            },
+            meaning="What the detector learns from: the losses, and what their sums are divided by.",
         ),
         "postprocess": Options("detkit.detectors.postprocess:PostprocessOptions"),
         "nms": Part(registry.NMS, default="HardNMS"),
         "data": Section(
             {
-                "train": data_section(),
-                "val": data_section(),
+                "train": data_section("The images to train on, and how they are changed."),
+                "val": data_section("The images to evaluate on, and how they are changed."),
                 "classes": Options("detkit.data.datasets.classes:ClassOptions"),
                 "loader": Options("detkit.data.loader:LoaderOptions"),
                 "images": Options("detkit.data.datasets.images:ImageOptions"),
-            }
+            },
+            meaning="Images and annotations, and how they become batches.",
         ),
         "optimizer": Part(registry.OPTIMIZERS, optional=True),
         "schedule": Part(registry.SCHEDULES, optional=True),
         "train": Options("detkit.train.options:TrainOptions", optional=True),
+        "hooks": Parts(registry.HOOKS),
+        "loggers": Parts(registry.LOGGERS, default=("TensorBoard",)),
         "evaluator": Options("detkit.evaluate.options:EvaluatorOptions"),
-    }
+    },
+    meaning="A detector, its data and its training, in a YAML file. Parts are `{type: NAME, its arguments}`.",
 )

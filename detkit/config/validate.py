@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from detkit.config.schema import Node, Options, Part, Parts, PlainValue, Section
+from detkit.registry import REGISTRIES
 from detkit.registry.arguments import MISSING, Argument, arguments_of, checked, nearest
 from detkit.registry.values import TypeMismatch, convert, map_paths, to_plain
 from detkit.utils.types import Tree, Value
@@ -86,7 +87,11 @@ class Validator:
         try:
             known, derived = node.registry.arguments(name), node.registry.derived_arguments(name)
         except ValueError as error:
-            raise _Wrong(join(path, "type"), str(error)) from None
+            others = [r.name for r in REGISTRIES if r is not node.registry and name in r.names()]
+            text = (
+                f"{name} is one of {others[0]}, not of {node.registry.name}; known: {names}" if others else str(error)
+            )
+            raise _Wrong(join(path, "type"), text) from None
         values = {k: v for k, v in mapping.items() if k != "type"}
         for key in [k for k in values if k in derived]:
             self.error(join(path, key), f"is derived: {name} gets it from {derived[key]}; remove this key")
@@ -103,7 +108,9 @@ class Validator:
         return {"type": name, **to_plain(arguments)}
 
     def _parts(self, node: Parts, value: Value, path: str) -> Value:
-        items = [] if value is MISSING else value
+        items = [{"type": name} for name in node.default] if value is MISSING else value
+        if value is MISSING:
+            self.origin[path] = "default"
         if not isinstance(items, (list, tuple)):
             raise _Wrong(path, f"expected a list of {node.registry.name}, got {value!r}")
         return [self.complete(Part(node.registry), item, join(path, str(i))) for i, item in enumerate(items)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import traceback
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import active_children
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -14,6 +17,7 @@ from annotated_types import Interval
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from detkit.config.imports import import_file, imported_files
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.seeding import at_position, seeded
 from detkit.data.transforms.base import Transform, apply_transforms
@@ -23,6 +27,7 @@ from detkit.data.worker import (
     check_workers,
     explain_lost_connection,
     explain_worker_death,
+    script_left_alone,
     set_up_worker,
 )
 from detkit.registry import Side, enforce_bounds
@@ -43,9 +48,9 @@ class LoaderOptions:
     Args:
         batch_size: images of one optimizer step, over all processes and micro-batches.
         num_workers: loader processes of each training process; 0 loads in the training process itself.
-        size_divisor: height and width of a batch are padded with zeros to a multiple of it.
-        pad_to: least (height, width) of a batch, so that all have one shape (for torch.compile); images must not be
-            larger.
+        size_divisor: height and width of a batch are padded with zeros to a multiple of it, in pixels.
+        pad_to: least (height, width) of a batch, in pixels, so that all have one shape (for torch.compile); images must
+            not be larger.
     """
 
     batch_size: BatchSize = 8
@@ -90,6 +95,10 @@ class Samples(Dataset[Sample]):
         self.dataset, self.transforms, self.seed = dataset, list(transforms), seed
         self.table: WorkerTable | None = None
 
+    def __reduce__(self) -> tuple[Callable[[list[str], bytes], Samples], tuple[list[str], bytes]]:
+        """Lets a loader process that is not a fork import the files of `imports` before it meets their classes."""
+        return restore_samples, (imported_files(), bytes(ForkingPickler.dumps(vars(self))))
+
     def __getitems__(self, keys: list[Key]) -> list[Sample | FailedSample]:
         """The samples of a batch; a worker records which it is at."""
         return [self[key] for key in (self.table.track(keys) if self.table else keys)]
@@ -113,6 +122,15 @@ class Samples(Dataset[Sample]):
             # Nothing is swallowed: the loader raises it again, with the image's name in front.
             text = f"image {image_id} ({path}): {type(error).__name__}: {error}"
             return FailedSample(text, traceback.format_exc())
+
+
+def restore_samples(files: list[str], content: bytes) -> Samples:
+    """The samples of another process, with the files that it had imported."""
+    for file in files:
+        import_file(Path(file))
+    samples = Samples.__new__(Samples)
+    vars(samples).update(pickle.loads(content))
+    return samples
 
 
 def check_split(batch_size: int, world_size: int, micro_batches: int) -> None:
@@ -190,7 +208,7 @@ class Loader:
     """A torch DataLoader whose errors name the image, and which leaves the global generators alone."""
 
     def __init__(self, samples: Samples, batches: Sequence[list[Key]] | TrainBatches, options: LoaderOptions) -> None:
-        self._batches = batches
+        self._batches, self.samples = batches, samples
         if options.num_workers:
             check_workers(options.num_workers)
             check_temporary_folder()
@@ -214,7 +232,9 @@ class Loader:
         `close()` ends the loader processes of this round.
         """
         others = set(active_children())
-        batches = iter(self.torch_loader)
+        samples = self.samples
+        with script_left_alone([samples.dataset, *samples.transforms], self.torch_loader.num_workers):
+            batches = iter(self.torch_loader)
         workers = set(active_children()) - others
         while True:
             try:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import multiprocessing
 import os
 import re
 import signal
+import sys
 import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Collection, Iterator, Sequence
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import ModuleType
 
 import torch.multiprocessing
 from torch.utils.data import get_worker_info
@@ -139,6 +143,35 @@ def explain_lost_connection(error: Exception, workers: Collection[BaseProcess]) 
     if not dead:
         return error
     return RuntimeError(f"DataLoader worker (pid(s) {', '.join(map(str, dead))}) exited unexpectedly: {error}")
+
+
+@contextlib.contextmanager
+def script_left_alone(parts: Sequence[object], workers: int) -> Iterator[None]:
+    """While the context is active, processes that start don't run the user's script again.
+
+    Where a start method is not `fork`, Python runs it for the sake of classes that it may define; without the guard
+    `if __name__ == "__main__"` it would start the training once more. It is run only if one of `parts`, the data set
+    and its transforms, is of such a class; ValueError if no file has that class, as in a notebook.
+    """
+    of_script = [type(part).__name__ for part in parts if type(part).__module__ == "__main__"]
+    script = sys.modules["__main__"]
+    if not workers or multiprocessing.get_start_method() == "fork":
+        yield
+        return
+    if of_script and not Path(getattr(script, "__file__", None) or "<none>").is_file():
+        raise ValueError(
+            f"data.loader.num_workers: {shorten_list(of_script)} is defined in a notebook or console, which a loader "
+            f"process started by {multiprocessing.get_start_method()} can't import: move it to a file and name that in "
+            "`imports`, or set data.loader.num_workers=0"
+        )
+    if of_script:
+        yield
+        return
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def set_up_worker(worker: int) -> None:

@@ -45,6 +45,7 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
         options=config.options("postprocess"),
         nms=registry.NMS.build(config.nms),
     )
+    detector.config, detector.num_classes = config, num_classes
     probe(detector)
     return detector
 

@@ -12,6 +12,7 @@ from detkit.anchors.base import AnchorGenerator
 from detkit.assigners.base import Assigner, assign
 from detkit.backbones.base import Backbone
 from detkit.coders.base import BoxCoder
+from detkit.config import Config
 from detkit.detectors.pixels import PixelOptions, normalize
 from detkit.detectors.postprocess import PostprocessOptions, postprocess
 from detkit.heads.base import Head
@@ -27,7 +28,13 @@ LossInputs = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
 
 
 class DenseDetector(nn.Module):
-    """Predicts a class and a box for every anchor; ARCHITECTURE.md describes how its parts work together."""
+    """Predicts a class and a box for every anchor; ARCHITECTURE.md describes how its parts work together.
+
+    config, num_classes: what `build_detector` made it of; None for a detector that was put together by hand.
+    """
+
+    config: Config | None = None
+    num_classes: int | None = None
 
     def __init__(
         self,

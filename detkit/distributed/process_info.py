@@ -1,4 +1,4 @@
-"""Rank, world size and meeting point of this process, read from the environment that its launcher set."""
+"""Rank, world size and store address of this process, read from the environment that its launcher set."""
 
 from __future__ import annotations
 

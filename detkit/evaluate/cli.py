@@ -24,7 +24,11 @@ TOLERANCE = 1e-9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="RUN_OR_CKPT", help="run folder or checkpoint file")
+    parser.add_argument(
+        "checkpoint",
+        metavar="RUN_OR_CKPT",
+        help="run folder, checkpoint, .safetensors file, or the name or address of a model",
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="override config keys, e.g. data.val.dataset.split=test"
     )
@@ -86,16 +90,16 @@ def measure_detector(args: argparse.Namespace) -> CocoResult:
 
 def measure_ground_truth(args: argparse.Namespace) -> SelfTest:
     """Evaluates the ground truth as predictions, for the config of a checkpoint or for a config file itself."""
-    from detkit.checkpoint import load_checkpoint
     from detkit.config import Config, load_config
     from detkit.config.find import configs_named
     from detkit.evaluate.loop import self_test
+    from detkit.interop import load_any
 
     source = Path(args.checkpoint)
     if source.suffix in (".yaml", ".yml") or (not source.exists() and configs_named(args.checkpoint)):
         config = load_config(args.checkpoint, args.overrides)
     else:
-        config = Config.from_dict(load_checkpoint(args.checkpoint).config, args.overrides)
+        config = Config.from_dict(load_any(args.checkpoint).config, args.overrides)
     dataset, loader = validation_data(config)
     return self_test(dataset, loader, config.options("evaluator"))
 

@@ -40,8 +40,33 @@ class CocoResult:
 
     @property
     def ap(self) -> float | None:
-        """Mean over classes and IoU 0.50:0.05:0.95."""
+        """Average precision: mean over classes and IoU 0.50:0.05:0.95."""
         return self.metrics["ap"]
+
+    @property
+    def ap50(self) -> float | None:
+        """AP at IoU 0.50."""
+        return self.metrics["ap50"]
+
+    @property
+    def ap75(self) -> float | None:
+        """AP at IoU 0.75."""
+        return self.metrics["ap75"]
+
+    @property
+    def ap_small(self) -> float | None:
+        """AP of objects below the first of `area_limits`, in square pixels."""
+        return self.metrics["ap_small"]
+
+    @property
+    def ap_medium(self) -> float | None:
+        """AP of objects between the two."""
+        return self.metrics["ap_medium"]
+
+    @property
+    def ap_large(self) -> float | None:
+        """AP of objects above the second."""
+        return self.metrics["ap_large"]
 
 
 class CocoEvaluator:

@@ -18,6 +18,8 @@ class PerLevelHead(Head):
 
     So levels may differ in channels and in anchors per cell.
 
+    Source: 1512.02325, section 2.1.
+
     Args:
         lite: use a depthwise 3x3 convolution with ReLU6 and a 1x1 convolution instead (1801.04381, section 6.2).
         norm: normalisation after the depthwise convolutions; requires `lite`.

@@ -18,12 +18,12 @@ from detkit.registry.bounds import MOST_LAYERS
 
 @HEADS.register()
 class SharedTowerHead(Head):
-    """A tower of 3x3 convolutions for classes and one for boxes, shared by all levels.
+    """A tower of 3x3 convolutions for classes and one for boxes, shared by all levels (1708.02002, section 4).
 
     Args:
         num_convs: convolutions per tower.
-        channels: width of the towers; None: that of the levels.
-        norm: normalisation after every tower convolution; None: none, and the convolutions have biases. `bn` mixes
+        channels: width of the towers; null: that of the levels.
+        norm: normalisation after every tower convolution; null: none, and the convolutions have biases. `bn` mixes
             the statistics of all levels: prefer `gn`.
     """
 

@@ -60,9 +60,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--keep-columns and --norm-eps are for torchvision models only")
     if args.norm_eps is not None and args.norm_eps < 0:
         raise ValueError(f"--norm-eps: {args.norm_eps} must be at least 0")
+    from detkit.checkpoint import save_checkpoint
+    from detkit.hub import local_path
     from detkit.interop.classes import read_classes
-    from detkit.interop.files import save_converted
-    from detkit.utils.urls import local_path
+    from detkit.interop.files import as_checkpoint
 
     check_output(output, args.source)
     source = local_path(args.source)
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         from detkit.interop.detectron2 import convert_detectron2
 
         converted = convert_detectron2(source, classes=classes, key=args.key)
-    save_converted(converted, output)
+    save_checkpoint(output, as_checkpoint(converted))
     for note in converted.notes:
         print(f"note: {note}")
     count = sum(p.numel() for p in converted.detector.parameters()) / 1e6

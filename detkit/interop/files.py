@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from detkit.checkpoint import Checkpoint, save_checkpoint
+from detkit.checkpoint import Checkpoint
 from detkit.config import Config, load_config
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
@@ -71,8 +71,7 @@ def assemble(
     return Converted(detector.eval(), config, classes, notes)
 
 
-def save_converted(converted: Converted, path: Path) -> None:
-    """Writes a converted detector as a checkpoint of step 0."""
+def as_checkpoint(converted: Converted) -> Checkpoint:
+    """A converted detector as a checkpoint of step 0."""
     weights = {name: tensor.contiguous() for name, tensor in converted.detector.state_dict().items()}
-    checkpoint = Checkpoint(step=0, seed=0, model=weights, config=converted.config.to_dict(), classes=converted.classes)
-    save_checkpoint(path, checkpoint)
+    return Checkpoint(step=0, seed=0, model=weights, config=converted.config.to_dict(), classes=converted.classes)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from detkit.hub.names import torchvision_file, torchvision_weights
+from detkit.hub.prefixes import TORCHVISION
 from detkit.interop.classes import keep_columns, torchvision_columns
 from detkit.interop.files import Converted, assemble, count_blocks, count_class_columns
 from detkit.interop.names import modern_torchvision_name, torchvision_rules
@@ -93,27 +95,17 @@ def _fold_norm_eps(state: dict[str, Tensor], eps: float) -> tuple[dict[str, Tens
 
 def _read(source: str, key: str | None) -> tuple[dict[str, Tensor], list[str], bool]:
     """Returns the state dict, notes on its source, and whether torchvision publishes it."""
-    name, _, version = source.partition(":")
-    if name in MODELS and not Path(source).is_file():
-        return _fetch(name, version or "COCO_V1"), [], True
+    name, _, version = source.removeprefix(TORCHVISION).partition(":")
     path = Path(source)
+    if name in MODELS and not path.is_file():
+        weights = torchvision_weights(f"{name}:{version or 'COCO_V1'}")
+        return *read_weights(torchvision_file(weights), key), True
     if not path.is_file():
         raise ValueError(f"{source!r} must be a file or one of {', '.join(MODELS)}, optionally with :COCO_V1")
     state, notes = read_weights(path, key)
     # torchvision puts eight digits of the content's SHA-256 into a file's name: model-0123abcd.pth
     end = f"-{file_sha256(path)[:8]}.pth"
     return state, notes, any(w.url.endswith(end) for m in MODELS for w in _published_weights(m))
-
-
-def _fetch(model: str, version: str) -> dict[str, Tensor]:
-    by_name = {weights.name: weights for weights in _published_weights(model)}
-    if version not in by_name:
-        raise ValueError(f"torchvision has no weights {version!r} of {model}, only {', '.join(by_name)}")
-    weights = by_name[version]
-    try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except OSError as error:
-        raise ValueError(f"can't fetch {weights.url}: {error}. Download it elsewhere and pass the file.") from error
 
 
 def _published_weights(model: str) -> list[WeightsEnum]:

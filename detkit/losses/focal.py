@@ -14,7 +14,7 @@ class SigmoidFocalLoss(SigmoidLoss):
     """Focal loss on sigmoid scores: cross-entropy times (1 - p_t)^gamma (1708.02002, equation 5).
 
     Args:
-        alpha: weight of positives; negatives get 1 - alpha. None weighs both alike.
+        alpha: weight of positives; negatives get 1 - alpha. null weighs both alike.
         gamma: exponent that fades easy examples; 0 gives alpha-balanced cross-entropy.
         prior: foreground probability that every anchor starts with (section 4.1).
         weight: factor on the sum.

@@ -16,7 +16,7 @@ from detkit.structures import IGNORED
 
 @CLASS_LOSSES.register()
 class EqualizedFocalLoss(SigmoidLoss):
-    """Focal loss with gamma_j = gamma + scale (1 - g_j) for class j, times gamma_j / gamma.
+    """Focal loss with gamma_j = gamma + scale (1 - g_j) for class j, times gamma_j / gamma (2201.02593).
 
     g_j is the accumulated gradient magnitude of the positives of class j over that of its negatives, at most 1:
     a rare class gets a large gamma and, by the factor, keeps the weight of its hard entries. Before the first
@@ -25,7 +25,7 @@ class EqualizedFocalLoss(SigmoidLoss):
 
     Args:
         scale: how much gamma grows as g_j falls from 1 to 0.
-        alpha: weight of positives; negatives get 1 - alpha. None weighs both alike.
+        alpha: weight of positives; negatives get 1 - alpha. null weighs both alike.
         gamma: exponent that fades easy examples. Use BalancedBCELoss for focal loss with gamma = 0.
         prior: foreground probability that every anchor starts with.
         weight: factor on the sum.
@@ -75,13 +75,13 @@ class EqualizedFocalLoss(SigmoidLoss):
 
 @CLASS_LOSSES.register()
 class PolyFocalLoss(SigmoidLoss):
-    """Focal loss plus epsilon (1 - p_t)^(gamma + 1), both weighted by alpha_t.
+    """Focal loss plus epsilon (1 - p_t)^(gamma + 1), both weighted by alpha_t (2204.12511).
 
     Args:
         epsilon: added to the first coefficient of the loss as a polynomial in 1 - p_t. At -1 that term vanishes: the
             paper's choice for detection on COCO, made there on cross-entropy (Mask R-CNN). Below -1 the loss would
             fall as the prediction gets worse. 0 gives focal loss.
-        alpha: weight of positives; negatives get 1 - alpha. None weighs both alike.
+        alpha: weight of positives; negatives get 1 - alpha. null weighs both alike.
         gamma: exponent that fades easy examples.
         prior: foreground probability that every anchor starts with.
         weight: factor on the sum.

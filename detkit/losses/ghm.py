@@ -31,6 +31,8 @@ class GHMCLoss(SigmoidLoss):
     average, the entries of this call count: a bin that fills up suddenly would otherwise explode. So the sum over a
     batch is not that over its images.
 
+    Source: 1811.05181, equations 9 to 12.
+
     Args:
         bins: number of bins of the gradient magnitude.
         momentum: fraction that the moving averages keep per step, the paper's alpha.

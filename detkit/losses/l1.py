@@ -18,7 +18,7 @@ LARGEST_EXPONENT = 88
 
 @BOX_LOSSES.register()
 class SmoothL1Loss(BoxLoss):
-    """Smooth L1 loss between predicted and encoded deltas.
+    """Smooth L1 loss between predicted and encoded deltas (1504.08083, equation 3).
 
     Args:
         beta: difference below which the loss is quadratic; above it is linear.
@@ -54,6 +54,8 @@ class L1Loss(BoxLoss):
 @BOX_LOSSES.register()
 class BalancedL1Loss(BoxLoss):
     """L1 with the gradient alpha ln(b |x| / beta + 1) up to `beta` and `gamma` above, b = exp(gamma / alpha) - 1.
+
+    Source: 1904.02701, section 3.3.
 
     Args:
         alpha: a smaller one gives accurate predictions more gradient.

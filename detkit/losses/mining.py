@@ -17,7 +17,7 @@ from detkit.structures import BACKGROUND, IGNORED
 
 @CLASS_LOSSES.register()
 class BCEMiningLoss(SigmoidLoss):
-    """Binary cross-entropy of the positives and of each image's hardest background anchors.
+    """Binary cross-entropy of the positives and of each image's hardest background anchors (1512.02325, section 2.2).
 
     Hardest are those whose cross-entropy as background, summed over the classes, is greatest.
 
@@ -47,7 +47,7 @@ class BCEMiningLoss(SigmoidLoss):
 
 @CLASS_LOSSES.register()
 class OHEMLoss(SigmoidLoss):
-    """Binary cross-entropy of the hardest anchors of each image, positive or not.
+    """Binary cross-entropy of the hardest anchors of each image, positive or not (1604.03540, section 4.1).
 
     Easy positives are dropped too, unlike in `BCEMiningLoss`. The paper thins anchors by suppression before the
     choice; a class loss has no boxes, so that is left out.
@@ -85,6 +85,8 @@ class SoftmaxMiningLoss(ClassificationLoss):
     """Cross-entropy over K classes and background, of the positives and the hardest background anchors.
 
     Column k is class k; the last column, K, is background (torchvision's column 0).
+
+    Source: 1512.02325, section 2.2.
 
     Args:
         ratio: background anchors per positive of the image, hardest first.

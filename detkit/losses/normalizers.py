@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detkit.losses.base import Normalizer
-from detkit.registry import NORMALIZERS, FractionBelowOne, Positive
+from detkit.registry import NORMALIZERS, FractionBelowOne, Positive, PositiveInt
 
 
 @NORMALIZERS.register()
@@ -39,29 +39,31 @@ class PerImagePositiveCount(Normalizer):
 class RunningPositiveCount(Normalizer):
     """Detectron2's rule for RetinaNet: a running mean of the number of positives per process.
 
-    Gradients are divided by the mean times the number of processes, as if each process divided by the mean and the
-    processes were averaged. One process gives Detectron2's numbers exactly. With several, Detectron2 keeps a mean in
-    each; here all share one, which is part of the checkpoint, so that a resumed run goes the same way. The number of
-    processes matters for the first dozens of steps only, while `start` fades.
+    Gradients are divided by the mean times `processes`, as if each of so many processes divided by its mean and the
+    processes were averaged. `processes` is a setting and not the number of those that train, so that the same config
+    trains the same model on any number. Detectron2 keeps a mean in each process; here there is one, which is part
+    of the checkpoint.
 
     Args:
         momentum: fraction that the mean keeps per step; the rest comes from the positives per process, at least 1.
         start: mean before the first step.
+        processes: number of processes of the training whose numbers are to be reproduced.
     """
 
-    meaning = "running mean of positives per process, times the number of processes"
+    meaning = "running mean of positives"
     average: Tensor
 
-    def __init__(self, *, momentum: FractionBelowOne = 0.9, start: Positive = 100.0) -> None:
+    def __init__(
+        self, *, momentum: FractionBelowOne = 0.9, start: Positive = 100.0, processes: PositiveInt = 1
+    ) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.momentum, self.processes = momentum, processes
         self.register_buffer("average", torch.tensor(float(start), dtype=torch.float64))
 
     def divisor(self, total: Tensor) -> Tensor:
-        processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-        new = (total.to(self.average.dtype) / processes).clamp(min=1)
+        new = (total.to(self.average.dtype) / self.processes).clamp(min=1)
         self.average.copy_(new.lerp(self.average, self.momentum))
-        return self.average * processes
+        return self.average * self.processes
 
 
 @NORMALIZERS.register()

@@ -17,6 +17,8 @@ class QualityFocalLoss(SigmoidLoss):
 
     So the score learns how well the box fits. Without a quality y is 1.
 
+    Source: 2006.04388, equation 3.
+
     Args:
         beta: exponent that fades easy examples; 0 gives cross-entropy with soft targets.
         prior: foreground probability that every anchor starts with.
@@ -45,6 +47,8 @@ class VarifocalLoss(SigmoidLoss):
 
     Easy positives keep their weight, unlike in focal loss. A positive of quality 0 is a negative at its class, as in
     the paper. Without a quality q is 1.
+
+    Source: 2008.13367, equation 2.
 
     Args:
         alpha: weight of negatives.

@@ -68,7 +68,7 @@ class Layer(nn.Module):
 
 @NECKS.register()
 class BiFPN(Neck):
-    """Repeated top-down and bottom-up fusion with trainable, normalised weights.
+    """Repeated top-down and bottom-up fusion with trainable, normalised weights (1911.09070, section 3).
 
     Each backbone level goes through a 1x1 convolution and a norm to `channels`; extra levels come from 3x3 max
     pooling with stride 2, the first one from the last backbone level through a separate 1x1 convolution.
@@ -107,7 +107,6 @@ class BiFPN(Neck):
         self.out_shapes = dict(pyramid_level(channels, stride) for stride in strides)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Backbone levels -> p levels, finest first."""
         maps = [layer(features[n]) for n, layer in self.lateral.items()]
         for i in range(len(self.out_shapes) - len(maps)):
             maps.append(halve(self.extra[0](features[self.top]) if i == 0 else maps[-1]))

@@ -45,12 +45,14 @@ class ExtraConvs(nn.ModuleList):
 class FPN(Neck):
     """Top-down pyramid over all backbone levels, with stride-2 convolutions for extra levels on top.
 
+    Source: 1612.03144, section 3; extra levels: 1708.02002, footnote 2.
+
     Args:
         channels: channels of every level.
         extra_levels: number of extra levels; each is computed from the level before, after a ReLU.
         extra_from: input of the first extra level, the last backbone level (`c5`, as in the RetinaNet paper and
             Detectron2) or the last pyramid level (`p5`, as in torchvision's v1 model).
-        norm: normalisation after every convolution; None: none, and the convolutions have biases.
+        norm: normalisation after every convolution; null: none, and the convolutions have biases.
     """
 
     def __init__(
@@ -77,7 +79,6 @@ class FPN(Neck):
         self.out_shapes |= dict(pyramid_level(channels, s) for s in extra_strides(last.stride, extra_levels))
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Backbone levels -> p levels, finest first."""
         names = list(self.lateral)
         top: Tensor | None = None
         pyramid: list[Tensor] = []
@@ -101,7 +102,7 @@ class PAFPN(Neck):
         extra_levels: number of extra levels on top, stride-2 convolutions; each is computed from the level before,
             after a ReLU.
         extra_from: input of the first extra level, the last backbone level (`c5`) or the last level of the path (`p5`).
-        norm: normalisation after every convolution; None: none, and the convolutions have biases.
+        norm: normalisation after every convolution; null: none, and the convolutions have biases.
     """
 
     def __init__(
@@ -131,7 +132,6 @@ class PAFPN(Neck):
         self.out_shapes |= dict(pyramid_level(channels, s) for s in extra_strides(last.stride, extra_levels))
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Backbone levels -> p levels, finest first."""
         path: list[Tensor] = []
         for i, level in enumerate(self.fpn(features).values()):
             path.append(F.relu(self.output[i - 1](F.relu(self.down[i - 1](path[-1])) + level)) if i else level)

@@ -23,13 +23,15 @@ KERNEL = 3
 class SSDExtraLevels(Neck):
     """The backbone's levels unchanged, and smaller extra levels, each computed from the one before.
 
+    Source: 1512.02325, section 2.1; SSDlite: 1801.04381, section 6.2.
+
     Args:
         channels: channels of each extra level; before its 3x3 convolution a 1x1 convolution halves them.
         strides: stride of each 3x3 convolution. 2 halves the map (rounded up); 1 means no padding, so the map loses
             two cells per side, as SSD300's last two levels do (5 -> 3 -> 1), while the level's declared stride stays. A
             map smaller than the kernel is padded to its size.
         lite: use SSDlite's depthwise-separable convolutions with ReLU6.
-        norm: normalisation after every convolution; None: none, and the convolutions have biases.
+        norm: normalisation after every convolution; null: none, and the convolutions have biases.
     """
 
     def __init__(

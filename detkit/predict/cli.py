@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
     from detkit.data.datasets.images import ImageOptions
-    from detkit.structures import ClassMap, Detections
+    from detkit.predict.detections import Detections
+    from detkit.structures import ClassMap
 
 RESULTS, IMAGES = "predictions.json", "images.json"
 SAVED_EVERY = 2.0
@@ -40,8 +41,10 @@ RUN_FILES = ("checkpoints", "environment.json", "plan.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="checkpoint file or run folder")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="image files, folders or globs")
+    parser.add_argument(
+        "checkpoint", help="run folder, checkpoint, .safetensors file, or the name or address of a model"
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="image files, folders, globs or addresses")
     parser.add_argument(
         "--output",
         default="predictions",
@@ -130,14 +133,9 @@ class Results:
         self.images: list[Tree] = []
 
     def add(self, file: Path, image: PILImage, detections: Detections) -> None:
-        from detkit.boxes import to_xywh
-
         image_id = len(self.images) + 1
         self.images.append({"id": image_id, **json_name(file), "width": image.width, "height": image.height})
-        boxes = to_xywh(detections.boxes.double().numpy()).tolist()
-        for box, score, label in zip(boxes, detections.scores.tolist(), detections.labels.tolist(), strict=True):
-            category = {"category_id": self.classes.ids[label], "category_name": self.classes.names[label]}
-            self.detections.append({"image_id": image_id, **category, "bbox": box, "score": score})
+        self.detections += detections.to_coco(image_id)
 
     def draw(self, name: str, image: PILImage, detections: Detections) -> bool:
         """Writes the drawing of an image; returns False, after a warning, if it can't be written."""
@@ -186,9 +184,10 @@ def find_images(paths: list[str]) -> Iterator[Path]:
     import glob
 
     from detkit.data.datasets.image_files import describe_left_out, list_images
+    from detkit.hub import local_path
 
     for text in paths:
-        path = Path(text)
+        path = local_path(text)
         if path.is_file():
             yield path
             continue

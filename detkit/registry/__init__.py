@@ -32,6 +32,8 @@ from detkit.registry.parts import CLASS_LOSSES as CLASS_LOSSES
 from detkit.registry.parts import CODERS as CODERS
 from detkit.registry.parts import DATASETS as DATASETS
 from detkit.registry.parts import HEADS as HEADS
+from detkit.registry.parts import HOOKS as HOOKS
+from detkit.registry.parts import LOGGERS as LOGGERS
 from detkit.registry.parts import NECKS as NECKS
 from detkit.registry.parts import NMS as NMS
 from detkit.registry.parts import NORMALIZERS as NORMALIZERS

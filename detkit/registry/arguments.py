@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from detkit.registry.bounds import bounds_problem, is_bounded
 from detkit.registry.values import TypeMismatch, convert, is_plain
+from detkit.utils.console import nearest as nearest
 from detkit.utils.types import Value
 
 C = TypeVar("C", bound=type)
@@ -142,12 +143,3 @@ def _without_arrays(value: Any) -> Value:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_without_arrays(item) for item in value]
     return value
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """`; did you mean x?` if something known is near `name`, else the full stop."""
-    import difflib
-
-    lower = {k.lower(): k for k in reversed(list(known))}
-    close = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.6)
-    return f"; did you mean {lower[close[0]]}?" if close else "."

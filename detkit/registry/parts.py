@@ -30,8 +30,10 @@ DATASETS = Registry("datasets", "detkit.data.datasets.base:DetectionDataset", "d
 TRANSFORMS = Registry("transforms", "detkit.data.transforms.base:Transform", "detkit.data.transforms", light=True)
 OPTIMIZERS = Registry("optimizers", "detkit.train.optim:OptimizerFactory", "detkit.train.optim", light=True)
 SCHEDULES = Registry("schedules", "detkit.train.schedule:Schedule", "detkit.train.schedule", light=True)
+HOOKS = Registry("hooks", "detkit.hooks.base:Hook", "detkit.hooks", light=True)
+LOGGERS = Registry("loggers", "detkit.loggers.base:Logger", "detkit.loggers", light=True)
 
 REGISTRIES: tuple[Registry, ...] = (
     BACKBONES, NECKS, ANCHORS, HEADS, ASSIGNERS, CODERS, CLASS_LOSSES, BOX_LOSSES, NORMALIZERS, NMS, DATASETS,
-    TRANSFORMS, OPTIMIZERS, SCHEDULES,
+    TRANSFORMS, OPTIMIZERS, SCHEDULES, HOOKS, LOGGERS,
 )  # fmt: skip

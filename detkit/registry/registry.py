@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from detkit.hub import is_remote, local_path
 from detkit.registry import plugins
 from detkit.registry.arguments import Argument, arguments_of, checked, enforce_bounds, nearest, signature_problem
-from detkit.registry.source import Entry, entry_of
-from detkit.registry.values import TypeMismatch, convert, type_name
+from detkit.registry.path_types import FILE
+from detkit.registry.source import Entry, entry_of, raised_at
+from detkit.registry.values import TypeMismatch, convert, map_paths, type_name
 from detkit.utils.errors import is_out_of_memory, prefix_error
 from detkit.utils.types import Value
 
@@ -85,11 +84,6 @@ class Registry:
             )
         self._entries[name] = entry
         enforce_bounds(cls)
-
-    def unregister(self, name: str) -> None:
-        """Removes a name; raises ValueError if it is unknown."""
-        self.get(name)
-        del self._entries[name]
 
     @contextmanager
     def temporary(self) -> Iterator[Registry]:
@@ -171,7 +165,8 @@ class Registry:
         for key, value in values.items():
             if key not in known:
                 raise ValueError(f"{name}: unknown argument {key!r}{nearest(key, list(known))}")
-            values[key] = checked(f"{name}: {key}", value, known[key].annotation)
+            value = checked(f"{name}: {key}", value, known[key].annotation)
+            values[key] = map_paths(value, known[key].annotation, key, _fetched)
         return self.construct(name, values, **derived)
 
     def construct(self, name: str, values: Mapping[str, Value], **derived: object) -> Any:
@@ -187,7 +182,7 @@ class Registry:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         except OSError as error:
-            raise prefix_error(error, f"{name}{_raised_in(cls, error)}") from error
+            raise prefix_error(error, f"{name}{raised_at(cls, error)}") from error
         except AttributeError:
             if not _lacks_super_init(part):
                 raise
@@ -205,18 +200,14 @@ class Registry:
         return part
 
 
+def _fetched(text: str, kind: str, _: str) -> str:
+    """The local copy of an address; names of weights are left to the part, which may not need them."""
+    return str(local_path(text)) if kind == FILE and is_remote(text) else text
+
+
 def _lacks_super_init(part: object) -> bool:
     """Whether a torch module was made without its base's constructor; this room does not import torch."""
     return hasattr(part, "register_buffer") and "_buffers" not in vars(part)
-
-
-def _raised_in(cls: type, error: BaseException) -> str:
-    """` (my_data.py:12)`: the last line of the plugin's file that ran before the error; empty for detkit's parts."""
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    if not lines or cls.__module__.startswith("detkit."):
-        return ""
-    return f" ({os.path.basename(str(file))}:{lines[-1]})"
 
 
 def _raise(module: str) -> None:

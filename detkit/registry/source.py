@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
+import traceback
 from dataclasses import dataclass
+from functools import cached_property
 from types import FunctionType
 
 
@@ -16,7 +19,7 @@ class Entry:
     file: str
     function_line: int
 
-    @property
+    @cached_property
     def line(self) -> int:
         """Line of the class statement; that of its first function where no source is at hand."""
         try:
@@ -44,3 +47,12 @@ def entry_of(cls: type) -> Entry:
                 return Entry(cls, code.co_filename, code.co_firstlineno)
     module = sys.modules.get(cls.__module__)
     return Entry(cls, str(getattr(module, "__file__", None) or f"<{cls.__module__}>"), 0)
+
+
+def raised_at(cls: type, error: BaseException) -> str:
+    """` (my_data.py:12)`: the last line of the plugin's file that ran before the error; empty for detkit's parts."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if not lines or cls.__module__.startswith("detkit."):
+        return ""
+    return f" ({os.path.basename(str(file))}:{lines[-1]})"

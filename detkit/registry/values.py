@@ -158,7 +158,7 @@ def _convert_union(value: Value, annotation: object) -> Value:
     if outside is None:
         raise _mismatch(value, annotation)
     if type(None) in get_args(annotation) and not outside.position:
-        outside = OutOfBounds(f"{outside}; null for none")
+        outside = OutOfBounds(f"{outside}, or null")
     raise outside
 
 

@@ -15,15 +15,15 @@ import numpy as np
 import PIL
 import torch
 
-import detkit
 from detkit.utils.types import Tree
+from detkit.version import __version__
 
 
 def environment() -> Tree:
     """Command, versions, machine and source revision of this process."""
     import torchvision
 
-    package = Path(detkit.__file__).parent
+    package = Path(__file__).parents[1]
     machine: Tree = {"system": platform.platform(), "cpu": cpu_name()}
     machine |= {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if torch.cuda.is_available():
@@ -31,7 +31,7 @@ def environment() -> Tree:
     return {
         "command": shlex.join(sys.argv),
         "versions": {
-            "detkit": detkit.__version__,
+            "detkit": __version__,
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
             "numpy": np.__version__,

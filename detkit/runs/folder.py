@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from detkit.checkpoint import BEST, CHECKPOINTS, HALF_WRITTEN, STEP_NAME, TRAILER, TRAILER_LENGTH
+from detkit.checkpoint import BEST_NAME, CHECKPOINTS, HALF_WRITTEN, STEP_NAME, TRAILER, TRAILER_LENGTH
 from detkit.utils import outputs
 from detkit.utils.console import printable
 from detkit.utils.errors import explain_os_errors
@@ -25,16 +25,23 @@ log = logging.getLogger("detkit")
 CONFIG, ENVIRONMENT, RESULT = "config.yaml", "environment.json", "result.json"
 METRICS, LOG = "metrics.jsonl", "log.txt"
 CURVES, PREDICTIONS, TENSORBOARD = "curves.png", "predictions.png", "tensorboard"
+PICTURES = "predictions"
+"""Folder of the pictures that hooks draw."""
+STATUS, LOGGER_NOTES, SCALARS_CSV, SCALARS_JSONL = "status.json", "loggers.json", "scalars.csv", "scalars.jsonl"
+FOLDERS = (TENSORBOARD, CHECKPOINTS, PICTURES)
 LOCK = ".lock"
 LOCK_SECONDS = 20.0
 """Time for the processes of a killed run to end before the next one refuses the folder."""
 EVIDENCE = (METRICS, RESULT, CHECKPOINTS)
 WRITTEN_ONCE = (CONFIG, ENVIRONMENT, RESULT, CURVES, PREDICTIONS)
 GROWING = (METRICS, LOG, "log_rank*.txt", "profile_rank*.json")
+OF_LOGGERS = (STATUS, LOGGER_NOTES, SCALARS_CSV, SCALARS_JSONL)
+"""Files that only some loggers write: where detkit did not, they are somebody's own and in nobody's way."""
 EVENTS_NAME = re.compile(r"events\.out\.tfevents\..+")
 """Names that detkit and TensorBoard give: a copy that somebody calls step_00000100_good.pt is none of them."""
 LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
 METRICS_LINE = re.compile(rb'\{"step": \d+, ')
+PICTURE_NAME = re.compile(r"step_\d{8,}\.png")
 
 
 @contextlib.contextmanager
@@ -90,7 +97,7 @@ def init_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if resume:
             Ledger(folder).adopt(path.name for path in ours if path.name in WRITTEN_ONCE)
-            note_growing(folder, [path for path in ours if path.parent.name == TENSORBOARD])
+            note_growing(folder, [path for path in ours if path.parent.name in (TENSORBOARD, PICTURES)])
         else:
             remove(folder, ours)
         note_growing(folder, [folder / LOG])  # which says that a run has begun here
@@ -123,7 +130,7 @@ def remove(folder: Path, files: Sequence[Path]) -> None:
     for path in files:
         path.unlink(missing_ok=True)
     Ledger(folder).forget([path.relative_to(folder) for path in files])
-    for name in (TENSORBOARD, CHECKPOINTS):
+    for name in FOLDERS:
         with contextlib.suppress(OSError):  # not empty, or not there
             (folder / name).rmdir()
 
@@ -141,15 +148,17 @@ def run_files(folder: Path) -> tuple[list[Path], list[Path]]:
     ours: list[Path] = []
     foreign: list[Path] = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name in (TENSORBOARD, CHECKPOINTS) and path.is_dir():
+        if path.name in FOLDERS and path.is_dir():
             inside = sorted(path.iterdir())
             own_files = [p for p in inside if is_own_name(p, of_run=of_run)]
-            if path.name == TENSORBOARD and LOG in ledger:  # from then on they are noted
+            if path.name != CHECKPOINTS and LOG in ledger:  # from then on they are noted
                 own_files = [p for p in own_files if p.relative_to(folder) in ledger]
             ours += own_files
             foreign += [p for p in inside if is_checkpoint_name(p) and p not in own_files]
         elif path.name in (TENSORBOARD, CHECKPOINTS):
             foreign.append(path)
+        elif path.name in OF_LOGGERS and path.is_file():
+            ours += [path] if LOG in ledger and path.name in ledger else []
         elif any(path.match(name) for name in (*WRITTEN_ONCE, *GROWING)):
             own = path.is_file() and (
                 ledger.owns(path.name) or (of_run and grew_here(path)) or (old and written_here(path))
@@ -159,7 +168,7 @@ def run_files(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def is_own_name(path: Path, *, of_run: bool) -> bool:
-    """Whether a file among the checkpoints or events is detkit's: a checkpoint by its last line, and in the folder of a
+    """Whether a file in one of the run's folders is detkit's: a checkpoint by its last line, and in the folder of a
     run by the name that detkit or TensorBoard gives."""
     if path.is_dir():
         return False
@@ -168,13 +177,13 @@ def is_own_name(path: Path, *, of_run: bool) -> bool:
             file.seek(max(0, path.stat().st_size - 2 * TRAILER_LENGTH))
             if TRAILER.search(file.read()):
                 return True
-    names = (STEP_NAME, HALF_WRITTEN) if path.parent.name == CHECKPOINTS else (EVENTS_NAME,)
+    names = {CHECKPOINTS: (STEP_NAME, HALF_WRITTEN), PICTURES: (PICTURE_NAME,)}.get(path.parent.name, (EVENTS_NAME,))
     return of_run and any(name.fullmatch(path.name) for name in names)
 
 
 def is_checkpoint_name(path: Path) -> bool:
     """Whether a run would write a checkpoint under this name."""
-    return path.parent.name == CHECKPOINTS and (path.name == BEST or STEP_NAME.fullmatch(path.name) is not None)
+    return path.parent.name == CHECKPOINTS and any(name.fullmatch(path.name) for name in (BEST_NAME, STEP_NAME))
 
 
 def grew_here(path: Path) -> bool:

@@ -1,4 +1,5 @@
-"""metrics.jsonl: one JSON object a line, `{"step", "loss", ...}` of a step or `{"step", "eval"}` of an evaluation."""
+"""metrics.jsonl: one JSON object a line, `{"step", "train/loss", ...}` of a step or `{"step", "val/ap", ...}` of an
+evaluation; hooks may add lines. Names are canonical: a room, then what it is. docs/hooks.md lists them."""
 
 from __future__ import annotations
 
@@ -11,25 +12,42 @@ from typing import IO
 from detkit.utils.outputs import write_text
 from detkit.utils.types import Tree, Value
 
+LOSS, CLASS_LOSS, BOX_LOSS = "train/loss", "train/loss/classification", "train/loss/box"
+STEP_TIME, DATA_TIME, TRAIN_TIME = "time/step", "time/data", "time/train"
+VALIDATION = "val/"
+OLD_NAMES = {
+    "loss": LOSS,
+    "loss_classification": CLASS_LOSS,
+    "loss_box": BOX_LOSS,
+    "gradient_norm": "train/gradient_norm",
+    "normalizer": "train/normalizer",
+    "images": "train/images",
+    "skipped": "train/skipped",
+    "seconds": STEP_TIME,
+    "data_seconds": DATA_TIME,
+    "train_seconds": TRAIN_TIME,
+    "peak_memory_mb": "memory/peak_mb",
+}
+"""Names in the files of an older detkit -> canonical ones. `step` and `lr` are the same; an evaluation was {"step",
+"eval": figures}."""
+
 
 def read_metrics(path: str | Path) -> tuple[list[Tree], list[Tree]]:
-    """Steps and evaluations of a run, each by step; an evaluation is its figures and `step`.
+    """Steps and evaluations of a run, each by step, under canonical names, whichever detkit wrote the file.
 
-    Of lines about the same step, the last counts. Raises ValueError for a damaged line, see `read_records`.
+    Of lines about the same step, the later one completes or replaces the earlier. Raises ValueError for a damaged line,
+    see `read_records`.
     """
     steps: dict[int, Tree] = {}
     evaluations: dict[int, Tree] = {}
     for record in read_records(Path(path)):
-        step = int(record["step"])
-        if "eval" in record:
-            evaluations[step] = record["eval"] | {"step": step}
-        else:
-            steps[step] = record
+        rows = evaluations if is_evaluation(record) else steps
+        rows.setdefault(int(record["step"]), {}).update(record)
     return [steps[step] for step in sorted(steps)], [evaluations[step] for step in sorted(evaluations)]
 
 
 def read_records(path: Path) -> Iterator[Tree]:
-    """The objects of all lines.
+    """The objects of all lines, under canonical names.
 
     A last line that is not one was cut off when the run was killed, and is left out. Any other such line raises
     ValueError with its number.
@@ -43,7 +61,25 @@ def read_records(path: Path) -> Iterator[Tree]:
             if number == len(lines):
                 return
             raise ValueError(f"{path}, line {number} is damaged: {line[:40]!r}; delete it, then resume") from None
-        yield record
+        yield canonical(record)
+
+
+def canonical(record: Mapping[str, Value]) -> Tree:
+    """A record under canonical names; those of an older detkit are replaced."""
+    figures = record.get("eval")
+    if isinstance(figures, Mapping):
+        return {"step": record["step"], **of_validation(figures)}
+    return {OLD_NAMES.get(name, name): value for name, value in record.items()}
+
+
+def of_validation(figures: Mapping[str, Value]) -> Tree:
+    """Figures of an evaluation under their canonical names."""
+    return {f"{VALIDATION}{name}": value for name, value in figures.items()}
+
+
+def is_evaluation(record: Mapping[str, Value]) -> bool:
+    """Whether a record is of validation and not of training."""
+    return any(name.startswith(VALIDATION) for name in record)
 
 
 class MetricsFile:
@@ -76,5 +112,9 @@ def format_record(record: Mapping[str, Value]) -> str:
     return json.dumps(clean) + "\n"
 
 
-def _key(record: Mapping[str, Value]) -> tuple[int, bool]:
-    return int(record["step"]), "eval" in record
+def _key(record: Mapping[str, Value]) -> tuple[int, str]:
+    """Step and kind: the training step, its evaluation, or what a hook records under certain names."""
+    for name in (LOSS, "val/ap"):
+        if name in record:
+            return int(record["step"]), name
+    return int(record["step"]), " ".join(sorted(record))

@@ -13,15 +13,16 @@ FREE = (
     "data.images.max_megapixels",
 )  # fmt: skip
 """Settings that don't change which weights come out."""
+FREE_SECTIONS = ("loggers",)
 
 
 def differing_settings(old: Mapping[str, Value], new: Mapping[str, Value]) -> dict[str, tuple[Value, Value]]:
-    """Dotted keys with unequal values, without those of `FREE`; None is the value of a missing key."""
+    """Dotted keys with unequal values, but for `FREE` and `FREE_SECTIONS`; None is the value of a missing key."""
     first, second = flatten(old), flatten(new)
     return {
         key: (first.get(key), second.get(key))
         for key in first.keys() | second.keys()
-        if key not in FREE and first.get(key) != second.get(key)
+        if key not in FREE and key.partition(".")[0] not in FREE_SECTIONS and first.get(key) != second.get(key)
     }
 
 

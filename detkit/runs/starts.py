@@ -19,13 +19,13 @@ from pathlib import Path
 
 import torch
 
-from detkit import __version__
 from detkit.checkpoint import Checkpoint
 from detkit.config import Config
 from detkit.fingerprint import Code, changes, digest, fingerprint
 from detkit.runs.environment import cpu_name
 from detkit.runs.folder import ENVIRONMENT
 from detkit.utils.types import Tree, Value
+from detkit.version import __version__
 
 log = logging.getLogger("detkit")
 

@@ -20,6 +20,8 @@ KINDS = {
     "loss": "class_losses",
     "box-loss": "box_losses",
     "dataset": "datasets",
+    "hook": "hooks",
+    "logger": "loggers",
 }
 """Kind of project -> its registry. The template of kind `box-loss` is box_loss/my_box_loss.py with `MyBoxLoss`."""
 TEMPLATES = Path(__file__).parent

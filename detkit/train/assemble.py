@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from detkit.checkpoint import Checkpoint, load_checkpoint
 from detkit.config import Config
 from detkit.data.build import SPLITS, build_datasets, build_transforms, open_images
 from detkit.data.datasets.base import DetectionDataset
@@ -26,13 +26,17 @@ from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
 from detkit.distributed.preflight import check_data, data_hashes
 from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.loop import evaluate
+from detkit.interop import load_any
 from detkit.registry import CLASS_LOSSES, OPTIMIZERS, SCHEDULES
 from detkit.runs.environment import environment
 from detkit.runs.folder import RESULT
 from detkit.runs.starts import Start, starts_before, this_start, to_plain
 from detkit.structures import ClassMap
+from detkit.train.hook_access import Surroundings
 from detkit.train.meaning import differences
+from detkit.train.observers import build_hooks, build_loggers
 from detkit.train.options import TrainOptions
+from detkit.train.pictures import predict_images
 from detkit.train.profile import Profile
 from detkit.train.random import seed_everything
 from detkit.train.recorder import Recorder
@@ -42,6 +46,7 @@ from detkit.train.speed import RankLog
 from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
 from detkit.utils.console import guard_stream
+from detkit.utils.errors import prefix_error
 
 log = logging.getLogger("detkit")
 
@@ -95,7 +100,8 @@ class Session:
             self.earlier_starts = starts_before(folder, saved) if comm.is_first() else []
             self.start = resumed_start(self.start, saved, self.earlier_starts, self.detector, allow)
         self.batches = iter(self.train_loader)
-        self.recorder = Recorder(folder) if comm.is_first() else None
+        loggers = build_loggers(config)
+        self.recorder = Recorder(folder, loggers, config.to_dict()) if comm.is_first() else None
         self.evaluation = Evaluation(partial(evaluate_model, config, self.val_set, self.val_loader), self.recorder)
         self.checkpoints = Checkpoints(
             folder, config.to_dict(), self.classes, self.evaluation, data=data, start=to_plain(self.start)
@@ -110,8 +116,12 @@ class Session:
             self.options,
             seed=config.seed,
             device=device,
-            hooks=[*tracer, self.recorder or RankLog(), TimeLimit(), before, self.evaluation, self.checkpoints],
-        )
+            hooks=[
+                *tracer, self.recorder or RankLog(), TimeLimit(), before, self.evaluation, *build_hooks(config),
+                self.checkpoints,
+            ],
+        )  # fmt: skip
+        self.trainer.around = self.surroundings()
         if saved is not None:
             self.checkpoints.restore(self.trainer, saved)
             log.info("resuming %s after step %d", saved.path, saved.step)
@@ -123,6 +133,20 @@ class Session:
 
     def transforms(self, split: str) -> list[Transform]:
         return build_transforms(self.config, split)
+
+    def surroundings(self) -> Surroundings:
+        """What the hooks of the config reach through the trainer."""
+        recorder, options, trainer = self.recorder, replace(self.loader_options, num_workers=0), self.trainer
+        return Surroundings(
+            folder=self.folder,
+            classes=self.classes,
+            validation_images=len(self.val_set),
+            size_divisor=options.size_divisor,
+            save_weights=partial(self.checkpoints.save_weights, trainer),
+            predictions=partial(predict_images, trainer, self.val_set, self.transforms("val"), options),
+            record=recorder.record if recorder else lambda step, values: None,
+            record_image=recorder.loggers.log_image if recorder else lambda step, name, path: None,
+        )
 
     def build_loaders(self, start_step: int) -> None:
         """Makes the loaders of this rank's images; the session holds them, as they explain the death of a worker."""
@@ -168,17 +192,19 @@ def initial_detector(config: Config, classes: ClassMap, init_weights: str | None
             detector.backbone.load_pretrained()
         except ValueError as error:
             raise ValueError(f"{config.location('backbone.weights')}: {error}") from error
+        except OSError as error:
+            raise prefix_error(error, config.location("backbone.weights")) from error
     return detector
 
 
 def load_weights(source: str, detector: DenseDetector, config: Config, classes: ClassMap) -> None:
     """Loads the weights that fit, and logs a table of the rest."""
-    saved: Checkpoint = load_checkpoint(source)
+    saved = load_any(source)
     columns = CLASS_LOSSES.build(saved.config["losses"]["classification"]).num_columns(len(saved.classes))
     mine = detector.class_loss.num_columns(len(classes))
     changed = differences(saved.config, config, detector)
     rows = init_from(detector, saved.ema or saved.model, saved.classes, classes, (columns, mine), changed)
-    log.info("weights of %s, step %d\n%s", saved.path, saved.step, format_rows(rows))
+    log.info("weights of %s, step %d\n%s", saved.path or source, saved.step, format_rows(rows))
     for note in changed.notes:
         log.warning("--init-from: %s", note)
 

@@ -28,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start = parser.add_mutually_exclusive_group()
     text = "resume the run in the output folder (bit-exact on one machine)"
     start.add_argument("--resume", action="store_true", help=text)
-    start.add_argument("--init-from", metavar="CKPT", help="start a new run from these weights alone")
+    start.add_argument(
+        "--init-from",
+        metavar="CKPT",
+        help="start a new run from these weights alone: a run, a checkpoint, or a model's name or address",
+    )
     text = "with --resume: accept changed code; the run records the change"
     parser.add_argument("--allow", choices=("code",), action="append", default=[], help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the run folder")
@@ -68,9 +72,12 @@ def start(args: argparse.Namespace, node_rank: int) -> int:
     """Checks what can be checked without a model, then runs this same command in several processes."""
     from detkit.distributed.launch import launch
     from detkit.distributed.launch_options import LaunchOptions
+    from detkit.hub import local_path
     from detkit.train.torch_setup import uses_gpu
 
     config, _ = read(args)
+    if args.init_from and not args.resume:
+        local_path(args.init_from)  # once, before several processes want it
     least, most = parse_nodes(args.nodes or "1")
     options = config.options("train")
     given = {k: v for k, v in (("procs", args.procs), ("max_restarts", args.max_restarts)) if v is not None}
@@ -102,12 +109,17 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
         if getattr(args, flag) is not None and not getattr(args, flag).strip():
             raise ValueError(f"--{flag.replace('_', '-')}: {getattr(args, flag)!r} must not be empty")
     config = load_config(args.config, args.overrides, overlays=args.overlay)
-    for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
-        config.require(path)
-    if not args.resume:
-        config.check()
+    check_trainable(config, resume=args.resume)
     name = "-".join(run_name(find_config(file)) for file in [args.config, *args.overlay])
     return config, Path(args.output) if args.output else Path("runs") / name
+
+
+def check_trainable(config: Config, *, resume: bool) -> None:
+    """Raises ValueError for a config that lacks a section, or whose schedule does not fit a new run's length."""
+    for path in ("train", "optimizer", "schedule", "data.train", "data.val"):
+        config.require(path)
+    if not resume:
+        config.check()
 
 
 def work(args: argparse.Namespace, coordinator: Coordinator) -> int:

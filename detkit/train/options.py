@@ -30,12 +30,13 @@ class TrainOptions:
         log_every: steps between plain log lines.
         threads: CPU threads; null for torch's choice.
         deterministic: give the same weights whenever the same run is repeated on the same machine.
-        max_minutes: training time after which the run ends early, with everything that comes at the end; null for no
-            limit.
-        tensorboard: write event files into the run folder.
+        max_minutes: minutes of training after which the run ends early, with everything that comes at the end; null
+            for no limit.
+        tensorboard: deprecated, use `loggers`: false removes TensorBoard from them, true adds it; null leaves them as
+            they are.
         pad_together: give all images of a step one size, over micro-batches and processes, as one batch would.
         lr_scaling: rule by which `optimizer.lr` grows with the batch size: in proportion, or with its root.
-        lr_batch_size: batch size that `optimizer.lr` is meant for.
+        lr_batch_size: images of the step that `optimizer.lr` is meant for; null without `lr_scaling`.
         gradient_compression: bf16 halves what processes send each other, and rounds.
         hang_timeout: seconds without progress after which a process counts as hung, prints where it is and ends; null
             for never.
@@ -58,7 +59,7 @@ class TrainOptions:
     threads: PositiveInt | None = None
     deterministic: bool = True
     max_minutes: Positive | None = None
-    tensorboard: bool = True
+    tensorboard: bool | None = None
     pad_together: bool = True
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"
     lr_batch_size: PositiveInt | None = None

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from detkit.train.trainer import Hook, StepReport, Trainer
+from detkit.hooks.base import Hook, StepReport
+from detkit.train.trainer import Trainer
 
 log = logging.getLogger("detkit")
 
@@ -16,7 +17,7 @@ WARM_UP = 5
 ROWS = 15
 
 
-class Profile(Hook):
+class Profile(Hook[Trainer]):
     """Records `steps` steps after the first five; the trace opens in https://ui.perfetto.dev or chrome://tracing.
 
     Each process writes `profile_rank<rank>.json` into the run folder; the first one prints the operations that

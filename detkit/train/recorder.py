@@ -1,48 +1,49 @@
-"""Progress of a run: metrics.jsonl, TensorBoard, a progress bar or plain lines, a log file."""
+"""What a run records and shows while it goes: metrics.jsonl, its loggers, a progress bar or plain lines."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.report import to_json
+from detkit.hooks.base import Hook, StepReport
+from detkit.loggers.base import LoggedRun, Loggers, Status
 from detkit.runs.environment import peak_memory_mb
-from detkit.runs.folder import METRICS, TENSORBOARD, note_growing
-from detkit.runs.metrics import MetricsFile
+from detkit.runs.folder import METRICS
+from detkit.runs.metrics import BOX_LOSS, CLASS_LOSS, DATA_TIME, LOSS, STEP_TIME, TRAIN_TIME, MetricsFile, of_validation
 from detkit.train.speed import SpeedWindow
-from detkit.train.trainer import Hook, StepReport, Trainer
+from detkit.train.trainer import Trainer
 from detkit.utils.console import bar_stream, guard_stream
 from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
 
 
-class Recorder(Hook):
-    """Writes every step into metrics.jsonl; shows a live bar on a terminal, plain lines elsewhere."""
+class Recorder(Hook[Trainer]):
+    """Writes every step into metrics.jsonl and means into the loggers; shows a live bar, or plain lines.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    config: complete, for the loggers.
+    """
+
+    def __init__(self, folder: Path, loggers: Loggers | None = None, config: Tree | None = None) -> None:
+        self.folder, self.loggers, self.config = folder, loggers or Loggers(), config or {}
         self._bar: Any = None
-        self._board: Any = None
         self._file: MetricsFile | None = None
 
     def before_train(self, trainer: Trainer) -> None:
         self._file = MetricsFile(self.folder / METRICS, trainer.step)
         self._window = SpeedWindow(trainer.train_seconds)
-        if trainer.options.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            events = self.folder / TENSORBOARD
-            before = set(events.glob("*"))
-            self._board = SummaryWriter(str(events), purge_step=trainer.step + 1)
-            note_growing(self.folder, set(events.glob("*")) - before)
+        iterations = trainer.options.iterations
+        run = LoggedRun(folder=self.folder, step=trainer.step, iterations=iterations, config=self.config)
+        self.loggers.start(run)
         if guard_stream(sys.stderr).isatty():
             from tqdm import tqdm
 
-            steps: Tree = {"initial": trainer.step, "total": trainer.options.iterations, "unit": "step"}
+            steps: Tree = {"initial": trainer.step, "total": iterations, "unit": "step"}
             self._bar = tqdm(file=bar_stream(), dynamic_ncols=True, smoothing=0.05, **steps)
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:
@@ -51,18 +52,18 @@ class Recorder(Hook):
         self._file.write(
             {
                 "step": report.step,
-                "loss": report.loss,
-                "loss_classification": report.classification,
-                "loss_box": report.box,
+                LOSS: report.loss,
+                CLASS_LOSS: report.classification,
+                BOX_LOSS: report.box,
                 "lr": report.lr,
-                "gradient_norm": report.gradient_norm,
-                "normalizer": report.normalizer,
-                "images": report.images,
-                "seconds": round(seconds, 5),
-                "data_seconds": round(report.data_seconds, 5),
-                "train_seconds": round(trainer.train_seconds, 3),
-                "peak_memory_mb": peak_memory_mb(trainer.device),
-                **({"skipped": True} if report.skipped else {}),
+                "train/gradient_norm": report.gradient_norm,
+                "train/normalizer": report.normalizer,
+                "train/images": report.images,
+                STEP_TIME: round(seconds, 5),
+                DATA_TIME: round(report.data_seconds, 5),
+                TRAIN_TIME: round(trainer.train_seconds, 3),
+                "memory/peak_mb": peak_memory_mb(trainer.device),
+                **({"train/skipped": True} if report.skipped else {}),
             }
         )
         if self._bar is not None:
@@ -79,19 +80,23 @@ class Recorder(Hook):
     def evaluation(self, step: int, result: CocoResult) -> None:
         """Records what an evaluation after `step` gave."""
         assert self._file is not None
-        self._file.write({"step": step, "eval": to_json(result)})
-        if self._board is not None:
-            for name, value in result.metrics.items():
-                if value is not None:
-                    self._board.add_scalar(f"val/{name}", value, step)
-            self._board.flush()
+        self._file.write({"step": step, **of_validation(to_json(result))})
+        figures = {name: value for name, value in of_validation(result.metrics).items() if value is not None}
+        self.loggers.log(step, figures)
 
-    def close(self) -> None:
-        """Ends the bar and closes the files; safe to call at any time."""
-        for open_thing in (self._bar, self._board, self._file):
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Records figures of a hook."""
+        assert self._file is not None
+        self._file.write({"step": step, **values})
+        self.loggers.log(step, values)
+
+    def close(self, status: Status = "finished") -> None:
+        """Ends the bar and the loggers and closes the file; safe to call at any time."""
+        self.loggers.finish(status)
+        for open_thing in (self._bar, self._file):
             if open_thing is not None:
                 open_thing.close()
-        self._bar = self._board = self._file = None
+        self._bar = self._file = None
 
     def after_train(self, trainer: Trainer) -> None:
         if self._bar is not None:
@@ -99,27 +104,26 @@ class Recorder(Hook):
             self._bar = None
 
     def _flush(self, trainer: Trainer) -> None:
-        """The means since the last line, into the log and TensorBoard."""
+        """The means since the last line, into the log and the loggers."""
         window, speed = self._window.reports, self._window.speed()
         n, last, seconds = len(window), window[-1], sum(self._window.seconds)
         self._window.clear()
         names = ("loss", "classification", "box")
         loss, classification, box = (sum(getattr(r, name) for r in window) / n for name in names)
-        left = (trainer.options.iterations - last.step) * seconds / n
+        left, memory = (trainer.options.iterations - last.step) * seconds / n, peak_memory_mb(trainer.device)
         line = (
             f"step {last.step}/{trainer.options.iterations}  loss {loss:.4f}  class {classification:.4f}  "
             f"box {box:.4f}  lr {last.lr:.3g}  norm {last.gradient_norm:.2f}  {speed}  "
-            f"peak memory {peak_memory_mb(trainer.device):.0f} MB  ETA {int(left) // 60}:{int(left) % 60:02d}"
+            f"peak memory {memory:.0f} MB  ETA {int(left) // 60}:{int(left) % 60:02d}"
         )
         skipped = sum(r.skipped for r in window)
         line += f"  fp16 steps skipped {skipped}" if skipped else ""
         # The bar shows all this already, so on a terminal the line goes to the file alone.
         log.info(line, extra={"only_file": self._bar is not None})
-        if self._board is not None:
-            values = {
-                "loss/total": loss, "loss/classification": classification, "loss/box": box, "lr": last.lr,
-                "gradient_norm": last.gradient_norm, "images_per_second": speed.images_per_second,
-                "data_share": speed.data_share, "step_seconds/p50": speed.p50, "step_seconds/p95": speed.p95,
-            }  # fmt: skip
-            for name, value in values.items():
-                self._board.add_scalar(name, value, last.step)
+        values = {
+            LOSS: loss, CLASS_LOSS: classification, BOX_LOSS: box, "lr": last.lr,
+            "train/gradient_norm": last.gradient_norm, "train/images_per_second": speed.images_per_second,
+            STEP_TIME: speed.p50, "time/step_p95": speed.p95, "time/data_share": speed.data_share,
+            "memory/peak_mb": memory,
+        }  # fmt: skip
+        self.loggers.log(last.step, values)

@@ -11,13 +11,14 @@ from detkit.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from detkit.config import Config
 from detkit.detectors.dense import DenseDetector
 from detkit.fingerprint import NATIVE
-from detkit.registry import SCHEDULES
+from detkit.registry import HOOKS, SCHEDULES
 from detkit.runs.folder import ENVIRONMENT
 from detkit.runs.settings import differing_settings, with_defaults
 from detkit.runs.starts import Start, code_changes, fact_changes, from_plain, read_starts
 from detkit.structures import ClassMap
 from detkit.train.parallel import other_processes
 from detkit.utils.console import indented_list
+from detkit.utils.types import Value
 
 log = logging.getLogger("detkit")
 
@@ -42,7 +43,8 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
         )
     was = with_defaults(checkpoint.config)
     changed = [f"  {k}: {v} in the run, {data[k]} now" for k, v in checkpoint.data.items() if not same(v, data.get(k))]
-    differing = differing_settings(was, config.to_dict())
+    was, now = (values | {"hooks": changing_hooks(values)} for values in (was, config.to_dict()))
+    differing = differing_settings(was, now)
     moved = {key: differing.pop(key) for key in config.paths() if key in differing}
     if from_plain(checkpoint.start).code:  # imported files are known by their content, see check_code
         differing = {key: values for key, values in differing.items() if key.partition(".")[0] != "imports"}
@@ -64,6 +66,16 @@ def find_resumable(folder: Path, config: Config, classes: ClassMap, data: Mappin
     for key, (old, new) in moved.items():
         log.info("%s has moved from %s to %s; the annotations are the same", key, old, new)
     return checkpoint
+
+
+def changing_hooks(values: Mapping[str, Value]) -> list[Value]:
+    """The hooks of a config which change what a training comes to; a hook that is not known here counts as one."""
+    known = HOOKS.names()
+    return [
+        node
+        for node in values.get("hooks") or []
+        if node["type"] not in known or getattr(HOOKS.get(node["type"]), "changes_training", True)
+    ]
 
 
 def same(old: str, new: str | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from detkit.analyze.anchor_coverage import warn_of_misfits
@@ -15,10 +15,12 @@ from detkit.data.build import warn_of_shared_images
 from detkit.data.loader import check_split
 from detkit.data.worker import check_workers, explain_worker_death, worker_processes
 from detkit.distributed.comm import from_first_rank
-from detkit.distributed.coordinator import Coordinator
+from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
 from detkit.distributed.group import process_group
 from detkit.distributed.preflight import check_data, data_hashes, preflight, same_everywhere
 from detkit.distributed.process_info import ProcessInfo
+from detkit.hub import is_remote, local_path
+from detkit.loggers.base import Status
 from detkit.runs.folder import (
     CONFIG,
     ENVIRONMENT,
@@ -54,17 +56,21 @@ def train(
     coordinator: Coordinator | None = None,
     profile: int | None = None,
     allow: Sequence[str] = (),
+    in_process: bool = False,
 ) -> int:
     """Runs a training from start to end in `folder`; returns the exit code of `detkit train`.
 
     coordinator: the processes of the run, of which this is one; alone without it. profile: steps to record
-    a trace of. allow: what may have changed at a resume: `code`.
+    a trace of. allow: what may have changed at a resume: `code`. in_process: whether the caller's program continues
+    afterwards; signals are then left to it, no hang ends it, and every failure is raised.
     """
     if not isinstance(config, Config):
         raise ValueError(f"config: {config!r} is not a Config: train(load_config(FILE), FOLDER)")
     folder, coordinator = Path(folder), coordinator or Coordinator(ProcessInfo())
     init_from = None if init_from is None else str(init_from)
     check_batch(config, coordinator)
+    if init_from and not resume:
+        fetch_weights(init_from, coordinator)
     if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--overwrite would delete {init_from} before it is read: choose another --output")
     device = set_up_torch(config.options("train"), coordinator.process)
@@ -82,10 +88,11 @@ def train(
                 config, folder, resume=resume, init_weights=weights, coordinator=coordinator, device=device,
                 profile=profile, allow=allow,
             )  # fmt: skip
-            return run_session(session, network)
+            return run_session(session, network, in_process=in_process)
         except NonFiniteLossError as error:
-            log.error("%s", error, extra={"only_file": coordinator.process.is_worker})
-            if coordinator.process.is_worker:  # the launcher reports it, once per machine
+            told_elsewhere = in_process or coordinator.process.is_worker  # by the launcher, once per machine
+            log.error("%s", error, extra={"only_file": told_elsewhere})
+            if told_elsewhere:
                 raise
             return ExitCode.DIVERGED
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
@@ -110,6 +117,14 @@ def check(config: Config, coordinator: Coordinator) -> int:
             lines["ready"] = f"{coordinator.process.world_size} processes"
             print_line(format_lines(lines))
     return ExitCode.FINISHED
+
+
+def fetch_weights(source: str, coordinator: Coordinator) -> None:
+    """Fetches the weights of `--init-from` on every machine, before anything expensive begins."""
+    if is_remote(source):
+        local_path(source)
+        seconds = COLLECTIVE_TIMEOUT.total_seconds()
+        coordinator.all_gather("weights", True, seconds, "fetches the weights of --init-from")
 
 
 def check_batch(config: Config, coordinator: Coordinator) -> None:
@@ -152,10 +167,14 @@ def open_folder(
         raise as_full_disk(error, folder) or error from error
 
 
-def run_session(session: Session, network: dict[str, str] | None = None) -> int:
+class EvaluationFailedError(RuntimeError):
+    """A training is done and its weights are on disk, but its last evaluation failed."""
+
+
+def run_session(session: Session, network: dict[str, str] | None = None, *, in_process: bool = False) -> int:
     """Trains, evaluates, draws and writes the result; returns the exit code.
 
-    network: lines for the header about the ranks and their connection.
+    network: lines for the header about the ranks and their connection. in_process: see `train`.
     """
     trainer, evaluation = session.trainer, session.evaluation
     if trainer.step >= session.options.iterations and from_first_rank(lambda: is_complete(session.folder)):
@@ -166,12 +185,15 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
         log.info("%s", header(session, network or {}))
         warn(session)
     check_fits(session)
+    status: Status = "failed"
     try:
-        with stop_on_signals(trainer), session.coordinator.watchdog(
-            "training", trainer.progress, session.options.hang_timeout, setting="train.hang_timeout",
+        with nullcontext() if in_process else stop_on_signals(trainer), session.coordinator.watchdog(
+            "training", trainer.progress, None if in_process else session.options.hang_timeout,
+            setting="train.hang_timeout",
             log_file=log_path(session.folder, trainer.rank), worker_pids=worker_processes,
         ):  # fmt: skip
             trainer.run()
+        status = "stopped" if trainer.interrupted else "finished"
     except Exception:
         if trainer.rank == 0 and evaluation.failed_last:
             note_failed_evaluation(session)
@@ -179,7 +201,7 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
     finally:
         session.batches.close()  # ends the loader processes cleanly, so that they leave no temporary folders
         if session.recorder is not None:
-            session.recorder.close()
+            session.recorder.close(status)
     if trainer.interrupted:
         log.warning(
             "stopped by %s after step %d/%d; saved %s. Resume with --resume",
@@ -191,6 +213,8 @@ def run_session(session: Session, network: dict[str, str] | None = None) -> int:
     if evaluation.result is None:
         if trainer.rank == 0:
             note_failed_evaluation(session)
+        if in_process:
+            raise EvaluationFailedError(f"the last evaluation failed: {evaluation.failed}")
         return ExitCode.FAILED
     with unsharded(trainer.model):
         if trainer.rank == 0:

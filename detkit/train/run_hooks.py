@@ -13,11 +13,13 @@ from pathlib import Path
 from detkit.checkpoint import BEST, CHECKPOINTS, Checkpoint, remove_old, save_checkpoint, step_path
 from detkit.data.loader import SampleError
 from detkit.evaluate.coco import CocoResult
+from detkit.hooks.base import Hook, StepReport, hook_states, load_hook_states
+from detkit.runs.metrics import of_validation
 from detkit.structures import ClassMap
 from detkit.train.parallel import share_buffers
 from detkit.train.recorder import Recorder
 from detkit.train.sharded import full_state, load_full_optimizer_state, load_full_state, unsharded
-from detkit.train.trainer import Hook, StepReport, Trainer
+from detkit.train.trainer import Trainer
 from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
@@ -25,7 +27,7 @@ log = logging.getLogger("detkit")
 NAMES = {"AP": "ap", "AP50": "ap50", "AP75": "ap75"}
 
 
-class Evaluation(Hook):
+class Evaluation(Hook[Trainer]):
     """Evaluates every `train.eval_every` steps and at the end; `result` belongs to the weights after `step`.
 
     An evaluation that fails because of its data (a file that became unreadable) does not end the training: `failed`
@@ -70,13 +72,14 @@ class Evaluation(Hook):
         shown = {name: result.metrics[key] for name, key in NAMES.items()}
         figures = "  ".join(f"{name} {'n/a' if value is None else f'{value:.3f}'}" for name, value in shown.items())
         log.info("step %d: val %s", self.step, figures)
+        trainer.notify("after_evaluation", of_validation(result.metrics))
 
     def ap(self, trainer: Trainer) -> float | None:
         """The AP of the trainer's present weights, None if they were not evaluated."""
         return self.result.ap if self.result is not None and self.step == trainer.step else None
 
 
-class BeforeEvaluation(Hook):
+class BeforeEvaluation(Hook[Trainer]):
     """Writes the last checkpoint before the last evaluation, so that no evaluation can cost a training its weights.
 
     Comes before `Evaluation` in the list of hooks.
@@ -89,10 +92,11 @@ class BeforeEvaluation(Hook):
         self.checkpoints.save_once(trainer)
 
 
-class Checkpoints(Hook):
+class Checkpoints(Hook[Trainer]):
     """Writes a checkpoint every `train.checkpoint_every` steps, at the end and at an interruption, and keeps the best.
 
-    Comes after `Evaluation` in the list of hooks, so that a checkpoint knows the AP of its own weights.
+    Comes after `Evaluation` and the hooks of the config in the list of hooks, so that a checkpoint knows the AP of its
+    own weights, and the states of those hooks after its step.
     """
 
     def __init__(
@@ -139,6 +143,7 @@ class Checkpoints(Hook):
             checkpoint = self.capture(trainer)
             checkpoint.optimizer = full_state(trainer.optimizer.state_dict())
             checkpoint.scaler = trainer.scaler.state_dict()
+            checkpoint.hooks = hook_states(trainer.hooks)
         if trainer.rank == 0:
             self._written = save_checkpoint(step_path(self.folder, trainer.step), checkpoint)
             remove_old(self.folder, trainer.options.keep_last, trainer.step)
@@ -150,9 +155,15 @@ class Checkpoints(Hook):
         ap = self.evaluation.ap(trainer) if self.evaluation else None
         if ap is not None and (self.best_ap is None or ap > self.best_ap):
             self.best_ap = ap
-            checkpoint = self.capture(trainer) if trainer.rank == 0 or trainer.sharded else None
-            if trainer.rank == 0 and checkpoint is not None:
-                save_checkpoint(self.folder / CHECKPOINTS / BEST, checkpoint)
+            self.save_weights(trainer, BEST.removesuffix(".pt"))
+
+    def save_weights(self, trainer: Trainer, name: str) -> Path:
+        """Writes the present weights to `checkpoints/<name>.pt`, without the optimizer; all ranks together."""
+        checkpoint = self.capture(trainer) if trainer.rank == 0 or trainer.sharded else None
+        path = self.folder / CHECKPOINTS / f"{name}.pt"
+        if trainer.rank == 0 and checkpoint is not None:
+            save_checkpoint(path, checkpoint)
+        return path
 
     def capture(self, trainer: Trainer) -> Checkpoint:
         """Weights and counters as they are now."""
@@ -185,9 +196,10 @@ class Checkpoints(Hook):
         trainer.images_seen, self._written = checkpoint.images_seen, checkpoint.path
         self.best_ap, self._saved = checkpoint.best_ap, checkpoint.step
         self._saved_step_lacks_ap = checkpoint.ap is None
+        load_hook_states(trainer.hooks, checkpoint.hooks)
 
 
-class TimeLimit(Hook):
+class TimeLimit(Hook[Trainer]):
     """Ends training after `train.max_minutes` of it, evaluations not counted."""
 
     def after_step(self, trainer: Trainer, report: StepReport) -> None:

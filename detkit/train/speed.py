@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detkit.hooks.base import Hook, StepReport
 from detkit.runs.environment import peak_memory_mb
-from detkit.train.trainer import Hook, StepReport, Trainer
+from detkit.runs.metrics import DATA_TIME, STEP_TIME
+from detkit.train.trainer import Trainer
 from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
@@ -49,9 +51,9 @@ def speed_of_run(steps: Sequence[Tree]) -> Tree:
 
     steps: the entries of metrics.jsonl.
     """
-    rows = [row for row in steps if "seconds" in row]
+    rows = [row for row in steps if STEP_TIME in row]
     rows = rows[WARM_UP:] or rows
-    speed = measure(*([row[name] for row in rows] for name in ("seconds", "data_seconds", "images")))
+    speed = measure(*([row[name] for row in rows] for name in (STEP_TIME, DATA_TIME, "train/images")))
     percentiles = {"p50": round(speed.p50, 5), "p95": round(speed.p95, 5)}
     return {"data_share": round(speed.data_share, 4), "step_seconds": percentiles}
 
@@ -80,7 +82,7 @@ class SpeedWindow:
         self.reports, self.seconds = [], []
 
 
-class RankLog(Hook):
+class RankLog(Hook[Trainer]):
     """Speed and memory of a process other than the first, in its own log file, every `train.log_every` steps."""
 
     def before_train(self, trainer: Trainer) -> None:

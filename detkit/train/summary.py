@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from detkit.checkpoint import step_path
-from detkit.detectors.dense import DenseDetector
+from detkit.config import Config
 from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.report import format_table, to_json
 from detkit.fingerprint import digest
 from detkit.runs.environment import peak_memory_mb
 from detkit.runs.folder import CONFIG, CURVES, PREDICTIONS, RESULT, TENSORBOARD, write_json
-from detkit.runs.run import Run
-from detkit.structures import Batch, Detections, Targets
+from detkit.runs.run import EVALUATION_ERROR, Run
 from detkit.train.assemble import Session
+from detkit.train.observers import TENSORBOARD as TENSORBOARD_LOGGER
+from detkit.train.observers import logger_nodes
 from detkit.train.options import TrainOptions
+from detkit.train.pictures import predicted_rows
 from detkit.train.speed import speed_of_run
 from detkit.utils.console import plural
 from detkit.utils.errors import find_disk_full
@@ -32,8 +33,6 @@ from detkit.visualize import picture_grid
 log = logging.getLogger("detkit")
 
 GRID_IMAGES = 8
-EVALUATION_ERROR = "evaluation_error"
-"""Key of result.json: why the last evaluation of a finished training gave no figures."""
 
 
 def header(session: Session, network: Mapping[str, str]) -> str:
@@ -93,7 +92,7 @@ def finish(session: Session, result: CocoResult) -> None:
         "peak memory %.0f MB\n\n%s",
         session.trainer.step, session.trainer.train_seconds, content["images_per_second"],
         content["step_seconds"]["p50"], content["step_seconds"]["p95"], 100 * content["data_share"],
-        content["peak_memory_mb"], what_next(session.folder, session.options),
+        content["peak_memory_mb"], what_next(session.folder, session.config),
     )  # fmt: skip
 
 
@@ -136,7 +135,7 @@ def draw(session: Session) -> None:
     folder = session.folder
     try:
         Run(folder).plot()
-        rows = predicted_rows(session.trainer.model, session.val_loader, session.trainer.device)
+        rows = predicted_rows(session.trainer.model, session.val_loader, session.trainer.device, GRID_IMAGES)
         picture_grid(rows, session.classes, folder / PREDICTIONS, title=folder.name, ledger=Ledger(folder))
     except Exception as error:
         if find_disk_full(error) is not None:
@@ -144,31 +143,16 @@ def draw(session: Session) -> None:
         log.warning("%s or %s could not be drawn: %s: %s", CURVES, PREDICTIONS, type(error).__name__, error)
 
 
-@torch.inference_mode()
-def predicted_rows(
-    model: DenseDetector, loader: Iterable[Batch], device: torch.device
-) -> list[tuple[Tensor, Targets, Detections]]:
-    """The first images of a loader with their targets and detections, in pixels of the batch."""
-    rows: list[tuple[Tensor, Targets, Detections]] = []
-    model.eval()
-    for batch in loader:
-        detections = model.detect(model(batch.images.to(device), batch.sizes), batch.sizes)
-        for i, (height, width) in enumerate(batch.sizes.tolist()):
-            rows.append((batch.images[i, :, :height, :width], batch.targets[i], detections[i].to("cpu")))
-        if len(rows) >= GRID_IMAGES:
-            break
-    return rows[:GRID_IMAGES]
-
-
-def what_next(folder: Path, options: TrainOptions) -> str:
+def what_next(folder: Path, config: Config) -> str:
     """Commands to try after a training, which can be pasted as they are."""
-    run, longer, steps = shlex.quote(str(folder)), shlex.quote(f"{folder}-longer"), 2 * options.iterations
+    run, longer = shlex.quote(str(folder)), shlex.quote(f"{folder}-longer")
+    steps = 2 * config.options("train").iterations
     lines = [
         f"look at       {folder / PREDICTIONS} and {folder / CURVES}",
         f"evaluate      detkit eval {run}",
         f"predict       detkit predict {run} IMAGE_OR_FOLDER",
         f"train longer  detkit train CONFIG train.iterations={steps} --init-from {run} --output {longer}",
     ]
-    if options.tensorboard:
+    if any(node["type"] == TENSORBOARD_LOGGER for node in logger_nodes(config)):
         lines.append(f"curves live   tensorboard --logdir {shlex.quote(str(folder / TENSORBOARD))}")
     return "what to try next\n" + "\n".join(f"  {line}" for line in lines)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import random
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from detkit.distributed.group import device_of
@@ -54,6 +58,25 @@ def set_deterministic(on: bool, *, compiling: bool = False) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = on
     torch.backends.cudnn.benchmark = not on
+
+
+@contextlib.contextmanager
+def kept_settings() -> Iterator[None]:
+    """Puts random generators, threads and choice of kernels back afterwards to what they were."""
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+        torch.set_deterministic_debug_mode(mode)
+        torch.set_num_threads(threads)
 
 
 def warn_of_slow_precision(options: TrainOptions, device: torch.device) -> None:

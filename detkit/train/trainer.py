@@ -8,8 +8,8 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,8 +19,10 @@ from torch.amp.grad_scaler import GradScaler
 from detkit.detectors.dense import DenseDetector
 from detkit.distributed import comm
 from detkit.distributed.progress import Progress
+from detkit.hooks.base import Hook, StepReport, named
 from detkit.structures import Batch, Losses, Predictions
 from detkit.train.ema import Ema
+from detkit.train.hook_access import HookAccess
 from detkit.train.non_finite import NonFiniteLossError, describe_non_finite, describe_terms
 from detkit.train.options import TrainOptions
 from detkit.train.parallel import check_gradients, largest_image, pad_to, wrap_forward
@@ -35,7 +37,7 @@ MAX_SKIPPED = 30
 """fp16 steps skipped in a row, each halving the loss scale, after which the run counts as diverged."""
 
 
-class Trainer:
+class Trainer(HookAccess):
     """Trains a detector; `run()` is the loop, `train_step()` one turn of it.
 
     batches: endless, M = options.accumulate for each step. step: steps done. stop: a hook or a signal sets it to the
@@ -55,7 +57,7 @@ class Trainer:
         *,
         seed: int = 0,
         device: torch.device | str = "cpu",
-        hooks: Sequence[Hook] = (),
+        hooks: Sequence[Hook[Any]] = (),
     ) -> None:
         self.detector, self.batches, self.optimizer, self.schedule = detector, batches, optimizer, schedule
         self.options, self.seed, self.device, self.hooks = options, seed, torch.device(device), hooks
@@ -83,16 +85,19 @@ class Trainer:
 
     def run(self) -> None:
         """Trains until `options.iterations` steps are done or a rank has a reason to stop."""
-        for hook in self.hooks:
-            hook.before_train(self)
+        self.notify("before_train")
         while self.step < self.options.iterations and not self.stopping():
             report = self.train_step()
-            for hook in self.hooks:
-                hook.after_step(self, report)
+            self.notify("after_step", report)
         self.agree_on_stop()
-        for hook in self.hooks:
-            hook.after_train(self)
+        self.notify("after_train")
         self.agree_on_stop()  # on a signal that came during the last hooks
+
+    def notify(self, moment: str, *arguments: object) -> None:
+        """Calls a method of all hooks, in their order."""
+        for hook in self.hooks:
+            with named(hook, moment, self.step):
+                getattr(hook, moment)(self, *arguments)
 
     def train_step(self) -> StepReport:
         """One optimizer step over M micro-batches.
@@ -103,7 +108,10 @@ class Trainer:
         started = time.perf_counter()
         seed_everything(self.seed, self.step, self.rank)
         lr = self.set_learning_rate()
+        self.detector.train()
+        self.notify("before_step")
         terms, micro, waited = self.accumulate_gradients()
+        self.notify("after_backward")
         accumulated = [x.to(terms) for x in self.detector.take_accumulated()]
         total = torch.cat([terms.sum(0), terms.new_full((1,), float(self.stop is not None)), *accumulated])
         self.progress.enter("all-reduce", self.step + 1)
@@ -147,11 +155,11 @@ class Trainer:
         Returns (M, 3) doubles (classification and box sums, normaliser), the batches, and the seconds
         spent waiting for them.
         """
-        self.detector.train()
         self.progress.enter("data", self.step + 1)
         asked = time.perf_counter()
         micro = [next(self.batches) for _ in range(self.options.accumulate)]
         waited = time.perf_counter() - asked
+        micro = self.transformed(micro)
         size = None
         if self.options.pad_together and self.world_size * len(micro) > 1:
             self.progress.enter("all-reduce", self.step + 1)
@@ -166,6 +174,13 @@ class Trainer:
             parts = (losses.classification, losses.box, losses.normalizer)
             terms.append(torch.stack([x.detach().double() for x in parts]))
         return torch.stack(terms), micro, waited
+
+    def transformed(self, micro: list[Batch]) -> list[Batch]:
+        """The micro-batches as the hooks that transform batches want them; as they are if there is none."""
+        for hook in (h for h in self.hooks if type(h).transform_batch is not Hook.transform_batch):
+            with named(hook, "transform_batch", self.step):
+                micro = [hook.transform_batch(self, batch.to(self.device)) for batch in micro]
+        return micro
 
     def losses(self, batch: Batch, size: tuple[int, int] | None = None) -> Losses:
         """Forward pass and loss of a micro-batch; only the network runs in the lower precision.
@@ -184,6 +199,10 @@ class Trainer:
     def stopping(self) -> bool:
         """Whether to end now; with several processes, once a step has carried the news to all of them."""
         return self._some_rank_stops if self.world_size > 1 else self.stop is not None
+
+    def stop_everywhere(self, reason: str) -> None:
+        """Ends the training after the step in progress, on the promise that every rank calls this in it."""
+        self.stop, self._some_rank_stops = self.stop or reason, True
 
     def agree_on_stop(self) -> None:
         """A signal that one process got interrupts all of them, or none: what comes next they do together.
@@ -248,38 +267,3 @@ def scale_and_clip(parameters: list[Tensor], factor: Tensor, clip_norm: float | 
         factor = factor * (clip_norm / (norm + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
     return norm
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepReport:
-    """What a step did, on the host.
-
-    step: steps done, this one included. loss, classification, box: divided by `normalizer`, as the
-    gradient was, over all micro-batches and processes. gradient_norm: before clipping. images: of all processes.
-    data_seconds: spent waiting for the loader. skipped: fp16 gradients overflowed
-    and the weights stayed as they were.
-    """
-
-    step: int
-    loss: float
-    classification: float
-    box: float
-    normalizer: float
-    gradient_norm: float
-    lr: float
-    images: int
-    data_seconds: float
-    skipped: bool = False
-
-
-class Hook:
-    """Something that happens around training. A subclass overrides what it needs; hooks run in order."""
-
-    def before_train(self, trainer: Trainer) -> None:
-        """Once, before the first step; `trainer.step` is above 0 in a resumed run."""
-
-    def after_step(self, trainer: Trainer, report: StepReport) -> None:
-        """After every step, when the weights have changed. May set `trainer.stop`."""
-
-    def after_train(self, trainer: Trainer) -> None:
-        """Once, after the last step, or after the one at which `trainer.stop` was set."""

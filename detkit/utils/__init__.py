@@ -1,1 +1,1 @@
-"""Console text, output files, local paths and URLs, safe unpickling."""
+"""Console text, output files, errors in words, safe reading of pickles and safetensors."""

@@ -26,6 +26,15 @@ def shorten_list(items: Sequence[object], most: int = 20) -> str:
     return ", ".join(map(str, items[:most])) + more
 
 
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`; did you mean x?` if something known is near `name`, else the full stop."""
+    import difflib
+
+    lower = {k.lower(): k for k in reversed(list(known))}
+    close = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.6)
+    return f"; did you mean {lower[close[0]]}?" if close else "."
+
+
 def indented_list(items: Sequence[object], most: int = 20) -> str:
     """The first few of a list, each on an indented line below the text, and how many more there are."""
     more = [f"and {len(items) - most} more"] if len(items) > most else []

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from detkit import __version__
 from detkit.utils.console import printable, shorten_list, with_escapes
 from detkit.utils.errors import explain_os_errors
+from detkit.version import __version__
 
 LEDGER, NOTES = ".detkit.json", ".detkit.notes"
 MARK = "written_by"

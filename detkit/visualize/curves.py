@@ -76,12 +76,12 @@ def _plot_losses(axes: Axes, train: Sequence[Tree]) -> None:
     from matplotlib.ticker import LogLocator
 
     axes.set_title("loss", fontsize=11)
-    keys = ["loss", *sorted({k for line in train for k in line if k.startswith("loss_")}, reverse=True)]
+    keys = ["train/loss", *sorted({k for line in train for k in line if k.startswith("train/loss/")}, reverse=True)]
     for n, key in enumerate(keys):
         if not (points := _points(train, key)):
             continue
         steps, values = zip(*points, strict=True)
-        name = "total" if key == "loss" else key.removeprefix("loss_").replace("_", " ")
+        name = "total" if key == "train/loss" else key.removeprefix("train/loss/").replace("_", " ")
         axes.plot(steps, values, color=_hex(n), alpha=0.25, linewidth=0.8)
         axes.plot(steps, _smooth(list(values), max(1, len(values) // 25)), color=_hex(n), linewidth=1.8, label=name)
     if axes.lines:
@@ -105,7 +105,7 @@ def _plot_ap(axes: Axes, evals: Sequence[Tree]) -> None:
     axes.set_title("average precision on the validation images", fontsize=11)
     axes.set_ylim(0, 1)
     for n, (key, name) in enumerate((("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75"))):
-        if points := _points(evals, key):
+        if points := _points(evals, f"val/{key}"):
             label = f"{name}, last {points[-1][1]:.3f}"
             axes.plot(*zip(*points, strict=True), color=_hex(n), marker="o", markersize=4, linewidth=1.8, label=label)
     if axes.lines:

@@ -1,3 +1,5 @@
+import hashlib
+import io
 import logging
 from pathlib import Path
 
@@ -5,12 +7,15 @@ import pytest
 import torch
 from torchvision import models
 
+from detkit.backbones.resnet import ResNet
 from detkit.backbones.torchvision import TorchvisionBackbone
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
+from detkit.hub import names
 from detkit.layers.norms import FrozenBatchNorm2d
 from detkit.structures import Targets
 from tests.refusals import Refuses
+from tests.web import Web
 
 RETINANET = Path(__file__).parents[2] / "configs/base/retinanet.yaml"
 SMALL = ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "regnet_y_400mf", "efficientnet_b0", "densenet121"]
@@ -104,17 +109,52 @@ def test_weights_of_a_file_give_the_same_features(
     assert "random weights" in caplog.text
 
 
+def publish(web: Web, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes) -> None:
+    """Serves a file in the place of torchvision's weights."""
+    digits = hashlib.sha256(content).hexdigest()[:8]
+    web.files[f"/{name}"] = content
+    source = names.Published(f"{web.url}/{name}", digits)
+    monkeypatch.setattr(names, "torchvision_source", lambda _: source)
+
+
 def test_weights_that_can_not_be_fetched_name_their_address(
-    refuses: Refuses, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    web: Web, refuses: Refuses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-
-    def refuse(*_args: str, **_more: bool) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    publish(web, monkeypatch, "resnet18-f37072fd.pth", b"")
+    web.files.clear()
     with refuses(OSError):
         TorchvisionBackbone(name="resnet18", weights="default").load_pretrained()
+
+
+def test_published_weights_come_from_the_cache(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's own loading reads the file that detkit has fetched; the random stream stays as it was."""
+    state = models.resnet18(weights=None).state_dict()
+    saved = io.BytesIO()
+    torch.save(state, saved)
+    publish(web, monkeypatch, "resnet18-f37072fd.pth", saved.getvalue())
+    before = torch.hub.get_dir()
+    for weights in ("default", "IMAGENET1K_V1"):
+        net = TorchvisionBackbone(name="resnet18", weights=weights)
+        net.load_pretrained()
+        assert torch.equal(net.state_dict()["stages.c1.conv1.weight"], state["conv1.weight"])
+    own = ResNet(depth=18, weights="IMAGENET1K_V1")
+    own.load_pretrained()
+    assert torch.equal(own.state_dict()["stem.conv1.weight"], state["conv1.weight"])
+    assert len(web.requests) == 1
+    assert torch.hub.get_dir() == before
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_weights_by_address(web: Web, ending: str) -> None:
+    from safetensors.torch import save
+
+    state = models.resnet18(weights=None).state_dict()
+    saved = io.BytesIO()
+    torch.save(state, saved)
+    web.files[f"/r18.{ending}"] = saved.getvalue() if ending == "pth" else save(state)
+    net = ResNet(depth=18, weights=f"{web.url}/r18.{ending}")
+    net.load_pretrained()
+    assert torch.equal(net.state_dict()["stem.conv1.weight"], state["conv1.weight"])
 
 
 def test_other_numbers_of_channels_keep_the_response(tmp_path: Path) -> None:

@@ -374,7 +374,7 @@ def test_a_base_inside_an_installed_package(refuses: Refuses, tmp_path: Path) ->
             load_config(tmp_path / "own.yaml")
 
 
-@pytest.mark.parametrize("overrides", ["seed=1", {"seed": 1}])
+@pytest.mark.parametrize("overrides", ["seed=1", [("seed", 1)]])
 def test_overrides_that_are_no_list_are_not_taken_letter_by_letter(refuses: Refuses, overrides: Any) -> None:
     with refuses(ValueError):
         load_config(ROOT / "configs/quickstart/shapes.yaml", overrides)

@@ -18,6 +18,12 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "VGG": {"width": 0.125},
     },
     "datasets": {"ShapesDataset": {"num_images": 24}},
+    "hooks": {
+        "EarlyStopping": {"patience": 1},
+        "Freeze": {"parts": ["backbone"], "until": 3},
+        "MultiScale": {"every": 1},
+        "VisualizePredictions": {"every": 5, "images": 1},
+    },
     "transforms": {
         "RandomCrop": {"height": 64, "width": 64},
         "Resize": {"height": 80, "width": 80},

@@ -112,7 +112,7 @@ def test_a_run_from_yaml_learns(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(["train", str(CONFIGS / "ssd/ssd_shapes.yaml"), *tiny, "--output", str(run)]) == 0
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    loss = [line["loss"] for line in lines if "loss" in line]
+    loss = [line["train/loss"] for line in lines if "train/loss" in line]
     assert len(loss) == 16
     assert sum(loss[-4:]) < 0.9 * sum(loss[:4])
     assert "ap" in json.loads((run / "result.json").read_text())

@@ -13,10 +13,11 @@ from detkit.config import load_config
 from detkit.data.loader import build_train_loader
 from detkit.detectors.build import build_detector
 from detkit.distributed import comm
+from detkit.hooks.base import Hook
 from detkit.registry import DATASETS, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from detkit.train.random import seed_everything
 from detkit.train.torch_setup import set_deterministic
-from detkit.train.trainer import Hook, Trainer
+from detkit.train.trainer import Trainer
 
 
 class Steps(Hook):

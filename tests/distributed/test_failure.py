@@ -87,7 +87,7 @@ def test_a_signal_to_the_launcher_leaves_a_checkpoint_to_go_on_from(tiny: Tiny, 
     tiny.wait_for_step(run, 8, process)
     process.send_signal(number)
     tiny.finish(process, code=128 + number)
-    steps = len([m for m in tiny.metrics(run) if "loss" in m])
+    steps = len([m for m in tiny.metrics(run) if "train/loss" in m])
     assert load_checkpoint(tiny.folder / run, prefer="newest").step == steps < 40
     tiny.finish(tiny.start(run, "--procs", "2", "--resume"))
     tiny.assert_same(whole, run)
@@ -99,7 +99,7 @@ def test_a_signal_to_every_process_at_once_leaves_a_checkpoint_too(tiny: Tiny) -
     for one in (process.pid, *tiny.workers(process).values()):
         os.kill(one, signal.SIGTERM)
     tiny.finish(process, code=128 + signal.SIGTERM)
-    steps = len([m for m in tiny.metrics("allstopped") if "loss" in m])
+    steps = len([m for m in tiny.metrics("allstopped") if "train/loss" in m])
     assert load_checkpoint(tiny.folder / "allstopped", prefer="newest").step == steps < 40
 
 

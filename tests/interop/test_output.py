@@ -104,6 +104,6 @@ def test_a_folder_and_what_lies_below_a_file_are_refused(
 def test_it_is_refused_before_anything_is_read_or_fetched(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("detkit.utils.urls.local_path", lambda path: pytest.fail("read or fetched"))
+    monkeypatch.setattr("detkit.hub.local_path", lambda path: pytest.fail("read or fetched"))
     other = shutil.copy(source, tmp_path / "other.pth")
     assert "detkit did not write it" in refusal(capsys, Path("https://example.org/model.pth"), other)

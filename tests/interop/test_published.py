@@ -34,9 +34,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "detectron2_r50_fpn": {
         **RETINANET, **SGD, **STEPS, "losses.box.type": "SmoothL1Loss", "losses.box.beta": 0.0,
         "losses.normalizer.type": "RunningPositiveCount", "losses.normalizer.momentum": 0.9,
-        "losses.normalizer.start": 100.0, "optimizer.lr": 0.01, "optimizer.weight_decay": 1e-4,
-        "optimizer.norm_weight_decay": 0.0, "schedule.milestones": [60000, 80000], "train.iterations": 90000,
-        "postprocess.max_detections": 100,
+        "losses.normalizer.start": 100.0, "losses.normalizer.processes": 8, "optimizer.lr": 0.01,
+        "optimizer.weight_decay": 1e-4, "optimizer.norm_weight_decay": 0.0, "schedule.milestones": [60000, 80000],
+        "train.iterations": 90000, "postprocess.max_detections": 100,
     },
     "torchvision_r50_fpn": {
         **RETINANET, **SGD, **STEPS, "losses.box.type": "L1Loss", "losses.normalizer.type": "PerImagePositiveCount",

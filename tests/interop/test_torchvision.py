@@ -19,6 +19,7 @@ from detkit.interop.torchvision import convert_torchvision
 from detkit.losses.normalizers import PositiveCount
 from detkit.structures import Targets
 from tests.refusals import Refuses
+from tests.web import Web
 
 NAMES = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2")
 COLUMNS = 6
@@ -221,7 +222,7 @@ def coco_model(torchvision_models: Any) -> Any:
 @pytest.mark.parametrize("old_names", [False, True], ids=["names of today", "names before 0.13"])
 @torch.no_grad()
 def test_published_v1_weights_by_name_keep_80_columns_and_their_epsilon(
-    coco_model: Any, torchvision_models: Any, old_names: bool
+    coco_model: Any, torchvision_models: Any, old_names: bool, tmp_path: Path
 ) -> None:
     """torchvision runs its published v1 weights with frozen norms of epsilon 0."""
     from torchvision.models import get_model
@@ -233,7 +234,11 @@ def test_published_v1_weights_by_name_keep_80_columns_and_their_epsilon(
             state[name] = state[name] * 1e-4
         elif name.startswith("backbone.body") and ("bn" in name or "downsample.1" in name) and name.endswith("weight"):
             state[name] = state[name] * 1e-2
-    with mock.patch.object(WeightsEnum, "get_state_dict", return_value=state):
+    torch.save(state, tmp_path / "published.pth")
+    with (
+        mock.patch.object(WeightsEnum, "get_state_dict", return_value=state),
+        mock.patch("detkit.interop.torchvision.torchvision_file", return_value=tmp_path / "published.pth"),
+    ):
         model = torchvision_models.without_resize(get_model(NAMES[0], weights="COCO_V1"))
         converted = convert_torchvision(f"{NAMES[0]}:COCO_V1")
     assert model.backbone.body.bn1.eps == 0
@@ -344,11 +349,10 @@ def test_files_that_are_something_else_are_refused(refuses: Refuses, tmp_path: P
         convert_torchvision("retinanet_resnet50_fpn:COCO_V7")
 
 
-def test_no_network_says_where_the_weights_are(refuses: Refuses) -> None:
-    from torchvision.models._api import WeightsEnum
+def test_no_network_says_where_the_weights_are(web: Web, refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
+    from detkit.hub import names
 
-    with (
-        mock.patch.object(WeightsEnum, "get_state_dict", side_effect=OSError("no route")),
-        refuses(ValueError),
-    ):
+    source = names.Published(f"{web.url}/retinanet-eeacb38b.pth", "eeacb38b")
+    monkeypatch.setattr(names, "torchvision_source", lambda _: source)
+    with refuses(OSError):
         convert_torchvision("retinanet_resnet50_fpn")

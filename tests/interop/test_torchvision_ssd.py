@@ -228,14 +228,14 @@ def test_what_does_not_fit_is_said(refuses: Refuses, pair: Any, tmp_path: Path) 
 
 def test_by_name_and_through_the_command_line(tmp_path: Path, capsys: Any) -> None:
     import numpy as np
-    from torchvision.models._api import WeightsEnum
 
     from detkit.cli import main
     from detkit.predict.predictor import Predictor
 
     name, output = "ssdlite320_mobilenet_v3_large", tmp_path / "lite.pt"
     model = random_model(name, 91)
-    with mock.patch.object(WeightsEnum, "get_state_dict", return_value=model.state_dict()):
+    torch.save(model.state_dict(), tmp_path / "published.pth")
+    with mock.patch("detkit.interop.torchvision.torchvision_file", return_value=tmp_path / "published.pth"):
         assert main(["convert", "torchvision", name, "--keep-columns", "--output", str(output)]) == 0
     assert "90 classes, from ssdlite320_mobilenet_v3_large" in capsys.readouterr().out
     image = pixels(320, 1)

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import sys
@@ -82,11 +83,83 @@ def test_a_batch_of_unequal_images_changes_little(predictor: Any, pictures: Any)
     assert [len(f) for f in together] == [7, 7, 7]
 
 
+def test_the_type_of_the_numbers_says_what_they_mean(predictor: Any, pictures: Any) -> None:
+    array = np.asarray(Image.open(pictures[0]))
+    tensor = torch.tensor(array).permute(2, 0, 1)
+    (one,) = predictor(array)
+    for kind in (np.float16, np.float32, np.float64):
+        equal(predictor((array / 255).astype(kind))[0], one)
+    equal(predictor(tensor / 255)[0], one)
+    equal(predictor((tensor / 255).requires_grad_())[0], one)
+    # A dark image of 0s and 1s is dark as uint8, and black and white as floating point.
+    dark = (array > 127).astype(np.uint8)
+    assert np.asarray(open_image(dark)).max() == 1
+    assert np.asarray(open_image(dark.astype(np.float32))).max() == 255
+
+
+def test_batches_are_images_one_after_another(predictor: Any, pictures: Any) -> None:
+    array = np.asarray(Image.open(pictures[0]))
+    batch = np.stack([array, array[::-1]])
+    expected = predictor([array, array[::-1]])
+    tensors = torch.tensor(batch).permute(0, 3, 1, 2)
+    for given in (batch, tensors, tensors / 255, [batch], (image for image in batch), iter([tensors])):
+        found = predictor(given)
+        assert len(found) == 2
+        for a, b in zip(found, expected, strict=True):
+            equal(a, b)
+    assert predictor([]) == predictor(batch[:0]) == []
+
+
+def test_a_predictor_leaves_the_mode_of_its_detector(pictures: Any) -> None:
+    predictor = small_predictor([])
+    expected = predictor(pictures[0])[0]
+    predictor.detector.train()
+    equal(predictor(pictures[0])[0], expected)
+    assert predictor.detector.training
+
+
+def test_a_detector_is_enough_for_a_predictor(refuses: Refuses, predictor: Any, pictures: Any) -> None:
+    alone = Predictor(predictor.detector)
+    assert alone.classes.names == ("class 0", "class 1")
+    equal(alone(pictures[0])[0], predictor(pictures[0])[0])
+    assert Predictor(predictor.detector, classes=["cat", "dog"]).classes.names == CLASSES.names
+    with refuses(ValueError):
+        Predictor(predictor.detector, classes=["cat"])
+    with refuses(ValueError):
+        Predictor(predictor.detector, classes="cat")
+    by_hand = copy.copy(predictor.detector)
+    by_hand.config = None
+    with refuses(ValueError):
+        Predictor(by_hand)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.full((4, 4, 3), 255.0),
+        np.full((4, 4, 3), 1.001, np.float32),
+        np.full((4, 4, 3), -2.1),
+        np.full((4, 4, 3), np.nan),
+        torch.full((3, 4, 4), torch.inf),
+        np.zeros((4, 4, 3), np.uint16),
+        np.zeros((4, 4, 3), bool),
+        np.zeros((3, 9, 9), np.uint8),
+        torch.zeros((9, 9, 3), dtype=torch.uint8),
+        np.zeros((1, 1, 4, 4, 3), np.uint8),
+        {},
+        b"abc",
+    ],
+)
+def test_pixels_of_unknown_meaning_are_refused_and_never_guessed(refuses: Refuses, predictor: Any, image: Any) -> None:
+    with refuses(ValueError):
+        predictor(image) or open_image(image)
+
+
 def test_senseless_images_are_named(refuses: Refuses) -> None:
     with refuses(ValueError):
-        open_image(np.zeros((3, 3, 3)))
+        open_image(np.zeros((3, 3, 3), np.int32))
     with refuses(ValueError):
-        open_image(3)
+        open_image(3)  # type: ignore[arg-type]
     with refuses(FileNotFoundError):
         open_image("nothing.jpg")
 

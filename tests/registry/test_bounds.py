@@ -74,14 +74,14 @@ def test_bounds_hold_for_items_unions_and_lengths() -> None:
         ([1, 0], list[PositiveInt], "1: 0 must be at least 1"),
         ([1, 0], tuple[PositiveInt, ...], "1: 0 must be at least 1"),
         ({"a": 2.0}, dict[str, Fraction], "a: 2 must be between 0 and 1"),
-        (0.0, Positive | None, "0 must be greater than 0; null for none"),
+        (0.0, Positive | None, "0 must be greater than 0, or null"),
         (0, Literal["all"] | PositiveInt, "0 must be at least 1"),
         ([], Annotated[list[float], MinLen(1)], "[] must be a list of at least 1"),
         ([1, 2], Annotated[list[int], MaxLen(1)], "[1, 2] must be a list of at most 1"),
         (2**63, int, "9223372036854775808 must be a 64-bit integer"),
         (2**63, Seed, "9223372036854775808 must be a 63-bit integer, 0 or more"),
         (-1, Seed, "-1 must be a 63-bit integer, 0 or more"),
-        (1.0000001, Fraction | None, "1.0000001 must be between 0 and 1; null for none"),
+        (1.0000001, Fraction | None, "1.0000001 must be between 0 and 1, or null"),
         ([5.0, 1], Annotated[tuple[float, float], Ascending()], "[5.0, 1] must be in ascending order"),
         ("", Annotated[str, MinLen(1)], "'' must be a text of at least 1"),
         ({}, Annotated[dict[str, int], MinLen(1)], "{} must be a map of at least 1"),
@@ -136,8 +136,8 @@ def scaled() -> Iterator[Any]:
 
 def test_a_part_keeps_to_its_bounds_by_config_and_by_call(scaled: Any) -> None:
     for arguments, text in (
-        ({"alpha": 3.0}, "alpha: 3 must be between 0 and 1; null for none"),
-        ({"alpha": math.nan}, "alpha: nan must be a finite 32-bit number; null for none"),
+        ({"alpha": 3.0}, "alpha: 3 must be between 0 and 1, or null"),
+        ({"alpha": math.nan}, "alpha: nan must be a finite 32-bit number, or null"),
         ({"sizes": [2.0, 0.0]}, "sizes.1: 0 must be greater than 0"),
         ({"weight": -1.0}, "weight: -1 must be at least 0"),
     ):

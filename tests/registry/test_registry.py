@@ -187,8 +187,6 @@ def test_an_unknown_name_says_what_is_near_and_what_was_imported(
     monkeypatch.setattr(plugin_module, "imported", [])
     with refuses(ValueError, hide=KNOWN):
         BACKBONES.get("ResNte")
-    with refuses(ValueError, hide=KNOWN):
-        BACKBONES.unregister("Nothing")
 
 
 def test_build_checks_arguments_and_hands_derived_ones_only_where_wanted(refuses: Refuses) -> None:

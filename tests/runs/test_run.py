@@ -25,9 +25,9 @@ def run(tmp_path: Path) -> Run:
 def test_everything_that_a_run_leaves_is_read(refuses: Refuses, run: Run) -> None:
     steps, evaluations = run.metrics(), run.evaluations()
     assert [entry["step"] for entry in steps] == list(range(1, 801))
-    assert all(entry["loss"] > 0 for entry in steps)
+    assert all(entry["train/loss"] > 0 for entry in steps)
     assert evaluations[-1]["step"] == run.result["step"] == run.config.train.iterations == 800
-    assert evaluations[-1]["ap"] == run.result["ap"]
+    assert evaluations[-1]["val/ap"] == run.result["ap"]
     assert run.checkpoint("best").step == run.checkpoint("last").step == run.checkpoint(800).step == 800
     with refuses(CheckpointError):
         run.checkpoint(7)

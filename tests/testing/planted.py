@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,16 @@ from detkit.coders.delta import DeltaCoder
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.transforms.geometry import RandomHorizontalFlip
 from detkit.heads.shared_tower import SharedTowerHead
+from detkit.hooks.base import Hook, StepReport, Training
+from detkit.loggers.base import LoggedRun, Logger
 from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.l1 import L1Loss
 from detkit.losses.normalizers import PositiveCount
 from detkit.necks.base import Neck
 from detkit.nms.methods import HardNMS
-from detkit.structures import FeatureShape
+from detkit.structures import Batch, FeatureShape
 from detkit.testing.modules import mapped
+from detkit.utils.types import Tree
 
 
 class Net(Backbone):
@@ -57,6 +60,42 @@ class FewShapes(ShapesDataset):
         super().__init__(num_images=3, size=64)
 
 
+class Swing(Hook):
+    """Makes gradients larger and images darker, by a count that it keeps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def transform_batch(self, trainer: Training, batch: Batch) -> Batch:
+        return replace(batch, images=batch.images // (1 + self.steps % 2))
+
+    def after_backward(self, trainer: Training) -> None:
+        self.steps += 1
+        for parameter in trainer.detector.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= 1 + 1 / self.steps
+
+    def after_step(self, trainer: Training, report: StepReport) -> None:
+        trainer.log({"swing/steps": self.steps})
+
+    def state_dict(self) -> Tree:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Tree) -> None:
+        self.steps = state["steps"]
+
+
+class Keeps(Logger):
+    """Writes lines into a file."""
+
+    def start(self, run: LoggedRun) -> None:
+        self.path = run.folder / "kept.txt"
+        self.path.touch()
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self.path.write_text(self.path.read_text() + f"{step} {dict(values)}\n")
+
+
 SOUND: dict[str, Any] = {
     "backbones": Net,
     "necks": Lateral,
@@ -70,6 +109,8 @@ SOUND: dict[str, Any] = {
     "nms": HardNMS,
     "datasets": FewShapes,
     "transforms": RandomHorizontalFlip,
+    "hooks": Swing,
+    "loggers": Keeps,
 }
 """Name of a registry -> a part that keeps its contract, in which faults are planted."""
 

@@ -15,6 +15,7 @@ from tests.refusals import Refuses
 from tests.testing import (
     planted_data,
     planted_features,
+    planted_hooks,
     planted_losses,
     planted_matching,
     planted_memory,
@@ -24,7 +25,15 @@ from tests.testing.planted import SOUND, Fault
 
 FAULTS: list[Fault] = [
     f
-    for table in (planted_modules, planted_features, planted_losses, planted_matching, planted_memory, planted_data)
+    for table in (
+        planted_modules,
+        planted_features,
+        planted_losses,
+        planted_matching,
+        planted_memory,
+        planted_data,
+        planted_hooks,
+    )
     for f in table.FAULTS
 ]
 PAIRS = {(slot, c.name) for slot, contract in CONTRACTS.items() for c in contract.checks}

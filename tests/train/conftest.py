@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detkit.hooks.base import Hook
 from detkit.structures import Batch, Losses, Predictions, Targets
 from detkit.train.optim import SGD, OptimizerFactory
 from detkit.train.options import TrainOptions
 from detkit.train.schedule import Constant, Schedule
-from detkit.train.trainer import Hook, Trainer
+from detkit.train.trainer import Trainer
 
 
 class TinyDetector(nn.Module):

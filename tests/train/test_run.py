@@ -54,7 +54,7 @@ def train(output: Path, *more: str) -> int:
 
 def steps(run: Path) -> list[int]:
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [r["step"] for r in map(json.loads, lines) if "loss" in r]
+    return [r["step"] for r in map(json.loads, lines) if "train/loss" in r]
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +92,11 @@ def test_leaves_everything_in_the_run_folder(finished: Path) -> None:
 
 def test_says_how_fast_it_was(finished: Path) -> None:
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    rows = [r for r in lines if "loss" in r]
-    assert all(0 <= r["data_seconds"] < r["seconds"] and r["peak_memory_mb"] > 10 for r in rows)
-    assert sum(r["seconds"] for r in rows) == pytest.approx(rows[-1]["train_seconds"], abs=0.01)
+    rows = [r for r in lines if "train/loss" in r]
+    assert all(0 <= r["time/data"] < r["time/step"] and r["memory/peak_mb"] > 10 for r in rows)
+    assert sum(r["time/step"] for r in rows) == pytest.approx(rows[-1]["time/train"], abs=0.01)
     result = json.loads((finished / "result.json").read_text())
-    times = sorted(r["seconds"] for r in rows[3:])
+    times = sorted(r["time/step"] for r in rows[3:])
     assert result["step_seconds"] == {"p50": times[4], "p95": times[8]}
     assert 0 < result["data_share"] < 1
     log = (finished / "log.txt").read_text()
@@ -217,7 +217,7 @@ def assert_same_results(a: Path, b: Path) -> None:
 def test_the_same_run_twice_is_the_same(finished: Path, tmp_path: Path) -> None:
     assert train(tmp_path / "again", "train.eval_every=5", "train.log_every=1") == 0
     losses = [
-        [(r["step"], r["loss"], r["gradient_norm"]) for r in map(json.loads, lines) if "loss" in r]
+        [(r["step"], r["train/loss"], r["train/gradient_norm"]) for r in map(json.loads, lines) if "train/loss" in r]
         for lines in ((r / "metrics.jsonl").read_text().splitlines() for r in (finished, tmp_path / "again"))
     ]
     assert losses[0] == losses[1]
@@ -458,10 +458,9 @@ def test_a_full_disk_at_the_very_start_has_path_and_exit_code(
 
 
 def test_the_words_at_the_end_can_be_pasted(tmp_path: Path) -> None:
-    from detkit.train.options import TrainOptions
     from detkit.train.summary import what_next
 
-    text = what_next(tmp_path / "my run", TrainOptions(iterations=1))
+    text = what_next(tmp_path / "my run", load_config(CONFIG))
     assert f"detkit eval '{tmp_path}/my run'\n" in text
     assert f"--init-from '{tmp_path}/my run' --output '{tmp_path}/my run-longer'\n" in text
     assert f"tensorboard --logdir '{tmp_path}/my run/tensorboard'" in text

@@ -14,11 +14,12 @@ from torch import Tensor
 from detkit.checkpoint import load_checkpoint, read_checkpoint, saved_steps
 from detkit.data.loader import SampleError
 from detkit.evaluate.coco import CocoResult
+from detkit.hooks.base import Hook, StepReport
 from detkit.structures import ClassMap
 from detkit.train.optim import AdamW
 from detkit.train.run_hooks import BeforeEvaluation, Checkpoints, Evaluation, stop_on_signals
 from detkit.train.schedule import Cosine
-from detkit.train.trainer import Hook, StepReport, Trainer
+from detkit.train.trainer import Trainer
 from tests.refusals import Refuses
 
 MakeTrainer = Callable[..., Trainer]
@@ -124,7 +125,7 @@ def test_no_evaluation_twice_at_the_end(tmp_path: Path, make_trainer: MakeTraine
 def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
     tmp_path: Path, make_trainer: MakeTrainer, number: signal.Signals
 ) -> None:
-    class Kill(Hook):
+    class Kill(Hook[Trainer]):
         def after_step(self, trainer: Trainer, report: StepReport) -> None:
             if report.step == 3:
                 os.kill(os.getpid(), number)

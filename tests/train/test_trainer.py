@@ -11,12 +11,13 @@ from torch import nn
 
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
+from detkit.hooks.base import Hook, StepReport
 from detkit.structures import Batch, Losses, Predictions, Targets
 from detkit.train.non_finite import NonFiniteLossError
 from detkit.train.optim import SGD, AdamW
 from detkit.train.run_hooks import TimeLimit
 from detkit.train.schedule import Cosine
-from detkit.train.trainer import MAX_SKIPPED, Hook, StepReport, Trainer, scale_and_clip
+from detkit.train.trainer import MAX_SKIPPED, Trainer, scale_and_clip
 from tests.refusals import Refuses
 
 MakeTrainer = Callable[..., Trainer]
@@ -113,7 +114,7 @@ def test_the_step_is_divided_by_at_least_one(make_trainer: MakeTrainer) -> None:
 def test_training_lowers_the_loss_and_follows_the_schedule(make_trainer: MakeTrainer) -> None:
     seen: list[StepReport] = []
 
-    class Keep(Hook):
+    class Keep(Hook[Trainer]):
         def after_step(self, trainer: Trainer, report: StepReport) -> None:
             seen.append(report)
 
@@ -128,7 +129,7 @@ def test_training_lowers_the_loss_and_follows_the_schedule(make_trainer: MakeTra
 def test_hooks_run_at_their_moments_in_order(make_trainer: MakeTrainer) -> None:
     calls: list[str] = []
 
-    class Named(Hook):
+    class Named(Hook[Trainer]):
         def __init__(self, name: str) -> None:
             self.name = name
 

@@ -12,16 +12,16 @@ from tests.refusals import Refuses
 
 
 def plot(path: Path, *entries: dict[str, Any]) -> Path:
-    train = [entry for entry in entries if "loss" in entry]
-    return plot_curves(train, [entry for entry in entries if "ap" in entry], path, title="run")
+    train = [entry for entry in entries if "train/loss" in entry]
+    return plot_curves(train, [entry for entry in entries if "val/ap" in entry], path, title="run")
 
 
 def step(n: int, loss: float | None = 1.0) -> dict[str, Any]:
-    return {"step": n, "loss": loss, "loss_classification": 0.4, "loss_box": 0.6, "lr": 0.01}
+    return {"step": n, "train/loss": loss, "train/loss/classification": 0.4, "train/loss/box": 0.6, "lr": 0.01}
 
 
 def evaluation(n: int, ap: float | None) -> dict[str, Any]:
-    return {"step": n, "ap": ap, "ap50": ap, "ap75": ap, "ap_small": None}
+    return {"step": n, "val/ap": ap, "val/ap50": ap, "val/ap75": ap, "val/ap_small": None}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ log = logging.getLogger("detkit")
 
 
 class DetectionDataset:
-    """Images with boxes: a subclass's constructor calls `finish` with its classes and records.
+    """Images with boxes.
+
+    A subclass's constructor calls `finish` with its classes and records.
 
     classes: names and category ids. records: annotations as flat arrays. problems: what reader and filters
     dropped, changed or left out, by kind, with file and box. image_options: how images are read, `data.images` of

@@ -40,7 +40,7 @@ class ImageOptions:
             command and names them; skip leaves them out with their boxes; repair decodes what is there, the rest grey
             or black, as browsers do, and is an error where nothing is there. skip and repair decode every image once
             at the start.
-        max_megapixels: images with more pixels are refused before they are decoded.
+        max_megapixels: megapixels above which an image is refused before it is decoded.
     """
 
     bad_images: BadImages = "error"

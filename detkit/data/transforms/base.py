@@ -25,8 +25,10 @@ SMALLEST_SIDE = 1.0
 
 
 class Transform:
-    """Changes an image and its boxes alike. All randomness must come from torch's, numpy's or Python's global
-    generator, which the loader seeds for every sample.
+    """Changes an image and its boxes alike.
+
+    All randomness must come from torch's, numpy's or Python's global generator, which the loader seeds for every
+    sample.
 
     moves_boxes: False for one that only changes colours, which `detkit anchors` can leave out.
     """

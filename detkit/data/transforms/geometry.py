@@ -70,7 +70,7 @@ class ResizeShortestEdge(Transform):
     with its low-pass filter when shrinking.
 
     Args:
-        short: one size in pixels, or a list of which each image gets one at random.
+        short: one size, in pixels, or a list of which each image gets one at random.
         max_size: largest longer side, pixels.
     """
 

@@ -1,0 +1,1 @@
+"""Hooks: parts that act around the steps of a training."""

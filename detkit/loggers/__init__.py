@@ -1,0 +1,1 @@
+"""Loggers: parts that take the figures and pictures of a run to where people look at them."""
