@@ -148,7 +148,8 @@ class Hook(Generic[T]):
     def after_evaluation(self, trainer: T, figures: Mapping[str, float | None]) -> None:
         """After every evaluation, with its figures (`val/ap`, `val/ap50` ...), which are the same on all ranks.
 
-        A run that was resumed after its last step evaluates that step again.
+        The evaluation of a step comes before `after_step` of that step, the last one before `after_train`. A run that
+        was resumed after its last step evaluates that step again.
         """
 
     def after_train(self, trainer: T) -> None:
