@@ -37,7 +37,7 @@ TINY = {"neck.channels": 16, "head.num_convs": 0, "backbone.depth": 18}
 
 def python(*words: str, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter that finds detkit, with one thread."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "MYPYPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, *words], cwd=cwd, input=stdin, env=env, capture_output=True, text=True)
 
 
