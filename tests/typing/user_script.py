@@ -63,7 +63,7 @@ def own_loop(config: str, data: Path) -> int:
         losses = model.loss(model(batch.images, batch.sizes), batch.targets)
         divisor = model.end_step(losses.normalizer, model.take_accumulated())
         optimizer.zero_grad()
-        (losses.total() / divisor).backward()
+        (losses.total() / divisor).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         optimizer.step()
     with torch.inference_mode():
         return len(model.eval().detect(model(batch.images, batch.sizes), batch.sizes))
