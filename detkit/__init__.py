@@ -51,14 +51,16 @@ NAMES = {
 __all__ = ["__version__", *NAMES]  # the names come from the table
 
 
-def __getattr__(name: str) -> object:
-    import pkgutil  # here, as it takes longer to load than all the rest
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
 
-    if name not in NAMES:
-        text = f"module 'detkit' has no attribute {name!r}; its names: {', '.join(NAMES)}"
-        raise AttributeError(text, name=name, obj=sys.modules[__name__])
-    globals()[name] = value = pkgutil.resolve_name(NAMES[name])
-    return value
+    def __getattr__(name: str) -> object:
+        import pkgutil  # here, as it takes longer to load than all the rest
+
+        if name not in NAMES:
+            text = f"module 'detkit' has no attribute {name!r}; its names: {', '.join(NAMES)}"
+            raise AttributeError(text, name=name, obj=sys.modules[__name__])
+        globals()[name] = value = pkgutil.resolve_name(NAMES[name])
+        return value
 
 
 def __dir__() -> list[str]:

@@ -22,7 +22,7 @@ SHORT = {
     "data.loader": {"batch_size": 2, "num_workers": 0}, "data.train.dataset.num_images": 4,
     "data.val.dataset.num_images": 2,
 }  # fmt: skip
-LIGHT = {"backbone.depth": 18}
+LIGHT = {"backbone.depth": 18, "neck.channels": 16, "head.num_convs": 0}
 
 
 @pytest.fixture
@@ -51,6 +51,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_block_of_the_page_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pandas")
     pytest.importorskip("supervision")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from detkit.config.explain.text import derived_words
-from detkit.config.explain.topics import ArgumentTopic, Row, Topic
+from detkit.config.explain.topics import ArgumentTopic, Method, Row, Topic
 from detkit.config.raw import short_path
 from detkit.registry.docstrings import PAPER, Paper
 
@@ -34,7 +34,7 @@ def _topic(topic: Topic, level: int, link: Link) -> Iterator[str]:
     if topic.methods:
         yield "Called as:"
         yield "```python\n" + "\n".join(method.signature for method in topic.methods) + "\n```"
-        yield from (linked(f"{method.meaning}") for method in topic.methods)
+        yield _methods(topic.methods)
     if topic.arguments:
         yield arguments_table(topic.arguments)
     yield from (linked(derived_words(f"`{name}`", source) + ".") for name, source in topic.derived)
@@ -42,6 +42,13 @@ def _topic(topic: Topic, level: int, link: Link) -> Iterator[str]:
         yield rows_table(topic.rows, link)
     if topic.example:
         yield f"```yaml\n{topic.example}\n```"
+
+
+def _methods(methods: Sequence[Method]) -> str:
+    """The meaning of the one method, or a list of the meanings of several."""
+    if len(methods) == 1:
+        return linked(methods[0].meaning)
+    return "\n".join(f"- `{method.signature.partition('(')[0]}`: {linked(method.meaning)}" for method in methods)
 
 
 def _facts(topic: Topic) -> Iterator[str]:

@@ -11,6 +11,8 @@ from detkit.config.raw import short_path
 from detkit.registry.docstrings import Paper
 
 WIDTH = 100
+MOST_METHODS = 4
+"""Methods of a base that each of its parts is shown with; more are shown with the registry alone."""
 COLUMN = 21
 """Where the words about an argument begin."""
 
@@ -53,12 +55,13 @@ def derived_words(name: str, source: str) -> str:
 
 def _facts(topic: Topic, width: int) -> Iterator[str]:
     """Source, file, keys and interface, a line each."""
+    methods = topic.methods if topic.kind != "part" or len(topic.methods) <= MOST_METHODS else ()
     facts = [
         ("source", "; ".join(map(paper_words, topic.papers))),
         ("code", f"{short_path(topic.file)}:{topic.line}" if topic.file else ""),
         ("key", ", ".join(topic.keys) if topic.kind == "part" else ""),
         ("base", topic.base.replace(":", ".")),
-        *(("calls", f"{method.signature}: {method.meaning}") for method in topic.methods),
+        *(("calls", f"{method.signature}: {method.meaning}") for method in methods),
     ]
     for name, fact in facts:
         if fact:

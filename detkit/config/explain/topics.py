@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
+from types import FunctionType
 from typing import Any
 
 from detkit import registry
@@ -252,11 +253,20 @@ def base_doc(parts: registry.Registry) -> Docstring:
 
 
 def methods_of(parts: registry.Registry) -> tuple[Method, ...]:
-    """What a part is called with and returns: `forward`, `__call__`, or else the methods that each part defines."""
+    """What a part is called with and returns: `forward`, `__call__`, or else the methods that a part defines.
+
+    Those are the methods of the base that raise NotImplementedError; where none does (hooks), those that do nothing.
+    """
     own = {name: item for name, item in vars(resolve_name(parts.base)).items() if inspect.isfunction(item)}
     main = [name for name in ("forward", "__call__") if name in own]
-    names = main or [name for name, item in own.items() if "NotImplementedError" in item.__code__.co_names]
+    required = [name for name, item in own.items() if "NotImplementedError" in item.__code__.co_names]
+    names = main or required or [name for name, item in own.items() if not name.startswith("_") and _is_empty(item)]
     return tuple(Method(_signature(own[name]), _first_sentence(own[name])) for name in names)
+
+
+def _is_empty(function: FunctionType) -> bool:
+    """Whether a function uses no name: it does nothing, or returns what it was given."""
+    return not function.__code__.co_names
 
 
 def _signature(function: Callable[..., Any]) -> str:
