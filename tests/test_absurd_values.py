@@ -126,16 +126,29 @@ anchors={type: SSDAnchors, min_scale: 0.9, max_scale: 0.2}     anchors: SSDAncho
 anchors={type: SSDAnchors, steps: [8]}   anchors: SSDAnchors: steps: 1 given, but
 anchors={type: ExplicitAnchors, sizes: [[[8, 8]]]}             anchors: ExplicitAnchors: sizes: 1 list for
 head={type: PerLevelHead, norm: gn}      head: PerLevelHead: norm: gn requires lite: true
+backbone.out_features=[c3,c4,c3]         backbone.out_features: c3 is listed more than once
+data.classes.class_names=[a,b,a]         data.classes.class_names: a is listed more than once
+data.classes.ignore_classes=[a,a]        data.classes.ignore_classes: a is listed more than once
+data.classes={class_names: [a], ignore_classes: [a]}  data.classes: a is in both class_names and ignore_classes
+anchors.aspect_ratios=[1,2,1]            anchors.aspect_ratios: 1.0 is listed more than once
+anchors={type: SSDAnchors, aspect_ratios: [[2], [3, 3]]}  anchors.aspect_ratios.1: 3.0 is listed more than once
+hooks=[{type: Freeze, parts: [neck, neck]}]  hooks.0.parts: neck is listed more than once
 """
 
 
 @pytest.mark.parametrize("line", PARTS.strip().splitlines(), ids=lambda line: line.split()[0])
-def test_parts_that_cannot_be_built_are_refused_before_any_data_is_read(line: str) -> None:
+def test_settings_that_no_training_could_use_are_refused_before_any_data_is_read(line: str) -> None:
     word, text = re.split(r"  +", line)
     with pytest.raises(ValueError) as caught:
         load_config(QUICK, [word]).check()
     assert text in str(caught.value)
     assert text.startswith("head: SharedTowerHead") or f"command line ({word}): {text}" in str(caught.value)
+
+
+def test_a_batch_that_its_micro_batches_cannot_divide_names_both_settings(refuses: Refuses) -> None:
+    config = load_config(QUICK, ["train.accumulate=2", "data.loader.batch_size=3"])
+    with refuses(ValueError):
+        config.check()
 
 
 def test_arguments_of_a_transform_are_held_against_each_other() -> None:
