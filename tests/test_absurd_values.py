@@ -36,9 +36,9 @@ seed=-1                               seed: -1 must be a 63-bit integer, 0 or mo
 seed=1e23                             seed: 1e+23 is not an int
 seed=100000000000000000000000         seed: 100000000000000000000000 must be a 63-bit integer, 0 or more
 seed=1.0                              seed: 1.0 is not an int: write 1
-seed=true                             seed: True is not an int
-seed=null                             seed: None is not an int
-seed=                                 seed: None is not an int
+seed=true                             seed: true is not an int
+seed=null                             seed: null is not an int
+seed=                                 seed: null is not an int
 seed.x=1                              seed: {'x': 1} is not an int
 optmizer.lr=1                         optmizer: unknown key at the top level; did you mean optimizer?
 optimizer.lrr=1                       optimizer.lrr: unknown key of AdamW; did you mean lr?
@@ -69,8 +69,8 @@ losses.box.weight=-1                  losses.box.weight: -1 must be at least 0
 assigner.positive=5                   assigner.positive: 5 must be between 0 and 1
 data.train.transforms.-1.p=2          data.train.transforms.-1: the list has 2 entries, 0 to 1
 data.train.transforms.99.p=2          data.train.transforms.99: the list has 2 entries, 0 to 1
-data.train.dataset.split=yes          data.train.dataset.split: True is not one of
-backbone.weights=yes                  backbone.weights: True is not a path or a name or null
+data.train.dataset.split=yes          data.train.dataset.split: true is not one of
+backbone.weights=yes                  backbone.weights: true is not a path or a name or null
 """
 
 
@@ -149,6 +149,14 @@ def test_a_batch_that_its_micro_batches_cannot_divide_names_both_settings(refuse
     config = load_config(QUICK, ["train.accumulate=2", "data.loader.batch_size=3"])
     with refuses(ValueError):
         config.check()
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=yes", "seed=", "neck=null", "backbone=resnet", "loggers=[null]", "moved=yes"]
+)
+def test_values_are_shown_in_the_words_of_yaml(refuses: Refuses, override: str) -> None:
+    with refuses(ValueError):
+        load_config(QUICK, [override])
 
 
 def test_arguments_of_a_transform_are_held_against_each_other() -> None:
