@@ -36,9 +36,9 @@ seed=-1                               seed: -1 must be a 63-bit integer, 0 or mo
 seed=1e23                             seed: 1e+23 is not an int
 seed=100000000000000000000000         seed: 100000000000000000000000 must be a 63-bit integer, 0 or more
 seed=1.0                              seed: 1.0 is not an int: write 1
-seed=true                             seed: True is not an int
-seed=null                             seed: None is not an int
-seed=                                 seed: None is not an int
+seed=true                             seed: true is not an int
+seed=null                             seed: null is not an int
+seed=                                 seed: null is not an int
 seed.x=1                              seed: {'x': 1} is not an int
 optmizer.lr=1                         optmizer: unknown key at the top level; did you mean optimizer?
 optimizer.lrr=1                       optimizer.lrr: unknown key of AdamW; did you mean lr?
@@ -69,8 +69,8 @@ losses.box.weight=-1                  losses.box.weight: -1 must be at least 0
 assigner.positive=5                   assigner.positive: 5 must be between 0 and 1
 data.train.transforms.-1.p=2          data.train.transforms.-1: the list has 2 entries, 0 to 1
 data.train.transforms.99.p=2          data.train.transforms.99: the list has 2 entries, 0 to 1
-data.train.dataset.split=yes          data.train.dataset.split: True is not one of
-backbone.weights=yes                  backbone.weights: True is not a path or a name or null
+data.train.dataset.split=yes          data.train.dataset.split: true is not one of
+backbone.weights=yes                  backbone.weights: true is not a path or a name or null
 """
 
 
@@ -126,16 +126,37 @@ anchors={type: SSDAnchors, min_scale: 0.9, max_scale: 0.2}     anchors: SSDAncho
 anchors={type: SSDAnchors, steps: [8]}   anchors: SSDAnchors: steps: 1 given, but
 anchors={type: ExplicitAnchors, sizes: [[[8, 8]]]}             anchors: ExplicitAnchors: sizes: 1 list for
 head={type: PerLevelHead, norm: gn}      head: PerLevelHead: norm: gn requires lite: true
+backbone.out_features=[c3,c4,c3]         backbone.out_features: c3 is listed more than once
+data.classes.class_names=[a,b,a]         data.classes.class_names: a is listed more than once
+data.classes.ignore_classes=[a,a]        data.classes.ignore_classes: a is listed more than once
+data.classes={class_names: [a], ignore_classes: [a]}  data.classes: a is in both class_names and ignore_classes
+anchors.aspect_ratios=[1,2,1]            anchors.aspect_ratios: 1.0 is listed more than once
+anchors={type: SSDAnchors, aspect_ratios: [[2], [3, 3]]}  anchors.aspect_ratios.1: 3.0 is listed more than once
+hooks=[{type: Freeze, parts: [neck, neck]}]  hooks.0.parts: neck is listed more than once
 """
 
 
 @pytest.mark.parametrize("line", PARTS.strip().splitlines(), ids=lambda line: line.split()[0])
-def test_parts_that_cannot_be_built_are_refused_before_any_data_is_read(line: str) -> None:
+def test_settings_that_no_training_could_use_are_refused_before_any_data_is_read(line: str) -> None:
     word, text = re.split(r"  +", line)
     with pytest.raises(ValueError) as caught:
         load_config(QUICK, [word]).check()
     assert text in str(caught.value)
     assert text.startswith("head: SharedTowerHead") or f"command line ({word}): {text}" in str(caught.value)
+
+
+def test_a_batch_that_its_micro_batches_cannot_divide_names_both_settings(refuses: Refuses) -> None:
+    config = load_config(QUICK, ["train.accumulate=2", "data.loader.batch_size=3"])
+    with refuses(ValueError):
+        config.check()
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=yes", "seed=", "neck=null", "backbone=resnet", "loggers=[null]", "moved=yes"]
+)
+def test_values_are_shown_in_the_words_of_yaml(refuses: Refuses, override: str) -> None:
+    with refuses(ValueError):
+        load_config(QUICK, [override])
 
 
 def test_arguments_of_a_transform_are_held_against_each_other() -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TypeAlias
@@ -38,6 +39,9 @@ from detkit.config.validate import Validator, build_options
 from detkit.registry.arguments import MISSING
 from detkit.utils.errors import prefix_error
 from detkit.utils.types import Tree, Value
+
+UNIQUE = re.compile(r"\.(out_features|class_names|ignore_classes|parts|tags|aspect_ratios)(\.\d+)?$")
+"""Keys of lists whose items must differ."""
 
 
 class Config:
@@ -106,9 +110,15 @@ class Config:
             raise prefix_error(error, f"{self.location(path)}: {path}") from error
 
     def check(self) -> None:
-        """`check_length`, and ValueError if a part can't be built from its arguments, or not for the part before it."""
+        """Raises ValueError for settings that load, but that no training could use; no data are read.
+
+        These are `check_length`, lists that repeat an item, data settings that contradict each other, and parts that
+        can't be built from their arguments, or not for the part before them.
+        """
         self.check_length()
-        resolve_name("detkit.detectors.build:check_parts")(self)  # from a room above, like the schema's options
+        self._check_unique()
+        for above in ("detkit.data.build:check_settings", "detkit.detectors.build:check_parts"):
+            resolve_name(above)(self)  # from rooms above, like the schema's options
 
     def check_length(self) -> None:
         """Raises ValueError if the schedule, if there is one, does not fit `train.iterations`.
@@ -117,11 +127,25 @@ class Config:
         """
         if "schedule" not in self or "train" not in self:
             return
-        try:
+        with self.locate_errors("schedule.warmup_iterations", "train.iterations"):
             registry.SCHEDULES.build(self.schedule).check_length(self.options("train").iterations)
+
+    def _check_unique(self) -> None:
+        """Raises ValueError if a list of `UNIQUE` repeats an item; loading does not check this either."""
+        for path, value in self.leaves():
+            items = value if UNIQUE.search(path) and isinstance(value, list) else []
+            if repeated := [str(item) for i, item in enumerate(items) if item in items[:i]]:
+                raise ValueError(
+                    f"{self.location(path)}: {path}: {', '.join(repeated)} is listed more than once: list it once"
+                )
+
+    @contextmanager
+    def locate_errors(self, *paths: str) -> Iterator[None]:
+        """While the context is active, the locations of the settings that an error is about begin its message."""
+        try:
+            yield
         except ValueError as error:
-            places = {self.location("schedule.warmup_iterations"), self.location("train.iterations")}
-            raise ValueError(f"{' with '.join(sorted(places))}: {error}") from error
+            raise ValueError(f"{' with '.join(sorted(set(map(self.location, paths))))}: {error}") from error
 
     def location(self, path: str) -> str:
         """The file and line, or the override, that set a value; for error messages."""

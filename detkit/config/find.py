@@ -104,4 +104,4 @@ def _not_found(text: str, searched: Path | None, beside: Path) -> str:
     near = nearest(Path(text).name, [path.name for path in beside.glob("*.yaml")]).rstrip(".")
     near = near or nearest(text, [f"configs/{name}.yaml" for name in configs]).rstrip(".")
     where = "" if searched is None else f" ({printable(os.path.normpath(searched))})"
-    return f"config file not found: {printable(text)}{where}{near}"
+    return f"config file not found: {printable(text)}{where}{near or '; ' + LIST}"

@@ -19,6 +19,7 @@ from detkit.config.raw import (
     plain_value,
     yaml_problem,
 )
+from detkit.registry.values import value_text
 from detkit.utils.types import Value
 
 Overrides: TypeAlias = Sequence[str] | Mapping[str, Value]
@@ -137,7 +138,7 @@ def _section(raw: RawConfig, keys: list[str], origin: Origin, text: str) -> Valu
                 raw.origin[path] = origin
             section = section[key]
         if not isinstance(section, (dict, list)):
-            raise ValueError(f"override {text!r}: {path} is {section!r}, which has no keys")
+            raise ValueError(f"override {text!r}: {path} is {value_text(section)}, which has no keys")
     return section
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from detkit.config.raw import Origin, RawConfig
 from detkit.registry.path_types import is_path
+from detkit.registry.values import value_text
 from detkit.utils.console import printable
 from detkit.utils.types import Value
 
@@ -99,7 +100,7 @@ def read_moved(raw: RawConfig) -> dict[str, str]:
     value = raw.values.pop(MOVED, None) or {}
     origin = raw.origin.pop(MOVED, "config")
     if not isinstance(value, Mapping) or not all(isinstance(v, str) for pair in value.items() for v in pair):
-        raise ValueError(f"{origin}: {MOVED}: must be {{old folder: new folder}}, not {value!r}")
+        raise ValueError(f"{origin}: {MOVED}: must be {{old folder: new folder}}, not {value_text(value)}")
     folder = origin.folder if isinstance(origin, Origin) else Path.cwd()
     return {**moved_everywhere(), **{absolute(old, folder): absolute(new, folder) for old, new in value.items()}}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detkit.config.find import PACKAGE, find_config, own_name
+from detkit.registry.values import value_text
 from detkit.utils.console import printable
 from detkit.utils.errors import explain_os_errors, prefix_error
 from detkit.utils.types import Tree, Value
@@ -64,7 +65,7 @@ def read_raw(path: Path, chain: tuple[Path, ...] = ()) -> RawConfig:
     bases = values.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not is_list_of_names(bases):
-        raise ValueError(f"{base_origin}: `_base_` must be a file or a list of files, not {bases!r}")
+        raise ValueError(f"{base_origin}: `_base_` must be a file or a list of files, not {value_text(bases)}")
     result = RawConfig()
     for base in bases:
         overlay(result, read_raw(_base_file(base, path.parent, base_origin), (*chain, path)))
@@ -74,7 +75,7 @@ def read_raw(path: Path, chain: tuple[Path, ...] = ()) -> RawConfig:
     if not is_list_of_names(entries):
         location = f"{shown_path}:{lines.get('imports', 1)}"
         raise ValueError(
-            f"{location}: imports: must be a list of modules and files, as in [./my_net.py], not {entries!r}"
+            f"{location}: imports: must be a list of modules and files, as in [./my_net.py], not {value_text(entries)}"
         )
     overlay(result, RawConfig(values, origins, [(entry, path.parent) for entry in entries]))
     return result

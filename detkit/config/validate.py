@@ -11,7 +11,7 @@ from typing import Any
 from detkit.config.schema import Node, Options, Part, Parts, PlainValue, Section
 from detkit.registry import REGISTRIES
 from detkit.registry.arguments import MISSING, Argument, arguments_of, checked, nearest
-from detkit.registry.values import TypeMismatch, convert, map_paths, to_plain
+from detkit.registry.values import TypeMismatch, convert, map_paths, to_plain, value_text
 from detkit.utils.types import Tree, Value
 
 CLASS_COUNT_KEYS = ("num_classes", "classes", "num_class", "n_classes")
@@ -78,12 +78,18 @@ class Validator:
                 raise _Wrong(path, f"missing: give it a `type`, one of {names}")
             self.origin[join(path, "type")] = "default"
             value = {"type": node.default}
-        mapping = _mapping(value, path, f"a part {{type: ..., its arguments}} of {node.registry.name}")
+        what = f"a part {{type: ..., its arguments}} of {node.registry.name}"
+        if isinstance(value, str):
+            name = next((n for n in node.registry.names() if n.lower() == value.lower()), value)
+            raise _Wrong(
+                path, f"expected {what}, got {value!r}; write {join(path, f'type={name}')}, in a file {{type: {name}}}"
+            )
+        mapping = _mapping(value, path, what)
         name = mapping.get("type", node.default)
         if name is None:
             raise _Wrong(join(path, "type"), f"missing, one of {names}")
         if not isinstance(name, str):
-            raise _Wrong(join(path, "type"), f"{name!r} is not a name; must be one of {names}")
+            raise _Wrong(join(path, "type"), f"{value_text(name)} is not a name; must be one of {names}")
         try:
             known, derived = node.registry.arguments(name), node.registry.derived_arguments(name)
         except ValueError as error:
@@ -112,7 +118,7 @@ class Validator:
         if value is MISSING:
             self.origin[path] = "default"
         if not isinstance(items, (list, tuple)):
-            raise _Wrong(path, f"expected a list of {node.registry.name}, got {value!r}")
+            raise _Wrong(path, f"expected a list of {node.registry.name}, got {value_text(value)}")
         return [self.complete(Part(node.registry), item, join(path, str(i))) for i, item in enumerate(items)]
 
     def _options(self, node: Options, value: Value, path: str) -> Value:
@@ -175,7 +181,7 @@ class _Wrong(ValueError):
 
 def _mapping(value: Value, path: str, what: str) -> Mapping[str, Value]:
     if not isinstance(value, Mapping):
-        raise _Wrong(path, f"expected {what}, got {value!r}")
+        raise _Wrong(path, f"expected {what}, got {value_text(value)}")
     return value
 
 

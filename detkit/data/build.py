@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from detkit.config import Config
 from detkit.data.datasets.base import DetectionDataset, Subset, count_empty_images, find_images_with_objects
-from detkit.data.datasets.classes import ClassOptions, check_known, count_objects
+from detkit.data.datasets.classes import ClassOptions, check_known, check_options, count_objects
 from detkit.data.datasets.image_files import Folders
 from detkit.data.datasets.problems import Problems
+from detkit.data.loader import check_split
 from detkit.data.scan import ScanResult, apply_bad_images, scan_images
 from detkit.data.transforms.base import Transform
 from detkit.registry import DATASETS, TRANSFORMS
@@ -24,6 +25,20 @@ SECONDS = {"train": 30.0, "val": 120.0}
 """Time for decoding images at the start of a training; of those that are left, only headers are read."""
 AllGather = Callable[[str, Tree], list[Value]]
 """Gathers a value of every process under a name; returns all of them, by rank."""
+
+
+def check_settings(config: Config) -> None:
+    """Raises ValueError for settings of data that contradict each other; reads no file."""
+    path = "data.classes"
+    check_options(config.options(path), f"{config.location(path)}: {path}")
+    if "train" in config:
+        check_batch(config)
+
+
+def check_batch(config: Config, world_size: int = 1) -> None:
+    """Raises ValueError unless the batch can be split evenly over processes and micro-batches."""
+    with config.locate_errors("data.loader.batch_size", "train.accumulate"):
+        check_split(config.options("data.loader").batch_size, world_size, config.options("train").accumulate)
 
 
 def build_dataset(config: Config, split: str, classes: ClassMap | None = None, owner: str = "") -> DetectionDataset:

@@ -32,6 +32,7 @@ from detkit.data.worker import (
 )
 from detkit.registry import Side, enforce_bounds
 from detkit.structures import Batch, Targets
+from detkit.utils.console import plural
 
 Key = tuple[int, int]
 """(epoch, index of the image)."""
@@ -137,8 +138,9 @@ def check_split(batch_size: int, world_size: int, micro_batches: int) -> None:
     """Raises ValueError unless all micro-batches of all processes get the same number of images."""
     if batch_size % (world_size * micro_batches):
         raise ValueError(
-            f"data.loader.batch_size: {batch_size} images can't be split evenly over {world_size} "
-            f"processes x {micro_batches} micro-batches"
+            f"data.loader.batch_size: {plural(batch_size, 'image')} can't be split evenly over "
+            f"{plural(world_size, 'process', 'processes')} x {plural(micro_batches, 'micro-batch', 'micro-batches')}: "
+            f"choose a multiple of {world_size * micro_batches}"
         )
 
 

@@ -117,14 +117,21 @@ def _convert_item(key: Value, value: Value, annotation: object) -> Value:
 
 
 def value_text(value: object) -> str:
-    """A value as an error shows it: as Python writes it, but 3 for 3.0."""
+    """A value as an error shows it: 3 for 3.0, and YAML's words for what Python calls True, False and None."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{value_text(key)}: {value_text(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(value_text, value))}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     return repr(value).removesuffix(".0") if isinstance(value, float) else repr(value)
 
 
 def _mismatch(value: Value, annotation: object) -> TypeMismatch:
     name = type_name(annotation)
     article = {"int": "an ", "float": "a ", "bool": "a ", "str": "a "}.get(name.partition(" ")[0], "")
-    return TypeMismatch(f"{value!r} is not {article}{name}{_hint(value, annotation)}")
+    shown = repr(value) if isinstance(value, float) else value_text(value)  # 3.0 is not an int, 3 would be
+    return TypeMismatch(f"{shown} is not {article}{name}{_hint(value, annotation)}")
 
 
 def _convert_annotated(value: Value, annotation: object) -> Value:
@@ -137,7 +144,7 @@ def _convert_annotated(value: Value, annotation: object) -> Value:
             raise
     except TypeMismatch:
         if any(isinstance(mark, str) for mark in marks):
-            raise TypeMismatch(f"{value!r} is not {type_name(annotation)}") from None
+            raise TypeMismatch(f"{value_text(value)} is not {type_name(annotation)}") from None
         raise
     else:
         if is_within(converted, annotation):

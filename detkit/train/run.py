@@ -11,8 +11,7 @@ from detkit.analyze.anchor_coverage import warn_of_misfits
 from detkit.checkpoint import as_full_disk, saved_steps
 from detkit.config import Config
 from detkit.data.audit import warn_of_lost_objects
-from detkit.data.build import warn_of_shared_images
-from detkit.data.loader import check_split
+from detkit.data.build import check_batch, warn_of_shared_images
 from detkit.data.worker import check_workers, explain_worker_death, worker_processes
 from detkit.distributed.comm import from_first_rank
 from detkit.distributed.coordinator import COLLECTIVE_TIMEOUT, Coordinator
@@ -68,7 +67,7 @@ def train(
         raise ValueError(f"config: {config!r} is not a Config: train(load_config(FILE), FOLDER)")
     folder, coordinator = Path(folder), coordinator or Coordinator(ProcessInfo())
     init_from = None if init_from is None else str(init_from)
-    check_batch(config, coordinator)
+    check_loader(config, coordinator.process.world_size)
     if init_from and not resume:
         fetch_weights(init_from, coordinator)
     if overwrite and init_from and Path(init_from).resolve().is_relative_to(folder.resolve()):
@@ -107,7 +106,7 @@ def train(
 
 def check(config: Config, coordinator: Coordinator) -> int:
     """`--check`: everything that is looked at before a model is built, and nothing else."""
-    check_batch(config, coordinator)
+    check_loader(config, coordinator.process.world_size)
     device = set_up_torch(config.options("train"), coordinator.process)
     facts = same_everywhere(coordinator, config, device)
     with process_group(coordinator, device) as backend:
@@ -127,14 +126,11 @@ def fetch_weights(source: str, coordinator: Coordinator) -> None:
         coordinator.all_gather("weights", True, seconds, "fetches the weights of --init-from")
 
 
-def check_batch(config: Config, coordinator: Coordinator) -> None:
-    """Refuses a batch that the processes can't share out, and too many loader processes, before they connect."""
-    loader = config.options("data.loader")
-    check_split(loader.batch_size, coordinator.process.world_size, config.options("train").accumulate)
-    try:
-        check_workers(loader.num_workers)
-    except ValueError as error:
-        raise ValueError(f"{config.location('data.loader.num_workers')}: {error}") from error
+def check_loader(config: Config, world_size: int) -> None:
+    """Refuses a batch that can't be split evenly, and too many loader processes, before the processes connect."""
+    check_batch(config, world_size)
+    with config.locate_errors("data.loader.num_workers"):
+        check_workers(config.options("data.loader").num_workers)
 
 
 def after_restart(coordinator: Coordinator, folder: Path, *, resume: bool, overwrite: bool) -> tuple[bool, bool]:

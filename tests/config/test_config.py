@@ -76,7 +76,7 @@ def test_every_fragment_goes_over_a_config(tmp_path: Path, fragment: str, base: 
         ("backbone:\n  depth: 19", 3, ["backbone.depth: 19 is not one of"]),
         ("backbone:\n  norm: batchnorm", 3, ["backbone.norm: 'batchnorm' is not one of frozen_bn, bn"]),
         ("backbone:\n  freeze_at: 1.5", 3, ["backbone.freeze_at: 1.5 is not an int"]),
-        ("backbone:\n  freeze_at: true", 3, ["backbone.freeze_at: True is not an int"]),
+        ("backbone:\n  freeze_at: true", 3, ["backbone.freeze_at: true is not an int"]),
         ("anchors:\n  aspect_ratios: 3", 3, ["anchors.aspect_ratios: 3 is not a list of float"]),
         ("coder:\n  weights: [1, 2, 3]", 3, ["coder.weights: [1, 2, 3] is not a list of 4"]),
         ("backbone: resnet50", 2, ["backbone: expected a part"]),

@@ -231,7 +231,8 @@ def test_a_run_under_nohup_outlives_its_terminal(tiny: Tiny) -> None:
 def test_what_every_rank_refuses_is_said_once_and_not_tried_again(tiny: Tiny, flag: str) -> None:
     _, error = tiny.finish(tiny.start("uneven", "--procs", "2", "data.loader.batch_size=3", flag), code=2)
     assert not (tiny.folder / "uneven").exists()
-    assert error == "error: data.loader.batch_size: 3 images can't be split evenly over 2 processes x 1 micro-batches\n"
+    assert error.count("error: ") == 1
+    assert "3 images can't be split evenly over 2 processes x 1 micro-batch: choose a multiple of 2" in error
 
 
 @pytest.mark.slow
