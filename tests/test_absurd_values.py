@@ -202,7 +202,7 @@ HEAVY: list[tuple[Any, dict[str, Any], str]] = [
     (
         TRANSFORMS,
         {"type": "RandomPhotometricDistort", "contrast": [2.0, 1.0]},
-        "contrast: [2.0, 1.0] must be in ascending order",
+        "contrast: [2, 1] must be in ascending order",
     ),
     (DATASETS, {"type": "ShapesDataset", "num_images": 10**12}, "num_images: 1000000000000 must be between"),
     (DATASETS, {"type": "ShapesDataset", "seed": -1}, "seed: -1 must be a 63-bit integer"),

@@ -84,6 +84,8 @@ def test_a_batch_that_a_dead_worker_did_not_hand_over_names_the_worker(
     batches, before, samples = iter(loader), set(worker_processes()), loader.torch_loader.dataset
 
     class Lost:
+        num_workers = 1
+
         def __iter__(self) -> Iterator[Any]:
             return self.go(iter(DataLoader(samples, batch_sampler=[[(0, 0)]], num_workers=1, collate_fn=list)))
 
