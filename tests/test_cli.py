@@ -59,7 +59,10 @@ def test_user_errors_are_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["config", "show", "nothing.yaml"]) == 2
-    assert capsys.readouterr().err == "error: config file not found: nothing.yaml; `detkit list configs` prints the names\n"
+    assert (
+        capsys.readouterr().err
+        == "error: config file not found: nothing.yaml; `detkit list configs` prints the names\n"
+    )
     monkeypatch.setenv("DETKIT_TRACEBACK", "1")
     with pytest.raises(FileNotFoundError):
         main(["config", "show", "nothing.yaml"])
