@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import json
@@ -12,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,14 @@ def test_training_leaves_the_process_as_it_was(data: Folder, tmp_path: Path) -> 
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+@contextlib.contextmanager
+def default_interrupt() -> Iterator[None]:
+    """Ctrl-C as Python handles it; a suite that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_train_resumes_and_an_interrupt_is_the_callers(
     data: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +150,7 @@ def test_train_resumes_and_an_interrupt_is_the_callers(
         return step(trainer)
 
     whole = detkit.train(data.config, output=tmp_path / "whole")
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, default_interrupt():
         patch.setattr(Trainer, "train_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             detkit.train(data.config, output=tmp_path / "run")

@@ -228,7 +228,7 @@ def test_every_name_that_is_suggested_is_explained(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["SigmoidFocaLoss", "trian", "losses.clasification", "data.loader.workers", "losses.box.gama", "class_losses.Focal",
+    ["SigmoidFocaLoss", "trian", "losses.clasification", "data.loader.workers", "losses.box.gama", "nms.Hard",
      "FPN.chanels", "neck.in_shapes", "train.precision.fp32", "nothing at all", ""],
 )  # fmt: skip
 def test_an_unknown_name_gets_the_nearest(name: str, refuses: Refuses) -> None:
@@ -263,7 +263,7 @@ def test_an_argument_that_a_config_cannot_hold() -> None:
 
 
 def test_parts_are_listed() -> None:
-    assert list_parts("coders") == ["DeltaCoder"]
+    assert "DeltaCoder" in list_parts("coders")
     assert {"backbones.ResNet", "nms.HardNMS"} <= set(list_parts())
     for name in list_parts():
         assert len(explain(name).topics) == 1
@@ -369,7 +369,8 @@ def test_the_command_writes_the_pages_and_replaces_only_its_own(
     assert "heads.md" in capsys.readouterr().err
     assert [(folder / name).read_text() for name in ("notes.md", "heads.md")] == ["mine", "mine too"]
     assert main(["explain", "--all"]) == 0
-    assert capsys.readouterr().out.count("\n  code:   ") == len(list(topics()))
+    parts = sum(len(registry.names()) for registry in REGISTRIES)  # other tests' plugins are among them
+    assert capsys.readouterr().out.count("\n  code:   ") == parts + len(OPTION_NODES)
 
 
 @pytest.mark.parametrize(
