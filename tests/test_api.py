@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ import torchvision
 
 import detkit
 from detkit.api import default_folder
+from detkit.checkpoint import CheckpointError
 from detkit.config import load_config
 from detkit.predict.predictor import Predictor
 from detkit.train.non_finite import NonFiniteLossError
@@ -106,6 +107,15 @@ def test_train_gives_the_run(run: detkit.Run, data: Folder) -> None:
     assert run.plot() == run.folder / "curves.png"
     assert run.checkpoint("best").step == run.checkpoint("last").step == 2
     assert isinstance(run.predictor(), detkit.Predictor)
+
+
+def test_a_checkpoint_goes_by_best_last_or_its_step(run: detkit.Run) -> None:
+    """Anything else is no checkpoint: least of all the newest one."""
+    assert run.checkpoint(2).step == run.checkpoint(cast("int", np.int64(2))).step == 2
+    with pytest.raises(ValueError, match="'newest' is no checkpoint: best, last, or the number of a step"):
+        run.checkpoint(cast("Any", "newest"))
+    with pytest.raises(CheckpointError):
+        run.checkpoint(cast("int", np.int64(7)))
 
 
 def test_training_leaves_the_process_as_it_was(data: Folder, tmp_path: Path) -> None:
