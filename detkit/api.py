@@ -105,6 +105,8 @@ def train(
         raise ValueError("allow=['code'] requires resume=True: a new run has no earlier code to differ from")
     settings = as_config(config, overrides, overlays=overlays)
     check_trainable(settings, resume=resume)
+    if output is not None and not os.fspath(output):
+        raise ValueError("output: '' names no folder; the present one is '.'")
     folder = Path(output) if output is not None else default_folder(config, overlays)
     weights = None if init_from is None else os.fspath(init_from)
     with kept_settings():

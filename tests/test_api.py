@@ -118,6 +118,14 @@ def test_a_checkpoint_goes_by_best_last_or_its_step(run: detkit.Run) -> None:
         run.checkpoint(cast("int", np.int64(7)))
 
 
+def test_an_empty_output_is_no_folder(data: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a variable that was never set gives it: nothing is written into the present folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="output: '' names no folder"):
+        detkit.train(data.config, output="")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_training_leaves_the_process_as_it_was(data: Folder, tmp_path: Path) -> None:
     """The seed, the kernels and the number of threads of a notebook are its own."""
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
