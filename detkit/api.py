@@ -10,7 +10,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, SupportsIndex, TypeAlias
 
 from detkit import datasets
 from detkit.config import Config, ConfigLike, Overrides, as_config, find_config
@@ -58,7 +58,9 @@ def build(
         raise ValueError(f"num_classes: {settings.name} has no data.train whose classes could be counted: give it")
     if num_classes is None:
         num_classes = len(build_dataset(settings, "train").classes)
-    if num_classes < 1:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, SupportsIndex):
+        raise ValueError(f"num_classes: {num_classes!r} must be a whole number")
+    if num_classes.__index__() < 1:
         raise ValueError(f"num_classes: {num_classes} must be at least 1")
     detector = build_detector(settings, num_classes)
     try:

@@ -225,6 +225,11 @@ def test_build_takes_every_kind_of_config_and_needs_no_data(refuses: Refuses, tm
         detkit.build(base, num_classes=0, overrides=TINY)
     with refuses((ValueError, FileNotFoundError)):
         detkit.build(base, num_classes=1, overrides=TINY, backbone_weights=tmp_path / "none.pt")
+    for count in (True, 2.5, "3"):
+        with pytest.raises(ValueError, match=r"num_classes: .* must be a whole number"):
+            detkit.build(base, num_classes=cast("Any", count), overrides=TINY)
+    with pytest.raises(ValueError, match=r"overrides must be a list, .*, not None"):
+        detkit.build(base, num_classes=1, overrides=cast("Any", None))
 
 
 def test_backbone_weights_replace_those_of_the_config(tmp_path: Path) -> None:
