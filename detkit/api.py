@@ -10,7 +10,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, SupportsIndex, TypeAlias
 
 from detkit import datasets
 from detkit.config import Config, ConfigLike, Overrides, as_config, find_config
@@ -58,7 +58,9 @@ def build(
         raise ValueError(f"num_classes: {settings.name} has no data.train whose classes could be counted: give it")
     if num_classes is None:
         num_classes = len(build_dataset(settings, "train").classes)
-    if num_classes < 1:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, SupportsIndex):
+        raise ValueError(f"num_classes: {num_classes!r} must be a whole number")
+    if num_classes.__index__() < 1:
         raise ValueError(f"num_classes: {num_classes} must be at least 1")
     detector = build_detector(settings, num_classes)
     try:
@@ -105,6 +107,8 @@ def train(
         raise ValueError("allow=['code'] requires resume=True: a new run has no earlier code to differ from")
     settings = as_config(config, overrides, overlays=overlays)
     check_trainable(settings, resume=resume)
+    if output is not None and not os.fspath(output):
+        raise ValueError("output: '' names no folder; the present one is '.'")
     folder = Path(output) if output is not None else default_folder(config, overlays)
     weights = None if init_from is None else os.fspath(init_from)
     with kept_settings():

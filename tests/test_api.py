@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ import torchvision
 
 import detkit
 from detkit.api import default_folder
+from detkit.checkpoint import CheckpointError
 from detkit.config import load_config
 from detkit.predict.predictor import Predictor
 from detkit.train.non_finite import NonFiniteLossError
@@ -108,6 +109,23 @@ def test_train_gives_the_run(run: detkit.Run, data: Folder) -> None:
     assert run.plot() == run.folder / "curves.png"
     assert run.checkpoint("best").step == run.checkpoint("last").step == 2
     assert isinstance(run.predictor(), detkit.Predictor)
+
+
+def test_a_checkpoint_goes_by_best_last_or_its_step(run: detkit.Run) -> None:
+    """Anything else is no checkpoint: least of all the newest one."""
+    assert run.checkpoint(2).step == run.checkpoint(cast("int", np.int64(2))).step == 2
+    with pytest.raises(ValueError, match="'newest' is no checkpoint: best, last, or the number of a step"):
+        run.checkpoint(cast("Any", "newest"))
+    with pytest.raises(CheckpointError):
+        run.checkpoint(cast("int", np.int64(7)))
+
+
+def test_an_empty_output_is_no_folder(data: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a variable that was never set gives it: nothing is written into the present folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="output: '' names no folder"):
+        detkit.train(data.config, output="")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_training_leaves_the_process_as_it_was(data: Folder, tmp_path: Path) -> None:
@@ -217,6 +235,11 @@ def test_build_takes_every_kind_of_config_and_needs_no_data(refuses: Refuses, tm
         detkit.build(base, num_classes=0, overrides=TINY)
     with refuses((ValueError, FileNotFoundError)):
         detkit.build(base, num_classes=1, overrides=TINY, backbone_weights=tmp_path / "none.pt")
+    for count in (True, 2.5, "3"):
+        with pytest.raises(ValueError, match=r"num_classes: .* must be a whole number"):
+            detkit.build(base, num_classes=cast("Any", count), overrides=TINY)
+    with pytest.raises(ValueError, match=r"overrides must be a list, .*, not None"):
+        detkit.build(base, num_classes=1, overrides=cast("Any", None))
 
 
 def test_backbone_weights_replace_those_of_the_config(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -30,7 +30,7 @@ SOURCES = ("command line", "overrides")
 
 def apply_overrides(raw: RawConfig, overrides: Overrides) -> None:
     """Applies all of them in their order."""
-    if isinstance(overrides, str):
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise ValueError(
             f"overrides must be a list, as in ['seed=1', 'optimizer.lr=1e-3'], or a mapping, as in "
             f"{{'optimizer.lr': 1e-3}}, not {overrides!r}"

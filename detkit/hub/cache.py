@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from detkit.utils.console import printable
 from detkit.utils.errors import explain_os_errors
 from detkit.utils.outputs import short_name
 
@@ -33,11 +34,15 @@ def place_of(url: str, room: str = "") -> Path:
     Args:
         url: the address; what follows its `?` gives a folder of its own.
         room: first folder; the scheme of the address if empty.
+
+    Raises ValueError for an address that names no file.
     """
     parts = urlsplit(url)
     names = [unquote(name) for name in (parts.netloc.rpartition("@")[2], *parts.path.split("/"))]
     safe = [UNSAFE.sub("_", name) for name in names if name not in ("", ".", "..")]
     safe = [name if name.strip(". ") else "_" for name in safe]
+    if not safe:
+        raise ValueError(f"{printable(url)} is no whole address: it names neither a server nor a file")
     if parts.query:
         safe.insert(-1, "query-" + hashlib.sha256(parts.query.encode()).hexdigest()[:12])
     folders = [name[:LONGEST] for name in safe[:-1]]

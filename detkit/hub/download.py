@@ -164,6 +164,8 @@ def _copy(response: Any, part: Path, have: int, total: int | None, *, is_page: b
             bar.update(len(block))
     if total is not None and have != total:
         raise ConnectionError(f"the connection broke after {have} of {total} bytes")
+    if not have:
+        raise FetchError("the server sent an empty file")
 
 
 def _read(response: Any, file: IO[bytes]) -> bytes:

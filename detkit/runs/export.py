@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detkit.checkpoint import Checkpoint
-from detkit.hub import repository
+from detkit.hub import is_remote, repository
 from detkit.hub.download import FetchError
 from detkit.hub.repository import CARD, CONFIG, WEIGHTS
 from detkit.interop.card import card
@@ -37,6 +37,8 @@ def export(model: Model, folder: str | Path, *, name: str = "", option: str = "f
         name: how the card says to load it; empty for the name of the folder.
         option: what an error about the folder begins with.
     """
+    if is_remote(folder):
+        raise ValueError(f"{option}: {printable(folder)} is an address, not a folder: `detkit push` uploads to hf://")
     folder = Path(folder)
     check_can_write(option, folder)
     if (folder / ENVIRONMENT).exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
@@ -103,10 +104,15 @@ class Run:
         return read_metrics(self.folder / METRICS)[1]
 
     def checkpoint(self, which: Literal["best", "last"] | int = "best") -> Checkpoint:
-        """The best checkpoint (the newest if none was evaluated), the newest intact one, or that of a step."""
-        if isinstance(which, int):
-            return read_checkpoint(step_path(self.folder, which))
-        return load_checkpoint(self.folder, "best" if which == "best" else "newest")
+        """The best checkpoint (the newest if none was evaluated), the newest intact one, or that of a step.
+
+        Raises ValueError for another word, and CheckpointError for a step whose checkpoint is not there.
+        """
+        if isinstance(which, str):
+            if which not in ("best", "last"):
+                raise ValueError(f"{which!r} is no checkpoint: best, last, or the number of a step")
+            return load_checkpoint(self.folder, "best" if which == "best" else "newest")
+        return read_checkpoint(step_path(self.folder, operator.index(which)))
 
     def predictor(self, *, device: str = "auto") -> Predictor:
         """A predictor with the weights of the best checkpoint."""

@@ -131,6 +131,14 @@ def test_a_web_page_in_place_of_the_file(web: Web, refuses: Refuses) -> None:
     assert local_path(f"{web.url}/a.html").read_bytes() == b"<html>"
 
 
+def test_an_empty_file_is_not_kept(web: Web) -> None:
+    """It would stand in the cache for the file for good."""
+    web.files["/a.bin"] = b""
+    with pytest.raises(FetchError, match="the server sent an empty file"):
+        local_path(f"{web.url}/a.bin")
+    assert below_cache() == []
+
+
 def test_a_server_that_falls_silent(web: Web, refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detkit.hub.download.TIMEOUT", 0.2)
     monkeypatch.setattr("detkit.hub.download.ATTEMPTS", 2)

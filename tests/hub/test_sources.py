@@ -40,6 +40,12 @@ def test_an_unknown_scheme_names_the_nearest(refuses: Refuses) -> None:
         local_path("htps://example.org/a.pt")
 
 
+@pytest.mark.parametrize("address", ["https://", "http://..", "s3://"])
+def test_an_address_of_nothing(address: str) -> None:
+    with pytest.raises(ValueError, match="is no whole address"):
+        local_path(address)
+
+
 def test_a_name_is_no_path_of_a_config() -> None:
     for name in ("torchvision:resnet50", "detectron2:COCO-Detection/retinanet_R_50_FPN_1x", "hf://a/b", "s3://b/c.pt"):
         assert not is_path(name, "a path or a name")

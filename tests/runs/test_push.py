@@ -62,6 +62,16 @@ def test_a_run_writes_its_card(run: Path, tmp_path: Path) -> None:
     assert same(load_any(folder).model, Run(run).checkpoint().model)
 
 
+def test_an_address_is_no_folder(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It became a folder `hf:` in the present one, and nothing was uploaded."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="folder: hf://me/x is an address, not a folder"):
+        Run(run).export_card("hf://me/x")
+    assert main(["push", str(run), "--to", "hf://me/x"]) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_pushed_and_loaded_by_name(run: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(run), "hf://me/cats", "--private"]) == 0
     assert f"{hub.web.url}/me/cats: model.safetensors" in capsys.readouterr().out
