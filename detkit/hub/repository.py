@@ -72,13 +72,13 @@ def fetch_repository(source: str) -> Path:
                 f"{printable(source)} is not a model of detkit: it has no {' and no '.join(missing)}. "
                 f"Its files:{indented_list(_files(address, folder))}"
             )
-    found = folder / address.path
-    if not found.exists():
+    path = folder / address.path
+    if not path.exists():
         raise ValueError(
             f"{printable(source)} has no {printable(address.path)}. Its files:{indented_list(_files(address, folder))}"
         )
-    _check_content(found if address.path else folder, source)
-    return found
+    _check_content(path if address.path else folder, source)
+    return path
 
 
 def api() -> Any:
@@ -179,9 +179,9 @@ def _files(address: Address, folder: Path) -> list[str]:
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _check_content(found: Path, source: str) -> None:
+def _check_content(content: Path, source: str) -> None:
     """Raises ValueError if a weights file of the cache is not what its name in the cache says: its SHA-256."""
-    for path in [found] if found.is_file() else sorted(found.glob("*.safetensors")):
+    for path in [content] if content.is_file() else sorted(content.glob("*.safetensors")):
         blob = path.resolve()
         digits = re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", blob.name)
         if digits and blob.name != (file_sha256(blob) if len(blob.name) == 64 else _git_hash(blob)):

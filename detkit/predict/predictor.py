@@ -115,8 +115,8 @@ class Predictor:
         while given := list(itertools.islice(sources, self.batch_size)):
             opened = [open_image(image, self.image_options) for image in given]
             for plain, image, source in zip(self._run(opened), opened, given, strict=True):
-                found = Detections(plain.boxes, plain.scores, plain.labels, self.classes, source, self.image_options)
-                yield found, image
+                result = Detections(plain.boxes, plain.scores, plain.labels, self.classes, source, self.image_options)
+                yield result, image
 
     @torch.inference_mode()
     def _run(self, images: Sequence[Image]) -> list[PlainDetections]:

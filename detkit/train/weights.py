@@ -69,7 +69,7 @@ def last_layers(
     Their first axis is anchors x columns. per_cell: anchors a cell of each level, where it is known; a layer before the
     last may have a width that the columns divide by chance.
     """
-    found: dict[tuple[str, int | None], dict[str, list[str]]] = {}
+    branches: dict[tuple[str, int | None], dict[str, list[str]]] = {}
     for name, tensor in state.items():
         parts = name.split(".")
         if branch not in parts or tensor.ndim == 0:
@@ -79,9 +79,9 @@ def last_layers(
         counts = per_cell and ({per_cell[level]} if level is not None and level < len(per_cell) else set(per_cell))
         fits = tensor.shape[0] % columns == 0 if not counts else tensor.shape[0] in {n * columns for n in counts}
         if fits:
-            layers = found.setdefault((".".join(parts[:at]), level), {})
+            layers = branches.setdefault((".".join(parts[:at]), level), {})
             layers.setdefault(name.rpartition(".")[0], []).append(name)
-    return {name: level for (_, level), layers in found.items() for name in list(layers.values())[-1]}
+    return {name: level for (_, level), layers in branches.items() for name in list(layers.values())[-1]}
 
 
 def _copy_classes(
