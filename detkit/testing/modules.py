@@ -217,10 +217,10 @@ def copies_and_pickles(s: Subject) -> None:
     with must_not_raise("copying it"):
         other = copy.deepcopy(s.part)
     if isinstance(s.part, nn.Module):
-        mine, copied = ({n: t for n, t in part.state_dict().items() if isinstance(t, Tensor) and t.numel()}
+        state, copied = ({n: t for n, t in part.state_dict().items() if isinstance(t, Tensor) and t.numel()}
                         for part in (s.part, other))  # fmt: skip
-        own = {t.data_ptr() for t in mine.values()}
-        shared = [n for n, t in copied.items() if t.data_ptr() in own]
+        pointers = {t.data_ptr() for t in state.values()}
+        shared = [n for n, t in copied.items() if t.data_ptr() in pointers]
         expect(not shared, f"a copy shares {', '.join(shared[:4])} with the first: both change together")
     if "<locals>" not in type(s.part).__qualname__:  # a class of a function can't be pickled, whatever it holds
         with must_not_raise("pickling it"):

@@ -200,11 +200,11 @@ def _content_hash(content: object) -> str:
 
 
 def check_output_file(
-    option: str, path: str | Path, *, inputs: Iterable[str | Path] = (), ours: Callable[[Path], bool] = is_marked
+    option: str, path: str | Path, *, inputs: Iterable[str | Path] = (), owned: Callable[[Path], bool] = is_marked
 ) -> Path:
     """The path, if a file can be written there; ValueError otherwise, before anything is computed.
 
-    option: what the message begins with, as in `--json`. inputs: files that are read. ours: whether detkit wrote a
+    option: what the message begins with, as in `--json`. inputs: files that are read. owned: whether detkit wrote a
     file, which it may then replace.
     """
     path = Path(path)
@@ -216,7 +216,7 @@ def check_output_file(
             raise ForeignFileError(f"{option}: {printable(path)} is a folder: name a file")
         if exists:
             refuse_inputs(option, [path], inputs)
-            if not path.is_file() or not ours(path):
+            if not path.is_file() or not owned(path):
                 raise ForeignFileError(
                     f"{option}: {printable(path)} exists, and detkit did not write it (or it was changed since): "
                     "choose another name, or move the file"

@@ -46,7 +46,7 @@ def find(name: str, settings: Settings) -> tuple[Topic, ...]:
     """The topics of a name, several if it means several things; ValueError with the nearest name if there is none."""
     words = name.split(".")
     if name == WHOLE:
-        return (whole_topic(settings),)
+        return (root_topic(settings),)
     if name in FILE_KEYS:
         return (value_topic(FILE_KEYS[name], name, settings),)
     topics = [*_at_key(ROOT, words, "", settings)] if words[0] in ROOT.keys else []
@@ -70,7 +70,7 @@ def names() -> list[str]:
     return [WHOLE, *FILE_KEYS, *keys, *parts, *(r.name for r in registry.REGISTRIES), *arguments]
 
 
-def whole_topic(settings: Settings) -> Topic:
+def root_topic(settings: Settings) -> Topic:
     """All keys of a config: those of every section, and of the file."""
     keys = [*FILE_KEYS.items(), *((path, node) for path, node in nodes() if path)]
     return replace(section_topic(ROOT, "", settings), rows=tuple(key_row(path, node, settings) for path, node in keys))

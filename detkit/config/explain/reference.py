@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from detkit import registry
-from detkit.config.explain.find import find, whole_topic
+from detkit.config.explain.find import find, root_topic
 from detkit.config.explain.markdown import arguments_table, linked, markdown_of, rows_table
 from detkit.config.explain.settings import Settings
 from detkit.config.explain.topics import Topic, nodes, options_topic, part_topic, registry_topic
@@ -57,14 +57,14 @@ def address(parts: str, name: str) -> str:
 
 
 def _index() -> str:
-    whole = whole_topic(Settings())
-    topics = [topic for row in whole.rows for topic in find(row.name, Settings())]
+    root = root_topic(Settings())
+    topics = [topic for row in root.rows for topic in find(row.name, Settings())]
     values = [argument for topic in topics if topic.kind == "value" for argument in topic.arguments]
     parts = "\n".join(f"- [{r.name}]({r.name}.md): {linked(registry_topic(r).summary)}" for r in registry.REGISTRIES)
     return "\n\n".join([
         "# Reference",
         "Every key of a config and every argument of every part, as `detkit explain NAME` prints them.",
-        "## Keys of a config", linked(whole.summary), rows_table(whole.rows, address),
+        "## Keys of a config", linked(root.summary), rows_table(root.rows, address),
         "## Plain values", arguments_table(values),
         "## Parts", parts,
     ])  # fmt: skip
