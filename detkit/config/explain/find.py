@@ -86,11 +86,8 @@ def _at_key(node: Node, words: Sequence[str], path: str, settings: Settings) -> 
         else:
             raise _unknown(words[0], path, list(node.keys))
     elif isinstance(node, Options):
-        yield (
-            _argument(options_topic(node, path, settings), words, path)
-            if words
-            else options_topic(node, path, settings)
-        )
+        topic = options_topic(node, path, settings)
+        yield _argument(topic, words, path) if words else topic
     elif isinstance(node, PlainValue):
         yield value_topic(node, path, settings)
     else:
@@ -186,11 +183,11 @@ def _fields(node: Options) -> list[str]:
 def _argument(topic: Topic, words: Sequence[str], path: str) -> Topic:
     """A topic cut down to the argument that the first word names; others may follow for an entry of a list or map."""
     key, *below = words
-    found = [argument for argument in topic.arguments if argument.name == key]
-    if not found:
+    arguments = tuple(argument for argument in topic.arguments if argument.name == key)
+    if not arguments:
         raise _unknown(key, path, topic.argument_names)
-    if below and not re.search(r"\b(list|map)\b|\[", found[0].type):
-        raise ValueError(f"{path}.{'.'.join(words)}: {path}.{key} takes {found[0].type}, which has no keys")
+    if below and not re.search(r"\b(list|map)\b|\[", arguments[0].type):
+        raise ValueError(f"{path}.{'.'.join(words)}: {path}.{key} takes {arguments[0].type}, which has no keys")
     owner = topic.owner if path != topic.owner else f"a part of {topic.registry}"
     return Topic(
         kind="argument",
@@ -202,7 +199,7 @@ def _argument(topic: Topic, words: Sequence[str], path: str) -> Topic:
         owner=topic.owner,
         file=topic.file,
         line=topic.line,
-        arguments=tuple(found),
+        arguments=arguments,
     )
 
 

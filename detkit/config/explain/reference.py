@@ -11,7 +11,7 @@ from detkit import registry
 from detkit.config.explain.find import find, root_topic
 from detkit.config.explain.markdown import arguments_table, linked, markdown_of, rows_table
 from detkit.config.explain.settings import Settings
-from detkit.config.explain.topics import Topic, nodes, options_topic, part_topic, registry_topic
+from detkit.config.explain.topics import nodes, options_topic, part_topic, registry_topic
 from detkit.config.schema import Options
 from detkit.registry.source import Entry
 from detkit.utils.outputs import check_can_write, foreign_files_error, write_text
@@ -79,9 +79,5 @@ def _registry_page(parts: registry.Registry, names: list[str]) -> Iterator[str]:
     common = registry_topic(parts)
     yield markdown_of([replace(common, rows=tuple(row for row in common.rows if row.name in names))], 1, address)
     for name in names:
-        yield markdown_of([_without_base(part_topic(parts, name, Settings()))], 2, address)
-
-
-def _without_base(topic: Topic) -> Topic:
-    """What the page's head says is not said again of each part."""
-    return replace(topic, methods=(), keys=(), derived=())
+        topic = part_topic(parts, name, Settings())
+        yield markdown_of([replace(topic, methods=(), keys=(), derived=())], 2, address)  # they are at the top
