@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, SupportsIndex, TypeAlias
 
 from detkit import datasets
-from detkit.config import Config, ConfigLike, Overrides, as_config, find_config
+from detkit.config import Config, ConfigLike, Overrides, as_config
 from detkit.data.build import SPLITS, build_dataset, usable_dataset
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.loader import build_eval_loader
@@ -25,7 +25,7 @@ from detkit.evaluate.loop import evaluate as run_evaluation
 from detkit.predict.predictor import Predictor, config_of
 from detkit.runs.run import Run
 from detkit.structures import ClassMap
-from detkit.train.cli import check_trainable, run_name
+from detkit.train.cli import check_trainable, run_folder
 from detkit.train.run import train as run_training
 from detkit.train.torch_setup import kept_settings
 from detkit.utils.console import plural
@@ -178,7 +178,7 @@ def default_folder(config: ConfigLike, overlays: Sequence[str | Path]) -> Path:
     """The run folder that `detkit train` would take."""
     if not isinstance(config, (str, os.PathLike)):
         raise ValueError("output: name a run folder: the config has no file whose name it could take")
-    return Path("runs") / "-".join(run_name(find_config(file)) for file in [config, *overlays])
+    return run_folder([config, *overlays])
 
 
 def changed_data(config: Config, overrides: Overrides) -> Config:

@@ -47,10 +47,10 @@ SAID: set[tuple[Path, str]] = set()
 def fingerprint(config: Config) -> Code:
     """The code of a run of this config, as its files are now."""
     values = config.to_dict()
-    found = {f"{OWN}{path.relative_to(PACKAGE).as_posix()}": path for path in sorted(PACKAGE.rglob("*.py"))}
-    found |= {f"{OWN}{path.name.partition('.')[0]}": path for path in native_libraries()}
+    files = {f"{OWN}{path.relative_to(PACKAGE).as_posix()}": path for path in sorted(PACKAGE.rglob("*.py"))}
+    files |= {f"{OWN}{path.name.partition('.')[0]}": path for path in native_libraries()}
     crawl = _Crawl()
-    code = {name: crawl.hash_of(path) for name, path in found.items()}
+    code = {name: crawl.hash_of(path) for name, path in files.items()}
     for module in plugin_modules():
         crawl.package(module)
     for entry in values.get("imports") or []:
@@ -92,13 +92,13 @@ def changes(old: Code, new: Code, *, gone: bool = True) -> list[str]:
 
 def content_hash(paths: Iterable[Path]) -> str:
     """Sixteen hex digits of the content of files, one after the other."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for path in paths:
         try:
-            found.update(path.read_bytes())
+            sha.update(path.read_bytes())
         except OSError:
-            found.update(GONE.encode())
-    return found.hexdigest()[:16]
+            sha.update(GONE.encode())
+    return sha.hexdigest()[:16]
 
 
 def native_libraries() -> list[Path]:
@@ -135,7 +135,7 @@ def types_of(values: Value) -> Iterator[Value]:
 
 
 class _Crawl:
-    """Collects files from one to the next that it imports. code: what was found."""
+    """Collects files from one to the next that it imports. code: hash of each file that it has met, by name."""
 
     def __init__(self) -> None:
         self.code: Code = {}
@@ -204,10 +204,10 @@ class _Crawl:
         """A module, loaded or not; False if it has no file."""
         file = file_of(name)
         if file is not None:
-            self.found(file, name)
+            self.module_file(file, name)
         return file is not None
 
-    def found(self, file: Path, name: str) -> None:
+    def module_file(self, file: Path, name: str) -> None:
         """The file of a module, wherever it belongs."""
         if file.is_relative_to(PACKAGE) or any(file.is_relative_to(folder) for folder in STANDARD):
             return
@@ -240,7 +240,7 @@ class _Crawl:
         for other in imports_of(file, package):
             self.module(other)
         for path, other in held_by(file):
-            self.found(path, other)
+            self.module_file(path, other)
 
     def finish(self) -> None:
         """Adds modules that lie beside an imported file and were loaded in a way that no `import` shows.
@@ -284,15 +284,15 @@ def imports_of(file: Path, package: str) -> list[str]:
 
 def held_by(file: Path) -> list[tuple[Path, str]]:
     """Files and modules whose modules, functions or classes a loaded file holds, in whatever way they came."""
-    found: dict[tuple[Path, str], None] = {}
+    origins: dict[tuple[Path, str], None] = {}
     for module in list(sys.modules.values()):
         if loaded_file(module) != file:
             continue
         for value in list(vars(module).values()):
             path, name = origin_of(value)
             if path is not None and path != file:
-                found[path, name] = None
-    return list(found)
+                origins[path, name] = None
+    return list(origins)
 
 
 def origin_of(value: object) -> tuple[Path | None, str]:
@@ -329,8 +329,8 @@ def search_path(name: str) -> list[str] | None:
         folders = getattr(module, "__dict__", {}).get("__path__")
         return None if folders is None else list(folders)
     spec = find(name)
-    found = spec.submodule_search_locations if spec is not None else None
-    return None if found is None else list(found)
+    folders = spec.submodule_search_locations if spec is not None else None
+    return None if folders is None else list(folders)
 
 
 def find(name: str) -> ModuleSpec | None:

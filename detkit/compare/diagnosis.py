@@ -65,10 +65,10 @@ class AnchorTotals:
             return None
         order = np.argsort(loss, kind="stable")
         below_loss, below = np.cumsum((loss * weight)[order]), np.cumsum(weight[order])
-        share = np.interp(
+        loss_fraction = np.interp(
             FRACTIONS, np.concatenate(([0], below / below[-1])), np.concatenate(([0], below_loss / below_loss[-1]))
         )
-        return {"fraction": _rounded(FRACTIONS), "loss": _rounded(share)}
+        return {"fraction": _rounded(FRACTIONS), "loss": _rounded(loss_fraction)}
 
 
 def examine_anchors(detector: DenseDetector, loader: Iterable[Batch], images: int) -> Tree:

@@ -65,10 +65,10 @@ def remove_stale_trial(run: Path, plan: Plan, variant: Variant, overrides: list[
     path, wanted = run.with_name(f"{run.name}.json"), json.loads(json.dumps(wanted))
     if run.exists() and read_json(path) != wanted:
         log.info("%s, %s: rerunning: its config or seed changed", variant.name, run.name)
-        ours, foreign = run_files(run)
+        written, foreign = run_files(run)
         if foreign:
             raise foreign_files_error("--output", foreign)
-        remove(run, [*ours, *(run / name for name in (CELL, CONSOLE))])
+        remove(run, [*written, *(run / name for name in (CELL, CONSOLE))])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
 

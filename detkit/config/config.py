@@ -33,6 +33,7 @@ from detkit.config.raw import (
     raw_from_mapping,
     read_raw,
     shown_config,
+    written_key,
 )
 from detkit.config.schema import ROOT, Options, Section
 from detkit.config.validate import Validator, build_options
@@ -153,9 +154,7 @@ class Config:
 
     def origin(self, path: str) -> str:
         """Where a value came from: `file:line`, `command line (...)` or `default of Part`."""
-        while path and path not in self._origin:
-            path = path.rpartition(".")[0]
-        return self._origin.get(path, "default")
+        return self._origin.get(written_key(path, self._origin), "default")
 
     def paths(self, below: str = "") -> dict[str, str]:
         """Dotted keys, at or below one, that hold files or folders -> the absolute paths."""
@@ -272,8 +271,7 @@ def _location(path: str, origin: Mapping[str, str], name: str) -> str:
 
     An error about a part, or about a default, may come from any override of the part.
     """
-    while path and path not in origin:
-        path = path.rpartition(".")[0]
+    path = written_key(path, origin)
     location = origin.get(path, name)
     below = {o for key, o in origin.items() if path and key.startswith(f"{path}.") and is_override(o)}
     return " with ".join([location, *sorted(below - {location})])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detkit.config.raw import Origin, RawConfig
+from detkit.config.raw import Origin, RawConfig, written_key
 from detkit.registry.path_types import is_path
 from detkit.registry.values import value_text
 from detkit.utils.console import printable
@@ -107,9 +107,8 @@ def read_moved(raw: RawConfig) -> dict[str, str]:
 
 def folder_of_key(path: str, origin: Mapping[str, Origin]) -> Path:
     """The folder of the file in which a key was written; the current one for a key of no file."""
-    while path and path not in origin:
-        path = path.rpartition(".")[0]
-    return origin[path].folder if path else Path.cwd()
+    key = written_key(path, origin)
+    return origin[key].folder if key else Path.cwd()
 
 
 def raw_value(values: Value, path: str, default: object = None) -> Value:

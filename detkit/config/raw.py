@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -230,6 +230,13 @@ def _copy(value: Value) -> Value:
     if isinstance(value, Mapping):
         return {str(k): _copy(v) for k, v in value.items()}
     return [_copy(v) for v in value] if isinstance(value, list) else value
+
+
+def written_key(path: str, origin: Container[str]) -> str:
+    """The key that was written, at a dotted path or above it; empty if none was."""
+    while path and path not in origin:
+        path = path.rpartition(".")[0]
+    return path
 
 
 def forget(origin: dict[str, Origin], path: str) -> None:

@@ -131,9 +131,9 @@ def open_images(
     decode_all = dataset.image_options.bad_images != "error"
     if not decode_all and not (early and dataset.reads_files):
         return dataset
-    mine = range(rank, len(dataset), world_size)
+    indices = range(rank, len(dataset), world_size)
     seconds = None if decode_all else SECONDS[split]
-    result = scan_images(dataset, mine, processes=world_size, seconds=seconds)
+    result = scan_images(dataset, indices, processes=world_size, seconds=seconds)
     if all_gather is not None:
         parts, result = all_gather(f"images of {split}", result.to_json()), ScanResult()
         for part in parts:

@@ -163,8 +163,8 @@ class TrainBatches:
             first = step * self.batch_size
             for micro in range(self.micro_batches):
                 offset = micro * self.world_size + self.rank
-                mine = range(first + offset, first + self.batch_size, parts)
-                yield [at_position(self.seed, position, self.length) for position in mine]
+                positions = range(first + offset, first + self.batch_size, parts)
+                yield [at_position(self.seed, position, self.length) for position in positions]
             step += 1
 
 
@@ -200,9 +200,9 @@ def build_eval_loader(
     world_size: int = 1,
 ) -> Loader:
     """Loads every image once over all processes, in order; the last batch may be smaller."""
-    mine = range(rank, len(dataset), world_size)
+    indices = range(rank, len(dataset), world_size)
     size = max(1, options.batch_size // world_size)
-    batches = [[(0, index) for index in mine[i : i + size]] for i in range(0, len(mine), size)]
+    batches = [[(0, index) for index in indices[i : i + size]] for i in range(0, len(indices), size)]
     return Loader(Samples(dataset, transforms, 0), batches, options)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-import traceback
 
 import torch
 
@@ -15,6 +13,7 @@ from detkit.config import Config
 from detkit.config.raw import short_path
 from detkit.detectors.dense import DenseDetector
 from detkit.necks.base import Neck
+from detkit.registry.source import last_line
 from detkit.structures import FeatureShape
 
 PROBE_SIDE = 64
@@ -95,9 +94,11 @@ def probe(detector: DenseDetector) -> None:
     except NotImplementedError:
         raise ValueError(f"backbone: {type(detector.backbone).__name__} has no forward method") from None
     except RuntimeError as error:
+        file, line = last_line(type(detector.backbone), error)
+        where = f" ({short_path(file)}:{line})" if file else ""
         raise ValueError(
             f"backbone: {type(detector.backbone).__name__} can't take an image of {channels} channels (pixels.mean has "
-            f"{channels} values), {tuple(image.shape)}: {error}{_failed_at(detector.backbone, error)}"
+            f"{channels} values), {tuple(image.shape)}: {error}{where}"
         ) from error
     _compare("backbone", type(detector.backbone).__name__, detector.backbone.out_shapes, features)
     pyramid = detector.neck(features)
@@ -134,10 +135,3 @@ def _compare(
             f"{slot}: {name}.out_shapes does not match the output of {name} for a {PROBE_SIDE}x{PROBE_SIDE} image:\n"
             + "\n".join([head, *rows])
         )
-
-
-def _failed_at(part: torch.nn.Module, error: Exception) -> str:
-    """` (file:line)` of the last line of the part's file that ran before the error; empty if none did."""
-    file = getattr(sys.modules.get(type(part).__module__), "__file__", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f" ({short_path(str(file))}:{lines[-1]})" if lines else ""

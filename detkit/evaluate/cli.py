@@ -75,7 +75,7 @@ def measure_detector(args: argparse.Namespace) -> CocoResult:
     if args.detections is not None:
         # COCO results have no room for a mark: the ledger of the folder says whether detkit wrote the file.
         file = check_output_file(
-            "--detections", args.detections, inputs=[args.checkpoint], ours=lambda f: Ledger(f.parent).owns(f.name)
+            "--detections", args.detections, inputs=[args.checkpoint], owned=lambda f: Ledger(f.parent).owns(f.name)
         )
     detector, config, classes = load_detector(args.checkpoint, device=args.device, overrides=args.overrides)
     dataset, loader = validation_data(config, classes)

@@ -106,7 +106,7 @@ def _download(url: str, path: Path, sha256: str) -> None:
 
 
 def _receive_all(url: str, part: Path) -> None:
-    """Connects until the file is whole; gives up after `ATTEMPTS` connections that broke."""
+    """Connects until the file is complete; gives up after `ATTEMPTS` connections that broke."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _receive(url, part)

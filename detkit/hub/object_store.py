@@ -34,18 +34,18 @@ def fetch_object(url: str) -> Path:
     """
     url = url.rstrip("/")
     path = place_of(url)
-    whole = _mark(path)
+    marker = _mark(path)
     above = [folder for folder in path.parents if folder.is_relative_to(cache_folder()) and folder != cache_folder()]
     if not path.exists() or not any(_mark(place).is_file() for place in (path, *above)):
         with locked(path):
-            if not path.exists() or not whole.is_file():
+            if not path.exists() or not marker.is_file():
                 _copy(url, path)
-                whole.touch()
+                marker.touch()
     return path
 
 
 def _mark(path: Path) -> Path:
-    """The file that says that a copy is whole."""
+    """The file that says that a copy is complete."""
     return path.with_name(f"{path.name}.complete")
 
 

@@ -21,6 +21,8 @@ MODEL_FILES = (CONFIG, WEIGHTS)
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".keras", ".tar")
 """Endings of files that may run code when they are read."""
 EXTRA = "a hub repository needs huggingface_hub and safetensors: pip install 'detkit[hub]'"
+CLIENTS = ("httpx", "httpx2", "httpcore", "requests", "huggingface_hub")
+"""Packages of the hub's HTTP client, whose errors have no base of Python's own."""
 ADDRESS = re.compile(r"hf://(?P<data>datasets/)?(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<path>.*))?")
 
 
@@ -72,22 +74,27 @@ def fetch_repository(source: str) -> Path:
                 f"{printable(source)} is not a model of detkit: it has no {' and no '.join(missing)}. "
                 f"Its files:{indented_list(_files(address, folder))}"
             )
-    found = folder / address.path
-    if not found.exists():
+    path = folder / address.path
+    if not path.exists():
         raise ValueError(
             f"{printable(source)} has no {printable(address.path)}. Its files:{indented_list(_files(address, folder))}"
         )
-    _check_content(found if address.path else folder, source)
-    return found
+    _check_content(path if address.path else folder, source)
+    return path
+
+
+def library() -> Any:
+    """The module huggingface_hub; ImportError that names the extra if it is not installed."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError(EXTRA) from error
+    return huggingface_hub
 
 
 def api() -> Any:
-    """A client of the hub, at `$HF_ENDPOINT` if that is set; ImportError that names the extra."""
-    try:
-        from huggingface_hub import HfApi
-    except ImportError as error:
-        raise ImportError(EXTRA) from error
-    return HfApi(endpoint=_endpoint(), library_name="detkit", library_version=__version__)
+    """A client of the hub, at `$HF_ENDPOINT` if that is set."""
+    return library().HfApi(endpoint=_endpoint(), library_name="detkit", library_version=__version__)
 
 
 def explain(error: Exception) -> str:
@@ -113,10 +120,7 @@ def _endpoint() -> str | None:
 
 
 def _snapshot(address: Address) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise ImportError(EXTRA) from error
+    download = library().snapshot_download
     patterns: list[str] | None = ["*.safetensors", "*.json", "*.yaml", "*.md"]
     if address.kind == "dataset":
         patterns = [address.path, f"{address.path}/*"] if address.path else None
@@ -124,7 +128,7 @@ def _snapshot(address: Address) -> Path:
         patterns = [*MODEL_FILES, CARD]
     try:
         with without_bars():
-            folder = snapshot_download(
+            folder = download(
                 address.repo,
                 repo_type=address.kind,
                 revision=address.revision,
@@ -136,14 +140,8 @@ def _snapshot(address: Address) -> Path:
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise _failure(address, error) from error
-    except Exception as error:  # the errors of its HTTP client have no base of Python's own
-        if type(error).__module__.partition(".")[0] not in (
-            "httpx",
-            "httpx2",
-            "httpcore",
-            "requests",
-            "huggingface_hub",
-        ):
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in CLIENTS:
             raise
         raise _failure(address, error) from error
     return Path(folder)
@@ -152,15 +150,15 @@ def _snapshot(address: Address) -> Path:
 @contextlib.contextmanager
 def without_bars() -> Iterator[None]:
     """While the context is active, huggingface_hub draws no bars: they are made for a bare terminal."""
-    from huggingface_hub import utils as library
+    from huggingface_hub import utils
 
-    before = library.are_progress_bars_disabled()  # type: ignore[attr-defined]
-    library.disable_progress_bars()  # type: ignore[attr-defined]
+    before = utils.are_progress_bars_disabled()  # type: ignore[attr-defined]
+    utils.disable_progress_bars()  # type: ignore[attr-defined]
     try:
         yield
     finally:
         if not before:
-            library.enable_progress_bars()  # type: ignore[attr-defined]
+            utils.enable_progress_bars()  # type: ignore[attr-defined]
 
 
 def _failure(address: Address, error: Exception) -> FetchError:
@@ -179,9 +177,9 @@ def _files(address: Address, folder: Path) -> list[str]:
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _check_content(found: Path, source: str) -> None:
+def _check_content(content: Path, source: str) -> None:
     """Raises ValueError if a weights file of the cache is not what its name in the cache says: its SHA-256."""
-    for path in [found] if found.is_file() else sorted(found.glob("*.safetensors")):
+    for path in [content] if content.is_file() else sorted(content.glob("*.safetensors")):
         blob = path.resolve()
         digits = re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", blob.name)
         if digits and blob.name != (file_sha256(blob) if len(blob.name) == 64 else _git_hash(blob)):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit.checkpoint import Checkpoint
-from detkit.hub.repository import EXTRA
+from detkit.hub.repository import library
 from detkit.interop.exported import describe
 from detkit.registry.path_types import is_path
 from detkit.utils.types import Tree
@@ -47,13 +47,10 @@ def card(saved: Checkpoint, name: str, figures: Mapping[str, Any], command: str 
 
 def front_matter(content: Tree, name: str, figures: Mapping[str, Any]) -> str:
     """The YAML block: library, task, tags and the figures as a `model-index`."""
-    try:
-        from huggingface_hub import EvalResult, ModelCardData
-    except ImportError as error:
-        raise ImportError(EXTRA) from error
+    hub = library()
     data_name = data_set(content["config"])
     results = [
-        EvalResult(
+        hub.EvalResult(
             task_type="object-detection",
             dataset_type=re.sub(r"[^A-Za-z0-9_.-]+", "-", data_name).strip("-") or "own",
             dataset_name=data_name,
@@ -65,13 +62,14 @@ def front_matter(content: Tree, name: str, figures: Mapping[str, Any]) -> str:
         if figures.get(key) is not None
     ]
     types = [str(content["config"][part]["type"]) for part in ("backbone", "neck", "head")]
-    return ModelCardData(
+    text: str = hub.ModelCardData(
         library_name="detkit",
         pipeline_tag="object-detection",
         tags=["object-detection", "detkit", *dict.fromkeys(kind.lower() for kind in types)],
         model_name=title(name),
         eval_results=results or None,
     ).to_yaml()
+    return text
 
 
 def title(name: str) -> str:

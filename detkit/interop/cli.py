@@ -96,4 +96,4 @@ def check_output(output: Path, source: str) -> None:
     if earlier is not None and (earlier.step or earlier.optimizer is not None or earlier.data):
         refuse_inputs("--output", [output], [source])
         raise ForeignFileError(f"--output: {printable(output)} is the checkpoint of a run: choose another name")
-    check_output_file("--output", output, inputs=[source], ours=lambda path: earlier is not None)
+    check_output_file("--output", output, inputs=[source], owned=lambda path: earlier is not None)

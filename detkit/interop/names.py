@@ -86,13 +86,13 @@ def take_by_name(
     expected: detkit's own state dict, for the shapes. Raises ValueError with the missing, unexpected and misshapen
     tensors, in the file's own names.
     """
-    names = {ours: foreign_name(ours, rules) for ours in expected}
-    missing = [theirs for theirs in names.values() if theirs not in state]
-    unexpected = [theirs for theirs in state if theirs not in names.values()]
+    names = {name: foreign_name(name, rules) for name in expected}
+    missing = [foreign for foreign in names.values() if foreign not in state]
+    unexpected = [foreign for foreign in state if foreign not in names.values()]
     misshapen = [
-        f"{theirs} {tuple(state[theirs].shape)} instead of {tuple(expected[ours].shape)}"
-        for ours, theirs in names.items()
-        if theirs in state and state[theirs].shape != expected[ours].shape
+        f"{foreign} {tuple(state[foreign].shape)} instead of {tuple(expected[name].shape)}"
+        for name, foreign in names.items()
+        if foreign in state and state[foreign].shape != expected[name].shape
     ]
     wrong = [
         f"  {len(tensors)} {what}: {', '.join(tensors[:4])}{', ...' if len(tensors) > 4 else ''}"
@@ -101,4 +101,4 @@ def take_by_name(
     ]
     if wrong:
         raise ValueError("\n".join([f"{source} does not fit ({len(names)} tensors expected):", *wrong]))
-    return {ours: state[theirs] for ours, theirs in names.items()}
+    return {name: state[foreign] for name, foreign in names.items()}

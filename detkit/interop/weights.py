@@ -98,11 +98,11 @@ def _choose(path: Path, names: list[str], key: str | None) -> str:
 def _completed(name: str, states: dict[str, dict[str, object]]) -> tuple[dict[str, object], list[str]]:
     """A state dict, completed by the tensors that averaged weights lack, and a note on these."""
     state = states[name]
-    for other, theirs in states.items():
-        if AVERAGED.search(name) and not AVERAGED.search(other) and set(theirs) > set(state):
-            missing = [k for k in theirs if k not in state]
+    for other, tensors in states.items():
+        if AVERAGED.search(name) and not AVERAGED.search(other) and set(tensors) > set(state):
+            missing = [k for k in tensors if k not in state]
             note = f"{len(missing)} tensors that are missing in `{name}` come from `{other}`: {missing[0]}, ..."
-            return {**theirs, **state}, [note]
+            return {**tensors, **state}, [note]
     return dict(state), []
 
 

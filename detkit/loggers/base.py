@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -111,15 +110,10 @@ class Loggers:
 
     def _each(self, action: str, call: Callable[[Logger], None]) -> None:
         for logger in list(self.active):
-            with self._dropped_if_it_fails(logger, action):
+            try:
                 call(logger)
-
-    @contextmanager
-    def _dropped_if_it_fails(self, logger: Logger, action: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self.active.remove(logger)
-            where = raised_at(type(logger), error)
-            text = "the logger %s failed in %s and gets no more of this run: %s: %s%s"
-            log.warning(text, type(logger).__name__, action, type(error).__name__, error, where)
+            except Exception as error:
+                self.active.remove(logger)
+                where = raised_at(type(logger), error)
+                text = "the logger %s failed in %s and gets no more of this run: %s: %s%s"
+                log.warning(text, type(logger).__name__, action, type(error).__name__, error, where)

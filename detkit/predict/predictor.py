@@ -16,7 +16,7 @@ from detkit.config import Config, Overrides
 from detkit.config.raw import short_path
 from detkit.data.build import build_transforms
 from detkit.data.loader import collate_images
-from detkit.data.transforms.base import Transform, transform_image
+from detkit.data.transforms.base import transform_image
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.interop.load import load_any
@@ -84,7 +84,8 @@ class Predictor:
         self.config = config if config is not None else config_of(detector)
         self.detector, self.batch_size = detector, batch_size
         self.classes = class_map(classes, detector.num_classes)
-        self.transforms = evaluation_transforms(self.config)
+        has_data = "data.val.transforms" in self.config
+        self.transforms = build_transforms(self.config, "val") if has_data else []
         self.image_options = self.config.options("data.images")
         self.size_divisor = self.config.options("data.loader").size_divisor
 
@@ -115,8 +116,8 @@ class Predictor:
         while given := list(itertools.islice(sources, self.batch_size)):
             opened = [open_image(image, self.image_options) for image in given]
             for plain, image, source in zip(self._run(opened), opened, given, strict=True):
-                found = Detections(plain.boxes, plain.scores, plain.labels, self.classes, source, self.image_options)
-                yield found, image
+                result = Detections(plain.boxes, plain.scores, plain.labels, self.classes, source, self.image_options)
+                yield result, image
 
     @torch.inference_mode()
     def _run(self, images: Sequence[Image]) -> list[PlainDetections]:
@@ -159,11 +160,6 @@ def class_map(classes: ClassMap | Sequence[str] | None, count: int | None) -> Cl
         known = plural(count, "class", "classes")
         raise ValueError(f"classes: {plural(len(classes), 'name')} for a detector of {known}")
     return classes
-
-
-def evaluation_transforms(config: Config) -> list[Transform]:
-    """The transforms of `data.val`; none for a config without data."""
-    return build_transforms(config, "val") if "data.val.transforms" in config else []
 
 
 def one_by_one(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:

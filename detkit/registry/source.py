@@ -51,8 +51,12 @@ def entry_of(cls: type) -> Entry:
 
 def raised_at(cls: type, error: BaseException) -> str:
     """` (my_data.py:12)`: the last line of the plugin's file that ran before the error; empty for detkit's parts."""
+    file, line = last_line(cls, error)
+    return f" ({os.path.basename(file)}:{line})" if file and not cls.__module__.startswith("detkit.") else ""
+
+
+def last_line(cls: type, error: BaseException) -> tuple[str, int | None]:
+    """The file of a class and the last line of it that ran before the error; an empty name if none did."""
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    if not lines or cls.__module__.startswith("detkit."):
-        return ""
-    return f" ({os.path.basename(str(file))}:{lines[-1]})"
+    return (str(file), lines[-1]) if lines else ("", None)

@@ -92,14 +92,14 @@ def init_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
     Deletes only what an earlier run of detkit wrote. Raises ForeignFileError that names the files in the way.
     """
-    ours = check_folder(folder, resume=resume, overwrite=overwrite)
+    written = check_folder(folder, resume=resume, overwrite=overwrite)
     with explain_os_errors("--output", folder):
         folder.mkdir(parents=True, exist_ok=True)
         if resume:
-            Ledger(folder).adopt(path.name for path in ours if path.name in WRITTEN_ONCE)
-            note_growing(folder, [path for path in ours if path.parent.name in (TENSORBOARD, PICTURES)])
+            Ledger(folder).adopt(path.name for path in written if path.name in WRITTEN_ONCE)
+            note_growing(folder, [path for path in written if path.parent.name in (TENSORBOARD, PICTURES)])
         else:
-            remove(folder, ours)
+            remove(folder, written)
         note_growing(folder, [folder / LOG])  # which says that a run has begun here
 
 
@@ -117,12 +117,12 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> list[Path]:
         check_can_write("--output", folder)
         if not (resume or overwrite):
             check_unused(folder)
-        ours, foreign = run_files(folder)
+        written, foreign = run_files(folder)
     if resume:
         foreign = [path for path in foreign if path.name != CONFIG]  # edited to be resumed: it stays as it is
     if foreign:
         raise foreign_files_error("--output", foreign)
-    return ours
+    return written
 
 
 def remove(folder: Path, files: Sequence[Path]) -> None:
@@ -145,7 +145,7 @@ def run_files(folder: Path) -> tuple[list[Path], list[Path]]:
     ledger = Ledger(folder)
     old = CONFIG not in ledger and any(names_detkit(folder / name) for name in (ENVIRONMENT, RESULT))
     of_run = old or CONFIG in ledger or LOG in ledger
-    ours: list[Path] = []
+    written: list[Path] = []
     foreign: list[Path] = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name in FOLDERS and path.is_dir():
@@ -153,18 +153,18 @@ def run_files(folder: Path) -> tuple[list[Path], list[Path]]:
             own_files = [p for p in inside if is_own_name(p, of_run=of_run)]
             if path.name != CHECKPOINTS and LOG in ledger:  # from then on they are noted
                 own_files = [p for p in own_files if p.relative_to(folder) in ledger]
-            ours += own_files
+            written += own_files
             foreign += [p for p in inside if is_checkpoint_name(p) and p not in own_files]
         elif path.name in (TENSORBOARD, CHECKPOINTS):
             foreign.append(path)
         elif path.name in OF_LOGGERS and path.is_file():
-            ours += [path] if LOG in ledger and path.name in ledger else []
+            written += [path] if LOG in ledger and path.name in ledger else []
         elif any(path.match(name) for name in (*WRITTEN_ONCE, *GROWING)):
             own = path.is_file() and (
                 ledger.owns(path.name) or (of_run and grew_here(path)) or (old and written_here(path))
             )
-            (ours if own else foreign).append(path)
-    return ours, foreign
+            (written if own else foreign).append(path)
+    return written, foreign
 
 
 def is_own_name(path: Path, *, of_run: bool) -> bool:
@@ -219,9 +219,9 @@ def written_here(path: Path) -> bool:
 def check_unused(folder: Path) -> None:
     """Raises ValueError if a run is in the folder, with what can be done about it."""
     occupied = [name for name in EVIDENCE if (folder / name).exists()]
-    ours, foreign = run_files(folder)
+    written, foreign = run_files(folder)
     if occupied and not foreign:
-        any_saved = any(STEP_NAME.fullmatch(path.name) for path in ours)
+        any_saved = any(STEP_NAME.fullmatch(path.name) for path in written)
         on = "use --resume to continue it, " if any_saved else "it has no checkpoint to resume from; "
         raise ValueError(
             f"{printable(folder)} already holds a run ({', '.join(occupied)}): {on}"
@@ -242,8 +242,8 @@ def write_json(path: Path, content: Tree) -> None:
 
 def write_own(path: Path, text: str) -> bool:
     """Writes a text unless a person changed what detkit wrote there; says whether it did."""
-    ours, _ = run_files(path.parent)
-    if os.path.lexists(path) and path not in ours:
+    written, _ = run_files(path.parent)
+    if os.path.lexists(path) and path not in written:
         return False
     write_text(path, text)
     return True

@@ -28,18 +28,12 @@ def differing_settings(old: Mapping[str, Value], new: Mapping[str, Value]) -> di
 
 def flatten(values: Value, prefix: str = "") -> Tree:
     """Nested mappings and lists -> dotted key to plain value."""
-    if isinstance(values, Mapping):
-        items = [(str(k), v) for k, v in values.items()]
-    elif isinstance(values, (list, tuple)):
-        items = [(str(i), v) for i, v in enumerate(values)]
-    else:
-        return {prefix: values}
-    if not items:
-        return {prefix: values}
+    is_list = isinstance(values, (list, tuple))
+    items = values.items() if isinstance(values, Mapping) else enumerate(values) if is_list else ()
     flat: Tree = {}
     for key, value in items:
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat or {prefix: values}
 
 
 def with_defaults(values: Tree) -> Tree:

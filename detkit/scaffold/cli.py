@@ -92,13 +92,13 @@ def render(kind: str, name: str, class_name: str, target: Path) -> dict[str, str
     stem = f"my_{kind.replace('-', '_')}"
     template_class = "".join(word.capitalize() for word in stem.split("_"))
     source = TEMPLATES / stem.removeprefix("my_")
-    own = {f"projects/{stem}": target.as_posix(), stem: name, template_class: class_name}
-    words = re.compile("|".join(own))  # in one pass: my_loss2 and a folder my_losses contain the template's name
+    replacements = {f"projects/{stem}": target.as_posix(), stem: name, template_class: class_name}
+    words = re.compile("|".join(replacements))  # in one pass: my_loss2 and a folder my_losses hold the template's name
 
     files = {}
     for file in (f"{stem}.py", f"test_{stem}.py", "config.yaml"):
         text = (source / file).read_text(encoding="utf-8")
-        files[file.replace(stem, name)] = words.sub(lambda found: own[found[0]], text)
+        files[file.replace(stem, name)] = words.sub(lambda match: replacements[match[0]], text)
     files["README.md"] = (TEMPLATES / "README.md").read_text(encoding="utf-8").format(
         name=name, class_name=class_name, registry=KINDS[kind], kind=kind, place=shlex.quote(target.as_posix())
     )  # fmt: skip

@@ -111,14 +111,12 @@ def state_fits_a_checkpoint(s: Subject) -> None:
 @check_hook.check("a run that was killed and resumed must equal the one that was not.")
 def resumed_run_is_the_same(s: Subject) -> None:
     with folder() as run, must_not_raise("a resumed run"):
-        whole = ToyRun(s.build(), run).run()
+        full = ToyRun(s.build(), run).run()
         first = ToyRun(s.build(), run).run(until=HALF)
         rest = ToyRun(s.build(), run, after=first).run()
-    expect(
-        rest.trainer.step == whole.trainer.step, f"it ended after step {rest.trainer.step}, not {whole.trainer.step}"
-    )
-    expect(torch.equal(rest.weights(), whole.weights()), "the weights at the end differ")
-    logged = [entry for entry in whole.logged if entry[0] > first.trainer.step]
+    expect(rest.trainer.step == full.trainer.step, f"it ended after step {rest.trainer.step}, not {full.trainer.step}")
+    expect(torch.equal(rest.weights(), full.weights()), "the weights at the end differ")
+    logged = [entry for entry in full.logged if entry[0] > first.trainer.step]
     expect([e for e in rest.logged if e[0] > first.trainer.step] == logged, "it recorded other figures")
 
 
@@ -145,18 +143,18 @@ def batch_may_be_divided(s: Subject) -> None:
     with folder() as run:
         trainer = ToyRun(hook, run).run(until=1).trainer
         batch = toy_batch(1)
-        whole = hook.transform_batch(trainer, batch)
+        full = hook.transform_batch(trainer, batch)
         for i in range(IMAGES):
             one = slice(i, i + 1)
             part = hook.transform_batch(
                 trainer, replace(batch, images=batch.images[one], sizes=batch.sizes[one], targets=batch.targets[one])
             )
             height, width = part.sizes[0].tolist()
-            same = torch.equal(part.sizes[0], whole.sizes[i]) and torch.equal(
-                part.images[0, :, :height, :width], whole.images[i, :, :height, :width]
+            same = torch.equal(part.sizes[0], full.sizes[i]) and torch.equal(
+                part.images[0, :, :height, :width], full.images[i, :, :height, :width]
             )
             expect(same, f"image {i} is another alone than in a batch of {IMAGES}")
-            expect(torch.equal(part.targets[0].boxes, whole.targets[i].boxes), f"the boxes of image {i} are others")
+            expect(torch.equal(part.targets[0].boxes, full.targets[i].boxes), f"the boxes of image {i} are others")
 
 
 @check_hook.check("a hook with changes_training = False may come and go at a resume.")

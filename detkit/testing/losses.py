@@ -328,8 +328,8 @@ def _normalizer_step(s: Subject, part: TestedPart, k: int) -> Nest:
     labels = torch.where(torch.rand(IMAGES, ANCHORS) < (0.0 if k % 8 == EMPTY else 0.1), 1, BACKGROUND)
     with torch.no_grad():
         weights, total = part.image_weights(labels), part(labels)
-        found = [total, *([] if weights is None else [weights])]
-        return [*found, part.divisor(total.double())] if part.training else found
+        outputs = [total, *([] if weights is None else [weights])]
+        return [*outputs, part.divisor(total.double())] if part.training else outputs
 
 
 _add_finite_checks(check_class_loss, _random_class_sum, 30.0, 1e4)

@@ -89,9 +89,9 @@ def positives_overlap_their_boxes(s: Subject) -> None:
     positive = assignment.labels >= 0
     expect(positive.any(), "five boxes of usual sizes, and no positive")
     expect((assignment.labels == BACKGROUND).any(), "five small boxes, and no background")
-    boxes, mine = targets.boxes[assignment.matched[positive]], anchors[positive]
-    apart = (torch.maximum(boxes[:, :2], mine[:, :2]) >= torch.minimum(boxes[:, 2:], mine[:, 2:])).any(dim=1)
-    expect(not apart.any(), f"{int(apart.sum())} of {len(mine)} positives do not touch their box")
+    boxes, matched = targets.boxes[assignment.matched[positive]], anchors[positive]
+    apart = (torch.maximum(boxes[:, :2], matched[:, :2]) >= torch.minimum(boxes[:, 2:], matched[:, 2:])).any(dim=1)
+    expect(not apart.any(), f"{int(apart.sum())} of {len(matched)} positives do not touch their box")
 
 
 @check_assigner.check("an image without objects must train as background, not crash.")

@@ -162,8 +162,8 @@ def channels_last_gives_the_same(s: Subject) -> None:
     value = s.inputs()
     last = mapped(value, lambda t: t.contiguous(memory_format=torch.channels_last))
     with must_not_raise("a forward in channels_last"):
-        found = evaluated(s, last)
-    expect_same(found, evaluated(s, value), "channels_last against contiguous", 1e-3)
+        result = evaluated(s, last)
+    expect_same(result, evaluated(s, value), "channels_last against contiguous", 1e-3)
 
 
 @MODULE_CHECKS.check("training with train.precision: bf16 or fp16 would end in NaN or in an error of types.")
@@ -177,24 +177,24 @@ def autocast_is_finite(s: Subject) -> None:
 @MODULE_CHECKS.check("torch.compile would fall back to slow code or fail.")
 def compiles_to_one_graph(s: Subject) -> None:
     value = s.inputs()
-    want = evaluated(s, value)
+    expected = evaluated(s, value)
     torch._dynamo.reset()
     try:
         with must_not_raise("torch.compile(fullgraph=True)"), torch.no_grad():
             compiled: Any = torch.compile(s.part, backend="eager", fullgraph=True)
-            found = compiled(value)
+            result = compiled(value)
     finally:
         torch._dynamo.reset()
-    expect_same(found, want, "compiled against not compiled", 1e-4)
+    expect_same(result, expected, "compiled against not compiled", 1e-4)
 
 
 @MODULE_CHECKS.check("the finished detector could not be exported.")
 def exports(s: Subject) -> None:
     value = s.inputs()
-    want = evaluated(s, value)
+    expected = evaluated(s, value)
     with must_not_raise("torch.export"), torch.no_grad():
-        found = torch.export.export(s.part, (value,), strict=False).module()(value)
-    expect_same(found, want, "exported against not exported", 1e-4)
+        result = torch.export.export(s.part, (value,), strict=False).module()(value)
+    expect_same(result, expected, "exported against not exported", 1e-4)
 
 
 @MODULE_CHECKS.check("a checkpoint would not bring back what was trained.")
@@ -217,10 +217,10 @@ def copies_and_pickles(s: Subject) -> None:
     with must_not_raise("copying it"):
         other = copy.deepcopy(s.part)
     if isinstance(s.part, nn.Module):
-        mine, copied = ({n: t for n, t in part.state_dict().items() if isinstance(t, Tensor) and t.numel()}
+        state, copied = ({n: t for n, t in part.state_dict().items() if isinstance(t, Tensor) and t.numel()}
                         for part in (s.part, other))  # fmt: skip
-        own = {t.data_ptr() for t in mine.values()}
-        shared = [n for n, t in copied.items() if t.data_ptr() in own]
+        pointers = {t.data_ptr() for t in state.values()}
+        shared = [n for n, t in copied.items() if t.data_ptr() in pointers]
         expect(not shared, f"a copy shares {', '.join(shared[:4])} with the first: both change together")
     if "<locals>" not in type(s.part).__qualname__:  # a class of a function can't be pickled, whatever it holds
         with must_not_raise("pickling it"):

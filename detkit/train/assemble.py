@@ -166,14 +166,14 @@ class Session:
 def open_data_sets(config: Config, coordinator: Coordinator) -> DataSets:
     """The data sets of training and validation, after every image has been opened."""
 
-    def share(name: str, value: object) -> list[object]:
+    def gather(name: str, value: object) -> list[object]:
         return coordinator.all_gather(name, value, COLLECTIVE_TIMEOUT.total_seconds(), "opens its images")
 
     rank, world_size = coordinator.process.rank, coordinator.process.world_size
     sets, bad = [], []
     for split, dataset in zip(SPLITS, build_datasets(config), strict=True):
         try:
-            sets.append(open_images(dataset, split, all_gather=share, rank=rank, world_size=world_size, early=True))
+            sets.append(open_images(dataset, split, all_gather=gather, rank=rank, world_size=world_size, early=True))
         except BadImagesError as error:  # raised on every rank alike, so that the other split is reported as well
             bad.append(str(error))
     if bad:
@@ -201,9 +201,9 @@ def load_weights(source: str, detector: DenseDetector, config: Config, classes: 
     """Loads the weights that fit, and logs a table of the rest."""
     saved = load_any(source)
     columns = CLASS_LOSSES.build(saved.config["losses"]["classification"]).num_columns(len(saved.classes))
-    mine = detector.class_loss.num_columns(len(classes))
+    new_columns = detector.class_loss.num_columns(len(classes))
     changed = differences(saved.config, config, detector)
-    rows = init_from(detector, saved.ema or saved.model, saved.classes, classes, (columns, mine), changed)
+    rows = init_from(detector, saved.ema or saved.model, saved.classes, classes, (columns, new_columns), changed)
     log.info("weights of %s, step %d\n%s", saved.path or source, saved.step, format_rows(rows))
     for note in changed.notes:
         log.warning("--init-from: %s", note)

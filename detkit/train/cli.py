@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,7 +100,7 @@ def start(args: argparse.Namespace, node_rank: int) -> int:
 
 def read(args: argparse.Namespace) -> tuple[Config, Path]:
     """The config, checked, and the run folder."""
-    from detkit.config import find_config, load_config
+    from detkit.config import load_config
 
     if args.resume and args.overwrite:
         raise ValueError("--resume continues a run and --overwrite deletes it: choose one")
@@ -110,8 +111,7 @@ def read(args: argparse.Namespace) -> tuple[Config, Path]:
             raise ValueError(f"--{flag.replace('_', '-')}: {getattr(args, flag)!r} must not be empty")
     config = load_config(args.config, args.overrides, overlays=args.overlay)
     check_trainable(config, resume=args.resume)
-    name = "-".join(run_name(find_config(file)) for file in [args.config, *args.overlay])
-    return config, Path(args.output) if args.output else Path("runs") / name
+    return config, Path(args.output) if args.output else run_folder([args.config, *args.overlay])
 
 
 def check_trainable(config: Config, *, resume: bool) -> None:
@@ -151,6 +151,13 @@ def parse_nodes(text: str) -> tuple[int, int]:
     if match is None:
         raise ValueError(f"--nodes: {text} must be a number of machines, or MIN:MAX")
     return int(match[1]), int(match[2] or match[1])
+
+
+def run_folder(files: Iterable[str | os.PathLike[str]]) -> Path:
+    """The run folder of a config and its overlays, as runs/quickstart-bce."""
+    from detkit.config import find_config
+
+    return Path("runs") / "-".join(run_name(find_config(file)) for file in files)
 
 
 def run_name(config: Path) -> str:

@@ -40,10 +40,10 @@ class Ema(Generic[M]):
         self._averaged.update_parameters(model)
         self.updates += 1
 
-    def _mix(self, mine: Tensors, new: Tensors, _: Tensor | int) -> None:
-        mine, new = [local_shard(x) for x in mine], [local_shard(x) for x in new]
-        if mine[0].is_floating_point():
+    def _mix(self, averages: Tensors, new: Tensors, _: Tensor | int) -> None:
+        averages, new = [local_shard(x) for x in averages], [local_shard(x) for x in new]
+        if averages[0].is_floating_point():
             decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-            torch._foreach_lerp_(mine, new, 1 - decay)
+            torch._foreach_lerp_(averages, new, 1 - decay)
         else:
-            torch._foreach_copy_(mine, new)
+            torch._foreach_copy_(averages, new)

@@ -67,21 +67,23 @@ def differences(saved: Mapping[str, Value], config: Config, detector: DenseDetec
     return Differences(anchors, levels, coder, link, tuple(_notes(saved, config.to_dict())))
 
 
-def _anchors(saved: Mapping[str, Value], mine: tuple[int, ...], detector: DenseDetector) -> tuple[str, dict[int, str]]:
+def _anchors(
+    saved: Mapping[str, Value], strides: tuple[int, ...], detector: DenseDetector
+) -> tuple[str, dict[int, str]]:
     neck = NECKS.build(saved["neck"], in_shapes=levels_of("backbone", BACKBONES.build(saved["backbone"])))
-    theirs = tuple(shape.stride for shape in levels_of("neck", neck).values())
-    old = _generate(ANCHORS.build(saved["anchors"], strides=theirs), theirs)
-    new = _generate(detector.anchors, mine)
+    saved_strides = tuple(shape.stride for shape in levels_of("neck", neck).values())
+    old = _generate(ANCHORS.build(saved["anchors"], strides=saved_strides), saved_strides)
+    new = _generate(detector.anchors, strides)
     levels = {}
-    for i, stride in enumerate(mine):
-        if i >= len(theirs) or theirs[i] != stride:
-            there = f"stride {theirs[i]}" if i < len(theirs) else "no such level"
+    for i, stride in enumerate(strides):
+        if i >= len(saved_strides) or saved_strides[i] != stride:
+            there = f"stride {saved_strides[i]}" if i < len(saved_strides) else "no such level"
             levels[i] = f"other anchors: level {i} has stride {stride} here, {there} there"
         elif reason := _anchor_difference(old[i], new[i], stride):
             levels[i] = reason
-    shared = [stride for stride in mine if stride in theirs]
-    reasons = [_anchor_difference(old[theirs.index(stride)], new[mine.index(stride)], stride) for stride in shared]
-    none = "" if shared else f"other anchors: strides {list(theirs)} there, {list(mine)} here"
+    shared = [stride for stride in strides if stride in saved_strides]
+    reasons = [_anchor_difference(old[saved_strides.index(s)], new[strides.index(s)], s) for s in shared]
+    none = "" if shared else f"other anchors: strides {list(saved_strides)} there, {list(strides)} here"
     return next(filter(None, reasons), none), levels
 
 

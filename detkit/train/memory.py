@@ -78,8 +78,8 @@ def step_bytes(session: Session, images: int, size: tuple[int, int]) -> int:
     all_weights = size_of(session.detector.state_dict())
     copies = 1 + (session.trainer.ema is not None)
     states = 2 if "betas" in session.trainer.optimizer.defaults else 1
-    share = session.trainer.world_size if session.trainer.sharded else 1
-    fixed = (all_weights * copies + trainable * (1 + states)) // share
+    shards = session.trainer.world_size if session.trainer.sharded else 1
+    fixed = (all_weights * copies + trainable * (1 + states)) // shards
     pixels = images * size[0] * size[1]
     return fixed + 3 * pixels * 5 + int(kept_bytes(session) * pixels / SIDE**2)
 

@@ -41,21 +41,21 @@ def init_from(
     per_cell = getattr(getattr(model, "anchors", None), "per_cell", None)
     class_tensors = last_layers(state, "class_out", class_columns[1], per_cell)
     box_tensors = last_layers(state, "box_out", 4, per_cell)
-    for name, mine in state.items():
-        theirs = weights.get(name)
+    for name, tensor in state.items():
+        saved = weights.get(name)
         reason = changed.of_classes(class_tensors[name]) if name in class_tensors else ""
         if name in box_tensors:
             reason = changed.of_boxes(box_tensors[name])
-        if theirs is None:
+        if saved is None:
             rows.append(LoadedTensor(name, "reinit", "not in the checkpoint"))
         elif reason:
             rows.append(LoadedTensor(name, "reinit", reason))
         elif name in class_tensors and (old.names != new.names or class_columns[0] != class_columns[1]):
-            rows.append(_copy_classes(name, mine, theirs, old, new, class_columns))
-        elif mine.shape != theirs.shape:
-            rows.append(LoadedTensor(name, "reinit", f"{tuple(theirs.shape)} there, {tuple(mine.shape)} here"))
+            rows.append(_copy_classes(name, tensor, saved, old, new, class_columns))
+        elif tensor.shape != saved.shape:
+            rows.append(LoadedTensor(name, "reinit", f"{tuple(saved.shape)} there, {tuple(tensor.shape)} here"))
         else:
-            mine.copy_(theirs)
+            tensor.copy_(saved)
             rows.append(LoadedTensor(name, "loaded"))
     rows += [LoadedTensor(name, "unused", "not in this model") for name in weights if name not in state]
     return rows
@@ -69,7 +69,7 @@ def last_layers(
     Their first axis is anchors x columns. per_cell: anchors a cell of each level, where it is known; a layer before the
     last may have a width that the columns divide by chance.
     """
-    found: dict[tuple[str, int | None], dict[str, list[str]]] = {}
+    branches: dict[tuple[str, int | None], dict[str, list[str]]] = {}
     for name, tensor in state.items():
         parts = name.split(".")
         if branch not in parts or tensor.ndim == 0:
@@ -79,22 +79,22 @@ def last_layers(
         counts = per_cell and ({per_cell[level]} if level is not None and level < len(per_cell) else set(per_cell))
         fits = tensor.shape[0] % columns == 0 if not counts else tensor.shape[0] in {n * columns for n in counts}
         if fits:
-            layers = found.setdefault((".".join(parts[:at]), level), {})
+            layers = branches.setdefault((".".join(parts[:at]), level), {})
             layers.setdefault(name.rpartition(".")[0], []).append(name)
-    return {name: level for (_, level), layers in found.items() for name in list(layers.values())[-1]}
+    return {name: level for (_, level), layers in branches.items() for name in list(layers.values())[-1]}
 
 
 def _copy_classes(
-    name: str, mine: Tensor, theirs: Tensor, old: ClassMap, new: ClassMap, columns: tuple[int, int]
+    name: str, tensor: Tensor, saved: Tensor, old: ClassMap, new: ClassMap, columns: tuple[int, int]
 ) -> LoadedTensor:
-    per_cell = mine.shape[0] // columns[1]
-    if theirs.shape[0] != per_cell * columns[0] or theirs.shape[1:] != mine.shape[1:]:
-        return LoadedTensor(name, "reinit", f"{tuple(theirs.shape)} there, {tuple(mine.shape)} here")
-    target = mine.view(per_cell, columns[1], *mine.shape[1:])
-    source = theirs.reshape(per_cell, columns[0], *theirs.shape[1:])
+    per_cell = tensor.shape[0] // columns[1]
+    if saved.shape[0] != per_cell * columns[0] or saved.shape[1:] != tensor.shape[1:]:
+        return LoadedTensor(name, "reinit", f"{tuple(saved.shape)} there, {tuple(tensor.shape)} here")
+    target = tensor.view(per_cell, columns[1], *tensor.shape[1:])
+    source = saved.reshape(per_cell, columns[0], *saved.shape[1:])
     shared = [n for n in new.names if n in old.names]
     for class_name in shared:
-        target[:, new.names.index(class_name)] = source[:, old.names.index(class_name)].to(mine.dtype)
+        target[:, new.names.index(class_name)] = source[:, old.names.index(class_name)].to(tensor.dtype)
     return LoadedTensor(
         name, "partly" if shared else "reinit", f"{len(shared)} of {len(new)} classes have a namesake in the checkpoint"
     )

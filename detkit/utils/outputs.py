@@ -103,11 +103,11 @@ class Ledger:
 
 
 def file_sha256(path: Path) -> str:
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+            sha.update(block)
+    return sha.hexdigest()
 
 
 @contextlib.contextmanager
@@ -200,23 +200,23 @@ def _content_hash(content: object) -> str:
 
 
 def check_output_file(
-    option: str, path: str | Path, *, inputs: Iterable[str | Path] = (), ours: Callable[[Path], bool] = is_marked
+    option: str, path: str | Path, *, inputs: Iterable[str | Path] = (), owned: Callable[[Path], bool] = is_marked
 ) -> Path:
     """The path, if a file can be written there; ValueError otherwise, before anything is computed.
 
-    option: what the message begins with, as in `--json`. inputs: files that are read. ours: whether detkit wrote a
+    option: what the message begins with, as in `--json`. inputs: files that are read. owned: whether detkit wrote a
     file, which it may then replace.
     """
     path = Path(path)
     if not str(path).strip() or path.name in ("", ".", ".."):
         raise ValueError(f"{option}: {str(path)!r} is not a file name")
     with explain_os_errors(option, path):
-        found = path.lstat() if os.path.lexists(path) else None
+        exists = os.path.lexists(path)
         if path.is_dir():
             raise ForeignFileError(f"{option}: {printable(path)} is a folder: name a file")
-        if found is not None:
+        if exists:
             refuse_inputs(option, [path], inputs)
-            if not path.is_file() or not ours(path):
+            if not path.is_file() or not owned(path):
                 raise ForeignFileError(
                     f"{option}: {printable(path)} exists, and detkit did not write it (or it was changed since): "
                     "choose another name, or move the file"
@@ -239,10 +239,10 @@ def refuse_inputs(option: str, outputs: Iterable[Path], inputs: Iterable[str | P
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def check_can_write(option: str, folder: str | Path) -> None:

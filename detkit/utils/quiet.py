@@ -70,19 +70,19 @@ class CapturedOutput:
 @contextlib.contextmanager
 def capture_output() -> Iterator[CapturedOutput]:
     """Inside, nothing reaches the console, be it Python's or that of a C++ library."""
-    found = CapturedOutput()
+    output = CapturedOutput()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file, contextlib.ExitStack() as kept:
         for number in (1, 2):
             kept.enter_context(_moved(number, file.fileno()))
         for redirect in (contextlib.redirect_stdout, contextlib.redirect_stderr):
             kept.enter_context(redirect(file))
         try:
-            yield found
+            yield output
         finally:
             kept.close()
             file.flush()
             file.seek(0)
-            found.text = file.read()
+            output.text = file.read()
 
 
 @contextlib.contextmanager

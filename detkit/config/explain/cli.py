@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from detkit.config.config import Config, load_config
+from detkit.config.config import load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         import_entry(entry, Path.cwd(), "--import")
     if args.output:
         return _write_pages(Path(args.output))
-    config = _config(args)
+    config = load_config(args.config, args.overrides) if args.config else None
     explanation = everything(config) if args.all else explain(args.name, config) if args.name else overview(config)
     if args.json == "-":
         print(json.dumps(explanation.to_dict(), indent=1))
@@ -56,10 +56,6 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--all explains everything: leave out {args.name!r}")
     if args.output and not args.all:
         raise ValueError("--output needs --all: it writes the pages of all parts and options")
-
-
-def _config(args: argparse.Namespace) -> Config | None:
-    return load_config(args.config, args.overrides) if args.config else None
 
 
 def _write_pages(folder: Path) -> int:

@@ -46,7 +46,7 @@ def find(name: str, settings: Settings) -> tuple[Topic, ...]:
     """The topics of a name, several if it means several things; ValueError with the nearest name if there is none."""
     words = name.split(".")
     if name == WHOLE:
-        return (whole_topic(settings),)
+        return (root_topic(settings),)
     if name in FILE_KEYS:
         return (value_topic(FILE_KEYS[name], name, settings),)
     topics = [*_at_key(ROOT, words, "", settings)] if words[0] in ROOT.keys else []
@@ -70,7 +70,7 @@ def names() -> list[str]:
     return [WHOLE, *FILE_KEYS, *keys, *parts, *(r.name for r in registry.REGISTRIES), *arguments]
 
 
-def whole_topic(settings: Settings) -> Topic:
+def root_topic(settings: Settings) -> Topic:
     """All keys of a config: those of every section, and of the file."""
     keys = [*FILE_KEYS.items(), *((path, node) for path, node in nodes() if path)]
     return replace(section_topic(ROOT, "", settings), rows=tuple(key_row(path, node, settings) for path, node in keys))
@@ -86,11 +86,8 @@ def _at_key(node: Node, words: Sequence[str], path: str, settings: Settings) -> 
         else:
             raise _unknown(words[0], path, list(node.keys))
     elif isinstance(node, Options):
-        yield (
-            _argument(options_topic(node, path, settings), words, path)
-            if words
-            else options_topic(node, path, settings)
-        )
+        topic = options_topic(node, path, settings)
+        yield _argument(topic, words, path) if words else topic
     elif isinstance(node, PlainValue):
         yield value_topic(node, path, settings)
     else:
@@ -186,11 +183,11 @@ def _fields(node: Options) -> list[str]:
 def _argument(topic: Topic, words: Sequence[str], path: str) -> Topic:
     """A topic cut down to the argument that the first word names; others may follow for an entry of a list or map."""
     key, *below = words
-    found = [argument for argument in topic.arguments if argument.name == key]
-    if not found:
+    arguments = tuple(argument for argument in topic.arguments if argument.name == key)
+    if not arguments:
         raise _unknown(key, path, topic.argument_names)
-    if below and not re.search(r"\b(list|map)\b|\[", found[0].type):
-        raise ValueError(f"{path}.{'.'.join(words)}: {path}.{key} takes {found[0].type}, which has no keys")
+    if below and not re.search(r"\b(list|map)\b|\[", arguments[0].type):
+        raise ValueError(f"{path}.{'.'.join(words)}: {path}.{key} takes {arguments[0].type}, which has no keys")
     owner = topic.owner if path != topic.owner else f"a part of {topic.registry}"
     return Topic(
         kind="argument",
@@ -202,7 +199,7 @@ def _argument(topic: Topic, words: Sequence[str], path: str) -> Topic:
         owner=topic.owner,
         file=topic.file,
         line=topic.line,
-        arguments=tuple(found),
+        arguments=arguments,
     )
 
 

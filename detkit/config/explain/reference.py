@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from detkit import registry
-from detkit.config.explain.find import find, whole_topic
+from detkit.config.explain.find import find, root_topic
 from detkit.config.explain.markdown import arguments_table, linked, markdown_of, rows_table
 from detkit.config.explain.settings import Settings
-from detkit.config.explain.topics import Topic, nodes, options_topic, part_topic, registry_topic
+from detkit.config.explain.topics import nodes, options_topic, part_topic, registry_topic
 from detkit.config.schema import Options
 from detkit.registry.source import Entry
 from detkit.utils.outputs import check_can_write, foreign_files_error, write_text
@@ -57,14 +57,14 @@ def address(parts: str, name: str) -> str:
 
 
 def _index() -> str:
-    whole = whole_topic(Settings())
-    topics = [topic for row in whole.rows for topic in find(row.name, Settings())]
+    root = root_topic(Settings())
+    topics = [topic for row in root.rows for topic in find(row.name, Settings())]
     values = [argument for topic in topics if topic.kind == "value" for argument in topic.arguments]
     parts = "\n".join(f"- [{r.name}]({r.name}.md): {linked(registry_topic(r).summary)}" for r in registry.REGISTRIES)
     return "\n\n".join([
         "# Reference",
         "Every key of a config and every argument of every part, as `detkit explain NAME` prints them.",
-        "## Keys of a config", linked(whole.summary), rows_table(whole.rows, address),
+        "## Keys of a config", linked(root.summary), rows_table(root.rows, address),
         "## Plain values", arguments_table(values),
         "## Parts", parts,
     ])  # fmt: skip
@@ -79,9 +79,5 @@ def _registry_page(parts: registry.Registry, names: list[str]) -> Iterator[str]:
     common = registry_topic(parts)
     yield markdown_of([replace(common, rows=tuple(row for row in common.rows if row.name in names))], 1, address)
     for name in names:
-        yield markdown_of([_without_base(part_topic(parts, name, Settings()))], 2, address)
-
-
-def _without_base(topic: Topic) -> Topic:
-    """What the page's head says is not said again of each part."""
-    return replace(topic, methods=(), keys=(), derived=())
+        topic = part_topic(parts, name, Settings())
+        yield markdown_of([replace(topic, methods=(), keys=(), derived=())], 2, address)  # they are at the top

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from detkit import registry
 from detkit.config.explain.topics import ArgumentTopic, Row, Topic
 from detkit.config.raw import short_path
-from detkit.registry.docstrings import Paper
 
 WIDTH = 100
 MOST_METHODS = 4
@@ -57,7 +56,7 @@ def _facts(topic: Topic, width: int) -> Iterator[str]:
     """Source, file, keys and interface, a line each."""
     methods = topic.methods if topic.kind != "part" or len(topic.methods) <= MOST_METHODS else ()
     facts = [
-        ("source", "; ".join(map(paper_words, topic.papers))),
+        ("source", "; ".join(f"arXiv {paper}" for paper in topic.papers)),
         ("code", f"{short_path(topic.file)}:{topic.line}" if topic.file else ""),
         ("key", ", ".join(topic.keys) if topic.kind == "part" else ""),
         ("base", topic.base.replace(":", ".")),
@@ -66,11 +65,6 @@ def _facts(topic: Topic, width: int) -> Iterator[str]:
     for name, fact in facts:
         if fact:
             yield from _wrapped(fact, f"  {name + ':':8}", width, 10)
-
-
-def paper_words(paper: Paper) -> str:
-    """A paper as text: `arXiv 1708.02002, equation 5`."""
-    return f"arXiv {paper}"
 
 
 def _argument(argument: ArgumentTopic, width: int) -> Iterator[str]:

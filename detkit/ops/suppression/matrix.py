@@ -59,10 +59,10 @@ def decay(boxes: Tensor, groups: Tensor | None, gaussian: bool, sigma: float) ->
             better &= groups[:end, None] == groups[None, start:end]
         iou = torch.where(better, iou, 0)
         most[start:end] = iou.amax(dim=0)
-        theirs = most[:end, None]
+        highest = most[:end, None]
         if gaussian:
-            ratio = torch.exp((theirs.square() - iou.square()) / sigma)
+            ratio = torch.exp((highest.square() - iou.square()) / sigma)
         else:
-            ratio = torch.where(theirs < 1, (1 - iou) / (1 - theirs), 1)  # a box that is gone lowers no other
+            ratio = torch.where(highest < 1, (1 - iou) / (1 - highest), 1)  # a box that is gone lowers no other
         factors[start:end] = torch.where(better, ratio, 1).amin(dim=0).clamp(max=1)
     return factors
