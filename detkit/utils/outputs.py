@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ from detkit.version import __version__
 
 LEDGER, NOTES = ".detkit.json", ".detkit.notes"
 MARK = "written_by"
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How the path of `s3://bucket/run` begins; a Windows drive is a single letter."""
 LONGEST_NAME = 255
 """Bytes of a file's name on the usual file systems."""
 
@@ -248,6 +251,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def check_can_write(option: str, folder: str | Path) -> None:
     """Raises ValueError or OSError unless files can be made in the folder, which need not be there yet."""
     folder = Path(folder)
+    if ADDRESS.match(str(folder)) and not os.path.lexists(folder.parts[0]):
+        raise ValueError(f"{option}: {printable(folder)}: detkit writes into folders of this machine: choose one")
     with explain_os_errors(option, folder):
         there = folder
         while not os.path.lexists(there) and there != there.parent:

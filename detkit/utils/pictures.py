@@ -16,21 +16,24 @@ SCALE = 255.0
 def as_pil(image: Any) -> Image.Image:
     """Pixels -> RGB PIL image, a copy.
 
-    image: a PIL image, an array (H, W), (H, W, 3) or (H, W, 4), or a tensor (H, W), (3, H, W) or (4, H, W). The type
-    of the numbers says what they mean: uint8 is 0..255, floating point is 0..1. ValueError for any other type, shape
-    or range.
+    image: a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W), with 1, 3 or 4 channels C.
+    The type of the numbers says what they mean: uint8 is 0..255, floating point is 0..1. ValueError for any other
+    type, shape or range.
     """
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     is_tensor = hasattr(image, "permute")
     array = image.permute(1, 2, 0) if is_tensor and image.ndim == 3 else image
-    shape, dtype = getattr(array, "shape", None), str(getattr(array, "dtype", "")).rpartition(".")[2]
-    is_image = shape is not None and 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
+    shape: tuple[int, ...] = tuple(getattr(array, "shape", ()))
+    dtype = str(getattr(array, "dtype", "")).rpartition(".")[2]
+    is_image = 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4)))
     if not is_image or dtype not in ("uint8", *FLOATS):
         raise ValueError(_not_an_image(image, is_tensor))
     if is_tensor:
         array = array.detach().cpu()
         array = (array.float() if dtype in FLOATS else array).numpy()
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
     return Image.fromarray(_to_bytes(array) if dtype in FLOATS else array).convert("RGB")
 
 

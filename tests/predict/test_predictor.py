@@ -474,6 +474,12 @@ def test_senseless_options_are_named(
         assert text in capsys.readouterr().err
 
 
+def test_a_grey_image_with_a_channel_is_that_without() -> None:
+    grey = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    for image in (grey[:, :, None], torch.from_numpy(grey)[None], torch.from_numpy(grey)[None] / 255):
+        assert np.array_equal(np.asarray(open_image(image)), np.repeat(grey[:, :, None], 3, axis=2))
+
+
 @pytest.mark.parametrize("shape", [(0, 0, 3), (0, 9), (9, 9, 7), (9,)])
 def test_an_array_that_is_no_image_is_named_with_its_shape(refuses: Refuses, shape: tuple[int, ...]) -> None:
     with refuses(ValueError):

@@ -7,9 +7,12 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from detkit.utils.outputs import (
     NOTES,
     Ledger,
+    check_can_write,
     check_output_file,
     is_marked,
     json_name,
@@ -120,3 +123,13 @@ def test_text_that_utf8_lacks_becomes_an_escape(tmp_path: Path) -> None:
 def test_a_mark_is_of_its_own_content(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"written_by": {"detkit": "0.1.0", "sha256": "0"}}', encoding="utf-8")
     assert not is_marked(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/run", "https://host/run", "hf://owner/name"])
+def test_an_address_is_no_folder_to_write_into(
+    address: str, refuses: Refuses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with refuses(ValueError):
+        check_can_write("--output", Path(address))
+    assert list(tmp_path.iterdir()) == []
