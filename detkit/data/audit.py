@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from PIL.Image import new as new_image
 
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.seeding import seeded
+from detkit.data.seeding import generator_states, seeded
 from detkit.data.transforms.base import SMALLEST_SIDE, LostObject, Transform, trace_lost_objects
 from detkit.utils.console import indented_list
 
@@ -131,7 +129,7 @@ def _draw(
     image, boxes, is_ignore = new_image("RGB", (width, height)), torch.tensor(a.boxes), torch.tensor(a.is_ignore)
     image_id = int(dataset.records.image_ids[index])
     with seeded(seed, epoch, image_id):
-        before = _random_state() if epoch else ()
+        before = generator_states() if epoch else {}
         try:
             lost = trace_lost_objects(transforms, image, boxes, is_ignore)
         except Exception as error:
@@ -139,13 +137,7 @@ def _draw(
             kind = ValueError if isinstance(error, (ValueError, OSError)) else RuntimeError
             text = f"image {image_id} ({dataset.records.path(index)}): {type(error).__name__}: {error}"
             raise kind(text) from error
-        return lost, bool(epoch) and _random_state() != before
-
-
-def _random_state() -> tuple[object, ...]:
-    """State of Python's, numpy's and torch's generators."""
-    numbers = np.random.get_state()
-    return random.getstate(), (bytes(numbers[1].data), numbers[2]), bytes(torch.get_rng_state().numpy().data)  # type: ignore[index]
+        return lost, bool(epoch) and generator_states() != before
 
 
 def warn_of_lost_objects(

@@ -44,5 +44,15 @@ def seeded(seed: int, epoch: int, image_id: int) -> Iterator[None]:
         torch.set_rng_state(saved[2])
 
 
+def generator_states() -> dict[str, object]:
+    """The states of the global generators by name, to see whether something has drawn from them."""
+    numbers = np.random.get_state()
+    return {
+        "torch's generator": bytes(torch.get_rng_state().numpy().data),
+        "numpy.random": (bytes(numbers[1].data), numbers[2]),  # type: ignore[index]  # numbers, and the next one's place
+        "random": random.getstate(),
+    }
+
+
 def _key(*numbers: int) -> np.random.SeedSequence:
     return np.random.SeedSequence([number & 0xFFFFFFFFFFFFFFFF for number in numbers])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import random
-import struct
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from PIL import Image
 
+from detkit.data.seeding import generator_states
 from detkit.hooks.base import Hook, StepReport, check_plain
 from detkit.loggers.base import LoggedRun, Logger
 from detkit.structures import Batch
@@ -31,18 +29,9 @@ check_logger = Contract("loggers", "logger")
 def moved_generators() -> Iterator[list[str]]:
     """A list that names, after the context, the global generators which what runs inside has moved."""
     moved: list[str] = []
-    before = generators()
+    before = generator_states()
     yield moved
-    moved += [name for name, state in generators().items() if state != before[name]]
-
-
-def generators() -> dict[str, Any]:
-    """The states of the global generators."""
-    return {
-        "torch's generator": torch.get_rng_state().tolist(),
-        "numpy.random": np.random.get_state()[1].tolist(),  # type: ignore[index]
-        "random": random.getstate(),
-    }
+    moved += [name for name, state in generator_states().items() if state != before[name]]
 
 
 class Watched(Hook[Trainer]):
@@ -177,14 +166,8 @@ def logged_run(run: Path, step: int = 0) -> LoggedRun:
 
 def png(run: Path) -> Path:
     """A grey picture of 8 x 8 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head, pixels = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0), zlib.compress((b"\0" + b"\x80" * 8) * 8)
     path = run / "picture.png"
-    parts = (chunk(b"IHDR", head), chunk(b"IDAT", pixels), chunk(b"IEND", b""))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    Image.new("L", (8, 8), 128).save(path)
     return path
 
 
