@@ -79,6 +79,11 @@ class Checkpoint:
     version: str = ""
     path: Path | None = None
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to use: the averaged ones, if the run kept some."""
+        return self.model if self.ema is None else self.ema
+
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
     """Writes to a temporary file, waits for the disk, then renames: a reader never sees half a file."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from detkit.checkpoint import Checkpoint
 from detkit.config import Config
+from detkit.config.paths import raw_value
 from detkit.hub.repository import CONFIG, WEIGHTS
 from detkit.registry.path_types import is_path
 from detkit.structures import ClassMap
@@ -36,7 +37,7 @@ def write_exported(folder: Path, saved: Checkpoint, ledger: Ledger | None = None
     """Writes model.safetensors (the averaged weights, if there are some) and config.json."""
     text = json.dumps(describe(saved), indent=1)
     folder.mkdir(parents=True, exist_ok=True)
-    write_safetensors(folder / WEIGHTS, weights_of(saved), {MARK: text, "format": "pt"}, ledger)
+    write_safetensors(folder / WEIGHTS, saved.weights, {MARK: text, "format": "pt"}, ledger)
     write_text(folder / CONFIG, text + "\n", ledger=ledger)
 
 
@@ -55,11 +56,6 @@ def describe(saved: Checkpoint) -> Tree:
         "classes": {"names": list(saved.classes.names), "ids": list(saved.classes.ids)},
         "config": values,
     }
-
-
-def weights_of(saved: Checkpoint) -> dict[str, Tensor]:
-    """The weights to use: averaged ones before the others."""
-    return saved.model if saved.ema is None else saved.ema
 
 
 def read_exported(source: Path) -> Checkpoint:
@@ -102,10 +98,8 @@ def _checkpoint(tensors: dict[str, Tensor], text: str, origin: Path, weights: Pa
 
 def _shorten(values: Tree, key: str) -> None:
     """Cuts a path at a dotted key down to the name of its file or folder."""
-    *above, last = key.split(".")
-    node: Any = values
-    for name in above:
-        node = node[int(name)] if isinstance(node, list) else node[name]
+    above, _, last = key.rpartition(".")
+    node: Any = raw_value(values, above) if above else values
     place = int(last) if isinstance(node, list) else last
     if is_path(str(node[place]), "a path"):
         node[place] = re.split(r"[/\\]", str(node[place]).rstrip("/\\"))[-1]

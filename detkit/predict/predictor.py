@@ -40,7 +40,7 @@ def load_detector(
     config = Config.from_dict(saved.config, overrides, name=name)
     detector = build_detector(config, len(saved.classes))
     try:
-        detector.load_state_dict(saved.model if saved.ema is None else saved.ema)
+        detector.load_state_dict(saved.weights)
     except RuntimeError as error:
         raise ValueError(f"{name}: the weights don't fit its config: {error}") from error
     return detector.to(resolve_device(device)).eval(), config, saved.classes
