@@ -63,10 +63,8 @@ def build(
     if num_classes.__index__() < 1:
         raise ValueError(f"num_classes: {num_classes} must be at least 1")
     detector = build_detector(settings, num_classes)
-    try:
+    with settings.locate_errors("backbone.weights"):
         detector.backbone.load_pretrained()
-    except ValueError as error:
-        raise ValueError(f"{settings.location('backbone.weights')}: {error}") from error
     return detector
 
 

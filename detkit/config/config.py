@@ -145,8 +145,11 @@ class Config:
         """While the context is active, the locations of the settings that an error is about begin its message."""
         try:
             yield
-        except ValueError as error:
-            raise ValueError(f"{' with '.join(sorted(set(map(self.location, paths))))}: {error}") from error
+        except (ValueError, OSError) as error:
+            places = " with ".join(sorted(set(map(self.location, paths))))
+            if isinstance(error, OSError):
+                raise prefix_error(error, places) from error
+            raise ValueError(f"{places}: {error}") from error
 
     def location(self, path: str) -> str:
         """The file and line, or the override, that set a value; for error messages."""

@@ -46,7 +46,6 @@ from detkit.train.speed import RankLog
 from detkit.train.trainer import Trainer
 from detkit.train.weights import format_rows, init_from
 from detkit.utils.console import guard_stream
-from detkit.utils.errors import prefix_error
 
 log = logging.getLogger("detkit")
 
@@ -188,12 +187,8 @@ def initial_detector(config: Config, classes: ClassMap, init_weights: str | None
     if init_weights is not None:
         load_weights(init_weights, detector, config, classes)
     elif pretrained:
-        try:
+        with config.locate_errors("backbone.weights"):
             detector.backbone.load_pretrained()
-        except ValueError as error:
-            raise ValueError(f"{config.location('backbone.weights')}: {error}") from error
-        except OSError as error:
-            raise prefix_error(error, config.location("backbone.weights")) from error
     return detector
 
 
@@ -203,7 +198,7 @@ def load_weights(source: str, detector: DenseDetector, config: Config, classes: 
     columns = CLASS_LOSSES.build(saved.config["losses"]["classification"]).num_columns(len(saved.classes))
     new_columns = detector.class_loss.num_columns(len(classes))
     changed = differences(saved.config, config, detector)
-    rows = init_from(detector, saved.ema or saved.model, saved.classes, classes, (columns, new_columns), changed)
+    rows = init_from(detector, saved.weights, saved.classes, classes, (columns, new_columns), changed)
     log.info("weights of %s, step %d\n%s", saved.path or source, saved.step, format_rows(rows))
     for note in changed.notes:
         log.warning("--init-from: %s", note)
