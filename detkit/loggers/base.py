@@ -35,15 +35,11 @@ class LoggedRun:
 
     def recall(self, name: str) -> str | None:
         """What an earlier start of this run gave to `remember`, as the id under which a service knows the run."""
-        path = self.folder / LOGGER_NOTES
-        notes: Tree = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return notes.get(name)
+        return self._notes().get(name)
 
     def remember(self, name: str, value: str) -> None:
         """Keeps a text in the run folder; a new run in the same folder begins without it."""
-        path = self.folder / LOGGER_NOTES
-        notes: Tree = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        write_json(path, notes | {name: value})
+        write_json(self.folder / LOGGER_NOTES, self._notes() | {name: value})
 
     def claim(self, path: Path) -> Path:
         """Notes a file that the logger will write into the run folder as detkit's own; returns the path.
@@ -54,6 +50,11 @@ class LoggedRun:
             raise ValueError(f"{path} is there, and detkit did not write it: move it")
         note_growing(self.folder, [path])
         return path
+
+    def _notes(self) -> Tree:
+        path = self.folder / LOGGER_NOTES
+        notes: Tree = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return notes
 
 
 class Logger:

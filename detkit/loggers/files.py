@@ -14,7 +14,7 @@ from typing import IO
 from detkit.loggers.base import LoggedRun, Logger, Status
 from detkit.registry import LOGGERS
 from detkit.runs.folder import SCALARS_CSV, SCALARS_JSONL, STATUS, write_json
-from detkit.runs.metrics import format_record, read_records
+from detkit.runs.metrics import format_record, records_until
 from detkit.utils.outputs import replacing
 from detkit.utils.types import Tree
 
@@ -84,7 +84,7 @@ class JSONL(Logger):
 
     def start(self, run: LoggedRun) -> None:
         path = run.claim(run.folder / SCALARS_JSONL)
-        kept = [record for record in (read_records(path) if path.exists() else []) if record["step"] <= run.step]
+        kept = records_until(path, run.step)
         with replacing(path) as file:
             file.write("".join(map(format_record, kept)).encode())
         self.file = path.open("a", encoding="utf-8")

@@ -64,6 +64,11 @@ def read_records(path: Path) -> Iterator[Tree]:
         yield canonical(record)
 
 
+def records_until(path: Path, step: int) -> list[Tree]:
+    """The records of a run's file, if it exists, without those of later steps, which a resumed run makes again."""
+    return [record for record in read_records(path) if record["step"] <= step] if path.exists() else []
+
+
 def canonical(record: Mapping[str, Value]) -> Tree:
     """A record under canonical names; those of an older detkit are replaced."""
     figures = record.get("eval")
@@ -90,7 +95,7 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, step: int = 0) -> None:
-        kept = [record for record in (read_records(path) if path.exists() else []) if record["step"] <= step]
+        kept = records_until(path, step)
         write_text(path, "".join(map(format_record, kept)))
         self._written = {_key(record) for record in kept}
         self._file: IO[str] = path.open("a", encoding="utf-8")
