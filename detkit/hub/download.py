@@ -58,7 +58,8 @@ def fetch(url: str, path: Path, sha256: str = "") -> Path:
     if not path.is_file():
         with locked(path):
             if not path.is_file():
-                _download(url, path, sha256)
+                _download(url, path, sha256)  # which has compared what came
+                return path
     check(path, url, sha256)
     return path
 
