@@ -62,11 +62,10 @@ class Freeze(Hook):
     def before_step(self, trainer: Training) -> None:
         if trainer.step == self.until:
             self.thaw(trainer)
-        if self.is_active(trainer):
-            self.apply(trainer)
+        self.apply(trainer)
 
     def apply(self, trainer: Training) -> None:
-        """Freezes the parts for a step."""
+        """Freezes the parts for the coming step, if they are to be."""
         if not self.is_active(trainer):
             return
         if self.frozen_norms:

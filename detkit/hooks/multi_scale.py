@@ -10,9 +10,10 @@ from annotated_types import MinLen
 from torch import Tensor
 from torch.nn import functional as F
 
+from detkit.boxes import rescale
 from detkit.hooks.base import Hook, Training, step_random
 from detkit.registry import HOOKS, Positive, PositiveInt
-from detkit.structures import Batch, Targets
+from detkit.structures import Batch
 
 
 @HOOKS.register()
@@ -57,7 +58,10 @@ def scaled(batch: Batch, factor: float, divisor: int) -> Batch:
     images = batch.images.new_zeros(len(batch), batch.images.shape[1], height, width)
     for image, target, (h, w), (new_h, new_w) in zip(batch.images, images, old, new, strict=True):
         target[:, :new_h, :new_w] = resized(image[:, :h, :w], (new_h, new_w))
-    targets = [scaled_targets(t, n[1] / o[1], n[0] / o[0]) for t, o, n in zip(batch.targets, old, new, strict=True)]
+    targets = [
+        replace(t, boxes=rescale(t.boxes, o, n), ignore=rescale(t.ignore, o, n))
+        for t, o, n in zip(batch.targets, old, new, strict=True)
+    ]
     return replace(batch, images=images, sizes=torch.tensor(new), targets=targets)
 
 
@@ -65,9 +69,3 @@ def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """(3, h, w) uint8 -> (3, *size) uint8, bilinear with antialiasing."""
     values = F.interpolate(image[None].float(), size, mode="bilinear", align_corners=False, antialias=True)
     return values[0].round_().clamp_(0, 255).to(torch.uint8)
-
-
-def scaled_targets(targets: Targets, x: float, y: float) -> Targets:
-    """Boxes and ignore regions multiplied by factors on x and y."""
-    factors = targets.boxes.new_tensor([x, y, x, y])
-    return replace(targets, boxes=targets.boxes * factors, ignore=targets.ignore * factors)
