@@ -42,7 +42,7 @@ def files_for(name: str, folder: Path) -> dict[str, Any]:
     if name == "CocoDataset":
         ShapesDataset(num_images=4).write_coco(folder / "images", folder / "a.json")
         return {"annotations": str(folder / "a.json"), "images": str(folder / "images")}
-    if name == "VocDataset":
+    if name in ("VocDataset", "AutoDataset"):
         from PIL import Image
 
         for part in ("Annotations", "JPEGImages", "ImageSets/Main"):

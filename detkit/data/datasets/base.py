@@ -12,10 +12,18 @@ import numpy as np
 from PIL.Image import Image
 
 from detkit.data.datasets.classes import ClassOptions, adopt_classes, apply_options, check_known, similar_names
-from detkit.data.datasets.image_files import check_files
+from detkit.data.datasets.found import FoundData, Place
+from detkit.data.datasets.image_files import Folders, check_files
 from detkit.data.datasets.images import ImageOptions, read_image, read_size
-from detkit.data.datasets.problems import EMPTY, NO_SCORE, Problems
-from detkit.data.datasets.records import Records, RecordsBuilder, count_differences, select_images
+from detkit.data.datasets.problems import EMPTY, NO_SCORE, UNLISTED, Problems
+from detkit.data.datasets.records import (
+    BadBoxes,
+    ImageRecord,
+    Records,
+    RecordsBuilder,
+    count_differences,
+    select_images,
+)
 from detkit.structures import ClassMap
 from detkit.utils.console import plural, shorten_list
 
@@ -50,6 +58,15 @@ class DetectionDataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @classmethod
+    def find(cls, place: Place) -> FoundData | None:
+        """The splits of this class's format at a place, for `type: auto`; None if it is not there.
+
+        Looks at names and at the beginnings of a few files; a file that looks right and can't be read counts as found,
+        so that the reader tells what is wrong with it.
+        """
+        return None
 
     def load_image(self, index: int) -> Image:
         """An image as 8-bit RGB, upright."""
@@ -114,6 +131,54 @@ class DetectionDataset:
         for alike in similar_names(self.classes.names):
             text = "differ only in case or spaces; they count as different classes"
             log.warning("%s: the classes %s %s", name, shorten_list(alike), text)
+
+    def finish_images(
+        self,
+        name: str,
+        images: Iterable[ImageRecord],
+        *,
+        folder: str,
+        class_list: Sequence[str] | None = None,
+        problems: Problems | None = None,
+        bad_boxes: BadBoxes = "drop",
+        keep_empty: bool = True,
+        class_names: list[str] | None = None,
+        class_map: dict[str, str] | None = None,
+        ignore_classes: list[str] | None = None,
+        unlisted: bool = True,
+    ) -> None:
+        """`finish` for a reader that makes an `ImageRecord` of every image; checks that the files exist.
+
+        folder: of the images. class_list: the classes in the order of their category ids from 0; None takes the names
+        of the objects in alphabetical order. problems: what the reader has counted. unlisted: whether image files of
+        the folders that no record names are counted. Images get the ids 1, 2, 3 ... where a record has none.
+        """
+        builder = RecordsBuilder(name, bad_boxes)
+        if problems is not None:
+            builder.problems.merge(problems)
+        records = list(images)
+        names = sorted({n for record in records for n in record.names}) if class_list is None else list(class_list)
+        label = {class_name: k for k, class_name in enumerate(names)}
+        for i, record in enumerate(records, start=1):
+            builder.add(
+                i if record.image_id is None else record.image_id,
+                record.path,
+                record.size,
+                record.boxes,
+                [label[n] for n in record.names],
+                record.is_ignore or [False] * len(record.names),
+                record.area,
+                source=record.source or None,
+                xywh=record.xywh,
+            )
+        folders, paths = Folders(), [record.path for record in records]
+        for path in folders.unlisted_images(folder, paths) if unlisted else ():
+            builder.problems.add(UNLISTED, path)
+        self.finish(
+            name, named_classes(enumerate(names)), builder, keep_empty=keep_empty, class_names=class_names,
+            class_map=class_map, ignore_classes=ignore_classes,
+        )  # fmt: skip
+        check_files([self.records.path(i) for i in range(len(self))], name, folder, folders)
 
     def choose_classes(self, options: ClassOptions) -> None:
         """Selects, merges, renames and ignores classes by name, and reports what that leaves out."""

@@ -47,6 +47,27 @@ class Annotation:
     area: Floats
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """One image with its objects, as a reader finds it in a file: what every format is brought to.
+
+    path: of the image. boxes: one (xmin, ymin, xmax, ymax) in pixels for each object, as the file has them, unusable
+    ones included. names: their classes. size: (height, width) as stated, or (-1, -1). is_ignore: whether each is an
+    ignore region (crowd, difficult); empty for none. image_id: of the file; None numbers the images. area, xywh,
+    source: as in `RecordsBuilder.add`.
+    """
+
+    path: str
+    boxes: Sequence[Sequence[float]] = ()
+    names: Sequence[str] = ()
+    size: tuple[int, int] = (-1, -1)
+    is_ignore: Sequence[bool] = ()
+    image_id: int | None = None
+    area: Sequence[float] | None = None
+    xywh: Sequence[Sequence[float]] | None = None
+    source: str = ""
+
+
 @dataclass(frozen=True)
 class Truth:
     """Ground truth of the evaluation: the M boxes as the file has them, unusable ones included.

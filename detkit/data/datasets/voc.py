@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset, named_classes
+from detkit.data.datasets.found import FoundData, Place, canonical_split
 from detkit.data.datasets.image_files import Folders, check_files, images_by_stem
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
@@ -29,6 +31,16 @@ class VocDataset(DetectionDataset):
         bad_boxes: what training does with boxes without area, inverted, not finite or outside: drop, clip or error.
         keep_empty: whether to keep images without objects.
     """
+
+    @classmethod
+    def find(cls, place: Place) -> FoundData | None:
+        lists = place.path / "ImageSets" / "Main"
+        if not lists.is_dir() or not (place.path / "Annotations").is_dir():
+            return None
+        names = sorted(path.stem for path in lists.glob("*.txt"))
+        splits = {canonical_split(n) or n: n for n in names if not re.search(r"_(train|val|trainval|test)$", n)}
+        nodes = {split: {"type": "VocDataset", "root": str(place.path), "split": n} for split, n in splits.items()}
+        return FoundData("Pascal VOC", "its folders Annotations and ImageSets/Main", nodes)
 
     def __init__(
         self,

@@ -1,0 +1,86 @@
+"""What a look at a file or folder finds: a format, and how its splits are read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+from detkit.utils.types import Tree
+
+LOOKED_AT = 200_000
+"""Files below a folder that are listed to find its format."""
+SPLIT_NAMES = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev", "eval"),
+    "test": ("test", "testing", "tst"),
+}
+"""Canonical name of a split -> names that people give it."""
+
+
+@dataclass(frozen=True)
+class FoundData:
+    """A data set that a reader recognises.
+
+    format: its name, as in messages ("Pascal VOC"). why: what shows it, in words that follow "because of". splits: name
+    of a split -> config node of the data set part that reads it, as {"type": "VocDataset", "root": ..., "split": ...};
+    a set without splits has the single name "all". notes: what the user should know of how it is read.
+    """
+
+    format: str
+    why: str
+    splits: Mapping[str, Tree]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder, and the files below it, listed once for all readers that look at it."""
+
+    path: Path
+
+    @property
+    def is_folder(self) -> bool:
+        return self.path.is_dir()
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """Files below a folder, relative to it and sorted folder by folder; only the first `LOOKED_AT`."""
+        return tuple(islice(walk(self.path), LOOKED_AT)) if self.is_folder else ()
+
+    @cached_property
+    def suffixes(self) -> Counter[str]:
+        """How many files there are of each suffix, in lower case."""
+        return Counter(file.suffix.lower() for file in self.files)
+
+    def with_suffix(self, *suffixes: str) -> list[Path]:
+        """The files with one of the suffixes (lower case), relative to the folder."""
+        return [file for file in self.files if file.suffix.lower() in suffixes]
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Files below a folder, relative to it, without hidden ones; links to folders are followed once."""
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        relative = Path(parent).relative_to(folder)
+        yield from (relative / file for file in sorted(files) if not file.startswith("."))
+
+
+def canonical_split(name: str) -> str | None:
+    """train, val or test for a name such as "valid", "Training" or "instances_val2017"; None for any other."""
+    words = re.split(r"[\W_]+|(?<=[a-z])(?=\d)", name.lower())
+    for canonical, names in SPLIT_NAMES.items():
+        if any(word in names for word in words):
+            return canonical
+    return None
