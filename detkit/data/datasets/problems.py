@@ -60,6 +60,12 @@ COUNTS_FROM_ZERO = Kind(
 OTHER_IMAGE = Kind(
     "[annotations name|annotation names] another existing image; the image with the annotation's own name is used"
 )
+BY_FILENAME = Kind(
+    "[annotations have|annotation has] another name than [their images|its image], which <filename> states"
+)
+GUESSED_ENCODING = Kind(
+    "[files are|file is] not in the encoding that [they declare|it declares], which is guessed: `encoding` sets it"
+)
 SUSPECT = Kind("[boxes seem|box seems] to be in another format")
 FOUND_ELSEWHERE = Kind("[images are|image is] found in another folder than the annotation says")
 NO_BOX = Kind("[shapes are|shape is] no object with a box (points, lines, tags) and [are|is] not read")
