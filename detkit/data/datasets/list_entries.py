@@ -11,6 +11,7 @@ from detkit.data.datasets.box_formats import BoxFormat, to_corners
 from detkit.data.datasets.coco_file import number_of, short
 from detkit.data.datasets.entries import Box, around_turned, is_true, object_of, size_at
 from detkit.data.datasets.problems import NUMBERED, SUSPECT, Problems
+from detkit.data.datasets.records import ImageRecord
 from detkit.utils.types import Tree, Value
 
 FILE_KEYS = ("file_name", "filename", "image_path", "img_path", "filepath", "path", "file", "image")
@@ -212,6 +213,14 @@ def ordered_classes(used: Sequence[str], options: EntryOptions) -> list[str]:
     names = list(dict.fromkeys(options.names or ()))
     rest = set(used).difference(names)
     return names + sorted(rest, key=lambda n: (0, int(n), n) if re.fullmatch(r"-?\d{1,18}", n) else (1, 0, n))
+
+
+def with_unique_ids(records: list[ImageRecord]) -> list[ImageRecord]:
+    """The records with their ids if every one has another, else without."""
+    ids = {record.image_id for record in records}
+    if None in ids or len(ids) < len(records):
+        return [replace(record, image_id=None) for record in records]
+    return records
 
 
 def with_names(options: EntryOptions, names: Sequence[str] | None) -> EntryOptions:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +36,7 @@ from detkit.data.datasets.list_entries import (
     ordered_classes,
     plain,
     size_of_entry,
+    with_unique_ids,
 )
 from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
@@ -208,11 +208,3 @@ def read_entry(
         xywh=objects.xywh,
         source=f"entry {index} ({path})",
     )
-
-
-def with_unique_ids(records: list[ImageRecord]) -> list[ImageRecord]:
-    """The records with their ids if every one has another, else without."""
-    ids = {record.image_id for record in records}
-    if None in ids or len(ids) < len(records):
-        return [replace(record, image_id=None) for record in records]
-    return records
