@@ -13,7 +13,7 @@ from PIL.Image import Image
 
 from detkit.data.datasets.classes import ClassOptions, adopt_classes, apply_options, check_known, similar_names
 from detkit.data.datasets.found import FoundData, Place
-from detkit.data.datasets.image_files import Folders, check_files
+from detkit.data.datasets.image_files import Folders, check_files, check_inside
 from detkit.data.datasets.images import ImageOptions, read_image, read_size
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, UNLISTED, Problems
 from detkit.data.datasets.records import (
@@ -40,6 +40,7 @@ class DetectionDataset:
     dropped, changed or left out, by kind, with file and box. image_options: how images are read, `data.images` of
     the config. left_out: images that could not be used, each with the reason. reads_files: whether the images are the
     files that records name; false for a subclass with its own `load_image`, unless it sets `reads_files = True`.
+    roots: folders that paths in annotations must not lead out of, unless `data.images.outside` allows it.
     """
 
     name: str
@@ -50,6 +51,7 @@ class DetectionDataset:
     image_options = ImageOptions()
     left_out: Mapping[str, str] = MappingProxyType({})
     reads_files = True
+    roots: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)
@@ -70,13 +72,25 @@ class DetectionDataset:
 
     def load_image(self, index: int) -> Image:
         """An image as 8-bit RGB, upright."""
-        return read_image(self.records.path(index), self.image_options)
+        return read_image(self._image_path(index), self.image_options)
 
     def image_size(self, index: int) -> tuple[int, int]:
         """(height, width) of an upright image, from the header of its file."""
         if not self.reads_files:
             return self.load_image(index).size[::-1]
-        return read_size(self.records.path(index), self.image_options)
+        return read_size(self._image_path(index), self.image_options)
+
+    def _image_path(self, index: int) -> str:
+        """The path of an image; ValueError if an annotation leads to it out of the data's folders."""
+        path = self.records.path(index)
+        if not self.image_options.outside:
+            check_inside([path], self.roots)
+        return path
+
+    def check_paths(self) -> None:
+        """Raises ValueError that names the images which lie outside of the data's folders."""
+        if not self.image_options.outside and self.reads_files:
+            check_inside([self.records.path(i) for i in range(len(self))], self.roots, self.name)
 
     def checked_image(self, index: int) -> Image:
         """The image; ValueError if its size is not the one that the annotation states."""
@@ -154,6 +168,7 @@ class DetectionDataset:
         the folders that no record names are counted. Images get the ids 1, 2, 3 ... where a record has none.
         """
         builder = RecordsBuilder(name, bad_boxes)
+        self.roots = (folder,)
         if problems is not None:
             builder.problems.merge(problems)
         records = list(images)
@@ -269,7 +284,7 @@ class Subset(DetectionDataset):
 
     def __init__(self, dataset: DetectionDataset, indices: Sequence[int], name: str) -> None:
         self.dataset, self.indices = dataset, list(indices)
-        self.image_options, self.reads_files = dataset.image_options, dataset.reads_files
+        self.image_options, self.reads_files, self.roots = dataset.image_options, dataset.reads_files, dataset.roots
         self.name, self.classes, self.problems = name, dataset.classes, Problems()
         if not self.indices:
             raise ValueError(f"{name}: the subset has none of the {len(dataset)} images")

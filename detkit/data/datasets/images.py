@@ -41,10 +41,12 @@ class ImageOptions:
             or black, as browsers do, and is an error where nothing is there. skip and repair decode every image once
             at the start.
         max_megapixels: megapixels above which an image is refused before it is decoded.
+        outside: whether an absolute path or .. in annotations may lead to an image outside of the data's folders.
     """
 
     bad_images: BadImages = "error"
     max_megapixels: Positive = MAX_MEGAPIXELS
+    outside: bool = False
 
 
 def read_image(path: str | Path, options: ImageOptions | None = None) -> Image.Image:
