@@ -11,6 +11,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "write the synthetic shapes data set as images and COCO JSON",
     ),
     "check": ("detkit.data.verbs.check", "read every image and box that a config trains and evaluates on"),
+    "convert": ("detkit.data.verbs.convert", "write a data set of any format as YOLO, COCO, Pascal VOC or CSV"),
 }
 """Name -> (module, what it does). A module imports torch and the like only when it runs."""
 
