@@ -193,7 +193,8 @@ class DetectionDataset:
             name, named_classes(enumerate(names)), builder, keep_empty=keep_empty, class_names=class_names,
             class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
-        check_files([self.records.path(i) for i in range(len(self))], name, folder, folders)
+        if self.reads_files:
+            check_files([self.records.path(i) for i in range(len(self))], name, folder, folders)
 
     def choose_classes(self, options: ClassOptions) -> None:
         """Selects, merges, renames and ignores classes by name, and reports what that leaves out."""

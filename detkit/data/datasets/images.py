@@ -57,43 +57,69 @@ def read_image(path: str | Path, options: ImageOptions | None = None) -> Image.I
     colour), and transparency lies over black. Raises FileNotFoundError, or ValueError that names a file
     that can't be read. A damaged file is decoded as far as it goes if the options say repair.
     """
-    options = options or ImageOptions()
+    return _decode(path, path, options or ImageOptions())
+
+
+def read_image_bytes(content: bytes, name: str, options: ImageOptions | None = None) -> Image.Image:
+    """`read_image` of a file in memory. name: what messages call it."""
+    return _decode(content, name, options or ImageOptions())
+
+
+def _decode(source: str | Path | bytes, path: str | Path, options: ImageOptions) -> Image.Image:
+    """Decodes a file, or its bytes; `path` is what messages name."""
     try:
-        with open_image(path, path, options) as opened:
+        with open_image(_opened(source), path, options) as opened:
             opened.load()
             return to_rgb(ImageOps.exif_transpose(opened))
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
         if options.bad_images != "repair":
-            raise unreadable_error(path, error) from error
-    return repair_file(path, options)
+            raise unreadable_error(path, error, source) from error
+    return repair_file(path, options, source if isinstance(source, bytes) else None)
 
 
-def repair_file(path: str | Path, options: ImageOptions) -> Image.Image:
-    """Decodes a damaged file as far as it goes; ValueError that names the file if nothing can be decoded."""
+def _opened(source: str | Path | bytes) -> str | Path | IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def repair_file(path: str | Path, options: ImageOptions, content: bytes | None = None) -> Image.Image:
+    """Decodes a damaged file as far as it goes; ValueError that names the file if nothing can be decoded.
+
+    content: the file's bytes if it is not on disk.
+    """
+    source = path if content is None else content
     try:
-        open_image(path, path, options).close()
+        open_image(_opened(source), path, options).close()
         # Without its end mark, libjpeg waits for more and keeps the last rows to itself.
-        marked = Path(path).read_bytes() + END_OF_JPEG
+        marked = (Path(path).read_bytes() if content is None else content) + END_OF_JPEG
         with open_image(io.BytesIO(marked), path, options) as opened:
             load_truncated(opened)
             return to_rgb(ImageOps.exif_transpose(opened))
     except Exception as error:
         hint = "it can't be repaired; bad_images: skip leaves it out"
-        raise ValueError(f"{unreadable_error(path, error)}; {hint}") from error
+        raise ValueError(f"{unreadable_error(path, error, source)}; {hint}") from error
 
 
 def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[int, int]:
     """(height, width) of an upright image, from the file's header alone; raises as `read_image`."""
+    return _size_of(path, path, options or ImageOptions())
+
+
+def read_size_of_bytes(content: bytes, name: str, options: ImageOptions | None = None) -> tuple[int, int]:
+    """`read_size` of a file in memory. name: what messages call it."""
+    return _size_of(content, name, options or ImageOptions())
+
+
+def _size_of(source: str | Path | bytes, path: str | Path, options: ImageOptions) -> tuple[int, int]:
     try:
-        with open_image(path, path, options or ImageOptions()) as opened:
+        with open_image(_opened(source), path, options) as opened:
             turned = header_exif(opened).get(ORIENTATION, 1) in SIDEWAYS
             return (opened.width, opened.height) if turned else (opened.height, opened.width)
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
-        raise unreadable_error(path, error) from error
+        raise unreadable_error(path, error, source) from error
 
 
 def header_exif(opened: ImageFile.ImageFile) -> Image.Exif:
@@ -143,18 +169,18 @@ class ImageTooLargeError(ValueError):
     """An image has more pixels than the limit, by its header."""
 
 
-def unreadable_error(path: str | Path, error: Exception) -> ValueError:
-    """The error of any decoder, with the name of the file in front."""
+def unreadable_error(path: str | Path, error: Exception, source: str | Path | bytes | None = None) -> ValueError:
+    """The error of any decoder, with the name of the file in front. source: the file's bytes if it is not on disk."""
     hint = f"; {HEIF_HINT}" if Path(path).suffix.lower() in HEIF and not reads_heif() else ""
     text = " ".join(str(error).split())
     if isinstance(error, UnidentifiedImageError) and not hint:
-        return ValueError(f"{path}: not a readable image: {describe_file(path)}")
+        return ValueError(f"{path}: not a readable image: {describe_file(path if source is None else source)}")
     return ValueError(f"{path}: not a readable image ({type(error).__name__}: {text}){hint}")
 
 
-def describe_file(path: str | Path) -> str:
-    """What a file is that Pillow does not know, in words."""
-    with open(path, "rb") as file:
+def describe_file(source: str | Path | bytes) -> str:
+    """What a file, or its bytes, is that Pillow does not know, in words."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
         start = file.read(1000)
     if not start:
         return "the file is empty"
