@@ -95,6 +95,9 @@ class AutoDataset(DetectionDataset):
         self.dataset.image_options = self.image_options
         return self.dataset.load_image(index)
 
+    def origin(self, index: int) -> tuple[DetectionDataset, int]:
+        return self.dataset.origin(index)
+
 
 def split_node(found: FoundData, split: str, name: str) -> Tree:
     """The config node of a split; ValueError that lists the splits there are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from PIL.Image import Image
 from detkit.data.datasets.classes import ClassOptions, adopt_classes, apply_options, check_known, similar_names
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_files import Folders, check_files
-from detkit.data.datasets.images import ImageOptions, read_image, read_size
+from detkit.data.datasets.images import ImageOptions, Size, Target, read_image, read_scaled, read_size
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, UNLISTED, Problems
 from detkit.data.datasets.records import (
     BadBoxes,
@@ -70,13 +71,41 @@ class DetectionDataset:
 
     def load_image(self, index: int) -> Image:
         """An image as 8-bit RGB, upright."""
-        return read_image(self.records.path(index), self.image_options)
+        return read_image(self.records.path(index), self.image_options, self.image_content(index))
 
-    def image_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of an upright image, from the header of its file."""
+    def image_content(self, index: int) -> bytes | None:
+        """The bytes of an image's file, if it is not a file of its own (as in a shard); else None."""
+        return None
+
+    def image_version(self, index: int) -> str | None:
+        """A text that changes when the image does; None where that is not known, so that nothing may keep it."""
         if not self.reads_files:
+            return None
+        state = os.stat(self.records.path(index))
+        return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
+
+    def origin(self, index: int) -> tuple[DetectionDataset, int]:
+        """The data set that holds an image, and its index there: another one if this one is made of others."""
+        return self, index
+
+    def load_scaled(self, index: int, target: Target) -> tuple[Image, Size]:
+        """An image as `load_image` gives it, or smaller, and its (height, width) in full.
+
+        It is smaller only with `data.images.scaled_decoding`, and never below `target`; see `read_scaled`.
+        """
+        holder, i = self.origin(index)
+        if not self.image_options.scaled_decoding or type(holder).load_image is not DetectionDataset.load_image:
+            image = self.load_image(index)
+            return image, (image.height, image.width)
+        return read_scaled(holder.records.path(i), self.image_options, holder.image_content(i), target)
+
+    def image_size(self, index: int) -> Size:
+        """(height, width) of an upright image, from the header of its file."""
+        holder, i = self.origin(index)
+        content = holder.image_content(i)
+        if not self.reads_files and content is None:
             return self.load_image(index).size[::-1]
-        return read_size(self.records.path(index), self.image_options)
+        return read_size(holder.records.path(i), self.image_options, content)
 
     def checked_image(self, index: int) -> Image:
         """The image; ValueError if its size is not the one that the annotation states."""
@@ -277,6 +306,9 @@ class Subset(DetectionDataset):
 
     def load_image(self, index: int) -> Image:
         return self.dataset.load_image(self.indices[index])
+
+    def origin(self, index: int) -> tuple[DetectionDataset, int]:
+        return self.dataset.origin(self.indices[index])
 
 
 def named_classes(classes: Iterable[tuple[int, str]]) -> ClassMap:
