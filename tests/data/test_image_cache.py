@@ -17,7 +17,7 @@ from PIL import Image
 from detkit.config import load_config
 from detkit.data import image_cache
 from detkit.data.datasets.coco import CocoDataset
-from detkit.data.datasets.images import ImageOptions, read_image, read_scaled
+from detkit.data.datasets.images import ImageOptions, read_image, read_image_bytes, read_scaled
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.image_cache import ImageCache
 from detkit.data.loader import LoaderOptions, build_eval_loader, build_train_loader
@@ -211,7 +211,7 @@ def test_images_that_are_drawn_are_not_kept() -> None:
 def test_scaled_decoding_stays_above_the_target(tmp_path: Path, side: int, decoded: int) -> None:
     noise = Image.effect_noise((800, 800), 90).convert("RGB")
     noise.save(tmp_path / "a.jpg", quality=95)
-    image, size = read_scaled(tmp_path / "a.jpg", ImageOptions(), target=lambda h, w: (side, side))
+    image, size = read_scaled(tmp_path / "a.jpg", "a.jpg", ImageOptions(), target=lambda h, w: (side, side))
     assert size == (800, 800)
     assert image.size == (decoded, decoded)
 
@@ -220,7 +220,7 @@ def test_scaled_decoding_of_a_turned_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.effect_noise((800, 400), 90).convert("RGB").save(tmp_path / "a.jpg", exif=exif)
-    image, size = read_scaled(tmp_path / "a.jpg", ImageOptions(), target=lambda h, w: (h // 3, w // 3))
+    image, size = read_scaled(tmp_path / "a.jpg", "a.jpg", ImageOptions(), target=lambda h, w: (h // 3, w // 3))
     assert size == (800, 400)
     assert (image.height, image.width) == (400, 200)
 
@@ -244,16 +244,16 @@ def test_scaled_decoding_moves_no_box(files: dict[str, Any]) -> None:
 def test_the_limits_hold_for_scaled_decoding(tmp_path: Path) -> None:
     Image.new("RGB", (400, 400)).save(tmp_path / "a.jpg")
     with pytest.raises(ValueError, match="max_megapixels"):
-        read_scaled(tmp_path / "a.jpg", ImageOptions(max_megapixels=0.1), target=lambda h, w: (8, 8))
+        read_scaled(tmp_path / "a.jpg", "a.jpg", ImageOptions(max_megapixels=0.1), target=lambda h, w: (8, 8))
 
 
 def test_bytes_are_read_as_files_are(tmp_path: Path) -> None:
     Image.effect_noise((40, 30), 90).convert("RGB").save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
-    assert read_image("shard/a.jpg", None, content).tobytes() == read_image(tmp_path / "a.jpg").tobytes()
+    assert read_image_bytes(content, "shard/a.jpg").tobytes() == read_image(tmp_path / "a.jpg").tobytes()
     with pytest.raises(ValueError, match=r"shard/a\.jpg: not a readable image: the file is"):
-        read_image("shard/a.jpg", None, b"nothing")
-    repaired = read_image("shard/a.jpg", ImageOptions(bad_images="repair"), content[: len(content) // 2])
+        read_image_bytes(b"nothing", "shard/a.jpg")
+    repaired = read_image_bytes(content[: len(content) // 2], "shard/a.jpg", ImageOptions(bad_images="repair"))
     assert repaired.size == (40, 30)
 
 

@@ -15,7 +15,16 @@ from PIL.Image import Image
 from detkit.data.datasets.classes import ClassOptions, adopt_classes, apply_options, check_known, similar_names
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_files import Folders, check_files
-from detkit.data.datasets.images import ImageOptions, Size, Target, read_image, read_scaled, read_size
+from detkit.data.datasets.images import (
+    ImageOptions,
+    Size,
+    Target,
+    read_image,
+    read_image_bytes,
+    read_scaled,
+    read_size,
+    read_size_of_bytes,
+)
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, UNLISTED, Problems
 from detkit.data.datasets.records import (
     BadBoxes,
@@ -71,7 +80,10 @@ class DetectionDataset:
 
     def load_image(self, index: int) -> Image:
         """An image as 8-bit RGB, upright."""
-        return read_image(self.records.path(index), self.image_options, self.image_content(index))
+        content, path = self.image_content(index), self.records.path(index)
+        if content is None:
+            return read_image(path, self.image_options)
+        return read_image_bytes(content, path, self.image_options)
 
     def image_content(self, index: int) -> bytes | None:
         """The bytes of an image's file, if it is not a file of its own (as in a shard); else None."""
@@ -97,15 +109,16 @@ class DetectionDataset:
         if not self.image_options.scaled_decoding or type(holder).load_image is not DetectionDataset.load_image:
             image = self.load_image(index)
             return image, (image.height, image.width)
-        return read_scaled(holder.records.path(i), self.image_options, holder.image_content(i), target)
+        content, path = holder.image_content(i), holder.records.path(i)
+        return read_scaled(path if content is None else content, path, self.image_options, target)
 
     def image_size(self, index: int) -> Size:
         """(height, width) of an upright image, from the header of its file."""
         holder, i = self.origin(index)
-        content = holder.image_content(i)
-        if not self.reads_files and content is None:
-            return self.load_image(index).size[::-1]
-        return read_size(holder.records.path(i), self.image_options, content)
+        content, path = holder.image_content(i), holder.records.path(i)
+        if content is not None:
+            return read_size_of_bytes(content, path, self.image_options)
+        return read_size(path, self.image_options) if self.reads_files else self.load_image(index).size[::-1]
 
     def checked_image(self, index: int) -> Image:
         """The image; ValueError if its size is not the one that the annotation states."""

@@ -63,30 +63,34 @@ class ImageOptions:
     cache_folder: PathStr | None = None
 
 
-def read_image(path: str | Path, options: ImageOptions | None = None, content: bytes | None = None) -> Image.Image:
+def read_image(path: str | Path, options: ImageOptions | None = None) -> Image.Image:
     """Decodes a file to a PIL image in RGB, upright by its EXIF orientation.
-
-    content: what is in the file, for an image that lies in another file; messages name `path`.
 
     Grey, palette and CMYK are converted, 16-bit values lose their lower byte (as Pillow does to 16-bit
     colour), and transparency lies over black. Raises FileNotFoundError, or ValueError that names a file
     that can't be read. A damaged file is decoded as far as it goes if the options say repair.
     """
-    return read_scaled(path, options or ImageOptions(), content)[0]
+    return read_scaled(path, path, options or ImageOptions())[0]
+
+
+def read_image_bytes(content: bytes, name: str, options: ImageOptions | None = None) -> Image.Image:
+    """`read_image` of a file in memory. name: what messages call it."""
+    return read_scaled(content, name, options or ImageOptions())[0]
 
 
 def read_scaled(
-    path: str | Path, options: ImageOptions, content: bytes | None = None, target: Target | None = None
+    source: str | Path | bytes, path: str | Path, options: ImageOptions, target: Target | None = None
 ) -> tuple[Image.Image, Size]:
-    """`read_image`, and the (height, width) of the image in full.
+    """`read_image` of a file, or of its bytes, and the (height, width) of the image in full.
 
     Args:
+        path: what messages name.
         target: the (height, width) to which an image of a (height, width) is going to be resized; a JPEG is decoded at
             the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below it.
     """
     try:
-        with open_image(source_of(path, content), path, options) as opened:
-            size = upright_size(opened)
+        with open_image(_opened(source), path, options) as opened:
+            size = size_of_opened(opened)
             if target is not None and (wanted := target(*size)) is not None and opened.format == "JPEG":
                 turned = size != (opened.height, opened.width)
                 opened.draft(None, wanted if turned else (wanted[1], wanted[0]))  # no mode: as in the file
@@ -96,20 +100,23 @@ def read_scaled(
         raise
     except Exception as error:
         if options.bad_images != "repair":
-            raise unreadable_error(path, error, content) from error
-    repaired = repair_file(path, options, content)
+            raise unreadable_error(path, error, source) from error
+    repaired = repair_file(path, options, source if isinstance(source, bytes) else None)
     return repaired, (repaired.height, repaired.width)
 
 
-def source_of(path: str | Path, content: bytes | None) -> str | Path | IO[bytes]:
-    """What Pillow opens: the content if there is one, else the file."""
-    return path if content is None else io.BytesIO(content)
+def _opened(source: str | Path | bytes) -> str | Path | IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def repair_file(path: str | Path, options: ImageOptions, content: bytes | None = None) -> Image.Image:
-    """Decodes a damaged file as far as it goes; ValueError that names the file if nothing can be decoded."""
+    """Decodes a damaged file as far as it goes; ValueError that names the file if nothing can be decoded.
+
+    content: the file's bytes if it is not on disk.
+    """
+    source = path if content is None else content
     try:
-        open_image(source_of(path, content), path, options).close()
+        open_image(_opened(source), path, options).close()
         # Without its end mark, libjpeg waits for more and keeps the last rows to itself.
         marked = (Path(path).read_bytes() if content is None else content) + END_OF_JPEG
         with open_image(io.BytesIO(marked), path, options) as opened:
@@ -117,21 +124,30 @@ def repair_file(path: str | Path, options: ImageOptions, content: bytes | None =
             return to_rgb(ImageOps.exif_transpose(opened))
     except Exception as error:
         hint = "it can't be repaired; bad_images: skip leaves it out"
-        raise ValueError(f"{unreadable_error(path, error, content)}; {hint}") from error
+        raise ValueError(f"{unreadable_error(path, error, source)}; {hint}") from error
 
 
-def read_size(path: str | Path, options: ImageOptions | None = None, content: bytes | None = None) -> Size:
-    """(height, width) of an upright image, from the file's header alone; arguments and errors as of `read_image`."""
+def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[int, int]:
+    """(height, width) of an upright image, from the file's header alone; raises as `read_image`."""
+    return _size_of(path, path, options or ImageOptions())
+
+
+def read_size_of_bytes(content: bytes, name: str, options: ImageOptions | None = None) -> tuple[int, int]:
+    """`read_size` of a file in memory. name: what messages call it."""
+    return _size_of(content, name, options or ImageOptions())
+
+
+def _size_of(source: str | Path | bytes, path: str | Path, options: ImageOptions) -> tuple[int, int]:
     try:
-        with open_image(source_of(path, content), path, options or ImageOptions()) as opened:
-            return upright_size(opened)
+        with open_image(_opened(source), path, options) as opened:
+            return size_of_opened(opened)
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
-        raise unreadable_error(path, error, content) from error
+        raise unreadable_error(path, error, source) from error
 
 
-def upright_size(opened: ImageFile.ImageFile) -> Size:
+def size_of_opened(opened: ImageFile.ImageFile) -> Size:
     """(height, width) of an image that is opened and not decoded, after EXIF rotation."""
     turned = header_exif(opened).get(ORIENTATION, 1) in SIDEWAYS
     return (opened.width, opened.height) if turned else (opened.height, opened.width)
@@ -159,7 +175,7 @@ def png_chunks(file: IO[bytes]) -> set[bytes]:
     return chunks
 
 
-def size_if_readable(path: str | Path) -> Size:
+def size_if_readable(path: str | Path) -> tuple[int, int]:
     """(height, width) by the header; (-1, -1) where it can't be read, which opening the image reports."""
     try:
         return read_size(path)
@@ -171,22 +187,19 @@ class ImageTooLargeError(ValueError):
     """An image has more pixels than the limit, by its header."""
 
 
-def unreadable_error(path: str | Path, error: Exception, content: bytes | None = None) -> ValueError:
-    """The error of any decoder, with the name of the file in front."""
+def unreadable_error(path: str | Path, error: Exception, source: str | Path | bytes | None = None) -> ValueError:
+    """The error of any decoder, with the name of the file in front. source: the file's bytes if it is not on disk."""
     hint = f"; {HEIF_HINT}" if Path(path).suffix.lower() in HEIF and not reads_heif() else ""
     text = " ".join(str(error).split())
     if isinstance(error, UnidentifiedImageError) and not hint:
-        return ValueError(f"{path}: not a readable image: {describe_file(path, content)}")
+        return ValueError(f"{path}: not a readable image: {describe_file(path if source is None else source)}")
     return ValueError(f"{path}: not a readable image ({type(error).__name__}: {text}){hint}")
 
 
-def describe_file(path: str | Path, content: bytes | None = None) -> str:
-    """What a file is that Pillow does not know, in words."""
-    if content is None:
-        with open(path, "rb") as file:
-            start = file.read(1000)
-    else:
-        start = content[:1000]
+def describe_file(source: str | Path | bytes) -> str:
+    """What a file, or its bytes, is that Pillow does not know, in words."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        start = file.read(1000)
     if not start:
         return "the file is empty"
     try:
