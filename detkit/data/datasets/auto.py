@@ -98,6 +98,9 @@ class AutoDataset(DetectionDataset):
         self.dataset.image_options = self.image_options
         return self.dataset.load_image(index)
 
+    def origin(self, index: int) -> tuple[DetectionDataset, int]:
+        return self.dataset.origin(index)
+
 
 def split_node(found: FoundData, split: str | None, name: str) -> Tree:
     """The config node of a split, or of the only one; ValueError that lists the splits there are."""
