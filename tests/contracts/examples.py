@@ -51,4 +51,21 @@ def files_for(name: str, folder: Path) -> dict[str, Any]:
         (folder / "ImageSets/Main/train.txt").write_text("a\n")
         Image.new("RGB", (60, 40)).save(folder / "JPEGImages/a.jpg")
         return {"root": str(folder), "split": "train"}
+    if name == "YoloDataset":
+        write_image(folder / "images/train/a.jpg")
+        (folder / "labels/train").mkdir(parents=True)
+        (folder / "labels/train/a.txt").write_text("0 0.25 0.5 0.4 0.6\n")
+        (folder / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
+        return {"data": str(folder / "data.yaml"), "split": "train"}
+    if name == "CsvDataset":
+        write_image(folder / "a.jpg")
+        (folder / "a.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,5,6,30,35\n")
+        return {"annotations": str(folder / "a.csv")}
     return {}
+
+
+def write_image(path: Path) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (60, 40)).save(path)

@@ -88,7 +88,7 @@ class AutoDataset(DetectionDataset):
         }
         self.dataset: DetectionDataset = DATASETS.build({**split_node(found, split, str(root)), **more})
         self.name, self.classes, self.problems = self.dataset.name, self.dataset.classes, self.dataset.problems
-        self.records, self.keep_empty, self.left_out = self.dataset.records, keep_empty, self.dataset.left_out
+        self.records, self.keep_empty = self.dataset.records, keep_empty
         self.reads_files = self.dataset.reads_files
 
     def load_image(self, index: int) -> Image:

@@ -150,13 +150,13 @@ class DetectionDataset:
         """`finish` for a reader that makes an `ImageRecord` of every image; checks that the files exist.
 
         folder: of the images. class_list: the classes in the order of their category ids from 0; None takes the names
-        of the objects in alphabetical order. problems: what the reader has counted. unlisted: whether image files of
+        of the objects in alphabetical order. problems: what the reader has counted, until `images` is
+        used up. unlisted: whether image files of
         the folders that no record names are counted. Images get the ids 1, 2, 3 ... where a record has none.
         """
-        builder = RecordsBuilder(name, bad_boxes)
+        records, builder = list(images), RecordsBuilder(name, bad_boxes)
         if problems is not None:
             builder.problems.merge(problems)
-        records = list(images)
         names = sorted({n for record in records for n in record.names}) if class_list is None else list(class_list)
         label = {class_name: k for k, class_name in enumerate(names)}
         for i, record in enumerate(records, start=1):

@@ -17,6 +17,8 @@ SEARCHED = 200_000
 """Files of a folder that are looked at for one with a similar name."""
 COMMON = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 """In order of preference where a name exists in several formats."""
+NO_IMAGE = (".xml", ".json", ".txt", ".csv")
+"""Suffixes of annotations, which often have the name of their image."""
 NO_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 """Formats that Pillow only recognises, or hands to another program."""
 
@@ -153,6 +155,8 @@ class Nearby:
     def __init__(self, folder: str) -> None:
         self._files: dict[str, list[str]] = {}
         for file in islice(files_below(folder), SEARCHED):
+            if file.lower().endswith(NO_IMAGE):
+                continue
             self._files.setdefault(similarity_key(file), []).append(file)
 
     def hint(self, path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -119,6 +120,19 @@ def size_if_readable(path: str | Path) -> tuple[int, int]:
     """(height, width) by the header; (-1, -1) where it can't be read, which opening the image reports."""
     try:
         return read_size(path)
+    except (ValueError, OSError):
+        return (-1, -1)
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) by the header of an image, however large it is; (-1, -1) where it can't be read."""
+    try:
+        return read_size(path)
+    except ImageTooLargeError:
+        # A PNG's late EXIF is not looked at, because Pillow would decode the image for it.
+        with open_image(path, path, ImageOptions(max_megapixels=math.inf)) as opened:
+            turned = Image.Image.getexif(opened).get(ORIENTATION, 1) in SIDEWAYS
+            return (opened.width, opened.height) if turned else (opened.height, opened.width)
     except (ValueError, OSError):
         return (-1, -1)
 

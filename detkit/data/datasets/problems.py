@@ -60,6 +60,12 @@ COUNTS_FROM_ZERO = Kind(
 OTHER_IMAGE = Kind(
     "[annotations name|annotation names] another existing image; the image with the annotation's own name is used"
 )
+BY_FILENAME = Kind(
+    "[annotations have|annotation has] another name than [their images|its image], which <filename> states"
+)
+GUESSED_ENCODING = Kind(
+    "[files are|file is] not in the encoding that [they declare|it declares], which is guessed: `encoding` sets it"
+)
 SUSPECT = Kind("[boxes seem|box seems] to be in another format")
 UNUSED_CATEGORIES = Kind("category [entries are|entry is] unused or repeated and left out", quiet=True)
 
