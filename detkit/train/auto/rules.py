@@ -21,7 +21,9 @@ SHRUNK_SIDE = 256
 MULTIPLE = 32
 FINEST_BELOW = 48
 """Pixels of the small objects' side below which the level of stride 8 is used."""
-FEWEST_PASSES, MOST_PASSES, FEWEST_STEPS = 12, 80, 300
+FEWEST_PASSES, MOST_PASSES = 12, 80
+FEWEST_STEPS, LEAST_STEPS = 300, 10
+"""Steps that even a small set gets if there is time, and without it."""
 TRAINING_PART = 0.85
 """Part of the time that training gets; the rest is for looking at the data, starting and evaluating."""
 EVALUATION_PART = 0.08
@@ -144,7 +146,7 @@ def choose_length(choices: Choices, facts: Facts, batch: int, step: float, minut
     evaluations = max(1, min(4, int(60 * minutes * EVALUATION_PART / evaluation)))
     most = max(FEWEST_STEPS, MOST_PASSES * facts.images // batch)
     affordable = int((budget - max(0.0, evaluations * evaluation - 60 * minutes * EVALUATION_PART)) / step)
-    steps = max(10, min(affordable, most))
+    steps = max(LEAST_STEPS, min(affordable, most))
     limit = f"{minutes:g} minutes" if steps == affordable else f"{MOST_PASSES} passes or {FEWEST_STEPS} steps at most"
     rounds = passes(steps, 1, batch, facts.images)
     why = f"{limit}; a step takes {step:.3g} s here, measured; {rounds:.3g} passes over the data"
