@@ -109,6 +109,6 @@ def split_node(found: FoundData, split: str | None, name: str) -> Tree:
         raise ValueError(f"{name} has the splits {known}: choose one with `split`")
     key = next(iter(found.splits)) if split is None else canonical_split(split) or split
     for each in (split, key):
-        if each in found.splits:
+        if each is not None and each in found.splits:
             return found.splits[each]
     raise ValueError(f"{name}: {found.format} has no split {split!r}, only {known}")

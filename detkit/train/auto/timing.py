@@ -44,7 +44,8 @@ def step_seconds(config: Config, dataset: DetectionDataset) -> float:
         steps = [timed_step(trainer) for _ in range(WARM_UP + TIMED)][WARM_UP:]
         batches.close()
     network, loading = (median(times) for times in zip(*steps, strict=True))
-    return network + loading / usable_cores()
+    seconds: float = network + loading / usable_cores()
+    return seconds
 
 
 def timed_step(trainer: Trainer) -> tuple[float, float]:
