@@ -124,6 +124,8 @@ class ListDataset(DetectionDataset):
             class_list=ordered_classes([n for r in records for n in r.names], options),
             class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
+        if annotations is None:
+            self.roots = ()  # the user's own code names these paths
 
     def load_image(self, index: int) -> Image.Image:
         place = int(self.records.path(index).partition("#")[2] or -1) if self.pictures else -1

@@ -63,6 +63,10 @@ OTHER_IMAGE = Kind(
 BY_FILENAME = Kind(
     "[annotations have|annotation has] another name than [their images|its image], which <filename> states"
 )
+IN_FOLDER = Kind(
+    "file [names lead|name leads] to no file; [those|that] of the same name in the folder of the images [are|is] used",
+    quiet=True,
+)
 GUESSED_ENCODING = Kind(
     "[files are|file is] not in the encoding that [they declare|it declares], which is guessed: `encoding` sets it"
 )
