@@ -194,8 +194,8 @@ def count_bits(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
         counted: NDArray[np.uint8] = np.bitwise_count(values)
         return counted
     table = np.array([bin(i).count("1") for i in range(256)], np.uint8)
-    summed: NDArray[np.uint8] = table[values.view(np.uint8).reshape(*values.shape, 8)].sum(axis=-1, dtype=np.uint8)
-    return summed
+    bits: NDArray[np.uint8] = table[values.view(np.uint8).reshape(*values.shape, 8)].sum(axis=-1, dtype=np.uint8)
+    return bits
 
 
 def looks_same(a: ImageFacts, b: ImageFacts) -> bool:
