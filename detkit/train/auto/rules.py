@@ -14,7 +14,7 @@ from detkit.utils.types import Tree
 BASE = "detkit:configs/base/retinanet.yaml"
 SMALL_OBJECT = 24
 """Pixels that the side of a small object has at the network's size, where the limits allow it."""
-LEAST_SIDE, MOST_SIDE, MOST_SIDE_GPU = 384, 640, 800
+LEAST_SIDE, MOST_SIDE, MOST_SIDE_GPU = 352, 640, 800
 """Limits of the side of an image (square root of its area), pixels."""
 SHRUNK_SIDE = 256
 """Least side where the time is too short for `LEAST_SIDE`."""
@@ -29,8 +29,11 @@ TRAINING_PART = 0.85
 EVALUATION_PART = 0.08
 EVALUATION_COST = 0.5
 """Seconds of an image's evaluation over those of its training step."""
-JITTER = (0.7, 1.4)
-LEARNING_RATE, LR_BATCH = 1e-3, 8
+JITTER = (0.75, 1.35)
+BATCH, BATCH_GPU = 4, 16
+LEARNING_RATE, LR_BATCH = 1e-3, 4
+PRETRAINED_RATE = 0.2
+"""Factor on the learning rate of pretrained weights, which the full rate of AdamW would wipe out."""
 
 
 @dataclass(frozen=True)
@@ -115,17 +118,21 @@ def choose_transforms(choices: Choices, facts: Facts, size: Size) -> None:
 
 def choose_batch(choices: Choices, facts: Facts, cores: int, *, on_gpu: bool) -> None:
     """Images of a step, and what loads them."""
-    batch = min(16 if on_gpu else 8, facts.images)
+    batch = min(BATCH_GPU if on_gpu else BATCH, facts.images)
     workers = min(cores // 2, 8)
     choices.choose("data.loader.batch_size", batch, f"for {'a GPU' if on_gpu else 'a CPU'} and {facts.images} images")
     choices.choose("data.loader.num_workers", workers, f"of {plural(cores, 'core')}")
 
 
-def choose_optimizer(choices: Choices, batch: int) -> None:
+def choose_optimizer(choices: Choices, batch: int, *, pretrained: bool) -> None:
     rate = float(f"{LEARNING_RATE * math.sqrt(batch / LR_BATCH):.3g}")
     choices.choose("optimizer.type", "AdamW")
     choices.choose("optimizer.lr", rate, f"for batches of {plural(batch, 'image')}")
     choices.choose("optimizer.weight_decay", 0.05)
+    if pretrained:
+        choices.choose(
+            "optimizer.backbone_lr_factor", PRETRAINED_RATE, "so that the ImageNet weights are not wiped out"
+        )
     choices.choose("schedule.type", "Cosine")
 
 
