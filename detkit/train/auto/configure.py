@@ -64,17 +64,19 @@ class Configurator:
         choices.choose("train.clip_norm", 10.0)
         choices.choose("train.channels_last", True, "faster convolutions")
         side, why = rules.choose_side(facts, on_gpu=on_gpu)
-        self.choose_size(facts, rules.size_of(side, facts, why))
-        self.choose_anchors(train_set)
+        size = rules.size_of(side, facts, why)
+        self.choose_size(facts, size, train_set)
         step = self.choose_precision(train_set)
-        possible = rules.passes(60 * self.minutes * rules.TRAINING_PART, step, batch, facts.images)
+        seconds = 60 * self.minutes * rules.TRAINING_PART
+        possible = rules.passes(seconds, step, batch, facts.images)
         if (smaller := rules.shrink(side, possible)) < 0.9 * side:
-            why = (
-                f"{why}; less, as {self.minutes:g} minutes would be enough for {possible:.2g} passes over the data only"
-            )
-            self.choose_size(facts, rules.size_of(smaller, facts, why))
-            self.choose_anchors(train_set)
+            why = f"{why}; then less, as {self.minutes:g} minutes would only be enough for {possible:.2g} passes"
+            size = rules.size_of(smaller, facts, why)
+            self.choose_size(facts, size, train_set)
             step = step_seconds(choices.config(), train_set)
+            possible = rules.passes(seconds, step, batch, facts.images)
+        if possible >= rules.STRONG_FROM:
+            self.choose_size(facts, size, train_set, strong=True)
         rules.choose_length(choices, facts, batch, step, self.minutes, len(val_set))
         if choices.is_given("train.iterations"):
             rules.follow_length(choices, choices.config().options("train").iterations, 4)
@@ -99,10 +101,11 @@ class Configurator:
         self.notes.append(f"{options.val:.0%} of the images are put aside for validation: {options.file}/val.txt")
         return nodes
 
-    def choose_size(self, facts: Facts, size: rules.Size) -> None:
-        """Size, transforms and levels."""
-        rules.choose_transforms(self.choices, facts, size)
+    def choose_size(self, facts: Facts, size: rules.Size, dataset: DetectionDataset, *, strong: bool = False) -> None:
+        """Size, transforms, levels and anchors."""
+        rules.choose_transforms(self.choices, facts, size, strong=strong)
         rules.choose_levels(self.choices, facts, size)
+        self.choose_anchors(dataset)
 
     def choose_anchors(self, dataset: DetectionDataset) -> None:
         """Anchors that fit the objects as the network sees them."""

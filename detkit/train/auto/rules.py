@@ -29,7 +29,9 @@ TRAINING_PART = 0.85
 EVALUATION_PART = 0.08
 EVALUATION_COST = 0.5
 """Seconds of an image's evaluation over those of its training step."""
-JITTER = (0.75, 1.35)
+JITTER, STRONG_JITTER = (0.8, 1.05), (0.7, 1.4)
+STRONG_FROM = 40
+"""Passes from which augmentation is strong."""
 BATCH, BATCH_GPU = 4, 16
 LEARNING_RATE, LR_BATCH = 1e-3, 4
 PRETRAINED_RATE = 0.2
@@ -88,6 +90,7 @@ def choose_network(choices: Choices, start: Start, *, on_gpu: bool) -> None:
     choices.choose("neck.norm", "bn")
     choices.choose("head.num_convs", 4 if on_gpu else 2)
     choices.choose("head.norm", "gn")
+    choices.choose("losses.classification", {"type": "SoftmaxMiningLoss"}, "its classes compete: learns fast")
     choices.choose("losses.box", {"type": "GIoULoss", "weight": 2.0}, "fits boxes of every size alike")
 
 
@@ -100,20 +103,31 @@ def choose_levels(choices: Choices, facts: Facts, size: Size) -> None:
     choices.choose("backbone.out_features", levels, why)
 
 
-def choose_transforms(choices: Choices, facts: Facts, size: Size) -> None:
+def choose_transforms(choices: Choices, facts: Facts, size: Size, *, strong: bool) -> None:
     """Sizes and augmentation."""
     fit = {"height": size.height, "width": size.width}
+    jitter, colour = (STRONG_JITTER, 0.3) if strong else (JITTER, 0.2)
     train: list[Tree] = [
-        {"type": "ScaleJitter", **fit, "scale_range": list(JITTER)},
+        {"type": "ScaleJitter", **fit, "scale_range": list(jitter)},
         {"type": "RandomCrop", **fit},
-        *([] if facts.sided else [{"type": "RandomHorizontalFlip"}]),
-        {"type": "ColorJitter", "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.02},
+        *([{"type": "RandomHorizontalFlip"}] if strong and not facts.sided else []),
+        {"type": "ColorJitter", "brightness": colour, "contrast": colour, "saturation": colour},
     ]
-    flips = f"; no mirroring, as it would exchange {shorten_list(list(facts.sided), 4)}" if facts.sided else ""
-    choices.choose("data.train.transforms", train, f"{size.height} x {size.width} px: {size.why}{flips}")
+    choices.choose(
+        "data.train.transforms", train, f"{size.height} x {size.width} px: {size.why}; {why_so(facts, strong)}"
+    )
     short, long = sorted((size.height, size.width))
     resize = {"type": "ResizeShortestEdge", "short": short, "max_size": long}
     choices.choose("data.val.transforms", [resize], "the same size, without changes")
+
+
+def why_so(facts: Facts, strong: bool) -> str:
+    """The reason for the augmentation."""
+    if not strong:
+        return f"little augmentation: images are not learnt by heart in fewer than {STRONG_FROM} passes"
+    if facts.sided:
+        return f"no mirroring, as it would exchange {shorten_list(list(facts.sided), 4)}"
+    return f"zoom, crops and mirroring against learning the images by heart in more than {STRONG_FROM} passes"
 
 
 def choose_batch(choices: Choices, facts: Facts, cores: int, *, on_gpu: bool) -> None:
