@@ -97,7 +97,7 @@ class Configurator:
 
         options = SplitOptions(file=str((self.folder / SPLITS).absolute()))
         dataset: DetectionDataset = DATASETS.build(node)
-        nodes = split_nodes(node, dataset, options)
+        nodes: dict[str, Tree] = split_nodes(node, dataset, options)
         self.notes.append(f"{options.val:.0%} of the images are put aside for validation: {options.file}/val.txt")
         return nodes
 

@@ -29,12 +29,12 @@ TRAINING_PART = 0.85
 EVALUATION_PART = 0.08
 EVALUATION_COST = 0.5
 """Seconds of an image's evaluation over those of its training step."""
-JITTER, STRONG_JITTER = (0.8, 1.05), (0.7, 1.4)
+JITTER, STRONG_JITTER = (0.8, 1.2), (0.7, 1.4)
 STRONG_FROM = 40
 """Passes from which augmentation is strong."""
 BATCH, BATCH_GPU = 4, 16
-LEARNING_RATE, LR_BATCH = 1e-3, 4
-PRETRAINED_RATE = 0.2
+LEARNING_RATE, PRETRAINED_HEAD_RATE, LR_BATCH = 1e-3, 2e-3, 4
+PRETRAINED_RATE = 0.1
 """Factor on the learning rate of pretrained weights, which the full rate of AdamW would wipe out."""
 
 
@@ -139,7 +139,8 @@ def choose_batch(choices: Choices, facts: Facts, cores: int, *, on_gpu: bool) ->
 
 
 def choose_optimizer(choices: Choices, batch: int, *, pretrained: bool) -> None:
-    rate = float(f"{LEARNING_RATE * math.sqrt(batch / LR_BATCH):.3g}")
+    full = PRETRAINED_HEAD_RATE if pretrained else LEARNING_RATE
+    rate = float(f"{full * math.sqrt(batch / LR_BATCH):.3g}")
     choices.choose("optimizer.type", "AdamW")
     choices.choose("optimizer.lr", rate, f"for batches of {plural(batch, 'image')}")
     choices.choose("optimizer.weight_decay", 0.05)
