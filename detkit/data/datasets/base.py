@@ -82,10 +82,10 @@ class DetectionDataset:
 
     def load_image(self, index: int) -> Image:
         """An image as 8-bit RGB, upright."""
-        content, path = self.image_content(index), self._image_path(index)
+        content = self.image_content(index)
         if content is None:
-            return read_image(path, self.image_options)
-        return read_image_bytes(content, path, self.image_options)
+            return read_image(self._image_path(index), self.image_options)
+        return read_image_bytes(content, self.records.path(index), self.image_options)
 
     def image_content(self, index: int) -> bytes | None:
         """The bytes of an image's file, if it is not a file of its own (as in a shard); else None."""
@@ -111,16 +111,19 @@ class DetectionDataset:
         if not self.image_options.scaled_decoding or type(holder).load_image is not DetectionDataset.load_image:
             image = self.load_image(index)
             return image, (image.height, image.width)
-        content, path = holder.image_content(i), holder._image_path(i)
-        return read_scaled(path if content is None else content, path, self.image_options, target)
+        content, path = holder.image_content(i), holder.records.path(i)
+        source = holder._image_path(i) if content is None else content
+        return read_scaled(source, path, self.image_options, target)
 
     def image_size(self, index: int) -> Size:
         """(height, width) of an upright image, from the header of its file."""
         holder, i = self.origin(index)
-        content, path = holder.image_content(i), holder._image_path(i)
+        content = holder.image_content(i)
         if content is not None:
-            return read_size_of_bytes(content, path, self.image_options)
-        return read_size(path, self.image_options) if self.reads_files else self.load_image(index).size[::-1]
+            return read_size_of_bytes(content, holder.records.path(i), self.image_options)
+        if not self.reads_files:
+            return self.load_image(index).size[::-1]
+        return read_size(holder._image_path(i), self.image_options)
 
     def _image_path(self, index: int) -> str:
         """The path of an image; ValueError if an annotation leads to it out of the data's folders."""
