@@ -93,13 +93,17 @@ class Configurator:
 
     def make_split(self, node: Tree) -> dict[str, Tree]:
         """Puts a part of the images aside for validation; the lists are in the run folder, so that the split stays."""
-        from detkit.data.splits import SplitOptions, split_nodes
+        from detkit.data.splits import SplitOptions, split_lists
 
-        options = SplitOptions(file=str((self.folder / SPLITS).absolute()))
+        folder = (self.folder / SPLITS).absolute()
         dataset: DetectionDataset = DATASETS.build(node)
-        nodes: dict[str, Tree] = split_nodes(node, dataset, options)
-        self.notes.append(f"{options.val:.0%} of the images are put aside for validation: {options.file}/val.txt")
-        return nodes
+        lists = split_lists(dataset, SplitOptions(file=str(folder)))
+        self.notes.append(
+            f"{len(lists['val'])} of {len(dataset)} images are put aside for validation: {folder}/val.txt"
+        )
+        return {
+            name: {"type": "SubsetDataset", "dataset": node, "images": str(folder / f"{name}.txt")} for name in lists
+        }
 
     def choose_size(self, facts: Facts, size: rules.Size, dataset: DetectionDataset, *, strong: bool = False) -> None:
         """Size, transforms, levels and anchors."""

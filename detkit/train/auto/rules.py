@@ -56,11 +56,9 @@ def choose_side(facts: Facts, *, on_gpu: bool) -> tuple[float, str]:
     most = MOST_SIDE_GPU if on_gpu else MOST_SIDE
     wanted, native = SMALL_OBJECT / facts.small, math.sqrt(facts.height * facts.width)
     small = f"small objects ({facts.small_class}) are {100 * facts.small:.1f} % of an image's side"
-    if wanted <= LEAST_SIDE:
-        return LEAST_SIDE, f"{small}: {facts.small * LEAST_SIDE:.0f} px at a side of {LEAST_SIDE}, the least"
-    side = min(wanted, most, max(native, LEAST_SIDE))
-    limit = "the most" if side == most else "that of the images" if side < wanted else f"for {SMALL_OBJECT} px"
-    return side, f"{small}: {facts.small * side:.0f} px at a side of {side:.0f}, {limit}"
+    side = max(LEAST_SIDE, min(wanted, most, native))
+    limits = {LEAST_SIDE: ", the least", most: ", the most", native: ", that of the images"}
+    return side, f"{small}, so {facts.small * side:.0f} px at a side of {side:.0f}{limits.get(side, '')}"
 
 
 def size_of(side: float, facts: Facts, why: str) -> Size:
