@@ -85,8 +85,10 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(["", *lines, f"found: {verdict(findings)}"]))
     write_outputs(args, subject, findings, notes, outcome)
     text, wrong = outcome.verdict()
+    errors = findings.count("error")
+    text += f", but {plural(errors, 'finding is an error', 'findings are errors')}" if errors and not wrong else ""
     print(text)
-    return 1 if wrong or findings.count("error") else 0
+    return 1 if wrong or errors else 0
 
 
 def check_outputs(args: argparse.Namespace) -> None:
