@@ -15,7 +15,7 @@ from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
-ORDER = ("YoloDataset", "CocoDataset", "VocDataset")
+ORDER = ("YoloDataset", "CocoDataset", "VocDataset", "ParquetDataset")
 """Parts that are asked first: where a folder holds the same boxes in several formats, the first one wins."""
 
 
