@@ -184,7 +184,10 @@ def entry_of(
 
     labels: names of numbered classes. content: gives the image, for a row that does not state its size.
     """
-    objects = object_columns(next((row[key] for key in OBJECTS if row.get(key) is not None), {}), where)
+    stated = [row[key] for key in OBJECTS if key in row]
+    if not stated:
+        raise ValueError(f"{where}: has none of {' and '.join(OBJECTS)}; an image without objects has an empty list")
+    objects = object_columns(next((value for value in stated if value is not None), []), where)
     boxes = [box_of(box, f"{where}, box {i}") for i, box in enumerate(column(objects, BOXES), start=1)]
     names = [class_of(v, f"{where}, box {i}", labels) for i, v in enumerate(column(objects, CLASSES), start=1)]
     if len(names) != len(boxes):
@@ -197,17 +200,17 @@ def entry_of(
     if len(ignored) != len(boxes) or len(area or boxes) != len(boxes):
         raise ValueError(f"{where}: its columns of objects have different lengths")
     size = (whole_of(row.get("height"), where), whole_of(row.get("width"), where))
-    if size[0] is None or size[1] is None:
-        size = stated_or_read(where, content)
+    if min(size[0] or 0, size[1] or 0) < 1:
+        size = size_of_content(where, content)
     image_id = row.get("image_id", row.get("id"))
-    stated = row.get("file_name")
-    name = stated if isinstance(stated, str) and stated else name
+    file_name = row.get("file_name")
+    name = file_name if isinstance(file_name, str) and file_name else name
     height, width = size[0] or 0, size[1] or 0
     number = whole_of(image_id, where, text=True)
     return ShardEntry(shard, place, part, name, number, (height, width), boxes, names, ignored, area)
 
 
-def stated_or_read(where: str, content: Callable[[], bytes]) -> tuple[int, int]:
+def size_of_content(where: str, content: Callable[[], bytes]) -> tuple[int, int]:
     """(height, width) by the header of an image; (-1, -1) if it can't be read, which decoding it reports."""
     try:
         return read_size_of_bytes(content(), where)
@@ -241,15 +244,19 @@ def box_of(value: object, where: str) -> list[float]:
 def number_of(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{where}: {value!r:.60} is not a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{where}: a number has too many digits") from None
 
 
 def whole_of(value: object, where: str, *, text: bool = False) -> int | None:
     """A whole number; None for None. text: whether a text of digits is one."""
     if value is None:
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
-        return int(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and abs(value) < 2**63 and value == int(value):  # type: ignore[arg-type,call-overload]
+        return int(value)  # type: ignore[call-overload,no-any-return]
     if text and isinstance(value, str):
         return int(value) if value.isdecimal() and len(value) < 19 else None  # numbered instead
     raise ValueError(f"{where}: {value!r:.60} is not a whole number")
@@ -261,8 +268,8 @@ def class_of(value: object, where: str, labels: Sequence[str] | None) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool) and labels is not None and 0 <= value < len(labels):
         return labels[value]
-    known = "none have names" if labels is None else f"there are {len(labels)} names"
-    raise ValueError(f"{where}: the class {value!r:.60} is not a name, and of the numbers {known}: set `labels`")
+    known = "no names are declared" if labels is None else f"only {plural(len(labels), 'name')} are declared"
+    raise ValueError(f"{where}: the class {value!r:.60} is neither a name nor the number of one; {known}: set `labels`")
 
 
 def parse_entry(content: bytes, where: str) -> Mapping[str, object]:

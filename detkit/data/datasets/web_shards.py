@@ -120,7 +120,7 @@ def index_shards(shards: list[Path], labels: list[str] | None) -> Iterator[Shard
     """The entries of all shards, in the order of files and members."""
     for number, path in enumerate(shards):
         members = read_members(path)
-        for key, files in samples_of(members).items():
+        for key, files in samples_of(path, members).items():
             yield sample_entry(path, number, key, files, labels)
 
 
@@ -139,12 +139,17 @@ def read_members(path: Path) -> list[tarfile.TarInfo]:
     return members
 
 
-def samples_of(members: list[tarfile.TarInfo]) -> dict[str, dict[str, tarfile.TarInfo]]:
-    """Key -> suffix -> member. Members with other names, such as hidden ones, are no part of a sample."""
+def samples_of(path: Path, members: list[tarfile.TarInfo]) -> dict[str, dict[str, tarfile.TarInfo]]:
+    """Key -> suffix -> member; ValueError for a name that is there twice.
+
+    Members with other names, such as hidden ones, are no part of a sample.
+    """
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     for member in members:
         if match := SAMPLE.fullmatch(member.name):
-            samples.setdefault(match[1], {}).setdefault(match[2].lower(), member)
+            files = samples.setdefault(match[1], {})
+            if files.setdefault(match[2].lower(), member) is not member:
+                raise ValueError(f"{path}/{member.name} is there twice: write the shard again with each name once")
     return samples
 
 
