@@ -15,7 +15,7 @@ from PIL.Image import Image
 
 from detkit.data.datasets.classes import ClassOptions, adopt_classes, apply_options, check_known, similar_names
 from detkit.data.datasets.found import FoundData, Place
-from detkit.data.datasets.image_files import Folders, check_files
+from detkit.data.datasets.image_files import Folders, check_files, check_inside
 from detkit.data.datasets.images import (
     ImageOptions,
     Size,
@@ -51,9 +51,9 @@ class DetectionDataset:
     classes: names and category ids. records: annotations as flat arrays. problems: what reader and filters
     dropped, changed or left out, by kind, with file and box. image_options: how images are read, `data.images` of
     the config. left_out: images that could not be used, each with the reason. reads_files: whether the images are the
-    files that records name; false for a subclass with its own `load_image` or
-    `image_content`, unless it sets `reads_files = True`.
-    layout: which images lie near each other, if the order of training should depend on it.
+    files that records name; false for a subclass with its own `load_image` or `image_content`, unless it sets
+    `reads_files = True`. layout: which images lie near each other, if the order of training should depend on it.
+    roots: folders that paths in annotations must not lead out of, unless `data.images.outside` allows it.
     """
 
     name: str
@@ -65,6 +65,7 @@ class DetectionDataset:
     left_out: Mapping[str, str] = MappingProxyType({})
     reads_files = True
     layout: Layout | None = None
+    roots: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)
@@ -85,7 +86,7 @@ class DetectionDataset:
 
     def load_image(self, index: int) -> Image:
         """An image as 8-bit RGB, upright."""
-        content, path = self.image_content(index), self.records.path(index)
+        content, path = self.image_content(index), self._image_path(index)
         if content is None:
             return read_image(path, self.image_options)
         return read_image_bytes(content, path, self.image_options)
@@ -114,16 +115,28 @@ class DetectionDataset:
         if not self.image_options.scaled_decoding or type(holder).load_image is not DetectionDataset.load_image:
             image = self.load_image(index)
             return image, (image.height, image.width)
-        content, path = holder.image_content(i), holder.records.path(i)
+        content, path = holder.image_content(i), self._image_path(index)
         return read_scaled(path if content is None else content, path, self.image_options, target)
 
     def image_size(self, index: int) -> Size:
         """(height, width) of an upright image, from the header of its file."""
         holder, i = self.origin(index)
-        content, path = holder.image_content(i), holder.records.path(i)
+        content, path = holder.image_content(i), self._image_path(index)
         if content is not None:
             return read_size_of_bytes(content, path, self.image_options)
         return read_size(path, self.image_options) if self.reads_files else self.load_image(index).size[::-1]
+
+    def _image_path(self, index: int) -> str:
+        """The path of an image; ValueError if an annotation leads to it out of the data's folders."""
+        path = self.records.path(index)
+        if not self.image_options.outside:
+            check_inside([path], self.roots)
+        return path
+
+    def check_paths(self) -> None:
+        """Raises ValueError that names the images which lie outside of the data's folders."""
+        if not self.image_options.outside and self.reads_files:
+            check_inside([self.records.path(i) for i in range(len(self))], self.roots, self.name)
 
     def checked_image(self, index: int) -> Image:
         """The image; ValueError if its size is not the one that the annotation states."""
@@ -197,11 +210,12 @@ class DetectionDataset:
         """`finish` for a reader that makes an `ImageRecord` of every image; checks that the files exist.
 
         folder: of the images. class_list: the classes in the order of their category ids from 0; None takes the names
-        of the objects in alphabetical order. problems: what the reader has counted, until `images` is
-        used up. unlisted: whether image files of
-        the folders that no record names are counted. Images get the ids 1, 2, 3 ... where a record has none.
+        of the objects in alphabetical order. problems: what the reader has counted, until `images` is used up.
+        unlisted: whether image files of the folders that no record names are counted. Images get the ids 1, 2, 3 ...
+        where a record has none.
         """
         records, builder = list(images), RecordsBuilder(name, bad_boxes)
+        self.roots = (folder,)
         if problems is not None:
             builder.problems.merge(problems)
         names = sorted({n for record in records for n in record.names}) if class_list is None else list(class_list)
@@ -225,7 +239,8 @@ class DetectionDataset:
             name, named_classes(enumerate(names)), builder, keep_empty=keep_empty, class_names=class_names,
             class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
-        check_files([self.records.path(i) for i in range(len(self))], name, folder, folders)
+        if self.reads_files:
+            check_files([self.records.path(i) for i in range(len(self))], name, folder, folders)
 
     def choose_classes(self, options: ClassOptions) -> None:
         """Selects, merges, renames and ignores classes by name, and reports what that leaves out."""
@@ -316,7 +331,7 @@ class Subset(DetectionDataset):
 
     def __init__(self, dataset: DetectionDataset, indices: Sequence[int], name: str) -> None:
         self.dataset, self.indices = dataset, list(indices)
-        self.image_options, self.reads_files = dataset.image_options, dataset.reads_files
+        self.image_options, self.reads_files, self.roots = dataset.image_options, dataset.reads_files, dataset.roots
         self.name, self.classes, self.problems = name, dataset.classes, Problems()
         if not self.indices:
             raise ValueError(f"{name}: the subset has none of the {len(dataset)} images")

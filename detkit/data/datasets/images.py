@@ -46,6 +46,7 @@ class ImageOptions:
             or black, as browsers do, and is an error where nothing is there. skip and repair decode every image once
             at the start.
         max_megapixels: megapixels above which an image is refused before it is decoded.
+        outside: whether an absolute path or .. in annotations may lead to an image outside of the data's folders.
         scaled_decoding: decodes a JPEG at 1/2, 1/4 or 1/8 of its size where the first transform resizes it to less
             than that. Faster, with slightly other pixels than a decoding in full.
         cache: keeps decoded images, resized where the transforms begin with a resize to a fixed size, so that later
@@ -58,6 +59,7 @@ class ImageOptions:
 
     bad_images: BadImages = "error"
     max_megapixels: Positive = MAX_MEGAPIXELS
+    outside: bool = False
     scaled_decoding: bool = False
     cache: Literal["memory", "disk"] | None = None
     cache_gb: Positive = 8.0
