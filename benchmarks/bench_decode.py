@@ -44,7 +44,7 @@ def write_annotations(folder: Path, paths: list[Path]) -> Path:
     for i, path in enumerate(paths):
         with Image.open(path) as opened:
             width, height = opened.size
-        images.append({"id": i + 1, "file_name": str(path), "width": width, "height": height})
+        images.append({"id": i + 1, "file_name": path.name, "width": width, "height": height})
         annotations += [
             {"id": 5 * i + j, "image_id": i + 1, "category_id": 1, "bbox": [j, j, width // 2, height // 2]}
             for j in range(5)
@@ -133,9 +133,9 @@ def main() -> None:
             rows = {
                 "Pillow": pillow_row(paths, side),
                 "torchvision.io": torchvision_row(paths, side),
-                "detkit": detkit_row(annotations, folder, side),
-                "detkit, scaled_decoding": detkit_row(annotations, folder, side, scaled_decoding=True),
-                "detkit, cache: memory": detkit_row(annotations, folder, side, cache="memory"),
+                "detkit": detkit_row(annotations, str(paths[0].parent), side),
+                "detkit, scaled_decoding": detkit_row(annotations, str(paths[0].parent), side, scaled_decoding=True),
+                "detkit, cache: memory": detkit_row(annotations, str(paths[0].parent), side, cache="memory"),
             }
             results[side] = measure(rows, len(paths), args.rounds)
             print(f"shorter side {side}:")

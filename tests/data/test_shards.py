@@ -35,7 +35,7 @@ from detkit.registry import DATASETS
 from tests.refusals import Refuses
 
 FORMATS: list[Format] = ["parquet", "webdataset"]
-PARTS: dict[str, type[DetectionDataset]] = {"parquet": ParquetDataset, "webdataset": WebDataset}
+PARTS: dict[str, Any] = {"parquet": ParquetDataset, "webdataset": WebDataset}
 
 
 @pytest.fixture(scope="module")

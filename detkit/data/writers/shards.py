@@ -71,7 +71,8 @@ def write_parquet(splits: Mapping[str, DetectionDataset], folder: Path, *, image
         (new / "data").mkdir()
         for split, dataset in splits.items():
             schema = parquet_schema(dataset.classes)
-            samples, paths = samples_of(dataset, split, problems), []
+            samples = samples_of(dataset, split, problems)
+            paths: list[Path] = []
             for shard in in_parts(samples, SHARD_BYTES):
                 paths.append(new / "data" / f"{split}-{len(paths)}.tmp")
                 with ParquetWriter(paths[-1], schema, compression="none", use_dictionary=False) as file:
