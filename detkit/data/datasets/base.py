@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -34,6 +35,7 @@ from detkit.data.datasets.records import (
     count_differences,
     select_images,
 )
+from detkit.data.seeding import Layout
 from detkit.structures import ClassMap
 from detkit.utils.console import plural, shorten_list
 
@@ -49,7 +51,8 @@ class DetectionDataset:
     classes: names and category ids. records: annotations as flat arrays. problems: what reader and filters
     dropped, changed or left out, by kind, with file and box. image_options: how images are read, `data.images` of
     the config. left_out: images that could not be used, each with the reason. reads_files: whether the images are the
-    files that records name; false for a subclass with its own `load_image`, unless it sets `reads_files = True`.
+    files that records name; false for a subclass with its own `load_image` or `image_content`, unless it sets
+    `reads_files = True`. layout: which images lie near each other, if the order of training should depend on it.
     roots: folders that paths in annotations must not lead out of, unless `data.images.outside` allows it.
     """
 
@@ -61,11 +64,12 @@ class DetectionDataset:
     image_options = ImageOptions()
     left_out: Mapping[str, str] = MappingProxyType({})
     reads_files = True
+    layout: Layout | None = None
     roots: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)
-        if "load_image" in vars(cls) and "reads_files" not in vars(cls):
+        if {"load_image", "image_content"} & vars(cls).keys() and "reads_files" not in vars(cls):
             cls.reads_files = False
 
     def __len__(self) -> int:
@@ -335,6 +339,8 @@ class Subset(DetectionDataset):
         if not self.indices:
             raise ValueError(f"{name}: the subset has none of the {len(dataset)} images")
         self.records = select_images(dataset.records, self.indices, name)
+        if dataset.layout is not None:
+            self.layout = replace(dataset.layout, group=dataset.layout.group[self.indices])
 
     def load_image(self, index: int) -> Image:
         return self.dataset.load_image(self.indices[index])
