@@ -88,6 +88,14 @@ class YoloDataset(DetectionDataset):
             ignore_classes=ignore_classes,
             unlisted=False,
         )
+        self.roots = folders_of(opened, split, Path(data))
+
+
+def folders_of(opened: YoloData, split: str, data: Path) -> tuple[str, ...]:
+    """The folders that a data.yaml names; lines of its lists must not lead out of them."""
+    places = [data if data.is_dir() else data.parent, opened.root]
+    entries = [locate(entry, opened.root, [], Path(opened.source).parent) for entry in opened.splits.get(split, [])]
+    return tuple(str(place) for place in [*places, *(e for e in entries if e is not None and e.is_dir())])
 
 
 def evidence(place: Place) -> str | None:
