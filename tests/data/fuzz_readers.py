@@ -22,9 +22,12 @@ from tests.data.hostile import (
     BOX,
     COCO,
     CSV,
+    CVAT_BOX,
     HEADER,
     JPEG,
+    PICTURE,
     ROW,
+    SHAPE,
     VOC,
     YAML,
     YOLO,
@@ -51,6 +54,10 @@ class Reader:
 
 
 NUMBERS = ("nan", "-1", "1e400", "0.5", "99999999999999999999", "0x1", "1_0", "\0", "\ufeff", "\n", "'", '"')
+CVAT = (
+    '<annotations><image id="0" name="a.jpg" width="100" height="50">'
+    f'{CVAT_BOX}<polygon label="dog" points="1,2;30,4;30,40"/></image></annotations>'
+)
 READERS = {
     "yolo": Reader(
         "labels/a.txt",
@@ -81,6 +88,24 @@ READERS = {
         {"JPEGImages/a.jpg": JPEG, "ImageSets/Main/train.txt": "a\n", "Annotations/a.xml": xml(item() + item())},
         VOC,
         ("<object>", "</object>", "<name>", "<bndbox>", "<xmin>", "<!DOCTYPE a [<!ENTITY b 'c'>]>", "&b;", "<![CDATA["),
+    ),
+    "labelme": Reader(
+        "a.json",
+        {"a.jpg": JPEG, "a.json": json.dumps({"imagePath": "a.jpg", "shapes": [SHAPE]})},
+        {"type": "LabelMeDataset", "root": "."},
+        ("null", "true", "[]", "{}", '"shapes"', '"points"', '"label"', '"circle"', '"polygon"'),
+    ),
+    "cvat": Reader(
+        "a.xml",
+        {"images/a.jpg": JPEG, "a.xml": CVAT},
+        {"type": "CvatDataset", "annotations": "a.xml", "images": "images"},
+        ("<image>", "</image>", "<box ", "<polygon ", "<track>", 'points="1,2;3,4"', 'rotation="30"', "<mask "),
+    ),
+    "list": Reader(
+        "a.json",
+        {"images/a.jpg": JPEG, "a.json": json.dumps([PICTURE])},
+        {"type": "ListDataset", "annotations": "a.json", "images": "images"},
+        ("null", "true", "[]", "{}", '"boxes"', '"labels"', '"objects"', '"annotations"', '"bbox"', '"bbox_mode"'),
     ),
 }  # fmt: skip
 

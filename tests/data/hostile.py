@@ -387,6 +387,75 @@ IMAGE_CASES = [
     image("a PNG under another name", encoded("PNG")),
     image("EXIF that is broken", JPEG[:2] + b"\xff\xe1\x00\x10Exif\x00\x00II*\x00\xff\xff\xff\xff" + JPEG[2:]),
 ]  # fmt: skip
+SHAPE = {"label": "cat", "points": [[40, 15], [60, 35]], "shape_type": "rectangle"}
+PICTURE = {"file_name": "a.jpg", "width": 100, "height": 50, "boxes": [[40, 15, 60, 35]], "labels": [0]}
+CVAT_BOX = '<box label="cat" xtl="40" ytl="15" xbr="60" ybr="35"/>'
+
+
+def tool(part: str, name: str, content: object) -> Case:
+    """A file of a labelling tool."""
+    text = content if isinstance(content, (str, bytes)) else json.dumps(content)
+    return Case(f"{part}: {name}", {"images/a.jpg": JPEG, "a.json": text}, {**COCO, "type": part})
+
+
+def labelme(name: str, content: object = None, **changes: object) -> Case:
+    entry = changed({"imagePath": "a.jpg", "imageWidth": 100, "imageHeight": 50, "shapes": [SHAPE]}, changes)
+    text = content if isinstance(content, (str, bytes)) else json.dumps(entry)
+    return Case(f"labelme: {name}", {"a.jpg": JPEG, "a.json": text}, {"type": "LabelMeDataset", "root": "."})
+
+
+def cvat(name: str, inside: str = CVAT_BOX, *, text: str | None = None) -> Case:
+    head = '<annotations><version>1.1</version><image id="0" name="a.jpg" width="100" height="50">'
+    files = {"images/a.jpg": JPEG, "a.xml": text or f"{head}{inside}</image></annotations>"}
+    return Case(f"cvat: {name}", files, {"type": "CvatDataset", "annotations": "a.xml", "images": "images"})
+
+
+def listed(name: str, **changes: object) -> Case:
+    return tool("ListDataset", name, [changed(PICTURE, changes)])
+
+
+TOOL_CASES = [
+    labelme("good"),
+    labelme("cut off", json.dumps({"shapes": [SHAPE]})[:40]),
+    labelme("no shapes", shapes=...),
+    labelme("shapes is a text", shapes="none"),
+    labelme("one point", shapes=[{**SHAPE, "points": [[1, 2]]}]),
+    labelme("points of texts", shapes=[{**SHAPE, "points": [["a", "b"], [3, 4]]}]),
+    labelme("points of null", shapes=[{**SHAPE, "points": [None, None]}]),
+    labelme("no label", shapes=[{**SHAPE, "label": None}]),
+    labelme("an unknown shape", shapes=[{**SHAPE, "shape_type": "spiral"}]),
+    labelme("a size that is not the image's", imageWidth=50, shapes=[]),
+    labelme("a path that leads out", imagePath="../../passwd"),
+    cvat("good"),
+    cvat("cut off", text="<annotations><image"),
+    cvat("billion laughs", text=LAUGHS.replace("DOCTYPE a", "DOCTYPE annotations") + "<annotations>&l9;</annotations>"),
+    cvat("an external entity", text='<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hosts">]><annotations>&x;</annotations>'),
+    cvat("a corner is missing", '<box label="cat" xtl="40" ytl="15" xbr="60"/>'),
+    cvat("a corner is a text", '<box label="cat" xtl="x" ytl="15" xbr="60" ybr="35"/>'),
+    cvat("nan", f'<box label="cat" xtl="nan" ytl="15" xbr="60" ybr="35"/>{CVAT_BOX}'),
+    cvat("no label", '<box xtl="40" ytl="15" xbr="60" ybr="35"/>'),
+    cvat("half a point", '<polygon label="cat" points="1,2;3"/>'),
+    listed("good"),
+    listed("more boxes than labels", boxes=[[1, 2, 3, 4]] * 2),
+    listed("a box of three numbers", boxes=[[1, 2, 3]]),
+    listed("a box of texts", boxes=[["a", "b", "c", "d"]]),
+    listed("no file name", file_name=...),
+    listed("a zero byte in a name", file_name="a\0.jpg"),
+    listed("a label that is not whole", labels=[0.5]),
+    listed("a label below zero", labels=[-1]),
+    tool("ListDataset", "an empty list", []),
+    tool("ListDataset", "numbers", [1, 2]),
+    tool("ViaDataset", "no regions", {"a.jpg1": {"filename": "a.jpg", "size": 1}}),
+    tool("ViaDataset", "regions of text", {"a.jpg1": {"filename": "a.jpg", "size": 1, "regions": "x"}}),
+    tool("ViaDataset", "a region without shape", {"a.jpg1": {"filename": "a.jpg", "size": 1, "regions": [{}]}}),
+    tool("LabelStudioDataset", "no annotations", [{"id": 1, "data": {"image": "a.jpg"}}]),
+    tool("LabelStudioDataset", "a result of text", [{"data": {"image": "a.jpg"}, "annotations": [{"result": "x"}]}]),
+    tool("CreateMlDataset", "no coordinates", [{"image": "a.jpg", "annotations": [{"label": "cat"}]}]),
+    tool("CreateMlDataset", "an annotation of text", [{"image": "a.jpg", "annotations": ["cat"]}]),
+    tool("ScalabelDataset", "no box", [{"name": "a.jpg", "labels": [{"category": "cat"}]}]),
+    tool("DatumaroDataset", "items of text", {"items": "x", "categories": {}}),
+    tool("DatumaroDataset", "no labels", {"items": [{"id": "a"}], "categories": {}}),
+]  # fmt: skip
 FIND_CASES = [
     found("nothing", {"notes.md": "hello"}),
     found("images alone", {"a.jpg": JPEG, "b.jpg": JPEG}),
@@ -396,7 +465,7 @@ FIND_CASES = [
     found("labels without names", {"images/a.jpg": JPEG, "labels/a.txt": BOX}),
     found("a table of something else", {"a.csv": "time,price\n1,2\n"}),
 ]
-CASES = [*YOLO_CASES, *CSV_CASES, *COCO_CASES, *VOC_CASES, *IMAGE_CASES, *FIND_CASES]
+CASES = [*YOLO_CASES, *CSV_CASES, *COCO_CASES, *VOC_CASES, *IMAGE_CASES, *TOOL_CASES, *FIND_CASES]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -194,7 +193,7 @@ def upright_size(path: str | Path) -> tuple[int, int]:
         return read_size(path)
     except ImageTooLargeError:
         # A PNG's late EXIF is not looked at, because Pillow would decode the image for it.
-        with open_image(path, path, ImageOptions(max_megapixels=math.inf)) as opened:
+        with open_image(path, path, ImageOptions(max_megapixels=1e30)) as opened:
             turned = Image.Image.getexif(opened).get(ORIENTATION, 1) in SIDEWAYS
             return (opened.width, opened.height) if turned else (opened.height, opened.width)
     except (ValueError, OSError):
