@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from detkit.config import Config
 from detkit.data.datasets.auto import find_data, split_node
 from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.listed import ListDataset
 from detkit.data.loader import Loader, LoaderOptions, build_eval_loader, build_train_loader
 from detkit.data.transforms.base import Transform
 from detkit.hub import local_path
@@ -20,7 +21,7 @@ log = logging.getLogger("detkit")
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[Mapping[str, object]],
     *,
     split: str | None = None,
     images: str | os.PathLike[str] | None = None,
@@ -29,13 +30,15 @@ def load(
     """Opens a data set of any format, found by looking: COCO, Pascal VOC, YOLO, CSV and others.
 
     Args:
-        path: file or folder, here or at an address.
+        path: file or folder, here or at an address; or a list of dicts, one for each image, as `ListDataset` takes it.
         split: which one, where there are several: train, val, test, or another name that is there.
         images: folder of the images of a single annotation file; None searches it near the file.
         options: more arguments of the reader, as `class_names` or `ignore_classes`.
 
     Raises FileNotFoundError or ValueError that names what was found instead.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        return load_list(path, split, images, options)
     place = local_path(path)
     found = find_data(place)
     node = split_node(found, split, printable(place))
@@ -49,6 +52,19 @@ def load(
         log.info("%s: %s", printable(place), note)
     dataset: DetectionDataset = DATASETS.build({**node, **options})
     return dataset
+
+
+def load_list(
+    entries: Sequence[Mapping[str, object]],
+    split: str | None,
+    images: str | os.PathLike[str] | None,
+    options: Mapping[str, Value],
+) -> DetectionDataset:
+    """The data set of a list of dicts."""
+    if split is not None:
+        raise ValueError(f"split: a list has no splits, so there is no {split!r}")
+    folder = {} if images is None else {"images": str(local_path(images))}
+    return ListDataset(entries=entries, **folder, **options)
 
 
 def batches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.hugging_face import HuggingFaceDataset
+from detkit.data.datasets.images import ImageOptions
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
 
@@ -46,6 +48,7 @@ def table(**columns: Any) -> Any:
         "objects": [{"bbox": b, "category": [1, 0][: len(b)]} for b in BOXES],
         **columns,
     }
+    content = {name: column for name, column in content.items() if column is not None}
     return hf.Dataset.from_dict(content, features=hf.Features(features) if not columns else None)
 
 
@@ -119,16 +122,24 @@ def test_other_columns_and_notations(tmp_path: Path, columns: Any, options: Any,
 
 
 def test_images_beside_the_table_are_opened(refuses: Refuses, tmp_path: Path) -> None:
-    paths = [str(tmp_path / f"{name}.png") for name in "ab"]
+    (tmp_path / "saved").mkdir()
+    paths = [str(tmp_path / f"saved/{name}.png") for name in "ab"]
     for path, pixels in zip(paths, PIXELS, strict=True):
         Image.fromarray(pixels).save(path)
     saved = table(image=[{"bytes": None, "path": path} for path in paths])
     saved.save_to_disk(tmp_path / "saved")
     data = HuggingFaceDataset(root=str(tmp_path / "saved"), names=["dog", "cat", "cow"])
     check(data)
-    (tmp_path / "b.png").unlink()
+    shutil.move(tmp_path / "saved/b.png", tmp_path / "b.png")
     with refuses(FileNotFoundError):
         HuggingFaceDataset(root=str(tmp_path / "saved"))
+    outside = table(image=[{"bytes": None, "path": str(tmp_path / f"{name}.png")} for name in "bb"])
+    outside.save_to_disk(tmp_path / "other")
+    elsewhere = HuggingFaceDataset(root=str(tmp_path / "other"))
+    with refuses(ValueError):
+        elsewhere.load_image(0)
+    elsewhere.image_options = ImageOptions(outside=True)
+    assert np.array_equal(np.asarray(elsewhere.load_image(0)), PIXELS[1])
 
 
 BROKEN: dict[str, Any] = {
@@ -158,7 +169,7 @@ def test_what_is_no_saved_set_is_named(refuses: Refuses, tmp_path: Path, monkeyp
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(ValueError, match=r"datasets can't read it"):
         HuggingFaceDataset(root=str(tmp_path))
-    with pytest.raises(ValueError, match=r"no/such: datasets can't load it from the hub"):
+    with pytest.raises(ValueError, match=r"no/such: datasets can't read it"):
         HuggingFaceDataset(name="no/such")
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with refuses(ValueError):

@@ -7,12 +7,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from PIL.Image import Image
-
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_formats import BoxFormat
 from detkit.data.datasets.found import FoundData, Place, canonical_split, walk
-from detkit.data.datasets.images import read_image, read_image_bytes, read_size, read_size_of_bytes
+from detkit.data.datasets.image_files import check_inside
+from detkit.data.datasets.images import read_size, read_size_of_bytes
 from detkit.data.datasets.list_entries import (
     BOX_KEYS,
     LABEL_KEYS,
@@ -43,7 +42,8 @@ class HuggingFaceDataset(DetectionDataset):
     """A data set of Hugging Face's `datasets` with a column of images and one of objects (bbox and category).
 
     Boxes are x, y, width, height in pixels, as in most of these sets, unless `box_format` says otherwise. Class names
-    come from the features (ClassLabel). Images stay in their files and are decoded when they are needed.
+    come from the features (ClassLabel). Images stay in their files and are decoded when they are needed; those
+    that a row only names must be below `root`, unless `data.images.outside` allows others.
 
     Args:
         root: folder of `save_to_disk`, Parquet file, or folder of Parquet files.
@@ -97,19 +97,23 @@ class HuggingFaceDataset(DetectionDataset):
         records = list(read_rows(self.table, self.column, objects_column, title, options, problems))
         if not records:
             raise ValueError(f"{title}: it has no rows")
+        # A record's path is the place of its image in the table.
+        self.folders, self.reads_files = (str(root or ""),), False
         self.finish_images(
             title, with_unique_ids(records), folder=str(root or ""), problems=problems, bad_boxes=bad_boxes,
             keep_empty=keep_empty, unlisted=False,
             class_list=ordered_classes([n for r in records for n in r.names], options),
             class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
+        self.roots = ()
 
-    def load_image(self, index: int) -> Image:
-        path = self.records.path(index)
-        cell = self.table[row_of(path)][self.column][0].as_py()
+    def image_content(self, index: int) -> bytes:
+        cell = self.table[row_of(self.records.path(index))][self.column][0].as_py()
         if cell["bytes"] is not None:
-            return read_image_bytes(cell["bytes"], f"{self.name}: {path}", self.image_options)
-        return read_image(cell["path"], self.image_options)
+            return bytes(cell["bytes"])
+        if not self.image_options.outside:
+            check_inside([cell["path"]], self.folders, self.name)
+        return Path(cell["path"]).read_bytes()
 
 
 def library() -> Value:
@@ -125,32 +129,28 @@ def open_table(root: str | None, name: str | None, split: str | None) -> Value:
     if (root is None) == (name is None):
         raise ValueError("give either root, a folder or file, or name, a data set of the hub")
     if root is None:
-        return from_hub(str(name), split)
+        return choose(called(str(name), "load_dataset", name), split, str(name))
     path = Path(root)
     if not path.exists():
         raise FileNotFoundError(f"no data set {root}: there is no such file or folder")
-    try:
-        if any((path / marker).is_file() for marker in MARKERS):
-            loaded = library().load_from_disk(root)
-            return choose(loaded, split, root) if isinstance(loaded, dict) else loaded
-        files = {key: list(map(str, value)) for key, value in parquet_files(path).items()}
-        if not files:
-            raise ValueError(f"{root}: neither a saved data set (dataset_dict.json, state.json) nor Parquet files")
-        data_files = choose(files, split, root)
-        return library().load_dataset("parquet", data_files={"train": data_files}, split="train")
-    except (ValueError, FileNotFoundError):
-        raise
-    except Exception as error:  # of the library, which has many kinds
-        raise ValueError(f"{root}: datasets can't read it ({type(error).__name__}: {error})") from error
+    if any((path / marker).is_file() for marker in MARKERS):
+        saved = called(root, "load_from_disk", root)
+        return choose(saved, split, root) if isinstance(saved, dict) else saved
+    files = {key: list(map(str, value)) for key, value in parquet_files(path).items()}
+    if not files:
+        raise ValueError(f"{root}: neither a saved data set (dataset_dict.json, state.json) nor Parquet files")
+    data_files = {"train": choose(files, split, root)}
+    return called(root, "load_dataset", "parquet", data_files=data_files, split="train")
 
 
-def from_hub(name: str, split: str | None) -> Value:
-    """A split of a data set of the hub."""
+def called(name: str, function: str, *arguments: Value, **options: Value) -> Value:
+    """What a function of the library returns; ValueError that names the data set for whatever it raises."""
+    module = library()
     try:
-        loaded = library().load_dataset(name)
+        return getattr(module, function)(*arguments, **options)
     except Exception as error:
-        raise ValueError(f"{name}: datasets can't load it from the hub ({type(error).__name__}: {error})") from error
-    return choose(loaded, split, name)
+        text = " ".join(str(error).split())
+        raise ValueError(f"{name}: datasets can't read it ({type(error).__name__}: {text})") from error
 
 
 def choose(splits: Mapping[str, Value], split: str | None, name: str) -> Value:

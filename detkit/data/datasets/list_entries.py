@@ -166,7 +166,7 @@ def notation_of(mode: Value, key: str, where: str, options: EntryOptions) -> tup
     """Notation of a box, and whether it is in fractions of the image."""
     if mode is not None:
         mode = mode.split(".")[-1] if isinstance(mode, str) else mode
-        if mode not in MODES:
+        if not isinstance(mode, (int, str)) or mode not in MODES:
             raise ValueError(f"{where}: bbox_mode is {short(mode)}; known: {', '.join(map(str, MODES))}")
         return MODES[mode]
     if options.box_format is not None:

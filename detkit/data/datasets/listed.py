@@ -13,6 +13,7 @@ from PIL import Image
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_formats import BoxFormat
+from detkit.data.datasets.coco_file import short
 from detkit.data.datasets.entries import (
     beginning,
     describe_other,
@@ -116,7 +117,7 @@ class ListDataset(DetectionDataset):
             read_entry(entry, f"{name}[{i}]", i, self.pictures.get(i), finder, options, problems)
             for i, entry in enumerate(given)
         ]
-        refuse_duplicates([r.path for r in records if Path(r.path).is_file()], [r.source for r in records], name)
+        refuse_duplicates([r.path for r in records if os.path.isfile(r.path)], [r.source for r in records], name)
         self.reads_files = not self.pictures
         self.finish_images(
             name, with_unique_ids(records), folder=folder or os.path.dirname(records[0].path), problems=problems,
@@ -168,6 +169,8 @@ def read_lines(path: str) -> list[Tree]:
 
 def picture_of(entry: Entry, where: str) -> Picture | None:
     """The picture in memory of an entry; ValueError for a kind that is unknown."""
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{where} is {short(entry)}, not a dict")
     value = entry.get("image")
     if value is None or isinstance(value, (str, Path)):
         return None
