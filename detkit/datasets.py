@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from detkit.config import Config
 from detkit.data.datasets.auto import find_data, split_node
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.datasets.listed import ListDataset
 from detkit.data.loader import Loader, LoaderOptions, build_eval_loader, build_train_loader
 from detkit.data.transforms.base import Transform
 from detkit.hub import local_path
@@ -64,7 +63,8 @@ def load_list(
     if split is not None:
         raise ValueError(f"split: a list has no splits, so there is no {split!r}")
     folder = {} if images is None else {"images": str(local_path(images))}
-    return ListDataset(entries=entries, **folder, **options)
+    dataset: DetectionDataset = DATASETS.build({"type": "ListDataset", **folder, **options}, entries=entries)
+    return dataset
 
 
 def batches(

@@ -185,7 +185,7 @@ def saved_splits(folder: Path) -> list[str]:
 def image_column_of(table: Value, column: str | None, title: str) -> str:
     """The column of the images; ValueError if there is none, or which of several."""
     features = dict(table.features)
-    images = [name for name, feature in features.items() if is_image(feature)]
+    images: list[str] = [name for name, feature in features.items() if is_image(feature)]
     if column is not None:
         images = [name for name in images if name == column]
     elif "image" in images:
