@@ -82,7 +82,7 @@ def csv(name: str, text: str | bytes, node: Node | None = None) -> Case:
     return Case(f"csv: {name}", {"images/a.jpg": JPEG, "a.csv": text}, {**CSV, **(node or {})})
 
 
-def coco(name: str, content: object = None, **changes: object) -> Case:
+def coco(name: str, content: object = None, **changes: Any) -> Case:
     """content: of the file; None is a good one with `changes`; `image`, `box` and `category` change one entry."""
     if content is None:
         content = coco_content(**changes)
@@ -400,13 +400,13 @@ def tool(part: str, name: str, content: object) -> Case:
 
 def labelme(name: str, content: object = None, **changes: object) -> Case:
     entry = changed({"imagePath": "a.jpg", "imageWidth": 100, "imageHeight": 50, "shapes": [SHAPE]}, changes)
-    text = content if isinstance(content, (str, bytes)) else json.dumps(entry)
+    text: str | bytes = content if isinstance(content, (str, bytes)) else json.dumps(entry)
     return Case(f"labelme: {name}", {"a.jpg": JPEG, "a.json": text}, {"type": "LabelMeDataset", "root": "."})
 
 
 def cvat(name: str, inside: str = CVAT_BOX, *, text: str | None = None) -> Case:
     head = '<annotations><version>1.1</version><image id="0" name="a.jpg" width="100" height="50">'
-    files = {"images/a.jpg": JPEG, "a.xml": text or f"{head}{inside}</image></annotations>"}
+    files: dict[str, str | bytes] = {"images/a.jpg": JPEG, "a.xml": text or f"{head}{inside}</image></annotations>"}
     return Case(f"cvat: {name}", files, {"type": "CvatDataset", "annotations": "a.xml", "images": "images"})
 
 
