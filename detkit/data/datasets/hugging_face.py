@@ -16,7 +16,7 @@ from detkit.data.datasets.list_entries import (
     BOX_KEYS,
     LABEL_KEYS,
     OBJECT_KEYS,
-    EntryOptions,
+    EntrySettings,
     objects_of,
     ordered_classes,
     plain,
@@ -91,7 +91,7 @@ class HuggingFaceDataset(DetectionDataset):
         table = open_table(root, name, split)
         title = f"{root or name}" if split is None else f"{root or name} ({split})"
         self.column = image_column_of(table, image_column, title)
-        options = with_names(EntryOptions(box_format, relative, names), label_names(table.features))
+        options = with_names(EntrySettings(box_format, relative, names), label_names(table.features))
         # Rows as Arrow has them: neither are images decoded nor numbers copied.
         self.table, problems = table.with_format("arrow"), Problems()
         records = list(read_rows(self.table, self.column, objects_column, title, options, problems))
@@ -214,7 +214,7 @@ def label_names(features: Value, key: str = "") -> Sequence[str] | None:
 
 
 def read_rows(
-    table: Value, column: str, objects_column: str | None, title: str, options: EntryOptions, problems: Problems
+    table: Value, column: str, objects_column: str | None, title: str, options: EntrySettings, problems: Problems
 ) -> Iterator[ImageRecord]:  # fmt: skip
     """The record of each row. The image's file is read only where no columns state its size."""
     keys = {objects_column} if objects_column else {*OBJECT_KEYS, *BOX_KEYS, *LABEL_KEYS, "area", "bbox_mode"}
@@ -231,7 +231,7 @@ def read_rows(
 
 
 def read_row(
-    row: Tree, cell: Value, number: int, where: str, options: EntryOptions, problems: Problems
+    row: Tree, cell: Value, number: int, where: str, options: EntrySettings, problems: Problems
 ) -> ImageRecord:  # fmt: skip
     """The record of a row. cell: its image, as an Arrow scalar."""
     if not cell.is_valid or not (cell["path"].is_valid or cell["bytes"].is_valid):

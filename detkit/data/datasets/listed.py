@@ -31,7 +31,7 @@ from detkit.data.datasets.list_entries import (
     BOX_KEYS,
     FILE_KEYS,
     OBJECT_KEYS,
-    EntryOptions,
+    EntrySettings,
     file_of,
     objects_of,
     ordered_classes,
@@ -110,7 +110,7 @@ class ListDataset(DetectionDataset):
         if not given:
             raise ValueError(f"{name}: the list is empty")
         folder = images if images is not None else str(Path(annotations).parent) if annotations is not None else None
-        options = EntryOptions(box_format, relative, names)
+        options = EntrySettings(box_format, relative, names)
         finder = ImageFinder(folder, problems) if folder is not None else None
         self.pictures = {i: p for i, entry in enumerate(given) if (p := picture_of(entry, f"{name}[{i}]")) is not None}
         records = [
@@ -186,7 +186,7 @@ def picture_of(entry: Entry, where: str) -> Picture | None:
 
 
 def read_entry(
-    entry: Entry, where: str, index: int, picture: Picture | None, finder: ImageFinder | None, options: EntryOptions,
+    entry: Entry, where: str, index: int, picture: Picture | None, finder: ImageFinder | None, options: EntrySettings,
     problems: Problems,
 ) -> ImageRecord:  # fmt: skip
     """The record of an entry."""
