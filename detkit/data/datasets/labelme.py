@@ -57,6 +57,8 @@ class LabelMeDataset(DetectionDataset):
         keep_empty: whether to keep images without objects.
     """
 
+    reads_files = True
+
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
         files = recognised(place, ".json", MARKS)
