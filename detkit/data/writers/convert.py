@@ -11,13 +11,14 @@ from typing import Literal
 import numpy as np
 
 from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.image_names import top_folder
 from detkit.data.datasets.problems import Problems
 from detkit.data.reading import Source, image_files, quiet_problems
 from detkit.data.writers.boxes import Ignored, WrittenBox, images_of, object_boxes, usable_boxes
 from detkit.data.writers.coco import write_coco
 from detkit.data.writers.csv import write_csv
 from detkit.data.writers.kinds import SHARED
-from detkit.data.writers.names import class_names, top_folder
+from detkit.data.writers.names import class_names
 from detkit.data.writers.target import Images, Written
 from detkit.data.writers.voc import write_voc
 from detkit.data.writers.yolo import write_yolo
