@@ -101,7 +101,7 @@ ROOT = Section(
         "data": Section(
             {
                 "root": PlainValue(registry.PathStr, None, DATA_ROOT, optional=True),
-                "split": Options("detkit.data.splits:SplitOptions", optional=True),
+                "split": Options("detkit.data.datasets.splits:SplitOptions", optional=True),
                 "train": data_section("The images to train on, and how they are changed."),
                 "val": data_section("The images to evaluate on, and how they are changed."),
                 "classes": Options("detkit.data.datasets.classes:ClassOptions"),

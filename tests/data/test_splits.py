@@ -11,7 +11,7 @@ import pytest
 from detkit.cli import main
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.data.splits import SplitOptions, class_table, deal_out, make_split, split_lists, split_nodes
+from detkit.data.datasets.splits import SplitOptions, class_table, deal_out, make_split, split_lists, split_nodes
 from detkit.registry import DATASETS
 from tests.data.writers.sets import Picture, coco_set
 from tests.refusals import Refuses

@@ -12,7 +12,7 @@ from detkit.data.datasets.coco_file import read_json
 from detkit.data.datasets.combine import SubsetDataset
 from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, canonical_split
 from detkit.data.datasets.records import BadBoxes
-from detkit.data.splits import SplitOptions, split_lists
+from detkit.data.datasets.splits import SplitOptions, split_lists
 from detkit.registry import DATASETS, FractionBelowOne, OpenFraction, PathStr, Seed
 from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree

@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> int:
     """Writes the lists, and prints the classes of each split and how a config reads it."""
     from detkit.data.datasets.base import Subset
     from detkit.data.datasets.image_names import indices_of
+    from detkit.data.datasets.splits import SplitOptions, split_lists, split_nodes
     from detkit.data.reading import describe_node, read_one
-    from detkit.data.splits import SplitOptions, split_lists, split_nodes
     from detkit.data.writers.target import check_target
 
     options = SplitOptions(
