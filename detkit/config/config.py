@@ -20,6 +20,7 @@ from pkgutil import resolve_name
 from typing import Any, TypeAlias
 
 from detkit import registry
+from detkit.config.data_root import add_datasets, remove_keys
 from detkit.config.find import find_config
 from detkit.config.imports import import_entry
 from detkit.config.overrides import Overrides, apply_overrides, is_override
@@ -251,6 +252,7 @@ def load_config(
 
 def _finish(raw: RawConfig, overrides: Overrides, name: str) -> Config:
     apply_overrides(raw, overrides)
+    add_datasets(raw, name)
     registry.load_plugins()
     moved = _location(MOVED, raw.origin, name)
     resolver = PathResolver(raw, read_moved(raw))
@@ -260,7 +262,7 @@ def _finish(raw: RawConfig, overrides: Overrides, name: str) -> Config:
             for entry, folder in dict.fromkeys(raw.imports)
         ]
     validator = Validator(resolver)
-    values = validator.complete(ROOT, _resolved(raw, name), "")
+    values = validator.complete(ROOT, remove_keys(_resolved(raw, name)), "")
     origin = {**validator.origin, **raw.origin}
     if validator.errors:
         raise ConfigError([f"{_location(p, raw.origin, name)}: {p}: {text}" for p, text in validator.errors])

@@ -10,8 +10,10 @@ from typing import TypeAlias
 from detkit.config.raw import (
     Origin,
     RawConfig,
+    drop_datasets,
     forget,
     has_other_type,
+    has_root,
     is_list_of_names,
     omegaconf_message,
     overlay_section,
@@ -109,6 +111,10 @@ def set_value(raw: RawConfig, keys: Sequence[str], value: Value, text: str, sour
         if above or not is_list_of_names(value):
             raise ValueError(f"override {text!r}: imports must be given as a whole list, as in imports=[./my_net.py]")
         raw.imports = [(entry, Path.cwd()) for entry in value]
+    if (path == "data.root" and value is not None) or (path == "data" and has_root(value)):
+        for split in ("train", "val"):
+            _check_earlier_overrides(raw, f"data.{split}.dataset", text)
+        drop_datasets(raw)
     section = _section(raw, above, origin, text)
     if isinstance(section, list):
         section[_index(section, last, path, text)] = value
@@ -146,7 +152,9 @@ def _check_earlier_overrides(raw: RawConfig, part: str, text: str) -> None:
     """Raises ValueError if changing a part's type would drop what an earlier override gave it."""
     for path, origin in raw.origin.items():
         if path.startswith(part + ".") and path != f"{part}.type" and is_override(origin):
-            raise ValueError(f"override {text!r} would drop {path} of an earlier override; give the type first")
+            raise ValueError(
+                f"override {text!r} would drop {path} of an earlier override; give {text.partition('=')[0]} first"
+            )
 
 
 def _index(values: list[Value], key: str, path: str, text: str) -> int:

@@ -201,9 +201,28 @@ def _lines(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
 
 
 def overlay(under: RawConfig, over: RawConfig) -> None:
-    """Lays `over` on `under`, which changes. Mappings merge, unless their `type` differs; all else replaces."""
+    """Lays `over` on `under`, which changes. Mappings merge, unless their `type` differs; all else replaces.
+
+    `data.root` of `over` replaces the data sets of `under`.
+    """
+    if has_root(over.values.get("data")):
+        drop_datasets(under)
     overlay_section(under.values, over.values, "", under, over)
     under.imports += over.imports
+
+
+def has_root(data: Value) -> bool:
+    """Whether a section `data` has the one line for both of its data sets (data_root.py)."""
+    return isinstance(data, Mapping) and data.get("root") is not None
+
+
+def drop_datasets(raw: RawConfig) -> None:
+    """Removes the data sets that `data.root` replaces."""
+    data = raw.values.get("data")
+    for split in ("train", "val"):
+        section = data.get(split) if isinstance(data, dict) else None
+        if isinstance(section, dict) and section.pop("dataset", None) is not None:
+            forget(raw.origin, f"data.{split}.dataset")
 
 
 def overlay_section(section: Tree, new: Mapping[str, Value], path: str, under: RawConfig, over: RawConfig) -> None:

@@ -41,11 +41,12 @@ class Options:
 
 @dataclass(frozen=True)
 class PlainValue:
-    """A plain value. meaning: what it is for."""
+    """A plain value. meaning: what it is for. optional: without it there is no default either."""
 
     annotation: object
     default: Value
     meaning: str = ""
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ def data_section(meaning: str) -> Section:
 IMPORTS = "modules, and files relative to the config's folder, that register your own parts, as in [./my_net.py]"
 
 
+DATA_ROOT = (
+    "a file or folder of data in any format, for train and val: their data sets become `type: auto`; "
+    "if it has no val, `data.split` divides its images"
+)
 ROOT = Section(
     {
         "imports": PlainValue(list[str], [], IMPORTS),
@@ -95,6 +100,8 @@ ROOT = Section(
         "nms": Part(registry.NMS, default="HardNMS"),
         "data": Section(
             {
+                "root": PlainValue(registry.PathStr, None, DATA_ROOT, optional=True),
+                "split": Options("detkit.data.datasets.splits:SplitOptions", optional=True),
                 "train": data_section("The images to train on, and how they are changed."),
                 "val": data_section("The images to evaluate on, and how they are changed."),
                 "classes": Options("detkit.data.datasets.classes:ClassOptions"),

@@ -11,6 +11,7 @@ from typing import Any
 from detkit.config.schema import Node, Options, Part, Parts, PlainValue, Section
 from detkit.registry import REGISTRIES
 from detkit.registry.arguments import MISSING, Argument, arguments_of, checked, nearest
+from detkit.registry.nested import map_parts
 from detkit.registry.values import TypeMismatch, convert, map_paths, to_plain, value_text
 from detkit.utils.types import Tree, Value
 
@@ -159,8 +160,13 @@ class Validator:
                 continue
             else:
                 self.origin[where] = f"default of {name}"
-            arguments[key] = map_paths(value, argument.annotation, where, self.locate)
+            value = map_paths(value, argument.annotation, where, self.locate)
+            arguments[key] = map_parts(value, argument.annotation, where, self._inner_part)
         return arguments
+
+    def _inner_part(self, registry: str, value: Value, path: str) -> Value:
+        """An argument that is a part itself."""
+        return self.complete(Part(next(r for r in REGISTRIES if r.name == registry)), value, path)
 
     def _value(self, node: PlainValue, value: Value, path: str) -> Value:
         if value is MISSING:

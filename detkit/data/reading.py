@@ -12,12 +12,13 @@ from pathlib import Path
 from detkit.config import load_config
 from detkit.config.find import find_config
 from detkit.data.build import SPLITS, read_dataset, with_options
-from detkit.data.datasets.auto import find_data
+from detkit.data.datasets.auto import find_data, split_node
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.found import SPLIT_NAMES, canonical_split
 from detkit.hub import local_path
 from detkit.registry import DATASETS
 from detkit.utils.console import printable, shorten_list
+from detkit.utils.types import Tree
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,28 @@ def read_source(place: str | os.PathLike[str], overrides: Sequence[str] = ()) ->
     with quiet_problems():
         splits = {split: DATASETS.build(found.splits[split]) for split in sorted(found.splits, key=split_position)}
     return Source(splits, f"{found.format}, because of {found.why}", found.notes)
+
+
+def read_one(place: str | os.PathLike[str], split: str | None) -> tuple[Tree, DetectionDataset]:
+    """The config node of a split of a place, and its data set. split: None for the only one.
+
+    Raises ValueError that lists the splits if there is no such one, or several to choose from.
+    """
+    found = find_data(local_path(place))
+    if split is None and len(found.splits) > 1:
+        names = shorten_list(sorted(map(str, found.splits), key=split_position))
+        raise ValueError(f"{printable(place)} has the splits {names}: choose one with --split")
+    node = split_node(found, split or next(iter(found.splits)), printable(place))
+    dataset: DetectionDataset = DATASETS.build(node)
+    return node, dataset
+
+
+def describe_node(node: Tree) -> str:
+    """A config node of a data set as YAML in one line, with its key."""
+    import yaml
+
+    text = yaml.safe_dump({"dataset": node}, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return str(text).strip()
 
 
 def split_position(split: str) -> tuple[int, str]:

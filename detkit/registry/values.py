@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import DocInfo
 
 from detkit.registry.bounds import LARGEST_FLOAT, bounds_text, is_within
+from detkit.registry.nested import registry_of
 from detkit.registry.path_types import FILE, FILE_OR_NAME
 from detkit.utils.types import Value
 
@@ -36,14 +37,14 @@ class OutOfBounds(TypeMismatch):
 
 
 def is_plain(annotation: object) -> bool:
-    """Whether an annotation is made of int, float, bool, str, None, Literal, list, tuple, dict and unions."""
+    """Whether an annotation is made of int, float, bool, str, None, Literal, list, tuple, dict, unions and parts."""
     if annotation in PLAIN or annotation is None:
         return True
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return True
     if origin is Annotated:
-        return is_plain(inner[0])
+        return registry_of(annotation) is not None or is_plain(inner[0])
     if origin in (list, tuple, dict, Union, types.UnionType, Sequence, Mapping):
         return all(part is Ellipsis or is_plain(part) for part in inner)
     return False

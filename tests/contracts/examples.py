@@ -43,6 +43,15 @@ def files_for(name: str, folder: Path) -> dict[str, Any]:
     if name == "CocoDataset":
         ShapesDataset(num_images=4).write_coco(folder / "images", folder / "a.json")
         return {"annotations": str(folder / "a.json"), "images": str(folder / "images")}
+    shapes = {"type": "ShapesDataset", "num_images": 4}
+    if name == "ConcatDataset":
+        return {"datasets": [shapes, {**shapes, "split": "val"}]}
+    if name == "SubsetDataset":
+        return {"dataset": shapes, "images": ["train_000003.png", "train_000001.png"]}
+    if name == "RepeatDataset":
+        return {"dataset": shapes, "times": 3}
+    if name == "ClassBalancedDataset":
+        return {"dataset": shapes, "threshold": 0.6}
     if name in ("VocDataset", "AutoDataset"):
         from PIL import Image
 

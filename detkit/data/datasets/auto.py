@@ -9,9 +9,11 @@ from PIL.Image import Image
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.coco_file import read_json
-from detkit.data.datasets.found import FoundData, Place, canonical_split
+from detkit.data.datasets.combine import SubsetDataset
+from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, canonical_split
 from detkit.data.datasets.records import BadBoxes
-from detkit.registry import DATASETS, PathStr
+from detkit.data.datasets.splits import SplitOptions, split_lists
+from detkit.registry import DATASETS, FractionBelowOne, OpenFraction, PathStr, Seed
 from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree
 
@@ -37,7 +39,8 @@ def find_data(path: str | Path) -> FoundData:
         raise ValueError(f"{printable(place.path)}: no data set of a known format is there; it holds {contents(place)}")
     first, *others = found
     notes = [f"also found: {other.format}, because of {other.why}; not read" for other in others]
-    return FoundData(first.format, first.why, first.splits, (*first.notes, *notes))
+    splits = {name: first.splits[name] for name in sorted(first.splits, key=split_position)}
+    return FoundData(first.format, first.why, splits, (*first.notes, *notes))
 
 
 def finders() -> list[type[DetectionDataset]]:
@@ -45,6 +48,11 @@ def finders() -> list[type[DetectionDataset]]:
     known = DATASETS.names()
     names = [name for name in ORDER if name in known] + [name for name in known if name not in ORDER]
     return [part for name in names if issubclass(part := DATASETS.get(name), DetectionDataset)]
+
+
+def split_position(name: str) -> int:
+    """A key that sorts splits as people name them: train, val, test, then all others."""
+    return list(SPLIT_NAMES).index(name) if name in SPLIT_NAMES else len(SPLIT_NAMES)
 
 
 def contents(place: Place) -> str:
@@ -62,6 +70,12 @@ class AutoDataset(DetectionDataset):
     Args:
         root: file or folder, as data.yaml, annotations.json, or a folder of images and XML files.
         split: train, val, test or another split that is there; null takes the only one.
+        val: fraction of the images that val gets where the data has none, and train loses; null makes no val.
+        test: fraction that a split test gets in the same way, where the data has no test.
+        split_seed: of the random choice for val.
+        stratified: every class gets its fraction in val, as near as whole images allow.
+        lists: folder with the lists train.txt and val.txt of that choice, which are written if they are not there, so
+            that it stays when images are added; null writes none.
         class_names: the classes and their order; null takes those of the data.
         class_map: {old: new} renames and merges classes.
         ignore_classes: classes whose objects become ignore regions.
@@ -74,6 +88,11 @@ class AutoDataset(DetectionDataset):
         *,
         root: PathStr,
         split: str | None = None,
+        val: OpenFraction | None = None,
+        test: FractionBelowOne = 0.0,
+        split_seed: Seed = 0,
+        stratified: bool = True,
+        lists: PathStr | None = None,
         class_names: list[str] | None = None,
         class_map: dict[str, str] | None = None,
         ignore_classes: list[str] | None = None,
@@ -89,7 +108,13 @@ class AutoDataset(DetectionDataset):
             "bad_boxes": bad_boxes,
             "keep_empty": keep_empty,
         }
-        self.dataset: DetectionDataset = DATASETS.build({**split_node(found, split, str(root)), **more})
+        made = () if val is None or "val" in found.splits else [s for s in SPLIT_NAMES if s not in found.splits]
+        if made and split in (*made, "train"):
+            kept = test if "test" in made else 0.0
+            options = SplitOptions(val=val, test=kept, seed=split_seed, stratified=stratified, file=lists)
+            self.dataset = made_split(found, split, str(root), options, more)
+        else:
+            self.dataset = DATASETS.build({**split_node(found, split, str(root)), **more})
         self.name, self.classes, self.problems = self.dataset.name, self.dataset.classes, self.dataset.problems
         self.records, self.keep_empty = self.dataset.records, keep_empty
         self.reads_files, self.roots = self.dataset.reads_files, self.dataset.roots
@@ -101,6 +126,19 @@ class AutoDataset(DetectionDataset):
 
     def origin(self, index: int) -> tuple[DetectionDataset, int]:
         return self.dataset.origin(index)
+
+
+def made_split(found: FoundData, split: str, name: str, options: SplitOptions, more: Tree) -> DetectionDataset:
+    """Train or val of data that has no val: a part of train, or of the only split."""
+    node = split_node(found, "train" if "train" in found.splits else None, name)
+    whole: DetectionDataset = DATASETS.build({**node, **more})
+    images = split_lists(whole, options)[split]
+    part = SubsetDataset(dataset=whole, images=images)
+    part.name = f"{whole.name} ({split})"
+    where = f"in {options.file}" if options.file else "data.split.file writes them down, so that the split stays"
+    text = "%s: there is no val, so %s is %d of %d images, by chance (data.split: val %g, seed %d); %s"
+    log.info(text, whole.name, split, len(images), len(whole), options.val, options.seed, where)
+    return part
 
 
 def split_node(found: FoundData, split: str | None, name: str) -> Tree:

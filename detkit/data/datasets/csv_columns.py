@@ -32,7 +32,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
 }
 """Role of a column -> names that it has in headers, in lower case without spaces, underscores and the like."""
 TUTORIAL = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"]
-"""The header of the TensorFlow tutorials, whose numbers are copied from Pascal VOC files."""
+"""The header of the TensorFlow tutorials, whose numbers are copied from Pascal VOC files; more columns may follow."""
 KERAS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
 """The columns of a table without header, as keras-retinanet has them."""
 
@@ -68,7 +68,7 @@ def columns_of(
     layout = box_layout(table.path, roles, box_format, names)
     if missing:
         raise ValueError(f"{table.path}: no column for {' and '.join(missing)}: {way_out(names)}")
-    tutorial = [name.lower() for name in names] == TUTORIAL
+    tutorial = [name.lower() for name in names][: len(TUTORIAL)] == TUTORIAL
     return Columns(roles, layout, has_header=header is None, from_voc=tutorial)
 
 

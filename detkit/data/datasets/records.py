@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +159,11 @@ def select_boxes(table: BoxTable, rows: Ints | Bools, ends: Ints) -> BoxTable:
 def select_images(records: Records, indices: Sequence[int], name: str) -> Records:
     if len(set(indices)) != len(indices):
         raise ValueError(f"{name}: an image is selected twice")
+    return take_images(records, indices)
+
+
+def take_images(records: Records, indices: Sequence[int]) -> Records:
+    """The images at `indices`, one of them maybe several times, under one id."""
     chosen = np.asarray(indices, np.int64)
     path_bytes, path_ends = _pack([os.fsencode(records.path(i)) for i in indices])
     return replace(
@@ -169,6 +174,31 @@ def select_images(records: Records, indices: Sequence[int], name: str) -> Record
         sizes=records.sizes[chosen],
         truth=select_boxes(records.truth, *_rows(records.truth.ends, chosen)),
     )
+
+
+def join_records(parts: Sequence[Records]) -> Records:
+    """The images of all parts, one after the other."""
+    truths = [part.truth for part in parts]
+    ends = _joined_ends([t.ends for t in truths], [len(t.labels) for t in truths])
+    truth = Truth(**_joined(truths, "trained"), ends=ends)
+    return Records(
+        **_joined(parts, "image_ids", "path_bytes", "sizes"),
+        path_ends=_joined_ends([part.path_ends for part in parts], [len(part.path_bytes) for part in parts]),
+        ends=_joined_ends([part.ends for part in parts], [len(part.labels) for part in parts]),
+        truth=truth,
+    )
+
+
+def _joined(tables: Sequence[Records] | Sequence[Truth], *more: str) -> dict[str, NDArray[Any]]:
+    """The columns of the boxes, and more of them, of all tables."""
+    names = ("boxes", "labels", "is_ignore", "area", *more)
+    return {name: np.concatenate([getattr(table, name) for table in tables]) for name in names}
+
+
+def _joined_ends(ends: Sequence[Ints], lengths: Sequence[int]) -> Ints:
+    """Where things end in joined arrays. lengths: of the array of each part."""
+    starts = np.cumsum([0, *lengths[:-1]])
+    return np.concatenate([part + start for part, start in zip(ends, starts, strict=True)])
 
 
 def _rows(ends: Ints, chosen: Ints) -> tuple[Ints, Ints]:

@@ -22,6 +22,8 @@ from detkit.utils.console import plural, printable, shorten_list
 log = logging.getLogger("detkit")
 IMAGE_FOLDERS = ("images", "jpegimages")
 """Folders of images, in lower case, beside which there is a folder `labels`."""
+DECIMALS = 6
+"""Of a coordinate in pixels, so that a box in whole pixels is one again after it was divided by the image's size."""
 NO_LABELS = Kind("[images have|image has] no label file, which counts as no objects", quiet=True)
 NO_IMAGE = Kind("label [files have|file has] no image")
 SHARED = Kind("[images share|image shares] the label file of another image, as a.jpg and a.png do")
@@ -263,7 +265,7 @@ def to_record(image: str, path: str | None, shapes: list[Shape], data: YoloData,
         problems.add(DROPPED, f"{path}: {image} can't be read, so its size is unknown", count=len(shapes))
         shapes = []
     scale = (width, height, width, height)
-    boxes = [[value * side for value, side in zip(shape.box, scale, strict=True)] for shape in shapes]
+    boxes = [[round(v * side, DECIMALS) for v, side in zip(shape.box, scale, strict=True)] for shape in shapes]
     return ImageRecord(
         path=image,
         boxes=boxes,

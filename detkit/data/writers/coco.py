@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.image_names import original_names, top_folder
 from detkit.data.datasets.problems import Problems
 from detkit.data.writers.boxes import WrittenBox, WrittenImage, images_of, usable_boxes
-from detkit.data.writers.names import image_names, original_names, top_folder
+from detkit.data.writers.names import image_names
 from detkit.data.writers.target import Images, Written, all_or_nothing, how_placed, place_image, with_progress
 from detkit.utils.types import Tree
 

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.image_names import top_folder
 from detkit.data.datasets.problems import Problems
 from detkit.data.reading import Source, image_files, quiet_problems
 from detkit.data.writers.boxes import Ignored, WrittenBox, images_of, object_boxes, usable_boxes

@@ -12,6 +12,7 @@ from PIL import Image
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.image_files import image_suffixes
+from detkit.data.datasets.image_names import original_names
 from detkit.data.datasets.problems import Problems
 from detkit.data.writers.kinds import NEW_CLASS, NEW_NAME
 from detkit.utils.console import printable
@@ -20,31 +21,15 @@ UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u2028\u2029\\
 """Characters of a name that a list, a table or XML can't hold."""
 
 
-def paths_of(dataset: DetectionDataset) -> list[str]:
-    """The absolute path of each image."""
-    return [os.path.abspath(dataset.records.path(i)) for i in range(len(dataset))]
-
-
-def top_folder(dataset: DetectionDataset) -> str:
-    """The deepest folder that all images of a data set share."""
-    return os.path.commonpath([os.path.dirname(path) for path in paths_of(dataset)])
-
-
-def original_names(dataset: DetectionDataset) -> list[str]:
-    """The path of each image below the folder that all of them share, with slashes; NAME.png for one that is drawn."""
-    if dataset.reads_files:
-        top = top_folder(dataset)
-        return [os.path.relpath(path, top).replace(os.sep, "/") for path in paths_of(dataset)]
-    paths = [dataset.records.path(i) for i in range(len(dataset))]
-    return [str(PurePosixPath(os.path.basename(path) or "image").with_suffix(".png")) for path in paths]
-
-
 def image_names(dataset: DetectionDataset, problems: Problems, key: Callable[[str], str] = str.casefold) -> list[str]:
     """A name for each image: its original name, with `_` for what no text file can hold, and each name once.
+    What is drawn is NAME.png.
 
     key: what two names may not share.
     """
     names = original_names(dataset)
+    if not dataset.reads_files:
+        names = [str(PurePosixPath(os.path.basename(name) or "image").with_suffix(".png")) for name in names]
     safe = [with_image_suffix(make_unhidden(UNSAFE.sub("_", name)), i, dataset) for i, name in enumerate(names)]
     return make_unique(names, safe, key, problems)
 

@@ -1,0 +1,89 @@
+"""`type: auto`: the format, the split that is meant, and a split that is made."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from detkit.data.datasets.auto import AutoDataset, find_data
+from detkit.data.datasets.images import ImageOptions
+from detkit.data.datasets.shapes import ShapesDataset
+from detkit.registry import DATASETS
+from tests.refusals import Refuses
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes")
+    for split, images in (("train", 20), ("test", 3)):
+        ShapesDataset(num_images=images, size=64).write_coco(folder / split, folder / f"{split}.json")
+    return folder
+
+
+def names(data: AutoDataset) -> list[str]:
+    return [data.records.file_name(i) for i in range(len(data))]
+
+
+def test_a_val_that_is_not_there_is_made_of_train(shapes: Path, caplog: pytest.LogCaptureFixture) -> None:
+    everything = names(AutoDataset(root=str(shapes), split="train"))
+    with caplog.at_level(logging.INFO, logger="detkit"):
+        train, val = (AutoDataset(root=str(shapes), split=split, val=0.25) for split in ("train", "val"))
+    assert sorted(names(train) + names(val)) == sorted(everything)
+    assert len(val) == 5
+    assert train.classes == val.classes
+    assert "there is no val, so val is 5 of 20 images, by chance" in caplog.text
+    other = AutoDataset(root=str(shapes), split="val", val=0.25, split_seed=1)
+    assert names(other) != names(val)
+    assert names(AutoDataset(root=str(shapes), split="val", val=0.25)) == names(val)
+    assert len(AutoDataset(root=str(shapes), split="test", val=0.25, test=0.5)) == 3  # that of the data
+
+
+def test_a_split_that_is_there_stays_whole(shapes: Path, tmp_path: Path) -> None:
+    shutil.copytree(shapes, tmp_path / "set")
+    shutil.copytree(shapes / "test", tmp_path / "set/val")
+    shutil.copy(shapes / "test.json", tmp_path / "set/val.json")
+    assert len(AutoDataset(root=str(tmp_path / "set"), split="train", val=0.25)) == 20
+    assert len(AutoDataset(root=str(tmp_path / "set"), split="val", val=0.25)) == 3
+
+
+def test_a_made_split_stays_when_images_are_added(shapes: Path, tmp_path: Path) -> None:
+    shutil.copytree(shapes, tmp_path / "set")
+    lists = str(tmp_path / "lists")
+    before = names(AutoDataset(root=str(tmp_path / "set"), split="val", val=0.25, lists=lists))
+    assert (tmp_path / "lists/val.txt").read_text().split() == before
+    ShapesDataset(num_images=30, size=64).write_coco(tmp_path / "set/train", tmp_path / "set/train.json")
+    assert names(AutoDataset(root=str(tmp_path / "set"), split="val", val=0.25, lists=lists)) == before
+    assert len(AutoDataset(root=str(tmp_path / "set"), split="val", val=0.25)) != len(before)
+
+
+def test_splits_go_by_any_of_their_names(shapes: Path, refuses: Refuses) -> None:
+    for name in ("test", "testing", "Test"):
+        assert len(AutoDataset(root=str(shapes), split=name)) == 3
+    for split in ("val", None):
+        with refuses(ValueError):
+            AutoDataset(root=str(shapes), split=split)
+
+
+def test_options_of_images_reach_the_reader(shapes: Path, refuses: Refuses) -> None:
+    for val in (None, 0.25):
+        data = AutoDataset(root=str(shapes), split="train", val=val)
+        data.image_options = ImageOptions(max_megapixels=0.001)
+        with refuses(ValueError):
+            data.load_image(0)
+
+
+def test_auto_is_its_name_in_python(shapes: Path) -> None:
+    assert len(DATASETS.build({"type": "auto", "root": str(shapes), "split": "test"})) == 3
+
+
+def test_other_formats_of_the_same_boxes_are_named(shapes: Path, tmp_path: Path) -> None:
+    shutil.copytree(shapes, tmp_path / "set")
+    (tmp_path / "set/a.xml").write_text("<annotation><object/></annotation>")
+    found = find_data(tmp_path / "set")
+    assert found.format == "COCO JSON"
+    assert found.notes == (
+        "also found: Pascal VOC, because of 1 XML file with the root <annotation>, as a.xml; not read",
+    )
