@@ -10,7 +10,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "detkit.data.verbs.make_shapes",
         "write the synthetic shapes data set as images and COCO JSON",
     ),
-    "check": ("detkit.data.verbs.check", "read every image and box that a config trains and evaluates on"),
+    "check": ("detkit.show.check", "find what is unusable or odd in a data set, or in that of a config"),
     "fetch": ("detkit.data.verbs.fetch", "list small public data sets, or download one"),
     "split": ("detkit.data.verbs.split", "divide a data set without splits, and write the lists down"),
     "convert": ("detkit.data.verbs.convert", "write a data set of any format as YOLO, COCO, Pascal VOC or CSV"),

@@ -172,6 +172,6 @@ def test_what_is_missing_is_named(refuses: Refuses, tmp_path: Path) -> None:
 
 
 def test_an_xml_file_of_another_kind_is_no_voc(refuses: Refuses, tmp_path: Path) -> None:
-    (tmp_path / "a.xml").write_text("<annotations><image/></annotations>")
+    (tmp_path / "a.xml").write_text("<svg><image/></svg>")
     with refuses(ValueError):
         find_data(tmp_path)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from detkit.data.datasets.found import FoundData, Place, canonical_split
+from detkit.data.datasets.found import FoundData, Place, canonical_split, named_splits
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.utils.console import plural, printable
 from detkit.utils.types import Tree
@@ -38,10 +38,10 @@ def by_lists(place: Place, roots: Sequence[Path]) -> FoundData:
     """The splits of the folders of a VOC challenge; those of several roots have the root in their names."""
     splits: dict[str, Tree] = {}
     for root in roots:
-        names = sorted(path.stem for path in (place.path / root / LISTS).glob("*.txt"))
-        found = {canonical_split(n) or n: n for n in names if not CLASS_LIST.search(n)}
+        lists = sorted(path.stem for path in (place.path / root / LISTS).glob("*.txt"))
+        names = [name for name in lists if not CLASS_LIST.search(name)]
         start = f"{root.as_posix()}/" if len(roots) > 1 else ""
-        for split, name in found.items():
+        for split, name in zip(named_splits(names), names, strict=True):
             splits[start + split] = {"type": "VocDataset", "root": str(place.path / root), "split": name}
     return FoundData("Pascal VOC", f"its folders Annotations and {LISTS}", splits)
 
@@ -70,11 +70,13 @@ def split_folder(file: Path) -> Path | None:
     return next((parent for parent in parents if canonical_split(parent.name)), None)
 
 
-def split_names(folders: Iterable[Path]) -> dict[Path, str]:
+def split_names(folders: Sequence[Path]) -> dict[Path, str]:
     """Folder -> name of its split; a split of several folders has their paths for names."""
-    names = {folder: canonical_split(folder.name) or folder.name for folder in folders}
-    counts = list(names.values())
-    return {folder: name if counts.count(name) == 1 else folder.as_posix() for folder, name in names.items()}
+    names = [canonical_split(folder.name) or folder.name for folder in folders]
+    return {
+        folder: name if names.count(name) == 1 else folder.as_posix()
+        for folder, name in zip(folders, names, strict=True)
+    }
 
 
 def split_node(place: Place, folder: Path) -> Tree:

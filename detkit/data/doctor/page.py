@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
@@ -17,8 +19,10 @@ from detkit.data.doctor.pictures import data_uri
 from detkit.data.doctor.subject import Split, Subject
 from detkit.utils.console import bar_stream, plural, printable
 from detkit.utils.cores import usable_cores
+from detkit.utils.outputs import write_bytes
 from detkit.version import __version__
 
+MARK = re.compile(rb"<!-- detkit ([0-9a-f]{64}) -->\n\Z")
 SLOT = re.compile(r"@([a-z]+)@")
 PICTURED, LISTED = 12, 1000
 """Cases of a kind with a picture, and those that are listed in words below them."""
@@ -52,6 +56,26 @@ def to_html(subject: Subject, findings: Findings, notes: Sequence[str] = (), tab
     }
     # One pass, so that the name of a slot inside a value stays text.
     return SLOT.sub(lambda m: slots.get(m[1], m[0]), (sources / "page.html").read_text(encoding="utf-8"))
+
+
+def write_page(
+    path: Path, subject: Subject, findings: Findings, notes: Sequence[str] = (), tables: Sequence[Table] = ()
+) -> None:
+    """Writes the page, with the mark by which detkit knows it again; its folder is made."""
+    text = to_html(subject, findings, notes, tables)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = text.encode("utf-8", "backslashreplace")
+    write_bytes(path, content + f"<!-- detkit {hashlib.sha256(content).hexdigest()} -->\n".encode())
+
+
+def is_own_page(path: Path) -> bool:
+    """Whether a file is a page that `write_page` wrote and nobody changed."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    mark = MARK.search(content)
+    return mark is not None and hashlib.sha256(content[: mark.start()]).hexdigest().encode() == mark[1]
 
 
 def escape(text: object) -> str:

@@ -191,8 +191,7 @@ def format_doubts(split: Split) -> Iterator[Case]:
 def makes_sense(boxes: Floats, sizes: Floats) -> Bools:
     """(N,) whether corners are in order and inside an image of (N, 2) height and width, to a pixel."""
     low, high = boxes[:, :2], boxes[:, 2:]
-    sensible: Bools = ((low >= -1) & (high <= sizes[:, ::-1] + 1) & (high > low)).all(axis=1)
-    return sensible
+    return np.asarray(((low >= -1) & (high <= sizes[:, ::-1] + 1) & (high > low)).all(axis=1))
 
 
 def reread(split: Split, rows: Ints, reading: Reading) -> Iterator[Picture]:

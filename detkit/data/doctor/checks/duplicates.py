@@ -191,9 +191,11 @@ def close_hashes(hashes: NDArray[np.uint64], groups: Ints) -> Iterator[tuple[int
 def count_bits(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Number of bits that are set."""
     if hasattr(np, "bitwise_count"):
-        return np.bitwise_count(values).astype(np.uint8)
+        counted: NDArray[np.uint8] = np.bitwise_count(values)
+        return counted
     table = np.array([bin(i).count("1") for i in range(256)], np.uint8)
-    return table[values.view(np.uint8).reshape(*values.shape, 8)].sum(axis=-1, dtype=np.uint8).astype(np.uint8)
+    bits: NDArray[np.uint8] = table[values.view(np.uint8).reshape(*values.shape, 8)].sum(axis=-1, dtype=np.uint8)
+    return bits
 
 
 def looks_same(a: ImageFacts, b: ImageFacts) -> bool:

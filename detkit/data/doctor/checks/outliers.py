@@ -73,7 +73,7 @@ def measure(split: Split) -> Measures:
     rows, boxes, sizes = rows[known], boxes[known], sizes[known]
     sides = boxes[:, 2:] - boxes[:, :2]
     pixels = np.sqrt(sides.prod(axis=1))
-    clear: Bools = ((boxes[:, :2] > 2) & (boxes[:, 2:] < sizes[:, ::-1] - 2)).all(axis=1)
+    clear = np.asarray(((boxes[:, :2] > 2) & (boxes[:, 2:] < sizes[:, ::-1] - 2)).all(axis=1))
     return Measures(
         rows, np.log(pixels / np.sqrt(sizes.prod(axis=1))), pixels, np.log(sides[:, 1] / sides[:, 0]),
         (boxes[:, :2] + boxes[:, 2:]) / 2 / sizes[:, ::-1], split.truth.labels[rows], clear,
