@@ -61,10 +61,14 @@ class Section:
 Node: TypeAlias = Part | Parts | Options | PlainValue | Section
 
 
+DATASET = Part(registry.DATASETS, untyped="AutoDataset")
+"""A data set, in `data` or as an argument of another one."""
+
+
 def data_section(meaning: str) -> Section:
     """Data set and transforms of one split."""
     keys: dict[str, Node] = {
-        "dataset": Part(registry.DATASETS, untyped="AutoDataset"),
+        "dataset": DATASET,
         "transforms": Parts(registry.TRANSFORMS),
     }
     return Section(keys, optional=True, meaning=meaning)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pkgutil import resolve_name
 from typing import Any
 
-from detkit.config.schema import Node, Options, Part, Parts, PlainValue, Section
+from detkit.config.schema import DATASET, Node, Options, Part, Parts, PlainValue, Section
 from detkit.registry import REGISTRIES
 from detkit.registry.arguments import MISSING, Argument, arguments_of, checked, nearest
 from detkit.registry.nested import map_parts
@@ -166,7 +166,8 @@ class Validator:
 
     def _inner_part(self, registry: str, value: Value, path: str) -> Value:
         """An argument that is a part itself."""
-        return self.complete(Part(next(r for r in REGISTRIES if r.name == registry)), value, path)
+        node = DATASET if registry == DATASET.registry.name else Part(next(r for r in REGISTRIES if r.name == registry))
+        return self.complete(node, value, path)
 
     def _value(self, node: PlainValue, value: Value, path: str) -> Value:
         if value is MISSING:

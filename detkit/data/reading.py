@@ -64,7 +64,7 @@ def read_one(place: str | os.PathLike[str], split: str | None) -> tuple[Tree, De
     """
     found = find_data(local_path(place))
     if split is None and len(found.splits) > 1:
-        names = shorten_list(sorted(map(str, found.splits), key=split_position))
+        names = shorten_list([str(name) for name in sorted(found.splits, key=split_position)])
         raise ValueError(f"{printable(place)} has the splits {names}: choose one with --split")
     node = split_node(found, split or next(iter(found.splits)), printable(place))
     dataset: DetectionDataset = DATASETS.build(node)

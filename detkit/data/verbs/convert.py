@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detkit.data.writers.target import Written
 
 FORMATS = ("coco", "csv", "parquet", "voc", "webdataset", "yolo")
 
@@ -21,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Converts, reads the result back, and prints what was found, what is lost, and how a config reads it."""
-    from detkit.data.reading import describe_node, describe_place, read_source
+    from detkit.data.reading import describe_place, read_source
     from detkit.data.writers.convert import check_apart, convert, describe_lost
     from detkit.data.writers.target import check_target
 
@@ -31,6 +35,12 @@ def run(args: argparse.Namespace) -> int:
     check_apart(folder, Path(args.data), source)
     print("\n".join(describe_place(args.data, source)))
     written = convert(source.splits, folder, args.to, images=args.images, ignored=args.ignored)
-    print("\n".join(["", *describe_lost(written), "in a config:"]))
-    print("\n".join(f"  {split}: {describe_node(node)}" for split, node in written.nodes.items()))
+    print("\n".join(["", *describe_lost(written), *describe_config(written)]))
     return 0
+
+
+def describe_config(written: Written) -> list[str]:
+    """How a config reads each split."""
+    from detkit.data.reading import describe_node
+
+    return ["in a config:", *(f"  {split}: {describe_node(node)}" for split, node in written.nodes.items())]
