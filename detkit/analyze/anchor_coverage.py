@@ -35,12 +35,13 @@ class Sample:
     """Objects of one image as the network sees them.
 
     size: (height, width) after padding. boxes: (G, 4) xyxy pixels of it. area: (G,) square pixels on disk,
-    as annotated.
+    as annotated. labels: (G,) their classes, if they are known.
     """
 
     size: tuple[int, int]
     boxes: Tensor
     area: Tensor
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def read_samples(
         rows = torch.arange(len(a.boxes))  # as labels, to know which boxes are left
         with seeded(seed, 0, int(records.image_ids[index])):
             tensor, targets = apply_transforms(moving, image, torch.tensor(a.boxes), rows, torch.tensor(a.is_ignore))
-        yield Sample(padded(tensor.shape[-2:], options), targets.boxes, torch.tensor(a.area)[targets.labels])
+        size, rows = padded(tensor.shape[-2:], options), targets.labels
+        yield Sample(size, targets.boxes, torch.tensor(a.area)[rows], torch.tensor(a.labels)[rows])
 
 
 def padded(size: Sequence[int], options: LoaderOptions) -> tuple[int, int]:
@@ -107,11 +109,8 @@ def level_shapes(size: tuple[int, int], strides: Sequence[int]) -> list[tuple[in
 
 
 def measure(generator: AnchorGenerator, strides: Sequence[int], samples: Iterable[Sample]) -> Coverage:
-    """Finds the best anchor of every object."""
-    groups: dict[tuple[int, int], list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.size].append(sample)
-    parts = []
+    """Finds the best anchor of every object, in the order of `by_size`."""
+    groups, parts = by_size(samples), []
     for size, group in groups.items():
         boxes = torch.cat([s.boxes for s in group])
         anchors = generator(level_shapes(size, strides), size, torch.device("cpu"))
@@ -120,6 +119,14 @@ def measure(generator: AnchorGenerator, strides: Sequence[int], samples: Iterabl
         return Coverage(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), torch.zeros(0), 0)
     iou, level, boxes, area = (torch.cat(column) for column in zip(*parts, strict=True))
     return Coverage(iou, level, boxes, area, sum(map(len, groups.values())))
+
+
+def by_size(samples: Iterable[Sample]) -> dict[tuple[int, int], list[Sample]]:
+    """The samples of each size; both in the order in which they come."""
+    groups: dict[tuple[int, int], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.size].append(sample)
+    return groups
 
 
 def with_lost(coverage: Coverage, boxes: Tensor, area: Tensor) -> Coverage:

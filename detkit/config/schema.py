@@ -12,11 +12,15 @@ from detkit.utils.types import Value
 
 @dataclass(frozen=True)
 class Part:
-    """`{type: Name, ...}` of a registry. default: the type if the config names none."""
+    """`{type: Name, ...}` of a registry. default: the type if the config names none.
+
+    untyped: the type of arguments without one, where the part itself has to be given.
+    """
 
     registry: registry.Registry
     default: str | None = None
     optional: bool = False
+    untyped: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,10 @@ Node: TypeAlias = Part | Parts | Options | PlainValue | Section
 
 def data_section(meaning: str) -> Section:
     """Data set and transforms of one split."""
-    keys: dict[str, Node] = {"dataset": Part(registry.DATASETS), "transforms": Parts(registry.TRANSFORMS)}
+    keys: dict[str, Node] = {
+        "dataset": Part(registry.DATASETS, untyped="AutoDataset"),
+        "transforms": Parts(registry.TRANSFORMS),
+    }
     return Section(keys, optional=True, meaning=meaning)
 
 

@@ -85,9 +85,10 @@ class Validator:
                 path, f"expected {what}, got {value!r}; write {join(path, f'type={name}')}, in a file {{type: {name}}}"
             )
         mapping = _mapping(value, path, what)
-        name = mapping.get("type", node.default)
+        name = mapping.get("type", node.default or node.untyped)
         if name is None:
             raise _Wrong(join(path, "type"), f"missing, one of {names}")
+        name = node.registry.aliases.get(name, name) if isinstance(name, str) else name
         if not isinstance(name, str):
             raise _Wrong(join(path, "type"), f"{value_text(name)} is not a name; must be one of {names}")
         try:

@@ -85,6 +85,7 @@ def read_dataset(config: Config, split: str) -> DetectionDataset:
     except FileNotFoundError as error:
         raise FileNotFoundError("\n  ".join([str(error), *config.explain_paths(key)])) from error
     dataset.image_options = config.options("data.images")
+    dataset.check_paths()
     return dataset
 
 

@@ -1,131 +1,27 @@
-"""The verb `detkit data`."""
+"""The verb `detkit data`: a table of its own verbs, each a module with `add_arguments` and `run`."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+import importlib
 
-if TYPE_CHECKING:
-    from detkit.config import Config
-    from detkit.data.datasets.base import DetectionDataset
-
-from detkit.registry.arguments import checked
-from detkit.registry.bounds import Seed
-from detkit.utils.outputs import check_can_write
-
-ALL_WELL = "every image and every object can be used"
+VERBS: dict[str, tuple[str, str]] = {
+    "make-shapes": (
+        "detkit.data.verbs.make_shapes",
+        "write the synthetic shapes data set as images and COCO JSON",
+    ),
+    "check": ("detkit.show.check", "find what is unusable or odd in a data set, or in that of a config"),
+    "convert": ("detkit.data.verbs.convert", "write a data set of any format as YOLO, COCO, Pascal VOC or CSV"),
+}
+"""Name -> (module, what it does). A module imports torch and the like only when it runs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
-    shapes = verbs.add_parser("make-shapes", help="write the synthetic shapes data set as images and COCO JSON")
-    shapes.add_argument("folder", help="where to write train/, val/ and annotations/")
-    shapes.add_argument("--train", type=int, default=1000, help="training images (default 1000)")
-    shapes.add_argument("--val", type=int, default=200, help="validation images (default 200)")
-    shapes.add_argument("--seed", type=int, default=0, help="seed of the pictures (default 0)")
-    shapes.add_argument("--size", type=int, default=160, help="side of an image in pixels (default 160)")
-    check = verbs.add_parser("check", help="read every image and box that a config trains and evaluates on")
-    check.add_argument("config", help="config file or name (detkit list configs)")
-    check.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for detkit train")
+    for name, (module, line) in VERBS.items():
+        importlib.import_module(module).add_arguments(verbs.add_parser(name, help=line))
 
 
 def run(args: argparse.Namespace) -> int:
-    return make_shapes(args) if args.verb == "make-shapes" else check(args)
-
-
-def make_shapes(args: argparse.Namespace) -> int:
-    """Writes both splits and prints how to train on them."""
-    from detkit.data.datasets.shapes import ImageSize, NumImages, ShapesDataset
-
-    folder = Path(args.folder)
-    for name, bounds in (("train", NumImages), ("val", NumImages), ("size", ImageSize), ("seed", Seed)):
-        checked(f"--{name}", getattr(args, name), bounds)
-    check_can_write("folder", folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; choose a new folder")
-    splits: list[tuple[Literal["train", "val"], int]] = [("train", args.train), ("val", args.val)]
-    for split, count in splits:
-        dataset = ShapesDataset(num_images=count, split=split, seed=args.seed, size=args.size)
-        dataset.write_coco(folder / split, folder / "annotations" / f"instances_{split}.json")
-        print(dataset.summary())
-    folder = folder.resolve()
-    paths = f"annotations: {folder}/annotations/instances_train.json, images: {folder}/train"
-    print(f"in a config:\n  dataset: {{type: CocoDataset, {paths}}}")
-    return 0
-
-
-def check(args: argparse.Namespace) -> int:
-    """Reads every image of both splits; prints, split by split, what fails, is left out or changed. 1 if any fails."""
-    from detkit.config import load_config
-    from detkit.data.build import SPLITS, build_datasets, warn_of_shared_images
-    from detkit.data.datasets.problems import DROPPED
-    from detkit.utils.console import plural
-
-    with log_on_stdout():
-        config = load_config(args.config, args.overrides)
-        sets = build_datasets(config)
-        reports = [check_split(config, split, dataset) for split, dataset in zip(SPLITS, sets, strict=True)]
-        warn_of_shared_images(*sets)
-    bad, skipped, lost = (sum(column) for column in zip(*reports, strict=True))
-    dropped = sum(dataset.problems.count(DROPPED) for dataset in sets)
-    configured = skipped + sum(dataset.problems.lost_count for dataset in sets) - dropped
-    wrong = [f"{plural(bad, 'image')} can't be used"] * bool(bad)
-    wrong += [f"{plural(dropped, 'box', 'boxes')} can't be used"] * bool(dropped)
-    wrong += [f"{plural(lost, 'object')} can't reach the network"] * bool(lost)
-    left_out = plural(configured, "image or object is", "images or objects are")
-    well = f"{left_out} left out as configured; all others can be used" if configured else ALL_WELL
-    print("; ".join(wrong) or well)
-    return 1 if wrong else 0
-
-
-@contextmanager
-def log_on_stdout() -> Iterator[None]:
-    """Prints the log as notes of the report, but for what readers count, which is printed below its split."""
-    log, problems = logging.getLogger("detkit"), logging.getLogger("detkit.problems")
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("note: %(message)s"))
-    log.addHandler(handler)
-    problems.disabled = True
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        problems.disabled = False
-
-
-def check_split(config: Config, split: str, dataset: DetectionDataset) -> tuple[int, int, int]:
-    """Prints the problems of a split.
-
-    Returns how many images can't be used, how many are left out instead, and how many objects never reach the network.
-    """
-    from detkit.data.audit import DRAWS, audit_objects
-    from detkit.data.build import build_transforms
-    from detkit.data.datasets.base import describe_differences
-    from detkit.data.scan import WithoutBadImages, scan_images
-    from detkit.utils.console import plural
-
-    result = scan_images(dataset, range(len(dataset)))
-    skips = dataset.image_options.bad_images == "skip"
-    failures = [f"left out: {why}" if skips else why for why in result.bad.values()]
-    if len(result.bad) == len(dataset):
-        print_split(split, [f"{dataset.name}: none of the {len(dataset)} images can be used", *failures])
-        return len(result.bad), 0, 0
-    readable = WithoutBadImages(dataset, result.bad) if result.bad else dataset
-    lines = [f"{dataset.name}: {(readable if skips else dataset).counts()}", *failures]
-    if result.repaired:
-        lines.append(f"{plural(len(result.repaired), 'damaged image')} repaired:")
-        lines += [f"  {why}" for why in result.repaired.values()]
-    transforms, is_train = build_transforms(config, split), split == "train"
-    lost = audit_objects(readable, transforms, seed=config.seed if is_train else 0, draws=DRAWS if is_train else 1)
-    lines += [text for text in (lost.describe(readable), lost.describe_chance()) if text]
-    print_split(split, lines + dataset.problems.lines() + describe_differences(dataset.records))
-    return (0, len(result.bad), len(lost.never)) if skips else (len(result.bad), 0, len(lost.never))
-
-
-def print_split(split: str, lines: list[str]) -> None:
-    print(f"{split}: " + "\n".join(lines).replace("\n", "\n  "))
+    module, _ = VERBS[args.verb]
+    return int(importlib.import_module(module).run(args))

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from detkit.config.imports import import_file, imported_files
 from detkit.data.datasets.base import DetectionDataset
+from detkit.data.preparation import Preparation
 from detkit.data.seeding import at_position, seeded
-from detkit.data.transforms.base import Transform, apply_transforms
+from detkit.data.transforms.base import Transform
 from detkit.data.worker import (
     WorkerTable,
     check_temporary_folder,
@@ -90,10 +91,16 @@ class FailedSample:
 
 
 class Samples(Dataset[Sample]):
-    """Samples of a data set by (epoch, index)."""
+    """Samples of a data set by (epoch, index).
 
-    def __init__(self, dataset: DetectionDataset, transforms: Sequence[Transform], seed: int) -> None:
+    cached: whether the cache of `data.images` is used, if there is one.
+    """
+
+    def __init__(
+        self, dataset: DetectionDataset, transforms: Sequence[Transform], seed: int, *, cached: bool = False
+    ) -> None:
         self.dataset, self.transforms, self.seed = dataset, list(transforms), seed
+        self.preparation = Preparation(dataset, self.transforms, cached=cached)
         self.table: WorkerTable | None = None
 
     def __reduce__(self) -> tuple[Callable[[list[str], bytes], Samples], tuple[list[str], bytes]]:
@@ -110,12 +117,11 @@ class Samples(Dataset[Sample]):
         records = self.dataset.records
         image_id, path = int(records.image_ids[index]), records.path(index)
         try:
-            image = self.dataset.checked_image(index)
-            size = (image.height, image.width)
+            image, size = self.preparation.image(index)
             a = records.annotation(index)
             with seeded(self.seed, epoch, image_id):
                 boxes, labels, is_ignore = (torch.tensor(array) for array in (a.boxes, a.labels, a.is_ignore))
-                tensor, targets = apply_transforms(self.transforms, image, boxes, labels, is_ignore)
+                tensor, targets = self.preparation.finish(image, size, boxes, labels, is_ignore)
             return Sample(tensor, targets, size, image_id, path)
         except (ValueError, OSError) as error:
             return FailedSample(f"image {image_id} ({path}): {error}")
@@ -188,7 +194,7 @@ def build_train_loader(
         length=len(dataset), batch_size=options.batch_size, seed=seed, start_step=start_step, rank=rank,
         world_size=world_size, micro_batches=micro_batches,
     )  # fmt: skip
-    return Loader(Samples(dataset, transforms, seed), batches, options)
+    return Loader(Samples(dataset, transforms, seed, cached=True), batches, options)
 
 
 def build_eval_loader(
@@ -203,7 +209,7 @@ def build_eval_loader(
     indices = range(rank, len(dataset), world_size)
     size = max(1, options.batch_size // world_size)
     batches = [[(0, index) for index in indices[i : i + size]] for i in range(0, len(indices), size)]
-    return Loader(Samples(dataset, transforms, 0), batches, options)
+    return Loader(Samples(dataset, transforms, 0, cached=True), batches, options)
 
 
 class Loader:

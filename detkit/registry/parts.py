@@ -26,7 +26,12 @@ CLASS_LOSSES = Registry("class_losses", "detkit.losses.base:ClassificationLoss",
 BOX_LOSSES = Registry("box_losses", "detkit.losses.base:BoxLoss", "detkit.losses", light=True)
 NORMALIZERS = Registry("normalizers", "detkit.losses.base:Normalizer", "detkit.losses", light=True)
 NMS = Registry("nms", "detkit.nms.base:NonMaxSuppression", "detkit.nms", light=True)
-DATASETS = Registry("datasets", "detkit.data.datasets.base:DetectionDataset", "detkit.data.datasets")
+DATASETS = Registry(
+    "datasets",
+    "detkit.data.datasets.base:DetectionDataset",
+    "detkit.data.datasets",
+    aliases={"auto": "AutoDataset"},
+)
 TRANSFORMS = Registry("transforms", "detkit.data.transforms.base:Transform", "detkit.data.transforms", light=True)
 OPTIMIZERS = Registry("optimizers", "detkit.train.optim:OptimizerFactory", "detkit.train.optim", light=True)
 SCHEDULES = Registry("schedules", "detkit.train.schedule:Schedule", "detkit.train.schedule", light=True)

@@ -33,13 +33,21 @@ class Registry:
         derived: arguments that detkit hands in at assembly -> their source in words; a config must not set them.
         light: parts are quick to build and hold no weights, so checking a config builds them, which finds arguments
             that do not go together.
+        aliases: other names of parts.
     """
 
     def __init__(
-        self, name: str, base: str, location: str, derived: Mapping[str, str] | None = None, *, light: bool = False
+        self,
+        name: str,
+        base: str,
+        location: str,
+        derived: Mapping[str, str] | None = None,
+        *,
+        light: bool = False,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.base, self.location, self.derived = name, base, location, dict(derived or {})
-        self.light = light
+        self.light, self.aliases = light, dict(aliases or {})
         self._entries: dict[str, Entry] = {}
         self._loaded = self._is_loading = False
 
@@ -121,6 +129,7 @@ class Registry:
     def entry(self, name: str) -> Entry:
         """Class and location of a name; ValueError with the nearest name and the imported modules if it is unknown."""
         self.load()
+        name = self.aliases.get(name, name)
         if name in self._entries:
             return self._entries[name]
         sources = ", ".join([f"{self.location} (built in)", *plugins.imported])

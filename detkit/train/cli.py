@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detkit.train.auto import MINUTES
+
 if TYPE_CHECKING:
     from detkit.config import Config
     from detkit.distributed.coordinator import Coordinator
@@ -20,7 +22,8 @@ checkpoint of the last step on disk"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("config", help="config file or name (detkit list configs)")
+    text = "config file or name (detkit list configs); or data, as a folder or annotations.json, whose config it writes"
+    parser.add_argument("config", help=text)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optimizer.lr=1e-3")
     text = "a file or name laid over the config, as focal or bce_mining; may be given more than once"
     parser.add_argument("--overlay", metavar="FILE", action="append", default=[], help=text)
@@ -39,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is in the run folder")
     text = "record a profiler trace of STEPS steps (default 5) after warm-up; print the costliest operations"
     parser.add_argument("--profile", metavar="STEPS", type=int, nargs="?", const=5, help=text)
+    group = parser.add_argument_group("data instead of a config (docs/own-data.md)")
+    text = f"minutes for everything, looking at the data included (default {MINUTES:g})"
+    group.add_argument("--minutes", type=float, metavar="M", help=text)
+    group.add_argument("--config-only", action="store_true", help="write the config and print it; do not train")
     group = parser.add_argument_group("several processes (docs/distributed.md)")
     group.add_argument("--procs", type=int, metavar="N", help="train with N processes on this machine")
     group.add_argument("--nodes", metavar="M", help="machines, or MIN:MAX to continue with fewer; needs --rdzv")
@@ -55,6 +62,13 @@ def run(args: argparse.Namespace) -> int:
     from detkit.distributed.process_info import find_process_info, launcher_node_rank
 
     process = find_process_info(os.environ)
+    if names_data(args):
+        from detkit.train.auto.command import config_of_data
+
+        if (config := config_of_data(args, process)) is None:
+            return 0
+        args.config, args.overrides = str(config), []
+        args.output = str(config.parent)
     if args.procs is not None or args.nodes is not None:
         return start(args, launcher_node_rank(process, parse_nodes(args.nodes or "1")[1]))
     for flag in ("node_rank", "rdzv", "max_restarts", "local_addr"):
@@ -67,6 +81,20 @@ def run(args: argparse.Namespace) -> int:
     from detkit.distributed.coordinator import Coordinator
 
     return work(args, Coordinator(process))
+
+
+def names_data(args: argparse.Namespace) -> bool:
+    """Whether the command names data instead of a config; ValueError for options that need data."""
+    from detkit.train.auto.source import names_data
+
+    if names_data(args.config):
+        return True
+    for flag, given in (("--minutes", args.minutes is not None), ("--config-only", args.config_only)):
+        if given:
+            raise ValueError(
+                f"{flag} goes with a data set; {args.config} is a config, whose length is train.iterations"
+            )
+    return False
 
 
 def start(args: argparse.Namespace, node_rank: int) -> int:

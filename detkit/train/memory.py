@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
-import re
-import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,6 +16,7 @@ from detkit.structures import Targets
 from detkit.train.assemble import Session
 from detkit.train.trainer import DTYPES
 from detkit.utils.errors import is_out_of_memory
+from detkit.utils.memory import free_memory
 
 log = logging.getLogger("detkit")
 
@@ -119,17 +116,7 @@ def available_bytes(device: torch.device) -> int:
     """Memory that this process could still get: of the GPU, or of the machine or its control group, with swap."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
-    system = group = sys.maxsize  # where they set no bound
-    with contextlib.suppress(OSError):
-        text = Path("/proc/meminfo").read_text(encoding="utf-8")
-        free = {name: int(kib) << 10 for name, kib in re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE)}
-        system = free.get("MemAvailable", sys.maxsize) + free.get("SwapFree", 0)
-    with contextlib.suppress(OSError, ValueError):  # memory.max may be the word max
-        folder = Path("/sys/fs/cgroup")
-        limit, used, stat = ((folder / f"memory.{n}").read_text(encoding="utf-8") for n in ("max", "current", "stat"))
-        files = re.search(r"^inactive_file (\d+)", stat, re.MULTILINE)
-        group = max(0, int(limit) - int(used) + (int(files[1]) if files else 0))
-    return min(system, group)
+    return free_memory()
 
 
 def as_out_of_memory(error: BaseException, config: Config, device: torch.device) -> OutOfMemoryError | None:

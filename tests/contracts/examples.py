@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,4 +52,59 @@ def files_for(name: str, folder: Path) -> dict[str, Any]:
         (folder / "ImageSets/Main/train.txt").write_text("a\n")
         Image.new("RGB", (60, 40)).save(folder / "JPEGImages/a.jpg")
         return {"root": str(folder), "split": "train"}
-    return {}
+    if name == "YoloDataset":
+        write_image(folder / "images/train/a.jpg")
+        (folder / "labels/train").mkdir(parents=True)
+        (folder / "labels/train/a.txt").write_text("0 0.25 0.5 0.4 0.6\n")
+        (folder / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
+        return {"data": str(folder / "data.yaml"), "split": "train"}
+    if name == "CsvDataset":
+        write_image(folder / "a.jpg")
+        (folder / "a.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,5,6,30,35\n")
+        return {"annotations": str(folder / "a.csv")}
+    return exported(name, folder)
+
+
+def write_image(path: Path) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (60, 40)).save(path)
+
+
+ITEM = {"bbox": [5, 6, 25, 29], "bbox_mode": 1, "category_id": 0}
+LABELLED = {"x": 10, "y": 10, "width": 50, "height": 50, "rectanglelabels": ["cat"]}
+REGION = {
+    "shape_attributes": {"name": "rect", "x": 5, "y": 6, "width": 25, "height": 29},
+    "region_attributes": {"class": "cat"},
+}
+BOX2D = {"x1": 5, "y1": 6, "x2": 30, "y2": 35}
+CENTRED = {"label": "cat", "coordinates": {"x": 20, "y": 15, "width": 9, "height": 8}}
+JSON_FILES: dict[str, Any] = {
+    "CreateMlDataset": [{"image": "a.jpg", "annotations": [CENTRED]}],
+    "DatumaroDataset": {
+        "categories": {"label": {"labels": [{"name": "cat"}]}},
+        "items": [{"id": "a", "annotations": [{"type": "bbox", "label_id": 0, "bbox": [5, 6, 25, 29]}]}],
+    },
+    "LabelMeDataset": {
+        "imagePath": "a.jpg",
+        "shapes": [{"label": "cat", "points": [[5, 6], [30, 35]], "shape_type": "rectangle"}],
+    },
+    "LabelStudioDataset": [
+        {"data": {"image": "a.jpg"}, "annotations": [{"result": [{"type": "rectanglelabels", "value": LABELLED}]}]}
+    ],
+    "ListDataset": [{"file_name": "a.jpg", "annotations": [ITEM]}],
+    "ScalabelDataset": [{"name": "a.jpg", "labels": [{"category": "cat", "box2d": BOX2D}]}],
+    "ViaDataset": {"a.jpg": {"filename": "a.jpg", "regions": [REGION]}},
+}
+CVAT = '<annotations><image name="a.jpg"><box label="cat" xtl="5" ytl="6" xbr="30" ybr="35"/></image></annotations>'
+
+
+def exported(name: str, folder: Path) -> dict[str, Any]:
+    """The same of a data set that reads a labelling tool's file, here of the image a.jpg."""
+    if name not in (*JSON_FILES, "CvatDataset"):
+        return {}
+    write_image(folder / "a.jpg")
+    file = folder / ("a.xml" if name == "CvatDataset" else "a.json")
+    file.write_text(CVAT if name == "CvatDataset" else json.dumps(JSON_FILES[name]))
+    return {"root": str(folder)} if name == "LabelMeDataset" else {"annotations": str(file), "images": str(folder)}

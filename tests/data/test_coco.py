@@ -8,9 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask
 
 from detkit.data.datasets.coco import CocoDataset
+from detkit.data.datasets.coco_file import rle_box
 from detkit.data.datasets.problems import (
     BAD_IDS,
     CLIPPED,
@@ -489,10 +495,50 @@ def test_a_box_over_the_edge_is_named_where_the_file_states_no_size(write: Calla
     assert data.records.boxes.tolist() == [[10, 5, 60, 15]]
 
 
-def test_a_mask_without_a_box_says_what_makes_one(refuses: Refuses, write: Callable[..., dict[str, Any]]) -> None:
-    entry = box(7, 1, None, segmentation={"size": [40, 60], "counts": [10, 20, 2370]})
+MASK = np.zeros((40, 60), np.uint8)
+MASK[5:11, 7:30] = MASK[20:22, 9:11] = 1
+
+
+def test_a_box_comes_from_a_mask(write: Callable[..., dict[str, Any]]) -> None:
+    packed = mask.encode(np.asfortranarray(MASK))["counts"].decode()
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], MASK.T.ravel(), [0]))))
+    runs = np.diff(np.concatenate(([0], edges, [MASK.size]))).tolist()
+    for counts in (packed, runs):
+        entry = box(7, 1, None, segmentation={"size": [40, 60], "counts": counts})
+        data = CocoDataset(**write(annotations=[entry]))
+        assert data.records.boxes.tolist() == [[7, 5, 30, 22]]
+        assert data.problems.count(FROM_MASK) == 1
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 1)))
+def test_the_box_of_a_mask_is_that_of_pycocotools(pixels: NDArray[np.uint8]) -> None:
+    rle = mask.encode(np.asfortranarray(pixels))
+    expected = mask.toBbox(rle).tolist()
+    seen = rle_box({"size": list(pixels.shape), "counts": rle["counts"].decode()})
+    assert seen == (expected if pixels.any() else None)
+    y, x = np.nonzero(pixels)
+    assert seen is None or seen == [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"size": [40, 60], "counts": [2400]},
+        {"size": [40, 60], "counts": [10, 20, 5]},
+        {"size": [40, 60], "counts": [10, -20, 2410]},
+        {"size": [40, 60], "counts": "`````````````````"},
+        {"size": [40, 60], "counts": "5"},
+        {"size": [40, 60], "counts": "é"},
+        {"size": [40, 10**9], "counts": [0, 40 * 10**9]},
+        {"size": "40x60", "counts": [0, 2400]},
+        {},
+    ],
+)
+def test_a_broken_or_empty_mask_has_no_box(
+    refuses: Refuses, write: Callable[..., dict[str, Any]], shape: dict[str, Any]
+) -> None:
     with refuses(ValueError):
-        CocoDataset(**write(annotations=[entry]))
+        CocoDataset(**write(annotations=[box(7, 1, None, segmentation=shape)]))
 
 
 def test_boxes_of_zeros_are_not_taken_for_fractions(write: Callable[..., dict[str, Any]]) -> None:

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detkit.data.datasets.problems import CLIPPED, COUNTS_FROM_ZERO, DROPPED, OTHER_IMAGE, PARTS, UNLISTED
+from detkit.data.datasets.problems import (
+    CLIPPED,
+    COUNTS_FROM_ZERO,
+    DROPPED,
+    GUESSED_ENCODING,
+    OTHER_IMAGE,
+    PARTS,
+    UNLISTED,
+)
 from detkit.data.datasets.voc import VocDataset
 from tests.refusals import Refuses
 
@@ -190,18 +198,48 @@ def test_annotations_in_a_declared_encoding_are_read(root: Path, encoding: str) 
     assert {"鸟", "Größe"} & set(VocDataset(root=str(root), split="train").classes.names)
 
 
+@pytest.mark.parametrize("declared", ["", "ascii", "utf-8", "klingon"])
 @pytest.mark.parametrize(
-    "declared",
+    ("encoding", "names"),
+    [("cp1252", ["Größe", "créée", "Äpfel"]), ("gb18030", ["鸟", "苹果A"]), ("cp1251", ["яблоко", "груша"])],
+)
+def test_an_encoding_that_is_not_declared_is_guessed_for_all_files_and_told(
+    root: Path, declared: str, encoding: str, names: list[str]
+) -> None:
+    head = f'<?xml version="1.0" encoding="{declared}"?>' if declared else ""
+    items = objects(*((name, (1, 1, 10, 20), 0) for name in names))
+    (root / "Annotations/a.xml").write_bytes(f"{head}<annotation>{items}</annotation>".encode(encoding))
+    (root / "Annotations/b.xml").write_bytes(
+        f"{head}<annotation>{objects((names[0], (1, 1, 10, 20), 0))}</annotation>".encode(encoding)
+    )
+    data = VocDataset(root=str(root), split="train")
+    assert set(data.classes.names) == {*names, "bird"}
+    examples = data.problems.by_kind[GUESSED_ENCODING].examples
+    assert examples[0].startswith(f"a.xml: {encoding}, with the class names ")
+    assert all(n in examples[0] for n in names)
+
+
+def test_an_encoding_that_is_set_is_not_guessed(refuses: Refuses, root: Path) -> None:
+    text = f"<annotation>{objects(('사과', (1, 1, 10, 20), 0))}</annotation>"
+    (root / "Annotations/a.xml").write_bytes(text.encode("euc_kr"))
+    data = VocDataset(root=str(root), split="train", encoding="euc_kr")
+    assert "사과" in data.classes.names
+    assert GUESSED_ENCODING not in data.problems.by_kind
+    for wrong in ("ascii", "klingon"):
+        with refuses(ValueError):
+            VocDataset(root=str(root), split="train", encoding=wrong)
+
+
+@pytest.mark.parametrize(
+    "raw",
     [
-        "",
-        '<?xml version="1.0" encoding="ascii"?>',
-        '<?xml version="1.0" encoding="klingon"?>',
+        f"<annotation>{CAT}</annotation>".encode().replace(b"\xc3\xb6", b"\xc3"),  # UTF-8 with a byte missing
+        f"<annotation>{CAT}\x01</annotation>".encode("latin-1"),
+        f'<?xml version="1.0" encoding="klingon"?><annotation>{CAT}</annotation>'.encode(),
     ],
 )
-def test_annotations_in_an_encoding_that_they_do_not_declare_are_named(
-    refuses: Refuses, root: Path, declared: str
-) -> None:
-    (root / "Annotations/a.xml").write_bytes(f"{declared}<annotation>{CAT}</annotation>".encode("latin-1"))
+def test_damaged_text_is_not_taken_for_another_encoding(refuses: Refuses, root: Path, raw: bytes) -> None:
+    (root / "Annotations/a.xml").write_bytes(raw)
     with refuses(ValueError):
         VocDataset(root=str(root), split="train")
 
@@ -331,9 +369,11 @@ def test_entities_are_refused_without_being_read_or_expanded(refuses: Refuses, r
     laughs = "".join(f"<!ENTITY l{i} '{f'&l{i - 1};' * 10}'>" for i in range(1, 12))
     item = objects(("&l11;", (3, 3, 10, 20), 0))
     for head in (f"<!ENTITY l0 'ha'>{laughs}", f"<!ENTITY l11 SYSTEM 'file://{root}/secret'>"):
-        (root / "Annotations/a.xml").write_text(f"<!DOCTYPE annotation [{head}]><annotation>{item}</annotation>")
-        with refuses(ValueError, hide=r"(?<=column )\d+"):
-            VocDataset(root=str(root), split="train")
+        for encoding in ("utf-8", "utf-16", "utf-16-be"):
+            text = f"<!DOCTYPE annotation [{head}]><annotation>{item}</annotation>"
+            (root / "Annotations/a.xml").write_bytes(text.encode(encoding))
+            with refuses(ValueError):
+                VocDataset(root=str(root), split="train")
 
 
 def test_hidden_files_are_passed_over_and_folders_named(refuses: Refuses, root: Path) -> None:

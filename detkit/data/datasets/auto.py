@@ -8,7 +8,8 @@ from pathlib import Path
 from PIL.Image import Image
 
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.datasets.found import FoundData, Place
+from detkit.data.datasets.coco_file import read_json
+from detkit.data.datasets.found import FoundData, Place, canonical_split
 from detkit.data.datasets.records import BadBoxes
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import printable, shorten_list
@@ -31,6 +32,8 @@ def find_data(path: str | Path) -> FoundData:
         raise FileNotFoundError(f"no data set {printable(place.path)}: there is no such file or folder")
     found = [each for part in finders() if (each := part.find(place)) is not None]
     if not found:
+        if place.path.suffix.lower() == ".json" and not place.is_folder:
+            read_json(str(place.path))  # says what the file is instead
         raise ValueError(f"{printable(place.path)}: no data set of a known format is there; it holds {contents(place)}")
     first, *others = found
     notes = [f"also found: {other.format}, because of {other.why}; not read" for other in others]
@@ -58,7 +61,7 @@ class AutoDataset(DetectionDataset):
 
     Args:
         root: file or folder, as data.yaml, annotations.json, or a folder of images and XML files.
-        split: name of a split that is there.
+        split: train, val, test or another split that is there; null takes the only one.
         class_names: the classes and their order; null takes those of the data.
         class_map: {old: new} renames and merges classes.
         ignore_classes: classes whose objects become ignore regions.
@@ -70,7 +73,7 @@ class AutoDataset(DetectionDataset):
         self,
         *,
         root: PathStr,
-        split: str,
+        split: str | None = None,
         class_names: list[str] | None = None,
         class_map: dict[str, str] | None = None,
         ignore_classes: list[str] | None = None,
@@ -88,16 +91,24 @@ class AutoDataset(DetectionDataset):
         }
         self.dataset: DetectionDataset = DATASETS.build({**split_node(found, split, str(root)), **more})
         self.name, self.classes, self.problems = self.dataset.name, self.dataset.classes, self.dataset.problems
-        self.records, self.keep_empty, self.left_out = self.dataset.records, keep_empty, self.dataset.left_out
-        self.reads_files = self.dataset.reads_files
+        self.records, self.keep_empty = self.dataset.records, keep_empty
+        self.reads_files, self.roots = self.dataset.reads_files, self.dataset.roots
 
     def load_image(self, index: int) -> Image:
         self.dataset.image_options = self.image_options
         return self.dataset.load_image(index)
 
+    def origin(self, index: int) -> tuple[DetectionDataset, int]:
+        return self.dataset.origin(index)
 
-def split_node(found: FoundData, split: str, name: str) -> Tree:
-    """The config node of a split; ValueError that lists the splits there are."""
-    if split not in found.splits:
-        raise ValueError(f"{name}: {found.format} has no split {split!r}, only {shorten_list(list(found.splits))}")
-    return found.splits[split]
+
+def split_node(found: FoundData, split: str | None, name: str) -> Tree:
+    """The config node of a split, or of the only one; ValueError that lists the splits there are."""
+    known = shorten_list(list(found.splits))
+    if split is None and len(found.splits) != 1:
+        raise ValueError(f"{name} has the splits {known}: choose one with `split`")
+    key = next(iter(found.splits)) if split is None else canonical_split(split) or split
+    for each in (split, key):
+        if each is not None and each in found.splits:
+            return found.splits[each]
+    raise ValueError(f"{name}: {found.format} has no split {split!r}, only {known}")

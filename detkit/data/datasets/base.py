@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -13,8 +14,17 @@ from PIL.Image import Image
 
 from detkit.data.datasets.classes import ClassOptions, adopt_classes, apply_options, check_known, similar_names
 from detkit.data.datasets.found import FoundData, Place
-from detkit.data.datasets.image_files import Folders, check_files
-from detkit.data.datasets.images import ImageOptions, read_image, read_size
+from detkit.data.datasets.image_files import Folders, check_files, check_inside
+from detkit.data.datasets.images import (
+    ImageOptions,
+    Size,
+    Target,
+    read_image,
+    read_image_bytes,
+    read_scaled,
+    read_size,
+    read_size_of_bytes,
+)
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, UNLISTED, Problems
 from detkit.data.datasets.records import (
     BadBoxes,
@@ -40,6 +50,7 @@ class DetectionDataset:
     dropped, changed or left out, by kind, with file and box. image_options: how images are read, `data.images` of
     the config. left_out: images that could not be used, each with the reason. reads_files: whether the images are the
     files that records name; false for a subclass with its own `load_image`, unless it sets `reads_files = True`.
+    roots: folders that paths in annotations must not lead out of, unless `data.images.outside` allows it.
     """
 
     name: str
@@ -50,6 +61,7 @@ class DetectionDataset:
     image_options = ImageOptions()
     left_out: Mapping[str, str] = MappingProxyType({})
     reads_files = True
+    roots: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)
@@ -70,13 +82,57 @@ class DetectionDataset:
 
     def load_image(self, index: int) -> Image:
         """An image as 8-bit RGB, upright."""
-        return read_image(self.records.path(index), self.image_options)
+        content, path = self.image_content(index), self._image_path(index)
+        if content is None:
+            return read_image(path, self.image_options)
+        return read_image_bytes(content, path, self.image_options)
 
-    def image_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of an upright image, from the header of its file."""
+    def image_content(self, index: int) -> bytes | None:
+        """The bytes of an image's file, if it is not a file of its own (as in a shard); else None."""
+        return None
+
+    def image_version(self, index: int) -> str | None:
+        """A text that changes when the image does; None where that is not known, so that nothing may keep it."""
         if not self.reads_files:
-            return self.load_image(index).size[::-1]
-        return read_size(self.records.path(index), self.image_options)
+            return None
+        state = os.stat(self.records.path(index))
+        return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
+
+    def origin(self, index: int) -> tuple[DetectionDataset, int]:
+        """The data set that holds an image, and its index there: another one if this one is made of others."""
+        return self, index
+
+    def load_scaled(self, index: int, target: Target) -> tuple[Image, Size]:
+        """An image as `load_image` gives it, or smaller, and its (height, width) in full.
+
+        It is smaller only with `data.images.scaled_decoding`, and never below `target`; see `read_scaled`.
+        """
+        holder, i = self.origin(index)
+        if not self.image_options.scaled_decoding or type(holder).load_image is not DetectionDataset.load_image:
+            image = self.load_image(index)
+            return image, (image.height, image.width)
+        content, path = holder.image_content(i), holder._image_path(i)
+        return read_scaled(path if content is None else content, path, self.image_options, target)
+
+    def image_size(self, index: int) -> Size:
+        """(height, width) of an upright image, from the header of its file."""
+        holder, i = self.origin(index)
+        content, path = holder.image_content(i), holder._image_path(i)
+        if content is not None:
+            return read_size_of_bytes(content, path, self.image_options)
+        return read_size(path, self.image_options) if self.reads_files else self.load_image(index).size[::-1]
+
+    def _image_path(self, index: int) -> str:
+        """The path of an image; ValueError if an annotation leads to it out of the data's folders."""
+        path = self.records.path(index)
+        if not self.image_options.outside:
+            check_inside([path], self.roots)
+        return path
+
+    def check_paths(self) -> None:
+        """Raises ValueError that names the images which lie outside of the data's folders."""
+        if not self.image_options.outside and self.reads_files:
+            check_inside([self.records.path(i) for i in range(len(self))], self.roots, self.name)
 
     def checked_image(self, index: int) -> Image:
         """The image; ValueError if its size is not the one that the annotation states."""
@@ -150,13 +206,14 @@ class DetectionDataset:
         """`finish` for a reader that makes an `ImageRecord` of every image; checks that the files exist.
 
         folder: of the images. class_list: the classes in the order of their category ids from 0; None takes the names
-        of the objects in alphabetical order. problems: what the reader has counted. unlisted: whether image files of
-        the folders that no record names are counted. Images get the ids 1, 2, 3 ... where a record has none.
+        of the objects in alphabetical order. problems: what the reader has counted, until `images` is used up.
+        unlisted: whether image files of the folders that no record names are counted. Images get the ids 1, 2, 3 ...
+        where a record has none.
         """
-        builder = RecordsBuilder(name, bad_boxes)
+        records, builder = list(images), RecordsBuilder(name, bad_boxes)
+        self.roots = (folder,)
         if problems is not None:
             builder.problems.merge(problems)
-        records = list(images)
         names = sorted({n for record in records for n in record.names}) if class_list is None else list(class_list)
         label = {class_name: k for k, class_name in enumerate(names)}
         for i, record in enumerate(records, start=1):
@@ -178,7 +235,8 @@ class DetectionDataset:
             name, named_classes(enumerate(names)), builder, keep_empty=keep_empty, class_names=class_names,
             class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
-        check_files([self.records.path(i) for i in range(len(self))], name, folder, folders)
+        if self.reads_files:
+            check_files([self.records.path(i) for i in range(len(self))], name, folder, folders)
 
     def choose_classes(self, options: ClassOptions) -> None:
         """Selects, merges, renames and ignores classes by name, and reports what that leaves out."""
@@ -269,7 +327,7 @@ class Subset(DetectionDataset):
 
     def __init__(self, dataset: DetectionDataset, indices: Sequence[int], name: str) -> None:
         self.dataset, self.indices = dataset, list(indices)
-        self.image_options, self.reads_files = dataset.image_options, dataset.reads_files
+        self.image_options, self.reads_files, self.roots = dataset.image_options, dataset.reads_files, dataset.roots
         self.name, self.classes, self.problems = name, dataset.classes, Problems()
         if not self.indices:
             raise ValueError(f"{name}: the subset has none of the {len(dataset)} images")
@@ -277,6 +335,9 @@ class Subset(DetectionDataset):
 
     def load_image(self, index: int) -> Image:
         return self.dataset.load_image(self.indices[index])
+
+    def origin(self, index: int) -> tuple[DetectionDataset, int]:
+        return self.dataset.origin(self.indices[index])
 
 
 def named_classes(classes: Iterable[tuple[int, str]]) -> ClassMap:

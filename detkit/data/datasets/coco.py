@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Literal
 
@@ -20,8 +21,10 @@ from detkit.data.datasets.coco_file import (
     read_json,
     size_of,
 )
+from detkit.data.datasets.coco_find import find_coco
+from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_files import Folders, check_files
-from detkit.data.datasets.problems import MERGED, SUSPECT, UNLISTED, Problems
+from detkit.data.datasets.problems import IN_FOLDER, MERGED, SUSPECT, UNLISTED, Problems
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, shorten_list
@@ -43,6 +46,10 @@ class CocoDataset(DetectionDataset):
         same_file: what to do with a file that is listed under several image ids; null refuses it, merge puts all boxes
             under the first id.
     """
+
+    @classmethod
+    def find(cls, place: Place) -> FoundData | None:
+        return find_coco(place)
 
     def __init__(
         self,
@@ -66,7 +73,8 @@ class CocoDataset(DetectionDataset):
         label = {i: classes.ids.index(number) for i, number in numbers.items()}
         by_image = group_by_image(content, label, annotations)
         folders = Folders()
-        paths = [folders.image_path(images, image["file_name"]) for image in content["images"]]
+        paths = image_paths(content["images"], images, folders, builder.problems)
+        self.roots = (images, os.path.dirname(annotations))
         merged = merge_images(content["images"], paths, by_image, folders, annotations, same_file, builder.problems)
         image_ids = integer_ids([id_of(image) for image in content["images"]], "image", builder.problems)
         for image, path in zip(content["images"], paths, strict=True):
@@ -79,6 +87,23 @@ class CocoDataset(DetectionDataset):
             ignore_classes=ignore_classes,
         )  # fmt: skip
         check_files([self.records.path(i) for i in range(len(self))], annotations, images, folders)
+
+
+def image_paths(entries: list[Entry], images: str, folders: Folders, problems: Problems) -> list[str]:
+    """The path of every image: `file_name` below `images`, or the file of that name in `images` itself.
+
+    Exports lead to the folders of the machine that wrote them. The last part of a name counts if no other image has it.
+    """
+    names = [image["file_name"] for image in entries]
+    paths = [folders.image_path(images, name) for name in names]
+    last = [name.replace("\\", "/").rpartition("/")[2] for name in names]
+    counts = Counter(last)
+    for i, name in enumerate(last):
+        beside = os.path.join(images, name)
+        if paths[i] not in folders and counts[name] == 1 and name not in ("", "..") and beside in folders:
+            paths[i] = beside
+            problems.add(IN_FOLDER, f"{names[i]}: {beside}")
+    return paths
 
 
 def add_image(

@@ -15,8 +15,9 @@ from detkit.utils.types import Tree, Value
 
 Entry = Tree
 """One image, category or annotation."""
+LARGEST_SIDE = 2**15
+"""Pixels; of a mask, whose area must fit 32 bits."""
 INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
-RLE_HINT = " (its segmentation is run-length encoded; pycocotools.mask.toBbox makes a bbox of it)"
 
 
 def read_json(path: str) -> Entry:
@@ -58,7 +59,7 @@ def entry_problem(entry: Value, keys: Mapping[str, tuple[str, Callable[[object],
         if good(entry.get(key)) or (key == "bbox" and entry.get(key) in (None, []) and mask_box(entry)):
             continue
         which = f" (id {short(entry['id'])})" if key != "id" and "id" in entry else ""
-        hint = RLE_HINT if key == "bbox" and isinstance(entry.get("segmentation"), dict) else ""
+        hint = " and no usable segmentation" if key == "bbox" and "segmentation" in entry else ""
         if key not in entry:
             return f"has no {key!r}{which}{hint}"
         return f"{which} has {key} {short(entry[key])}, not {wanted}{hint}".strip()
@@ -120,17 +121,55 @@ PARTS: dict[str, dict[str, tuple[str, Callable[[object], bool]]]] = {
 
 
 def mask_box(entry: Entry) -> list[float] | None:
-    """x, y, width and height around the polygons of a segmentation; None without any."""
-    polygons = entry.get("segmentation")
-    if not isinstance(polygons, list):
+    """x, y, width and height around the polygons or the mask of a segmentation; None without any."""
+    shape = entry.get("segmentation")
+    if isinstance(shape, dict):
+        return rle_box(shape)
+    if not isinstance(shape, list):
         return None
-    flat = [p for p in polygons if isinstance(p, list)] or [polygons]
+    flat = [p for p in shape if isinstance(p, list)] or [shape]
     x = [number_of(v) for p in flat for v in p[0::2]]
     y = [number_of(v) for p in flat for v in p[1::2]]
     xs, ys = [v for v in x if v is not None], [v for v in y if v is not None]
     if not xs or len(xs) != len(x) or len(ys) != len(xs):
         return None
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def rle_box(shape: Entry) -> list[float] | None:
+    """x, y, width and height around a run-length encoded mask; None for an empty or broken one."""
+    size, counts = shape.get("size"), shape.get("counts")
+    if not (isinstance(size, list) and len(size) == 2 and all(type(v) is int and 0 < v < LARGEST_SIDE for v in size)):
+        return None
+    height, width = size
+    runs = unpack_counts(counts) if isinstance(counts, str) else counts
+    # pycocotools would read beyond runs that do not fill the mask.
+    if not isinstance(runs, list) or any(type(v) is not int or v < 0 for v in runs) or sum(runs) != height * width:
+        return None
+    from pycocotools import mask
+
+    box: list[float] = mask.toBbox(mask.frPyObjects({"size": size, "counts": runs}, height, width)).tolist()
+    return box if box[2] > 0 else None
+
+
+def unpack_counts(text: str) -> list[int]:
+    """The runs of a mask in COCO's compressed form: 5 bits a character, from the fourth on as differences.
+
+    An empty list if the text is broken. Source: maskApi.c of pycocotools, rleFrString.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for char in text:
+        bits = ord(char) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return []
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) if bits & 16 else 0
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return [] if shift else runs
 
 
 def box_of(entry: Entry, where: str, problems: Problems) -> list[float]:

@@ -19,7 +19,7 @@ MAGIC = (
 )
 XML_ROOTS = {
     "annotation": "a Pascal VOC file; VocDataset reads a folder of them",
-    "annotations": "an export of CVAT in its own format; export it as COCO or Pascal VOC",
+    "annotations": "an export of CVAT, which CvatDataset reads",
     "dataset": "a file of dlib's imglab",
     "svg": "a drawing",
     "html": "an HTML page, as after a failed download",
@@ -60,7 +60,7 @@ def describe_text(text: str) -> str | None:
     if lines and all(re.fullmatch(r"\s*\d+(\s+-?[\d.]+([eE]-?\d+)?){4,}\s*", line) for line in lines):
         return "a YOLO label file (class and box in fractions of the image)"
     if len(lines) > 1 and all(line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines):
-        return "JSON lines, one object on each line"
+        return "JSON lines, one object on each line, which ListDataset reads if they are images with boxes"
     if lines and lines[0].count(",") >= 3 and not start.startswith(("{", "[")):
         return f"a CSV table (first line: {lines[0][:60]!r})"
     if re.match(r"[\w .-]+:(\s|$)", lines[0]):
@@ -82,15 +82,15 @@ def describe_json(content: object) -> str | None:
     keys = set(content)
     values = [v for v in list(content.values())[:3] if isinstance(v, dict)]
     if "shapes" in keys and keys & {"imagePath", "imageData", "imageHeight"}:
-        return "a LabelMe file of one image; convert the folder to COCO"
+        return "a LabelMe file of one image; LabelMeDataset reads a folder of them"
     if "_via_img_metadata" in keys or (values and all({"filename", "regions"} <= set(v) for v in values)):
-        return "a project or export of VGG Image Annotator in its own format; export it as COCO"
+        return "a project or export of VGG Image Annotator, which ViaDataset reads"
     if keys >= {"type", "features"}:
         return "GeoJSON"
     if keys & {"openlabel", "vcd"}:
         return "an OpenLABEL file"
     if keys >= {"items", "categories"}:
-        return "a data set of Datumaro; export it as COCO"
+        return "a data set of Datumaro, which DatumaroDataset reads"
     if "file_name" in keys or "filename" in keys or ("image" in keys and "annotations" in keys):
         return "the annotation of a single image; a COCO instances file lists `images`, `annotations` and `categories`"
     annotations = content.get("annotations")
@@ -114,11 +114,11 @@ def describe_json_list(content: list[object]) -> str:
     if keys >= {"image_id", "category_id"}:
         return "the list of annotations alone, without `images` and `categories`"
     if (keys & {"completions", "predictions"} and "data" in keys) or ("annotations" in keys and "data" in keys):
-        return "an export of Label Studio in its own format; export it as COCO"
+        return "an export of Label Studio, which LabelStudioDataset reads"
     if keys >= {"image", "annotations"}:
-        return "a CreateML file; export it as COCO"
+        return "a CreateML file, which CreateMlDataset reads"
     if "labels" in keys and "name" in keys:
-        return "a file of BDD100K or Scalabel; convert it to COCO"
+        return "a file of BDD100K or Scalabel, which ScalabelDataset reads"
     if keys & {"file_name", "filename"}:
         return "a list of images alone"
     return f"a list of objects with the keys {', '.join(sorted(map(str, keys))[:8])}"

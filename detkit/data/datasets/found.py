@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -84,3 +84,9 @@ def canonical_split(name: str) -> str | None:
         if any(word in names for word in words):
             return canonical
     return None
+
+
+def named_splits(names: Sequence[str]) -> list[str]:
+    """The names under which splits are found: train, val or test where a single one has such a name, else their own."""
+    canonical = [canonical_split(name) or name for name in names]
+    return [short if canonical.count(short) == 1 else name for short, name in zip(canonical, names, strict=True)]

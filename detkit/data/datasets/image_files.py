@@ -17,6 +17,8 @@ SEARCHED = 200_000
 """Files of a folder that are looked at for one with a similar name."""
 COMMON = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 """In order of preference where a name exists in several formats."""
+NO_IMAGE = (".xml", ".json", ".txt", ".csv")
+"""Suffixes of annotations, which often have the name of their image."""
 NO_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 """Formats that Pillow only recognises, or hands to another program."""
 
@@ -147,12 +149,28 @@ def check_files(paths: Sequence[str], name: str, folder: str | None = None, fold
     raise FileNotFoundError(f"{name}: {count}{where}: {texts}")
 
 
+def check_inside(paths: Sequence[str], roots: Sequence[str], name: str = "") -> None:
+    """Raises ValueError that names the paths outside of all roots; none is outside if there are no roots."""
+    starts = tuple(os.path.join(os.path.abspath(root), "") for root in roots)
+    outside = [path for path in paths if starts and not os.path.abspath(path).startswith(starts)]
+    if outside:
+        folders = shorten_list([printable(root or ".") for root in dict.fromkeys(roots)])
+        count = plural(len(outside), "image lies", "images lie")
+        raise ValueError(
+            f"{name}{': ' if name else ''}{count} outside of {folders}, where a path in the annotations leads: "
+            f"{shorten_list([printable(path) for path in outside], 5)}. Annotations of others must not make detkit "
+            "read other files: set data.images.outside=true if you trust them"
+        )
+
+
 class Nearby:
     """Finds files below a folder whose names differ in case, Unicode form or suffix only."""
 
     def __init__(self, folder: str) -> None:
         self._files: dict[str, list[str]] = {}
         for file in islice(files_below(folder), SEARCHED):
+            if file.lower().endswith(NO_IMAGE):
+                continue
             self._files.setdefault(similarity_key(file), []).append(file)
 
     def hint(self, path: str) -> str:

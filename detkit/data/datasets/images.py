@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,11 +15,15 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from detkit.data.datasets.file_formats import describe_text
-from detkit.registry import Positive, enforce_bounds
+from detkit.registry import PathStr, Positive, enforce_bounds
 
 MAX_MEGAPIXELS = 180.0
 """Default of the limit: three bytes a pixel, so half a gigabyte in memory."""
 BadImages = Literal["error", "skip", "repair"]
+Size = tuple[int, int]
+"""(height, width), pixels."""
+Target = Callable[[int, int], Size | None]
+"""(height, width) of an image -> the (height, width) to which it is going to be resized; None for no fixed size."""
 P = ParamSpec("P")
 R = TypeVar("R")
 END_OF_JPEG = b"\xff\xd9"
@@ -41,10 +46,24 @@ class ImageOptions:
             or black, as browsers do, and is an error where nothing is there. skip and repair decode every image once
             at the start.
         max_megapixels: megapixels above which an image is refused before it is decoded.
+        outside: whether an absolute path or .. in annotations may lead to an image outside of the data's folders.
+        scaled_decoding: decodes a JPEG at 1/2, 1/4 or 1/8 of its size where the first transform resizes it to less
+            than that. Faster, with slightly other pixels than a decoding in full.
+        cache: keeps decoded images, resized where the transforms begin with a resize to a fixed size, so that later
+            epochs decode nothing. memory keeps them in the memory of this training, disk in files that all processes
+            and later runs share; null keeps none.
+        cache_gb: gigabytes that the images of a split may take in the cache; the others are decoded each time.
+        cache_folder: folder of the disk cache, which must be on this machine's own disk to be of use; null takes the
+            folder images in the cache of downloads.
     """
 
     bad_images: BadImages = "error"
     max_megapixels: Positive = MAX_MEGAPIXELS
+    outside: bool = False
+    scaled_decoding: bool = False
+    cache: Literal["memory", "disk"] | None = None
+    cache_gb: Positive = 8.0
+    cache_folder: PathStr | None = None
 
 
 def read_image(path: str | Path, options: ImageOptions | None = None) -> Image.Image:
@@ -54,43 +73,87 @@ def read_image(path: str | Path, options: ImageOptions | None = None) -> Image.I
     colour), and transparency lies over black. Raises FileNotFoundError, or ValueError that names a file
     that can't be read. A damaged file is decoded as far as it goes if the options say repair.
     """
-    options = options or ImageOptions()
+    return read_scaled(path, path, options or ImageOptions())[0]
+
+
+def read_image_bytes(content: bytes, name: str, options: ImageOptions | None = None) -> Image.Image:
+    """`read_image` of a file in memory. name: what messages call it."""
+    return read_scaled(content, name, options or ImageOptions())[0]
+
+
+def read_scaled(
+    source: str | Path | bytes, path: str | Path, options: ImageOptions, target: Target | None = None
+) -> tuple[Image.Image, Size]:
+    """`read_image` of a file, or of its bytes, and the (height, width) of the image in full.
+
+    Args:
+        path: what messages name.
+        target: the (height, width) to which an image of a (height, width) is going to be resized; a JPEG is decoded at
+            the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below it.
+    """
     try:
-        with open_image(path, path, options) as opened:
+        with open_image(_opened(source), path, options) as opened:
+            size = size_of_opened(opened)
+            if target is not None and (wanted := target(*size)) is not None and opened.format == "JPEG":
+                turned = size != (opened.height, opened.width)
+                opened.draft(None, wanted if turned else (wanted[1], wanted[0]))  # no mode: as in the file
             opened.load()
-            return to_rgb(ImageOps.exif_transpose(opened))
+            return to_rgb(ImageOps.exif_transpose(opened)), size
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
         if options.bad_images != "repair":
-            raise unreadable_error(path, error) from error
-    return repair_file(path, options)
+            raise unreadable_error(path, error, source) from error
+    repaired = repair_file(path, options, source if isinstance(source, bytes) else None)
+    return repaired, (repaired.height, repaired.width)
 
 
-def repair_file(path: str | Path, options: ImageOptions) -> Image.Image:
-    """Decodes a damaged file as far as it goes; ValueError that names the file if nothing can be decoded."""
+def _opened(source: str | Path | bytes) -> str | Path | IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def repair_file(path: str | Path, options: ImageOptions, content: bytes | None = None) -> Image.Image:
+    """Decodes a damaged file as far as it goes; ValueError that names the file if nothing can be decoded.
+
+    content: the file's bytes if it is not on disk.
+    """
+    source = path if content is None else content
     try:
-        open_image(path, path, options).close()
+        open_image(_opened(source), path, options).close()
         # Without its end mark, libjpeg waits for more and keeps the last rows to itself.
-        marked = Path(path).read_bytes() + END_OF_JPEG
+        marked = (Path(path).read_bytes() if content is None else content) + END_OF_JPEG
         with open_image(io.BytesIO(marked), path, options) as opened:
             load_truncated(opened)
             return to_rgb(ImageOps.exif_transpose(opened))
     except Exception as error:
         hint = "it can't be repaired; bad_images: skip leaves it out"
-        raise ValueError(f"{unreadable_error(path, error)}; {hint}") from error
+        raise ValueError(f"{unreadable_error(path, error, source)}; {hint}") from error
 
 
 def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[int, int]:
     """(height, width) of an upright image, from the file's header alone; raises as `read_image`."""
+    return _size_of(path, path, options or ImageOptions())
+
+
+def read_size_of_bytes(content: bytes, name: str, options: ImageOptions | None = None) -> tuple[int, int]:
+    """`read_size` of a file in memory. name: what messages call it."""
+    return _size_of(content, name, options or ImageOptions())
+
+
+def _size_of(source: str | Path | bytes, path: str | Path, options: ImageOptions) -> tuple[int, int]:
     try:
-        with open_image(path, path, options or ImageOptions()) as opened:
-            turned = header_exif(opened).get(ORIENTATION, 1) in SIDEWAYS
-            return (opened.width, opened.height) if turned else (opened.height, opened.width)
+        with open_image(_opened(source), path, options) as opened:
+            return size_of_opened(opened)
     except (FileNotFoundError, ImageTooLargeError):
         raise
     except Exception as error:
-        raise unreadable_error(path, error) from error
+        raise unreadable_error(path, error, source) from error
+
+
+def size_of_opened(opened: ImageFile.ImageFile) -> Size:
+    """(height, width) of an image that is opened and not decoded, after EXIF rotation."""
+    turned = header_exif(opened).get(ORIENTATION, 1) in SIDEWAYS
+    return (opened.width, opened.height) if turned else (opened.height, opened.width)
 
 
 def header_exif(opened: ImageFile.ImageFile) -> Image.Exif:
@@ -123,22 +186,35 @@ def size_if_readable(path: str | Path) -> tuple[int, int]:
         return (-1, -1)
 
 
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) by the header of an image, however large it is; (-1, -1) where it can't be read."""
+    try:
+        return read_size(path)
+    except ImageTooLargeError:
+        # A PNG's late EXIF is not looked at, because Pillow would decode the image for it.
+        with open_image(path, path, ImageOptions(max_megapixels=math.inf)) as opened:
+            turned = Image.Image.getexif(opened).get(ORIENTATION, 1) in SIDEWAYS
+            return (opened.width, opened.height) if turned else (opened.height, opened.width)
+    except (ValueError, OSError):
+        return (-1, -1)
+
+
 class ImageTooLargeError(ValueError):
     """An image has more pixels than the limit, by its header."""
 
 
-def unreadable_error(path: str | Path, error: Exception) -> ValueError:
-    """The error of any decoder, with the name of the file in front."""
+def unreadable_error(path: str | Path, error: Exception, source: str | Path | bytes | None = None) -> ValueError:
+    """The error of any decoder, with the name of the file in front. source: the file's bytes if it is not on disk."""
     hint = f"; {HEIF_HINT}" if Path(path).suffix.lower() in HEIF and not reads_heif() else ""
     text = " ".join(str(error).split())
     if isinstance(error, UnidentifiedImageError) and not hint:
-        return ValueError(f"{path}: not a readable image: {describe_file(path)}")
+        return ValueError(f"{path}: not a readable image: {describe_file(path if source is None else source)}")
     return ValueError(f"{path}: not a readable image ({type(error).__name__}: {text}){hint}")
 
 
-def describe_file(path: str | Path) -> str:
-    """What a file is that Pillow does not know, in words."""
-    with open(path, "rb") as file:
+def describe_file(source: str | Path | bytes) -> str:
+    """What a file, or its bytes, is that Pillow does not know, in words."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
         start = file.read(1000)
     if not start:
         return "the file is empty"

@@ -60,7 +60,27 @@ COUNTS_FROM_ZERO = Kind(
 OTHER_IMAGE = Kind(
     "[annotations name|annotation names] another existing image; the image with the annotation's own name is used"
 )
+BY_FILENAME = Kind(
+    "[annotations have|annotation has] another name than [their images|its image], which <filename> states"
+)
+IN_FOLDER = Kind(
+    "file [names lead|name leads] to no file; [those|that] of the same name in the folder of the images [are|is] used",
+    quiet=True,
+)
+GUESSED_ENCODING = Kind(
+    "[files are|file is] not in the encoding that [they declare|it declares], which is guessed: `encoding` sets it"
+)
 SUSPECT = Kind("[boxes seem|box seems] to be in another format")
+FOUND_ELSEWHERE = Kind("[images are|image is] found in another folder than the annotation says")
+NO_BOX = Kind("[shapes are|shape is] no object with a box (points, lines, tags) and [are|is] not read")
+JOINED = Kind("[shapes are|shape is] another part of an object with the same group and joined to its box")
+UNANNOTATED = Kind("[images have|image has] no annotation yet and [are|is] left out", lost=True)
+OTHER_FILE = Kind("[files are|file is] of another format and not read")
+INTERPOLATED = Kind("[boxes are|box is] missing between keyframes of a track and interpolated")
+FROM_OUTLINE = Kind("[boxes are|box is] drawn around another outline", quiet=True)
+UNNAMED_CLASS = Kind('[objects have|object has] no class and [are|is] of the class "object"')
+NUMBERED = Kind("[objects have|object has] a number for a class, which is its name: set names", quiet=True)
+SEVERAL_ANNOTATORS = Kind("[images have|image has] several annotations, of which the newest is used")
 UNUSED_CATEGORIES = Kind("category [entries are|entry is] unused or repeated and left out", quiet=True)
 
 

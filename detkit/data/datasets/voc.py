@@ -1,29 +1,35 @@
-"""Pascal VOC folders: Annotations/*.xml, ImageSets/Main/SPLIT.txt, JPEGImages."""
+"""Pascal VOC annotations: an XML file for each image."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset, named_classes
-from detkit.data.datasets.found import FoundData, Place, canonical_split
-from detkit.data.datasets.image_files import Folders, check_files, images_by_stem
-from detkit.data.datasets.problems import COUNTS_FROM_ZERO, OTHER_IMAGE, PARTS, UNLISTED, Problems
+from detkit.data.datasets.found import FoundData, Place
+from detkit.data.datasets.image_files import Folders, check_files
+from detkit.data.datasets.problems import COUNTS_FROM_ZERO, PARTS, UNLISTED
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
-from detkit.data.datasets.voc_file import VocAnnotation, annotation_files, describe_near_stem, read_split, read_xml
+from detkit.data.datasets.voc_file import VocAnnotation, XmlReader
+from detkit.data.datasets.voc_find import find_voc
+from detkit.data.datasets.voc_layout import read_files, read_listed
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, shorten_list
 
 
 @DATASETS.register()
 class VocDataset(DetectionDataset):
-    """Boxes of a Pascal VOC folder; `difficult` boxes are ignore regions.
+    """Boxes of Pascal VOC's XML files, one for each image; `difficult` boxes are ignore regions.
 
     Args:
-        root: folder with Annotations, ImageSets/Main and JPEGImages.
-        split: name of a list in ImageSets/Main.
-        class_names: the classes and their order; null takes all names in Annotations, of every split, in alphabetical
-            order, so that every split has the same.
+        root: folder of the XML files and images, in subfolders or not. An XML file belongs to the image of its own name
+            beside it, in the folder that corresponds to its own, or anywhere below; else to the image in <filename>.
+        split: name of a list of images in ImageSets/Main, as the VOC challenges have it, in ImageSets or in the root;
+            null takes every XML file.
+        annotations: folder of the XML files; null takes Annotations of the root for a split, else the root.
+        encoding: how XML files are read that are not Unicode and not in the encoding that they declare, as gb18030
+            or cp1252; null guesses it and warns.
+        class_names: the classes and their order; null takes the names in all XML files of the folder, of every split,
+            in alphabetical order, so that every split has the same.
         class_map: {old: new} renames and merges classes.
         ignore_classes: classes whose objects become ignore regions.
         one_based: pixels are counted from 1 and the last one belongs to the box, as in the VOC challenges; x1 and y1
@@ -34,19 +40,15 @@ class VocDataset(DetectionDataset):
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
-        lists = place.path / "ImageSets" / "Main"
-        if not lists.is_dir() or not (place.path / "Annotations").is_dir():
-            return None
-        names = sorted(path.stem for path in lists.glob("*.txt"))
-        splits = {canonical_split(n) or n: n for n in names if not re.search(r"_(train|val|trainval|test)$", n)}
-        nodes = {split: {"type": "VocDataset", "root": str(place.path), "split": n} for split, n in splits.items()}
-        return FoundData("Pascal VOC", "its folders Annotations and ImageSets/Main", nodes)
+        return find_voc(place)
 
     def __init__(
         self,
         *,
         root: PathStr,
-        split: str,
+        split: str | None = None,
+        annotations: PathStr | None = None,
+        encoding: str | None = None,
         class_names: list[str] | None = None,
         class_map: dict[str, str] | None = None,
         ignore_classes: list[str] | None = None,
@@ -54,28 +56,26 @@ class VocDataset(DetectionDataset):
         bad_boxes: BadBoxes = "drop",
         keep_empty: bool = True,
     ) -> None:
-        name, folder = f"{root} ({split})", Path(root) / "JPEGImages"
-        stems = read_split(Path(root), split)
-        annotations = read_annotations(Path(root) / "Annotations", stems, name)
-        class_list = sorted({item.name for annotation in annotations.values() for item in annotation.objects})
-        if not class_list:
-            raise ValueError(f"{name}: no file in Annotations has an object, so there is nothing to detect")
-        classes, label = named_classes(enumerate(class_list)), {n: k for k, n in enumerate(class_list)}
-        files, paths, folders = images_by_stem(folder), [], Folders()
+        name = f"{root} ({split})" if split is not None else annotations or root
         builder = RecordsBuilder(name, bad_boxes)
-        for i, stem in enumerate(stems):
-            path = str(find_image(stem, annotations[stem].filename, files, folder, builder.problems))
-            paths.append(path)
-            add_image(builder, i + 1, path, f"{stem}.xml", annotations[stem], label, one_based)
-        check_duplicates(paths, folders, stems, name)
-        annotated = [str(path) for stem, path in files.items() if stem in annotations]
-        for path in folders.unlisted_images(str(folder), [*paths, *annotated]):
+        read = XmlReader(encoding, builder.problems)
+        layout = Path(root), Path(annotations) if annotations is not None else None
+        files = read_files(*layout, name, read) if split is None else read_listed(*layout, split, name, read)
+        class_list = sorted({item.name for names in files.annotations for item in names.objects})
+        if not class_list:
+            raise ValueError(f"{name}: no file in {files.where} has an object, so there is nothing to detect")
+        classes, label = named_classes(enumerate(class_list)), {n: k for k, n in enumerate(class_list)}
+        folders, paths = Folders(), [file.image for file in files.split]
+        for i, file in enumerate(files.split, start=1):
+            add_image(builder, i, file.image, file.source, file.annotation, label, one_based)
+        check_duplicates(paths, folders, [file.source for file in files.split], name)
+        for path in folders.unlisted_images(files.images, [*paths, *files.annotated]):
             builder.problems.add(UNLISTED, path)
         self.finish(
             name, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
             ignore_classes=ignore_classes,
         )  # fmt: skip
-        check_files([self.records.path(i) for i in range(len(self))], name, str(folder), folders)
+        check_files([self.records.path(i) for i in range(len(self))], name, files.images, folders)
 
 
 def add_image(
@@ -100,45 +100,13 @@ def add_image(
     builder.add(image_id, path, annotation.size, boxes, labels, difficult, source=source, xywh=xywh)
 
 
-def find_image(stem: str, stated: str, files: dict[str, Path], folder: Path, problems: Problems) -> Path:
-    """The image with the name of an annotation; of several suffixes, the one that it states.
-
-    Counts an annotation that states another image that is there, as a copied one does.
-    """
-    plain = Path(stated)
-    if plain.stem == stem and (folder / plain.name).is_file():
-        return folder / plain.name
-    image = files.get(stem)
-    if image is not None and stated != image.name and plain.stem in files:
-        problems.add(OTHER_IMAGE, f"{stem}.xml: <filename> is {stated}, {image.name} is used")
-    return image or folder / (stated or f"{stem}.jpg")
-
-
-def check_duplicates(paths: list[str], folders: Folders, stems: list[str], name: str) -> None:
+def check_duplicates(paths: list[str], folders: Folders, sources: list[str], name: str) -> None:
     """Raises ValueError if several annotations are of one image file: each would lack the objects of the others."""
     duplicates = folders.duplicates(paths).values()
     if duplicates:
-        texts = [f"{paths[same[0]]} ({', '.join(f'{stems[i]}.xml' for i in same)})" for same in duplicates]
+        texts = [f"{paths[same[0]]} ({', '.join(sources[i] for i in same)})" for same in duplicates]
         count = plural(len(duplicates), "image file belongs", "image files belong")
         raise ValueError(
             f"{name}: {count} to several annotations, so the objects of one would be "
             f"background in the other: {shorten_list(texts)}. Put all objects into one annotation and list that one"
         )
-
-
-def read_annotations(folder: Path, stems: list[str], name: str) -> dict[str, VocAnnotation]:
-    """Image name -> annotation, of every file of the folder; FileNotFoundError for an image without one."""
-    files = annotation_files(folder)
-    if not files:
-        entries = sorted(folder.iterdir()) if folder.is_dir() else []
-        suffixes = sorted({p.suffix for p in entries if not p.is_dir()})
-        folders = [p.name for p in entries if p.is_dir()]
-        hint = f"; it has files with the suffix {shorten_list(suffixes)}" if suffixes else ""
-        hint += f"; subfolders are not read: {shorten_list(folders)}" if folders else ""
-        raise FileNotFoundError(f"{name}: no .xml file in {folder}{hint}")
-    known = {p.stem for p in files}
-    missing = [describe_near_stem(s, known) for s in stems if s not in known]
-    if missing:
-        count = plural(len(missing), "image has", "images have")
-        raise FileNotFoundError(f"{name}: {count} no file in Annotations: {shorten_list(missing)}")
-    return {p.stem: read_xml(p) for p in files}

@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 from detkit.data.datasets.box_checks import CORNERS
 from detkit.data.datasets.file_formats import decode_text, describe_json, describe_text, describe_xml_root
 from detkit.data.datasets.image_files import fold_name
+from detkit.data.datasets.problems import GUESSED_ENCODING, Problems
+from detkit.data.datasets.text_encodings import guess_encoding
 from detkit.utils.console import plural, shorten_list
 
 KNOWN = {"folder", "filename", "path", "source", "size", "segmented", "owner", "object"}
@@ -21,6 +23,10 @@ SHAPES = {"bndbox", "xmin", "polygon", "robndbox", "box", "points", "bbox"}
 """Elements that hold an object's outline; outside of <object> they show that the file is something else."""
 CODE_PAGES = ("cp1252", "gb18030", "shift_jis", "euc_kr", "big5", "cp1251", "cp1250", "cp437", "cp850")
 """Encodings that a list from another system often has."""
+LIST_PLACES = ("ImageSets/Main", "ImageSets", ".")
+"""Folders below the root that may have the lists of images."""
+SAMPLED = 200
+"""Files that are looked at to guess the encoding of one."""
 
 
 @dataclass
@@ -42,61 +48,137 @@ class VocAnnotation:
     filename: str
 
 
-def read_xml(path: Path) -> VocAnnotation:
-    """Reads one annotation file; errors name the file and what it is instead."""
+@dataclass
+class XmlReader:
+    """Reads annotation files.
+
+    encoding: of those that are neither Unicode nor in the encoding that they declare; None guesses it once, for all of
+    them, and counts them in `problems`.
+    """
+
+    encoding: str | None
+    problems: Problems
+    guessed: str | None = None
+
+    def __call__(self, path: Path) -> VocAnnotation:
+        """Reads one annotation file; errors name the file and what it is instead."""
+        try:
+            root = self.parse(path)
+            check_root(root)
+            objects = [read_object(item, i) for i, item in enumerate(root.iter("object"), start=1)]
+            size = root.find("size")
+            sides = [number(size.findtext(k), f"size has {k}") for k in ("height", "width")] if size is not None else []
+        except (ValueError, OSError) as error:
+            why = f"it can't be read: {error.strerror}" if isinstance(error, OSError) else error
+            raise ValueError(f"{path}: not a VOC annotation: {why}") from None
+        height, width = (int(side) if math.isfinite(side) else -1 for side in sides or (-1.0, -1.0))
+        filename = (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
+        return VocAnnotation((height, width) if height > 0 and width > 0 else (-1, -1), objects, filename)
+
+    def parse(self, path: Path) -> ElementTree.Element:
+        """The root element of a file, whose text may be in an encoding that it does not declare."""
+        raw = path.read_bytes()
+        try:
+            return parse(raw)
+        except EncodingError:
+            encoding = self.encoding or self.guessed or guess_encoding(sample(path, raw))
+            if encoding is None:
+                raise
+        root = parse_as(raw, encoding)
+        if self.encoding is None:
+            self.guessed = encoding
+            names = sorted({name for name in map(str.strip, map(name_of, root.iter("object"))) if not name.isascii()})
+            classes = f", with the class names {shorten_list(names)}" if names else ""
+            self.problems.add(GUESSED_ENCODING, f"{path.name}: {encoding}{classes}")
+        return root
+
+
+def name_of(item: ElementTree.Element) -> str:
+    """The class name of an <object>; empty if it has none."""
+    return item.findtext("name") or ""
+
+
+def sample(path: Path, raw: bytes) -> list[bytes]:
+    """The text of a file, and of some beside it that are in its encoding, probably."""
+    others = [file for file in annotation_files(path.parent)[:SAMPLED] if file != path]
+    return [raw, *(file.read_bytes() for file in others)]
+
+
+def parse_as(raw: bytes, encoding: str) -> ElementTree.Element:
+    """Parses a file in an encoding that it does not declare; ValueError if it can't be in it."""
     try:
-        root = parse(path.read_bytes())
-        check_root(root)
-        objects = [read_object(item, i) for i, item in enumerate(root.iter("object"), start=1)]
-        size = root.find("size")
-        sides = [number(size.findtext(k), f"size has {k}") for k in ("height", "width")] if size is not None else []
-    except (ValueError, OSError) as error:
-        why = f"it can't be read: {error.strerror}" if isinstance(error, OSError) else error
-        raise ValueError(f"{path}: not a VOC annotation: {why}") from None
-    height, width = (int(side) if math.isfinite(side) else -1 for side in sides or (-1.0, -1.0))
-    filename = (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
-    return VocAnnotation((height, width) if height > 0 and width > 0 else (-1, -1), objects, filename)
+        return without_namespace(ElementTree.fromstring(without_declaration(raw.decode(encoding))))
+    except LookupError:
+        raise ValueError(f"the encoding {encoding!r} is unknown") from None
+    except UnicodeDecodeError as error:
+        way_out = "Set `encoding` to that of the files, or save them as UTF-8"
+        raise ValueError(f"the byte 0x{raw[error.start]:02x} is not in the encoding {encoding!r}. {way_out}") from None
+    except ElementTree.ParseError as error:
+        raise ValueError(str(error)) from None
 
 
 def parse(raw: bytes) -> ElementTree.Element:
-    """The root element; tags lose their namespace."""
+    """The root element; tags lose their namespace. ValueError for what is not XML, or declares entities.
+
+    `EncodingError` for text that is neither Unicode nor in the encoding that it declares.
+    """
+    # No encoding that the parser knows hides this word, but for the zero bytes of UTF-16.
+    if b"<!ENTITY" in raw.replace(b"\0", b""):
+        raise ValueError("its DOCTYPE declares entities, which are not expanded: remove them")
     try:
-        root = ElementTree.fromstring(raw)
+        return without_namespace(ElementTree.fromstring(raw))
     except (ElementTree.ParseError, LookupError, ValueError) as error:
-        root = parse_text(raw, error)
+        return without_namespace(parse_text(raw, error))
+
+
+def without_namespace(root: ElementTree.Element) -> ElementTree.Element:
+    """The element, in which no tag has a namespace."""
     for element in root.iter():
         if isinstance(element.tag, str):
             element.tag = element.tag.rpartition("}")[2]
     return root
 
 
+def without_declaration(text: str) -> str:
+    """A text without <?xml ...?> and byte order mark, as the parser takes it."""
+    return re.sub(r"^\s*<\?xml.*?\?>", "", text.lstrip("\ufeff"), flags=re.S)
+
+
+class EncodingError(ValueError):
+    """A text is neither Unicode nor in the encoding that it declares."""
+
+
 def parse_text(raw: bytes, error: Exception) -> ElementTree.Element:
     """Parses as text what the parser refused as bytes because of its encoding; ValueError with the reason."""
     declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""", raw)
     name = declared.group(1).decode() if declared else None
-    if name is not None and json.detect_encoding(raw) == "utf-8":
-        try:
-            text = raw.decode(name)
-        except LookupError:
-            raise ValueError(f"it declares the encoding {name!r}, which is unknown: save it as UTF-8") from None
-        except UnicodeDecodeError as wrong:
-            raise ValueError(
-                f"it declares the encoding {name!r}, but has the byte 0x{raw[wrong.start]:02x}, which that encoding "
-                "lacks: save it as UTF-8"
-            ) from None
-    else:
-        text = decode_text(raw, "")
+    text = decode_declared(raw, name)
     if not text.lstrip("\ufeff \r\n\t").startswith("<"):
         raise ValueError(f"the file is {describe_non_xml(text)}")
     try:
-        return ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", text.lstrip("\ufeff"), flags=re.S))
+        return ElementTree.fromstring(without_declaration(text))
     except ElementTree.ParseError as again:
-        if "<!ENTITY" in text:
-            raise ValueError(f"{again}. Its DOCTYPE declares entities, which VOC does not have: remove them") from None
         cut = "no element found" in str(again) or again.position[0] >= text.rstrip().count("\n") + 1
         page = describe_text(text) if text.lstrip().lower().startswith(("<!doctype html", "<html")) else None
         hint = f" (the file is {page})" if page else " (cut off?)" if cut else ""
         raise ValueError(f"{again if name is None else error}{hint}") from None
+
+
+def decode_declared(raw: bytes, name: str | None) -> str:
+    """Decodes a text in the encoding that it declares, else as Unicode; EncodingError with the reason."""
+    try:
+        if name is None or json.detect_encoding(raw) != "utf-8":
+            return decode_text(raw, "")
+        return raw.decode(name)
+    except LookupError:
+        raise EncodingError(f"it declares the encoding {name!r}, which is unknown: save it as UTF-8") from None
+    except UnicodeDecodeError as wrong:
+        raise EncodingError(
+            f"it declares the encoding {name!r}, but has the byte 0x{raw[wrong.start]:02x}, which that encoding "
+            "lacks: save it as UTF-8"
+        ) from None
+    except ValueError as wrong:
+        raise EncodingError(str(wrong)) from None
 
 
 def describe_non_xml(text: str) -> str:
@@ -160,15 +242,10 @@ def number(text: str | None, what: str) -> float:
         raise ValueError(f"{what} {text!r}, not a number") from None
 
 
-def read_split(root: Path, split: str) -> list[str]:
+def read_split(root: Path, annotations: Path, split: str) -> list[str]:
     """Image names of a split; errors name the list and the other splits."""
-    lists = root / "ImageSets" / "Main"
-    path = lists / f"{split}.txt"
-    if not path.is_file():
-        splits = sorted(p.stem for p in lists.glob("*.txt")) if lists.is_dir() else []
-        hint = f"known splits: {shorten_list(splits)}" if splits else f"not a VOC folder ({lists} has no lists)"
-        raise FileNotFoundError(f"no split {split!r}: {path}; {hint}")
-    annotated = {p.stem for p in annotation_files(root / "Annotations")}
+    path = find_list(root, split)
+    annotated = {p.stem for p in annotation_files(annotations)}
     stems = list_stems(read_list(path, annotated), annotated)
     if not stems:
         raise ValueError(f"{path}: the split is empty")
@@ -176,6 +253,19 @@ def read_split(root: Path, split: str) -> list[str]:
     if twice:
         raise ValueError(f"{path}: {plural(len(twice), 'image is', 'images are')} listed twice: {shorten_list(twice)}")
     return stems
+
+
+def find_list(root: Path, split: str) -> Path:
+    """The list of a split; FileNotFoundError that names the splits there are."""
+    places = [root / place for place in LIST_PLACES]
+    path = next((place / f"{split}.txt" for place in places if (place / f"{split}.txt").is_file()), None)
+    if path is None:
+        splits = sorted({p.stem for place in places[:2] for p in place.glob("*.txt")})
+        hint = f"known splits: {shorten_list(splits)}" if splits else f"not a VOC folder ({places[0]} has no lists)"
+        if (root / split).is_dir():
+            hint = f"{root / split} is a folder: to read its XML files, set `root` to it, and no split"
+        raise FileNotFoundError(f"no split {split!r}: {places[0] / f'{split}.txt'}; {hint}")
+    return path
 
 
 def read_list(path: Path, annotated: set[str]) -> str:

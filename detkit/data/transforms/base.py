@@ -42,6 +42,13 @@ class Transform:
         """
         raise NotImplementedError
 
+    def fixed_size(self, height: int, width: int) -> tuple[int, int] | None:
+        """The (height, width) to which it resizes every image of a (height, width), if that is all that it does.
+
+        None for a transform that does anything else or draws random numbers.
+        """
+        return None
+
 
 class V2Transform(Transform):
     """A transform of torchvision.transforms.v2, by its name there and its arguments."""

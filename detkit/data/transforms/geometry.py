@@ -60,6 +60,10 @@ class Resize(V2Transform):
 
     def __init__(self, *, height: Side, width: Side) -> None:
         super().__init__("Resize", (height, width))
+        self.size = (height, width)
+
+    def fixed_size(self, height: int, width: int) -> tuple[int, int] | None:
+        return self.size
 
 
 @TRANSFORMS.register()
@@ -87,6 +91,9 @@ class ResizeShortestEdge(Transform):
         if size == [image.height, image.width]:
             return image, boxes, labels
         return functional.resize(image, size), functional.resize(boxes, size), labels
+
+    def fixed_size(self, height: int, width: int) -> tuple[int, int] | None:
+        return shortest_edge_size(height, width, self.sizes[0], self.max_size) if len(self.sizes) == 1 else None
 
 
 def shortest_edge_size(height: int, width: int, short: int, max_size: int) -> tuple[int, int]:

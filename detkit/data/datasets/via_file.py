@@ -1,0 +1,168 @@
+"""Projects and exports of the VGG Image Annotator (robots.ox.ac.uk/~vgg/software/via), versions 1 and 2."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detkit.data.datasets.coco_file import short
+from detkit.data.datasets.entries import (
+    Box,
+    around,
+    around_ellipse,
+    describe_other,
+    list_at,
+    number_at,
+    object_of,
+    points_of,
+    read_json_file,
+    text_at,
+)
+from detkit.data.datasets.file_formats import decode_text
+from detkit.data.datasets.problems import FROM_OUTLINE, NO_BOX, Problems
+from detkit.utils.console import shorten_list
+from detkit.utils.types import Tree, Value
+
+COLUMNS = ("region_shape_attributes", "region_attributes")
+FILE_COLUMNS = ("filename", "#filename")
+USUAL = ("class", "label", "name", "type", "category", "object", "class_name", "object_name", "species")
+"""Names of the region attribute that usually holds the class, the surest first."""
+WITHOUT_BOX = ("point", "polyline")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region as the file has it: where it is in words, its outline, its attributes."""
+
+    where: str
+    shape: Tree
+    attributes: Tree
+
+
+def read_via(path: str) -> list[tuple[str, list[Region]]]:
+    """(file name, regions) of each image; errors name the file and what it is instead."""
+    if Path(path).suffix.lower() == ".csv":
+        return list(read_csv(path))
+    content = read_json_file(path)
+    entries = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
+    if not isinstance(entries, dict) or not all(isinstance(e, dict) and "regions" in e for e in entries.values()):
+        raise ValueError(f"{path}: not a file of VGG Image Annotator: it is {describe_other(content)}")
+    return [read_image(entry, path, key) for key, entry in entries.items()]
+
+
+def read_image(entry: Tree, path: str, key: str) -> tuple[str, list[Region]]:
+    """File name and regions of an image; version 1 numbers the regions in a map."""
+    name, regions = text_at(entry, "filename", f"{path}: {key}"), entry["regions"]
+    values = list(regions.values()) if isinstance(regions, dict) else list_at(entry, "regions", f"{path}: {key}")
+    places = [f"{path}: {name}, region {i}" for i in range(1, len(values) + 1)]
+    return name, [Region(at, *region_of(object_of(v, at), at)) for v, at in zip(values, places, strict=True)]
+
+
+def region_of(region: Tree, where: str) -> tuple[Tree, Tree]:
+    """Outline and attributes of a region."""
+    shape = object_of(region.get("shape_attributes"), f"{where}: shape_attributes")
+    return shape, object_of(region.get("region_attributes") or {}, f"{where}: region_attributes")
+
+
+def read_csv(path: str) -> Iterator[tuple[str, list[Region]]]:
+    """The same of a CSV export, which has a row for each region and one for an image without any."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"annotation file not found: {path}")
+    text = decode_text(Path(path).read_bytes(), path).removeprefix("\ufeff")
+    rows = csv.DictReader(text.splitlines())
+    column = next((name for name in FILE_COLUMNS if name in (rows.fieldnames or ())), None)
+    lacking = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+    if column is None or lacking:
+        raise ValueError(f"{path}: not a file of VGG Image Annotator: no column {shorten_list(lacking) or 'filename'}")
+    images: dict[str, list[Region]] = {}
+    for row in rows:
+        where = f"{path}:{rows.line_num}"
+        regions = images.setdefault(text_at(row, column, where), [])
+        shape, attributes = (cell(row, name, where) for name in COLUMNS)
+        if shape:
+            regions.append(Region(f"{where} ({row[column]})", shape, attributes))
+    yield from images.items()
+
+
+def cell(row: Tree, column: str, where: str) -> Tree:
+    """The JSON object in a cell."""
+    if row[column] is None:
+        raise ValueError(f"{where}: the row ends before {column}")
+    try:
+        return object_of(json.loads(row[column] or "{}"), f"{where}: {column}")
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError(f"{where}: {column} is {short(row[column])}, not JSON") from None
+
+
+def class_attribute(regions: Sequence[Region], path: str) -> str | None:
+    """The attribute that holds the class; None if no region has any. ValueError if several may be meant."""
+    names = {key: None for region in regions for key, value in region.attributes.items() if value not in ("", None, {})}
+    usual = [name for wanted in USUAL for name in names if name.lower().replace(" ", "_") == wanted]
+    if not names or len(names) == 1:
+        return next(iter(names), None)
+    if usual:
+        return usual[0]
+    raise ValueError(
+        f"{path}: regions have the attributes {shorten_list(list(names))}: name the one that is the class, "
+        f"class_attribute: {next(iter(names))}"
+    )
+
+
+def class_of(region: Region, attribute: str) -> str:
+    """The class of a region, of a text or of the only box that is checked; ValueError without one."""
+    value = region.attributes.get(attribute)
+    if isinstance(value, dict):
+        checked = [str(name) for name, on in value.items() if on in (True, "true", 1, "1")]
+        value = checked[0] if len(checked) == 1 else value
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    found = "no class" if value in (None, "", {}) else f"{short(value)} for a class"
+    raise ValueError(f"{region.where}: {found} (attribute {attribute!r}): give it one in the annotator")
+
+
+def box_of(region: Region, problems: Problems) -> Box | None:
+    """The box of a region; None, counted, for one without. ValueError for an unknown outline."""
+    kind, where = region.shape.get("name"), region.where
+    if kind in WITHOUT_BOX:
+        problems.add(NO_BOX, f"{where}: {kind}")
+        return None
+    if kind not in OUTLINES:
+        raise ValueError(f"{where}: the outline is {short(kind)}; known: {', '.join([*OUTLINES, *WITHOUT_BOX])}")
+    if kind != "rect":
+        problems.add(FROM_OUTLINE, f"{where}: {kind}")
+    return OUTLINES[kind](region.shape, where)
+
+
+def rect(shape: Tree, where: str) -> Box:
+    x, y, width, height = (number_at(shape, key, where) for key in ("x", "y", "width", "height"))
+    return [x, y, x + width, y + height]
+
+
+def polygon(shape: Tree, where: str) -> Box:
+    xs, ys = (list_at(shape, key, where) for key in ("all_points_x", "all_points_y"))
+    if len(xs) != len(ys) or len(xs) < 2:
+        raise ValueError(f"{where}: {len(xs)} x and {len(ys)} y of a polygon")
+    return around(points_of([[x, y] for x, y in zip(xs, ys, strict=True)], where))
+
+
+def circle(shape: Tree, where: str) -> Box:
+    x, y, radius = (number_at(shape, key, where) for key in ("cx", "cy", "r"))
+    return around_ellipse(x, y, radius, radius)
+
+
+def ellipse(shape: Tree, where: str) -> Box:
+    """The angle of version 2 is in radians."""
+    x, y, rx, ry = (number_at(shape, key, where) for key in ("cx", "cy", "rx", "ry"))
+    turn = number_at(shape, "theta", where) if "theta" in shape else 0.0
+    return around_ellipse(x, y, rx, ry, math.degrees(turn))
+
+
+OUTLINES: dict[Value, Callable[[Tree, str], Box]] = {
+    "rect": rect, "polygon": polygon, "circle": circle, "ellipse": ellipse,
+}  # fmt: skip

@@ -1,0 +1,97 @@
+"""Finds Pascal VOC data below a folder, and its splits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from detkit.data.datasets.found import FoundData, Place, canonical_split, named_splits
+from detkit.data.datasets.image_files import image_suffixes
+from detkit.utils.console import plural, printable
+from detkit.utils.types import Tree
+
+LISTS = "ImageSets/Main"
+HEAD = 4096
+"""Bytes of a file in which its root element must begin."""
+CLASS_LIST = re.compile(r"_(train|val|trainval|test)$")
+"""The lists of a class in ImageSets/Main."""
+
+
+def find_voc(place: Place) -> FoundData | None:
+    """The splits of a Pascal VOC data set: by the lists of the challenges, else by the folders of its XML files."""
+    roots = list_roots(place)
+    if roots:
+        return by_lists(place, roots)
+    files = [file for file in place.with_suffix(".xml") if is_annotation(place.path / file)]
+    return by_folders(place, files) if files else None
+
+
+def list_roots(place: Place) -> list[Path]:
+    """Folders with ImageSets/Main and Annotations, relative to the place."""
+    lists = {file.parent for file in place.with_suffix(".txt") if file.parent.as_posix().endswith(LISTS)}
+    lists |= {Path(LISTS)} if (place.path / LISTS).is_dir() else set()
+    return sorted(p.parent.parent for p in lists if (place.path / p.parent.parent / "Annotations").is_dir())
+
+
+def by_lists(place: Place, roots: Sequence[Path]) -> FoundData:
+    """The splits of the folders of a VOC challenge; those of several roots have the root in their names."""
+    splits: dict[str, Tree] = {}
+    for root in roots:
+        lists = sorted(path.stem for path in (place.path / root / LISTS).glob("*.txt"))
+        names = [name for name in lists if not CLASS_LIST.search(name)]
+        start = f"{root.as_posix()}/" if len(roots) > 1 else ""
+        for split, name in zip(named_splits(names), names, strict=True):
+            splits[start + split] = {"type": "VocDataset", "root": str(place.path / root), "split": name}
+    return FoundData("Pascal VOC", f"its folders Annotations and {LISTS}", splits)
+
+
+def by_folders(place: Place, files: Sequence[Path]) -> FoundData:
+    """The splits of XML files by the names of their folders; all of them without such folders."""
+    groups: dict[Path | None, list[Path]] = {}
+    for file in files:
+        groups.setdefault(split_folder(file), []).append(file)
+    names = split_names([folder for folder in groups if folder is not None])
+    loose = groups.pop(None, [])
+    splits = {names[folder]: split_node(place, folder) for folder in groups if folder is not None}
+    notes = ["pixels are counted from 0, as LabelImg does (one_based: false)"]
+    if loose and splits:
+        counted = plural(len(loose), "XML file is", "XML files are")
+        notes.append(f"{counted} in no folder of a split, as {printable(loose[0])}, and not read")
+    elif loose:
+        splits = {"all": split_node(place, Path("."))}
+    why = f"{plural(len(files), 'XML file')} with the root <annotation>, as {printable(files[0])}"
+    return FoundData("Pascal VOC", why, splits, tuple(notes))
+
+
+def split_folder(file: Path) -> Path | None:
+    """The folder above a file whose name is that of a split, the uppermost one; None without any."""
+    parents = [parent for parent in reversed(file.parents) if parent.name]
+    return next((parent for parent in parents if canonical_split(parent.name)), None)
+
+
+def split_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """Folder -> name of its split; a split of several folders has their paths for names."""
+    names = [canonical_split(folder.name) or folder.name for folder in folders]
+    return {
+        folder: name if names.count(name) == 1 else folder.as_posix()
+        for folder, name in zip(folders, names, strict=True)
+    }
+
+
+def split_node(place: Place, folder: Path) -> Tree:
+    """The config node of the XML files below a folder; its root is where their images are, too."""
+    suffixes = image_suffixes()
+    has_images = any(file.is_relative_to(folder) and file.suffix.lower() in suffixes for file in place.files)
+    node: Tree = {"type": "VocDataset", "root": str(place.path / folder), "one_based": False}
+    return node if has_images else {**node, "root": str(place.path), "annotations": str(place.path / folder)}
+
+
+def is_annotation(file: Path) -> bool:
+    """Whether an XML file begins as an annotation of VOC does."""
+    try:
+        with open(file, "rb") as opened:
+            head = opened.read(HEAD).replace(b"\0", b"")
+    except OSError:
+        return False
+    return re.search(rb"<([\w.-]+:)?annotation[\s>/]", head) is not None

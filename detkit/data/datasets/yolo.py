@@ -1,0 +1,270 @@
+"""YOLO data sets: a text file of class numbers and boxes, in fractions of the image, for each image."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.file_formats import decode_text
+from detkit.data.datasets.found import FoundData, Place, walk
+from detkit.data.datasets.image_files import Folders, check_files, image_suffixes
+from detkit.data.datasets.images import upright_size
+from detkit.data.datasets.problems import DROPPED, MERGED, Kind, Problems
+from detkit.data.datasets.records import BadBoxes, ImageRecord
+from detkit.data.datasets.yolo_data import YoloData, data_file, is_data_yaml, locate, names_in, open_data
+from detkit.data.datasets.yolo_file import Shape, check_classes, read_labels
+from detkit.registry import DATASETS, PathStr
+from detkit.utils.console import plural, printable, shorten_list
+
+log = logging.getLogger("detkit")
+IMAGE_FOLDERS = ("images", "jpegimages")
+"""Folders of images, in lower case, beside which there is a folder `labels`."""
+NO_LABELS = Kind("[images have|image has] no label file, which counts as no objects", quiet=True)
+NO_IMAGE = Kind("label [files have|file has] no image")
+SHARED = Kind("[images share|image shares] the label file of another image, as a.jpg and a.png do")
+ELSEWHERE = Kind("[paths lead|path leads] elsewhere on this machine and [are|is] found by [their|its] end", quiet=True)
+
+
+@DATASETS.register()
+class YoloDataset(DetectionDataset):
+    """Boxes of a YOLO data set: boxes, polygons and oriented boxes, all as upright boxes.
+
+    The labels of images/a.jpg are in labels/a.txt, or beside the image; an image without a label file has no objects.
+
+    Args:
+        data: data.yaml, obj.data of Darknet, or a folder with one of them, or one with classes.txt.
+        split: train, val or test; all for a folder without splits.
+        names: class names by number, instead of those of the data.
+        class_names: the classes and their order; null takes the data's, by number.
+        class_map: {old: new} renames and merges classes.
+        ignore_classes: classes whose objects become ignore regions.
+        bad_boxes: what training does with boxes without area, inverted, not finite or outside: drop, clip or error.
+        keep_empty: whether to keep images without objects.
+    """
+
+    @classmethod
+    def find(cls, place: Place) -> FoundData | None:
+        why = evidence(place)
+        if why is None:
+            return None
+        try:
+            data = open_data(place.path)
+            splits, notes = list(data.splits), tuple(data.notes)
+        except (ValueError, OSError) as error:  # the reader says so when it is asked for a split
+            splits, notes = ["train", "val"], (str(error),)
+        nodes = {split: {"type": cls.__name__, "data": str(place.path), "split": split} for split in splits}
+        return FoundData("YOLO", why, nodes, notes)
+
+    def __init__(
+        self,
+        *,
+        data: PathStr,
+        split: str,
+        names: list[str] | None = None,
+        class_names: list[str] | None = None,
+        class_map: dict[str, str] | None = None,
+        ignore_classes: list[str] | None = None,
+        bad_boxes: BadBoxes = "drop",
+        keep_empty: bool = True,
+    ) -> None:
+        opened, name, problems = open_data(data, names), f"{data} ({split})", Problems()
+        images, listed = images_of(opened, split, problems)
+        folder = os.path.commonpath([os.path.dirname(os.path.abspath(image)) for image in images])
+        check_files(images, name, folder)
+        labels = LabelFiles(images)
+        self.finish_images(
+            name,
+            read_images(labels, opened, name, problems, folders=listed),
+            folder=folder,
+            class_list=list(opened.names.values()),
+            problems=problems,
+            bad_boxes=bad_boxes,
+            keep_empty=keep_empty,
+            class_names=class_names,
+            class_map=class_map,
+            ignore_classes=ignore_classes,
+            unlisted=False,
+        )
+
+
+def evidence(place: Place) -> str | None:
+    """What shows that a place is a YOLO set, in words; None if nothing does."""
+    if not place.is_folder:
+        suffix = place.path.suffix.lower()
+        if suffix in (".yaml", ".yml") and place.path.is_file() and is_data_yaml(place.path):
+            return "its keys names and train or val"
+        return "the suffix .data" if suffix == ".data" else None
+    described = data_file(place.path)
+    if described is not None:
+        return described.name
+    texts, images = place.with_suffix(".txt"), place.with_suffix(*image_suffixes())
+    if not texts or not images:
+        return None
+    stems = {image.stem for image in images}
+    labels = [text for text in texts if text.stem in stems][:20]
+    if not any(looks_like_labels(place.path / label) for label in labels):
+        return None
+    names_file = names_in(place.path, list(place.files))
+    return (
+        f"{names_file.relative_to(place.path)} and label files"
+        if names_file
+        else "label files such as " + str(labels[0])
+    )
+
+
+def looks_like_labels(path: Path) -> bool:
+    """Whether the first lines of a text file are a class and at least four numbers."""
+    try:
+        with path.open("rb") as file:
+            lines = [line.split() for line in file.read(2000).splitlines()[:3] if line.strip()]
+        return (
+            bool(lines)
+            and all(len(line) >= 5 and 0 <= float(line[0]) < 1e6 for line in lines)
+            and all(abs(float(number)) <= 2 for number in lines[0][1:])
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str], bool]:
+    """Image files of a split, each once, and whether all come from folders; errors name the entry and the places."""
+    if split not in data.splits:
+        raise ValueError(f"{data.source}: no split {split!r}, only {shorten_list(list(data.splits))}")
+    notes = list(data.notes)
+    images: list[str] = []
+    only_folders = True
+    for entry in data.splits[split]:
+        place = locate(entry, data.root, notes, Path(data.source).parent)
+        if place is None:
+            raise FileNotFoundError(
+                f"{data.source}: {split}: no folder or list {printable(entry)}, neither as it is nor in {data.root}"
+            )
+        images += images_below(place) if place.is_dir() else listed_images(place, data.root, notes)
+        only_folders &= place.is_dir()
+    for note in notes:
+        problems.add(ELSEWHERE, note)
+    if not images:
+        entries = shorten_list([printable(entry) for entry in data.splits[split]])
+        raise ValueError(f"{data.source}: {split}: the split has no images: {entries} in {data.root} holds none")
+    seen = dict.fromkeys(images)
+    if len(seen) < len(images):
+        problems.add(MERGED, *repeated(images), count=len(images) - len(seen))
+    return list(seen), only_folders
+
+
+def repeated(items: Sequence[str]) -> list[str]:
+    """The items that are there before."""
+    seen: set[str] = set()
+    return [item for item in items if item in seen or seen.add(item)]  # type: ignore[func-returns-value]
+
+
+def images_below(folder: Path) -> list[str]:
+    """Image files in a folder and those below it."""
+    suffixes = image_suffixes()
+    return [str(folder / file) for file in walk(folder) if file.suffix.lower() in suffixes]
+
+
+def listed_images(path: Path, root: Path, notes: list[str]) -> list[str]:
+    """The images that a text file lists; those that are not there keep their name, as errors show it."""
+    if path.suffix.lower() in image_suffixes():
+        raise ValueError(f"{path} is one image; a split is a folder or a list of images (.txt)")
+    lines = [line.strip() for line in decode_text(path.read_bytes(), str(path)).removeprefix("\ufeff").splitlines()]
+    if (zero := next((i for i, line in enumerate(lines, start=1) if "\0" in line), None)) is not None:
+        raise ValueError(f"{path}:{zero}: the line has a zero byte, so the file is not a list of images")
+    return [str(locate(line, path.parent, notes, root) or path.parent / line) for line in lines if line]
+
+
+class LabelFiles:
+    """The label file of each image: in `labels` beside the last folder `images` of its path, or beside the image."""
+
+    def __init__(self, images: Iterable[str]) -> None:
+        self.folders = Folders()
+        self.of_image = {image: self.find(image) for image in images}
+
+    def find(self, image: str) -> str | None:
+        """The label file of an image; None if it has none."""
+        return next((place for place in label_places(image) if place in self.folders), None)
+
+    def unused(self) -> list[str]:
+        """Label files in the folders of the used ones that belong to no image."""
+        used = {place for image in self.of_image for place in label_places(image)}
+        parents = sorted({os.path.dirname(path) for path in self.of_image.values() if path})
+        found = [
+            os.path.join(p, n) for p in parents for n in sorted(self.folders.names(p)) if n.lower().endswith(".txt")
+        ]
+        return [path for path in found if path not in used and looks_like_labels(Path(path))]
+
+
+def label_places(image: str) -> list[str]:
+    """Where the labels of an image may be, in the order in which they are looked for."""
+    stem, parts = os.path.splitext(image)[0], image.split(os.sep)
+    beside = [f"{stem}.txt"]
+    for i in reversed(range(len(parts) - 1)):
+        if parts[i].lower() in IMAGE_FOLDERS:
+            below = os.path.splitext(os.sep.join(parts[i + 1 :]))[0]
+            return [os.sep.join([*parts[:i], "labels", f"{below}.txt"]), *beside]
+    return beside
+
+
+def read_images(
+    labels: LabelFiles, data: YoloData, name: str, problems: Problems, *, folders: bool
+) -> Iterator[ImageRecord]:
+    """The record of each image; ValueError that lists what is wrong with label files."""
+    shapes, wrong = read_all(labels, data.keypoints, problems)
+    if wrong:
+        count = plural(len(wrong), "line of a label file is", "lines of label files are")
+        raise ValueError(f"{name}: {count} broken: {shorten_list(wrong)}. Correct these lines, or remove them")
+    check_classes(shapes, dict(data.names), name)
+    count_labels(labels, name, problems, folders=folders)
+    for image, path in labels.of_image.items():
+        yield to_record(image, path, shapes[path] if path else [], data, problems)
+
+
+def read_all(labels: LabelFiles, keypoints: bool, problems: Problems) -> tuple[dict[str, list[Shape]], list[str]]:
+    """The objects of every label file, and what is wrong with lines."""
+    shapes: dict[str, list[Shape]] = {}
+    wrong: list[str] = []
+    for path in labels.of_image.values():
+        if path is not None and path not in shapes:
+            shapes[path], more = read_labels(Path(path), problems, keypoints)
+            wrong += more
+    return shapes, wrong
+
+
+def count_labels(labels: LabelFiles, name: str, problems: Problems, *, folders: bool) -> None:
+    """Counts images without labels, label files without image, and those of several images.
+
+    ValueError if no image at all has a label file.
+    """
+    without = [image for image, path in labels.of_image.items() if path is None]
+    if len(without) == len(labels.of_image):
+        places = " or ".join(printable(place) for place in label_places(without[0]))
+        count = plural(len(without), "image")
+        raise ValueError(f"{name}: none of the {count} has a label file; that of {without[0]} would be {places}")
+    for kind, examples in (
+        (NO_LABELS, without),
+        (SHARED, repeated([path for path in labels.of_image.values() if path])),
+        (NO_IMAGE, labels.unused() if folders else []),
+    ):
+        if examples:
+            problems.add(kind, *examples, count=len(examples))
+
+
+def to_record(image: str, path: str | None, shapes: list[Shape], data: YoloData, problems: Problems) -> ImageRecord:
+    """The record of one image. Boxes become pixels by the size in the image's header, as it is after EXIF rotation."""
+    height, width = upright_size(image) if shapes else (-1, -1)
+    if shapes and height < 0:
+        problems.add(DROPPED, f"{path}: {image} can't be read, so its size is unknown", count=len(shapes))
+        shapes = []
+    scale = (width, height, width, height)
+    boxes = [[value * side for value, side in zip(shape.box, scale, strict=True)] for shape in shapes]
+    return ImageRecord(
+        path=image,
+        boxes=boxes,
+        names=[data.names[shape.number] for shape in shapes],
+        size=(height, width),
+        source=path or image,
+    )

@@ -1,0 +1,312 @@
+"""What a YOLO data set consists of: data.yaml, obj.data or a folder; its classes, and the images of each split."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import yaml
+
+from detkit.data.datasets.file_formats import decode_text, describe_text
+from detkit.data.datasets.found import SPLIT_NAMES, walk
+from detkit.data.datasets.image_files import image_suffixes
+from detkit.utils.console import printable, shorten_list
+
+NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
+NOTHING = ("", "~", "null", "none")
+"""How YAML writes that a key has no value, in lower case."""
+Field = str | list[str] | dict[str, str]
+
+
+@dataclass(frozen=True)
+class YoloData:
+    """A YOLO data set before any image is looked at.
+
+    source: data.yaml or folder, as messages name it. root: folder that the entries are relative to. names: class names
+    by number. splits: folders and lists of images of each split. keypoints: whether label lines end in keypoints.
+    notes: how paths were read that lead elsewhere.
+    """
+
+    source: str
+    root: Path
+    names: Mapping[int, str]
+    splits: Mapping[str, list[str]]
+    keypoints: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def open_data(path: str | Path, names: list[str] | None = None) -> YoloData:
+    """Reads data.yaml or obj.data, or looks at a folder; errors name file and key. names: instead of a file's."""
+    place = Path(path)
+    if not place.exists():
+        raise FileNotFoundError(f"no data set {printable(place)}: there is no such file or folder")
+    if place.is_dir():
+        described = data_file(place)
+        return open_data(described, names) if described else open_folder(place, names)
+    data = read_file(place)
+    return data if names is None else replace(data, names=check_names(dict(enumerate(names)), f"{place}: names"))
+
+
+def read_file(place: Path) -> YoloData:
+    """Reads data.yaml or obj.data."""
+    return read_darknet(place) if place.suffix.lower() == ".data" else read_yaml(place)
+
+
+def data_file(folder: Path) -> Path | None:
+    """The file of a folder that describes a YOLO set: data.yaml, another .yaml with `names`, obj.data; else None."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".yaml", ".yml") and p.is_file())
+    files.sort(key=lambda p: p.stem.lower() not in ("data", "dataset"))
+    described = [p for p in files if is_data_yaml(p)]
+    darknet = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".data" and p.is_file())
+    return next(iter([*described, *darknet]), None)
+
+
+def is_data_yaml(path: Path) -> bool:
+    """Whether a file has top-level keys of a data.yaml: names or nc, and a split."""
+    with path.open("rb") as file:
+        start = file.read(200_000).decode("utf-8", "replace")
+    keys = set(re.findall(r"^([A-Za-z]\w*)[ \t]*:", start, flags=re.M))
+    return bool(keys & {"names", "nc"}) and bool(keys & {"train", "val", "test", "valid"})
+
+
+def read_yaml(path: Path) -> YoloData:
+    """Reads a data.yaml."""
+    fields = yaml_fields(decode_text(path.read_bytes(), str(path)).removeprefix("\ufeff"), str(path))
+    splits = {}
+    for canonical, keys in SPLIT_NAMES.items():
+        given = [key for key in keys if text_list(fields.get(key, ""), f"{path}: {key}")]
+        if len(given) > 1:
+            raise ValueError(f"{path}: {' and '.join(given)} are one split: remove one of them")
+        if given:
+            splits[canonical] = text_list(fields[given[0]], f"{path}: {given[0]}")
+    if not splits:
+        raise ValueError(
+            f"{path}: not a data.yaml of YOLO: it has none of the keys train, val and test (its keys: "
+            f"{shorten_list(list(fields), 10) or 'none'})"
+        )
+    notes: list[str] = []
+    root = root_of(path, fields.get("path", ""), notes)
+    return YoloData(str(path), root, names_of(fields, path), splits, "kpt_shape" in fields, notes)
+
+
+def yaml_fields(text: str, name: str) -> dict[str, Field]:
+    """The top level of a YAML file, every scalar as it is written: `no` is a class, not false. Tags are not used."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark is not None else name
+        raise ValueError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise ValueError(f"{name}: not a data.yaml of YOLO: it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{name}: not YAML: {error}") from None
+    if not isinstance(root, yaml.MappingNode):
+        known = describe_text(text)
+        raise ValueError(f"{name}: not a data.yaml of YOLO: {f'the file is {known}' if known else 'it has no keys'}")
+    return dict(yaml_pairs(root, name))
+
+
+def yaml_pairs(node: yaml.MappingNode, name: str) -> Iterator[tuple[str, Field]]:
+    """Keys and values of a mapping, values deeper than one level left out; ValueError for a key that is there twice."""
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            raise ValueError(f"{name}:{line}: {key.value} is there twice, first in line {seen[key.value]}")
+        seen[key.value] = line
+        if isinstance(value, yaml.ScalarNode):
+            yield key.value, value.value
+        elif isinstance(value, yaml.SequenceNode):
+            yield key.value, [item.value if isinstance(item, yaml.ScalarNode) else "" for item in value.value]
+        else:
+            yield key.value, dict(scalar_pairs(value, f"{name}: {key.value}"))
+
+
+def scalar_pairs(node: yaml.MappingNode, name: str) -> Iterator[tuple[str, str]]:
+    """Pairs of a mapping whose keys and values are scalars; ValueError for a key that is there twice."""
+    seen = set()
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
+            continue
+        if key.value in seen:
+            raise ValueError(f"{name}: {key.value} is there twice, again in line {key.start_mark.line + 1}")
+        seen.add(key.value)
+        yield key.value, value.value
+
+
+def text_list(value: Field, name: str) -> list[str]:
+    """The entries of a split: one, several or none."""
+    if isinstance(value, dict):
+        raise ValueError(f"{name} must be a folder, a list of images (.txt), or several of them")
+    entries = [value] if isinstance(value, str) else value
+    return [entry.strip() for entry in entries if entry.strip().lower() not in NOTHING]
+
+
+def names_of(fields: Mapping[str, Field], path: Path) -> dict[int, str]:
+    """Class names by number; ValueError if they contradict nc, or one is there twice or empty."""
+    given, nc = fields.get("names", ""), whole(fields.get("nc", ""), f"{path}: nc")
+    if isinstance(given, str):
+        if given.strip().lower() not in NOTHING:
+            raise ValueError(f"{path}: names: {given[:60]!r} must be a list, as [cat, dog], or a map from 0: cat")
+        if nc is None:
+            raise ValueError(f"{path}: names: the class names are missing, as in `names: [cat, dog]`")
+        given = [str(k) for k in range(nc)]
+    pairs = enumerate(given) if isinstance(given, list) else given.items()
+    names = {whole(str(key), f"{path}: names") or 0: name.strip() for key, name in pairs}
+    if len(names) != len(given):
+        raise ValueError(f"{path}: names: a class number is there twice")
+    if nc is not None and nc != len(names):
+        raise ValueError(f"{path}: nc is {nc}, but names has {len(names)}: {shorten_list(list(names.values()), 12)}")
+    return check_names(dict(sorted(names.items())), f"{path}: names")
+
+
+def whole(value: Field, name: str) -> int | None:
+    """A whole number from 0; None for nothing."""
+    if isinstance(value, str) and value.strip().lower() in NOTHING:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"\d{1,6}", value.strip(), re.ASCII):
+        raise ValueError(f"{name}: {value!r} must be a whole number from 0 to 999999")
+    return int(value)
+
+
+def check_names(names: dict[int, str], where: str) -> dict[int, str]:
+    """The names; ValueError if there is none, one is empty, or two are the same."""
+    if not names:
+        raise ValueError(f"{where}: there are no class names, so there is nothing to detect")
+    empty = [k for k, name in names.items() if not name]
+    if empty:
+        raise ValueError(f"{where}: class {empty[0]} has no name, or more than a text")
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        raise ValueError(f"{where}: two classes have the name {twice[0]!r}. Rename one; class_map can merge them then")
+    return names
+
+
+def read_darknet(path: Path) -> YoloData:
+    """Reads obj.data of Darknet and of CVAT's YOLO export: lines of `key = value`."""
+    lines = decode_text(path.read_bytes(), str(path)).removeprefix("\ufeff").splitlines()
+    fields = {key.strip(): value.strip() for key, found, value in (line.partition("=") for line in lines) if found}
+    if not {"names", "train"} <= set(fields):
+        raise ValueError(f"{path}: not an obj.data of YOLO: no line `train = ...` or no line `names = ...`")
+    notes: list[str] = []
+    names_file = locate(fields["names"], path.parent, notes)
+    if names_file is None:
+        raise FileNotFoundError(f"{path}: names: no file {printable(fields['names'])}, there or in {path.parent}")
+    splits = {canonical: [fields[key]] for canonical, keys in SPLIT_NAMES.items() for key in keys if fields.get(key)}
+    return YoloData(str(path), path.parent, read_names(names_file), splits, notes=notes)
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """Class names of a text file, one on each line."""
+    text = decode_text(path.read_bytes(), str(path)).removeprefix("\ufeff").rstrip()
+    lines = [line.strip() for line in text.splitlines()]
+    return check_names(dict(enumerate(lines)), str(path))
+
+
+def open_folder(folder: Path, names: list[str] | None = None) -> YoloData:
+    """A set without data.yaml: class names in a text file, splits by the names of folders or lists."""
+    files = sorted(walk(folder))
+    if names is not None:
+        return YoloData(str(folder), folder, check_names(dict(enumerate(names)), "names"), folder_splits(folder, files))
+    names_file = names_in(folder, files)
+    if names_file is None:
+        raise FileNotFoundError(
+            f"{printable(folder)}: the class names are missing: neither data.yaml nor a file with a name on each line "
+            f"({', '.join(NAME_FILES[:3])}) is there. Write classes.txt, or set `names`"
+        )
+    return YoloData(str(folder), folder, read_names(names_file), folder_splits(folder, files))
+
+
+def names_in(folder: Path, files: list[Path]) -> Path | None:
+    """The file of class names that is nearest to the top of a folder; ValueError if several say different things."""
+    found = [file for file in files if file.name.lower() in NAME_FILES]
+    found.sort(key=lambda file: (len(file.parts), NAME_FILES.index(file.name.lower())))
+    contents = {(folder / file).read_bytes().split() != (folder / found[0]).read_bytes().split() for file in found}
+    same_depth = [file for file in found if len(file.parts) == len(found[0].parts)]
+    if True in contents and len(same_depth) > 1:
+        raise ValueError(f"{printable(folder)}: several files of class names differ: {shorten_list(same_depth)}")
+    return folder / found[0] if found else None
+
+
+def folder_splits(folder: Path, files: list[Path]) -> dict[str, list[str]]:
+    """The images of a folder by split: lists as train.txt, or folders as images/train or train/images; else "all"."""
+    lists = {split: file for file in files if len(file.parts) == 1 and (split := list_split(file))}
+    if lists:
+        return {split: [str(file)] for split, file in lists.items()}
+    found: dict[str, set[str]] = {}
+    for parent in sorted({file.parent for file in files if file.suffix.lower() in image_suffixes()}):
+        parts = [i for i, part in enumerate(parent.parts) if split_of(part)]
+        top = PurePosixPath(*parent.parts[: parts[0] + 1]).as_posix() if parts else "."
+        found.setdefault(split_of(parent.parts[parts[0]]) or "all" if parts else "all", set()).add(top)
+    if set(found) == {"all"} or not found:
+        return {"all": ["."]}
+    return {split: sorted(tops) for split, tops in found.items() if split != "all"}
+
+
+def list_split(file: Path) -> str | None:
+    """The split of a list such as train.txt; None for any other file."""
+    return split_of(file.stem) if file.suffix.lower() == ".txt" else None
+
+
+def split_of(name: str) -> str | None:
+    """train, val or test for a name that means it, as a whole or with a year (val2017)."""
+    plain = re.sub(r"[-_ ]?\d*$", "", name.lower())
+    return next((canonical for canonical, names in SPLIT_NAMES.items() if plain in names), None)
+
+
+def root_of(path: Path, given: Field, notes: list[str]) -> Path:
+    """The folder that `path` of a data.yaml means; the file's own where that is not on this machine, which is noted."""
+    entries = text_list(given, f"{path}: path")
+    if not entries:
+        return path.parent
+    root = located(entries[0], path.parent)
+    if root is not None and root.is_dir():
+        return root
+    if plain_parts(entries[0]):
+        notes.append(f"{path}: path: no folder {printable(entries[0])} is there; {path.parent} is used")
+    return path.parent
+
+
+def locate(entry: str, root: Path, notes: list[str], beside: Path | None = None) -> Path | None:
+    """Where an entry leads on this machine: as it is written, else by the longest end of it that is there; else None.
+
+    beside: another folder that it may be relative to.
+    """
+    folders = [root, *([beside] if beside and beside != root else [])]
+    for folder in folders:
+        if (found := located(entry, folder)) is not None:
+            return found
+    parts = plain_parts(entry)
+    for start in range(len(parts)):
+        for folder in folders:
+            if (candidate := folder.joinpath(*parts[start:])).exists():
+                notes.append(f"{printable(entry)} is not there; {candidate} is used")
+                return candidate
+    return None
+
+
+def located(entry: str, folder: Path) -> Path | None:
+    """The file or folder that an entry names, relative to `folder` or absolute; None if it is not there."""
+    if "\0" in entry:
+        return None
+    for text in dict.fromkeys((entry, entry.replace("\\", "/"))):
+        candidate = Path(os.path.normpath(folder / os.path.expanduser(text)))
+        try:
+            if candidate.exists():
+                return candidate
+        except OSError:  # a name that is too long
+            return None
+    return None
+
+
+def plain_parts(entry: str) -> list[str]:
+    """The names in a path of any system, without drive, root and dots."""
+    text = PureWindowsPath(entry).as_posix()
+    return [part for part in PurePosixPath(text).parts if part not in ("/", "..", ".") and not part.endswith(":/")]

@@ -1,0 +1,1 @@
+"""The verbs of `detkit data`, a module each."""

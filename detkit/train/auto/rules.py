@@ -1,0 +1,163 @@
+"""The rules by which `detkit train DATA` chooses a config. EXPERIMENTS.md has the trainings they come from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from detkit.train.auto.backbones import Start
+from detkit.train.auto.choices import Choices
+from detkit.train.auto.facts import Facts
+from detkit.utils.console import plural, shorten_list
+from detkit.utils.types import Tree
+
+BASE = "detkit:configs/base/retinanet.yaml"
+SMALL_OBJECT = 24
+"""Pixels that the side of a small object has at the network's size, where the limits allow it."""
+LEAST_SIDE, MOST_SIDE, MOST_SIDE_GPU = 384, 640, 800
+"""Limits of the side of an image (square root of its area), pixels."""
+SHRUNK_SIDE = 256
+"""Least side where the time is too short for `LEAST_SIDE`."""
+MULTIPLE = 32
+FINEST_BELOW = 48
+"""Pixels of the small objects' side below which the level of stride 8 is used."""
+FEWEST_PASSES, MOST_PASSES = 12, 80
+FEWEST_STEPS, LEAST_STEPS = 300, 10
+"""Steps that even a small set gets if there is time, and without it."""
+TRAINING_PART = 0.85
+"""Part of the time that training gets; the rest is for looking at the data, starting and evaluating."""
+EVALUATION_PART = 0.08
+EVALUATION_COST = 0.5
+"""Seconds of an image's evaluation over those of its training step."""
+JITTER = (0.7, 1.4)
+LEARNING_RATE, LR_BATCH = 1e-3, 8
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the network sees of an image, pixels. why: the reason."""
+
+    height: int
+    width: int
+    why: str
+
+    @property
+    def side(self) -> float:
+        return math.sqrt(self.height * self.width)
+
+
+def choose_side(facts: Facts, *, on_gpu: bool) -> tuple[float, str]:
+    """Side of the images for small objects to be large enough, and why."""
+    most = MOST_SIDE_GPU if on_gpu else MOST_SIDE
+    wanted, native = SMALL_OBJECT / facts.small, math.sqrt(facts.height * facts.width)
+    small = f"small objects ({facts.small_class}) are {100 * facts.small:.1f} % of an image's side"
+    if wanted <= LEAST_SIDE:
+        return LEAST_SIDE, f"{small}: {facts.small * LEAST_SIDE:.0f} px at a side of {LEAST_SIDE}, the least"
+    side = min(wanted, most, max(native, LEAST_SIDE))
+    limit = "the most" if side == most else "that of the images" if side < wanted else f"for {SMALL_OBJECT} px"
+    return side, f"{small}: {facts.small * side:.0f} px at a side of {side:.0f}, {limit}"
+
+
+def size_of(side: float, facts: Facts, why: str) -> Size:
+    """Height and width of an area of side^2 px, in the shape of the images."""
+    height, width = (round_to_multiple(side * factor) for factor in (facts.aspect**-0.5, facts.aspect**0.5))
+    return Size(height, width, why)
+
+
+def round_to_multiple(pixels: float) -> int:
+    return max(MULTIPLE, round(pixels / MULTIPLE) * MULTIPLE)
+
+
+def choose_network(choices: Choices, start: Start, *, on_gpu: bool) -> None:
+    """Backbone, neck, head and box loss."""
+    if start.weights is None:
+        choices.choose("backbone", {"type": "ResNet", "depth": 50 if on_gpu else 18, "norm": "bn"}, start.why)
+    else:
+        choices.choose("backbone.type", "TorchvisionBackbone")
+        choices.choose("backbone.name", start.network, "fast on a CPU" if not on_gpu else "for a GPU")
+        choices.choose("backbone.weights", start.weights, start.why)
+        choices.choose(
+            "backbone.freeze_at", 2, "the first blocks keep their ImageNet weights: a step takes half the time"
+        )
+    choices.choose("neck.type", "FPN")
+    choices.choose("neck.channels", 256 if on_gpu else 96, "as many as the machine computes fast")
+    choices.choose("neck.extra_levels", 1)
+    choices.choose("neck.norm", "bn")
+    choices.choose("head.num_convs", 4 if on_gpu else 2)
+    choices.choose("head.norm", "gn")
+    choices.choose("losses.box", {"type": "GIoULoss", "weight": 2.0}, "fits boxes of every size alike")
+
+
+def choose_levels(choices: Choices, facts: Facts, size: Size) -> None:
+    """The finest level."""
+    pixels = facts.small * size.side
+    fine = pixels < FINEST_BELOW
+    levels = ["c3", "c4", "c5"] if fine else ["c4", "c5"]
+    why = f"small objects are {pixels:.0f} px: " + ("stride 8 is needed" if fine else "stride 8 would only cost time")
+    choices.choose("backbone.out_features", levels, why)
+
+
+def choose_transforms(choices: Choices, facts: Facts, size: Size) -> None:
+    """Sizes and augmentation."""
+    fit = {"height": size.height, "width": size.width}
+    train: list[Tree] = [
+        {"type": "ScaleJitter", **fit, "scale_range": list(JITTER)},
+        {"type": "RandomCrop", **fit},
+        *([] if facts.sided else [{"type": "RandomHorizontalFlip"}]),
+        {"type": "ColorJitter", "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.02},
+    ]
+    flips = f"; no mirroring, as it would exchange {shorten_list(list(facts.sided), 4)}" if facts.sided else ""
+    choices.choose("data.train.transforms", train, f"{size.height} x {size.width} px: {size.why}{flips}")
+    short, long = sorted((size.height, size.width))
+    resize = {"type": "ResizeShortestEdge", "short": short, "max_size": long}
+    choices.choose("data.val.transforms", [resize], "the same size, without changes")
+
+
+def choose_batch(choices: Choices, facts: Facts, cores: int, *, on_gpu: bool) -> None:
+    """Images of a step, and what loads them."""
+    batch = min(16 if on_gpu else 8, facts.images)
+    workers = min(cores // 2, 8)
+    choices.choose("data.loader.batch_size", batch, f"for {'a GPU' if on_gpu else 'a CPU'} and {facts.images} images")
+    choices.choose("data.loader.num_workers", workers, f"of {plural(cores, 'core')}")
+
+
+def choose_optimizer(choices: Choices, batch: int) -> None:
+    rate = float(f"{LEARNING_RATE * math.sqrt(batch / LR_BATCH):.3g}")
+    choices.choose("optimizer.type", "AdamW")
+    choices.choose("optimizer.lr", rate, f"for batches of {plural(batch, 'image')}")
+    choices.choose("optimizer.weight_decay", 0.05)
+    choices.choose("schedule.type", "Cosine")
+
+
+def passes(seconds: float, step: float, batch: int, images: int) -> float:
+    """Passes over the data that a training of some seconds makes."""
+    return seconds / step * batch / images
+
+
+def shrink(side: float, possible: float) -> float:
+    """The side with which there is time for `FEWEST_PASSES`, where there is for `possible` now."""
+    return max(SHRUNK_SIDE, min(side, side * math.sqrt(possible / FEWEST_PASSES)))
+
+
+def choose_length(choices: Choices, facts: Facts, batch: int, step: float, minutes: float, val_images: int) -> None:
+    """Steps, evaluations, and what depends on them."""
+    budget = 60 * minutes * TRAINING_PART
+    evaluation = val_images * EVALUATION_COST * step / batch
+    evaluations = max(1, min(4, int(60 * minutes * EVALUATION_PART / evaluation)))
+    most = max(FEWEST_STEPS, MOST_PASSES * facts.images // batch)
+    affordable = int((budget - max(0.0, evaluations * evaluation - 60 * minutes * EVALUATION_PART)) / step)
+    steps = max(LEAST_STEPS, min(affordable, most))
+    limit = f"{minutes:g} minutes" if steps == affordable else f"{MOST_PASSES} passes or {FEWEST_STEPS} steps at most"
+    rounds = passes(steps, 1, batch, facts.images)
+    why = f"{limit}; a step takes {step:.3g} s here, measured; {rounds:.3g} passes over the data"
+    choices.choose("train.iterations", steps, why)
+    follow_length(choices, steps, evaluations)
+
+
+def follow_length(choices: Choices, steps: int, evaluations: int) -> None:
+    """What depends on the number of steps."""
+    choices.choose("schedule.warmup_iterations", max(1, min(100, steps // 15)), "a fifteenth of the steps")
+    choices.choose("train.ema_decay", round(min(0.999, max(0.5, 1 - 10 / steps)), 4), "averages a tenth of the steps")
+    every = -(-steps // evaluations)
+    choices.choose("train.eval_every", every, f"{plural(evaluations, 'evaluation')}")
+    choices.choose("train.checkpoint_every", every)

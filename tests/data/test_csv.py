@@ -1,0 +1,193 @@
+"""CSV tables as tutorials, Kaggle and spreadsheets write them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from detkit.data.datasets.auto import find_data
+from detkit.data.datasets.csv_dataset import CsvDataset
+from detkit.data.datasets.csv_images import MOVED
+from detkit.data.datasets.problems import COUNTS_FROM_ZERO, DROPPED
+from detkit.registry import DATASETS
+from tests.refusals import Refuses
+
+TUTORIAL = "filename,width,height,class,xmin,ymin,xmax,ymax"
+CORNERS = "filename,class,xmin,ymin,xmax,ymax"
+MAPPED = {"image": "f", "class": "k", "xmin": "l", "ymin": "t", "xmax": "r", "ymax": "b"}
+WHEAT: dict[str, Any] = {"box_format": "xywh", "single_class": "cat"}
+KERAS = "img/a.jpg,40,15,60,35,cat\nimg/a.jpg,0,0,20,20,dog\nimg/b.jpg,,,,,\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("a", "b"):
+        (tmp_path / "img").mkdir(exist_ok=True)
+        Image.new("RGB", (100, 50)).save(tmp_path / f"img/{name}.jpg")
+    return tmp_path
+
+
+def read(root: Path, text: str | bytes, **options: Any) -> CsvDataset:
+    (root / "a.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return CsvDataset(annotations=str(root / "a.csv"), **{"images": str(root / "img"), **options})
+
+
+def boxes(data: CsvDataset, index: int = 0) -> list[list[float]]:
+    found: list[list[float]] = data.records.annotation(index).boxes.tolist()
+    return found
+
+
+def test_the_table_of_the_tutorials_counts_as_voc_does(root: Path) -> None:
+    data = read(root, f"{TUTORIAL}\na.jpg,100,50,cat,41,16,60,35\na.jpg,100,50,dog,1,1,20,20\nb.jpg,100,50,,,,,\n")
+    assert boxes(data) == [[40, 15, 60, 35], [0, 0, 20, 20]]
+    assert data.records.truth.boxes.tolist() == [[40, 15, 20, 20], [0, 0, 20, 20]]
+    assert (data.classes.names, len(data), boxes(data, 1)) == (("cat", "dog"), 2, [])
+    zero = read(root, f"{TUTORIAL}\na.jpg,100,50,cat,0,16,60,35\n")
+    assert zero.problems.count(COUNTS_FROM_ZERO) == 1
+    assert boxes(read(root, f"{TUTORIAL}\na.jpg,0,0,cat,0,16,60,35\n", one_based=False)) == [[0, 16, 60, 35]]
+
+
+def test_the_table_of_keras_retinanet_has_no_header(root: Path) -> None:
+    data = read(root, KERAS, images=str(root))
+    assert boxes(data) == [[40, 15, 60, 35], [0, 0, 20, 20]]
+    assert (boxes(data, 1), data.classes.names) == ([], ("cat", "dog"))
+    (root / "classes.csv").write_text("dog,0\ncat,1\nbird,2\n")
+    data = read(root, KERAS, images=str(root), classes=str(root / "classes.csv"))
+    assert data.classes.names == ("dog", "cat", "bird")
+    assert data.records.annotation(0).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("file_name;label;x_min;y_min;x_max;y_max\na.jpg;cat;40,0;15;60;35,0\n", {}),
+        ("image\tclass\tx1\ty1\tx2\ty2\na.jpg\tcat\t40\t15\t60\t35\n", {}),
+        ("Image Path|Category|left|top|right|bottom\na.jpg|cat|40|15|60|35\n", {}),
+        ('"image_id","class","xmin","ymin","xmax","ymax"\r\n"a","cat","40","15","60","35"\r\n', {}),
+        ("\ufefffilename,class,xmin,ymin,xmax,ymax\n\n a.jpg , cat ,40,15,60,35\n", {}),
+        ("ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,cat,0.4,0.6,0.3,0.7,0\n", {}),
+        ('image_id,width,height,bbox\na,100,50,"[40.0, 15.0, 20.0, 20.0]"\n', WHEAT),
+        ("filename,x,y,width,height,class\na.jpg,40,15,20,20,cat\n", {"box_format": "xywh"}),
+        ("filename,x,y,w,h,class\na.jpg,50,25,20,20,cat\n", {"box_format": "cxcywh"}),
+        ("filename,x_center,y_center,w,h,class\na.jpg,0.5,0.5,0.2,0.4,cat\n", {}),
+        ("f,k,l,t,r,b\na.jpg,cat,40,15,60,35\n", {"columns": MAPPED}),
+        ("a.jpg,cat,40,15,60,35\n", {"header": ["image", "class", "xmin", "ymin", "xmax", "ymax"]}),
+        (f"{CORNERS}\n/home/bob/img/a.jpg,cat,40,15,60,35\n", {}),
+        (f"{CORNERS}\nimg\\a.jpg,cat,40,15,60,35\n", {}),
+        (f"split,{CORNERS}\nval,b.jpg,cat,1,1,5,5\ntrain,a.jpg,cat,40,15,60,35\n", {"split": "train"}),
+        (f"{CORNERS}\na.jpg,cat,40,15,60,35\n".encode("utf-16"), {}),
+    ],
+)  # fmt: skip
+def test_a_table_is_read_in_every_form(root: Path, text: str | bytes, options: dict[str, Any]) -> None:
+    data = read(root, text, **options)
+    assert [[round(v, 4) for v in box] for box in boxes(data)] == [[40, 15, 60, 35]]
+    assert (data.classes.names, data.records.file_name(0), len(data)) == (("cat",), "a.jpg", 1)
+
+
+def test_a_size_without_corners_is_kept_as_it_is_written(root: Path) -> None:
+    data = read(root, "filename,x,y,width,height,class\na.jpg,0.1,0.7,20.3,20,cat\n", box_format="xywh")
+    assert data.records.truth.boxes.tolist() == [[0.1, 0.7, 20.3, 20]]
+    assert data.records.sizes[0].tolist() == [-1, -1]
+
+
+def test_another_encoding_is_named_and_can_be_given(root: Path) -> None:
+    raw = f"{CORNERS}\na.jpg,Größe,40,15,60,35\n".encode("cp1252")
+    with pytest.raises(ValueError, match=r"line 2 has the byte 0xf6.*or set `encoding`"):
+        read(root, raw)
+    assert read(root, raw, encoding="cp1252").classes.names == ("Größe",)
+
+
+def test_ignored_rows_are_ignore_regions(root: Path) -> None:
+    text = "filename,class,xmin,ymin,xmax,ymax,difficult\na.jpg,cat,40,15,60,35,1\na.jpg,dog,1,1,9,9,0\n"
+    assert read(root, text).records.is_ignore.tolist() == [True, False]
+
+
+def test_numbers_of_classes_are_looked_up(root: Path) -> None:
+    (root / "classes.csv").write_text("name,id\ncat,3\ndog,7\n")
+    text = f"{CORNERS}\na.jpg,7,40,15,60,35\n"
+    data = read(root, text, classes=str(root / "classes.csv"))
+    assert data.classes.names[data.records.annotation(0).labels[0]] == "dog"
+
+
+def test_boxes_of_no_use_are_dropped_and_paths_of_other_machines_counted(root: Path) -> None:
+    rows = "a.jpg,cat,60,15,40,35\na.jpg,cat,nan,15,40,35\n/x/y/b.jpg,cat,1,2,30,40\n"
+    data = read(root, f"{CORNERS}\n{rows}")
+    assert (data.problems.count(DROPPED), data.problems.count(MOVED)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("", {}),
+        ("just text\nmore\n", {}),
+        ("a.jpg,cat,40,15,60,35\n", {}),
+        (f"{TUTORIAL}\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,,,,,\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35,7\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,,40,15,60,35\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,,,,\n", {}),
+        (f"{TUTORIAL}\n,100,50,cat,40,15,60,35\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,4O,15,60,35\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,1_0,15,60,35\n", {}),
+        (f'{TUTORIAL}\n"a.jpg,100,50,cat,40,15,60,35\n', {}),
+        (f'{TUTORIAL}\n"a".jpg,100,50,cat,40,15,60,35\n', {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35\na.jpg,50,100,cat,40,15,60,35\n", {}),
+        (f"{TUTORIAL}\nzz.jpg,100,50,cat,40,15,60,35\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35\nA.JPG,100,50,cat,40,15,60,35\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35\n../img/./a.jpg,100,50,cat,40,15,60,35\nl.jpg,1,1,,,,,\n", {}),
+        ("filename,class,class,xmin,ymin,xmax,ymax\na.jpg,cat,dog,1,2,3,4\n", {}),
+        ("filename,x,y,width,height,class\na.jpg,40,15,20,20,cat\n", {}),
+        ("image_id,bbox\na,[1,2,3,4]\n", {"single_class": "cat"}),
+        ('image_id,bbox\na,"[1,2,3]"\n', {"single_class": "cat", "box_format": "xywh"}),
+        ("filename,class,x,y\na.jpg,cat,1,2\n", {}),
+        ("filename,xmin,ymin,xmax,ymax\na.jpg,1,2,3,4\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35\n", {"columns": {"klass": "class"}}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35\n", {"columns": {"class": "klass"}}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35\n", {"split": "train"}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35\n", {"single_class": "cat"}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35\n", {"encoding": "utf-99"}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35\n", {"encoding": "base64"}),
+        ("filename,class,xmin,ymin,xmax,ymax,difficult\na.jpg,cat,40,15,60,35,maybe\n", {}),
+        (f"{CORNERS}\na.jpg,cat,0.4,0.2,0.9,0.9\n", {"fractions": False}),
+        ("<annotation/>", {}),
+        ('{"images": []}', {}),
+        (b"PK\x03\x04\xff\xff\xfe", {}),
+        (f"{TUTORIAL}\na\0.jpg,100,50,cat,40,15,60,35\n", {}),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named(
+    refuses: Refuses, root: Path, text: str | bytes, options: dict[str, Any]
+) -> None:
+    (root / "img/l.jpg").symlink_to(root / "img/a.jpg")
+    with refuses((ValueError, FileNotFoundError)):
+        read(root, text, **options)
+
+
+@pytest.mark.parametrize("text", ["cat\n", "cat,0\ncat,1\n", "cat,0\ndog,0\n", "cat,x\ndog,0\n", "dog,0\n", ""])
+def test_what_is_wrong_with_classes_is_named(refuses: Refuses, root: Path, text: str) -> None:
+    (root / "classes.csv").write_text(text)
+    with refuses(ValueError):
+        read(root, KERAS, images=str(root), classes=str(root / "classes.csv"))
+
+
+def test_tables_of_a_folder_are_found_with_images_and_classes(root: Path) -> None:
+    (root / "train").mkdir()
+    (root / "img/a.jpg").rename(root / "train/a.jpg")
+    (root / "img").rename(root / "test")
+    for split, name in (("train", "a"), ("test", "b")):
+        (root / f"{split}_labels.csv").write_text(f"{TUTORIAL}\n{name}.jpg,100,50,cat,41,16,60,35\n")
+    (root / "notes.csv").write_text("a,b\n1,2\n")
+    found = find_data(root)
+    assert (found.format, sorted(found.splits)) == ("CSV", ["test", "train"])
+    for node in found.splits.values():
+        assert boxes(DATASETS.build(node)) == [[40, 15, 60, 35]]
+
+
+def test_a_table_of_keras_retinanet_is_found_with_its_classes(root: Path) -> None:
+    (root / "annotations.csv").write_text(KERAS)
+    (root / "classes.csv").write_text("dog,0\ncat,1\n")
+    found = find_data(root)
+    assert DATASETS.build(found.splits["all"]).classes.names == ("dog", "cat")
