@@ -9,10 +9,8 @@ not measured.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +47,8 @@ def plant(dataset: DetectionDataset, fraction: float, seed: int, file: Path) -> 
             if kind != "dropped":
                 annotations.append(entry(len(annotations) + 1, i + 1, label + 1, box, bool(a.is_ignore[k])))
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(dataset.classes.names)]
-    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    file.write_text(json.dumps(content), encoding="utf-8")
     return planted
 
 

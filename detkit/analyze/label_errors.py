@@ -6,7 +6,7 @@ that was trained for so short that it knows what most labels say and not what ea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ import torch
 from detkit import boxes as box_ops
 from detkit.data.datasets.base import DetectionDataset
 from detkit.structures import Detections
-from detkit.utils.types import Bools, Floats, Ints
+from detkit.utils.types import Bools, Floats, Floats32, Ints
 
 SAME = 0.5
 """IoU from which a detection is at the place of a box."""
@@ -68,16 +68,18 @@ class Compared:
     other: Ints
 
 
-def find_label_errors(dataset: DetectionDataset, detections: Sequence[Detections]) -> list[Suspect]:
+def find_label_errors(dataset: DetectionDataset, detections: Mapping[int, Detections]) -> list[Suspect]:
     """The suspects of a data set, likeliest first.
 
-    detections: of every image, in pixels of the file, down to low scores.
+    detections: index of an image -> its detections, in pixels of the file, down to low scores.
     """
-    images = [compare(dataset, index, found) for index, found in enumerate(detections)]
+    images = {index: compare(dataset, index, found) for index, found in detections.items()}
     suspects: list[Suspect] = []
-    trust = [Trust.of(images, label) for label in range(len(dataset.classes))]
+    if not images:
+        return suspects
+    trust = [Trust.of(list(images.values()), label) for label in range(len(dataset.classes))]
     support = supports(dataset, images)
-    for index, image in enumerate(images):
+    for index, image in images.items():
         suspects += missing(index, image, trust)
         suspects += wrong_boxes(dataset, index, image, trust, support)
     return sorted(suspects, key=lambda s: (-s.weight, -s.score, s.image))
@@ -100,7 +102,8 @@ def compare(dataset: DetectionDataset, index: int, found: Detections) -> Compare
     near = same_class & (iou >= NEAR) & (support == 0)
     explained = ((at_place & same_class) | near).any(dim=1)
     strength = scores.where(at_place & ~same_class & ~explained[:, None], 0.0)
-    other = strength.max(dim=0).indices.where(strength.amax(dim=0) > 0, -1) if len(found) else torch.full_like(labels, -1)
+    none = torch.full_like(labels, -1)
+    other = strength.max(dim=0).indices.where(strength.amax(dim=0) > 0, none) if len(found) else none
     return Compared(
         found.boxes.double().numpy(), found.labels.numpy(), found.scores.double().numpy(), explained.numpy(),
         at_place.any(dim=1).numpy(), support.double().numpy(), other.numpy(),
@@ -131,11 +134,11 @@ class Trust:
         return float(self.precision[last])
 
 
-def supports(dataset: DetectionDataset, images: Sequence[Compared]) -> list[Floats]:
+def supports(dataset: DetectionDataset, images: Mapping[int, Compared]) -> list[Floats]:
     """The supports of all objects of each class, ascending."""
-    rows = [dataset.records.annotation(i) for i in range(len(images))]
+    rows = [dataset.records.annotation(i) for i in images]
     labels = np.concatenate([a.labels[~a.is_ignore] for a in rows])
-    values = np.concatenate([image.support for image in images])
+    values = np.concatenate([image.support for image in images.values()])
     return [np.sort(values[labels == label]) for label in range(len(dataset.classes))]
 
 
@@ -162,14 +165,15 @@ def wrong_boxes(
         d = int(image.other[g])
         if d >= 0:
             found, score = int(image.labels[d]), float(image.scores[d])
-            weight = 1 - (1 - trust[found](score)) * (1 - doubt)  # two witnesses: what is there, and what is not
+            # Two witnesses: what is there, and what is not.
+            weight = 1 - (1 - trust[found](score)) * (1 - doubt)
             suspects.append(Suspect("swapped", index, box, row, label, found, score, weight))
         elif own == 0:
             suspects.append(Suspect("not found", index, box, row, label, None, own, DOUBT * doubt))
     return suspects
 
 
-def corners(values: Floats | np.ndarray) -> tuple[float, float, float, float]:
+def corners(values: Floats | Floats32) -> tuple[float, float, float, float]:
     """Four numbers as a box."""
     x1, y1, x2, y2 = map(float, values)
     return x1, y1, x2, y2

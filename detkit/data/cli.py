@@ -11,6 +11,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "write the synthetic shapes data set as images and COCO JSON",
     ),
     "check": ("detkit.show.check", "find what is unusable or odd in a data set, or in that of a config"),
+    "show": ("detkit.show.samples", "a page of images with their boxes, before and after augmentation"),
     "convert": ("detkit.data.verbs.convert", "write a data set of any format as YOLO, COCO, Pascal VOC or CSV"),
 }
 """Name -> (module, what it does). A module imports torch and the like only when it runs."""

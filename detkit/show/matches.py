@@ -85,7 +85,7 @@ def match_image(detector: DenseDetector, sample: Sample, options: LoaderOptions)
         match = detector.match(pred, [targets])
     logits = pred.logits.detach().float().requires_grad_()
     with torch.enable_grad():
-        detector.class_loss(logits, match.labels, match.quality).backward()  # type: ignore[no-untyped-call]
+        detector.class_loss(logits, match.labels, match.quality).backward()
     detector.class_loss.take_accumulated()
     sizes_of_levels = torch.tensor(pred.level_sizes, device=device)
     level = torch.repeat_interleave(torch.arange(len(sizes_of_levels), device=device), sizes_of_levels)

@@ -47,7 +47,9 @@ class Section:
     figures: Sequence[Figure] = ()
 
 
-def write_page(path: str | Path, title: str, lines: Sequence[str], sections: Sequence[Section], table: str = "") -> None:
+def write_page(
+    path: str | Path, title: str, lines: Sequence[str], sections: Sequence[Section], table: str = ""
+) -> None:
     """Writes a page; its folder is made. lines: paragraphs below the title; table: text in columns below them."""
     body = [f"<h1>{text(title)}</h1>", *(f"<p>{text(line)}</p>" for line in lines)]
     body += [f"<pre>{html.escape(table)}</pre>"] * bool(table)
