@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "explain": ("detkit.config.explain.cli", "what a part, a key of a config or an argument means"),
     "config": ("detkit.config.cli:config", "show a config with its origins, or check configs"),
     "data": ("detkit.data.cli", "make or look at data sets"),
+    "show": ("detkit.show.cli", "draw and count how anchors are matched to objects"),
     "anchors": ("detkit.analyze.cli", "how well anchors fit the training boxes; find better ones"),
     "convert": ("detkit.interop.cli", "weights of torchvision or Detectron2 to a checkpoint"),
     "push": ("detkit.runs.cli", "a run as safetensors with a model card, into a folder or a hub repository"),

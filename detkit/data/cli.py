@@ -13,6 +13,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("detkit.show.check", "find what is unusable or odd in a data set, or in that of a config"),
     "fetch": ("detkit.data.verbs.fetch", "list small public data sets, or download one"),
     "split": ("detkit.data.verbs.split", "divide a data set without splits, and write the lists down"),
+    "show": ("detkit.show.samples", "a page of images with their boxes, before and after augmentation"),
     "convert": ("detkit.data.verbs.convert", "write a data set of any format as YOLO, COCO, Pascal VOC or CSV"),
 }
 """Name -> (module, what it does). A module imports torch and the like only when it runs."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detkit.registry import PositiveInt
+from detkit.registry.arguments import checked
 from detkit.utils.console import plural, printable
 from detkit.utils.outputs import check_output_file, write_marked_json
 
@@ -36,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", help="write the findings with pictures to FILE")
     parser.add_argument("--json", metavar="FILE", help="write all findings to FILE")
     parser.add_argument("--fix", metavar="FOLDER", help="write a clean copy as COCO JSON into a new folder")
+    text = "also rank suspected label errors, by the detector of a run (or what detkit predict takes)"
+    parser.add_argument("--with", dest="run", metavar="RUN", help=text)
+    text = "most suspected label errors of a split (default 100)"
+    parser.add_argument("--suspects", type=int, default=100, metavar="N", help=text)
     parser.add_argument("--no-cache", action="store_true", help="decode images whose content was checked before, too")
 
 
@@ -80,6 +86,10 @@ def run(args: argparse.Namespace) -> int:
             show_sizes(next(iter(subject)), outcome)
         else:
             findings.merge(check_network(config, datasets["train"], outcome))
+        if args.run is not None:
+            from detkit.show.suspects import check_labels
+
+            findings.merge(check_labels(subject, args.run, most=args.suspects))
     lines = text_lines(without(findings, IN_SPLIT))
     if findings.cases:
         print("\n".join(["", *lines, f"found: {verdict(findings)}"]))
@@ -93,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Refuses, before anything is read, files and folders that can't be written."""
+    checked("--suspects", args.suspects, PositiveInt)
     from detkit.data.doctor.page import is_own_page
     from detkit.data.writers.target import check_target
 

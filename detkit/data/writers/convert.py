@@ -18,7 +18,7 @@ from detkit.data.writers.boxes import Ignored, WrittenBox, images_of, object_box
 from detkit.data.writers.coco import write_coco
 from detkit.data.writers.csv import write_csv
 from detkit.data.writers.kinds import SHARED
-from detkit.data.writers.names import class_names, top_folder
+from detkit.data.writers.names import class_names
 from detkit.data.writers.shards import WRITERS as SHARD_WRITERS
 from detkit.data.writers.target import Images, Written
 from detkit.data.writers.voc import write_voc

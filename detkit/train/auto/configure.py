@@ -11,6 +11,7 @@ from detkit.analyze.anchor_fit import fit
 from detkit.config import Config
 from detkit.data.build import build_datasets, build_transforms
 from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.splits import SplitOptions, split_lists
 from detkit.detectors.build import build_pyramid
 from detkit.registry import ASSIGNERS, DATASETS
 from detkit.train.auto import rules
@@ -93,8 +94,6 @@ class Configurator:
 
     def make_split(self, node: Tree) -> dict[str, Tree]:
         """Puts a part of the images aside for validation; the lists are in the run folder, so that the split stays."""
-        from detkit.data.splits import SplitOptions, split_lists
-
         folder = (self.folder / SPLITS).absolute()
         dataset: DetectionDataset = DATASETS.build(node)
         lists = split_lists(dataset, SplitOptions(file=str(folder)))

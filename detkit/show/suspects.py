@@ -1,0 +1,92 @@
+"""`detkit data check --with RUN`: suspected label errors by a trained detector, as findings with pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detkit.analyze.label_errors import Suspect, find_label_errors
+from detkit.data.datasets.base import DetectionDataset
+from detkit.data.doctor.findings import Case, Findings, Kind, Mark, Picture
+from detkit.data.doctor.subject import Split, Subject
+from detkit.predict.predictor import Predictor
+from detkit.structures import Detections
+
+LOWEST_SCORE = 0.02
+"""Detections below it are no evidence of anything."""
+LABEL_ERROR = Kind(
+    "label-error",
+    "note",
+    "suspected label errors, likeliest first",
+    "look at each picture, and correct the label where the detector is right; most suspects of high weight are errors, "
+    "most of low weight are not",
+)
+
+
+def check_labels(subject: Subject, run: str | Path, *, most: int) -> Findings:
+    """The likeliest label errors of every split, at most so many of each, by the detector of a run."""
+    predictor = Predictor.from_checkpoint(run, overrides=[f"postprocess.score_threshold={LOWEST_SCORE}"])
+    findings = Findings()
+    for split in subject:
+        findings.add(LABEL_ERROR, cases(split, judge(split, predictor)[:most]))
+    return findings
+
+
+def judge(split: Split, predictor: Predictor) -> list[Suspect]:
+    """The suspects of a split, likeliest first."""
+    check_classes(split.dataset, predictor)
+    images = [index for index in range(len(split.dataset)) if index not in split.gathered.scan.bad]
+    return find_label_errors(split.dataset, dict(zip(images, detect(split.dataset, images, predictor), strict=True)))
+
+
+def detect(dataset: DetectionDataset, images: Sequence[int], predictor: Predictor) -> list[Detections]:
+    """The detections in some images, with a progress bar on a terminal."""
+    from tqdm import tqdm
+
+    from detkit.utils.console import bar_stream
+
+    pictures = (dataset.load_image(index) for index in images)
+    stream = (detections for detections, _ in predictor.stream(pictures))
+    bar = tqdm(
+        stream, total=len(images), desc="judging labels", unit="image", leave=False, disable=None, file=bar_stream()
+    )
+    return list(bar)
+
+
+def check_classes(dataset: DetectionDataset, predictor: Predictor) -> None:
+    """Gives the data set the classes of the detector, by name."""
+    if dataset.classes.names != predictor.classes.names:
+        dataset.use_classes(predictor.classes, "the run")
+
+
+def cases(split: Split, suspects: Sequence[Suspect]) -> list[Case]:
+    """The suspects as findings, each with its picture."""
+    return [case(split, suspect) for suspect in suspects]
+
+
+def case(split: Split, suspect: Suspect) -> Case:
+    """One suspect in words and as a picture."""
+    words = describe(suspect, split.dataset.classes.names)
+    if suspect.row is None:
+        plain = split.picture(suspect.image)
+        picture = Picture(plain.path, (*plain.marks, Mark(suspect.box, words)), words)
+        number = 0
+    else:
+        rows = [row for row in split.rows(suspect.image) if split.truth.trained[row]]
+        row = rows[suspect.row]
+        number = row - split.rows(suspect.image).start + 1
+        picture = split.picture(suspect.image, {row: words}, words)
+    text = f"{words} [{', '.join(f'{v:.0f}' for v in suspect.box)}], weight {suspect.weight:.2f}"
+    path = split.path(suspect.image)
+    return Case(split=split.name, text=text, file=path, box=number, weight=suspect.weight, pictures=(picture,))
+
+
+def describe(suspect: Suspect, names: Sequence[str]) -> str:
+    """`RBC without a box (score 0.84)`, `labelled WBC, looks like RBC (score 0.71)`."""
+    found = "" if suspect.found is None else f"{names[suspect.found]}"
+    if suspect.label is None:
+        return f"{found} without a box (score {suspect.score:.2f})"
+    label = names[suspect.label]
+    if suspect.found is None:
+        return f"{label} that the detector does not find"
+    return f"labelled {label}, looks like {found} (score {suspect.score:.2f})"

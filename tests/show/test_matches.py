@@ -1,0 +1,122 @@
+"""Matched anchors are counted right, for a case made by hand and for every registered assigner and class loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from detkit.cli import main
+from detkit.config import load_config
+from detkit.data.loader import LoaderOptions, Sample
+from detkit.detectors.build import build_detector
+from detkit.detectors.dense import DenseDetector
+from detkit.registry import ASSIGNERS, CLASS_LOSSES
+from detkit.show.matches import Counts, count, count_levels, describe_unmatched, match_image, unmatched
+from detkit.structures import Targets
+
+ONE_CELL = ["backbone.out_features=[c3]", "neck.extra_levels=0", "anchors.base_scale=2.0"]
+"""One level of stride 8; with one scale per octave, one anchor of 16 pixels in each cell."""
+
+
+def detector(*overrides: str) -> DenseDetector:
+    torch.manual_seed(0)
+    return build_detector(load_config("quickstart", [*ONE_CELL, *overrides]), 2).eval()
+
+
+def sample(boxes: list[list[float]], ignore: list[list[float]] = []) -> Sample:  # noqa: B006
+    targets = Targets(
+        torch.tensor(boxes).reshape(-1, 4), torch.zeros(len(boxes)).long(), torch.tensor(ignore).reshape(-1, 4)
+    )
+    return Sample(torch.zeros(3, 64, 64, dtype=torch.uint8), targets, (64, 64), 1, "a.jpg")
+
+
+def only_level(boxes: list[list[float]], *overrides: str, ignore: list[list[float]] = []) -> Counts:  # noqa: B006
+    found = match_image(detector("anchors.scales_per_octave=1", *overrides), sample(boxes, ignore), LoaderOptions())
+    (counts,) = count_levels(found, 1)
+    assert counts == count(found)
+    return counts
+
+
+def test_an_object_that_equals_an_anchor() -> None:
+    # 8x8 cells of 8 px, an anchor of 16 px on each: that of the cell (2, 2) is [12, 12, 28, 28].
+    counts = only_level([[12, 12, 28, 28]], "assigner.positive=0.5", "assigner.negative=0.3")
+    # Its four neighbours are shifted by half their side: IoU (8 * 16) / (2 * 256 - 128) = 1/3.
+    assert counts == Counts(64, positive=1, forced=0, dropped=0, ignored=4, in_region=0, background=59, mined=59)
+
+
+def test_a_forced_match() -> None:
+    # A small object inside one anchor: IoU 36 / 256 with four anchors that contain it or with fewer; all are forced.
+    counts = only_level([[17, 17, 23, 23]], "assigner.positive=0.5", "assigner.negative=0.4")
+    assert (counts.positive, counts.forced) == (4, 4)
+    assert only_level([[17, 17, 23, 23]], "assigner.low_quality=false").positive == 0
+
+
+def test_an_ignore_region() -> None:
+    # The anchors of the upper left 2x2 cells are [-4, 12] and [4, 20] on each axis; the region holds over half of one.
+    counts = only_level([], ignore=[[0, 0, 20, 20]])
+    assert (counts.in_region, counts.ignored, counts.positive) == (4, 0, 0)
+    assert counts.background == counts.mined == 60
+
+
+def test_hard_negatives_are_counted() -> None:
+    mining = "losses.classification={type: BCEMiningLoss, ratio: 3.0, floor: 10}"
+    counts = only_level([], mining)
+    assert (counts.background, counts.mined) == (64, 10)
+    exact = ["assigner.positive=0.5", "assigner.negative=0.3"]
+    boxes = [[12.0, 12, 28, 28], [36.0, 36, 52, 52], [12.0, 36, 28, 52], [36.0, 12, 52, 28]]
+    assert only_level(boxes, mining, *exact).mined == 12
+
+
+def test_positives_that_the_loss_drops_are_counted() -> None:
+    counts = only_level([[12, 12, 28, 28]], "losses.classification={type: OHEMLoss, count: 1}")
+    assert (counts.positive + counts.background - counts.dropped) - counts.background + counts.mined == 1
+
+
+def test_an_object_without_anchors_is_named() -> None:
+    found = match_image(detector("assigner.low_quality=false"), sample([[1, 1, 3, 3]]), LoaderOptions())
+    assert unmatched(found) == [0]
+    assert (
+        describe_unmatched([found], ("cat", "dog")) == "1 of 1 objects have no positive anchor: a.jpg cat [1, 1, 3, 3]"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in ASSIGNERS.names() if "." not in name])
+def test_every_assigner(name: str) -> None:
+    found = match_image(detector(f"assigner={{type: {name}}}"), sample([[12, 12, 28, 28]]), LoaderOptions())
+    check_sums(count(found), found.per_object)
+
+
+@pytest.mark.parametrize("name", [name for name in CLASS_LOSSES.names() if "." not in name])
+def test_every_class_loss(name: str) -> None:
+    found = match_image(
+        detector(f"losses.classification={{type: {name}}}"), sample([[12, 12, 28, 28]]), LoaderOptions()
+    )
+    check_sums(count(found), found.per_object)
+
+
+def check_sums(counts: Counts, per_object: Tensor) -> None:
+    assert counts.positive + counts.ignored + counts.in_region + counts.background == counts.anchors
+    assert counts.positive == int(per_object.sum()) > 0
+    assert 0 < counts.mined <= counts.background
+
+
+def test_the_command(folder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, figures = tmp_path / "m.html", tmp_path / "m.json"
+    words = ["show", "matches", str(folder.config), "--images", "2", "--html", str(page), "--json", str(figures)]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    content = json.loads(figures.read_text())
+    assert len(content["images"]) == 2
+    total = sum(level["positive"] for level in content["levels"].values())
+    assert total == sum(o["positive"] for image in content["images"] for o in image["objects"]) > 0
+    assert out.splitlines()[0].startswith("2 images of train as the network sees them in epoch 0; MaxIoUAssigner")
+    assert page.read_text().count("<figure>") >= 4
+    assert main(words) == 0  # its own files are replaced
+    page.write_text("mine")
+    assert main(words) == 2
+    assert page.read_text() == "mine"
