@@ -37,7 +37,7 @@ def dataset_node(root: Value, split: Value, part: str) -> Tree:
     """The data set of train or val at `data.root`."""
     node: Tree = {"type": "AutoDataset", "root": root, "split": part, "val": 0.2}
     given = split if isinstance(split, Mapping) else {}
-    return {**node, **{PARTS.get(key, key): value for key, value in given.items()}}
+    return {**node, **{PARTS.get(str(key), str(key)): value for key, value in given.items()}}
 
 
 def note_origins(raw: RawConfig, part: str, node: Tree, name: str) -> None:

@@ -9,7 +9,6 @@ from PIL.Image import Image
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.coco_file import read_json
-from detkit.data.datasets.combine import SubsetDataset
 from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, canonical_split
 from detkit.data.datasets.records import BadBoxes
 from detkit.data.datasets.splits import SplitOptions, split_lists
@@ -109,7 +108,7 @@ class AutoDataset(DetectionDataset):
             "keep_empty": keep_empty,
         }
         made = () if val is None or "val" in found.splits else [s for s in SPLIT_NAMES if s not in found.splits]
-        if made and split in (*made, "train"):
+        if val is not None and split is not None and made and split in (*made, "train"):
             kept = test if "test" in made else 0.0
             options = SplitOptions(val=val, test=kept, seed=split_seed, stratified=stratified, file=lists)
             self.dataset = made_split(found, split, str(root), options, more)
@@ -133,7 +132,7 @@ def made_split(found: FoundData, split: str, name: str, options: SplitOptions, m
     node = split_node(found, "train" if "train" in found.splits else None, name)
     whole: DetectionDataset = DATASETS.build({**node, **more})
     images = split_lists(whole, options)[split]
-    part = SubsetDataset(dataset=whole, images=images)
+    part: DetectionDataset = DATASETS.build({"type": "SubsetDataset", "dataset": whole, "images": images})
     part.name = f"{whole.name} ({split})"
     where = f"in {options.file}" if options.file else "data.split.file writes them down, so that the split stays"
     text = "%s: there is no val, so %s is %d of %d images, by chance (data.split: val %g, seed %d); %s"

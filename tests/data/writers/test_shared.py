@@ -14,7 +14,10 @@ from detkit.registry import DATASETS
 from detkit.structures import Batch
 from tests.data.writers.sets import rows, training
 
-TRANSFORMS = [{"type": "ResizeShortestEdge", "short": [96], "max_size": 128}, {"type": "RandomHorizontalFlip"}]
+TRANSFORMS: list[dict[str, Any]] = [
+    {"type": "ResizeShortestEdge", "short": [96], "max_size": 128},
+    {"type": "RandomHorizontalFlip"},
+]
 
 
 def first_batch(dataset: DetectionDataset) -> Batch:
