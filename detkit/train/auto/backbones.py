@@ -15,8 +15,8 @@ SMALL, LARGE = "mobilenet_v2", "resnet50"
 """Networks of torchvision, without and with a GPU."""
 VERSION = "IMAGENET1K_V1"
 COST = (
-    "no ImageNet weights: expect far less from the same time (EXPERIMENTS.md has figures), and train longer "
-    "(--minutes). Give a file by backbone.weights=FILE: "
+    "no ImageNet weights: expect far less from the same time, and train longer (--minutes). "
+    "Give a file by backbone.weights=FILE: "
 )
 
 
