@@ -50,8 +50,9 @@ def panels(matches: ImageMatches, classes: ClassMap, levels: Sequence[str], side
 
 def draw_positives(matches: ImageMatches, chosen: Tensor, side: int) -> Image.Image:
     """The positives among some anchors, in the colours of their classes, with the objects; forced ones in orange."""
-    classes = sorted(set(matches.sample.targets.labels.tolist()))
-    layers = [(chosen & (matches.labels == k), class_color(k)) for k in classes]
+    layers = [
+        (chosen & (matches.labels == k), class_color(k)) for k in sorted(set(matches.sample.targets.labels.tolist()))
+    ]
     layers = [(mask & ~matches.forced, color) for mask, color in layers]
     return draw_anchors(matches, [*layers, (chosen & matches.forced, FORCED)], side)
 
