@@ -1,7 +1,7 @@
 """Precision of `detkit data check --with`: how many of the first suspects are label errors that were planted.
 
 Plants errors in a training split in VOC layout: a fraction of its boxes is dropped or gets another class, half of each.
-Then trains on the faulty labels, once on all images and cross-fitted (each half of the images is judged by a training on
+Then trains on the faulty labels, once on all images and cross-fitted (each half of them is judged by a training on
 the other half), ranks the suspects, and counts how many of the first ones are planted. Errors that the data set had
 before count as wrong, so the precision is a lower bound.
 """

@@ -79,7 +79,7 @@ def test_a_split_of_several_folders_has_their_paths(tmp_path: Path) -> None:
         add(tmp_path, f"{folder}/a.xml", f"{folder}/a.jpg")
     add(tmp_path, "loose.xml", "loose.jpg")
     found = find_data(tmp_path)
-    assert list(found.splits) == ["blue/train", "red/train", "val"]
+    assert list(found.splits) == ["val", "blue/train", "red/train"]
     assert "1 XML file is in no folder of a split, as loose.xml, and not read" in found.notes
 
 

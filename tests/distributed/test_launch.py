@@ -69,6 +69,7 @@ def test_workers_get_the_command_without_what_launches() -> None:
     # Every flag of the verb is either passed on or one that launches: a new one can't be forgotten here.
     flags = vars(parser.parse_intermixed_args(["c.yaml"])).keys() - {"config", "overrides"}
     launching = {"procs", "nodes", "node_rank", "rdzv", "max_restarts", "local_addr"}
+    launching |= {"minutes", "config_only"}  # the config of a data set is written before the workers start
     source = (
         Path(sys.modules["detkit.train.cli"].__file__ or "")
         .read_text(encoding="utf-8")
