@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
         outcome = Outcome()
         for split in subject:
             check_split(config, split, outcome)
-        findings = examine(subject, None if config is not None else Path(args.data))
+        place = Path(args.data)
+        findings = examine(subject, place if config is None and place.exists() else None)
         if config is None:
             show_sizes(next(iter(subject)), outcome)
         else:
@@ -90,11 +91,14 @@ def run(args: argparse.Namespace) -> int:
 
             findings.merge(check_labels(subject, args.run, most=args.suspects))
     lines = text_lines(without(findings, IN_SPLIT))
-    print("\n".join(["", *lines, f"found: {verdict(findings)}"] if findings.cases else []))
+    if findings.cases:
+        print("\n".join(["", *lines, f"found: {verdict(findings)}"]))
     write_outputs(args, subject, findings, notes, outcome)
     text, wrong = outcome.verdict()
+    errors = findings.count("error")
+    text += f", but {plural(errors, 'finding is an error', 'findings are errors')}" if errors and not wrong else ""
     print(text)
-    return 1 if wrong or findings.count("error") else 0
+    return 1 if wrong or errors else 0
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -116,10 +120,16 @@ def read(place: str, overrides: Sequence[str]) -> tuple[Config | None, dict[str,
     from detkit.config import load_config
     from detkit.data.build import SPLITS, build_datasets
     from detkit.data.reading import is_config, read_source
+    from detkit.hub import is_remote
 
-    if is_config(Path(place)) or not Path(place).exists():
+    if is_config(Path(place)):
         config = load_config(place, overrides)
         return config, dict(zip(SPLITS, build_datasets(config), strict=True)), []
+    if not is_remote(place) and not Path(place).exists():
+        try:
+            load_config(place)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no data set {printable(place)} is there, and no config: {error}") from None
     if overrides:
         raise ValueError(f"{printable(place)} is no config, so there is nothing that {overrides[0]!r} could override")
     source = read_source(place).choose([])

@@ -93,6 +93,12 @@ def test_a_clean_copy_needs_a_new_folder_outside(data: Path, tmp_path: Path, ref
             run(arguments(data, fix=folder))
 
 
+def test_what_is_neither_data_nor_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = check(capsys, tmp_path / "photos")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: no data set {tmp_path}/photos is there, and no config: ")
+
+
 def test_overrides_need_a_config(data: Path, refuses: Refuses) -> None:
     from detkit.show.check import run
 
@@ -103,7 +109,7 @@ def test_overrides_need_a_config(data: Path, refuses: Refuses) -> None:
 def arguments(data: Path, **more: Any) -> Any:
     import argparse
 
-    values = {"overrides": [], "html": None, "json": None, "fix": None, "no_cache": False}
+    values = {"overrides": [], "html": None, "json": None, "fix": None, "no_cache": False, "run": None, "suspects": 100}
     return argparse.Namespace(data=str(data), **{**values, **more})
 
 
