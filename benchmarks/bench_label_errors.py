@@ -1,8 +1,8 @@
 """Precision of `detkit data check --with`: how many of the first suspects are label errors that were planted.
 
 Plants errors in a training split in VOC layout: a fraction of its boxes is dropped or gets another class, half of each.
-Then trains on the faulty labels, once on all images and cross-fitted (each half of them is judged by a training on
-the other half), ranks the suspects, and counts how many of the first ones are planted. Errors that the data set had
+Then trains on the faulty labels, once on all images and cross-fitted (each half of the images is judged by a training
+on the other half), ranks the suspects, and counts how many of the first ones are planted. Errors that the data set had
 before count as wrong, so the precision is a lower bound.
 """
 
@@ -51,7 +51,8 @@ def plant(dataset: DetectionDataset, fraction: float, seed: int, file: Path) -> 
     chosen = draw.sample(rows, round(fraction * len(rows)))
     kinds = {row: "dropped" if n % 2 else "swapped" for n, row in enumerate(chosen)}
     planted: list[Planted] = []
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for i in range(len(records)):
         height, width = dataset.image_size(i)
         images.append({"id": i + 1, "file_name": records.file_name(i), "width": width, "height": height})

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -64,8 +64,9 @@ def write_voc(root: Any, dataset: Any) -> None:
         )
         size = f"<size><width>{image.width}</width><height>{image.height}</height></size>"
         (root / f"Annotations/{i}.xml").write_text(f"<annotation>{size}{items}</annotation>")
-    for split in ("train", "val"):
-        (root / f"ImageSets/Main/{split}.txt").write_text("".join(f"{i}\n" for i in range(len(dataset))))
+    for split, rest in (("train", (0, 1)), ("val", (2,))):
+        lines = [f"{i}\n" for i in range(len(dataset)) if i % 3 in rest]
+        (root / f"ImageSets/Main/{split}.txt").write_text("".join(lines))
 
 
 @pytest.fixture
@@ -77,8 +78,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         (tmp_path / "projects" / name).symlink_to(ROOT / "projects" / name)
     data = ShapesDataset(num_images=12, size=64)
     write_voc(tmp_path / "path/to/voc", data)
-    for split in ("train", "val"):
-        data.write_coco(tmp_path / split, tmp_path / f"{split}.json")
+    splits: list[Literal["train", "val"]] = ["train", "val"]
+    for split in splits:
+        drawn = ShapesDataset(num_images=12, size=64, split=split)
+        drawn.write_coco(tmp_path / split, tmp_path / f"{split}.json")
     (tmp_path / "photos").mkdir()
     for name in ("a", "b"):
         data.load_image(0).save(tmp_path / f"photos/{name}.jpg")

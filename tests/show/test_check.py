@@ -109,7 +109,7 @@ def test_overrides_need_a_config(data: Path, refuses: Refuses) -> None:
 def arguments(data: Path, **more: Any) -> Any:
     import argparse
 
-    values = {"overrides": [], "html": None, "json": None, "fix": None, "no_cache": False}
+    values = {"overrides": [], "html": None, "json": None, "fix": None, "no_cache": False, "run": None, "suspects": 100}
     return argparse.Namespace(data=str(data), **{**values, **more})
 
 
