@@ -118,7 +118,8 @@ def shortened(words: list[str]) -> list[str]:
     line = " ".join(words)
     if "runs/coco/config.yaml" in line:
         return words
-    return words + SHORT + ([] if "voc" in line or "coco" in line else SHORT_SHAPES)
+    own_data = any(name in line for name in ("voc", "coco", "own.yaml"))
+    return words + SHORT + ([] if own_data else SHORT_SHAPES)
 
 
 def run_page(page: str) -> list[str]:
