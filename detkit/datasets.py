@@ -20,7 +20,7 @@ log = logging.getLogger("detkit")
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[Mapping[str, object]],
     *,
     split: str | None = None,
     images: str | os.PathLike[str] | None = None,
@@ -29,13 +29,15 @@ def load(
     """Opens a data set of any format, found by looking: COCO, Pascal VOC, YOLO, CSV and others.
 
     Args:
-        path: file or folder, here or at an address.
+        path: file or folder, here or at an address; or a list of dicts, one for each image, as `ListDataset` takes it.
         split: which one, where there are several: train, val, test, or another name that is there.
         images: folder of the images of a single annotation file; None searches it near the file.
         options: more arguments of the reader, as `class_names` or `ignore_classes`.
 
     Raises FileNotFoundError or ValueError that names what was found instead.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        return load_list(path, split, images, options)
     place = local_path(path)
     found = find_data(place)
     node = split_node(found, split, printable(place))
@@ -48,6 +50,20 @@ def load(
     for note in found.notes:
         log.info("%s: %s", printable(place), note)
     dataset: DetectionDataset = DATASETS.build({**node, **options})
+    return dataset
+
+
+def load_list(
+    entries: Sequence[Mapping[str, object]],
+    split: str | None,
+    images: str | os.PathLike[str] | None,
+    options: Mapping[str, Value],
+) -> DetectionDataset:
+    """The data set of a list of dicts."""
+    if split is not None:
+        raise ValueError(f"split: a list has no splits, so there is no {split!r}")
+    folder = {} if images is None else {"images": str(local_path(images))}
+    dataset: DetectionDataset = DATASETS.build({"type": "ListDataset", **folder, **options}, entries=entries)
     return dataset
 
 

@@ -6,7 +6,7 @@ import pickle
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import active_children
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from detkit.config.imports import import_file, imported_files
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.preparation import Preparation
-from detkit.data.seeding import at_position, seeded
+from detkit.data.seeding import Layout, permutation, seeded
 from detkit.data.transforms.base import Transform
 from detkit.data.worker import (
     WorkerTable,
@@ -34,6 +34,7 @@ from detkit.data.worker import (
 from detkit.registry import Side, enforce_bounds
 from detkit.structures import Batch, Targets
 from detkit.utils.console import plural
+from detkit.utils.types import Ints
 
 Key = tuple[int, int]
 """(epoch, index of the image)."""
@@ -152,7 +153,10 @@ def check_split(batch_size: int, world_size: int, micro_batches: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBatches:
-    """Endless lists of (epoch, index): the micro-batches of one process, from `start_step` on."""
+    """Endless lists of (epoch, index): the micro-batches of one process, from `start_step` on.
+
+    layout: of the data set, if its order depends on where the images lie.
+    """
 
     length: int
     batch_size: int
@@ -161,17 +165,26 @@ class TrainBatches:
     rank: int
     world_size: int
     micro_batches: int
+    layout: Layout | None = None
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Step s has positions [s * batch_size, (s + 1) * batch_size), dealt out one by one."""
         step, parts = self.start_step, self.world_size * self.micro_batches
+        order = lru_cache(maxsize=2)(self.order)
         while True:
             first = step * self.batch_size
             for micro in range(self.micro_batches):
                 offset = micro * self.world_size + self.rank
                 positions = range(first + offset, first + self.batch_size, parts)
-                yield [at_position(self.seed, position, self.length) for position in positions]
+                places = [divmod(position, self.length) for position in positions]
+                yield [(epoch, int(order(epoch)[offset])) for epoch, offset in places]
             step += 1
+
+    def order(self, epoch: int) -> Ints:
+        """The images of an epoch, in order."""
+        if self.layout is not None:
+            return self.layout.permutation(self.seed, epoch)
+        return permutation(self.seed, epoch, self.length)
 
 
 def build_train_loader(
@@ -192,7 +205,7 @@ def build_train_loader(
     check_split(options.batch_size, world_size, micro_batches)
     batches = TrainBatches(
         length=len(dataset), batch_size=options.batch_size, seed=seed, start_step=start_step, rank=rank,
-        world_size=world_size, micro_batches=micro_batches,
+        world_size=world_size, micro_batches=micro_batches, layout=dataset.layout,
     )  # fmt: skip
     return Loader(Samples(dataset, transforms, seed, cached=True), batches, options)
 

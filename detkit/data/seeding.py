@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +21,32 @@ ORDER, AUGMENTATION = 1, 2
 def permutation(seed: int, epoch: int, length: int) -> Ints:
     """The order of the images in an epoch."""
     return np.random.default_rng(_key(ORDER, seed, epoch)).permutation(length)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which images lie near each other in a file, for an order that reads each group of them once.
+
+    group (B,) number of the group of each image, group_bytes (G,) their sizes, window: bytes of the groups whose images
+    are shuffled among each other.
+    """
+
+    group: Ints
+    group_bytes: Ints
+    window: int
+
+    def permutation(self, seed: int, epoch: int) -> Ints:
+        """The order of the images in an epoch; that of `permutation` if all groups fit into the window."""
+        if self.group_bytes.sum() <= self.window:
+            return permutation(seed, epoch, len(self.group))
+        rng = np.random.default_rng(_key(ORDER, seed, epoch))
+        order = rng.permutation(len(self.group_bytes))
+        filled = np.cumsum(self.group_bytes[order])
+        window_of_group = np.empty(len(order), np.int64)
+        window_of_group[order] = (filled - self.group_bytes[order]) // self.window
+        # Shuffled within each window: sorted by window, then by random numbers.
+        result: Ints = np.lexsort((rng.permutation(len(self.group)), window_of_group[self.group]))
+        return result
 
 
 def at_position(seed: int, position: int, length: int) -> tuple[int, int]:

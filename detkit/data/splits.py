@@ -22,7 +22,7 @@ log = logging.getLogger("detkit")
 
 @enforce_bounds
 @dataclass(frozen=True, kw_only=True)
-class SplitOptions:
+class SplitSettings:
     """How a data set without splits is divided.
 
     Args:
@@ -51,7 +51,7 @@ class SplitOptions:
         return {name: fraction for name, fraction in fractions.items() if fraction > 0}
 
 
-def make_split(dataset: DetectionDataset, options: SplitOptions) -> dict[str, list[str]]:
+def make_split(dataset: DetectionDataset, options: SplitSettings) -> dict[str, list[str]]:
     """The image names of each split, in the order of the data set; a function of the data and the options.
 
     Raises ValueError if there are fewer images than splits.
@@ -64,7 +64,7 @@ def make_split(dataset: DetectionDataset, options: SplitOptions) -> dict[str, li
     return {split: [names[i] for i in np.flatnonzero(chosen == k)] for k, split in enumerate(fractions)}
 
 
-def split_lists(dataset: DetectionDataset, options: SplitOptions) -> dict[str, list[str]]:
+def split_lists(dataset: DetectionDataset, options: SplitSettings) -> dict[str, list[str]]:
     """The lists of `options.file`, which are made and written if they are not there; ValueError if only some are."""
     if options.file is None:
         return make_split(dataset, options)
@@ -93,12 +93,12 @@ def warn_of_unlisted(dataset: DetectionDataset, lists: Mapping[str, Sequence[str
         log.warning("%s: %s in no list of %s, so unused: %s", dataset.name, count, folder, shorten_list(unlisted, 5))
 
 
-def list_files(folder: str, options: SplitOptions) -> dict[str, Path]:
+def list_files(folder: str, options: SplitSettings) -> dict[str, Path]:
     """The list of each split."""
     return {split: Path(folder) / f"{split}.txt" for split in options.fractions}
 
 
-def write_split(split: Mapping[str, Sequence[str]], options: SplitOptions) -> dict[str, list[str]]:
+def write_split(split: Mapping[str, Sequence[str]], options: SplitSettings) -> dict[str, list[str]]:
     """Writes the lists of a split; ValueError for a name that no line of text can hold."""
     folder = Path(options.file or ".")
     check_can_write("split.file", folder)
@@ -113,7 +113,7 @@ def write_split(split: Mapping[str, Sequence[str]], options: SplitOptions) -> di
     return {name: list(images) for name, images in split.items()}
 
 
-def split_nodes(node: Tree, lists: Mapping[str, Sequence[str]], options: SplitOptions) -> dict[str, Tree]:
+def split_nodes(node: Tree, lists: Mapping[str, Sequence[str]], options: SplitSettings) -> dict[str, Tree]:
     """The config node of each split of a data set that a node describes: a SubsetDataset with a list.
 
     The lists are files if `options.file` says where, else the names themselves.

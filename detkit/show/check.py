@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detkit.utils.console import plural, printable
 from detkit.utils.outputs import check_output_file, write_marked_json
 
 if TYPE_CHECKING:
-    from detkit.analyze.class_fit import ClassFit
     from detkit.config import Config
     from detkit.data.datasets.base import DetectionDataset
     from detkit.data.doctor.findings import Findings
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 ALL_WELL = "every image and every object can be used"
 IN_SPLIT = frozenset({
-    "unreadable", "repaired", "unusable-box", "over-the-edge", "repeated-box", "reader-error", "reader-warning",
-    "reader-note",
+    "unreadable", "left-out", "repaired", "unusable-box", "over-the-edge", "repeated-box", "reader-error",
+    "reader-warning", "reader-note",
 })  # fmt: skip
 """Kinds of findings that the report of a split names already."""
 
@@ -52,8 +52,6 @@ class Outcome:
 
     def verdict(self) -> tuple[str, bool]:
         """The last line, and whether something can't be used."""
-        from detkit.utils.console import plural
-
         wrong = [f"{plural(self.bad, 'image')} can't be used"] * bool(self.bad)
         wrong += [f"{plural(self.dropped, 'box', 'boxes')} can't be used"] * bool(self.dropped)
         wrong += [f"{plural(self.lost, 'object')} can't reach the network"] * bool(self.lost)
@@ -76,15 +74,21 @@ def run(args: argparse.Namespace) -> int:
         outcome = Outcome()
         for split in subject:
             check_split(config, split, outcome)
-        findings = examine(subject, None if config is not None else Path(args.data))
-        if config is not None:
+        place = Path(args.data)
+        findings = examine(subject, place if config is None and place.exists() else None)
+        if config is None:
+            show_sizes(next(iter(subject)), outcome)
+        else:
             findings.merge(check_network(config, datasets["train"], outcome))
     lines = text_lines(without(findings, IN_SPLIT))
-    print("\n".join(["", *lines, f"found: {verdict(findings)}"] if findings.cases else []))
+    if findings.cases:
+        print("\n".join(["", *lines, f"found: {verdict(findings)}"]))
     write_outputs(args, subject, findings, notes, outcome)
     text, wrong = outcome.verdict()
+    errors = findings.count("error")
+    text += f", but {plural(errors, 'finding is an error', 'findings are errors')}" if errors and not wrong else ""
     print(text)
-    return 1 if wrong or findings.count("error") else 0
+    return 1 if wrong or errors else 0
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -105,11 +109,16 @@ def read(place: str, overrides: Sequence[str]) -> tuple[Config | None, dict[str,
     from detkit.config import load_config
     from detkit.data.build import SPLITS, build_datasets
     from detkit.data.reading import is_config, read_source
-    from detkit.utils.console import printable
+    from detkit.hub import is_remote
 
-    if is_config(Path(place)) or not Path(place).exists():
+    if is_config(Path(place)):
         config = load_config(place, overrides)
         return config, dict(zip(SPLITS, build_datasets(config), strict=True)), []
+    if not is_remote(place) and not Path(place).exists():
+        try:
+            load_config(place)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no data set {printable(place)} is there, and no config: {error}") from None
     if overrides:
         raise ValueError(f"{printable(place)} is no config, so there is nothing that {overrides[0]!r} could override")
     source = read_source(place).choose([])
@@ -148,7 +157,6 @@ def check_split(config: Config | None, split: Split, outcome: Outcome) -> None:
     from detkit.data.datasets.base import describe_differences
     from detkit.data.datasets.problems import DROPPED
     from detkit.data.scan import WithoutBadImages
-    from detkit.utils.console import plural
 
     dataset, scan = split.dataset, split.gathered.scan
     outcome.dropped += dataset.problems.count(DROPPED)
@@ -194,17 +202,27 @@ def check_network(config: Config, dataset: DetectionDataset, outcome: Outcome) -
     fits = fit_by_class(config, dataset)
     text = "training objects after the transforms, as the network sees them"
     outcome.tables.append(Table("At the network's size", HEAD, [fit.row() for fit in fits], text))
-    print_table(fits)
+    print_table(text, HEAD, outcome.tables[-1].rows)
     return check_fit(fits)
 
 
-def print_table(fits: Sequence[ClassFit]) -> None:
-    from detkit.analyze.class_fit import HEAD
+def show_sizes(split: Split, outcome: Outcome) -> None:
+    """Prints how large the objects of each class are in networks of a few sizes."""
+    from detkit.data.doctor.checks.sizes import SIZE_HEAD, size_rows
+    from detkit.data.doctor.page import Table
 
-    columns = list(zip(HEAD, *(fit.row() for fit in fits), strict=True))
+    text = (
+        f"objects of {split.name}: medians of height : width, and of the side where the image's longer side is resized"
+    )
+    outcome.tables.append(Table(f"Sizes in {split.name}", SIZE_HEAD, size_rows(split), text))
+    print_table(text, SIZE_HEAD, outcome.tables[-1].rows)
+
+
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    columns = list(zip(head, *rows, strict=True))
     padded = [[cell.rjust(max(map(len, column))) for cell in column] for column in columns[1:]]
-    names = [cell.ljust(max(map(len, columns[0]))) for cell in columns[0]]
-    print("training objects at the network's size:")
+    names = [printable(cell).ljust(max(map(len, columns[0]))) for cell in columns[0]]
+    print(f"{title}:")
     print("\n".join("  " + "  ".join(cells) for cells in zip(names, *padded, strict=True)))
 
 
@@ -242,7 +260,6 @@ def write_fixed(folder: str, subject: Subject) -> None:
     """Writes the clean copy, and prints what was put right and how a config reads it."""
     from detkit.data.doctor.fix import write_clean
     from detkit.data.verbs.convert import describe_config
-    from detkit.utils.console import printable
 
     written, fixes = write_clean(subject, Path(folder))
     write_marked_json(Path(folder) / "fixes.json", fixes.to_json())

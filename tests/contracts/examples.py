@@ -67,11 +67,32 @@ def files_for(name: str, folder: Path) -> dict[str, Any]:
         (folder / "labels/train/a.txt").write_text("0 0.25 0.5 0.4 0.6\n")
         (folder / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
         return {"data": str(folder / "data.yaml"), "split": "train"}
+    if name in ("ParquetDataset", "WebDataset"):
+        from detkit.data.writers.shards import write_parquet, write_webdataset
+
+        write = write_parquet if name == "ParquetDataset" else write_webdataset
+        nodes = write({"train": ShapesDataset(num_images=4)}, folder / "shards").nodes
+        return {key: value for key, value in nodes["train"].items() if key != "type"}
     if name == "CsvDataset":
         write_image(folder / "a.jpg")
         (folder / "a.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,5,6,30,35\n")
         return {"annotations": str(folder / "a.csv")}
+    if name == "HuggingFaceDataset":
+        return saved(folder)
     return exported(name, folder)
+
+
+def saved(folder: Path) -> dict[str, Any]:
+    """The same of a data set that the library `datasets` saved."""
+    import importlib
+
+    write_image(folder / "a.jpg")
+    library: Any = importlib.import_module("datasets")
+    content = {"bytes": (folder / "a.jpg").read_bytes(), "path": "a.jpg"}
+    rows = {"image": [content], "objects": [{"bbox": [[5, 6, 25, 29]], "category": ["cat"]}]}
+    library.disable_progress_bars()
+    library.Dataset.from_dict(rows).save_to_disk(folder / "saved")
+    return {"root": str(folder / "saved")}
 
 
 def write_image(path: Path) -> None:

@@ -117,7 +117,8 @@ def test_images_that_are_not_near_are_told(refuses: Refuses, tmp_path: Path) -> 
 
 
 def test_what_a_json_file_is_instead_is_named(refuses: Refuses, tmp_path: Path) -> None:
-    for content in ({"type": "FeatureCollection", "features": []}, {"images": []}):
+    contents: list[dict[str, object]] = [{"type": "FeatureCollection", "features": []}, {"images": []}]
+    for content in contents:
         write(tmp_path, "a.json", content)
         with refuses(ValueError):
             find_data(tmp_path / "a.json")

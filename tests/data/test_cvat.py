@@ -117,12 +117,15 @@ def of_image(shape: str) -> str:
     return f"<annotations>{image('a.jpg', shape)}</annotations>"
 
 
+HALF = f"<annotations><track label='cat'>{box(0, 0)}</track></annotations>".replace('frame="0"', 'frame="0.5"')
 BROKEN = {
     "another root": "<annotation><filename>a.jpg</filename></annotation>",
     "no number": of_image('<box label="cat" xtl="x" ytl="2" xbr="3" ybr="4"/>'),
     "no label": of_image('<box xtl="1" ytl="2" xbr="3" ybr="4"/>'),
     "no corner": of_image('<box label="cat" xtl="1" ytl="2" xbr="3"/>'),
     "no points": of_image('<polygon label="cat" points="1,2;3"/>'),
+    "half a frame": HALF,
+    "a turn of nan": of_image('<box label="cat" xtl="1" ytl="2" xbr="3" ybr="4" rotation="x"/>'),
     "unknown shape": of_image('<spiral label="cat"/>'),
     "no name": "<annotations><image id='0'/></annotations>",
     "twice": f"<annotations>{image('a.jpg') * 2}</annotations>",
@@ -135,7 +138,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_is_named(refuses: Refuses, tmp_path: Path, name: str) -> None:
-    write(tmp_path, "", "a.jpg")
+    write(tmp_path, "", "a.jpg", "frame_000000.png")
     (tmp_path / "annotations.xml").write_text(BROKEN[name])
     with refuses(ValueError):
         read(tmp_path)

@@ -166,6 +166,8 @@ def test_a_broken_file_is_named(refuses: Refuses, root: Path, name: str) -> None
 def test_missing_files_are_named(refuses: Refuses, root: Path) -> None:
     with refuses(FileNotFoundError):
         read(root, [task(annotation(RECT), image="c.jpg")])
+    with pytest.raises(FileNotFoundError, match="1 of 1 image is missing"):
+        read(root, [task(annotation(RECT), image="http://[a.jpg")])
     (root / "export.json").unlink()
     with refuses(FileNotFoundError):
         LabelStudioDataset(annotations=str(root / "export.json"), images=str(root))

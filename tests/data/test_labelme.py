@@ -15,7 +15,7 @@ from PIL import Image
 
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.labelme import LabelMeDataset
-from detkit.data.datasets.problems import FROM_OUTLINE, JOINED, NO_BOX, OTHER_FILE, UNLISTED
+from detkit.data.datasets.problems import DROPPED, FROM_OUTLINE, JOINED, NO_BOX, OTHER_FILE, UNLISTED
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
 
@@ -125,6 +125,7 @@ BROKEN: dict[str, Any] = {
     "no points": [shape("cat", "polygon")],
     "unknown kind": [shape("cat", "spiral", (1, 2), (3, 4))],
     "a text": ["cat"],
+    "a list for a kind": [shape("cat", ["rectangle"], (1, 2), (3, 4))],  # type: ignore[arg-type]
 }
 
 
@@ -153,6 +154,25 @@ def test_a_broken_folder_is_named(refuses: Refuses, tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text('{"shapes": [')
     with refuses(ValueError):
         LabelMeDataset(root=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800.png"])
+def test_a_name_that_no_file_can_have(refuses: Refuses, tmp_path: Path, name: str) -> None:
+    write(tmp_path, "a", [CAT], image=False, imagePath=name)
+    with refuses(ValueError):
+        LabelMeDataset(root=str(tmp_path))
+    write(tmp_path, "a", [CAT], image=False, imagePath="a" * 5000)
+    with pytest.raises(FileNotFoundError, match="1 of 1 image is missing"):
+        LabelMeDataset(root=str(tmp_path))
+
+
+def test_numbers_that_are_none_give_no_box(tmp_path: Path) -> None:
+    nan, inf = float("nan"), float("inf")
+    shapes = [shape("cat", "polygon", (1, 2), (nan, 3), (5, 9)), shape("cat", "circle", (1, 2), (inf, 3)), CAT]
+    write(tmp_path, "a", shapes, imageHeight=inf)
+    data = LabelMeDataset(root=str(tmp_path))
+    assert boxes(data) == [("cat", [5, 6, 30, 35], False)]
+    assert data.problems.count(DROPPED) == 2
 
 
 def test_an_image_name_in_two_folders_is_not_guessed(refuses: Refuses, tmp_path: Path) -> None:

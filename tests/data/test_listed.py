@@ -16,6 +16,7 @@ from PIL import Image
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.listed import ListDataset
 from detkit.data.datasets.problems import NUMBERED, SUSPECT
+from detkit.datasets import load
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
 
@@ -155,6 +156,8 @@ BROKEN: dict[str, Any] = {
     "a class too many": [{"file_name": "a.jpg", "annotations": [item([1, 2, 3, 4], 0, category_id=3)]}],
     "twice": [{"file_name": "a.jpg", "boxes": []}] * 2,
     "a tensor": [{"image": torch.zeros(3, 4, 5), "boxes": []}],
+    "a list for a mode": [{"file_name": "a.jpg", "annotations": [item([1, 2, 3, 4], [0])]}],
+    "no dict": [5],
     "no objects": [{"file_name": "a.jpg", "objects": 3}],
 }
 
@@ -173,6 +176,15 @@ def test_a_broken_file_is_named(refuses: Refuses, root: Path, text: str, suffix:
     (root / f"list{suffix}").write_text(text)
     with refuses(ValueError):
         ListDataset(annotations=str(root / f"list{suffix}"))
+
+
+def test_a_list_is_loaded_in_python(refuses: Refuses, root: Path) -> None:
+    entries = [{"file_name": "a.jpg", "boxes": [[5, 6, 30, 35]], "labels": ["cat"]}]
+    data = load(entries, images=root, class_names=["dog", "cat"])
+    assert data.classes.names == ("dog", "cat")
+    assert data.records.path(0) == str(root / "a.jpg")
+    with refuses(ValueError):
+        load(entries, images=root, split="train")
 
 
 def test_missing_files_are_named(refuses: Refuses, root: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from detkit.cli import main
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.shapes import ShapesDataset
-from detkit.data.splits import SplitOptions, class_table, deal_out, make_split, split_lists, split_nodes
+from detkit.data.splits import SplitSettings, class_table, deal_out, make_split, split_lists, split_nodes
 from detkit.registry import DATASETS
 from tests.data.writers.sets import Picture, coco_set
 from tests.refusals import Refuses
@@ -31,7 +31,7 @@ def data(tmp_path: Path) -> DetectionDataset:
 
 
 def test_every_class_gets_its_fraction(data: DetectionDataset) -> None:
-    split = make_split(data, SplitOptions(val=0.25))
+    split = make_split(data, SplitSettings(val=0.25))
     assert sorted([*split["train"], *split["val"]]) == sorted(f"{'xy'[i % 2]}/{i}.png" for i in range(20))
     val = {int(name[2:-4]) for name in split["val"]}
     assert len(val) == 5
@@ -40,7 +40,7 @@ def test_every_class_gets_its_fraction(data: DetectionDataset) -> None:
 
 
 def test_a_split_depends_on_the_seed_alone(data: DetectionDataset) -> None:
-    options = SplitOptions(val=0.3, test=0.2)
+    options = SplitSettings(val=0.3, test=0.2)
     assert make_split(data, options) == make_split(data, options)
     assert make_split(data, options) != make_split(data, replace(options, seed=1))
     assert [len(names) for names in make_split(data, options).values()] == [10, 6, 4]
@@ -60,10 +60,10 @@ def test_rare_classes_are_trained_on_first() -> None:
 
 def test_each_split_gets_an_image(refuses: Refuses) -> None:
     for count in (2, 3):
-        split = make_split(ShapesDataset(num_images=count), SplitOptions(val=0.01))
+        split = make_split(ShapesDataset(num_images=count), SplitSettings(val=0.01))
         assert [len(names) for names in split.values()] == [count - 1, 1]
     with refuses(ValueError):
-        make_split(ShapesDataset(num_images=1), SplitOptions())
+        make_split(ShapesDataset(num_images=1), SplitSettings())
 
 
 def test_images_without_objects_and_ignore_regions_count_as_a_class(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_images_without_objects_and_ignore_regions_count_as_a_class(tmp_path: Pa
 def test_lists_are_written_once_and_read_ever_after(
     tmp_path: Path, data: DetectionDataset, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = SplitOptions(file=str(tmp_path / "lists"))
+    options = SplitSettings(file=str(tmp_path / "lists"))
     first = split_lists(data, options)
     assert (tmp_path / "lists/val.txt").read_text().splitlines() == first["val"]
     assert split_lists(data, replace(options, seed=5, val=0.5)) == first
@@ -89,13 +89,13 @@ def test_lists_are_written_once_and_read_ever_after(
 
 
 def test_names_stand_in_the_config_without_a_folder(tmp_path: Path, data: DetectionDataset) -> None:
-    nodes = split_nodes(coco_node(tmp_path / "in"), make_split(data, SplitOptions()), SplitOptions())
+    nodes = split_nodes(coco_node(tmp_path / "in"), make_split(data, SplitSettings()), SplitSettings())
     assert len(nodes["val"]["images"]) == 4
     assert len(DATASETS.build(nodes["val"])) == 4
 
 
 def test_lists_that_contradict_each_other(tmp_path: Path, data: DetectionDataset, refuses: Refuses) -> None:
-    options = SplitOptions(file=str(tmp_path / "lists"))
+    options = SplitSettings(file=str(tmp_path / "lists"))
     split_lists(data, options)
     (tmp_path / "lists/train.txt").rename(tmp_path / "lists/t.txt")
     with refuses(ValueError):
@@ -104,7 +104,7 @@ def test_lists_that_contradict_each_other(tmp_path: Path, data: DetectionDataset
     with refuses(ValueError):
         split_lists(data, options)
     with refuses(ValueError):
-        SplitOptions(val=0.6, test=0.4)
+        SplitSettings(val=0.6, test=0.4)
 
 
 def test_the_verb_writes_lists_and_prints_a_config(

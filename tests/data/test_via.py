@@ -125,10 +125,19 @@ def test_a_broken_file_is_named(refuses: Refuses, root: Path, name: str) -> None
 
 HEADER = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes\n"
 
+LONG = HEADER + "a.jpg," + "x" * 200_000
+
 
 @pytest.mark.parametrize(
     "text",
-    ["a,b\n1,2\n", HEADER, HEADER + 'a.jpg,1,"{}",1,0,"{no",""\n', HEADER + ',1,"{}",1,0,"",""\n', HEADER + "a.jpg\n"],
+    [
+        "a,b\n1,2\n",
+        HEADER,
+        HEADER + 'a.jpg,1,"{}",1,0,"{no",""\n',
+        HEADER + ',1,"{}",1,0,"",""\n',
+        HEADER + "a.jpg\n",
+        HEADER + f'"{"x" * 200_000}"\n',
+    ],
 )
 def test_a_broken_csv_is_named(refuses: Refuses, root: Path, text: str) -> None:
     with refuses(ValueError):

@@ -1,5 +1,6 @@
 """YOLO data sets as tools and people write them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from detkit.data.datasets.problems import DROPPED, MERGED, REPEATED
 from detkit.data.datasets.yolo import ELSEWHERE, NO_IMAGE, NO_LABELS, SHARED, YoloDataset
 from detkit.data.datasets.yolo_file import COMMAS, CONFIDENCES, FROM_SHAPE, KEYPOINTS
 from detkit.registry import DATASETS
+from tests.data.hostile import png
 from tests.refusals import Refuses
 
 BOX = "0 0.5 0.5 0.2 0.4"
@@ -289,6 +291,24 @@ def test_boxes_of_an_unreadable_image_are_counted_and_gone(root: Path) -> None:
     assert (boxes(data), data.problems.count(DROPPED)) == ([], 2)
     with pytest.raises(ValueError, match="not a readable image"):
         data.load_image(0)
+
+
+def test_a_list_must_not_lead_out_of_the_data(
+    refuses: Refuses, root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = picture(tmp_path_factory.mktemp("elsewhere") / "a.jpg")
+    write(elsewhere.with_suffix(".txt"), BOX)
+    write(root / "list.txt", f"{elsewhere}\n")
+    write(root / "data.yaml", "train: list.txt\nnames: [cat, dog]")
+    with refuses(ValueError, hide=re.escape(str(elsewhere.parent))):
+        read(root).check_paths()
+    write(root / "data.yaml", f"train: {elsewhere.parent}\nnames: [cat, dog]")
+    read(root).check_paths()
+
+
+def test_boxes_of_a_huge_image_are_read_from_its_header(root: Path) -> None:
+    write(root / "images/train/a.jpg", png(20_000, 10_000))
+    assert boxes(read(root))[0] == [8000, 3000, 12_000, 7000]
 
 
 def test_a_config_is_no_data_yaml(tmp_path: Path) -> None:

@@ -200,11 +200,11 @@ def test_a_part_gets_the_local_copy_of_an_address(store: Any) -> None:
             """
 
             def __init__(self, *, roots: list[PathStr]) -> None:
-                self.roots = roots
+                self.listed = roots
 
         built = DATASETS.build({"type": "Listing", "roots": ["memory://bucket/run", "plain"]})
-    assert (Path(built.roots[0]) / "a.txt").read_bytes() == b"A"
-    assert built.roots[1] == "plain"
+    assert (Path(built.listed[0]) / "a.txt").read_bytes() == b"A"
+    assert built.listed[1] == "plain"
 
 
 def test_a_config_its_data_and_an_image_from_elsewhere(

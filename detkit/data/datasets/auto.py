@@ -16,7 +16,7 @@ from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
-ORDER = ("YoloDataset", "CocoDataset", "VocDataset")
+ORDER = ("YoloDataset", "CocoDataset", "VocDataset", "ParquetDataset")
 """Parts that are asked first: where a folder holds the same boxes in several formats, the first one wins."""
 
 
@@ -93,6 +93,7 @@ class AutoDataset(DetectionDataset):
         self.name, self.classes, self.problems = self.dataset.name, self.dataset.classes, self.dataset.problems
         self.records, self.keep_empty = self.dataset.records, keep_empty
         self.reads_files, self.roots = self.dataset.reads_files, self.dataset.roots
+        self.layout = self.dataset.layout
 
     def load_image(self, index: int) -> Image:
         self.dataset.image_options = self.image_options

@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -34,6 +35,7 @@ from detkit.data.datasets.records import (
     count_differences,
     select_images,
 )
+from detkit.data.seeding import Layout
 from detkit.structures import ClassMap
 from detkit.utils.console import plural, shorten_list
 
@@ -49,7 +51,8 @@ class DetectionDataset:
     classes: names and category ids. records: annotations as flat arrays. problems: what reader and filters
     dropped, changed or left out, by kind, with file and box. image_options: how images are read, `data.images` of
     the config. left_out: images that could not be used, each with the reason. reads_files: whether the images are the
-    files that records name; false for a subclass with its own `load_image`, unless it sets `reads_files = True`.
+    files that records name; false for a subclass with its own `load_image` or `image_content`, unless it sets
+    `reads_files = True`. layout: which images lie near each other, if the order of training should depend on it.
     roots: folders that paths in annotations must not lead out of, unless `data.images.outside` allows it.
     """
 
@@ -61,11 +64,12 @@ class DetectionDataset:
     image_options = ImageOptions()
     left_out: Mapping[str, str] = MappingProxyType({})
     reads_files = True
+    layout: Layout | None = None
     roots: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)
-        if "load_image" in vars(cls) and "reads_files" not in vars(cls):
+        if {"load_image", "image_content"} & vars(cls).keys() and "reads_files" not in vars(cls):
             cls.reads_files = False
 
     def __len__(self) -> int:
@@ -82,10 +86,10 @@ class DetectionDataset:
 
     def load_image(self, index: int) -> Image:
         """An image as 8-bit RGB, upright."""
-        content, path = self.image_content(index), self._image_path(index)
+        content = self.image_content(index)
         if content is None:
-            return read_image(path, self.image_options)
-        return read_image_bytes(content, path, self.image_options)
+            return read_image(self._image_path(index), self.image_options)
+        return read_image_bytes(content, self.records.path(index), self.image_options)
 
     def image_content(self, index: int) -> bytes | None:
         """The bytes of an image's file, if it is not a file of its own (as in a shard); else None."""
@@ -111,16 +115,19 @@ class DetectionDataset:
         if not self.image_options.scaled_decoding or type(holder).load_image is not DetectionDataset.load_image:
             image = self.load_image(index)
             return image, (image.height, image.width)
-        content, path = holder.image_content(i), holder._image_path(i)
-        return read_scaled(path if content is None else content, path, self.image_options, target)
+        content, path = holder.image_content(i), holder.records.path(i)
+        source = holder._image_path(i) if content is None else content
+        return read_scaled(source, path, self.image_options, target)
 
     def image_size(self, index: int) -> Size:
         """(height, width) of an upright image, from the header of its file."""
         holder, i = self.origin(index)
-        content, path = holder.image_content(i), holder._image_path(i)
+        content = holder.image_content(i)
         if content is not None:
-            return read_size_of_bytes(content, path, self.image_options)
-        return read_size(path, self.image_options) if self.reads_files else self.load_image(index).size[::-1]
+            return read_size_of_bytes(content, holder.records.path(i), self.image_options)
+        if not self.reads_files:
+            return self.load_image(index).size[::-1]
+        return read_size(holder._image_path(i), self.image_options)
 
     def _image_path(self, index: int) -> str:
         """The path of an image; ValueError if an annotation leads to it out of the data's folders."""
@@ -332,6 +339,8 @@ class Subset(DetectionDataset):
         if not self.indices:
             raise ValueError(f"{name}: the subset has none of the {len(dataset)} images")
         self.records = select_images(dataset.records, self.indices, name)
+        if dataset.layout is not None:
+            self.layout = replace(dataset.layout, group=dataset.layout.group[self.indices])
 
     def load_image(self, index: int) -> Image:
         return self.dataset.load_image(self.indices[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ from detkit.data.datasets.entries import (
     around_ellipse,
     around_turned,
     has_ignore_flag,
+    integer_at,
     is_true,
     number_at,
     size_at,
@@ -178,7 +180,7 @@ def frame_files(finder: ImageFinder, name: str) -> dict[int, str]:
     files: dict[int, list[str]] = {}
     for paths in finder.by_name.values():
         for path in paths:
-            if digits := re.search(r"(\d+)$", Path(path).stem):
+            if digits := re.search(r"(\d{1,18})$", Path(path).stem):
                 files.setdefault(int(digits[1]), []).append(path)
     if not files:
         raise ValueError(
@@ -199,12 +201,12 @@ def annotated_frames(root: Element, name: str) -> Callable[[int], bool]:
     meta = root.find("meta/task")
     meta = root.find("meta/job") if meta is None else meta
     texts = {child.tag: (child.text or "").strip() for child in (meta if meta is not None else ())}
-    numbers = [int(number_at(s.attrib, "frame", name)) for s in root.iterfind("track/*") if "frame" in s.attrib]
+    numbers = [integer_at(s.attrib, "frame", name) for s in root.iterfind("track/*") if "frame" in s.attrib]
     first, last = min(numbers, default=0), max(numbers, default=0)
     if texts.get("start_frame") and texts.get("stop_frame"):
-        first, last = (int(number_at(texts, key, f"{name}: meta")) for key in ("start_frame", "stop_frame"))
+        first, last = (integer_at(texts, key, f"{name}: meta") for key in ("start_frame", "stop_frame"))
     elif texts.get("size"):
-        first, last = 0, int(number_at(texts, "size", f"{name}: meta")) - 1
+        first, last = 0, integer_at(texts, "size", f"{name}: meta") - 1
     step = int(found[1]) if (found := re.search(r"step\s*=\s*([1-9]\d*)", texts.get("frame_filter", ""))) else 1
     return lambda frame: first <= frame <= last and (frame - first) % step == 0
 
@@ -218,13 +220,13 @@ def track_shapes(
     for element in track:
         if element.tag == "attribute":
             continue
-        frame = int(number_at(element.attrib, "frame", where))
+        frame = integer_at(element.attrib, "frame", where)
         box = box_of(element, f"{where}, frame {frame}", problems)
         gone = is_true(element.get("outside")) or box is None
         boxes[frame] = None if gone or box is None else (box, is_ignored(element) or is_ignored(track))
     yield from ((frame, Shape(label, *value)) for frame, value in boxes.items() if value is not None)
     for first, second in pairwise(sorted(boxes)):
-        between = [frame for frame in frames if first < frame < second]
+        between = frames[bisect_right(frames, first) : bisect_left(frames, second)]
         if between and boxes[first] is not None:
             yield from fill(boxes, first, second, between, label, where, problems)
 

@@ -20,6 +20,7 @@ from detkit.data.datasets.entries import (
     points_of,
     read_json_file,
     recognised,
+    size_at,
     text_at,
 )
 from detkit.data.datasets.found import FoundData, Place
@@ -125,8 +126,7 @@ def find_image(name: str, where: str, finder: ImageFinder) -> str:
 def size_of(image: Tree, where: str) -> tuple[int, int]:
     """(height, width) as stated, or (-1, -1)."""
     size = list_at(image, "size", where)
-    good = len(size) == 2 and all(isinstance(v, (int, float)) and v >= 1 for v in size)
-    return (int(size[0]), int(size[1])) if good else (-1, -1)
+    return size_at(dict(zip(("height", "width"), size, strict=False)), "height", "width")
 
 
 def box_of(entry: Tree, where: str, problems: Problems) -> Box | None:

@@ -55,6 +55,14 @@ def number_at(entry: Tree, key: str, where: str) -> float:
     return number
 
 
+def integer_at(entry: Tree, key: str, where: str) -> int:
+    """A whole number, which may be written as text; ValueError otherwise."""
+    number = number_at(entry, key, where)
+    if not number.is_integer():
+        raise ValueError(f"{where}: {lacks(entry, key, 'a whole number')}")
+    return int(number)
+
+
 def list_at(entry: Tree, key: str, where: str) -> list[Value]:
     """A list; an empty one for a missing key or null."""
     value = entry.get(key)
@@ -112,6 +120,8 @@ def around(points: Iterable[tuple[float, float]]) -> Box:
 
 def around_ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0.0) -> Box:
     """The box around an ellipse whose first axis is turned clockwise."""
+    if not math.isfinite(degrees):
+        return [math.nan] * 4
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     width, height = math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos)
     return [x - width, y - height, x + width, y + height]
@@ -122,6 +132,8 @@ def around_turned(box: Sequence[float], degrees: float, centre: tuple[float, flo
     x1, y1, x2, y2 = box
     if degrees % 360 == 0:
         return [x1, y1, x2, y2]
+    if not math.isfinite(degrees):
+        return [math.nan] * 4
     cx, cy = centre or ((x1 + x2) / 2, (y1 + y2) / 2)
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     corners = [(x - cx, y - cy) for x in (x1, x2) for y in (y1, y2)]
@@ -203,8 +215,11 @@ def image_root(file: Path, place: Place) -> Path:
 def has_images(folder: Path) -> bool:
     """Whether a folder, or one right below it, holds image files."""
     suffixes = image_suffixes()
-    folders = [folder, *(entry for entry in folder.iterdir() if entry.is_dir())]
-    return any(entry.suffix.lower() in suffixes for each in folders for entry in each.iterdir())
+    try:
+        folders = [folder, *(entry for entry in folder.iterdir() if entry.is_dir())]
+        return any(entry.suffix.lower() in suffixes for each in folders for entry in each.iterdir())
+    except OSError:  # a folder that may not be listed, which the reader reports
+        return False
 
 
 def nodes_of(part: str, files: Sequence[Path], place: Place) -> dict[str, Tree]:

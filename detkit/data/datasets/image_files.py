@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from detkit.data.datasets.images import HEIF, HEIF_HINT, reads_heif
+from detkit.data.datasets.images import HEIF, HEIF_HINT, NO_PICTURES, reads_heif
 from detkit.utils.console import plural, printable, shorten_list
 
 SEARCHED = 200_000
@@ -19,8 +19,6 @@ COMMON = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".p
 """In order of preference where a name exists in several formats."""
 NO_IMAGE = (".xml", ".json", ".txt", ".csv")
 """Suffixes of annotations, which often have the name of their image."""
-NO_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
-"""Formats that Pillow only recognises, or hands to another program."""
 
 
 def image_suffixes() -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from detkit.data.datasets.coco_file import is_file_name, short
 from detkit.data.datasets.found import walk
 from detkit.data.datasets.image_files import Folders, image_suffixes
 from detkit.data.datasets.problems import FOUND_ELSEWHERE, Problems
@@ -40,6 +41,8 @@ class ImageFinder:
 
         where: the annotation, in messages. beside: folder of the annotation's file, if names may be relative to it.
         """
+        if not is_file_name(name):
+            raise ValueError(f"{where}: {short(name)} is no name that a file can have")
         written = name.replace("\\", "/")
         for base in (beside, self.folder):
             path = base and self._below(base, written)

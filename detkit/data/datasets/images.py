@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +30,8 @@ PNG_EXIF = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
 """Chunks of a PNG that may hold EXIF."""
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
 """EXIF's tag, and its values for which width and height change places."""
+NO_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+"""Formats that Pillow only recognises, or hands to another program."""
 HEIF = (".heic", ".heif", ".hif")
 HEIF_HINT = "HEIC files need the package pillow-heif: pip install 'detkit[heif]'"
 
@@ -192,7 +193,7 @@ def upright_size(path: str | Path) -> tuple[int, int]:
         return read_size(path)
     except ImageTooLargeError:
         # A PNG's late EXIF is not looked at, because Pillow would decode the image for it.
-        with open_image(path, path, ImageOptions(max_megapixels=math.inf)) as opened:
+        with open_image(path, path, ImageOptions(max_megapixels=1e30)) as opened:
             turned = Image.Image.getexif(opened).get(ORIENTATION, 1) in SIDEWAYS
             return (opened.width, opened.height) if turned else (opened.height, opened.width)
     except (ValueError, OSError):
@@ -234,6 +235,8 @@ def open_image(source: str | Path | IO[bytes], path: str | Path, options: ImageO
         opened = _with_globals(Image.open, _decompression_bomb_check=lambda size: None)(source)
     except FileNotFoundError:
         raise FileNotFoundError(f"no image file {path}") from None
+    if opened.format in NO_PICTURES:
+        raise ValueError(f"the file is of the format {opened.format}, which is not read")
     check_pixels(opened, path, options.max_megapixels)
     return opened
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,10 +154,14 @@ def is_image_name(value: str) -> bool:
 
 def file_of_address(value: str) -> str:
     """The path in an address of Label Studio: of /data/local-files/?d=a/b.jpg it is a/b.jpg."""
+    try:
+        address = urlsplit(value)
+    except ValueError:  # as of "http://[", which is no address
+        return value
     if "?d=" in value or "&d=" in value:
-        return parse_qs(urlsplit(value).query).get("d", [value])[0]
+        return parse_qs(address.query).get("d", [value])[0]
     if re.match(r"[A-Za-z][\w+.-]*://", value):
-        return unquote(urlsplit(value).path)
+        return unquote(address.path)
     return unquote(value) if value.startswith("/data/") else value
 
 
@@ -164,6 +169,6 @@ def find_image(name: str, finder: ImageFinder, where: str) -> str:
     """The image of a task; an upload also without the eight digits before its name."""
     path = finder.find(name, where)
     plain = UPLOAD.sub("", Path(name.replace("\\", "/")).name)
-    if not Path(path).is_file() and plain in finder.by_name:
+    if not os.path.isfile(path) and plain in finder.by_name:
         return finder.find(plain, where)
     return path

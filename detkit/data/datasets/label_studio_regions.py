@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from detkit.data.datasets.coco_file import number_of, short
-from detkit.data.datasets.entries import Box, around, around_ellipse, around_turned, number_at, object_of, points_of
+from detkit.data.datasets.entries import (
+    Box,
+    around,
+    around_ellipse,
+    around_turned,
+    number_at,
+    object_of,
+    points_of,
+    size_at,
+)
 from detkit.data.datasets.problems import FROM_OUTLINE, NO_BOX, SUSPECT, Problems
 from detkit.utils.types import Tree, Value
 
@@ -58,7 +67,7 @@ def boxes_of(
     labels = labels_of(entry) or by_id.get(str(entry.get("id")), [])
     if not labels:
         raise ValueError(f"{where}: {kind} without a label")
-    size = stated_size(entry)
+    size = size_at(entry, "original_height", "original_width")
     size = size if size[0] > 0 else get_size()
     if size[0] <= 0:
         raise ValueError(f"{where}: in percent of an image whose size is not stated and which can't be read")
@@ -84,12 +93,6 @@ def labels_of(entry: Tree) -> list[str]:
     value = entry.get("value")
     lists = [value[key] for key in LABELS if isinstance(value, dict) and isinstance(value.get(key), list)]
     return [label.strip() for each in lists for label in each if isinstance(label, str) and label.strip()]
-
-
-def stated_size(entry: Tree) -> tuple[int, int]:
-    """(height, width) of the image that a result states, or (-1, -1)."""
-    sides = [number_of(entry.get(key)) for key in ("original_height", "original_width")]
-    return (int(sides[0] or -1), int(sides[1] or -1)) if all(s and s >= 1 for s in sides) else (-1, -1)
 
 
 def rectangle(value: Tree, size: tuple[int, int], where: str) -> Box:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from PIL.Image import Image
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.coco_file import short
@@ -29,13 +28,13 @@ from detkit.data.datasets.entries import (
 )
 from detkit.data.datasets.found import FoundData, Place, canonical_split, walk
 from detkit.data.datasets.image_finder import ImageFinder, refuse_duplicates
-from detkit.data.datasets.images import read_image_bytes, read_size_of_bytes
+from detkit.data.datasets.images import read_size_of_bytes
 from detkit.data.datasets.problems import FROM_OUTLINE, JOINED, NO_BOX, OTHER_FILE, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.types import Tree, Value
 
-MARKS = re.compile(r'"shapes":\[(\]|.*"points":)')
+MARKS = re.compile(r'"shapes":\[(\]|.*"points":)|"imageData":"')
 WITHOUT_BOX = ("point", "points", "line", "linestrip", "polyline")
 
 
@@ -57,8 +56,6 @@ class LabelMeDataset(DetectionDataset):
         bad_boxes: what training does with boxes without area, inverted, not finite or outside: drop, clip or error.
         keep_empty: whether to keep images without objects.
     """
-
-    reads_files = True
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
@@ -95,11 +92,9 @@ class LabelMeDataset(DetectionDataset):
         # An image inside of a JSON file can't be opened by its path alone.
         self.reads_files = not any(is_json(record.path) for record in records)
 
-    def load_image(self, index: int) -> Image:
+    def image_content(self, index: int) -> bytes | None:
         path = self.records.path(index)
-        if not is_json(path):
-            return super().load_image(index)
-        return read_image_bytes(embedded_image(read_json_file(path), path), path, self.image_options)
+        return embedded_image(read_json_file(path), path) if is_json(path) else None
 
 
 def is_json(path: str) -> bool:
@@ -157,7 +152,7 @@ def image_of(content: Tree, file: Path, finder: ImageFinder) -> tuple[str, tuple
     name = content.get("imagePath")
     stated = size_at(content, "imageHeight", "imageWidth")
     path = finder.find(name, file.name, file.parent) if isinstance(name, str) and name else ""
-    if path and Path(path).is_file():
+    if path and os.path.isfile(path):
         return path, stated
     if content.get("imageData"):
         return str(file), read_size_of_bytes(embedded_image(content, str(file)), str(file))
@@ -181,7 +176,7 @@ def box_of(shape: Tree, where: str, problems: Problems) -> Box | None:
     if kind in WITHOUT_BOX:
         problems.add(NO_BOX, f"{where}: {kind}")
         return None
-    if kind not in OUTLINES:
+    if not isinstance(kind, str) or kind not in OUTLINES:
         raise ValueError(f"{where}: shape_type is {short(kind)}; known: {', '.join([*OUTLINES, *WITHOUT_BOX])}")
     if kind in FEWEST and len(points) < FEWEST[kind]:
         raise ValueError(f"{where}: {kind} with {len(points)} of {FEWEST[kind]} points")

@@ -11,6 +11,7 @@ from detkit.data.datasets.box_formats import BoxFormat, to_corners
 from detkit.data.datasets.coco_file import number_of, short
 from detkit.data.datasets.entries import Box, around_turned, is_true, object_of, size_at
 from detkit.data.datasets.problems import NUMBERED, SUSPECT, Problems
+from detkit.data.datasets.records import ImageRecord
 from detkit.utils.types import Tree, Value
 
 FILE_KEYS = ("file_name", "filename", "image_path", "img_path", "filepath", "path", "file", "image")
@@ -31,7 +32,7 @@ Notation = Literal["annotations", "objects", "boxes"]
 
 
 @dataclass(frozen=True)
-class EntryOptions:
+class EntrySettings:
     """How entries are read.
 
     box_format: notation of boxes that state none; None for the usual one of their key. relative: whether they are in
@@ -83,7 +84,7 @@ def size_of_entry(entry: Tree) -> tuple[int, int]:
 
 
 def objects_of(
-    entry: Tree, where: str, size: tuple[int, int], options: EntryOptions, problems: Problems
+    entry: Tree, where: str, size: tuple[int, int], options: EntrySettings, problems: Problems
 ) -> Objects:  # fmt: skip
     """The objects of an entry; ValueError for one that has none of the known keys, or not as many labels as boxes."""
     key = first_key(entry, OBJECT_KEYS)
@@ -117,7 +118,7 @@ def columns_to_rows(columns: Tree, box_key: str, label_key: str | None, where: s
 
 
 def objects_of_list(
-    values: list[Value], key: str, where: str, size: tuple[int, int], options: EntryOptions, problems: Problems
+    values: list[Value], key: str, where: str, size: tuple[int, int], options: EntrySettings, problems: Problems
 ) -> Objects:  # fmt: skip
     """Columns of a list of objects."""
     boxes, names, ignore = [], [], []
@@ -141,7 +142,7 @@ def objects_of_list(
 
 
 def corners_of(
-    item: Tree, key: str, where: str, size: tuple[int, int], options: EntryOptions
+    item: Tree, key: str, where: str, size: tuple[int, int], options: EntrySettings
 ) -> tuple[Box, list[float] | None]:  # fmt: skip
     """Corners of an object's box in pixels, and x, y, width and height as written if they are so in pixels."""
     box_key = first_key(item, BOX_KEYS)
@@ -161,11 +162,11 @@ def corners_of(
     return to_corners(box, notation, size if relative else None), None
 
 
-def notation_of(mode: Value, key: str, where: str, options: EntryOptions) -> tuple[BoxFormat, bool]:
+def notation_of(mode: Value, key: str, where: str, options: EntrySettings) -> tuple[BoxFormat, bool]:
     """Notation of a box, and whether it is in fractions of the image."""
     if mode is not None:
         mode = mode.split(".")[-1] if isinstance(mode, str) else mode
-        if mode not in MODES:
+        if not isinstance(mode, (int, str)) or mode not in MODES:
             raise ValueError(f"{where}: bbox_mode is {short(mode)}; known: {', '.join(map(str, MODES))}")
         return MODES[mode]
     if options.box_format is not None:
@@ -175,7 +176,7 @@ def notation_of(mode: Value, key: str, where: str, options: EntryOptions) -> tup
     return ("xyxy" if key == "boxes" else "xywh"), options.relative
 
 
-def name_of(item: Tree, where: str, options: EntryOptions, problems: Problems) -> str:
+def name_of(item: Tree, where: str, options: EntrySettings, problems: Problems) -> str:
     """The class of an object: a name, or a number that `names` or the number itself gives a name."""
     key = first_key(item, LABEL_KEYS)
     value = item.get(key) if key else None
@@ -207,13 +208,21 @@ def note_corners(
         problems.add(SUSPECT, f"{where}, {written[0]}: {text}", count=beyond)
 
 
-def ordered_classes(used: Sequence[str], options: EntryOptions) -> list[str]:
+def ordered_classes(used: Sequence[str], options: EntrySettings) -> list[str]:
     """Class names: those given for numbers, then the others; numbers by value, names in alphabetical order."""
     names = list(dict.fromkeys(options.names or ()))
     rest = set(used).difference(names)
     return names + sorted(rest, key=lambda n: (0, int(n), n) if re.fullmatch(r"-?\d{1,18}", n) else (1, 0, n))
 
 
-def with_names(options: EntryOptions, names: Sequence[str] | None) -> EntryOptions:
+def with_unique_ids(records: list[ImageRecord]) -> list[ImageRecord]:
+    """The records with their ids if every one has another, else without."""
+    ids = {record.image_id for record in records}
+    if None in ids or len(ids) < len(records):
+        return [replace(record, image_id=None) for record in records]
+    return records
+
+
+def with_names(options: EntrySettings, names: Sequence[str] | None) -> EntrySettings:
     """The options with names from the data where the user gives none."""
     return options if options.names is not None or names is None else replace(options, names=names)

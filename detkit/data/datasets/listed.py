@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_formats import BoxFormat
+from detkit.data.datasets.coco_file import short
 from detkit.data.datasets.entries import (
     beginning,
     describe_other,
@@ -31,12 +31,13 @@ from detkit.data.datasets.list_entries import (
     BOX_KEYS,
     FILE_KEYS,
     OBJECT_KEYS,
-    EntryOptions,
+    EntrySettings,
     file_of,
     objects_of,
     ordered_classes,
     plain,
     size_of_entry,
+    with_unique_ids,
 )
 from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
@@ -109,14 +110,14 @@ class ListDataset(DetectionDataset):
         if not given:
             raise ValueError(f"{name}: the list is empty")
         folder = images if images is not None else str(Path(annotations).parent) if annotations is not None else None
-        options = EntryOptions(box_format, relative, names)
+        options = EntrySettings(box_format, relative, names)
         finder = ImageFinder(folder, problems) if folder is not None else None
         self.pictures = {i: p for i, entry in enumerate(given) if (p := picture_of(entry, f"{name}[{i}]")) is not None}
         records = [
             read_entry(entry, f"{name}[{i}]", i, self.pictures.get(i), finder, options, problems)
             for i, entry in enumerate(given)
         ]
-        refuse_duplicates([r.path for r in records if Path(r.path).is_file()], [r.source for r in records], name)
+        refuse_duplicates([r.path for r in records if os.path.isfile(r.path)], [r.source for r in records], name)
         self.reads_files = not self.pictures
         self.finish_images(
             name, with_unique_ids(records), folder=folder or os.path.dirname(records[0].path), problems=problems,
@@ -168,6 +169,8 @@ def read_lines(path: str) -> list[Tree]:
 
 def picture_of(entry: Entry, where: str) -> Picture | None:
     """The picture in memory of an entry; ValueError for a kind that is unknown."""
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{where} is {short(entry)}, not a dict")
     value = entry.get("image")
     if value is None or isinstance(value, (str, Path)):
         return None
@@ -183,7 +186,7 @@ def picture_of(entry: Entry, where: str) -> Picture | None:
 
 
 def read_entry(
-    entry: Entry, where: str, index: int, picture: Picture | None, finder: ImageFinder | None, options: EntryOptions,
+    entry: Entry, where: str, index: int, picture: Picture | None, finder: ImageFinder | None, options: EntrySettings,
     problems: Problems,
 ) -> ImageRecord:  # fmt: skip
     """The record of an entry."""
@@ -210,11 +213,3 @@ def read_entry(
         xywh=objects.xywh,
         source=f"entry {index} ({path})",
     )
-
-
-def with_unique_ids(records: list[ImageRecord]) -> list[ImageRecord]:
-    """The records with their ids if every one has another, else without."""
-    ids = {record.image_id for record in records}
-    if None in ids or len(ids) < len(records):
-        return [replace(record, image_id=None) for record in records]
-    return records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +74,15 @@ def read_csv(path: str) -> Iterator[tuple[str, list[Region]]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"annotation file not found: {path}")
     text = decode_text(Path(path).read_bytes(), path).removeprefix("\ufeff")
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        yield from rows_by_image(rows, path)
+    except csv.Error as error:
+        raise ValueError(f"{path}:{rows.line_num}: not a row of a CSV table: {error}") from None
+
+
+def rows_by_image(rows: csv.DictReader[str], path: str) -> Iterator[tuple[str, list[Region]]]:
+    """File name and regions of each image, in the order of its first row."""
     column = next((name for name in FILE_COLUMNS if name in (rows.fieldnames or ())), None)
     lacking = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
     if column is None or lacking:
@@ -132,7 +141,7 @@ def box_of(region: Region, problems: Problems) -> Box | None:
     if kind in WITHOUT_BOX:
         problems.add(NO_BOX, f"{where}: {kind}")
         return None
-    if kind not in OUTLINES:
+    if not isinstance(kind, str) or kind not in OUTLINES:
         raise ValueError(f"{where}: the outline is {short(kind)}; known: {', '.join([*OUTLINES, *WITHOUT_BOX])}")
     if kind != "rect":
         problems.add(FROM_OUTLINE, f"{where}: {kind}")

@@ -263,7 +263,7 @@ def find_list(root: Path, split: str) -> Path:
         splits = sorted({p.stem for place in places[:2] for p in place.glob("*.txt")})
         hint = f"known splits: {shorten_list(splits)}" if splits else f"not a VOC folder ({places[0]} has no lists)"
         if (root / split).is_dir():
-            hint = f"{root / split} is a folder: to read its XML files, set `root` to it, and no split"
+            hint = f"{root / split} is a folder: for its XML files, set type: auto, or `root` to it without `split`"
         raise FileNotFoundError(f"no split {split!r}: {places[0] / f'{split}.txt'}; {hint}")
     return path
 

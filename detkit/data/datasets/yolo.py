@@ -73,13 +73,13 @@ class YoloDataset(DetectionDataset):
         keep_empty: bool = True,
     ) -> None:
         opened, name, problems = open_data(data, names), f"{data} ({split})", Problems()
-        images, listed = images_of(opened, split, problems)
+        images, places = images_of(opened, split, problems)
         folder = os.path.commonpath([os.path.dirname(os.path.abspath(image)) for image in images])
         check_files(images, name, folder)
         labels = LabelFiles(images)
         self.finish_images(
             name,
-            read_images(labels, opened, name, problems, folders=listed),
+            read_images(labels, opened, name, problems, folders=all(place.is_dir() for place in places)),
             folder=folder,
             class_list=list(opened.names.values()),
             problems=problems,
@@ -90,6 +90,9 @@ class YoloDataset(DetectionDataset):
             ignore_classes=ignore_classes,
             unlisted=False,
         )
+        # What data.yaml names is chosen, as in a config; a list of images is of others' making.
+        folders = [place if place.is_dir() else place.parent for place in (Path(opened.source), *places)]
+        self.roots = tuple(map(str, dict.fromkeys([opened.root, *folders])))
 
 
 def evidence(place: Place) -> str | None:
@@ -131,13 +134,13 @@ def looks_like_labels(path: Path) -> bool:
         return False
 
 
-def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str], bool]:
-    """Image files of a split, each once, and whether all come from folders; errors name the entry and the places."""
+def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str], list[Path]]:
+    """Image files of a split, each once, and the folders and lists that they come from; errors name the entry."""
     if split not in data.splits:
         raise ValueError(f"{data.source}: no split {split!r}, only {shorten_list(list(data.splits))}")
     notes = list(data.notes)
     images: list[str] = []
-    only_folders = True
+    places: list[Path] = []
     for entry in data.splits[split]:
         place = locate(entry, data.root, notes, Path(data.source).parent)
         if place is None:
@@ -145,7 +148,7 @@ def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str]
                 f"{data.source}: {split}: no folder or list {printable(entry)}, neither as it is nor in {data.root}"
             )
         images += images_below(place) if place.is_dir() else listed_images(place, data.root, notes)
-        only_folders &= place.is_dir()
+        places.append(place)
     for note in notes:
         problems.add(ELSEWHERE, note)
     if not images:
@@ -154,7 +157,7 @@ def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str]
     seen = dict.fromkeys(images)
     if len(seen) < len(images):
         problems.add(MERGED, *repeated(images), count=len(images) - len(seen))
-    return list(seen), only_folders
+    return list(seen), places
 
 
 def repeated(items: Sequence[str]) -> list[str]:

@@ -17,6 +17,8 @@ from detkit.data.datasets.image_files import image_suffixes
 from detkit.utils.console import printable, shorten_list
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
+DEEPEST = 20
+"""Levels of a data.yaml; its keys have two."""
 NOTHING = ("", "~", "null", "none")
 """How YAML writes that a key has no value, in lower case."""
 Field = str | list[str] | dict[str, str]
@@ -96,19 +98,25 @@ def read_yaml(path: Path) -> YoloData:
 def yaml_fields(text: str, name: str) -> dict[str, Field]:
     """The top level of a YAML file, every scalar as it is written: `no` is a class, not false. Tags are not used."""
     try:
+        check_depth(text, name)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark is not None else name
         raise ValueError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    except RecursionError:
-        raise ValueError(f"{name}: not a data.yaml of YOLO: it is nested too deeply") from None
-    except ValueError as error:
-        raise ValueError(f"{name}: not YAML: {error}") from None
     if not isinstance(root, yaml.MappingNode):
         known = describe_text(text)
         raise ValueError(f"{name}: not a data.yaml of YOLO: {f'the file is {known}' if known else 'it has no keys'}")
     return dict(yaml_pairs(root, name))
+
+
+def check_depth(text: str, name: str) -> None:
+    """Raises ValueError for brackets in brackets, which would fill stack and time before anything is read."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"{name}: not a data.yaml of YOLO: it is nested too deeply")
 
 
 def yaml_pairs(node: yaml.MappingNode, name: str) -> Iterator[tuple[str, Field]]:
@@ -286,7 +294,7 @@ def locate(entry: str, root: Path, notes: list[str], beside: Path | None = None)
     parts = plain_parts(entry)
     for start in range(len(parts)):
         for folder in folders:
-            if (candidate := folder.joinpath(*parts[start:])).exists():
+            if is_there(candidate := folder.joinpath(*parts[start:])):
                 notes.append(f"{printable(entry)} is not there; {candidate} is used")
                 return candidate
     return None
@@ -298,12 +306,17 @@ def located(entry: str, folder: Path) -> Path | None:
         return None
     for text in dict.fromkeys((entry, entry.replace("\\", "/"))):
         candidate = Path(os.path.normpath(folder / os.path.expanduser(text)))
-        try:
-            if candidate.exists():
-                return candidate
-        except OSError:  # a name that is too long
-            return None
+        if is_there(candidate):
+            return candidate
     return None
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder, which there is not if the name is too long for one."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def plain_parts(entry: str) -> list[str]:

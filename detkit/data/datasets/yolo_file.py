@@ -51,7 +51,7 @@ def read_labels(path: Path, problems: Problems, keypoints: bool = False) -> tupl
                 raise ValueError(f"{path}: not a YOLO label file: the file is {known}") from None
             wrong.append(f"{path}:{i}: {error}")
     if any(shape.count > 6 for shape in shapes) and not keypoints:
-        cut = "6 numbers in a file with polygons, whose lines have pairs of x and y behind the class: cut off?"
+        cut = "6 numbers in a file with polygons, which have pairs of x and y behind the class: it seems to be cut off"
         wrong += [f"{path}:{shape.line}: {cut}" for shape in shapes if shape.count == 6]
     return shapes, wrong
 

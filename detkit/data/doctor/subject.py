@@ -13,7 +13,7 @@ from detkit.data.datasets.records import Truth
 from detkit.data.doctor.facts import Gathered, gather
 from detkit.data.doctor.findings import Corners, Mark, Picture, corners
 from detkit.data.doctor.store import ImageFacts
-from detkit.utils.types import Floats, Ints
+from detkit.utils.types import Bools, Floats, Ints
 
 ORDER = ("train", "val", "test")
 
@@ -57,9 +57,14 @@ class Split:
         return table[self.image_of]
 
     @cached_property
+    def is_certain(self) -> Bools:
+        """(M,) whether the image of every box can be used, so that its size is known."""
+        return ~np.isin(self.image_of, list(self.gathered.scan.bad))
+
+    @cached_property
     def objects(self) -> Ints:
-        """Rows of `truth` that are usable objects and no ignore regions."""
-        return np.flatnonzero(self.truth.trained & ~self.truth.is_ignore)
+        """Rows of `truth` that are usable objects in usable images, and no ignore regions."""
+        return np.flatnonzero(self.truth.trained & ~self.truth.is_ignore & self.is_certain)
 
     def path(self, index: int) -> str:
         return self.dataset.records.path(index)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from detkit.data.writers.target import Written
 
-FORMATS = ("coco", "csv", "voc", "yolo")
+FORMATS = ("coco", "csv", "parquet", "voc", "webdataset", "yolo")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

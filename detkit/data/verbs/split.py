@@ -23,10 +23,10 @@ def run(args: argparse.Namespace) -> int:
     from detkit.data.datasets.base import Subset
     from detkit.data.datasets.image_names import indices_of
     from detkit.data.reading import describe_node, read_one
-    from detkit.data.splits import SplitOptions, split_lists, split_nodes
+    from detkit.data.splits import SplitSettings, split_lists, split_nodes
     from detkit.data.writers.target import check_target
 
-    options = SplitOptions(
+    options = SplitSettings(
         val=args.val, test=args.test, seed=args.seed, stratified=not args.random, file=str(Path(args.folder).absolute())
     )
     check_target("folder", Path(args.folder))

@@ -19,6 +19,7 @@ from detkit.data.writers.coco import write_coco
 from detkit.data.writers.csv import write_csv
 from detkit.data.writers.kinds import SHARED
 from detkit.data.writers.names import class_names
+from detkit.data.writers.shards import WRITERS as SHARD_WRITERS
 from detkit.data.writers.target import Images, Written
 from detkit.data.writers.voc import write_voc
 from detkit.data.writers.yolo import write_yolo
@@ -26,7 +27,7 @@ from detkit.registry import DATASETS
 from detkit.utils.console import printable
 from detkit.utils.types import Tree
 
-Format = Literal["coco", "csv", "voc", "yolo"]
+Format = Literal["coco", "csv", "parquet", "voc", "webdataset", "yolo"]
 
 
 def convert(
@@ -53,6 +54,7 @@ def convert(
         "csv": write_csv,
         "voc": write_voc,
         "yolo": partial(write_yolo, ignored=ignored),
+        **SHARD_WRITERS,
     }
     written = writers[to](splits, Path(folder), images=images)
     count_shared(splits, written.problems)

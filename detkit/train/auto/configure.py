@@ -12,7 +12,7 @@ from detkit.config import Config
 from detkit.data.build import build_datasets, build_transforms
 from detkit.data.datasets.base import DetectionDataset
 from detkit.detectors.build import build_pyramid
-from detkit.registry import ASSIGNERS
+from detkit.registry import ASSIGNERS, DATASETS
 from detkit.train.auto import rules
 from detkit.train.auto.backbones import choose_start
 from detkit.train.auto.choices import Choices, to_yaml
@@ -21,10 +21,13 @@ from detkit.train.auto.source import find_splits
 from detkit.train.auto.timing import step_seconds
 from detkit.train.torch_setup import uses_gpu
 from detkit.utils.cores import usable_cores
+from detkit.utils.types import Tree
 
 log = logging.getLogger("detkit")
 
 PER_CELL = 3
+SPLITS = "splits"
+"""Folder, in the run folder, of the lists of a split that was made."""
 FITTED_IMAGES = 500
 """Images whose objects anchors are fitted to."""
 BF16_GAIN = 1.15
@@ -53,24 +56,27 @@ class Configurator:
         train_set, val_set = build_datasets(config)
         facts = read_facts(train_set)
         given = config.to_dict()["backbone"].get("weights") if choices.is_given("backbone.weights") else None
-        rules.choose_network(choices, choose_start(given, on_gpu=on_gpu), on_gpu=on_gpu)
+        start = choose_start(given, on_gpu=on_gpu)
+        rules.choose_network(choices, start, on_gpu=on_gpu)
         rules.choose_batch(choices, facts, usable_cores(), on_gpu=on_gpu)
         batch = choices.config().options("data.loader").batch_size
-        rules.choose_optimizer(choices, batch)
+        rules.choose_optimizer(choices, batch, pretrained=start.weights is not None)
         choices.choose("train.clip_norm", 10.0)
         choices.choose("train.channels_last", True, "faster convolutions")
         side, why = rules.choose_side(facts, on_gpu=on_gpu)
-        self.choose_size(facts, rules.size_of(side, facts, why))
-        self.choose_anchors(train_set)
+        size = rules.size_of(side, facts, why)
+        self.choose_size(facts, size, train_set)
         step = self.choose_precision(train_set)
-        possible = rules.passes(60 * self.minutes * rules.TRAINING_PART, step, batch, facts.images)
+        seconds = 60 * self.minutes * rules.TRAINING_PART
+        possible = rules.passes(seconds, step, batch, facts.images)
         if (smaller := rules.shrink(side, possible)) < 0.9 * side:
-            why = (
-                f"{why}; less, as {self.minutes:g} minutes would be enough for {possible:.2g} passes over the data only"
-            )
-            self.choose_size(facts, rules.size_of(smaller, facts, why))
-            self.choose_anchors(train_set)
+            why = f"{why}; then less, as {self.minutes:g} minutes would only be enough for {possible:.2g} passes"
+            size = rules.size_of(smaller, facts, why)
+            self.choose_size(facts, size, train_set)
             step = step_seconds(choices.config(), train_set)
+            possible = rules.passes(seconds, step, batch, facts.images)
+        if possible >= rules.STRONG_FROM:
+            self.choose_size(facts, size, train_set, strong=True)
         rules.choose_length(choices, facts, batch, step, self.minutes, len(val_set))
         if choices.is_given("train.iterations"):
             rules.follow_length(choices, choices.config().options("train").iterations, 4)
@@ -79,18 +85,31 @@ class Configurator:
     def choose_data(self) -> None:
         """The splits."""
         splits = find_splits(self.place)
-        if splits.val is None:
-            raise NotImplementedError
         self.notes += splits.notes
-        self.choices.choose("data.train.dataset", splits.train, splits.notes[0])
-        self.choices.choose("data.train.transforms", [])
-        self.choices.choose("data.val.dataset", splits.val)
-        self.choices.choose("data.val.transforms", [])
+        nodes = {"train": splits.train, "val": splits.val} if splits.val is not None else self.make_split(splits.train)
+        for name in ("train", "val"):
+            self.choices.choose(f"data.{name}.dataset", nodes[name], splits.notes[0] if name == "train" else "")
+            self.choices.choose(f"data.{name}.transforms", [])
 
-    def choose_size(self, facts: Facts, size: rules.Size) -> None:
-        """Size, transforms and levels."""
-        rules.choose_transforms(self.choices, facts, size)
+    def make_split(self, node: Tree) -> dict[str, Tree]:
+        """Puts a part of the images aside for validation; the lists are in the run folder, so that the split stays."""
+        from detkit.data.splits import SplitSettings, split_lists
+
+        folder = (self.folder / SPLITS).absolute()
+        dataset: DetectionDataset = DATASETS.build(node)
+        lists = split_lists(dataset, SplitSettings(file=str(folder)))
+        self.notes.append(
+            f"{len(lists['val'])} of {len(dataset)} images are put aside for validation: {folder}/val.txt"
+        )
+        return {
+            name: {"type": "SubsetDataset", "dataset": node, "images": str(folder / f"{name}.txt")} for name in lists
+        }
+
+    def choose_size(self, facts: Facts, size: rules.Size, dataset: DetectionDataset, *, strong: bool = False) -> None:
+        """Size, transforms, levels and anchors."""
+        rules.choose_transforms(self.choices, facts, size, strong=strong)
         rules.choose_levels(self.choices, facts, size)
+        self.choose_anchors(dataset)
 
     def choose_anchors(self, dataset: DetectionDataset) -> None:
         """Anchors that fit the objects as the network sees them."""

@@ -14,7 +14,7 @@ from detkit.utils.types import Tree
 BASE = "detkit:configs/base/retinanet.yaml"
 SMALL_OBJECT = 24
 """Pixels that the side of a small object has at the network's size, where the limits allow it."""
-LEAST_SIDE, MOST_SIDE, MOST_SIDE_GPU = 384, 640, 800
+LEAST_SIDE, MOST_SIDE, MOST_SIDE_GPU = 352, 640, 800
 """Limits of the side of an image (square root of its area), pixels."""
 SHRUNK_SIDE = 256
 """Least side where the time is too short for `LEAST_SIDE`."""
@@ -29,8 +29,13 @@ TRAINING_PART = 0.85
 EVALUATION_PART = 0.08
 EVALUATION_COST = 0.5
 """Seconds of an image's evaluation over those of its training step."""
-JITTER = (0.7, 1.4)
-LEARNING_RATE, LR_BATCH = 1e-3, 8
+JITTER, STRONG_JITTER = (0.8, 1.2), (0.7, 1.4)
+STRONG_FROM = 40
+"""Passes from which augmentation is strong."""
+BATCH, BATCH_GPU = 4, 16
+LEARNING_RATE, PRETRAINED_HEAD_RATE, LR_BATCH = 1e-3, 2e-3, 4
+PRETRAINED_RATE = 0.1
+"""Factor on the learning rate of pretrained weights, which the full rate of AdamW would wipe out."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,9 @@ def choose_side(facts: Facts, *, on_gpu: bool) -> tuple[float, str]:
     most = MOST_SIDE_GPU if on_gpu else MOST_SIDE
     wanted, native = SMALL_OBJECT / facts.small, math.sqrt(facts.height * facts.width)
     small = f"small objects ({facts.small_class}) are {100 * facts.small:.1f} % of an image's side"
-    if wanted <= LEAST_SIDE:
-        return LEAST_SIDE, f"{small}: {facts.small * LEAST_SIDE:.0f} px at a side of {LEAST_SIDE}, the least"
-    side = min(wanted, most, max(native, LEAST_SIDE))
-    limit = "the most" if side == most else "that of the images" if side < wanted else f"for {SMALL_OBJECT} px"
-    return side, f"{small}: {facts.small * side:.0f} px at a side of {side:.0f}, {limit}"
+    side = max(LEAST_SIDE, min(wanted, most, native))
+    limits = {LEAST_SIDE: ", the least", most: ", the most", native: ", that of the images"}
+    return side, f"{small}, so {facts.small * side:.0f} px at a side of {side:.0f}{limits.get(side, '')}"
 
 
 def size_of(side: float, facts: Facts, why: str) -> Size:
@@ -85,6 +88,7 @@ def choose_network(choices: Choices, start: Start, *, on_gpu: bool) -> None:
     choices.choose("neck.norm", "bn")
     choices.choose("head.num_convs", 4 if on_gpu else 2)
     choices.choose("head.norm", "gn")
+    choices.choose("losses.classification", {"type": "SoftmaxMiningLoss"}, "its classes compete: learns fast")
     choices.choose("losses.box", {"type": "GIoULoss", "weight": 2.0}, "fits boxes of every size alike")
 
 
@@ -97,35 +101,51 @@ def choose_levels(choices: Choices, facts: Facts, size: Size) -> None:
     choices.choose("backbone.out_features", levels, why)
 
 
-def choose_transforms(choices: Choices, facts: Facts, size: Size) -> None:
+def choose_transforms(choices: Choices, facts: Facts, size: Size, *, strong: bool) -> None:
     """Sizes and augmentation."""
     fit = {"height": size.height, "width": size.width}
+    jitter, colour = (STRONG_JITTER, 0.3) if strong else (JITTER, 0.2)
     train: list[Tree] = [
-        {"type": "ScaleJitter", **fit, "scale_range": list(JITTER)},
+        {"type": "ScaleJitter", **fit, "scale_range": list(jitter)},
         {"type": "RandomCrop", **fit},
-        *([] if facts.sided else [{"type": "RandomHorizontalFlip"}]),
-        {"type": "ColorJitter", "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.02},
+        *([{"type": "RandomHorizontalFlip"}] if strong and not facts.sided else []),
+        {"type": "ColorJitter", "brightness": colour, "contrast": colour, "saturation": colour},
     ]
-    flips = f"; no mirroring, as it would exchange {shorten_list(list(facts.sided), 4)}" if facts.sided else ""
-    choices.choose("data.train.transforms", train, f"{size.height} x {size.width} px: {size.why}{flips}")
+    choices.choose(
+        "data.train.transforms", train, f"{size.height} x {size.width} px: {size.why}; {why_so(facts, strong)}"
+    )
     short, long = sorted((size.height, size.width))
     resize = {"type": "ResizeShortestEdge", "short": short, "max_size": long}
     choices.choose("data.val.transforms", [resize], "the same size, without changes")
 
 
+def why_so(facts: Facts, strong: bool) -> str:
+    """The reason for the augmentation."""
+    if not strong:
+        return f"little augmentation: images are not learnt by heart in fewer than {STRONG_FROM} passes"
+    if facts.sided:
+        return f"no mirroring, as it would exchange {shorten_list(list(facts.sided), 4)}"
+    return f"zoom, crops and mirroring against learning the images by heart in more than {STRONG_FROM} passes"
+
+
 def choose_batch(choices: Choices, facts: Facts, cores: int, *, on_gpu: bool) -> None:
     """Images of a step, and what loads them."""
-    batch = min(16 if on_gpu else 8, facts.images)
+    batch = min(BATCH_GPU if on_gpu else BATCH, facts.images)
     workers = min(cores // 2, 8)
     choices.choose("data.loader.batch_size", batch, f"for {'a GPU' if on_gpu else 'a CPU'} and {facts.images} images")
     choices.choose("data.loader.num_workers", workers, f"of {plural(cores, 'core')}")
 
 
-def choose_optimizer(choices: Choices, batch: int) -> None:
-    rate = float(f"{LEARNING_RATE * math.sqrt(batch / LR_BATCH):.3g}")
+def choose_optimizer(choices: Choices, batch: int, *, pretrained: bool) -> None:
+    full = PRETRAINED_HEAD_RATE if pretrained else LEARNING_RATE
+    rate = float(f"{full * math.sqrt(batch / LR_BATCH):.3g}")
     choices.choose("optimizer.type", "AdamW")
     choices.choose("optimizer.lr", rate, f"for batches of {plural(batch, 'image')}")
     choices.choose("optimizer.weight_decay", 0.05)
+    if pretrained:
+        choices.choose(
+            "optimizer.backbone_lr_factor", PRETRAINED_RATE, "so that the ImageNet weights are not wiped out"
+        )
     choices.choose("schedule.type", "Cosine")
 
 

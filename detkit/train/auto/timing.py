@@ -43,9 +43,7 @@ def step_seconds(config: Config, dataset: DetectionDataset) -> float:
         )  # fmt: skip
         steps = [timed_step(trainer) for _ in range(WARM_UP + TIMED)][WARM_UP:]
         batches.close()
-    network, loading = (median(times) for times in zip(*steps, strict=True))
-    seconds: float = network + loading / usable_cores()
-    return seconds
+    return median(network + loading / usable_cores() for network, loading in steps)
 
 
 def timed_step(trainer: Trainer) -> tuple[float, float]:

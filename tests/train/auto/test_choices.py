@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -14,9 +16,9 @@ def choices(*overrides: str) -> Choices:
     return chosen
 
 
-def test_the_file_loads_to_the_same_config(tmp_path: object) -> None:
+def test_the_file_loads_to_the_same_config(tmp_path: Path) -> None:
     config = choices("optimizer.lr=0.5").config()
-    (file := tmp_path / "auto.yaml").write_text(to_yaml(config.to_dict(), {}, ["head"]))  # type: ignore[operator]
+    (file := tmp_path / "auto.yaml").write_text(to_yaml(config.to_dict(), {}, ["head"]))
     assert load_config(file).to_dict() == config.to_dict()
 
 

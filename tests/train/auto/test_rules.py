@@ -33,14 +33,15 @@ def test_fine_levels_are_only_for_small_objects(small: float, finest: str) -> No
     assert choices.values["backbone.out_features"][0] == finest
 
 
-def test_no_mirror_where_it_exchanges_classes() -> None:
-    def flips(facts: Facts) -> bool:
+def test_mirrors_are_for_long_trainings_of_classes_that_they_do_not_exchange() -> None:
+    def flips(facts: Facts, strong: bool) -> bool:
         choices = Choices(rules.BASE, [])
-        rules.choose_transforms(choices, facts, rules.size_of(384, facts, ""))
+        rules.choose_transforms(choices, facts, rules.size_of(384, facts, ""), strong=strong)
         return "RandomHorizontalFlip" in str(choices.values["data.train.transforms"])
 
-    assert flips(FACTS)
-    assert not flips(replace(FACTS, sided=("left",)))
+    assert flips(FACTS, strong=True)
+    assert not flips(FACTS, strong=False)
+    assert not flips(replace(FACTS, sided=("left",)), strong=True)
 
 
 def test_the_length_fits_into_the_minutes_and_has_a_limit() -> None:

@@ -99,12 +99,12 @@ def as_the_reader_says(split: Split, row: int) -> str:
 
 
 def over_the_edge(split: Split) -> Iterator[Case]:
-    """Usable boxes that reach over the edge by more than a pixel."""
+    """Usable boxes that reach over the edge by more than a pixel, in images whose size is certain."""
     height, width = split.sizes[:, 0], split.sizes[:, 1]
     x1, y1, x2, y2 = split.corners.T
     with np.errstate(invalid="ignore"):
         beyond = np.max([-x1, -y1, x2 - width, y2 - height], axis=0)
-        rows = np.flatnonzero(split.truth.trained & (beyond > 1.0))
+        rows = np.flatnonzero(split.truth.trained & (beyond > 1.0) & split.is_certain)
     for row in rows.tolist():
         size = int(height[row]), int(width[row])
         yield box_case(split, row, describe_overhang(split.corners[row], size), float(beyond[row] / max(size)))

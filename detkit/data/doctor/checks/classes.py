@@ -147,7 +147,7 @@ def unbalanced(first: Split, other: Split, names: Sequence[str], counts: dict[st
             continue
         images = images_with(first, name), images_with(other, name)
         shares = [n / total for n, total in zip(images, totals, strict=True)]
-        if max(shares) < SHARE * min(shares):
+        if not min(shares) or max(shares) < SHARE * min(shares):
             continue
         table = [[images[0], totals[0] - images[0]], [images[1], totals[1] - images[1]]]
         if fisher_exact(table).pvalue * len(names) < SURE:

@@ -15,6 +15,9 @@ UNREADABLE = Kind(
     "unreadable", "error", "images can't be read",
     "replace the files; data.images.bad_images=skip leaves them out, =repair decodes what is there",
 )  # fmt: skip
+LEFT_OUT = Kind(
+    "left-out", "note", "images that can't be read are left out, as configured (bad_images: skip)", "replace the files"
+)  # fmt: skip
 REPAIRED = Kind("repaired", "warning", "damaged images are repaired", "replace the files")
 SWAPPED = Kind(
     "swapped-size", "error", "the stated width and height are swapped", "swap <width> and <height> of these annotations"
@@ -54,7 +57,8 @@ def judge_bad(split: Split, index: int, why: str) -> tuple[Kind, list[Case]]:
     if facts is None:
         missing = Picture("", caption="it does not decode")
         text = without_path(why, split.path(index))
-        return UNREADABLE, [Case(split=split.name, file=split.path(index), text=text, pictures=(missing,))]
+        kind = LEFT_OUT if split.dataset.image_options.bad_images == "skip" else UNREADABLE
+        return kind, [Case(split=split.name, file=split.path(index), text=text, pictures=(missing,))]
     sizes = f"the file has {facts.size[1]}x{facts.size[0]} pixels, the annotation says {stated[1]}x{stated[0]}"
     if stated == facts.stored and facts.orientation != 1:
         text = f"{TURNED[facts.orientation]} by EXIF: {sizes}"

@@ -132,10 +132,9 @@ def deviation(values: Floats, least: float) -> Floats:
 def alone(values: Floats) -> Floats:
     """`deviation` of places, for those that have no other one near."""
     odd = deviation(values, DISTANCE)
-    ordered = np.sort(values)
+    ordered = np.concatenate(([-np.inf], np.sort(values), [np.inf]))
     spots = np.searchsorted(ordered, values)
-    before = np.abs(values - ordered[np.clip(spots - 1, 0, len(ordered) - 1)])
-    after = np.abs(values - ordered[np.clip(spots + 1, 0, len(ordered) - 1)])
+    before, after = values - ordered[spots - 1], ordered[spots + 1] - values
     lonely: Floats = np.where(np.minimum(before, after) > 0.02, odd, 0)
     return lonely
 

@@ -19,6 +19,10 @@ UNLIKELY = 1e-6
 """Probability by chance (Kolmogorov-Smirnov) below which sizes differ."""
 FACTOR = 1.5
 LEAST = 30
+LONGER_SIDES = (320, 640, 1024)
+"""Pixels of the longer side of an image in a network."""
+SMALL = 8
+"""Pixels below which an object is hard to find."""
 EMPTY = 0.3
 
 
@@ -57,3 +61,27 @@ def different(first: Split, other: Split) -> Iterator[Case]:
             f"and {100 * medians[0]:.2g} % in {first.name}"
         )
         yield Case(split=other.name, text=text)
+
+
+SIZE_HEAD = (
+    "class", "objects", "height : width", *(f"px at {side}" for side in LONGER_SIDES),
+    f"below {SMALL} px at {LONGER_SIDES[0]}",
+)  # fmt: skip
+
+
+def size_rows(split: Split) -> list[list[str]]:
+    """Of every class with objects: median aspect, and median side in pixels where the image's longer side is one of
+    `LONGER_SIDES`, as cells below `SIZE_HEAD`."""
+    rows = split.objects[np.isfinite(split.sizes[split.objects]).all(axis=1)]
+    sides = split.corners[rows, 2:] - split.corners[rows, :2]
+    relative = np.sqrt(sides.prod(axis=1)) / split.sizes[rows].max(axis=1)
+    labels = split.truth.labels[rows]
+    table = []
+    for label, name in enumerate(split.dataset.classes.names):
+        mask = labels == label
+        if mask.any():
+            aspect = float(np.median(sides[mask, 1] / sides[mask, 0]))
+            medians = [f"{np.median(relative[mask]) * side:.0f}" for side in LONGER_SIDES]
+            small = float((relative[mask] * LONGER_SIDES[0] < SMALL).mean())
+            table.append([name, str(int(mask.sum())), f"{aspect:.2f}", *medians, f"{100 * small:.0f} %"])
+    return table

@@ -1,0 +1,298 @@
+"""What data sets in shards share: few large files that hold many images, an index of them, and images by position."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.found import FoundData, Place, canonical_split
+from detkit.data.datasets.images import read_size_of_bytes
+from detkit.data.datasets.records import RecordsBuilder
+from detkit.data.seeding import Layout
+from detkit.hub.cache import cache_folder
+from detkit.structures import ClassMap
+from detkit.utils.console import nearest, plural, printable, shorten_list
+from detkit.utils.outputs import replacing
+from detkit.utils.types import Tree, Value
+
+INDEX_FORMAT = 1
+"""Of the cached index; another one is built again."""
+NUMBERED = re.compile(r"[-_.]?\d+([-_]of[-_]\d+)?$")
+"""The number at the end of a shard's name."""
+OBJECTS = ("objects", "annotations")
+BOXES = ("bbox", "box", "boxes")
+CLASSES = ("category", "class", "label", "name", "category_name", "labels", "categories", "category_id")
+IGNORED = ("iscrowd", "is_crowd", "ignore", "difficult")
+"""Names that the columns of objects have, in the order in which they are looked for."""
+
+
+class ShardEntry(NamedTuple):
+    """An image: number of its shard, where it is there, its name, id, (height, width), and its objects.
+
+    place, part: for the reader of the format. boxes: x, y, width, height in pixels.
+    """
+
+    shard: int
+    place: int
+    part: int
+    name: str
+    image_id: int | None
+    size: tuple[int, int]
+    boxes: list[list[float]]
+    names: list[str]
+    is_ignore: list[bool]
+    area: list[float] | None
+
+
+class ShardDataset(DetectionDataset):
+    """Images that lie in shards; a subclass reads the index of a shard, and the bytes of an image.
+
+    shards: the files. place, part, shard: (B,) of each image.
+    """
+
+    reads_files = False
+    layout: Layout | None = None
+
+    def finish_shards(
+        self,
+        name: str,
+        shards: Sequence[Path],
+        entries: Sequence[ShardEntry],
+        classes: ClassMap | None,
+        builder: RecordsBuilder,
+        *,
+        keep_empty: bool,
+        **class_options: Value,
+    ) -> None:
+        """`finish` for the entries of an index. classes: as declared; None takes the names of the objects."""
+        if classes is None:
+            names = sorted({n for entry in entries for n in entry.names})
+            classes = ClassMap(tuple(names), tuple(range(len(names))))
+        label = {class_name: k for k, class_name in enumerate(classes.names)}
+        position = {}
+        for i, entry in enumerate(entries):
+            image_id = i + 1 if entry.image_id is None else entry.image_id
+            position[image_id] = i
+            path = f"{shards[entry.shard]}/{entry.name}"
+            builder.add(
+                image_id,
+                path,
+                entry.size,
+                [[x, y, x + w, y + h] for x, y, w, h in entry.boxes],
+                [label_of(n, label, path) for n in entry.names],
+                entry.is_ignore,
+                entry.area,
+                xywh=entry.boxes,
+            )
+        self.shards = [str(path) for path in shards]
+        self.states = [state_of(path) for path in shards]
+        self.finish(name, classes, builder, keep_empty=keep_empty, **class_options)
+        kept = [entries[position[i]] for i in self.records.image_ids.tolist()]
+        self.shard = np.array([e.shard for e in kept], np.int64)
+        self.place = np.array([e.place for e in kept], np.int64)
+        self.part = np.array([e.part for e in kept], np.int64)
+
+    def image_version(self, index: int) -> str | None:
+        return f"{self.states[self.shard[index]]} {self.place[index]} {self.part[index]}"
+
+
+def label_of(name: str, label: Mapping[str, int], path: str) -> int:
+    """The number of a class; ValueError if it is not among those that the shards declare."""
+    if name not in label:
+        raise ValueError(f"{path}: the class {name!r} is not declared{nearest(name, list(label))}")
+    return label[name]
+
+
+def state_of(path: Path) -> str:
+    """Size and times of a shard: what changes when it is written again."""
+    state = path.stat()
+    return f"{state.st_size} {state.st_mtime_ns}"
+
+
+def find_shards(root: Path, suffix: str, split: str | None) -> list[Path]:
+    """The shards at a file or folder; FileNotFoundError that lists what is there for a split without any."""
+    if root.is_file():
+        return [root]
+    files = [root / file for file in Place(root).with_suffix(suffix)]
+    chosen = [path for path in files if split is None or split in split_names(path.relative_to(root))]
+    if not chosen:
+        names = sorted({split_of(path.relative_to(root)) for path in files})
+        there = f"its splits are {shorten_list(names)}" if names else f"it has no {suffix} file"
+        what = "there is no such file or folder" if not root.exists() else there
+        raise FileNotFoundError(f"{printable(root)}: no shards{f' of {split!r}' if split else ''}: {what}")
+    return chosen
+
+
+def split_of(path: Path) -> str:
+    """The split of a shard by its name, without the number, or that of its folder: train of train-00000-of-2.tar."""
+    for name in (path.stem, *(folder.name for folder in path.parents)):
+        text = NUMBERED.sub("", name)
+        if text and canonical_split(text):
+            return text
+    return NUMBERED.sub("", path.stem) or "all"
+
+
+def split_names(path: Path) -> set[str | None]:
+    """What a config may call the split of a shard."""
+    return {split_of(path), canonical_split(split_of(path))}
+
+
+def find_splits(place: Place, files: Sequence[Path], format_name: str, part: str, why: str) -> FoundData:
+    """The splits of shards below a folder (or of the place itself, a shard)."""
+    if not place.is_folder:
+        return FoundData(format_name, why, {"all": {"type": part, "root": str(place.path)}})
+    names = sorted({split_of(file) for file in files})
+    node: Tree = {"type": part, "root": str(place.path)}
+    if len(names) == 1 and canonical_split(names[0]) is None:
+        return FoundData(format_name, why, {"all": node})
+    return FoundData(format_name, why, {canonical_split(name) or name: {**node, "split": name} for name in names})
+
+
+def cached_index(shards: Sequence[Path], options: Tree, build: Callable[[], Iterable[ShardEntry]]) -> list[ShardEntry]:
+    """The entries of shards, built once; files of other size or time are read again."""
+    content = [INDEX_FORMAT, options, [[str(path.absolute()), state_of(path)] for path in shards]]
+    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+    path = cache_folder() / "shards" / f"{key}.json.gz"
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return [ShardEntry(*row) for row in json.load(file)]
+    except (OSError, ValueError, EOFError, TypeError):
+        entries = list(build())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1) as packed:
+            packed.write(json.dumps(entries).encode())
+    except OSError:  # the index is only built again next time
+        pass
+    return entries
+
+
+def entry_of(
+    row: Mapping[str, object], where: str, shard: int, place: int, part: int, name: str, labels: Sequence[str] | None,
+    content: Callable[[], bytes],
+) -> ShardEntry:  # fmt: skip
+    """The entry of a row of a table, or of a JSON file; ValueError that names it (`where`) for what can't be read.
+
+    labels: names of numbered classes. content: gives the image, for a row that does not state its size.
+    """
+    stated = [row[key] for key in OBJECTS if key in row]
+    if not stated:
+        raise ValueError(f"{where}: has none of {' and '.join(OBJECTS)}; an image without objects has an empty list")
+    objects = object_columns(next((value for value in stated if value is not None), []), where)
+    boxes = [box_of(box, f"{where}, box {i}") for i, box in enumerate(column(objects, BOXES), start=1)]
+    names = [class_of(v, f"{where}, box {i}", labels) for i, v in enumerate(column(objects, CLASSES), start=1)]
+    if len(names) != len(boxes):
+        raise ValueError(
+            f"{where}: {plural(len(boxes), 'box', 'boxes')} and {plural(len(names), 'class', 'classes')}; the objects "
+            f"have the columns {shorten_list(list(objects)) or 'none'}, and need {BOXES[0]} and {CLASSES[0]}"
+        )
+    ignored = [bool(v) for v in column(objects, IGNORED)] or [False] * len(boxes)
+    area = [number_of(v, f"{where}: area") for v in column(objects, ("area",))] or None
+    if len(ignored) != len(boxes) or len(area or boxes) != len(boxes):
+        raise ValueError(f"{where}: its columns of objects have different lengths")
+    size = (whole_of(row.get("height"), where), whole_of(row.get("width"), where))
+    if min(size[0] or 0, size[1] or 0) < 1:
+        size = size_of_content(where, content)
+    image_id = row.get("image_id", row.get("id"))
+    file_name = row.get("file_name")
+    name = file_name if isinstance(file_name, str) and file_name else name
+    height, width = size[0] or 0, size[1] or 0
+    number = whole_of(image_id, where, text=True)
+    return ShardEntry(shard, place, part, name, number, (height, width), boxes, names, ignored, area)
+
+
+def size_of_content(where: str, content: Callable[[], bytes]) -> tuple[int, int]:
+    """(height, width) by the header of an image; (-1, -1) if it can't be read, which decoding it reports."""
+    try:
+        return read_size_of_bytes(content(), where)
+    except (ValueError, OSError):
+        return -1, -1
+
+
+def object_columns(objects: object, where: str) -> Mapping[str, Sequence[object]]:
+    """Objects as columns, from columns or from one mapping for each."""
+    if isinstance(objects, Mapping):
+        if not all(isinstance(v, (list, tuple)) for v in objects.values() if v is not None):
+            raise ValueError(f"{where}: the columns of its objects must be lists")
+        return {key: value for key, value in objects.items() if value is not None}
+    if not isinstance(objects, (list, tuple)) or not all(isinstance(item, Mapping) for item in objects):
+        raise ValueError(f"{where}: its objects must be a list of mappings, or a mapping of lists")
+    keys = list(dict.fromkeys(key for item in objects for key in item))
+    return {key: [item.get(key) for item in objects] for key in keys}
+
+
+def column(objects: Mapping[str, Sequence[object]], names: Sequence[str]) -> Sequence[object]:
+    """The first column that there is of these names."""
+    return next((objects[name] for name in names if name in objects), ())
+
+
+def box_of(value: object, where: str) -> list[float]:
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        raise ValueError(f"{where}: a box must be four numbers, not {value!r:.60}")
+    return [number_of(v, where) for v in value]
+
+
+def number_of(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{where}: {value!r:.60} is not a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{where}: a number has too many digits") from None
+
+
+def whole_of(value: object, where: str, *, text: bool = False) -> int | None:
+    """A whole number; None for None. text: whether a text of digits is one."""
+    if value is None:
+        return None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and abs(value) < 2**63 and value == int(value):  # type: ignore[arg-type,call-overload]
+        return int(value)  # type: ignore[call-overload,no-any-return]
+    if text and isinstance(value, str):
+        return int(value) if value.isdecimal() and len(value) < 19 else None  # numbered instead
+    raise ValueError(f"{where}: {value!r:.60} is not a whole number")
+
+
+def class_of(value: object, where: str, labels: Sequence[str] | None) -> str:
+    """The name of a class that is stated by name or number."""
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and labels is not None and 0 <= value < len(labels):
+        return labels[value]
+    known = "no names are declared" if labels is None else f"only {plural(len(labels), 'name')} are declared"
+    raise ValueError(f"{where}: the class {value!r:.60} is neither a name nor the number of one; {known}: set `labels`")
+
+
+def parse_entry(content: bytes, where: str) -> Mapping[str, object]:
+    """The mapping in a JSON file."""
+    try:
+        row = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON: {type(error).__name__}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: must be a mapping with `objects`, not {type(row).__name__}")
+    return row
+
+
+def read_at(path: str, place: int, count: int) -> bytes:
+    """Bytes of a file by position."""
+    with open(path, "rb", buffering=0) as file:
+        content = os.pread(file.fileno(), count, place) if hasattr(os, "pread") else seek_and_read(file, place, count)
+    if len(content) < count:
+        raise ValueError(f"{path} ends too early: {count} bytes at {place} were expected")
+    return content
+
+
+def seek_and_read(file: object, place: int, count: int) -> bytes:
+    file.seek(place)  # type: ignore[attr-defined]
+    content: bytes = file.read(count)  # type: ignore[attr-defined]
+    return content
