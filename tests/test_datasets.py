@@ -22,7 +22,7 @@ from tests.test_readme import write_voc
 
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
-    write_voc(tmp_path / "voc", ShapesDataset(num_images=2, size=64))
+    write_voc(tmp_path / "voc", ShapesDataset(num_images=6, size=64))
     return tmp_path / "voc"
 
 
