@@ -12,6 +12,7 @@ from detkit.data.datasets.coco_file import read_json
 from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, canonical_split
 from detkit.data.datasets.records import BadBoxes
 from detkit.data.datasets.splits import SplitOptions, split_lists
+from detkit.data.datasets.wrapper import with_images
 from detkit.registry import DATASETS, FractionBelowOne, OpenFraction, PathStr, Seed
 from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree
@@ -120,11 +121,10 @@ class AutoDataset(DetectionDataset):
         self.layout = self.dataset.layout
 
     def load_image(self, index: int) -> Image:
-        self.dataset.image_options = self.image_options
-        return self.dataset.load_image(index)
+        return with_images(self.dataset, self.image_options).load_image(index)
 
     def origin(self, index: int) -> tuple[DetectionDataset, int]:
-        return self.dataset.origin(index)
+        return with_images(self.dataset, self.image_options).origin(index)
 
 
 def made_split(found: FoundData, split: str, name: str, options: SplitOptions, more: Tree) -> DetectionDataset:

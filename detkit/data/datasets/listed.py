@@ -117,7 +117,8 @@ class ListDataset(DetectionDataset):
             read_entry(entry, f"{name}[{i}]", i, self.pictures.get(i), finder, options, problems)
             for i, entry in enumerate(given)
         ]
-        refuse_duplicates([r.path for r in records if os.path.isfile(r.path)], [r.source for r in records], name)
+        files = [r for r in records if os.path.isfile(r.path)]
+        refuse_duplicates([r.path for r in files], [r.source for r in files], name)
         self.reads_files = not self.pictures
         self.finish_images(
             name, with_unique_ids(records), folder=folder or os.path.dirname(records[0].path), problems=problems,

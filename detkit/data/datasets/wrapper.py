@@ -53,6 +53,11 @@ class WrapperDataset(DetectionDataset):
         image: Image = self._parts()[part].load_image(inner)
         return image
 
+    def origin(self, index: int) -> tuple[DetectionDataset, int]:
+        part, inner = self.sources[index].tolist()
+        origin: tuple[DetectionDataset, int] = self._parts()[part].origin(inner)
+        return origin
+
     def _parts(self) -> list[DetectionDataset]:
         """The parts, which read images as this data set does."""
         if self.image_options not in self._with_options:
