@@ -9,17 +9,15 @@ from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_formats import BoxFormat, to_corners
 from detkit.data.datasets.entries import (
     describe_other,
-    found_text,
-    nodes_of,
+    found_export,
     number_at,
     object_of,
     objects_at,
     read_json_file,
-    recognised,
     text_at,
 )
 from detkit.data.datasets.found import FoundData, Place
-from detkit.data.datasets.image_finder import ImageFinder, refuse_duplicates
+from detkit.data.datasets.image_finder import ImageFinder, check_records
 from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
@@ -48,12 +46,8 @@ class CreateMlDataset(DetectionDataset):
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
-        files = recognised(place, ".json", MARKS)
-        if not files:
-            return None
-        why = found_text(files, place, "a list of images with coordinates")
         notes = ("x and y are read as the centre of a box; box_format: xywh reads them as its top left corner",)
-        return FoundData("Create ML", why, nodes_of("CreateMlDataset", files, place), notes)
+        return found_export("CreateMlDataset", "Create ML", place, MARKS, "a list of images with coordinates", notes)
 
     def __init__(
         self,
@@ -72,9 +66,7 @@ class CreateMlDataset(DetectionDataset):
         problems = Problems()
         finder = ImageFinder(images, problems)
         records = list(read_createml(annotations, box_format, finder))
-        if not records:
-            raise ValueError(f"{annotations}: it lists no image")
-        refuse_duplicates([r.path for r in records], [r.source for r in records], annotations)
+        check_records(records, annotations)
         self.finish_images(
             annotations, records, folder=images, problems=problems, bad_boxes=bad_boxes, keep_empty=keep_empty,
             class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,

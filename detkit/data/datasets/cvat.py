@@ -9,7 +9,7 @@ from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.cvat_file import declared_classes, frame_records, image_records, read_cvat, subsets
 from detkit.data.datasets.entries import beginning, declared_first, found_text, image_root, recognised, split_files
 from detkit.data.datasets.found import FoundData, Place, canonical_split
-from detkit.data.datasets.image_finder import ImageFinder, refuse_duplicates
+from detkit.data.datasets.image_finder import ImageFinder, check_records
 from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import BadBoxes
 from detkit.registry import DATASETS, PathStr
@@ -73,9 +73,7 @@ class CvatDataset(DetectionDataset):
             records = frame_records(root, annotations, finder, problems)
         else:
             records = image_records(root, annotations, split, finder, problems)
-        if not records:
-            raise ValueError(f"{name}: it lists no image")
-        refuse_duplicates([r.path for r in records], [r.source for r in records], name)
+        check_records(records, name)
         self.finish_images(
             name, records, folder=images, problems=problems, bad_boxes=bad_boxes, keep_empty=keep_empty,
             class_list=declared_first(declared_classes(root), (n for r in records for n in r.names)),

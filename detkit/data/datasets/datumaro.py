@@ -11,20 +11,18 @@ from detkit.data.datasets.entries import (
     Box,
     around,
     describe_other,
-    found_text,
+    found_export,
     has_ignore_flag,
     list_at,
-    nodes_of,
     object_of,
     objects_at,
     points_of,
     read_json_file,
-    recognised,
     size_at,
     text_at,
 )
 from detkit.data.datasets.found import FoundData, Place
-from detkit.data.datasets.image_finder import ImageFinder, refuse_duplicates
+from detkit.data.datasets.image_finder import ImageFinder, check_records
 from detkit.data.datasets.problems import FROM_OUTLINE, NO_BOX, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
@@ -50,11 +48,7 @@ class DatumaroDataset(DetectionDataset):
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
-        files = recognised(place, ".json", MARKS)
-        if not files:
-            return None
-        why = found_text(files, place, "which lists items")
-        return FoundData("Datumaro", why, nodes_of("DatumaroDataset", files, place))
+        return found_export("DatumaroDataset", "Datumaro", place, MARKS, "which lists items")
 
     def __init__(
         self,
@@ -74,9 +68,7 @@ class DatumaroDataset(DetectionDataset):
         labels = labels_of(content, annotations)
         finder = ImageFinder(images, problems)
         records = list(read_items(content, labels, annotations, finder, problems))
-        if not records:
-            raise ValueError(f"{annotations}: it lists no image")
-        refuse_duplicates([r.path for r in records], [r.source for r in records], annotations)
+        check_records(records, annotations)
         self.finish_images(
             annotations, records, folder=images, problems=problems, bad_boxes=bad_boxes, keep_empty=keep_empty,
             class_list=labels, class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,

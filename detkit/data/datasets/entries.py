@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detkit.data.datasets.coco_file import number_of, short
 from detkit.data.datasets.file_formats import describe_json, parse_json
-from detkit.data.datasets.found import Place, canonical_split
+from detkit.data.datasets.found import FoundData, Place, canonical_split
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.utils.console import printable
 from detkit.utils.types import Tree, Value
@@ -228,6 +228,16 @@ def nodes_of(part: str, files: Sequence[Path], place: Place) -> dict[str, Tree]:
         split: {"type": part, "annotations": str(file), "images": str(image_root(file, place))}
         for split, file in split_files(files, place).items()
     }
+
+
+def found_export(
+    part: str, format: str, place: Place, marks: re.Pattern[str], what: str, notes: tuple[str, ...] = ()
+) -> FoundData | None:
+    """What the JSON files of a format at a place are, by their beginnings; None without any. what: shows it."""
+    files = recognised(place, ".json", marks)
+    if not files:
+        return None
+    return FoundData(format, found_text(files, place, what), nodes_of(part, files, place), notes)
 
 
 def found_text(files: Sequence[Path], place: Place, what: str) -> str:

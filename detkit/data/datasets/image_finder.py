@@ -12,6 +12,7 @@ from detkit.data.datasets.coco_file import is_file_name, short
 from detkit.data.datasets.found import walk
 from detkit.data.datasets.image_files import Folders, image_suffixes
 from detkit.data.datasets.problems import FOUND_ELSEWHERE, Problems
+from detkit.data.datasets.records import ImageRecord
 from detkit.utils.console import plural, printable, shorten_list
 
 
@@ -93,6 +94,13 @@ def is_tail(parts: Sequence[str], path: str) -> bool:
 def is_foreign(written: str) -> bool:
     """Whether a name is an address or an absolute path, which another machine may have had."""
     return re.match(r"[A-Za-z][\w+.-]*:|/", written) is not None
+
+
+def check_records(records: Sequence[ImageRecord], name: str, nothing: str = "it lists no image") -> None:
+    """Raises ValueError for no record (`nothing` says so), and for an image file with several."""
+    if not records:
+        raise ValueError(f"{name}: {nothing}")
+    refuse_duplicates([r.path for r in records], [r.source for r in records], name)
 
 
 def refuse_duplicates(paths: Sequence[str], sources: Sequence[str], name: str) -> None:

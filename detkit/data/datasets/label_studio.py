@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.coco_file import short
-from detkit.data.datasets.entries import describe_other, found_text, nodes_of, object_of, read_json_file, recognised
+from detkit.data.datasets.entries import describe_other, found_export, object_of, read_json_file
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_files import image_suffixes
-from detkit.data.datasets.image_finder import ImageFinder, refuse_duplicates
+from detkit.data.datasets.image_finder import ImageFinder, check_records
 from detkit.data.datasets.images import size_if_readable
 from detkit.data.datasets.label_studio_regions import regions_of
 from detkit.data.datasets.problems import SEVERAL_ANNOTATORS, UNANNOTATED, Problems
@@ -51,11 +51,7 @@ class LabelStudioDataset(DetectionDataset):
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
-        files = recognised(place, ".json", MARKS)
-        if not files:
-            return None
-        why = found_text(files, place, "a list of tasks with results")
-        return FoundData("Label Studio", why, nodes_of("LabelStudioDataset", files, place))
+        return found_export("LabelStudioDataset", "Label Studio", place, MARKS, "a list of tasks with results")
 
     def __init__(
         self,
@@ -72,9 +68,7 @@ class LabelStudioDataset(DetectionDataset):
         problems = Problems()
         finder = ImageFinder(images, problems)
         records = list(read_tasks(annotations, image_key, finder, problems))
-        if not records:
-            raise ValueError(f"{annotations}: none of its tasks has an annotation")
-        refuse_duplicates([r.path for r in records], [r.source for r in records], annotations)
+        check_records(records, annotations, "none of its tasks has an annotation")
         self.finish_images(
             annotations, records, folder=images, problems=problems, bad_boxes=bad_boxes, keep_empty=keep_empty,
             class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,

@@ -10,19 +10,17 @@ from detkit.data.datasets.coco_file import short
 from detkit.data.datasets.entries import (
     declared_first,
     describe_other,
-    found_text,
+    found_export,
     has_ignore_flag,
-    nodes_of,
     number_at,
     object_of,
     objects_at,
     read_json_file,
-    recognised,
     size_at,
     text_at,
 )
 from detkit.data.datasets.found import FoundData, Place
-from detkit.data.datasets.image_finder import ImageFinder, refuse_duplicates
+from detkit.data.datasets.image_finder import ImageFinder, check_records
 from detkit.data.datasets.problems import NO_BOX, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
@@ -50,11 +48,7 @@ class ScalabelDataset(DetectionDataset):
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
-        files = recognised(place, ".json", MARKS)
-        if not files:
-            return None
-        why = found_text(files, place, "a list of frames with labels")
-        return FoundData("Scalabel", why, nodes_of("ScalabelDataset", files, place))
+        return found_export("ScalabelDataset", "Scalabel", place, MARKS, "a list of frames with labels")
 
     def __init__(
         self,
@@ -73,9 +67,7 @@ class ScalabelDataset(DetectionDataset):
         if not isinstance(frames, list):
             raise ValueError(f"{annotations}: not a file of Scalabel: it is {describe_other(content)}")
         records = list(read_frames(frames, annotations, ImageFinder(images, problems), problems))
-        if not records:
-            raise ValueError(f"{annotations}: it lists no image")
-        refuse_duplicates([r.path for r in records], [r.source for r in records], annotations)
+        check_records(records, annotations)
         classes = declared_first(declared(content, annotations), (n for r in records for n in r.names))
         self.finish_images(
             annotations, records, folder=images, problems=problems, bad_boxes=bad_boxes, keep_empty=keep_empty,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -254,9 +253,8 @@ def whole_of(value: object, where: str, *, text: bool = False) -> int | None:
     """A whole number; None for None. text: whether a text of digits is one."""
     if value is None:
         return None
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if is_number and abs(value) < 2**63 and value == int(value):  # type: ignore[arg-type,call-overload]
-        return int(value)  # type: ignore[call-overload,no-any-return]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**63 and value == int(value):
+        return int(value)
     if text and isinstance(value, str):
         return int(value) if value.isdecimal() and len(value) < 19 else None  # numbered instead
     raise ValueError(f"{where}: {value!r:.60} is not a whole number")
@@ -285,14 +283,9 @@ def parse_entry(content: bytes, where: str) -> Mapping[str, object]:
 
 def read_at(path: str, place: int, count: int) -> bytes:
     """Bytes of a file by position."""
-    with open(path, "rb", buffering=0) as file:
-        content = os.pread(file.fileno(), count, place) if hasattr(os, "pread") else seek_and_read(file, place, count)
+    with open(path, "rb") as file:
+        file.seek(place)
+        content = file.read(count)
     if len(content) < count:
         raise ValueError(f"{path} ends too early: {count} bytes at {place} were expected")
-    return content
-
-
-def seek_and_read(file: object, place: int, count: int) -> bytes:
-    file.seek(place)  # type: ignore[attr-defined]
-    content: bytes = file.read(count)  # type: ignore[attr-defined]
     return content

@@ -162,8 +162,8 @@ def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str]
 
 def repeated(items: Sequence[str]) -> list[str]:
     """The items that are there before."""
-    seen: set[str] = set()
-    return [item for item in items if item in seen or seen.add(item)]  # type: ignore[func-returns-value]
+    first = {item: i for i, item in reversed(list(enumerate(items)))}
+    return [item for i, item in enumerate(items) if first[item] != i]
 
 
 def images_below(folder: Path) -> list[str]:
