@@ -45,7 +45,7 @@ CASES = {
         [
             "differs in upper and lower case",
             r"another Unicode form: decomposed \(NFD\) on disk",
-            "in another folder",
+            "that of the same name in the folder of the images is used",
             r"backslash\.json: .*cat 1",
         ],
         [],

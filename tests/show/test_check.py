@@ -36,10 +36,10 @@ def test_a_folder_is_found_and_checked(data: Path, capsys: pytest.CaptureFixture
     code, out, err = check(capsys, data)
     assert (code, err) == (1, "")
     assert out.splitlines()[0].startswith(f"{data}: {find_data(data).format}, because of ")
-    assert "error: images of one split are copies of images of another, so its AP is too high (1 case)" in out
+    assert "warning: images of one split are copies of images of another, so its AP is too high (1 case)" in out
     assert "  train: train3.jpg: is val5.jpg of val\n" in out
     assert out.count("unusable") == 1  # the report of the split names it, the findings do not repeat it
-    assert out.splitlines()[-2:] == ["found: 2 errors", "1 box can't be used"]
+    assert out.splitlines()[-2:] == ["found: 1 error, 1 warning", "1 box can't be used"]
 
 
 def test_every_finding_is_in_the_json_file(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,7 @@ def test_every_finding_is_in_the_json_file(data: Path, tmp_path: Path, capsys: p
     for _ in range(2):  # detkit replaces its own file
         check(capsys, data, "--json", file)
     content = json.loads(file.read_text())
-    assert content["counts"] == {"error": 2, "warning": 0, "note": 0}
+    assert content["counts"] == {"error": 1, "warning": 1, "note": 0}
     kinds = {finding["kind"]: finding for finding in content["findings"]}
     assert set(kinds) == {"unusable-box", "leak"}
     (case,) = kinds["unusable-box"]["cases"]

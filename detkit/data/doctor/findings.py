@@ -11,7 +11,8 @@ from detkit.utils.types import Tree
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-"""error: data that can't be used, or figures that will be wrong. warning: probably a fault. note: worth knowing."""
+"""error: data that can't be used, or boxes that lie wrong, and `data check` ends with 1. warning: usable data that will
+cost AP or flatter it. note: worth knowing."""
 Corners = tuple[float, float, float, float]
 
 

@@ -21,7 +21,7 @@ ALIKE = Kind(
 )  # fmt: skip
 FEW = Kind("few-boxes", "warning", "classes have few training boxes", "label more, or merge such classes by class_map")
 NO_TRAINING = Kind(
-    "no-training-box", "error", "classes have boxes in another split and none in training, so they can't be learnt",
+    "no-training-box", "warning", "classes have boxes in another split and none in training, so they can't be learnt",
     "move images with them into training, or leave the class out (ignore_classes)",
 )  # fmt: skip
 NO_VALIDATION = Kind(

@@ -21,7 +21,7 @@ from detkit.utils.console import plural
 from detkit.utils.types import Ints
 
 LEAK = Kind(
-    "leak", "error", "images of one split are copies of images of another, so its AP is too high",
+    "leak", "warning", "images of one split are copies of images of another, so its AP is too high",
     "leave the copies out of training; --fix writes such a data set",
 )  # fmt: skip
 NEAR_LEAK = Kind(
@@ -32,7 +32,7 @@ COPIES = Kind(
     "copies", "warning", "images are there several times in a split, with the same objects", "--fix keeps the first one"
 )  # fmt: skip
 CONFLICT = Kind(
-    "conflicting-copies", "error", "copies of an image have different objects: those of one are background in another",
+    "conflicting-copies", "warning", "copies of an image have different objects: those of one are background in another",
     "put all boxes under one image",
 )  # fmt: skip
 NEAR_COPIES = Kind(
