@@ -60,6 +60,7 @@ class Configurator:
         start = choose_start(given, on_gpu=on_gpu)
         rules.choose_network(choices, start, on_gpu=on_gpu)
         rules.choose_batch(choices, facts, usable_cores(), on_gpu=on_gpu)
+        rules.choose_detections(choices, facts)
         batch = choices.config().options("data.loader").batch_size
         rules.choose_optimizer(choices, batch, pretrained=start.weights is not None)
         choices.choose("train.clip_norm", 10.0)

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from detkit.boxes import pairwise_iou
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.seeding import permutation
 from detkit.utils.types import Floats, Ints
@@ -17,6 +19,8 @@ SIDES = re.compile(r"left|right|links|rechts|gauche|droite|izquierd|derech|sinis
 """Words in the names of classes that a mirror exchanges."""
 FEWEST_BOXES = 10
 """Objects of a class below which its sizes say too little."""
+OVERLAP_QUANTILE = 0.98
+"""Part of the objects that `Facts.overlap` holds for."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Facts:
     images: how many it has. boxes: objects of each class, by name. height, width: medians over the images, pixels.
     aspect: median of width over height; 1 where upright and lying images are mixed. small: side of the small objects,
     as a fraction of the image's (both square roots of areas): of each class the lower quartile, of these the least.
-    small_class: the class it is of. sided: classes that a mirror exchanges.
+    small_class: the class it is of. sided: classes that a mirror exchanges. overlap: the IoU that all but the most
+    crowded fiftieth of the objects have at most with another object of their class.
     """
 
     images: int
@@ -37,6 +42,7 @@ class Facts:
     small: float
     small_class: str
     sided: tuple[str, ...]
+    overlap: float = 0.0
 
 
 def read_facts(dataset: DetectionDataset, seed: int = 0) -> Facts:
@@ -62,6 +68,7 @@ def read_facts(dataset: DetectionDataset, seed: int = 0) -> Facts:
         small=small,
         small_class=small_class,
         sided=tuple(name for name in names if SIDES.search(name)),
+        overlap=float(np.quantile(overlaps(dataset, chosen), OVERLAP_QUANTILE)),
     )
 
 
@@ -81,6 +88,18 @@ def relative_sides(dataset: DetectionDataset, chosen: list[int], sizes: Floats) 
         fractions.append(np.sqrt(area / (height * width)))
         labels.append(a.labels[~a.is_ignore])
     return np.concatenate(fractions).astype(float), np.concatenate(labels)
+
+
+def overlaps(dataset: DetectionDataset, chosen: list[int]) -> Floats:
+    """Of every object the largest IoU with another object of its class in the image; without ignore regions."""
+    largest = [np.zeros(0)]
+    for index in chosen:
+        a = dataset.records.annotation(index)
+        boxes, labels = torch.from_numpy(a.boxes[~a.is_ignore]), torch.from_numpy(a.labels[~a.is_ignore])
+        if len(boxes):
+            same = (labels[:, None] == labels[None, :]).fill_diagonal_(False)
+            largest.append((pairwise_iou(boxes, boxes) * same).amax(1).double().numpy())
+    return np.concatenate(largest)
 
 
 def smallest_class(fractions: Floats, labels: Ints, names: tuple[str, ...]) -> tuple[float, str]:

@@ -32,6 +32,10 @@ EVALUATION_COST = 0.5
 JITTER, STRONG_JITTER = (0.8, 1.2), (0.7, 1.4)
 STRONG_FROM = 40
 """Passes from which augmentation is strong."""
+SCORE = 0.01
+"""Score from which detections are kept: AP gains from the unsure ones of small classes."""
+LEAST_NMS, MOST_NMS, NMS_GRID = 0.5, 0.7, 0.05
+"""Limits of the IoU from which NMS takes two detections for one, and the grid that it lies on."""
 BATCH, BATCH_GPU = 4, 16
 LEARNING_RATE, PRETRAINED_HEAD_RATE, LR_BATCH = 1e-3, 2e-3, 4
 PRETRAINED_RATE = 0.1
@@ -90,6 +94,14 @@ def choose_network(choices: Choices, start: Start, *, on_gpu: bool) -> None:
     choices.choose("head.norm", "gn")
     choices.choose("losses.classification", {"type": "SoftmaxMiningLoss"}, "its classes compete: learns fast")
     choices.choose("losses.box", {"type": "GIoULoss", "weight": 2.0}, "fits boxes of every size alike")
+
+
+def choose_detections(choices: Choices, facts: Facts) -> None:
+    """Which detections are kept."""
+    choices.choose("postprocess.score_threshold", SCORE, "unsure detections count in AP")
+    wanted = math.ceil(round(facts.overlap / NMS_GRID, 6)) * NMS_GRID
+    why = f"98 % of the objects overlap others of their class by an IoU of {facts.overlap:.2f} at most"
+    choices.choose("nms.iou_threshold", round(min(max(wanted, LEAST_NMS), MOST_NMS), 2), why)
 
 
 def choose_levels(choices: Choices, facts: Facts, size: Size) -> None:

@@ -39,3 +39,15 @@ def test_the_shape_is_that_of_the_images_unless_they_differ(
 def test_classes_that_a_mirror_exchanges_are_known_by_their_names(tmp_path: Path) -> None:
     add_image(tmp_path, "a", [("redleft", 0, 0, 40, 40), ("red", 0, 0, 30, 30), ("Turn_RIGHT", 2, 2, 30, 30)])
     assert set(read_facts(VocDataset(root=str(tmp_path), one_based=False)).sided) == {"redleft", "Turn_RIGHT"}
+
+
+def test_the_overlap_is_that_of_objects_of_one_class(tmp_path: Path) -> None:
+    pair = [("x", 0, 0, 40, 40), ("x", 0, 0, 40, 30), ("other", 0, 0, 40, 40)]
+    for i in range(4):
+        add_image(tmp_path, f"a{i}", pair)
+    assert read_facts(VocDataset(root=str(tmp_path), one_based=False)).overlap == pytest.approx(0.75)
+
+
+def test_no_overlap_without_neighbours(tmp_path: Path) -> None:
+    add_image(tmp_path, "a", [("x", 0, 0, 40, 40), ("other", 0, 0, 40, 40)])
+    assert read_facts(VocDataset(root=str(tmp_path), one_based=False)).overlap == 0

@@ -26,6 +26,13 @@ def test_the_size_has_the_shape_of_the_images_and_fits_the_strides() -> None:
     assert rules.size_of(384, replace(FACTS, aspect=1.0), "").height == 384
 
 
+@pytest.mark.parametrize(("overlap", "threshold"), [(0.0, 0.5), (0.52, 0.55), (0.55, 0.55), (0.95, 0.7)])
+def test_crowded_objects_are_not_suppressed(overlap: float, threshold: float) -> None:
+    choices = Choices(rules.BASE, [])
+    rules.choose_detections(choices, replace(FACTS, overlap=overlap))
+    assert choices.values["nms.iou_threshold"] == threshold
+
+
 @pytest.mark.parametrize(("small", "finest"), [(0.05, "c3"), (0.2, "c4")])
 def test_fine_levels_are_only_for_small_objects(small: float, finest: str) -> None:
     choices = Choices(rules.BASE, [])
