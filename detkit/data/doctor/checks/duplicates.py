@@ -32,7 +32,8 @@ COPIES = Kind(
     "copies", "warning", "images are there several times in a split, with the same objects", "--fix keeps the first one"
 )  # fmt: skip
 CONFLICT = Kind(
-    "conflicting-copies", "warning", "copies of an image have different objects: those of one are background in another",
+    "conflicting-copies", "warning",
+    "copies of an image have different objects: those of one are background in another",
     "put all boxes under one image",
 )  # fmt: skip
 NEAR_COPIES = Kind(
