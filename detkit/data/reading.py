@@ -11,7 +11,7 @@ from pathlib import Path
 
 from detkit.config import load_config
 from detkit.config.find import find_config
-from detkit.data.build import SPLITS, read_dataset, with_options
+from detkit.data.build import SPLITS, read_dataset, real_paths, with_options
 from detkit.data.datasets.auto import find_data, split_node
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.found import SPLIT_NAMES, canonical_split
@@ -113,18 +113,13 @@ def is_config(path: Path) -> bool:
 
 def union_splits(splits: Mapping[str, DetectionDataset]) -> list[str]:
     """Splits with an uncommon name whose images are all in others, such as trainval beside train and val."""
-    images = {name: image_files(dataset) for name, dataset in splits.items()}
+    images = {name: real_paths(dataset) for name, dataset in splits.items()}
     unions = []
     for name, files in images.items():
         others: Iterable[set[str]] = (f for other, f in images.items() if other != name and canonical_split(other))
         if canonical_split(name) is None and files and files <= set().union(*others):
             unions.append(name)
     return unions
-
-
-def image_files(dataset: DetectionDataset) -> set[str]:
-    """The image files of a data set, with links resolved."""
-    return {os.path.realpath(dataset.records.path(i)) for i in range(len(dataset)) if dataset.reads_files}
 
 
 def describe_place(place: str | os.PathLike[str], source: Source) -> list[str]:

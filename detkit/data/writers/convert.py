@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 
+from detkit.data.build import real_paths
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.image_names import top_folder
 from detkit.data.datasets.problems import Problems
-from detkit.data.reading import Source, image_files, quiet_problems
+from detkit.data.reading import Source, quiet_problems
 from detkit.data.writers.boxes import Ignored, WrittenBox, images_of, object_boxes, usable_boxes
 from detkit.data.writers.coco import write_coco
 from detkit.data.writers.csv import write_csv
@@ -67,7 +68,7 @@ def count_shared(splits: Mapping[str, DetectionDataset], problems: Problems) -> 
     """Counts images that are in several splits; each of these gets a copy, so that nobody sees it any more."""
     seen: dict[str, str] = {}
     for split, dataset in splits.items():
-        for path in image_files(dataset):
+        for path in real_paths(dataset):
             if seen.setdefault(path, split) != split:
                 problems.add(SHARED, f"{printable(path)}: {seen[path]} and {split}")
 
