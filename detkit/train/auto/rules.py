@@ -30,7 +30,7 @@ EVALUATION_PART = 0.08
 EVALUATION_COST = 0.5
 """Seconds of an image's evaluation over those of its training step."""
 JITTER, STRONG_JITTER = (0.8, 1.2), (0.7, 1.4)
-STRONG_FROM = 40
+STRONG_FROM = 25
 """Passes from which augmentation is strong."""
 SCORE = 0.01
 """Score from which detections are kept: AP gains from the unsure ones of small classes."""
