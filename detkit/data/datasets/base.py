@@ -136,6 +136,10 @@ class DetectionDataset:
             check_inside([path], self.roots)
         return path
 
+    def unread(self, indices: Sequence[int]) -> Problems:
+        """What the files have of some images that no record holds, as masks, counted by kind. Reads files again."""
+        return Problems()
+
     def check_paths(self) -> None:
         """Raises ValueError that names the images which lie outside of the data's folders."""
         if not self.image_options.outside and self.reads_files:
@@ -347,6 +351,9 @@ class Subset(DetectionDataset):
 
     def origin(self, index: int) -> tuple[DetectionDataset, int]:
         return self.dataset.origin(self.indices[index])
+
+    def unread(self, indices: Sequence[int]) -> Problems:
+        return self.dataset.unread([self.indices[i] for i in indices])
 
 
 def named_classes(classes: Iterable[tuple[int, str]]) -> ClassMap:

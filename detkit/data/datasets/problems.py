@@ -81,6 +81,9 @@ FROM_OUTLINE = Kind("[boxes are|box is] drawn around another outline", quiet=Tru
 UNNAMED_CLASS = Kind('[objects have|object has] no class and [are|is] of the class "object"')
 NUMBERED = Kind("[objects have|object has] a number for a class, which is its name: set names", quiet=True)
 SEVERAL_ANNOTATORS = Kind("[images have|image has] several annotations, of which the newest is used")
+MASKS = Kind("[masks are|mask is] not read: a data set has boxes, with the area of the mask", quiet=True)
+KEYPOINTS = Kind("[objects have|object has] keypoints, which are not read", quiet=True)
+OTHER_KEYS = Kind("[keys of the file are|key of the file is] not read", quiet=True)
 UNUSED_CATEGORIES = Kind("category [entries are|entry is] unused or repeated and left out", quiet=True)
 
 

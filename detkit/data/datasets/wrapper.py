@@ -58,6 +58,12 @@ class WrapperDataset(DetectionDataset):
         origin: tuple[DetectionDataset, int] = self._parts()[part].origin(inner)
         return origin
 
+    def unread(self, indices: Sequence[int]) -> Problems:
+        problems, sources = Problems(), self.sources[list(indices)]
+        for k, part in enumerate(self.parts):
+            problems.merge(part.unread(np.unique(sources[sources[:, 0] == k, 1]).tolist()))
+        return problems
+
     def _parts(self) -> list[DetectionDataset]:
         """The parts, which read images as this data set does."""
         if self.image_options not in self._with_options:
