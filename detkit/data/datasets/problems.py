@@ -67,6 +67,7 @@ IN_FOLDER = Kind(
     "file [names lead|name leads] to no file; [those|that] of the same name in the folder of the images [are|is] used",
     quiet=True,
 )
+NO_SIZE = Kind("[images state|image states] no size; that of the file is used", quiet=True)
 GUESSED_ENCODING = Kind(
     "[files are|file is] not in the encoding that [they declare|it declares], which is guessed: `encoding` sets it"
 )
