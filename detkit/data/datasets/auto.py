@@ -8,13 +8,12 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.base import DetectionDataset, with_images
 from detkit.data.datasets.coco_file import read_json
 from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, canonical_split
 from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import BadBoxes
 from detkit.data.datasets.splits import SplitOptions, split_lists
-from detkit.data.datasets.wrapper import with_images
 from detkit.registry import DATASETS, FractionBelowOne, OpenFraction, PathStr, Seed
 from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree

@@ -11,7 +11,7 @@ from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_formats import BoxFormat
 from detkit.data.datasets.found import FoundData, Place, canonical_split, walk
 from detkit.data.datasets.image_files import check_inside
-from detkit.data.datasets.images import read_size, read_size_of_bytes
+from detkit.data.datasets.images import read_any_size
 from detkit.data.datasets.list_entries import (
     BOX_KEYS,
     LABEL_KEYS,
@@ -240,7 +240,7 @@ def read_row(
     size = size_of_entry(row)
     if size[0] < 0:
         content = cell["bytes"].as_py()
-        size = read_size(path) if content is None else read_size_of_bytes(content, where)
+        size = read_any_size(path if content is None else where, content)
     objects = objects_of(row, where, size, options, problems)
     image_id = row.get("image_id")
     return ImageRecord(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL.Image import Image
 
-from detkit.data.datasets.base import DetectionDataset, Problems, Records
+from detkit.data.datasets.base import DetectionDataset, Problems, Records, with_images
 from detkit.data.datasets.images import ImageOptions
 from detkit.registry import DATASETS
 from detkit.structures import ClassMap
@@ -69,15 +68,6 @@ class WrapperDataset(DetectionDataset):
         if self.image_options not in self._with_options:
             self._with_options[self.image_options] = [with_images(part, self.image_options) for part in self.parts]
         return self._with_options[self.image_options]
-
-
-def with_images(part: DetectionDataset, options: ImageOptions) -> DetectionDataset:
-    """A data set that reads its images with options; itself if it does already."""
-    if part.image_options == options:
-        return part
-    part = copy.copy(part)
-    part.image_options = options
-    return part
 
 
 def build_part(node: Tree | DetectionDataset) -> DetectionDataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,6 +82,14 @@ class WrittenImage:
     @property
     def path(self) -> str:
         return self.dataset.records.path(self.index)
+
+    def content(self) -> str | bytes:
+        """The path of the image's file, or the bytes of one: of a shard as they are, a PNG of what is drawn."""
+        if not self.dataset.is_drawn(self.index):
+            return self.dataset.image_source(self.index)
+        file = io.BytesIO()
+        self.dataset.load_image(self.index).save(file, format="png")
+        return file.getvalue()
 
     def where(self, number: int) -> str:
         """A box of the image for messages. number: from 1."""

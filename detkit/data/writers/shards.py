@@ -105,14 +105,8 @@ def samples_of(dataset: DetectionDataset, split: str, problems: Problems) -> Ite
 
 def encoded_image(image: WrittenImage) -> bytes:
     """The bytes of an image's file; a PNG of what its data set draws."""
-    holder, index = image.dataset.origin(image.index)
-    if (content := holder.image_content(index)) is not None:
-        return content
-    if image.dataset.reads_files:
-        return Path(image.path).read_bytes()
-    file = io.BytesIO()
-    image.dataset.load_image(image.index).save(file, format="png")
-    return file.getvalue()
+    content = image.content()
+    return content if isinstance(content, bytes) else Path(content).read_bytes()
 
 
 def row_of(image: WrittenImage, name: str, problems: Problems) -> Tree:
