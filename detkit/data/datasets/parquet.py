@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ import numpy as np
 from annotated_types import Interval
 
 from detkit.data.datasets.found import FoundData, Place
+from detkit.data.datasets.parquet_file import column_options, needs_library, open_parquet
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.data.datasets.shards import (
     ShardDataset,
@@ -66,9 +68,11 @@ class ParquetDataset(ShardDataset):
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
         files = place.with_suffix(".parquet") if place.is_folder else [place.path] * (place.path.suffix == ".parquet")
-        if not files:
+        if not files or needs_library(place.path / files[0]):
             return None
-        return find_splits(place, files, "Parquet", "ParquetDataset", f"the file {files[0].name}")
+        found = find_splits(place, files, "Parquet", "ParquetDataset", f"the file {files[0].name}")
+        columns = column_options(place.path / files[0])
+        return replace(found, splits={split: {**node, **columns} for split, node in found.splits.items()})
 
     def __init__(
         self,
@@ -146,25 +150,6 @@ class RowGroups:
         """The images of a group, from the file."""
         with open_parquet(Path(self.shards[shard])) as file:
             return bytes_of(file.read_row_group(number, columns=[self.column], use_threads=False))
-
-
-def open_parquet(path: Path) -> ParquetFile:
-    """A Parquet file; ValueError that names it if it is none, ImportError that names the extra."""
-    try:
-        import pyarrow
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise ImportError(f"{printable(path)}: Parquet files need pyarrow: pip install 'detkit[parquet]'") from None
-    try:
-        return ParquetFile(str(path))
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{printable(path)}: not a Parquet file that can be read ({first_line(error)})") from None
-
-
-def first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]
 
 
 def group_bytes(file: ParquetFile, image: str) -> list[int]:
