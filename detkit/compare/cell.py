@@ -30,8 +30,7 @@ from detkit.compare.matches import match, save_matches
 from detkit.config import Config, load_config
 from detkit.data.build import usable_dataset
 from detkit.data.datasets.base import DetectionDataset, Subset
-from detkit.data.loader import build_train_loader
-from detkit.data.seeding import at_position
+from detkit.data.loader import TrainBatches, build_train_loader
 from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.process_info import ProcessInfo
 from detkit.evaluate.coco import ground_truth_from
@@ -161,9 +160,12 @@ def first_batches(session: Session) -> list[Batch]:
 
 def order_hash(session: Session) -> str:
     """Hash of the image at every position of the complete training."""
-    count = session.options.iterations * session.loader_options.batch_size
-    length = len(session.train_set)
-    return arrays_hash(np.array([at_position(session.config.seed, i, length) for i in range(count)], dtype=np.int64))
+    batches = TrainBatches(
+        length=len(session.train_set), batch_size=session.loader_options.batch_size, seed=session.config.seed,
+        start_step=0, rank=0, world_size=1, micro_batches=1, layout=session.train_set.layout,
+    )  # fmt: skip
+    steps = islice(batches, session.options.iterations)
+    return arrays_hash(np.array([key for step in steps for key in step], dtype=np.int64))
 
 
 def first_step(session: Session, batch: Batch) -> Tree:

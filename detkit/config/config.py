@@ -20,7 +20,7 @@ from pkgutil import resolve_name
 from typing import Any, TypeAlias
 
 from detkit import registry
-from detkit.config.data_root import add_datasets, remove_keys
+from detkit.config.data_root import add_datasets, as_written, remove_keys
 from detkit.config.find import find_config
 from detkit.config.imports import import_entry
 from detkit.config.overrides import Overrides, apply_overrides, is_override
@@ -252,7 +252,7 @@ def load_config(
 
 def _finish(raw: RawConfig, overrides: Overrides, name: str) -> Config:
     apply_overrides(raw, overrides)
-    add_datasets(raw, name)
+    made = add_datasets(raw, name)
     registry.load_plugins()
     moved = _location(MOVED, raw.origin, name)
     resolver = PathResolver(raw, read_moved(raw))
@@ -265,7 +265,9 @@ def _finish(raw: RawConfig, overrides: Overrides, name: str) -> Config:
     values = validator.complete(ROOT, remove_keys(_resolved(raw, name)), "")
     origin = {**validator.origin, **raw.origin}
     if validator.errors:
-        raise ConfigError([f"{_location(p, raw.origin, name)}: {p}: {text}" for p, text in validator.errors])
+        # Both data sets of data.root have the same mistake.
+        errors = dict.fromkeys((as_written(path, made), text) for path, text in validator.errors)
+        raise ConfigError([f"{_location(path, raw.origin, name)}: {path}: {text}" for path, text in errors])
     if unused := resolver.unused():
         raise ConfigError([f"{moved}: {MOVED}: no path of the config begins with {old}" for old in unused])
     return Config(values, origin, name, resolver.resolved)

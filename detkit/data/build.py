@@ -130,7 +130,7 @@ def open_images(
     `error`, images are opened now, within `SECONDS`, and not only when they are needed.
     """
     decode_all = dataset.image_options.bad_images != "error"
-    if not decode_all and not (early and dataset.reads_files):
+    if not decode_all and not (early and any(not dataset.is_drawn(i) for i in range(len(dataset)))):
         return dataset
     indices = range(rank, len(dataset), world_size)
     seconds = None if decode_all else SECONDS[split]
@@ -144,6 +144,10 @@ def open_images(
             "%s: decoded %d images, read the headers of %d more; `detkit data check` decodes all",
             dataset.name, result.decoded, result.headers,
         )  # fmt: skip
+    elif result.decoded < len(dataset):
+        log.info(
+            "%s: decoded %d of %d images; `detkit data check` decodes all", dataset.name, result.decoded, len(dataset)
+        )
     return apply_bad_images(dataset, result)
 
 

@@ -48,8 +48,8 @@ def scan_images(
 ) -> ScanResult:
     """Decodes the images at `indices`; after `seconds` of it, reads only the headers of those that are left.
 
-    Images that are not files, as those of a data set that draws them, are decoded in one thread. processes: how many
-    share the machine.
+    Images that are not files of their own, as those in shards, are decoded in one thread, and none of them is looked at
+    after `seconds`: to find their headers, all of the shards would be read. processes: how many share the machine.
     """
     threads = max(1, min(16, (os.cpu_count() or 1) // processes)) if dataset.reads_files else 1
     result, done = ScanResult(), 0

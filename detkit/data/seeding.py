@@ -49,12 +49,6 @@ class Layout:
         return result
 
 
-def at_position(seed: int, position: int, length: int) -> tuple[int, int]:
-    """(epoch, index of the image) at a position of the endless sequence."""
-    epoch, offset = divmod(position, length)
-    return epoch, int(permutation(seed, epoch, length)[offset])
-
-
 @contextmanager
 def seeded(seed: int, epoch: int, image_id: int) -> Iterator[None]:
     """Seeds torch's, numpy's and Python's generators inside the context by the arguments; restores them after it."""

@@ -174,3 +174,53 @@ def test_what_is_no_saved_set_is_named(refuses: Refuses, tmp_path: Path, monkeyp
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with refuses(ValueError):
         HuggingFaceDataset(root=str(tmp_path))
+
+
+def exported(columns: Any, path: Path) -> Any:
+    """The first part that says it reads a Parquet export, and its data set."""
+    table(**columns).to_parquet(path)
+    found = find_data(path.parent)
+    assert not found.notes
+    (node,) = found.splits.values()
+    return node["type"], DATASETS.build(node)
+
+
+@pytest.mark.parametrize(
+    ("columns", "part"),
+    [
+        ({}, "ParquetDataset"),
+        ({"objects": None, "annotations": [{"bbox": b, "category": ["cat", "dog"][: len(b)]} for b in BOXES]},
+         "ParquetDataset"),
+        ({"objects": None, "boxes": [[[5, 6, 30, 35]], []], "labels": [["cat"], []]}, "HuggingFaceDataset"),
+    ],
+)  # fmt: skip
+def test_the_right_part_reads_an_export(tmp_path: Path, columns: Any, part: str) -> None:
+    name, data = exported(columns, tmp_path / "set/train.parquet")
+    assert name == part
+    assert boxes(data)[0][0] == "cat"
+    assert all(np.array_equal(np.asarray(data.load_image(i)), PIXELS[i]) for i in range(2))
+
+
+def test_an_export_with_another_column_of_images(tmp_path: Path) -> None:
+    table().rename_column("image", "photo").to_parquet(tmp_path / "set/train.parquet")
+    node = find_data(tmp_path / "set").splits["train"]
+    assert (node["type"], node["image"]) == ("ParquetDataset", "photo")
+    check(DATASETS.build(node))
+
+
+def test_an_export_that_only_names_its_images(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"set/{name}.png") for name in "ab"]
+    (tmp_path / "set").mkdir()
+    for path, pixels in zip(paths, PIXELS, strict=True):
+        Image.fromarray(pixels).save(path)
+    rows = table().remove_columns("image").add_column("image", paths).cast_column("image", hf.Image())
+    rows.to_parquet(tmp_path / "set/train.parquet")
+    found = find_data(tmp_path / "set")
+    assert found.splits["train"]["type"] == "HuggingFaceDataset"
+    check(DATASETS.build(found.splits["train"]))
+
+
+def test_a_saved_set_with_parquet_files_beside_it_is_the_saved_set(tmp_path: Path) -> None:
+    table().save_to_disk(tmp_path / "set")
+    assert find_data(tmp_path / "set").splits["all"]["type"] == "HuggingFaceDataset"
+    assert not find_data(tmp_path / "set").notes

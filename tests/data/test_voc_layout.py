@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from detkit.data.datasets.auto import AutoDataset, find_data
-from detkit.data.datasets.problems import BY_FILENAME, OTHER_IMAGE, UNLISTED
+from detkit.data.datasets.problems import BY_FILENAME, NO_SIZE, OTHER_IMAGE, UNLISTED
 from detkit.data.datasets.voc import VocDataset
 from tests.refusals import Refuses
 
@@ -49,7 +49,7 @@ def test_an_annotation_finds_its_image_wherever_both_lie(tmp_path: Path, layout:
         add(tmp_path, xml, image)
     data = VocDataset(root=str(tmp_path), one_based=False)
     assert pairs(data, tmp_path) == {image: 11 + i for i, (_, image) in enumerate(LAYOUTS[layout])}
-    assert not data.problems
+    assert [kind for kind, _ in data.problems] == [NO_SIZE]
     found = find_data(tmp_path)
     assert list(found.splits) == ["all"]
     assert found.format == "Pascal VOC"
@@ -112,6 +112,8 @@ def test_the_size_of_an_image_that_states_none_is_its_own(tmp_path: Path, caplog
         data = VocDataset(root=str(tmp_path), one_based=False)
     assert data.records.annotation(0).boxes.tolist() == [[1, 2, 8, 12]]
     assert "xmax=11 in an image 8 wide, ymax=20 in an image 12 high" in caplog.text
+    assert data.problems.by_kind[NO_SIZE].examples == ["a.xml"]
+    assert "1 image states no size; that of the file is used" in data.summary()
 
 
 def test_names_that_disagree_are_told(tmp_path: Path) -> None:

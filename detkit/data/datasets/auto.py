@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL.Image import Image
 
-from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.base import DetectionDataset, with_images
 from detkit.data.datasets.coco_file import read_json
 from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, canonical_split
+from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import BadBoxes
 from detkit.data.datasets.splits import SplitOptions, split_lists
-from detkit.data.datasets.wrapper import with_images
 from detkit.registry import DATASETS, FractionBelowOne, OpenFraction, PathStr, Seed
 from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree
@@ -125,6 +126,9 @@ class AutoDataset(DetectionDataset):
 
     def origin(self, index: int) -> tuple[DetectionDataset, int]:
         return with_images(self.dataset, self.image_options).origin(index)
+
+    def unread(self, indices: Sequence[int]) -> Problems:
+        return self.dataset.unread(indices)
 
 
 def made_split(found: FoundData, split: str, name: str, options: SplitOptions, more: Tree) -> DetectionDataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -115,19 +116,27 @@ class DetectionDataset:
         if not self.image_options.scaled_decoding or type(holder).load_image is not DetectionDataset.load_image:
             image = self.load_image(index)
             return image, (image.height, image.width)
-        content, path = holder.image_content(i), holder.records.path(i)
-        source = holder._image_path(i) if content is None else content
-        return read_scaled(source, path, self.image_options, target)
+        return read_scaled(self.image_source(index), holder.records.path(i), self.image_options, target)
+
+    def image_source(self, index: int) -> str | bytes:
+        """What an image is decoded from: the path of its file, or the bytes of one, as in a shard."""
+        holder, i = self.origin(index)
+        content = holder.image_content(i)
+        return holder._image_path(i) if content is None else content
+
+    def is_drawn(self, index: int) -> bool:
+        """Whether an image is made by a `load_image` of its data set, and no file that could be decoded."""
+        holder, _ = self.origin(index)
+        return not holder.reads_files and type(holder).load_image is not DetectionDataset.load_image
 
     def image_size(self, index: int) -> Size:
         """(height, width) of an upright image, from the header of its file."""
-        holder, i = self.origin(index)
-        content = holder.image_content(i)
-        if content is not None:
-            return read_size_of_bytes(content, holder.records.path(i), self.image_options)
-        if not self.reads_files:
+        if self.is_drawn(index):
             return self.load_image(index).size[::-1]
-        return read_size(holder._image_path(i), self.image_options)
+        source = self.image_source(index)
+        if isinstance(source, bytes):
+            return read_size_of_bytes(source, self.records.path(index), self.image_options)
+        return read_size(source, self.image_options)
 
     def _image_path(self, index: int) -> str:
         """The path of an image; ValueError if an annotation leads to it out of the data's folders."""
@@ -135,6 +144,10 @@ class DetectionDataset:
         if not self.image_options.outside:
             check_inside([path], self.roots)
         return path
+
+    def unread(self, indices: Sequence[int]) -> Problems:
+        """What the files have of some images that no record holds, as masks, counted by kind. Reads files again."""
+        return Problems()
 
     def check_paths(self) -> None:
         """Raises ValueError that names the images which lie outside of the data's folders."""
@@ -343,10 +356,22 @@ class Subset(DetectionDataset):
             self.layout = replace(dataset.layout, group=dataset.layout.group[self.indices])
 
     def load_image(self, index: int) -> Image:
-        return self.dataset.load_image(self.indices[index])
+        return with_images(self.dataset, self.image_options).load_image(self.indices[index])
 
     def origin(self, index: int) -> tuple[DetectionDataset, int]:
-        return self.dataset.origin(self.indices[index])
+        return with_images(self.dataset, self.image_options).origin(self.indices[index])
+
+    def unread(self, indices: Sequence[int]) -> Problems:
+        return self.dataset.unread([self.indices[i] for i in indices])
+
+
+def with_images(part: DetectionDataset, options: ImageOptions) -> DetectionDataset:
+    """A data set that reads its images with options; itself if it does already."""
+    if part.image_options == options:
+        return part
+    part = copy.copy(part)
+    part.image_options = options
+    return part
 
 
 def named_classes(classes: Iterable[tuple[int, str]]) -> ClassMap:

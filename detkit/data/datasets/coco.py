@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,9 +16,11 @@ from detkit.data.datasets.coco_file import (
     box_of,
     categories_of,
     count_bad_ids,
+    count_unread,
     id_of,
     integer_ids,
     is_crowd,
+    object_id_of,
     read_json,
     size_of,
 )
@@ -87,6 +90,15 @@ class CocoDataset(DetectionDataset):
             ignore_classes=ignore_classes,
         )  # fmt: skip
         check_files([self.records.path(i) for i in range(len(self))], annotations, images, folders)
+        self.files = annotations, images
+
+    def unread(self, indices: Sequence[int]) -> Problems:
+        annotations, images = self.files
+        content, folders = read_json(annotations), Folders()
+        chosen = {folders.real(self.records.path(i)) for i in indices}
+        paths = image_paths(content["images"], images, folders, Problems())
+        entries = [e for e, path in zip(content["images"], paths, strict=True) if folders.real(path) in chosen]
+        return count_unread({**content, "images": entries})
 
 
 def image_paths(entries: list[Entry], images: str, folders: Folders, problems: Problems) -> list[str]:
@@ -124,6 +136,7 @@ def add_image(
         [area_of(item, box, where, builder.problems) for (item, where), box in zip(named, boxes, strict=True)],
         source=source,
         xywh=boxes,
+        ids=[object_id_of(item) for item in items],
     )
     note_corners(boxes, size, source, builder.problems)
 

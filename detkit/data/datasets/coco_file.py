@@ -9,7 +9,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from detkit.data.datasets.file_formats import describe_json, parse_json
-from detkit.data.datasets.problems import BAD_AREA, BAD_IDS, FROM_MASK, RENUMBERED, UNUSED_CATEGORIES, Problems
+from detkit.data.datasets.problems import (
+    BAD_AREA,
+    BAD_IDS,
+    FROM_MASK,
+    KEYPOINTS,
+    MASKS,
+    OTHER_KEYS,
+    RENUMBERED,
+    UNUSED_CATEGORIES,
+    Problems,
+)
+from detkit.data.datasets.records import NO_ID
 from detkit.utils.console import shorten_list
 from detkit.utils.types import Tree, Value
 
@@ -100,6 +111,17 @@ def id_of(entry: Entry, key: str = "id") -> str:
     return normalize_id(entry[key]) or ""
 
 
+def object_id_of(entry: Entry) -> int:
+    """The id of an annotation; NO_ID without one, and for a text or a number of more than 64 bits."""
+    text = normalize_id(entry.get("id")) or ""
+    return int(text) if is_integer(text) else NO_ID
+
+
+def is_integer(text: str) -> bool:
+    """Whether an id in normal form is a 64-bit integer in its usual form, which 01 is not."""
+    return bool(INTEGER.fullmatch(text)) and abs(int(text)) < 2**63
+
+
 def is_file_name(value: object) -> bool:
     """A text that a file can have for a name: no zero byte, nothing that the file system can't encode."""
     try:
@@ -118,6 +140,15 @@ PARTS: dict[str, dict[str, tuple[str, Callable[[object], bool]]]] = {
     "categories": {"id": ID, "name": ("a text", lambda value: isinstance(value, str) and bool(value.strip()))},
     "annotations": {"image_id": ID, "category_id": ID, "bbox": ("a list of 4 numbers", is_box)},
 }
+
+
+READ_KEYS = {
+    "images": {"id", "file_name", "width", "height"},
+    "categories": {"id", "name"},
+    "annotations": {
+        "id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "keypoints", "num_keypoints",
+    },
+}  # fmt: skip
 
 
 def mask_box(entry: Entry) -> list[float] | None:
@@ -220,8 +251,7 @@ def side_of(image: Entry, key: str, name: str) -> int:
 
 def integer_ids(ids: Sequence[str], what: str, problems: Problems) -> dict[str, int]:
     """Normal ids -> integers; if one is text or too large, all are numbered in alphabetical order."""
-    # A 64-bit integer in its usual form, which 01 is not.
-    first = next((i for i in ids if not (INTEGER.fullmatch(i) and abs(int(i)) < 2**63)), None)
+    first = next((i for i in ids if not is_integer(i)), None)
     if first is None:
         return {i: int(i) for i in ids}
     ordered = sorted(set(ids))
@@ -261,6 +291,32 @@ def categories_of(content: Entry, used: Counter[str], name: str, problems: Probl
                 "but one in `categories` (class_map can merge them then), or give their annotations one category_id"
             )
     return kept
+
+
+def count_unread(content: Entry) -> Problems:
+    """What the entries of `content["images"]` and their annotations have that no record holds, counted by kind."""
+    problems = Problems()
+    names = {id_of(image): f"image {image['id']} ({image['file_name']})" for image in content["images"]}
+    items = [item for item in content["annotations"] if id_of(item, "image_id") in names]
+    for item in items:
+        where = names[id_of(item, "image_id")]
+        for key, kind in (("segmentation", MASKS), ("keypoints", KEYPOINTS)):
+            if item.get(key):
+                problems.add(kind, where)
+    read = {"images": content["images"], "annotations": items, "categories": content["categories"]}
+    for part, entries in read.items():
+        counts = Counter(key for entry in entries for key, value in entry.items() if not_read(part, key, value))
+        for key, count in counts.items():
+            problems.add(OTHER_KEYS, f"{key} of {count} {part}")
+    for key, value in content.items():
+        if key not in read and value:
+            problems.add(OTHER_KEYS, key)
+    return problems
+
+
+def not_read(part: str, key: str, value: Value) -> bool:
+    """Whether an entry of a part says something that detkit does not read, and that is not counted by itself."""
+    return key not in READ_KEYS[part] and value not in (None, "", [], {}, "none")
 
 
 def count_bad_ids(content: Entry, problems: Problems) -> None:

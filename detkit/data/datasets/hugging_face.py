@@ -11,7 +11,7 @@ from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_formats import BoxFormat
 from detkit.data.datasets.found import FoundData, Place, canonical_split, walk
 from detkit.data.datasets.image_files import check_inside
-from detkit.data.datasets.images import read_size, read_size_of_bytes
+from detkit.data.datasets.images import read_any_size
 from detkit.data.datasets.list_entries import (
     BOX_KEYS,
     LABEL_KEYS,
@@ -24,6 +24,7 @@ from detkit.data.datasets.list_entries import (
     with_names,
     with_unique_ids,
 )
+from detkit.data.datasets.parquet_file import needs_library
 from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
@@ -64,9 +65,9 @@ class HuggingFaceDataset(DetectionDataset):
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
         marker = next((m for m in MARKERS if (place.path / m).is_file()), None)
-        if marker is None:
-            return None
         node: Tree = {"type": "HuggingFaceDataset", "root": str(place.path)}
+        if marker is None:
+            return find_parquet(place, node)
         names = saved_splits(place.path) if marker == MARKERS[0] else []
         nodes = {canonical_split(name) or name: {**node, "split": name} for name in names}
         return FoundData("Hugging Face", f"its {marker}", nodes or {"all": node})
@@ -114,6 +115,16 @@ class HuggingFaceDataset(DetectionDataset):
         if not self.image_options.outside:
             check_inside([cell["path"]], self.folders, self.name)
         return Path(cell["path"]).read_bytes()
+
+
+def find_parquet(place: Place, node: Tree) -> FoundData | None:
+    """Parquet files that `ParquetDataset` does not read; None if there are none."""
+    files = parquet_files(place.path) if place.is_folder or place.path.suffix == ".parquet" else {}
+    first = next((paths[0] for paths in files.values()), None)
+    if first is None or not needs_library(first):
+        return None
+    nodes = {"all": node} if list(files) == ["all"] else {name: {**node, "split": name} for name in files}
+    return FoundData("Hugging Face", f"the columns of {first.name}", nodes)
 
 
 def library() -> Value:
@@ -240,7 +251,7 @@ def read_row(
     size = size_of_entry(row)
     if size[0] < 0:
         content = cell["bytes"].as_py()
-        size = read_size(path) if content is None else read_size_of_bytes(content, where)
+        size = read_any_size(path if content is None else where, content)
     objects = objects_of(row, where, size, options, problems)
     image_id = row.get("image_id")
     return ImageRecord(

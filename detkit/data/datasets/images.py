@@ -187,17 +187,24 @@ def size_if_readable(path: str | Path) -> tuple[int, int]:
         return (-1, -1)
 
 
-def upright_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) by the header of an image, however large it is; (-1, -1) where it can't be read."""
+def upright_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
+    """`read_any_size`, but (-1, -1) for an image that can't be read."""
     try:
-        return read_size(path)
-    except ImageTooLargeError:
-        # A PNG's late EXIF is not looked at, because Pillow would decode the image for it.
-        with open_image(path, path, ImageOptions(max_megapixels=1e30)) as opened:
-            turned = Image.Image.getexif(opened).get(ORIENTATION, 1) in SIDEWAYS
-            return (opened.width, opened.height) if turned else (opened.height, opened.width)
+        return read_any_size(path, content)
     except (ValueError, OSError):
         return (-1, -1)
+
+
+def read_any_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
+    """`read_size`, however large the image is: to be known, not to be decoded. content: of a file not on disk."""
+    source = path if content is None else content
+    try:
+        return _size_of(source, path, ImageOptions())
+    except ImageTooLargeError:
+        # A PNG's late EXIF is not looked at, because Pillow would decode the image for it.
+        with open_image(_opened(source), path, ImageOptions(max_megapixels=1e30)) as opened:
+            turned = Image.Image.getexif(opened).get(ORIENTATION, 1) in SIDEWAYS
+            return (opened.width, opened.height) if turned else (opened.height, opened.width)
 
 
 class ImageTooLargeError(ValueError):

@@ -28,7 +28,7 @@ from detkit.data.datasets.entries import (
 )
 from detkit.data.datasets.found import FoundData, Place, canonical_split, walk
 from detkit.data.datasets.image_finder import ImageFinder, refuse_duplicates
-from detkit.data.datasets.images import read_size_of_bytes
+from detkit.data.datasets.images import read_any_size
 from detkit.data.datasets.problems import FROM_OUTLINE, JOINED, NO_BOX, OTHER_FILE, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
@@ -157,7 +157,7 @@ def image_of(content: Tree, file: Path, finder: ImageFinder) -> tuple[str, tuple
     if path and os.path.isfile(path):
         return path, stated
     if content.get("imageData"):
-        return str(file), read_size_of_bytes(embedded_image(content, str(file)), str(file))
+        return str(file), read_any_size(file, embedded_image(content, str(file)))
     if not path:
         raise ValueError(f"{file}: imagePath is {short(name)}, not the name of an image")
     return path, stated

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ import numpy as np
 from annotated_types import Interval
 
 from detkit.data.datasets.found import FoundData, Place
+from detkit.data.datasets.parquet_file import column_options, needs_library, open_parquet
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.data.datasets.shards import (
     ShardDataset,
@@ -66,9 +68,11 @@ class ParquetDataset(ShardDataset):
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
         files = place.with_suffix(".parquet") if place.is_folder else [place.path] * (place.path.suffix == ".parquet")
-        if not files:
+        if not files or needs_library(place.path / files[0]):
             return None
-        return find_splits(place, files, "Parquet", "ParquetDataset", f"the file {files[0].name}")
+        found = find_splits(place, files, "Parquet", "ParquetDataset", f"the file {files[0].name}")
+        columns = column_options(place.path / files[0])
+        return replace(found, splits={split: {**node, **columns} for split, node in found.splits.items()})
 
     def __init__(
         self,
@@ -97,10 +101,7 @@ class ParquetDataset(ShardDataset):
             keep_empty=keep_empty, class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
         self.layout = self.find_layout()
-        self._groups: OrderedDict[tuple[int, int], Any] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_groups": OrderedDict()}
+        self.groups = RowGroups(self.shards, image, self.window)
 
     def find_layout(self) -> Layout:
         """Which images are in one group of rows, and how large the groups are."""
@@ -112,43 +113,43 @@ class ParquetDataset(ShardDataset):
         return Layout(group.reshape(-1), np.array([sizes[s][g] for s, g in pairs.tolist()], np.int64), self.window)
 
     def image_content(self, index: int) -> bytes:
-        group = self.read_group(int(self.shard[index]), int(self.place[index]))
+        group = self.groups.read(int(self.shard[index]), int(self.place[index]))
         content = group[int(self.part[index])].as_py()
         if not isinstance(content, bytes):
             raise ValueError(f"{self.records.path(index)}: the row has no image")
         return content
 
-    def read_group(self, shard: int, number: int) -> Any:
-        """The images of a group of rows. Those that were used last stay in memory, as many as fit into the window."""
+
+class RowGroups:
+    """Groups of rows that were read last, as many as fit into a window. Copies of a data set in a process share them.
+
+    Args:
+        shards: the files.
+        column: of the images.
+        window: bytes that are kept.
+    """
+
+    def __init__(self, shards: Sequence[str], column: str, window: int) -> None:
+        self.shards, self.column, self.window = shards, column, window
+        self._kept: OrderedDict[tuple[int, int], Any] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "_kept": OrderedDict()}
+
+    def read(self, shard: int, number: int) -> Any:
+        """The images of a group of rows of a shard."""
         key = (shard, number)
-        if key not in self._groups:
-            with open_parquet(Path(self.shards[shard])) as file:
-                self._groups[key] = bytes_of(
-                    file.read_row_group(number, columns=[self.image_column], use_threads=False)
-                )
-            while len(self._groups) > 1 and sum(group.nbytes for group in self._groups.values()) > self.window:
-                self._groups.popitem(last=False)
-        self._groups.move_to_end(key)
-        return self._groups[key]
+        if key not in self._kept:
+            self._kept[key] = self.read_rows(shard, number)
+            while len(self._kept) > 1 and sum(group.nbytes for group in self._kept.values()) > self.window:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
-
-def open_parquet(path: Path) -> ParquetFile:
-    """A Parquet file; ValueError that names it if it is none, ImportError that names the extra."""
-    try:
-        import pyarrow
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise ImportError(f"{printable(path)}: Parquet files need pyarrow: pip install 'detkit[parquet]'") from None
-    try:
-        return ParquetFile(str(path))
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{printable(path)}: not a Parquet file that can be read ({first_line(error)})") from None
-
-
-def first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]
+    def read_rows(self, shard: int, number: int) -> Any:
+        """The images of a group, from the file."""
+        with open_parquet(Path(self.shards[shard])) as file:
+            return bytes_of(file.read_row_group(number, columns=[self.column], use_threads=False))
 
 
 def group_bytes(file: ParquetFile, image: str) -> list[int]:

@@ -67,6 +67,7 @@ IN_FOLDER = Kind(
     "file [names lead|name leads] to no file; [those|that] of the same name in the folder of the images [are|is] used",
     quiet=True,
 )
+NO_SIZE = Kind("[images state|image states] no size; that of the file is used", quiet=True)
 GUESSED_ENCODING = Kind(
     "[files are|file is] not in the encoding that [they declare|it declares], which is guessed: `encoding` sets it"
 )
@@ -81,6 +82,9 @@ FROM_OUTLINE = Kind("[boxes are|box is] drawn around another outline", quiet=Tru
 UNNAMED_CLASS = Kind('[objects have|object has] no class and [are|is] of the class "object"')
 NUMBERED = Kind("[objects have|object has] a number for a class, which is its name: set names", quiet=True)
 SEVERAL_ANNOTATORS = Kind("[images have|image has] several annotations, of which the newest is used")
+MASKS = Kind("[masks are|mask is] not read: a data set has boxes, with the area of the mask", quiet=True)
+KEYPOINTS = Kind("[objects have|object has] keypoints, which are not read", quiet=True)
+OTHER_KEYS = Kind("[keys of the file are|key of the file is] not read", quiet=True)
 UNUSED_CATEGORIES = Kind("category [entries are|entry is] unused or repeated and left out", quiet=True)
 
 

@@ -28,6 +28,8 @@ from detkit.utils.types import Bools, Floats, Floats32, Ints
 BadBoxes = Literal["drop", "clip", "error"]
 ANY_CLASS = -1
 """Label of an ignore region that applies to every class (`ignore_classes`)."""
+NO_ID = -(2**63)
+"""Id of an object that has none in its file."""
 LARGEST_SIDE = 10**9
 """Pixels; a larger stated size is a typo."""
 FRACTIONS_FROM = 0.05
@@ -73,7 +75,8 @@ class Truth:
     """Ground truth of the evaluation: the M boxes as the file has them, unusable ones included.
 
     ends (B,) where an image's boxes end, boxes (M, 4) float64 x, y, width, height, labels (M,), is_ignore
-    (M,), area (M,) as annotated, trained (M,) whether training uses the box, too.
+    (M,), area (M,) as annotated, trained (M,) whether training uses the box, too, ids (M,) of the file or NO_ID;
+    nothing but a writer uses them.
     """
 
     ends: Ints
@@ -82,6 +85,7 @@ class Truth:
     is_ignore: Bools
     area: Floats
     trained: Bools
+    ids: Ints
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ class Records:
     def training_truth(self) -> Truth:
         """The boxes of training in the form of a ground truth."""
         boxes = to_xywh(self.boxes.astype(np.float64))
-        return Truth(self.ends, boxes, self.labels, self.is_ignore, self.area, np.ones(len(boxes), bool))
+        trained, no_ids = np.ones(len(boxes), bool), np.full(len(boxes), NO_ID)
+        return Truth(self.ends, boxes, self.labels, self.is_ignore, self.area, trained, no_ids)
 
     def content_hash(self) -> str:
         """Twelve hex digits, equal for equal training annotations; file names count, folders don't."""
@@ -152,7 +157,7 @@ def _short_hash(names: bytes, *arrays: Ints | Bools | Floats | Floats32) -> str:
 
 def select_boxes(table: BoxTable, rows: Ints | Bools, ends: Ints) -> BoxTable:
     """The table with the boxes at `rows` (indices or a mask) alone. ends: (B,) where each image's boxes end then."""
-    columns = ("boxes", "labels", "is_ignore", "area", *(("trained",) if isinstance(table, Truth) else ()))
+    columns = ("boxes", "labels", "is_ignore", "area", *(("trained", "ids") if isinstance(table, Truth) else ()))
     return replace(table, ends=ends, **{name: getattr(table, name)[rows] for name in columns})
 
 
@@ -180,7 +185,7 @@ def join_records(parts: Sequence[Records]) -> Records:
     """The images of all parts, one after the other."""
     truths = [part.truth for part in parts]
     ends = _joined_ends([t.ends for t in truths], [len(t.labels) for t in truths])
-    truth = Truth(**_joined(truths, "trained"), ends=ends)
+    truth = Truth(**_joined(truths, "trained", "ids"), ends=ends)
     return Records(
         **_joined(parts, "image_ids", "path_bytes", "sizes"),
         path_ends=_joined_ends([part.path_ends for part in parts], [len(part.path_bytes) for part in parts]),
@@ -232,7 +237,7 @@ class RecordsBuilder:
         self.name, self.bad_boxes, self.problems = name, bad_boxes, Problems()
         self._images: list[tuple[int, bytes, int, int]] = []
         self._training: list[tuple[Floats32, Ints, Bools, Floats]] = []
-        self._truth: list[tuple[Floats, Ints, Bools, Floats, Bools]] = []
+        self._truth: list[tuple[Floats, Ints, Bools, Floats, Bools, Ints]] = []
         self._sources: dict[int, str] = {}
         self._fractions = 0
         self._first_pixel: list[str] = []
@@ -248,6 +253,7 @@ class RecordsBuilder:
         area: Sequence[float] | None = None,
         source: str | None = None,
         xywh: Sequence[Sequence[float]] | None = None,
+        ids: Sequence[int] | None = None,
     ) -> None:
         """Adds one image. Training gets its boxes inside the image; evaluation gets them all, as they are here.
 
@@ -258,6 +264,7 @@ class RecordsBuilder:
             source: what messages call the image; None is its path.
             xywh: the same boxes as x, y, width, height where the file has them so, for an evaluation without
                 rounding errors.
+            ids: of the boxes in the file, NO_ID for those without.
         """
         source = source or path
         if image_id in self._sources:
@@ -275,7 +282,8 @@ class RecordsBuilder:
         training_areas = sides.prod(axis=1) if area is None else areas[keep]
         self._images.append((image_id, os.fsencode(path), *size))
         self._training.append((inside.astype(np.float32), classes[keep], ignored[keep], training_areas))
-        self._truth.append((file_boxes, classes, ignored, areas, keep))
+        object_ids = np.full(len(xyxy), NO_ID) if ids is None else np.asarray(ids, np.int64)
+        self._truth.append((file_boxes, classes, ignored, areas, keep, object_ids))
 
     def _check(self, boxes: Floats, size: tuple[int, int], source: str) -> tuple[Floats, Bools]:
         """Usable boxes, inside the image, and which of the given ones they are."""
@@ -336,7 +344,7 @@ class RecordsBuilder:
         no_labels, no_flags, no_areas = np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0)
         nothing = (np.zeros((0, 4), np.float32), no_labels, no_flags, no_areas)
         boxes, labels, is_ignore, area = map(np.concatenate, zip(nothing, *self._training, strict=True))
-        no_truth = (np.zeros((0, 4)), no_labels, no_flags, no_areas, no_flags)
+        no_truth = (np.zeros((0, 4)), no_labels, no_flags, no_areas, no_flags, no_labels)
         truth = Truth(_ends(t[0] for t in self._truth), *map(np.concatenate, zip(no_truth, *self._truth, strict=True)))
         ends = _ends(t[0] for t in self._training)
         if len(labels) == total:  # nothing was dropped: training and evaluation share these arrays

@@ -14,7 +14,7 @@ import numpy as np
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.found import FoundData, Place, canonical_split
-from detkit.data.datasets.images import read_size_of_bytes
+from detkit.data.datasets.images import upright_size
 from detkit.data.datasets.records import RecordsBuilder
 from detkit.data.seeding import Layout
 from detkit.hub.cache import cache_folder
@@ -212,7 +212,7 @@ def entry_of(
 def size_of_content(where: str, content: Callable[[], bytes]) -> tuple[int, int]:
     """(height, width) by the header of an image; (-1, -1) if it can't be read, which decoding it reports."""
     try:
-        return read_size_of_bytes(content(), where)
+        return upright_size(where, content())
     except (ValueError, OSError):
         return -1, -1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from detkit.data.datasets.base import DetectionDataset, named_classes
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_files import Folders, check_files
-from detkit.data.datasets.problems import COUNTS_FROM_ZERO, PARTS, UNLISTED
+from detkit.data.datasets.problems import COUNTS_FROM_ZERO, NO_SIZE, PARTS, UNLISTED
 from detkit.data.datasets.records import BadBoxes, RecordsBuilder
 from detkit.data.datasets.voc_file import VocAnnotation, XmlReader
 from detkit.data.datasets.voc_find import find_voc
@@ -82,7 +82,9 @@ def add_image(
     builder: RecordsBuilder, image_id: int, path: str, source: str, annotation: VocAnnotation, label: dict[str, int],
     one_based: bool,
 ) -> None:  # fmt: skip
-    """Adds one image with its objects; counts parts, and boxes that begin at 0 where pixels count from 1."""
+    """Adds one image; counts missing sizes, parts, and boxes that begin at 0 where pixels count from 1."""
+    if annotation.size[0] < 0:
+        builder.problems.add(NO_SIZE, source)
     shift = 1.0 if one_based else 0.0
     boxes, xywh = [], []
     for i, item in enumerate(annotation.objects, start=1):

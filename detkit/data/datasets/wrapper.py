@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL.Image import Image
 
-from detkit.data.datasets.base import DetectionDataset, Problems, Records
+from detkit.data.datasets.base import DetectionDataset, Problems, Records, with_images
 from detkit.data.datasets.images import ImageOptions
 from detkit.registry import DATASETS
 from detkit.structures import ClassMap
@@ -58,20 +57,17 @@ class WrapperDataset(DetectionDataset):
         origin: tuple[DetectionDataset, int] = self._parts()[part].origin(inner)
         return origin
 
+    def unread(self, indices: Sequence[int]) -> Problems:
+        problems, sources = Problems(), self.sources[list(indices)]
+        for k, part in enumerate(self.parts):
+            problems.merge(part.unread(np.unique(sources[sources[:, 0] == k, 1]).tolist()))
+        return problems
+
     def _parts(self) -> list[DetectionDataset]:
         """The parts, which read images as this data set does."""
         if self.image_options not in self._with_options:
             self._with_options[self.image_options] = [with_images(part, self.image_options) for part in self.parts]
         return self._with_options[self.image_options]
-
-
-def with_images(part: DetectionDataset, options: ImageOptions) -> DetectionDataset:
-    """A data set that reads its images with options; itself if it does already."""
-    if part.image_options == options:
-        return part
-    part = copy.copy(part)
-    part.image_options = options
-    return part
 
 
 def build_part(node: Tree | DetectionDataset) -> DetectionDataset:

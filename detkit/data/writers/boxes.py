@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +13,17 @@ import numpy as np
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_checks import box_problem
 from detkit.data.datasets.problems import Problems
-from detkit.data.datasets.records import ANY_CLASS
-from detkit.data.writers.kinds import IGNORE_AS_OBJECT, NO_AREA, NO_CLASS, NO_IDS, NO_IGNORE, NOT_FINITE, ONE_PIXEL
+from detkit.data.datasets.records import ANY_CLASS, NO_ID
+from detkit.data.writers.kinds import (
+    IGNORE_AS_OBJECT,
+    NO_AREA,
+    NO_CLASS,
+    NO_IDS,
+    NO_IGNORE,
+    NO_OBJECT_IDS,
+    NOT_FINITE,
+    ONE_PIXEL,
+)
 from detkit.utils.console import printable
 from detkit.utils.types import Floats
 
@@ -22,7 +32,7 @@ from detkit.utils.types import Floats
 class WrittenBox:
     """An object: x, y, width and height in pixels, area as annotated; label -1 for an ignore region of any class.
 
-    is_mask: whether the area is not the box's.
+    is_mask: whether the area is not the box's. object_id: of the file, None for none.
     """
 
     label: int
@@ -30,6 +40,7 @@ class WrittenBox:
     area: float
     is_ignore: bool
     is_mask: bool = False
+    object_id: int | None = None
 
     @property
     def corners(self) -> tuple[float, float, float, float]:
@@ -72,6 +83,14 @@ class WrittenImage:
     def path(self) -> str:
         return self.dataset.records.path(self.index)
 
+    def content(self) -> str | bytes:
+        """The path of the image's file, or the bytes of one: of a shard as they are, a PNG of what is drawn."""
+        if not self.dataset.is_drawn(self.index):
+            return self.dataset.image_source(self.index)
+        file = io.BytesIO()
+        self.dataset.load_image(self.index).save(file, format="png")
+        return file.getvalue()
+
     def where(self, number: int) -> str:
         """A box of the image for messages. number: from 1."""
         return f"{printable(os.path.basename(self.path))}, box {number}"
@@ -107,7 +126,9 @@ def box_of(dataset: DetectionDataset, row: int, size: tuple[int, int]) -> Writte
     if not truth.trained[row]:
         unpad(xywh, size)
     x, y, width, height = xywh.tolist()
-    return WrittenBox(int(truth.labels[row]), (x, y, width, height), area, bool(truth.is_ignore[row]), bool(is_mask))
+    label, is_ignore, object_id = int(truth.labels[row]), bool(truth.is_ignore[row]), int(truth.ids[row])
+    known = None if object_id == NO_ID else object_id
+    return WrittenBox(label, (x, y, width, height), area, is_ignore, bool(is_mask), known)
 
 
 def unpad(xywh: Floats, size: tuple[int, int]) -> None:
@@ -125,12 +146,20 @@ Ignored = Literal["drop", "objects"]
 
 
 def count_lost_fields(image: WrittenImage, number: int, problems: Problems) -> None:
-    """Counts what a format loses that has neither ids of images nor areas. number: of the image, from 1."""
+    """Counts what a format loses that has neither ids nor areas. number: of the image, from 1."""
     if image.image_id != number:
         problems.add(NO_IDS, f"{printable(os.path.basename(image.path))}: {image.image_id}")
     for k, box in enumerate(image.boxes, start=1):
         if box.is_mask:
             problems.add(NO_AREA, image.where(k))
+    count_lost_ids(image, problems)
+
+
+def count_lost_ids(image: WrittenImage, problems: Problems) -> None:
+    """Counts the ids of objects, for a format without them."""
+    for k, box in enumerate(image.boxes, start=1):
+        if box.object_id is not None:
+            problems.add(NO_OBJECT_IDS, f"{image.where(k)}: {box.object_id}")
 
 
 def count_thin(image: WrittenImage, problems: Problems) -> None:

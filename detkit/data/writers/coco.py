@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.image_names import original_names, top_folder
 from detkit.data.datasets.problems import Problems
 from detkit.data.writers.boxes import WrittenBox, WrittenImage, images_of, usable_boxes
+from detkit.data.writers.kinds import NEW_OBJECT_ID
 from detkit.data.writers.names import image_names
 from detkit.data.writers.target import Images, Written, all_or_nothing, how_placed, place_image, with_progress
 from detkit.utils.types import Tree
 
 
 def write_coco(splits: Mapping[str, DetectionDataset], folder: Path, *, images: Images = "copy") -> Written:
-    """Writes data sets as COCO JSON; ids of images and categories stay, ignore regions are `iscrowd`.
+    """Writes data sets as COCO JSON; ids of images, categories and annotations stay, ignore regions are `iscrowd`.
 
     Args:
         splits: data sets by the names of their splits.
@@ -46,12 +48,31 @@ def coco_content(dataset: DetectionDataset, names: list[str], problems: Problems
     """The content of an instances file. names: of the images."""
     categories = [{"id": i, "name": n} for i, n in zip(dataset.classes.ids, dataset.classes.names, strict=True)]
     content: Tree = {"images": [], "annotations": [], "categories": categories}
+    ids = ObjectIds(dataset, problems)
     for image, name in zip(images_of(dataset), names, strict=True):
         content["images"].append(image_entry(image, name))
-        for _, box in usable_boxes(image, problems):
-            number = len(content["annotations"]) + 1
-            content["annotations"].append({"id": number, **box_entry(image, box)})
+        for k, box in usable_boxes(image, problems):
+            content["annotations"].append({"id": ids.choose(box, image.where(k)), **box_entry(image, box)})
     return content
+
+
+class ObjectIds:
+    """An id for each annotation: its own, unless another one has it; free numbers, from 1, for those without."""
+
+    def __init__(self, dataset: DetectionDataset, problems: Problems) -> None:
+        self.own, self.used, self.problems = set(dataset.records.truth.ids.tolist()), set[int](), problems
+        self.free = (number for number in count(1) if number not in self.own)
+
+    def choose(self, box: WrittenBox, where: str) -> int:
+        """The id of a box. where: for messages."""
+        if box.object_id is None:
+            return next(self.free)
+        if box.object_id in self.used:
+            number = next(self.free)
+            self.problems.add(NEW_OBJECT_ID, f"{where}: {number}, not {box.object_id}")
+            return number
+        self.used.add(box.object_id)
+        return box.object_id
 
 
 def image_entry(image: WrittenImage, name: str) -> Tree:

@@ -59,6 +59,8 @@ def convert(
     }
     written = writers[to](splits, Path(folder), images=images)
     count_shared(splits, written.problems)
+    for dataset in splits.values():
+        written.problems.merge(dataset.unread(range(len(dataset))))
     for split, dataset in splits.items():
         check_written(dataset, written.nodes[split], to, ignored)
     return written

@@ -15,5 +15,7 @@ ONE_PIXEL = Kind(
     "without area"
 )
 NO_IDS = Kind("image [ids are|id is] lost: the format has none, and readers count from 1", quiet=True)
+NO_OBJECT_IDS = Kind("annotation [ids are|id is] lost: the format has none", quiet=True)
+NEW_OBJECT_ID = Kind("[annotations get|annotation gets] another id, because the split has its id twice", quiet=True)
 NO_AREA = Kind("[areas of masks are|area of a mask is] lost: the format has boxes only", quiet=True)
 SHARED = Kind("[images are|image is] in several splits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections import Counter
@@ -23,15 +24,23 @@ UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u2028\u2029\\
 
 def image_names(dataset: DetectionDataset, problems: Problems, key: Callable[[str], str] = str.casefold) -> list[str]:
     """A name for each image: its original name, with `_` for what no text file can hold, and each name once.
-    What is drawn is NAME.png.
+
+    What is drawn is NAME.png; what is inside of another file has the suffix of its format.
 
     key: what two names may not share.
     """
     names = original_names(dataset)
     if not dataset.reads_files:
-        names = [str(PurePosixPath(os.path.basename(name) or "image").with_suffix(".png")) for name in names]
+        names = [own_name(os.path.basename(name) or "image", i, dataset) for i, name in enumerate(names)]
     safe = [with_image_suffix(make_unhidden(UNSAFE.sub("_", name)), i, dataset) for i, name in enumerate(names)]
     return make_unique(names, safe, key, problems)
+
+
+def own_name(name: str, index: int, dataset: DetectionDataset) -> str:
+    """The name of an image that is drawn, or inside of another file, as a JSON file of its own."""
+    if dataset.is_drawn(index):
+        return str(PurePosixPath(name).with_suffix(".png"))
+    return with_image_suffix(name.removesuffix(".json"), index, dataset)
 
 
 def with_image_suffix(name: str, index: int, dataset: DetectionDataset) -> str:
@@ -41,9 +50,10 @@ def with_image_suffix(name: str, index: int, dataset: DetectionDataset) -> str:
 
 
 def suffix_of(dataset: DetectionDataset, index: int) -> str:
-    """The suffix of an image file's format, as its content shows; .jpg if it can't be read."""
+    """The suffix of an image's format, as its content shows; .jpg if it can't be read."""
     try:
-        with Image.open(dataset.records.path(index)) as image:
+        source = dataset.image_source(index)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return next((s for s in image_suffixes() if Image.registered_extensions()[s] == image.format), ".jpg")
     except (OSError, ValueError):
         return ".jpg"

@@ -13,7 +13,7 @@ from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.parquet import HUGGING_FACE, METADATA
 from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.web_shards import CLASS_FILE
-from detkit.data.writers.boxes import WrittenImage, images_of, usable_boxes
+from detkit.data.writers.boxes import WrittenImage, count_lost_ids, images_of, usable_boxes
 from detkit.data.writers.names import image_names
 from detkit.data.writers.target import Images, Written, all_or_nothing, with_progress
 from detkit.structures import ClassMap
@@ -99,19 +99,14 @@ def check_copy(images: Images) -> None:
 def samples_of(dataset: DetectionDataset, split: str, problems: Problems) -> Iterator[Sample]:
     names = image_names(dataset, problems)
     for i, image in enumerate(with_progress(images_of(dataset), len(dataset), split)):
+        count_lost_ids(image, problems)
         yield i, names[i], encoded_image(image), row_of(image, names[i], problems)
 
 
 def encoded_image(image: WrittenImage) -> bytes:
     """The bytes of an image's file; a PNG of what its data set draws."""
-    holder, index = image.dataset.origin(image.index)
-    if (content := holder.image_content(index)) is not None:
-        return content
-    if image.dataset.reads_files:
-        return Path(image.path).read_bytes()
-    file = io.BytesIO()
-    image.dataset.load_image(image.index).save(file, format="png")
-    return file.getvalue()
+    content = image.content()
+    return content if isinstance(content, bytes) else Path(content).read_bytes()
 
 
 def row_of(image: WrittenImage, name: str, problems: Problems) -> Tree:

@@ -80,14 +80,15 @@ def how_placed(images: Images, dataset: DetectionDataset) -> Images:
 
 
 def place_image(image: WrittenImage, target: Path, how: Images) -> None:
-    """Brings an image to a path: the bytes of its file, a link, or a PNG of what its data set draws."""
+    """Brings an image to a path: the bytes of its file or shard, a link, or a PNG of what its data set draws."""
     if how == "reference":
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not image.dataset.reads_files:
-        image.dataset.load_image(image.index).save(target, format="png")
+    content = image.content()
+    if isinstance(content, bytes):
+        target.write_bytes(content)
         return
-    source = os.path.realpath(image.path)
+    source = os.path.realpath(content)
     try:
         if how == "copy":
             shutil.copyfile(source, target)

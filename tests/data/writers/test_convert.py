@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from detkit.cli import main
 from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.problems import MASKS, OTHER_KEYS
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.reading import read_source
 from detkit.data.writers.convert import convert
@@ -24,6 +25,7 @@ from detkit.data.writers.kinds import (
     NO_AREA,
     NO_IDS,
     NO_IGNORE,
+    NO_OBJECT_IDS,
     NOT_FINITE,
     ONE_PIXEL,
     SHARED,
@@ -106,9 +108,10 @@ def test_crowds_become_difficult(tmp_path: Path, to: Any) -> None:
 def test_ignore_regions_are_counted_where_the_format_has_none(tmp_path: Path) -> None:
     before = coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX, BOX, BOX], crowd=[1])])
     dropped = convert({"val": before}, tmp_path / "out", "yolo")
-    assert dropped.problems.lines() == [
+    assert dropped.problems.lines()[-2:] == [
         "1 ignore region is left out, because the format has none:", "  1.png, box 2",
     ]  # fmt: skip
+    assert dropped.problems.count(NO_OBJECT_IDS) == 3
     assert [len(r) for r in rows(DATASETS.build(dropped.nodes["val"]))] == [2]
     kept = convert({"val": before}, tmp_path / "out2", "yolo", ignored="objects")
     assert kept.problems.count(IGNORE_AS_OBJECT) == 1
@@ -120,7 +123,7 @@ def test_ignore_regions_are_counted_where_the_format_has_none(tmp_path: Path) ->
 def test_what_a_format_can_not_hold_is_counted_with_file_and_box(tmp_path: Path, to: Any) -> None:
     pictures = [Picture("1.png", [BOX], image_id=9), Picture("2.png", [BOX], more={"area": 12.5})]
     problems = convert({"val": coco_set(tmp_path / "in", ["Zebra"], pictures)}, tmp_path / "out", to).problems
-    lost = {} if to == "coco" else {NO_IDS: 1, NO_AREA: 1}
+    lost = {} if to == "coco" else {NO_IDS: 1, NO_AREA: 1, NO_OBJECT_IDS: 2}
     assert {kind: occurrences.count for kind, occurrences in problems} == lost
     if lost:
         assert problems.by_kind[NO_IDS].examples == ["1.png: 9"]
@@ -314,3 +317,51 @@ def test_the_verb_refuses(
         assert code == 2
         raise ValueError(capsys.readouterr().err)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def write_crowded_coco(root: Path) -> DetectionDataset:
+    """A COCO file with ids out of order, masks, keypoints and keys that detkit does not read."""
+    coco_set(root, ["Zebra", "no"], [Picture("1.png", [BOX, BOX]), Picture("2.png", [BOX, ("no", 1, 2, 3, 4)])])
+    content = json.loads((root / "a.json").read_text())
+    more: list[dict[str, Any]] = [
+        {"id": 900, "segmentation": [[4, 5, 14, 5, 14, 25]], "score": 0.5},
+        {"id": 7, "keypoints": [4, 5, 2], "num_keypoints": 1, "attributes": {"occluded": True}},
+        {"id": 900, "segmentation": [], "attributes": {}},
+        {"id": "a7", "score": 0.25},
+    ]
+    content["annotations"] = [{**a, **b} for a, b in zip(content["annotations"], more, strict=True)]
+    content["images"][0]["license"] = 3
+    content["licenses"] = [{"id": 3}]
+    content["categories"][0]["supercategory"] = "animal"
+    (root / "a.json").write_text(json.dumps(content))
+    data: DetectionDataset = DATASETS.build(
+        {"type": "CocoDataset", "annotations": str(root / "a.json"), "images": str(root / "images")}
+    )
+    return data
+
+
+def test_annotation_ids_stay_in_coco_and_what_is_lost_is_counted(tmp_path: Path) -> None:
+    before = write_crowded_coco(tmp_path / "in")
+    written = convert({"val": before}, tmp_path / "out", "coco")
+    content = json.loads((tmp_path / "out/annotations/instances_val.json").read_text())
+    assert [a["id"] for a in content["annotations"]] == [900, 7, 1, 2]
+    assert sorted(written.problems.lines()) == sorted([
+        "1 annotation gets another id, because the split has its id twice:", "  2.png, box 1: 1, not 900",
+        "1 mask is not read: a data set has boxes, with the area of the mask:", "  image 1 (1.png)",
+        "1 object has keypoints, which are not read:", "  image 1 (1.png)",
+        "5 keys of the file are not read:", "  license of 1 images", "  score of 2 annotations",
+        "  attributes of 1 annotations", "  supercategory of 1 categories", "  licenses",
+    ])  # fmt: skip
+
+
+def test_what_is_lost_is_counted_for_the_images_that_are_written(tmp_path: Path) -> None:
+    before = write_crowded_coco(tmp_path / "in")
+    node = {"type": "SubsetDataset", "dataset": before, "images": ["2.png"]}
+    problems = convert({"val": DATASETS.build(node)}, tmp_path / "out", "voc").problems
+    assert problems.by_kind[NO_OBJECT_IDS].examples == ["2.png, box 1: 900"]
+    assert problems.by_kind[OTHER_KEYS].examples == [
+        "score of 1 annotations",
+        "supercategory of 1 categories",
+        "licenses",
+    ]
+    assert not problems.count(MASKS)
