@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, named_splits
+from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, is_file, named_splits
 from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree
 
@@ -122,18 +122,10 @@ def image_folder(file: CocoFile, place: Place) -> Path | None:
     if not names:
         return file.path.parent
     for folder in near_folders(file.path):
-        if all(is_in(folder, name) for name in names):
+        if all(is_file(folder / name) for name in names):
             return folder
     by_name = search(place, names) or search(place, [name.rpartition("/")[2] for name in names])
-    return by_name or next((f for f in near_folders(file.path) if all(is_in(f, Path(n).name) for n in names)), None)
-
-
-def is_in(folder: Path, name: str) -> bool:
-    """Whether a folder has a file of a name; false for a name that no file can have."""
-    try:
-        return (folder / name).is_file()
-    except (OSError, ValueError):
-        return False
+    return by_name or next((f for f in near_folders(file.path) if all(is_file(f / Path(n).name) for n in names)), None)
 
 
 def near_folders(file: Path) -> list[Path]:

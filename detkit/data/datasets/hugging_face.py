@@ -9,9 +9,10 @@ from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_formats import BoxFormat
+from detkit.data.datasets.entries import size_at
 from detkit.data.datasets.found import FoundData, Place, canonical_split, walk
 from detkit.data.datasets.image_files import check_inside
-from detkit.data.datasets.images import read_size, read_size_of_bytes
+from detkit.data.datasets.images import read_size
 from detkit.data.datasets.list_entries import (
     BOX_KEYS,
     LABEL_KEYS,
@@ -20,7 +21,6 @@ from detkit.data.datasets.list_entries import (
     objects_of,
     ordered_classes,
     plain,
-    size_of_entry,
     with_names,
     with_unique_ids,
 )
@@ -98,21 +98,20 @@ class HuggingFaceDataset(DetectionDataset):
         if not records:
             raise ValueError(f"{title}: it has no rows")
         # A record's path is the place of its image in the table.
-        self.folders, self.reads_files = (str(root or ""),), False
+        self.reads_files = False
         self.finish_images(
             title, with_unique_ids(records), folder=str(root or ""), problems=problems, bad_boxes=bad_boxes,
             keep_empty=keep_empty, unlisted=False,
-            class_list=ordered_classes([n for r in records for n in r.names], options),
+            classes=ordered_classes([n for r in records for n in r.names], options),
             class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
-        self.roots = ()
 
     def image_content(self, index: int) -> bytes:
         cell = self.table[row_of(self.records.path(index))][self.column][0].as_py()
         if cell["bytes"] is not None:
             return bytes(cell["bytes"])
         if not self.image_options.outside:
-            check_inside([cell["path"]], self.folders, self.name)
+            check_inside([cell["path"]], self.roots, self.name)
         return Path(cell["path"]).read_bytes()
 
 
@@ -237,10 +236,10 @@ def read_row(
     if not cell.is_valid or not (cell["path"].is_valid or cell["bytes"].is_valid):
         raise ValueError(f"{where}: it has no image")
     path = cell["path"].as_py() or f"{number:08d}"
-    size = size_of_entry(row)
+    size = size_at(row, "height", "width")
     if size[0] < 0:
         content = cell["bytes"].as_py()
-        size = read_size(path) if content is None else read_size_of_bytes(content, where)
+        size = read_size(path if content is None else content, name=where)
     objects = objects_of(row, where, size, options, problems)
     image_id = row.get("image_id")
     return ImageRecord(

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from detkit.data.datasets.box_checks import corner_suspects
 from detkit.data.datasets.box_formats import BoxFormat, to_corners
 from detkit.data.datasets.coco_file import number_of, short
-from detkit.data.datasets.entries import Box, around_turned, is_true, object_of, size_at
+from detkit.data.datasets.entries import Box, around_turned, is_true, object_of
 from detkit.data.datasets.problems import NUMBERED, SUSPECT, Problems
 from detkit.data.datasets.records import ImageRecord
 from detkit.utils.types import Tree, Value
@@ -78,11 +79,6 @@ def file_of(entry: Tree, where: str) -> str:
     raise ValueError(f"{where}: it names no image; known keys: {', '.join(FILE_KEYS)}")
 
 
-def size_of_entry(entry: Tree) -> tuple[int, int]:
-    """(height, width) as stated, or (-1, -1)."""
-    return size_at(entry, "height", "width")
-
-
 def objects_of(
     entry: Tree, where: str, size: tuple[int, int], options: EntrySettings, problems: Problems
 ) -> Objects:  # fmt: skip
@@ -133,12 +129,13 @@ def objects_of_list(
         names.append(name_of(item, spot, options, problems))
         ignore.append(any(is_true(item.get(k)) for k in CROWD_KEYS))
         areas.append(number_of(item.get("area")))
-    note_corners(boxes, given, size, where, problems)
     area = [a for a in areas if a is not None]
     written = [x for x in given if x is not None]
-    return Objects(
-        boxes, names, ignore, area if len(area) == len(boxes) else None, written if len(written) == len(boxes) else None
-    )
+    sides = written if len(written) == len(boxes) else None
+    if sides and (beyond := corner_suspects(sides, size)):
+        text = "x, y, width, height reach over the edge, which two corners would not: set box_format: xyxy"
+        problems.add(SUSPECT, f"{where}, {sides[0]}: {text}", count=len(beyond))
+    return Objects(boxes, names, ignore, area if len(area) == len(boxes) else None, sides)
 
 
 def corners_of(
@@ -191,21 +188,6 @@ def name_of(item: Tree, where: str, options: EntrySettings, problems: Problems) 
     if not 0 <= number < len(options.names):
         raise ValueError(f"{where}: {key} is {int(number)}, but there are names for 0 to {len(options.names) - 1}")
     return options.names[int(number)]
-
-
-def note_corners(
-    boxes: list[Box], given: list[list[float] | None], size: tuple[int, int], where: str, problems: Problems
-) -> None:  # fmt: skip
-    """Counts the boxes of an image that make sense as two corners but were read as corner and size."""
-    written = [g for g in given if g is not None]
-    height, width = size
-    if height <= 0 or not written or len(written) < len(boxes):
-        return
-    as_corners = all(0 <= x < c <= width and 0 <= y < d <= height for x, y, c, d in written)
-    beyond = sum(x + w > 1.02 * width + 1 or y + h > 1.02 * height + 1 for x, y, w, h in written)
-    if as_corners and 2 * beyond >= len(written):
-        text = "x, y, width, height reach over the edge, which two corners would not: set box_format: xyxy"
-        problems.add(SUSPECT, f"{where}, {written[0]}: {text}", count=beyond)
 
 
 def ordered_classes(used: Sequence[str], options: EntrySettings) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from annotated_types import Interval
 
 from detkit.data.datasets.found import FoundData, Place
-from detkit.data.datasets.records import BadBoxes, RecordsBuilder
+from detkit.data.datasets.records import BadBoxes
 from detkit.data.datasets.shards import (
     ShardDataset,
     ShardEntry,
@@ -93,7 +93,7 @@ class ParquetDataset(ShardDataset):
         key = {"image": image, "objects": objects, "labels": names}
         entries = cached_index(shards, key, lambda: index_shards(shards, image, objects, names))
         self.finish_shards(
-            name, shards, entries, None if labels is not None else classes, RecordsBuilder(name, bad_boxes),
+            name, shards, entries, None if labels is not None else classes, bad_boxes=bad_boxes,
             keep_empty=keep_empty, class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
         self.layout = self.find_layout()

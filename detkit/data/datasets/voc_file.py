@@ -272,7 +272,7 @@ def read_list(path: Path, annotated: set[str]) -> str:
     """Reads the text of a list; ValueError that names file, encoding and the encoding that fits."""
     raw = path.read_bytes()
     try:
-        return decode_text(raw, str(path)).removeprefix("\ufeff")
+        return decode_text(raw, str(path))
     except ValueError as error:
         fitting = [name for name in CODE_PAGES if fits(raw, name, annotated)]
         hint = f". Read as {fitting[0]}, its names match Annotations" if fitting else ""
