@@ -10,10 +10,12 @@ from detkit.data.datasets.coco_file import short
 from detkit.data.datasets.entries import (
     Box,
     around,
+    around_turned,
     describe_other,
     found_export,
     has_ignore_flag,
     list_at,
+    number_at,
     object_of,
     objects_at,
     points_of,
@@ -134,7 +136,11 @@ def box_of(entry: Tree, where: str, problems: Problems) -> Box | None:
         hint = ": export the set as COCO, which has the boxes of masks" if kind == "mask" else ""
         raise ValueError(f"{where}: its type is {short(kind)}, not bbox or polygon{hint}")
     (x, y), (width, height) = two_points(entry.get("bbox"), where)
-    return [x, y, x + width, y + height]
+    attributes = object_of(entry.get("attributes") or {}, f"{where}: attributes")
+    turn = number_at(attributes, "rotation", where) if attributes.get("rotation") else 0.0
+    if turn:
+        problems.add(FROM_OUTLINE, f"{where}: bbox turned by {turn:g} degrees")
+    return around_turned([x, y, x + width, y + height], turn)
 
 
 def two_points(value: Value, where: str) -> list[tuple[float, float]]:

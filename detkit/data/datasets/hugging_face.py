@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
@@ -18,10 +18,10 @@ from detkit.data.datasets.list_entries import (
     LABEL_KEYS,
     OBJECT_KEYS,
     EntrySettings,
+    label_names,
     objects_of,
     ordered_classes,
     plain,
-    with_names,
     with_unique_ids,
 )
 from detkit.data.datasets.problems import Problems
@@ -91,7 +91,8 @@ class HuggingFaceDataset(DetectionDataset):
         table = open_table(root, name, split)
         title = f"{root or name}" if split is None else f"{root or name} ({split})"
         self.column = image_column_of(table, image_column, title)
-        options = with_names(EntrySettings(box_format, relative, names), label_names(table.features))
+        names = label_names(dict(table.features), objects_column) if names is None else names
+        options = EntrySettings(box_format, relative, names)
         # Rows as Arrow has them: neither are images decoded nor numbers copied.
         self.table, problems = table.with_format("arrow"), Problems()
         records = list(read_rows(self.table, self.column, objects_column, title, options, problems))
@@ -199,17 +200,6 @@ def image_column_of(table: Value, column: str | None, title: str) -> str:
 def is_image(feature: Value) -> bool:
     """Whether a column holds images: the feature `Image`, or its two parts."""
     return type(feature).__name__ == "Image" or (isinstance(feature, dict) and {"bytes", "path"} <= feature.keys())
-
-
-def label_names(features: Value, key: str = "") -> Sequence[str] | None:
-    """The names of the ClassLabel under a key that holds classes; None if there is none."""
-    if type(features).__name__ == "ClassLabel":
-        return list(features.names) if key in LABEL_KEYS else None
-    if isinstance(features, Mapping):
-        found = [names for k, v in features.items() if (names := label_names(v, str(k))) is not None]
-        return found[0] if found else None
-    inner = features[0] if isinstance(features, list) and features else getattr(features, "feature", None)
-    return None if inner is None else label_names(inner, key)
 
 
 def read_rows(

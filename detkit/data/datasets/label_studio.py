@@ -254,14 +254,16 @@ def labels_of(entry: Tree) -> list[str]:
     return [label.strip() for each in lists for label in each if isinstance(label, str) and label.strip()]
 
 
+def turn_of(value: Tree, where: str) -> float:
+    """The clockwise degrees by which a region is turned; ValueError for what is not a number."""
+    return number_at(value, "rotation", where) if value.get("rotation") else 0.0
+
+
 def rectangle(value: Tree, size: tuple[int, int], where: str) -> Box:
     """Turned about its top left corner."""
     x, y, width, height = (number_at(value, key, where) / 100 for key in ("x", "y", "width", "height"))
     box = [x * size[1], y * size[0], (x + width) * size[1], (y + height) * size[0]]
-    turn = number_of(value.get("rotation") or 0)
-    if turn is None:
-        raise ValueError(f"{where}: rotation is {short(value['rotation'])}, not a number")
-    return around_turned(box, turn, (box[0], box[1]))
+    return around_turned(box, turn_of(value, where), (box[0], box[1]))
 
 
 def polygon(value: Tree, size: tuple[int, int], where: str) -> Box:
@@ -270,8 +272,7 @@ def polygon(value: Tree, size: tuple[int, int], where: str) -> Box:
 
 def ellipse(value: Tree, size: tuple[int, int], where: str) -> Box:
     x, y, rx, ry = (number_at(value, key, where) / 100 for key in ("x", "y", "radiusX", "radiusY"))
-    turn = number_of(value.get("rotation") or 0) or 0.0
-    return around_ellipse(x * size[1], y * size[0], rx * size[1], ry * size[0], turn)
+    return around_ellipse(x * size[1], y * size[0], rx * size[1], ry * size[0], turn_of(value, where))
 
 
 OUTLINES: dict[str, Callable[[Tree, tuple[int, int], str], Box]] = {

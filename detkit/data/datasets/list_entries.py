@@ -65,7 +65,7 @@ def plain(value: Value) -> Value:
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def first_key(entry: Tree, keys: Sequence[str]) -> str | None:
+def first_key(entry: Mapping[str, Value], keys: Sequence[str]) -> str | None:
     """The first of some keys that an entry has with a value."""
     return next((key for key in keys if entry.get(key) is not None), None)
 
@@ -110,7 +110,8 @@ def columns_to_rows(columns: Tree, box_key: str, label_key: str | None, where: s
     uneven = [f"{len(v)} {k}" for k, v in lists.items() if len(v) != len(boxes)]
     if uneven or (boxes and label_key is None):
         raise ValueError(f"{where}: {len(boxes)} {box_key}, but {', '.join(uneven) or 'no labels'}")
-    return [{k: v[i] for k, v in lists.items()} for i in range(len(boxes))]
+    shared = {"bbox_mode": columns["bbox_mode"]} if "bbox_mode" in columns and "bbox_mode" not in lists else {}
+    return [{**shared, **{k: v[i] for k, v in lists.items()}} for i in range(len(boxes))]
 
 
 def objects_of_list(
@@ -205,6 +206,33 @@ def with_unique_ids(records: list[ImageRecord]) -> list[ImageRecord]:
     return records
 
 
-def with_names(options: EntrySettings, names: Sequence[str] | None) -> EntrySettings:
-    """The options with names from the data where the user gives none."""
-    return options if options.names is not None or names is None else replace(options, names=names)
+def label_names(features: Tree, objects: str | None) -> list[str] | None:
+    """The names that features of `datasets` declare for the numbers of the classes (`ClassLabel`); None for none.
+
+    Only the column that `objects_of` reads classes from counts. objects: column of the objects; None finds it.
+    """
+    key = objects or first_key(features, OBJECT_KEYS)
+    columns = without_lists(features.get(key)) if key else features
+    label = first_key(columns, LABEL_KEYS) if isinstance(columns, Mapping) else None
+    return class_label_names(columns[label]) if label else None
+
+
+def class_label_names(feature: Value) -> list[str] | None:
+    """The names of a `ClassLabel` or of one in lists, as an object or in its JSON form; None for another feature."""
+    feature = without_lists(feature)
+    if isinstance(feature, Mapping):
+        names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+    else:
+        names = feature.names if type(feature).__name__ == "ClassLabel" else None
+    return None if names is None else [str(name) for name in names]
+
+
+def without_lists(feature: Value) -> Value:
+    """The feature of the items of a list, however deep; any other feature itself."""
+    if isinstance(feature, list):
+        inner = feature[0] if feature else None
+    elif isinstance(feature, Mapping):
+        inner = feature.get("feature") if "_type" in feature else None
+    else:
+        inner = getattr(feature, "feature", None)
+    return feature if inner is None else without_lists(inner)
