@@ -49,13 +49,8 @@ def open_data(path: str | Path, names: list[str] | None = None) -> YoloData:
     if place.is_dir():
         described = data_file(place)
         return open_data(described, names) if described else open_folder(place, names)
-    data = read_file(place)
+    data = read_darknet(place) if place.suffix.lower() == ".data" else read_yaml(place)
     return data if names is None else replace(data, names=check_names(dict(enumerate(names)), f"{place}: names"))
-
-
-def read_file(place: Path) -> YoloData:
-    """Reads data.yaml or obj.data."""
-    return read_darknet(place) if place.suffix.lower() == ".data" else read_yaml(place)
 
 
 def data_file(folder: Path) -> Path | None:
