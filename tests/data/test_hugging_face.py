@@ -15,6 +15,7 @@ from PIL import Image
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.hugging_face import HuggingFaceDataset
 from detkit.data.datasets.images import ImageOptions
+from detkit.data.datasets.parquet import ParquetDataset
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
 
@@ -90,6 +91,23 @@ def test_the_splits_of_a_saved_set(refuses: Refuses, tmp_path: Path) -> None:
     for split in (None, "test"):
         with refuses(ValueError):
             HuggingFaceDataset(root=str(tmp_path / "saved"), split=split)
+
+
+def test_only_the_column_of_the_classes_names_them(tmp_path: Path) -> None:
+    plain = table()
+    features = {"label": hf.ClassLabel(names=["indoor", "outdoor"]), **plain.features}
+    features["objects"] = {"blur": hf.List(hf.ClassLabel(names=["sharp", "soft"])), **plain.features["objects"]}
+    content = {
+        "label": [0, 1],
+        "image": [{"bytes": png(p), "path": f"{name}.png"} for p, name in zip(PIXELS, "ab", strict=True)],
+        "image_id": [7, 9],
+        "objects": [{"blur": [0] * len(row["bbox"]), **row} for row in plain["objects"]],
+    }
+    saved = hf.Dataset.from_dict(content, features=hf.Features(features))
+    saved.save_to_disk(tmp_path / "saved")
+    saved.to_parquet(tmp_path / "a.parquet")
+    check(HuggingFaceDataset(root=str(tmp_path / "saved")))
+    check(ParquetDataset(root=str(tmp_path / "a.parquet")))
 
 
 def test_parquet_files_are_read(tmp_path: Path) -> None:

@@ -91,8 +91,8 @@ def test_too_many_megapixels_are_refused_in_every_way_to_read(tmp_path: Path, re
 
 
 def test_the_size_of_a_bomb_is_known_without_decoding_it() -> None:
-    assert upright_size("a.png", bomb()) == (60_000, 60_000)
-    assert upright_size("a.png", bomb()[:20]) == (-1, -1)
+    assert upright_size(bomb(), name="a.png") == (60_000, 60_000)
+    assert upright_size(bomb()[:20], name="a.png") == (-1, -1)
 
 
 @pytest.mark.parametrize("reader", ["parquet", "webdataset"])

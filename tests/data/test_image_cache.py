@@ -17,7 +17,7 @@ from PIL import Image
 from detkit.config import load_config
 from detkit.data import image_cache
 from detkit.data.datasets.coco import CocoDataset
-from detkit.data.datasets.images import ImageOptions, read_image, read_image_bytes, read_scaled
+from detkit.data.datasets.images import ImageOptions, read_image, read_scaled
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.image_cache import ImageCache
 from detkit.data.loader import LoaderOptions, build_eval_loader, build_train_loader
@@ -250,10 +250,10 @@ def test_the_limits_hold_for_scaled_decoding(tmp_path: Path) -> None:
 def test_bytes_are_read_as_files_are(tmp_path: Path) -> None:
     Image.effect_noise((40, 30), 90).convert("RGB").save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
-    assert read_image_bytes(content, "shard/a.jpg").tobytes() == read_image(tmp_path / "a.jpg").tobytes()
+    assert read_scaled(content, "shard/a.jpg", ImageOptions())[0].tobytes() == read_image(tmp_path / "a.jpg").tobytes()
     with pytest.raises(ValueError, match=r"shard/a\.jpg: not a readable image: the file is"):
-        read_image_bytes(b"nothing", "shard/a.jpg")
-    repaired = read_image_bytes(content[: len(content) // 2], "shard/a.jpg", ImageOptions(bad_images="repair"))
+        read_scaled(b"nothing", "shard/a.jpg", ImageOptions())
+    repaired = read_scaled(content[: len(content) // 2], "shard/a.jpg", ImageOptions(bad_images="repair"))[0]
     assert repaired.size == (40, 30)
 
 

@@ -171,3 +171,9 @@ def test_missing_files_are_named(refuses: Refuses, root: Path) -> None:
     (root / "export.json").unlink()
     with refuses(FileNotFoundError):
         LabelStudioDataset(annotations=str(root / "export.json"), images=str(root))
+
+
+def test_a_turn_that_is_no_number_is_refused(root: Path) -> None:
+    ellipse = result("ellipse", x=50, y=50, radiusX=10, radiusY=5, rotation="left")
+    with pytest.raises(ValueError, match="task 7, result 1: rotation is 'left', not a number"):
+        read(root, [task(annotation(ellipse))])

@@ -108,6 +108,12 @@ def test_a_file_of_hugging_face_is_found(root: Path, name: str) -> None:
     assert find_data(root / name).format == "a list of dicts"
 
 
+def test_one_notation_for_all_boxes_of_an_image_is_read(root: Path) -> None:
+    objects = {"bbox": [[5, 6, 30, 35], [1, 2, 9, 8]], "category": ["cat", "cat"], "bbox_mode": 0}
+    data = ListDataset(entries=[{"file_name": "a.jpg", "objects": objects}], images=str(root))
+    assert [box for _, box, _ in boxes(data)] == [[5, 6, 30, 35], [1, 2, 9, 8]]
+
+
 def test_notation_and_fractions_can_be_set(root: Path) -> None:
     entry = {"filename": "a.jpg", "boxes": [[0.5, 0.5, 0.5, 0.25]], "labels": ["cat"]}
     data = ListDataset(entries=[entry], images=str(root), box_format="cxcywh", relative=True)

@@ -92,6 +92,13 @@ def test_datumaro(root: Path) -> None:
     assert boxes(DATASETS.build(found.splits["train"])) == CAT
 
 
+def test_a_turned_box_of_datumaro_is_surrounded(root: Path) -> None:
+    turned = bbox(bbox=[20, 10, 20, 10], attributes={"occluded": False, "rotation": 90.0})
+    data = read(root, "DatumaroDataset", datumaro(turned, bbox(attributes={"rotation": 0.0})))
+    assert boxes(data) == [("cat", [25, 5, 35, 25], False), *CAT]
+    assert data.problems.count(FROM_OUTLINE) == 1
+
+
 def test_scalabel_and_bdd100k(root: Path) -> None:
     lane = {"category": "lane", "poly2d": [{"vertices": [[1, 2], [3, 4]]}]}
     frames = [scalabel(BOX, lane), {"name": "b.jpg", "labels": None}]

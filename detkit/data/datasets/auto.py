@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
-from PIL.Image import Image
-
-from detkit.data.datasets.base import DetectionDataset, with_images
+from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.coco_file import read_json
 from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, canonical_split
-from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import BadBoxes
 from detkit.data.datasets.splits import SplitOptions, split_lists
+from detkit.data.datasets.wrapper import WrapperDataset
 from detkit.registry import DATASETS, FractionBelowOne, OpenFraction, PathStr, Seed
 from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree
@@ -65,7 +62,7 @@ def contents(place: Place) -> str:
 
 
 @DATASETS.register()
-class AutoDataset(DetectionDataset):
+class AutoDataset(WrapperDataset):
     """A data set of any known format, found by looking; the log says which and why.
 
     Args:
@@ -113,22 +110,11 @@ class AutoDataset(DetectionDataset):
         if val is not None and split is not None and made and split in (*made, "train"):
             kept = test if "test" in made else 0.0
             options = SplitOptions(val=val, test=kept, seed=split_seed, stratified=stratified, file=lists)
-            self.dataset = made_split(found, split, str(root), options, more)
+            dataset = made_split(found, split, str(root), options, more)
         else:
-            self.dataset = DATASETS.build({**split_node(found, split, str(root)), **more})
-        self.name, self.classes, self.problems = self.dataset.name, self.dataset.classes, self.dataset.problems
-        self.records, self.keep_empty = self.dataset.records, keep_empty
-        self.reads_files, self.roots = self.dataset.reads_files, self.dataset.roots
-        self.layout = self.dataset.layout
-
-    def load_image(self, index: int) -> Image:
-        return with_images(self.dataset, self.image_options).load_image(index)
-
-    def origin(self, index: int) -> tuple[DetectionDataset, int]:
-        return with_images(self.dataset, self.image_options).origin(index)
-
-    def unread(self, indices: Sequence[int]) -> Problems:
-        return self.dataset.unread(indices)
+            dataset = DATASETS.build({**split_node(found, split, str(root)), **more})
+        self.wrap(dataset.name, [dataset], dataset.classes, dataset.records, ((0, i) for i in range(len(dataset))))
+        self.roots, self.layout = dataset.roots, dataset.layout
 
 
 def made_split(found: FoundData, split: str, name: str, options: SplitOptions, more: Tree) -> DetectionDataset:

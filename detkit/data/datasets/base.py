@@ -21,11 +21,8 @@ from detkit.data.datasets.images import (
     ImageOptions,
     Size,
     Target,
-    read_image,
-    read_image_bytes,
     read_scaled,
     read_size,
-    read_size_of_bytes,
 )
 from detkit.data.datasets.problems import EMPTY, NO_SCORE, UNLISTED, Problems
 from detkit.data.datasets.records import (
@@ -38,7 +35,7 @@ from detkit.data.datasets.records import (
 )
 from detkit.data.seeding import Layout
 from detkit.structures import ClassMap
-from detkit.utils.console import plural, shorten_list
+from detkit.utils.console import nearest, plural, shorten_list
 
 __all__ = ["DetectionDataset", "Problems", "Records", "RecordsBuilder", "Subset", "check_files", "named_classes"]
 log = logging.getLogger("detkit")
@@ -87,10 +84,7 @@ class DetectionDataset:
 
     def load_image(self, index: int) -> Image:
         """An image as 8-bit RGB, upright."""
-        content = self.image_content(index)
-        if content is None:
-            return read_image(self._image_path(index), self.image_options)
-        return read_image_bytes(content, self.records.path(index), self.image_options)
+        return read_scaled(self.image_source(index), self.records.path(index), self.image_options)[0]
 
     def image_content(self, index: int) -> bytes | None:
         """The bytes of an image's file, if it is not a file of its own (as in a shard); else None."""
@@ -133,10 +127,7 @@ class DetectionDataset:
         """(height, width) of an upright image, from the header of its file."""
         if self.is_drawn(index):
             return self.load_image(index).size[::-1]
-        source = self.image_source(index)
-        if isinstance(source, bytes):
-            return read_size_of_bytes(source, self.records.path(index), self.image_options)
-        return read_size(source, self.image_options)
+        return read_size(self.image_source(index), self.image_options, name=self.records.path(index))
 
     def _image_path(self, index: int) -> str:
         """The path of an image; ValueError if an annotation leads to it out of the data's folders."""
@@ -214,7 +205,7 @@ class DetectionDataset:
         images: Iterable[ImageRecord],
         *,
         folder: str,
-        class_list: Sequence[str] | None = None,
+        classes: ClassMap | Sequence[str] | None = None,
         problems: Problems | None = None,
         bad_boxes: BadBoxes = "drop",
         keep_empty: bool = True,
@@ -222,38 +213,44 @@ class DetectionDataset:
         class_map: dict[str, str] | None = None,
         ignore_classes: list[str] | None = None,
         unlisted: bool = True,
+        annotated: Sequence[str] = (),
     ) -> None:
         """`finish` for a reader that makes an `ImageRecord` of every image; checks that the files exist.
 
-        folder: of the images. class_list: the classes in the order of their category ids from 0; None takes the names
-        of the objects in alphabetical order. problems: what the reader has counted, until `images` is used up.
-        unlisted: whether image files of the folders that no record names are counted. Images get the ids 1, 2, 3 ...
-        where a record has none.
+        folder: of the images. classes: names in the order of their category ids from 0, or with their ids; None takes
+        the names of the objects in alphabetical order. problems: where the reader counts. unlisted: whether image
+        files of the folders that no record names are counted, but for those in `annotated`.
+        Images get the ids 1, 2, 3 ... where a record has none. ValueError for an object of an undeclared class.
         """
-        records, builder = list(images), RecordsBuilder(name, bad_boxes)
-        self.roots = (folder,)
+        builder, self.roots = RecordsBuilder(name, bad_boxes), (folder,)
         if problems is not None:
-            builder.problems.merge(problems)
-        names = sorted({n for record in records for n in record.names}) if class_list is None else list(class_list)
-        label = {class_name: k for k, class_name in enumerate(names)}
-        for i, record in enumerate(records, start=1):
+            builder.problems = problems
+        if classes is None:
+            images = list(images)
+            classes = sorted({n for record in images for n in record.names})
+        declared = classes if isinstance(classes, ClassMap) else named_classes(enumerate(classes))
+        label = {class_name: k for k, class_name in enumerate(declared.names)}
+        paths = list(annotated)
+        for i, record in enumerate(images, start=1):
+            paths.append(record.path)
             builder.add(
                 i if record.image_id is None else record.image_id,
                 record.path,
                 record.size,
                 record.boxes,
-                [label[n] for n in record.names],
+                [label_of(n, label, record.path) for n in record.names],
                 record.is_ignore or [False] * len(record.names),
                 record.area,
                 source=record.source or None,
                 xywh=record.xywh,
+                ids=record.ids,
             )
-        folders, paths = Folders(), [record.path for record in records]
+        folders = Folders()
         for path in folders.unlisted_images(folder, paths) if unlisted else ():
             builder.problems.add(UNLISTED, path)
         self.finish(
-            name, named_classes(enumerate(names)), builder, keep_empty=keep_empty, class_names=class_names,
-            class_map=class_map, ignore_classes=ignore_classes,
+            name, declared, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
+            ignore_classes=ignore_classes,
         )  # fmt: skip
         if self.reads_files:
             check_files([self.records.path(i) for i in range(len(self))], name, folder, folders)
@@ -297,6 +294,13 @@ class DetectionDataset:
         """Changes when annotations, names or classes do: of training's boxes, then of the evaluation's."""
         text = f"{self.records.content_hash()} {self.classes}"
         return f"{hashlib.sha256(text.encode()).hexdigest()[:12]}+{self.records.truth_hash()}"
+
+
+def label_of(name: str, label: Mapping[str, int], path: str) -> int:
+    """The number of a class; ValueError if it is not among those that the data declares."""
+    if name not in label:
+        raise ValueError(f"{path}: the class {name!r} is not declared{nearest(name, list(label))}")
+    return label[name]
 
 
 def check_labels(records: Records, classes: ClassMap, name: str) -> None:

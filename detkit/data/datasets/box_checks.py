@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from detkit.utils.types import Floats
@@ -62,3 +64,17 @@ def describe_overhang(box: Floats, size: tuple[int, int]) -> str:
 def box_text(index: int, box: Floats) -> str:
     """Number of a box in its image, from 1, and its corners."""
     return f"box {index + 1} {[round(float(v), 2) for v in box]}"
+
+
+def corner_suspects(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> list[int]:
+    """Boxes (x, y, width, height) of an image that reach over its edge, if all of them would make sense as two corners.
+
+    Empty if less than half of them do: those reach over the edge. size: (height, width), or below 1 where unknown.
+    """
+    b, limits = np.array(boxes, np.float64).reshape(-1, 4), np.array(size[::-1])
+    if limits.min() < 1 or not np.isfinite(b).all():
+        return []
+    if not ((b[:, 2:] > b[:, :2]) & (b[:, :2] >= 0) & (b[:, 2:] <= limits)).all():
+        return []
+    beyond = np.flatnonzero((b[:, :2] + b[:, 2:] > limits * 1.02 + 1).any(axis=1)).tolist()
+    return beyond if 2 * len(beyond) >= len(b) else []

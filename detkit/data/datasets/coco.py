@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-
 from detkit.data.datasets.base import DetectionDataset, named_classes
+from detkit.data.datasets.box_checks import corner_suspects
 from detkit.data.datasets.coco_file import (
     Entry,
     area_of,
@@ -26,9 +25,9 @@ from detkit.data.datasets.coco_file import (
 )
 from detkit.data.datasets.coco_find import find_coco
 from detkit.data.datasets.found import FoundData, Place
-from detkit.data.datasets.image_files import Folders, check_files
-from detkit.data.datasets.problems import IN_FOLDER, MERGED, SUSPECT, UNLISTED, Problems
-from detkit.data.datasets.records import BadBoxes, RecordsBuilder
+from detkit.data.datasets.image_files import Folders
+from detkit.data.datasets.problems import IN_FOLDER, MERGED, SUSPECT, Problems
+from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, shorten_list
 
@@ -66,30 +65,27 @@ class CocoDataset(DetectionDataset):
         keep_empty: bool = True,
         same_file: Literal["merge"] | None = None,
     ) -> None:
-        content = read_json(annotations)
-        builder = RecordsBuilder(annotations, bad_boxes)
-        count_bad_ids(content, builder.problems)
+        content, problems = read_json(annotations), Problems()
+        count_bad_ids(content, problems)
         used = Counter(id_of(item, "category_id") for item in content["annotations"])
-        categories = categories_of(content, used, annotations, builder.problems)
-        numbers = integer_ids(list(categories), "category", builder.problems)
-        classes = named_classes((numbers[i], n) for i, n in categories.items())
-        label = {i: classes.ids.index(number) for i, number in numbers.items()}
-        by_image = group_by_image(content, label, annotations)
+        categories = categories_of(content, used, annotations, problems)
+        numbers = integer_ids(list(categories), "category", problems)
+        by_image = group_by_image(content, categories, annotations)
         folders = Folders()
-        paths = image_paths(content["images"], images, folders, builder.problems)
-        self.roots = (images, os.path.dirname(annotations))
-        merged = merge_images(content["images"], paths, by_image, folders, annotations, same_file, builder.problems)
-        image_ids = integer_ids([id_of(image) for image in content["images"]], "image", builder.problems)
-        for image, path in zip(content["images"], paths, strict=True):
-            if (text := id_of(image)) not in merged:
-                add_image(builder, image, image_ids[text], path, by_image.get(text, []), label)
-        for path in folders.unlisted_images(images, paths):
-            builder.problems.add(UNLISTED, path)
-        self.finish(
-            annotations, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
-            ignore_classes=ignore_classes,
+        paths = image_paths(content["images"], images, folders, problems)
+        merged = merge_images(content["images"], paths, by_image, folders, annotations, same_file, problems)
+        image_ids = integer_ids([id_of(image) for image in content["images"]], "image", problems)
+        records = (
+            to_record(image, image_ids[text], path, by_image.get(text, []), categories, annotations, problems)
+            for image, path in zip(content["images"], paths, strict=True)
+            if (text := id_of(image)) not in merged
+        )
+        self.finish_images(
+            annotations, records, folder=images, classes=named_classes((numbers[i], n) for i, n in categories.items()),
+            annotated=paths, problems=problems, bad_boxes=bad_boxes, keep_empty=keep_empty, class_names=class_names,
+            class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
-        check_files([self.records.path(i) for i in range(len(self))], annotations, images, folders)
+        self.roots = (images, os.path.dirname(annotations))
         self.files = annotations, images
 
     def unread(self, indices: Sequence[int]) -> Problems:
@@ -118,44 +114,33 @@ def image_paths(entries: list[Entry], images: str, folders: Folders, problems: P
     return paths
 
 
-def add_image(
-    builder: RecordsBuilder, image: Entry, image_id: int, path: str, items: list[Entry], label: dict[str, int]
-) -> None:
-    """Adds one image with its annotations."""
-    source = f"image {image['id']} ({image['file_name']})"
+def to_record(
+    image: Entry, image_id: int, path: str, items: list[Entry], categories: Mapping[str, str], name: str,
+    problems: Problems,
+) -> ImageRecord:  # fmt: skip
+    """The record of one image with its annotations. categories: id -> class name."""
+    source, size = f"image {image['id']} ({image['file_name']})", size_of(image, name)
     named = [(item, f"{source}, box {i}") for i, item in enumerate(items, start=1)]
-    boxes = [box_of(item, where, builder.problems) for item, where in named]
-    size = size_of(image, builder.name)
-    builder.add(
-        image_id,
-        path,
-        size,
-        [[x, y, x + w, y + h] for x, y, w, h in boxes],
-        [label[id_of(item, "category_id")] for item in items],
-        [is_crowd(item, f"{builder.name}: {where}") for item, where in named],
-        [area_of(item, box, where, builder.problems) for (item, where), box in zip(named, boxes, strict=True)],
-        source=source,
+    boxes = [box_of(item, where, problems) for item, where in named]
+    if beyond := corner_suspects(boxes, size):
+        text = "x, y, width, height reach over the edge, which two corners (xmin, ymin, xmax, ymax) would not"
+        first = [round(v, 2) for v in boxes[beyond[0]]]
+        problems.add(SUSPECT, f"{source}, bbox {first}: {text}", count=len(beyond))
+    return ImageRecord(
+        path=path,
+        boxes=[[x, y, x + w, y + h] for x, y, w, h in boxes],
+        names=[categories[id_of(item, "category_id")] for item in items],
+        size=size,
+        is_ignore=[is_crowd(item, f"{name}: {where}") for item, where in named],
+        image_id=image_id,
+        area=[area_of(item, box, where, problems) for (item, where), box in zip(named, boxes, strict=True)],
         xywh=boxes,
+        source=source,
         ids=[object_id_of(item) for item in items],
     )
-    note_corners(boxes, size, source, builder.problems)
 
 
-def note_corners(boxes: list[list[float]], size: tuple[int, int], source: str, problems: Problems) -> None:
-    """Counts the boxes of an image that make sense as two corners but not as corner and size."""
-    height, width = size
-    b = np.array(boxes, np.float64).reshape(-1, 4)
-    if height < 1 or not len(b) or not np.isfinite(b).all():
-        return
-    corners = (b[:, 2:] > b[:, :2]).all() and (b[:, :2] >= 0).all() and (b[:, 2:] <= (width, height)).all()
-    beyond = (b[:, :2] + b[:, 2:] > np.array((width, height)) * 1.02 + 1).any(axis=1)
-    if corners and 2 * beyond.sum() >= len(b):
-        text = "x, y, width, height reach over the edge, which two corners (xmin, ymin, xmax, ymax) would not"
-        first = [round(v, 2) for v in b[beyond][0].tolist()]
-        problems.add(SUSPECT, f"{source}, bbox {first}: {text}", count=int(beyond.sum()))
-
-
-def group_by_image(content: Entry, label: dict[str, int], name: str) -> dict[str, list[Entry]]:
+def group_by_image(content: Entry, categories: Mapping[str, str], name: str) -> dict[str, list[Entry]]:
     """Annotations by image id; ValueError that names images and categories that are not declared."""
     known = Counter(map(id_of, content["images"]))
     twice = {i for i, count in known.items() if count > 1}
@@ -167,7 +152,7 @@ def group_by_image(content: Entry, label: dict[str, int], name: str) -> dict[str
     undeclared: Counter[str] = Counter()
     for item in content["annotations"]:
         grouped.setdefault(id_of(item, "image_id"), []).append(item)
-        if (category := id_of(item, "category_id")) not in label:
+        if (category := id_of(item, "category_id")) not in categories:
             undeclared[category] += 1
     unlisted = sorted(set(grouped) - set(known))
     if unlisted:

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from detkit.data.datasets.file_formats import describe_json, parse_json
+from detkit.data.datasets.file_formats import describe_json, read_json_file
 from detkit.data.datasets.problems import (
     BAD_AREA,
     BAD_IDS,
@@ -33,7 +33,7 @@ INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
 
 def read_json(path: str) -> Entry:
     """Reads a COCO instances file and checks its entries; errors name the file and what it is instead."""
-    content = parse_json(path)
+    content = read_json_file(path)
     known = None if isinstance(content, dict) and set(PARTS) <= set(content) else describe_json(content)
     if known or not isinstance(content, dict):
         raise ValueError(f"{path}: not a COCO instances file: it is {known}")

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, named_splits
+from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, is_file, named_splits
 from detkit.utils.console import printable, shorten_list
-from detkit.utils.types import Tree
 
 PARTS = (b"images", b"annotations", b"categories")
 OTHER = (b"segments_info",)
@@ -40,7 +39,8 @@ class CocoFile:
 
 def find_coco(place: Place) -> FoundData | None:
     """The COCO files of a folder as splits, or a single one."""
-    paths = [place.path / file for file in json_files(place)] if place.is_folder else [place.path]
+    uppermost = sorted(place.with_suffix(".json"), key=lambda file: len(file.parts))[:FILES]
+    paths = [place.path / file for file in uppermost] if place.is_folder else [place.path]
     files = [file for path in paths if (file := look_into(path)) is not None]
     files = without_keypoints(files)
     if not files:
@@ -54,28 +54,17 @@ def find_coco(place: Place) -> FoundData | None:
         folder = image_folder(file, place)
         if folder is None:
             notes.append(f"the images of {shown(file.path, place)} ({shorten_list(file.names, 2)}) are not near it")
-        images = folder or file.path.parent
-        splits[name] = node_of(file.path, images)
+        images = str(folder or file.path.parent)
+        splits[name] = {"type": "CocoDataset", "annotations": str(file.path), "images": images}
     first = files[0].path
     tool = f", as {MADE_BY[first.stem]} names it" if first.stem in MADE_BY else ""
     why = f"the lists images, annotations and categories in {shown(first, place)}{tool}"
     return FoundData("COCO JSON", why, splits, tuple(notes))
 
 
-def node_of(annotations: Path, images: Path) -> Tree:
-    """The config node of a file."""
-    return {"type": "CocoDataset", "annotations": str(annotations), "images": str(images)}
-
-
 def shown(path: Path, place: Place) -> str:
     """The name of a file for messages."""
     return printable(path.relative_to(place.path)) if place.is_folder else printable(path.name)
-
-
-def json_files(place: Place) -> list[Path]:
-    """The JSON files to look into, the uppermost first."""
-    files = sorted(place.with_suffix(".json"), key=lambda file: len(file.parts))
-    return files[:FILES]
 
 
 def look_into(path: Path) -> CocoFile | None:
@@ -122,18 +111,10 @@ def image_folder(file: CocoFile, place: Place) -> Path | None:
     if not names:
         return file.path.parent
     for folder in near_folders(file.path):
-        if all(is_in(folder, name) for name in names):
+        if all(is_file(folder / name) for name in names):
             return folder
     by_name = search(place, names) or search(place, [name.rpartition("/")[2] for name in names])
-    return by_name or next((f for f in near_folders(file.path) if all(is_in(f, Path(n).name) for n in names)), None)
-
-
-def is_in(folder: Path, name: str) -> bool:
-    """Whether a folder has a file of a name; false for a name that no file can have."""
-    try:
-        return (folder / name).is_file()
-    except (OSError, ValueError):
-        return False
+    return by_name or next((f for f in near_folders(file.path) if all(is_file(f / Path(n).name) for n in names)), None)
 
 
 def near_folders(file: Path) -> list[Path]:

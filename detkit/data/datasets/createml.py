@@ -13,9 +13,9 @@ from detkit.data.datasets.entries import (
     number_at,
     object_of,
     objects_at,
-    read_json_file,
     text_at,
 )
+from detkit.data.datasets.file_formats import read_json_file
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_finder import ImageFinder, check_records
 from detkit.data.datasets.problems import Problems

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from detkit.data.datasets.box_formats import BoxFormat
 from detkit.data.datasets.csv_file import Table, is_number
 from detkit.utils.console import nearest, shorten_list
 
-BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SIDES = ("x", "y", "box_width", "box_height")
 KNOWN: dict[str, tuple[str, ...]] = {

@@ -7,14 +7,16 @@ import os
 from collections.abc import Sequence
 
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.datasets.csv_columns import BoxFormat, columns_of
+from detkit.data.datasets.box_formats import BoxFormat, from_one_based
+from detkit.data.datasets.csv_columns import columns_of
 from detkit.data.datasets.csv_file import read_table
 from detkit.data.datasets.csv_found import find_tables
 from detkit.data.datasets.csv_images import CsvImage, Reader, read_classes
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_files import check_files
+from detkit.data.datasets.image_finder import refuse_duplicates
 from detkit.data.datasets.images import upright_size
-from detkit.data.datasets.problems import COUNTS_FROM_ZERO, DROPPED, Problems
+from detkit.data.datasets.problems import DROPPED, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
 
@@ -88,11 +90,13 @@ class CsvDataset(DetectionDataset):
         if as_fractions and fractions is None:
             log.info("%s: all boxes are fractions of their image", annotations)
         from_one = layout.from_voc and not as_fractions if one_based is None else one_based
+        records = [to_record(entry, layout.box_format, as_fractions, from_one, problems) for entry in entries]
+        refuse_duplicates(records, annotations, "Give each image one name")
         self.finish_images(
             annotations if split is None else f"{annotations} ({split})",
-            [to_record(entry, layout.box_format, as_fractions, from_one, problems) for entry in entries],
+            records,
             folder=folder,
-            class_list=reader.class_list(),
+            classes=reader.class_list(),
             problems=problems,
             bad_boxes=bad_boxes,
             keep_empty=keep_empty,
@@ -119,34 +123,15 @@ def to_record(
             problems.add(DROPPED, f"{image.path} can't be read, so its size is unknown", count=len(image.boxes))
             return ImageRecord(path=image.path)
     scale = (size[1], size[0]) * 2 if fractions else (1.0,) * 4
-    scaled = [[value * side for value, side in zip(box, scale, strict=True)] for box in image.boxes]
-    pairs = [
-        in_pixels(box, box_format, one_based, f"{image.path}, box {i}", problems) for i, box in enumerate(scaled, 1)
-    ]
+    boxes = [[value * side for value, side in zip(box, scale, strict=True)] for box in image.boxes]
+    xywh: list[list[float]] | None = None
+    if box_format != "xyxy":
+        centred = box_format == "cxcywh"
+        xywh = [[x - w / 2, y - h / 2, w, h] if centred else [x, y, w, h] for x, y, w, h in boxes]
+        boxes = [[x, y, x + w, y + h] for x, y, w, h in xywh]
+    elif one_based:
+        moved = [from_one_based(box, f"{image.path}, box {i}", problems) for i, box in enumerate(boxes, start=1)]
+        boxes, xywh = [corners for corners, _ in moved], [sides for _, sides in moved]
     return ImageRecord(
-        path=image.path,
-        boxes=[corners for corners, _ in pairs],
-        names=image.names,
-        size=size,
-        is_ignore=image.flags,
-        xywh=[sides for _, sides in pairs],
-    )
-
-
-def in_pixels(
-    box: list[float], box_format: BoxFormat, one_based: bool, where: str, problems: Problems
-) -> tuple[list[float], list[float]]:
-    """A box as corners and as x, y, width, height."""
-    if box_format == "xyxy":
-        x1, y1, x2, y2 = box
-        shift = 1.0 if one_based else 0.0
-        # A box without area, or in fractions, must not be moved before it is seen.
-        has_pixels = x2 > x1 and y2 > y1 and max(box) > 1.1
-        if one_based and has_pixels and min(x1, y1) == 0:
-            problems.add(COUNTS_FROM_ZERO, f"{where} {box}")
-        corners = [x1 - shift, y1 - shift, x2, y2] if has_pixels else box
-        return corners, [x1 - shift, y1 - shift, x2 - x1 + shift, y2 - y1 + shift]
-    x, y, width, height = box
-    if box_format == "cxcywh":
-        x, y = x - width / 2, y - height / 2
-    return [x, y, x + width, y + height], [x, y, width, height]
+        path=image.path, boxes=boxes, names=image.names, size=size, is_ignore=image.flags, xywh=xywh
+    )  # fmt: skip

@@ -6,9 +6,8 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from detkit.data.datasets.file_formats import decode_text, describe_text
+from detkit.data.datasets.file_formats import describe_text, read_text
 from detkit.data.datasets.yolo_file import NUMBER
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -38,11 +37,7 @@ class Table:
 
 def read_table(path: str, encoding: str | None = None) -> Table:
     """Reads a CSV file; FileNotFoundError or ValueError that names file and line, or what it is instead."""
-    if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder; a CSV data set is one file")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"annotation file not found: {path}")
-    text = text_of(Path(path).read_bytes(), path, encoding).removeprefix("\ufeff")
+    text = text_of(path, encoding)
     separator = separator_of(text)
     rows = list(rows_of(text, separator, path))
     if len(rows) == 0 or max(len(row.texts) for row in rows[:20]) < 2:
@@ -51,19 +46,16 @@ def read_table(path: str, encoding: str | None = None) -> Table:
     return Table(path, separator, rows)
 
 
-def text_of(raw: bytes, path: str, encoding: str | None) -> str:
+def text_of(path: str, encoding: str | None) -> str:
     """The text of a file; ValueError that names the encoding and the byte."""
-    if encoding is None:
-        try:
-            return decode_text(raw, path, "not a CSV table")
-        except ValueError as error:
-            raise ValueError(f"{error}, or set `encoding`" if "Save it as" in str(error) else str(error)) from None
     try:
-        return raw.decode(encoding)
+        return read_text(path, "not a CSV table", encoding)
     except LookupError:
         raise ValueError(f"{path}: encoding: {encoding!r} is not the name of a text encoding") from None
     except UnicodeError as error:
         raise ValueError(f"{path}: encoding: the file is not in {encoding}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{error}, or set `encoding`" if "Save it as" in str(error) else str(error)) from None
 
 
 def separator_of(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detkit.data.datasets.csv_columns import CORNERS, SIDES, columns_of, is_keras, known_roles
 from detkit.data.datasets.csv_file import read_table
-from detkit.data.datasets.found import FoundData, Place, canonical_split
+from detkit.data.datasets.found import FoundData, Place, canonical_split, is_file
 from detkit.utils.console import shorten_list
 
 
@@ -59,18 +59,11 @@ def image_folder(file: Path) -> Path:
         table = read_table(str(file))
         layout = columns_of(table, None, None, "xyxy", needs_class=False)
         rows = table.rows[layout.has_header :][:200]
-        names = [row.texts[layout.of["image"]] for row in rows if layout.of["image"] < len(row.texts)]
+        cells = [row.texts[layout.of["image"]] for row in rows if layout.of["image"] < len(row.texts)]
+        names = [cell.replace("\\", "/") for cell in cells if cell]
     except ValueError:  # the reader says what is wrong with the file
         return file.parent
     stem = re.sub(r"[-_ ]?(labels|annotations|bboxes|boxes|annotation|label|_)+$", "", file.stem, flags=re.IGNORECASE)
     places = ["", stem, file.stem, "images", f"images/{stem}", "..", f"../{stem}", "../images", f"../images/{stem}"]
     folders = [Path(os.path.normpath(file.parent / place)) for place in dict.fromkeys(places)]
-    return max(folders, key=lambda folder: sum(named_file(folder, name) is not None for name in names))
-
-
-def named_file(folder: Path, name: str) -> Path | None:
-    """The file of an image's name in a folder; None if it is not there."""
-    try:
-        return path if name and (path := folder / name.replace("\\", "/")).is_file() else None
-    except (OSError, ValueError):
-        return None
+    return max(folders, key=lambda folder: sum(is_file(folder / name) for name in names))

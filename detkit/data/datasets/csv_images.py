@@ -56,7 +56,7 @@ class Reader:
         self, table: Table, columns: Columns, classes: Mapping[str, int] | None, single_class: str | None, folder: str
     ) -> None:
         self.table, self.columns, self.classes, self.single_class = table, columns, classes, single_class
-        self.finder, self.problems = ImageFinder(folder), Problems()
+        self.finder, self.problems = CsvImageFinder(folder), Problems()
         self.used: set[str] = set()
         self.images: dict[str, CsvImage] = {}
 
@@ -84,7 +84,6 @@ class Reader:
             raise ValueError(
                 f"{self.table.path}: no row of the split {split!r}, only of {shorten_list(sorted(splits))}"
             )
-        self.check_duplicates()
         return list(self.images.values())
 
     def cells(self, row: Row) -> dict[str, str]:
@@ -167,16 +166,6 @@ class Reader:
             )
         return sorted(self.used)
 
-    def check_duplicates(self) -> None:
-        """Raises ValueError if one image file has several names: each would lack the objects of the others."""
-        paths = list(self.images)
-        same = [shorten_list([paths[i] for i in each], 3) for each in self.finder.folders.duplicates(paths).values()]
-        if same:
-            count = plural(len(same), "image file has", "image files have")
-            raise ValueError(
-                f"{self.table.path}: {count} several names: {shorten_list(same)}. Give each image one name"
-            )
-
 
 def flag(text: str) -> bool:
     """Whether a text of the column `ignore` says yes; ValueError for what is neither yes nor no."""
@@ -185,7 +174,7 @@ def flag(text: str) -> bool:
     return text.lower() in YES
 
 
-class ImageFinder:
+class CsvImageFinder:
     """Finds the image that a table names: as it is written, without its suffix, or by the end of its path."""
 
     def __init__(self, folder: str) -> None:

@@ -76,7 +76,7 @@ class CvatDataset(DetectionDataset):
         check_records(records, name)
         self.finish_images(
             name, records, folder=images, problems=problems, bad_boxes=bad_boxes, keep_empty=keep_empty,
-            class_list=declared_first(declared_classes(root), (n for r in records for n in r.names)),
+            classes=declared_first(declared_classes(root), (n for r in records for n in r.names)),
             class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
 

@@ -10,17 +10,19 @@ from detkit.data.datasets.coco_file import short
 from detkit.data.datasets.entries import (
     Box,
     around,
+    around_turned,
     describe_other,
     found_export,
     has_ignore_flag,
     list_at,
+    number_at,
     object_of,
     objects_at,
     points_of,
-    read_json_file,
     size_at,
     text_at,
 )
+from detkit.data.datasets.file_formats import read_json_file
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_finder import ImageFinder, check_records
 from detkit.data.datasets.problems import FROM_OUTLINE, NO_BOX, Problems
@@ -71,7 +73,7 @@ class DatumaroDataset(DetectionDataset):
         check_records(records, annotations)
         self.finish_images(
             annotations, records, folder=images, problems=problems, bad_boxes=bad_boxes, keep_empty=keep_empty,
-            class_list=labels, class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
+            classes=labels, class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
 
 
@@ -134,7 +136,11 @@ def box_of(entry: Tree, where: str, problems: Problems) -> Box | None:
         hint = ": export the set as COCO, which has the boxes of masks" if kind == "mask" else ""
         raise ValueError(f"{where}: its type is {short(kind)}, not bbox or polygon{hint}")
     (x, y), (width, height) = two_points(entry.get("bbox"), where)
-    return [x, y, x + width, y + height]
+    attributes = object_of(entry.get("attributes") or {}, f"{where}: attributes")
+    turn = number_at(attributes, "rotation", where) if attributes.get("rotation") else 0.0
+    if turn:
+        problems.add(FROM_OUTLINE, f"{where}: bbox turned by {turn:g} degrees")
+    return around_turned([x, y, x + width, y + height], turn)
 
 
 def two_points(value: Value, where: str) -> list[tuple[float, float]]:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from detkit.data.datasets.coco_file import number_of, short
-from detkit.data.datasets.file_formats import describe_json, parse_json
+from detkit.data.datasets.file_formats import describe_json
 from detkit.data.datasets.found import FoundData, Place, canonical_split
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.utils.console import printable
@@ -23,13 +23,6 @@ HEAD = 65_536
 """Bytes at the beginning of a file that show its format."""
 MOST_FILES = 50
 """Files of one suffix that are looked into to find a format."""
-
-
-def read_json_file(path: str) -> Value:
-    """The content of a JSON file; FileNotFoundError or ValueError that names it and what it is instead."""
-    if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder, not a JSON file")
-    return parse_json(path)
 
 
 def describe_other(content: Value) -> str:

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from detkit.utils.types import Value
+
 MAGIC = (
     (b"\x1f\x8b", "a gzip archive: unpack it"),
     (b"PK\x03\x04", "a ZIP archive: unpack it"),
@@ -26,11 +28,24 @@ XML_ROOTS = {
 }
 
 
+def read_text(path: str | Path, problem: str = "not text", encoding: str | None = None) -> str:
+    """The text of a file; FileNotFoundError or ValueError that names it and what it is instead.
+
+    encoding: None finds the Unicode encoding; UnicodeError or LookupError for one that does not fit or exist.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: {problem}: this is a folder")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"annotation file not found: {path}")
+    raw = Path(path).read_bytes()
+    return decode_text(raw, str(path), problem) if encoding is None else raw.decode(encoding).removeprefix("\ufeff")
+
+
 def decode_text(raw: bytes, name: str, problem: str = "not text") -> str:
     """Decodes text by its byte order mark, or by its zero bytes; ValueError that names file (`name`), line and byte."""
     encoding, start = json.detect_encoding(raw), f"{name}: " if name else ""
     try:
-        return raw.decode(encoding)
+        return raw.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         known = next((text for mark, text in MAGIC if raw.startswith(mark)), None)
         if known is not None:
@@ -124,17 +139,13 @@ def describe_json_list(content: list[object]) -> str:
     return f"a list of objects with the keys {', '.join(sorted(map(str, keys))[:8])}"
 
 
-def parse_json(path: str) -> object:
-    """Reads a JSON file; FileNotFoundError or ValueError that names file, line and what it is instead."""
-    if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder; a COCO data set is one JSON file")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"annotation file not found: {path}")
-    text = decode_text(Path(path).read_bytes(), path, "not JSON")
+def read_json_file(path: str) -> Value:
+    """The content of a JSON file; FileNotFoundError or ValueError that names file, line and what it is instead."""
+    text = read_text(path, "not JSON")
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError(f"{path}: not a COCO instances file: its lists are nested too deeply") from None
+        raise ValueError(f"{path}: not JSON: its lists are nested too deeply") from None
     except ValueError as error:
         known = describe_text(text)
         if known is None and isinstance(error, json.JSONDecodeError) and not text[error.pos :].strip():

@@ -63,6 +63,14 @@ class Place:
         return [file for file in self.files if file.suffix.lower() in suffixes]
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; not if its name is one that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def walk(folder: Path) -> Iterator[Path]:
     """Files below a folder, relative to it, without hidden ones; links to folders are followed once."""
     seen = set()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_formats import BoxFormat
+from detkit.data.datasets.entries import size_at
 from detkit.data.datasets.found import FoundData, Place, canonical_split, walk
 from detkit.data.datasets.image_files import check_inside
 from detkit.data.datasets.images import read_any_size
@@ -17,11 +18,10 @@ from detkit.data.datasets.list_entries import (
     LABEL_KEYS,
     OBJECT_KEYS,
     EntrySettings,
+    label_names,
     objects_of,
     ordered_classes,
     plain,
-    size_of_entry,
-    with_names,
     with_unique_ids,
 )
 from detkit.data.datasets.parquet_file import needs_library
@@ -92,28 +92,28 @@ class HuggingFaceDataset(DetectionDataset):
         table = open_table(root, name, split)
         title = f"{root or name}" if split is None else f"{root or name} ({split})"
         self.column = image_column_of(table, image_column, title)
-        options = with_names(EntrySettings(box_format, relative, names), label_names(table.features))
+        names = label_names(dict(table.features), objects_column) if names is None else names
+        options = EntrySettings(box_format, relative, names)
         # Rows as Arrow has them: neither are images decoded nor numbers copied.
         self.table, problems = table.with_format("arrow"), Problems()
         records = list(read_rows(self.table, self.column, objects_column, title, options, problems))
         if not records:
             raise ValueError(f"{title}: it has no rows")
         # A record's path is the place of its image in the table.
-        self.folders, self.reads_files = (str(root or ""),), False
+        self.reads_files = False
         self.finish_images(
             title, with_unique_ids(records), folder=str(root or ""), problems=problems, bad_boxes=bad_boxes,
             keep_empty=keep_empty, unlisted=False,
-            class_list=ordered_classes([n for r in records for n in r.names], options),
+            classes=ordered_classes([n for r in records for n in r.names], options),
             class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
-        self.roots = ()
 
     def image_content(self, index: int) -> bytes:
         cell = self.table[row_of(self.records.path(index))][self.column][0].as_py()
         if cell["bytes"] is not None:
             return bytes(cell["bytes"])
         if not self.image_options.outside:
-            check_inside([cell["path"]], self.folders, self.name)
+            check_inside([cell["path"]], self.roots, self.name)
         return Path(cell["path"]).read_bytes()
 
 
@@ -213,17 +213,6 @@ def is_image(feature: Value) -> bool:
     return type(feature).__name__ == "Image" or (isinstance(feature, dict) and {"bytes", "path"} <= feature.keys())
 
 
-def label_names(features: Value, key: str = "") -> Sequence[str] | None:
-    """The names of the ClassLabel under a key that holds classes; None if there is none."""
-    if type(features).__name__ == "ClassLabel":
-        return list(features.names) if key in LABEL_KEYS else None
-    if isinstance(features, Mapping):
-        found = [names for k, v in features.items() if (names := label_names(v, str(k))) is not None]
-        return found[0] if found else None
-    inner = features[0] if isinstance(features, list) and features else getattr(features, "feature", None)
-    return None if inner is None else label_names(inner, key)
-
-
 def read_rows(
     table: Value, column: str, objects_column: str | None, title: str, options: EntrySettings, problems: Problems
 ) -> Iterator[ImageRecord]:  # fmt: skip
@@ -248,10 +237,10 @@ def read_row(
     if not cell.is_valid or not (cell["path"].is_valid or cell["bytes"].is_valid):
         raise ValueError(f"{where}: it has no image")
     path = cell["path"].as_py() or f"{number:08d}"
-    size = size_of_entry(row)
+    size = size_at(row, "height", "width")
     if size[0] < 0:
         content = cell["bytes"].as_py()
-        size = read_any_size(path if content is None else where, content)
+        size = read_any_size(path if content is None else content, name=where)
     objects = objects_of(row, where, size, options, problems)
     image_id = row.get("image_id")
     return ImageRecord(

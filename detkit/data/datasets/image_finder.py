@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from detkit.data.datasets.coco_file import is_file_name, short
-from detkit.data.datasets.found import walk
+from detkit.data.datasets.found import is_file, walk
 from detkit.data.datasets.image_files import Folders, image_suffixes
 from detkit.data.datasets.problems import FOUND_ELSEWHERE, Problems
 from detkit.data.datasets.records import ImageRecord
@@ -67,11 +67,7 @@ class ImageFinder:
         """The file that a name means relative to a folder, if it exists below `folder`."""
         path = Path(os.path.normpath(base / written))
         top = os.path.normpath(self.folder)
-        inside = top == "." or path.is_relative_to(top)
-        try:
-            return path if inside and path.is_file() else None
-        except (OSError, ValueError):  # a name that no file can have
-            return None
+        return path if (top == "." or path.is_relative_to(top)) and is_file(path) else None
 
 
 def most_alike(candidates: Sequence[str], parts: Sequence[str]) -> list[str]:
@@ -100,16 +96,19 @@ def check_records(records: Sequence[ImageRecord], name: str, nothing: str = "it 
     """Raises ValueError for no record (`nothing` says so), and for an image file with several."""
     if not records:
         raise ValueError(f"{name}: {nothing}")
-    refuse_duplicates([r.path for r in records], [r.source for r in records], name)
+    refuse_duplicates(records, name)
 
 
-def refuse_duplicates(paths: Sequence[str], sources: Sequence[str], name: str) -> None:
-    """Raises ValueError if several annotations are of one image file: each would lack the objects of the others."""
-    duplicates = Folders().duplicates(paths).values()
+def refuse_duplicates(
+    records: Sequence[ImageRecord], name: str, way_out: str = "Put all objects of an image into one annotation"
+) -> None:
+    """Raises ValueError if several records are of one image file: each would lack the objects of the others."""
+    duplicates = Folders().duplicates([record.path for record in records]).values()
     if duplicates:
-        texts = [f"{printable(paths[same[0]])} ({', '.join(sources[i] for i in same[:3])})" for same in duplicates]
+        groups = [[records[i] for i in same] for same in duplicates]
+        texts = [f"{printable(same[0].path)} ({', '.join(r.source or r.path for r in same[:3])})" for same in groups]
         count = plural(len(duplicates), "image file belongs", "image files belong")
         raise ValueError(
             f"{name}: {count} to several annotations, so the objects of one would be background in the other: "
-            f"{shorten_list(texts)}. Put all objects of an image into one annotation"
+            f"{shorten_list(texts)}. {way_out}"
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.datasets.file_formats import decode_text
+from detkit.data.datasets.file_formats import read_text
 from detkit.utils.console import nearest, plural, printable, shorten_list
 
 
@@ -32,7 +32,7 @@ def original_names(dataset: DetectionDataset) -> list[str]:
 
 def read_list(path: str | Path) -> list[str]:
     """The names in a text file, one on each line; ValueError for a file that is not text or has none."""
-    text = decode_text(Path(path).read_bytes(), str(path)).removeprefix("\ufeff")
+    text = read_text(path)
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise ValueError(f"{path}: the list is empty")

@@ -77,11 +77,6 @@ def read_image(path: str | Path, options: ImageOptions | None = None) -> Image.I
     return read_scaled(path, path, options or ImageOptions())[0]
 
 
-def read_image_bytes(content: bytes, name: str, options: ImageOptions | None = None) -> Image.Image:
-    """`read_image` of a file in memory. name: what messages call it."""
-    return read_scaled(content, name, options or ImageOptions())[0]
-
-
 def read_scaled(
     source: str | Path | bytes, path: str | Path, options: ImageOptions, target: Target | None = None
 ) -> tuple[Image.Image, Size]:
@@ -131,19 +126,14 @@ def repair_file(path: str | Path, options: ImageOptions, content: bytes | None =
         raise ValueError(f"{unreadable_error(path, error, source)}; {hint}") from error
 
 
-def read_size(path: str | Path, options: ImageOptions | None = None) -> tuple[int, int]:
-    """(height, width) of an upright image, from the file's header alone; raises as `read_image`."""
-    return _size_of(path, path, options or ImageOptions())
+def read_size(source: str | Path | bytes, options: ImageOptions | None = None, *, name: str = "") -> Size:
+    """(height, width) of an upright image, from the header of its file or of its bytes; raises as `read_image`.
 
-
-def read_size_of_bytes(content: bytes, name: str, options: ImageOptions | None = None) -> tuple[int, int]:
-    """`read_size` of a file in memory. name: what messages call it."""
-    return _size_of(content, name, options or ImageOptions())
-
-
-def _size_of(source: str | Path | bytes, path: str | Path, options: ImageOptions) -> tuple[int, int]:
+    name: what messages call an image that is given as bytes.
+    """
+    path = name if isinstance(source, bytes) else source
     try:
-        with open_image(_opened(source), path, options) as opened:
+        with open_image(_opened(source), path, options or ImageOptions()) as opened:
             return size_of_opened(opened)
     except (FileNotFoundError, ImageTooLargeError):
         raise
@@ -179,29 +169,21 @@ def png_chunks(file: IO[bytes]) -> set[bytes]:
     return chunks
 
 
-def size_if_readable(path: str | Path) -> tuple[int, int]:
-    """(height, width) by the header; (-1, -1) where it can't be read, which opening the image reports."""
+def upright_size(source: str | Path | bytes, *, name: str = "") -> Size:
+    """`read_any_size`, but (-1, -1) for an image that can't be read, which opening it reports."""
     try:
-        return read_size(path)
+        return read_any_size(source, name=name)
     except (ValueError, OSError):
         return (-1, -1)
 
 
-def upright_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
-    """`read_any_size`, but (-1, -1) for an image that can't be read."""
+def read_any_size(source: str | Path | bytes, *, name: str = "") -> Size:
+    """`read_size`, however large the image is: to be known, not to be decoded."""
     try:
-        return read_any_size(path, content)
-    except (ValueError, OSError):
-        return (-1, -1)
-
-
-def read_any_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
-    """`read_size`, however large the image is: to be known, not to be decoded. content: of a file not on disk."""
-    source = path if content is None else content
-    try:
-        return _size_of(source, path, ImageOptions())
+        return read_size(source, name=name)
     except ImageTooLargeError:
         # A PNG's late EXIF is not looked at, because Pillow would decode the image for it.
+        path = name if isinstance(source, bytes) else source
         with open_image(_opened(source), path, ImageOptions(max_megapixels=1e30)) as opened:
             turned = Image.Image.getexif(opened).get(ORIENTATION, 1) in SIDEWAYS
             return (opened.width, opened.height) if turned else (opened.height, opened.width)

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.datasets.coco_file import short
-from detkit.data.datasets.entries import describe_other, found_export, object_of, read_json_file
+from detkit.data.datasets.coco_file import number_of, short
+from detkit.data.datasets.entries import (
+    Box,
+    around,
+    around_ellipse,
+    around_turned,
+    describe_other,
+    found_export,
+    number_at,
+    object_of,
+    points_of,
+    size_at,
+)
+from detkit.data.datasets.file_formats import read_json_file
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.data.datasets.image_finder import ImageFinder, check_records
-from detkit.data.datasets.images import size_if_readable
-from detkit.data.datasets.label_studio_regions import regions_of
-from detkit.data.datasets.problems import SEVERAL_ANNOTATORS, UNANNOTATED, Problems
+from detkit.data.datasets.images import upright_size
+from detkit.data.datasets.problems import FROM_OUTLINE, NO_BOX, SEVERAL_ANNOTATORS, SUSPECT, UNANNOTATED, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.types import Tree, Value
@@ -27,6 +39,14 @@ MARKS = re.compile(
 KEYS_OF_RESULTS = ("annotations", "completions")
 UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded file."""
+GetSize = Callable[[], tuple[int, int]]
+"""Reads (height, width) of the image, for a region that does not state them."""
+LABELS = ("rectanglelabels", "polygonlabels", "ellipselabels", "labels", "hypertextlabels")
+WITHOUT_BOX = ("keypointlabels", "keypoint")
+NO_REGIONS = (
+    "choices", "taxonomy", "textarea", "rating", "number", "relation", "pairwise", "ranker", "datetime", "labels", "",
+)  # fmt: skip
+"""Types of results that say something of the image, or of another result."""
 
 
 @DATASETS.register()
@@ -97,7 +117,7 @@ def read_task(
 ) -> ImageRecord:  # fmt: skip
     """The record of a task; its regions are in percent, of the size that they state or the image has."""
     file = find_image(name, finder, f"{path}: {source}")
-    regions = regions_of(results, f"{path}: {source}", lambda: size_if_readable(file), problems)
+    regions = regions_of(results, f"{path}: {source}", lambda: upright_size(file), problems)
     size = next((region.size for region in regions if region.size[0] > 0), (-1, -1))
     return ImageRecord(
         path=file,
@@ -166,3 +186,95 @@ def find_image(name: str, finder: ImageFinder, where: str) -> str:
     if not os.path.isfile(path) and plain in finder.by_name:
         return finder.find(plain, where)
     return path
+
+
+@dataclass(frozen=True)
+class LabelledBox:
+    """A region: class, box in pixels, (height, width) of the image that it states or was computed with."""
+
+    label: str
+    box: Box
+    size: tuple[int, int]
+
+
+def regions_of(results: list[Value], where: str, get_size: GetSize, problems: Problems) -> list[LabelledBox]:
+    """The boxes of a task. A region and its label may be two results with one id."""
+    entries = [object_of(value, f"{where}, result {i}") for i, value in enumerate(results, start=1)]
+    by_id = {str(e.get("id")): names for e in entries if e.get("type") == "labels" and (names := labels_of(e))}
+    boxes: list[LabelledBox] = []
+    for i, entry in enumerate(entries, start=1):
+        spot = f"{where}, result {i}"
+        boxes += [LabelledBox(*found) for found in boxes_of(entry, by_id, spot, get_size, problems)]
+    return boxes
+
+
+def boxes_of(
+    entry: Tree, by_id: dict[str, list[str]], where: str, get_size: GetSize, problems: Problems
+) -> Iterator[tuple[str, Box, tuple[int, int]]]:  # fmt: skip
+    """(class, box, size of the image) of a result, for each label it has; nothing for what is no region."""
+    value = entry.get("value")
+    kind = str(entry.get("type") or kind_of(value))
+    if kind in WITHOUT_BOX:
+        problems.add(NO_BOX, f"{where}: {kind}")
+        return
+    outline = OUTLINES.get(kind.removesuffix("labels"))
+    if kind in NO_REGIONS:
+        return
+    if outline is None or not isinstance(value, dict):
+        hint = ": export the project as COCO, which has the boxes of masks" if kind.startswith("brush") else ""
+        raise ValueError(f"{where}: {short(kind)} is no region with a box{hint}")
+    labels = labels_of(entry) or by_id.get(str(entry.get("id")), [])
+    if not labels:
+        raise ValueError(f"{where}: {kind} without a label")
+    size = size_at(entry, "original_height", "original_width")
+    size = size if size[0] > 0 else get_size()
+    if size[0] <= 0:
+        raise ValueError(f"{where}: in percent of an image whose size is not stated and which can't be read")
+    if kind.removesuffix("labels") != "rectangle" or value.get("rotation"):
+        problems.add(FROM_OUTLINE, f"{where}: {kind}")
+    if number_of(entry.get("image_rotation", 0)):
+        problems.add(SUSPECT, f"{where}: the image was turned by {entry['image_rotation']} degrees in Label Studio")
+    for label in labels:
+        yield label, outline(value, size, where), size
+
+
+def kind_of(value: Value) -> str:
+    """The kind of a region of JSON-MIN, by the list of its labels."""
+    keys = value if isinstance(value, dict) else {}
+    return next(
+        (key for key in (*LABELS[:3], *WITHOUT_BOX, "brushlabels") if key in keys),
+        "rectangle" if "width" in keys else "",
+    )
+
+
+def labels_of(entry: Tree) -> list[str]:
+    """The labels of a result; all but empty texts."""
+    value = entry.get("value")
+    lists = [value[key] for key in LABELS if isinstance(value, dict) and isinstance(value.get(key), list)]
+    return [label.strip() for each in lists for label in each if isinstance(label, str) and label.strip()]
+
+
+def turn_of(value: Tree, where: str) -> float:
+    """The clockwise degrees by which a region is turned; ValueError for what is not a number."""
+    return number_at(value, "rotation", where) if value.get("rotation") else 0.0
+
+
+def rectangle(value: Tree, size: tuple[int, int], where: str) -> Box:
+    """Turned about its top left corner."""
+    x, y, width, height = (number_at(value, key, where) / 100 for key in ("x", "y", "width", "height"))
+    box = [x * size[1], y * size[0], (x + width) * size[1], (y + height) * size[0]]
+    return around_turned(box, turn_of(value, where), (box[0], box[1]))
+
+
+def polygon(value: Tree, size: tuple[int, int], where: str) -> Box:
+    return around((x / 100 * size[1], y / 100 * size[0]) for x, y in points_of(value.get("points"), where))
+
+
+def ellipse(value: Tree, size: tuple[int, int], where: str) -> Box:
+    x, y, rx, ry = (number_at(value, key, where) / 100 for key in ("x", "y", "radiusX", "radiusY"))
+    return around_ellipse(x * size[1], y * size[0], rx * size[1], ry * size[0], turn_of(value, where))
+
+
+OUTLINES: dict[str, Callable[[Tree, tuple[int, int], str], Box]] = {
+    "rectangle": rectangle, "polygon": polygon, "ellipse": ellipse,
+}  # fmt: skip

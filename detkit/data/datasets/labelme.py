@@ -21,11 +21,11 @@ from detkit.data.datasets.entries import (
     is_true,
     objects_at,
     points_of,
-    read_json_file,
     recognised,
     size_at,
     text_at,
 )
+from detkit.data.datasets.file_formats import read_json_file
 from detkit.data.datasets.found import FoundData, Place, canonical_split, walk
 from detkit.data.datasets.image_finder import ImageFinder, refuse_duplicates
 from detkit.data.datasets.images import read_any_size
@@ -117,7 +117,7 @@ def read_folder(root: Path, finder: ImageFinder, join_groups: bool, problems: Pr
         records.append(read_file(content, file, finder, join_groups, problems))
     if not records:
         raise ValueError(f"{root}: no JSON file with a list of shapes, as LabelMe writes it")
-    refuse_duplicates([r.path for r in records], [r.source for r in records], str(root))
+    refuse_duplicates(records, str(root))
     return records
 
 
@@ -157,7 +157,7 @@ def image_of(content: Tree, file: Path, finder: ImageFinder) -> tuple[str, tuple
     if path and os.path.isfile(path):
         return path, stated
     if content.get("imageData"):
-        return str(file), read_any_size(file, embedded_image(content, str(file)))
+        return str(file), read_any_size(embedded_image(content, str(file)), name=str(file))
     if not path:
         raise ValueError(f"{file}: imagePath is {short(name)}, not the name of an image")
     return path, stated

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from detkit.data.datasets.box_checks import corner_suspects
 from detkit.data.datasets.box_formats import BoxFormat, to_corners
 from detkit.data.datasets.coco_file import number_of, short
-from detkit.data.datasets.entries import Box, around_turned, is_true, object_of, size_at
+from detkit.data.datasets.entries import Box, around_turned, is_true, object_of
 from detkit.data.datasets.problems import NUMBERED, SUSPECT, Problems
 from detkit.data.datasets.records import ImageRecord
 from detkit.utils.types import Tree, Value
@@ -64,7 +65,7 @@ def plain(value: Value) -> Value:
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def first_key(entry: Tree, keys: Sequence[str]) -> str | None:
+def first_key(entry: Mapping[str, Value], keys: Sequence[str]) -> str | None:
     """The first of some keys that an entry has with a value."""
     return next((key for key in keys if entry.get(key) is not None), None)
 
@@ -76,11 +77,6 @@ def file_of(entry: Tree, where: str) -> str:
         if isinstance(value, str) and value.strip():
             return value
     raise ValueError(f"{where}: it names no image; known keys: {', '.join(FILE_KEYS)}")
-
-
-def size_of_entry(entry: Tree) -> tuple[int, int]:
-    """(height, width) as stated, or (-1, -1)."""
-    return size_at(entry, "height", "width")
 
 
 def objects_of(
@@ -114,7 +110,8 @@ def columns_to_rows(columns: Tree, box_key: str, label_key: str | None, where: s
     uneven = [f"{len(v)} {k}" for k, v in lists.items() if len(v) != len(boxes)]
     if uneven or (boxes and label_key is None):
         raise ValueError(f"{where}: {len(boxes)} {box_key}, but {', '.join(uneven) or 'no labels'}")
-    return [{k: v[i] for k, v in lists.items()} for i in range(len(boxes))]
+    shared = {"bbox_mode": columns["bbox_mode"]} if "bbox_mode" in columns and "bbox_mode" not in lists else {}
+    return [{**shared, **{k: v[i] for k, v in lists.items()}} for i in range(len(boxes))]
 
 
 def objects_of_list(
@@ -133,12 +130,13 @@ def objects_of_list(
         names.append(name_of(item, spot, options, problems))
         ignore.append(any(is_true(item.get(k)) for k in CROWD_KEYS))
         areas.append(number_of(item.get("area")))
-    note_corners(boxes, given, size, where, problems)
     area = [a for a in areas if a is not None]
     written = [x for x in given if x is not None]
-    return Objects(
-        boxes, names, ignore, area if len(area) == len(boxes) else None, written if len(written) == len(boxes) else None
-    )
+    sides = written if len(written) == len(boxes) else None
+    if sides and (beyond := corner_suspects(sides, size)):
+        text = "x, y, width, height reach over the edge, which two corners would not: set box_format: xyxy"
+        problems.add(SUSPECT, f"{where}, {sides[0]}: {text}", count=len(beyond))
+    return Objects(boxes, names, ignore, area if len(area) == len(boxes) else None, sides)
 
 
 def corners_of(
@@ -193,21 +191,6 @@ def name_of(item: Tree, where: str, options: EntrySettings, problems: Problems) 
     return options.names[int(number)]
 
 
-def note_corners(
-    boxes: list[Box], given: list[list[float] | None], size: tuple[int, int], where: str, problems: Problems
-) -> None:  # fmt: skip
-    """Counts the boxes of an image that make sense as two corners but were read as corner and size."""
-    written = [g for g in given if g is not None]
-    height, width = size
-    if height <= 0 or not written or len(written) < len(boxes):
-        return
-    as_corners = all(0 <= x < c <= width and 0 <= y < d <= height for x, y, c, d in written)
-    beyond = sum(x + w > 1.02 * width + 1 or y + h > 1.02 * height + 1 for x, y, w, h in written)
-    if as_corners and 2 * beyond >= len(written):
-        text = "x, y, width, height reach over the edge, which two corners would not: set box_format: xyxy"
-        problems.add(SUSPECT, f"{where}, {written[0]}: {text}", count=beyond)
-
-
 def ordered_classes(used: Sequence[str], options: EntrySettings) -> list[str]:
     """Class names: those given for numbers, then the others; numbers by value, names in alphabetical order."""
     names = list(dict.fromkeys(options.names or ()))
@@ -223,6 +206,33 @@ def with_unique_ids(records: list[ImageRecord]) -> list[ImageRecord]:
     return records
 
 
-def with_names(options: EntrySettings, names: Sequence[str] | None) -> EntrySettings:
-    """The options with names from the data where the user gives none."""
-    return options if options.names is not None or names is None else replace(options, names=names)
+def label_names(features: Tree, objects: str | None) -> list[str] | None:
+    """The names that features of `datasets` declare for the numbers of the classes (`ClassLabel`); None for none.
+
+    Only the column that `objects_of` reads classes from counts. objects: column of the objects; None finds it.
+    """
+    key = objects or first_key(features, OBJECT_KEYS)
+    columns = without_lists(features.get(key)) if key else features
+    label = first_key(columns, LABEL_KEYS) if isinstance(columns, Mapping) else None
+    return class_label_names(columns[label]) if label else None
+
+
+def class_label_names(feature: Value) -> list[str] | None:
+    """The names of a `ClassLabel` or of one in lists, as an object or in its JSON form; None for another feature."""
+    feature = without_lists(feature)
+    if isinstance(feature, Mapping):
+        names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+    else:
+        names = feature.names if type(feature).__name__ == "ClassLabel" else None
+    return None if names is None else [str(name) for name in names]
+
+
+def without_lists(feature: Value) -> Value:
+    """The feature of the items of a list, however deep; any other feature itself."""
+    if isinstance(feature, list):
+        inner = feature[0] if feature else None
+    elif isinstance(feature, Mapping):
+        inner = feature.get("feature") if "_type" in feature else None
+    else:
+        inner = getattr(feature, "feature", None)
+    return feature if inner is None else without_lists(inner)

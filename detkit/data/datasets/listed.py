@@ -20,13 +20,13 @@ from detkit.data.datasets.entries import (
     found_text,
     nodes_of,
     object_of,
-    read_json_file,
     recognised,
+    size_at,
 )
-from detkit.data.datasets.file_formats import decode_text, describe_text
+from detkit.data.datasets.file_formats import describe_text, read_json_file, read_text
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_finder import ImageFinder, refuse_duplicates
-from detkit.data.datasets.images import size_if_readable, to_rgb
+from detkit.data.datasets.images import to_rgb, upright_size
 from detkit.data.datasets.list_entries import (
     BOX_KEYS,
     FILE_KEYS,
@@ -36,7 +36,6 @@ from detkit.data.datasets.list_entries import (
     objects_of,
     ordered_classes,
     plain,
-    size_of_entry,
     with_unique_ids,
 )
 from detkit.data.datasets.problems import Problems
@@ -117,13 +116,12 @@ class ListDataset(DetectionDataset):
             read_entry(entry, f"{name}[{i}]", i, self.pictures.get(i), finder, options, problems)
             for i, entry in enumerate(given)
         ]
-        files = [r for r in records if os.path.isfile(r.path)]
-        refuse_duplicates([r.path for r in files], [r.source for r in files], name)
+        refuse_duplicates([record for record in records if os.path.isfile(record.path)], name)
         self.reads_files = not self.pictures
         self.finish_images(
             name, with_unique_ids(records), folder=folder or os.path.dirname(records[0].path), problems=problems,
             bad_boxes=bad_boxes, keep_empty=keep_empty, unlisted=folder is not None and self.reads_files,
-            class_list=ordered_classes([n for r in records for n in r.names], options),
+            classes=ordered_classes([n for r in records for n in r.names], options),
             class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
         if annotations is None:
@@ -154,9 +152,7 @@ def read_list(path: str) -> list[Tree]:
 
 def read_lines(path: str) -> list[Tree]:
     """The entries of a file with one JSON object on each line."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"annotation file not found: {path}")
-    text = decode_text(Path(path).read_bytes(), path).removeprefix("\ufeff")
+    text = read_text(path)
     entries = []
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
@@ -199,8 +195,8 @@ def read_entry(
         size = picture.size[::-1] if isinstance(picture, Image.Image) else picture.shape[:2]
     else:
         name = file_of(values, where)
-        path, size = finder.find(name, where) if finder is not None else name, size_of_entry(values)
-    needed = size if size[0] > 0 else size_if_readable(path)
+        path, size = finder.find(name, where) if finder is not None else name, size_at(values, "height", "width")
+    needed = size if size[0] > 0 else upright_size(path)
     objects = objects_of(values, where, (int(needed[0]), int(needed[1])), options, problems)
     number = values.get("image_id")
     return ImageRecord(

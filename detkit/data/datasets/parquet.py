@@ -14,9 +14,11 @@ import numpy as np
 from annotated_types import Interval
 
 from detkit.data.datasets.found import FoundData, Place
+from detkit.data.datasets.list_entries import class_label_names, without_lists
 from detkit.data.datasets.parquet_file import column_options, needs_library, open_parquet
-from detkit.data.datasets.records import BadBoxes, RecordsBuilder
+from detkit.data.datasets.records import BadBoxes
 from detkit.data.datasets.shards import (
+    CLASSES,
     ShardDataset,
     ShardEntry,
     cached_index,
@@ -28,7 +30,6 @@ from detkit.data.seeding import Layout
 from detkit.registry import DATASETS, PathStr
 from detkit.structures import ClassMap
 from detkit.utils.console import printable, shorten_list
-from detkit.utils.types import Value
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -97,7 +98,7 @@ class ParquetDataset(ShardDataset):
         key = {"image": image, "objects": objects, "labels": names}
         entries = cached_index(shards, key, lambda: index_shards(shards, image, objects, names))
         self.finish_shards(
-            name, shards, entries, None if labels is not None else classes, RecordsBuilder(name, bad_boxes),
+            name, shards, entries, None if labels is not None else classes, bad_boxes=bad_boxes,
             keep_empty=keep_empty, class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
         self.layout = self.find_layout()
@@ -183,21 +184,11 @@ def declared_classes(path: Path, objects: str) -> ClassMap | None:
         if METADATA in metadata:
             content = json.loads(metadata[METADATA])
             return ClassMap(tuple(content["names"]), tuple(content["ids"]))
-        features = json.loads(metadata.get(HUGGING_FACE, b"{}"))["info"]["features"][objects]
-    except (ValueError, LookupError, TypeError):
+        columns = without_lists(json.loads(metadata.get(HUGGING_FACE, b"{}"))["info"]["features"][objects])
+        names = class_label_names(next(columns[key] for key in CLASSES if key in columns))
+    except (ValueError, LookupError, TypeError, StopIteration):
         return None
-    names = label_names(features)
     return ClassMap(tuple(names), tuple(range(len(names)))) if names else None
-
-
-def label_names(feature: Value) -> list[str] | None:
-    """The names of the first `ClassLabel` in a description of features."""
-    if isinstance(feature, dict):
-        if feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list):
-            return [str(name) for name in feature["names"]]
-        feature = list(feature.values())
-    items = feature if isinstance(feature, list) else []
-    return next((names for item in items if (names := label_names(item))), None)
 
 
 def index_shards(shards: list[Path], image: str, objects: str, labels: list[str] | None) -> Iterator[ShardEntry]:

@@ -21,7 +21,7 @@ from detkit.data.datasets.box_checks import (
     in_first_pixel,
     swap_corners,
 )
-from detkit.data.datasets.images import size_if_readable
+from detkit.data.datasets.images import upright_size
 from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, REPEATED, SWAPPED_CORNERS, Problems
 from detkit.utils.types import Bools, Floats, Floats32, Ints
 
@@ -56,7 +56,7 @@ class ImageRecord:
     path: of the image. boxes: one (xmin, ymin, xmax, ymax) in pixels for each object, as the file has them, unusable
     ones included. names: their classes. size: (height, width) as stated, or (-1, -1). is_ignore: whether each is an
     ignore region (crowd, difficult); empty for none. image_id: of the file; None numbers the images. area, xywh,
-    source: as in `RecordsBuilder.add`.
+    source, ids: as in `RecordsBuilder.add`.
     """
 
     path: str
@@ -68,6 +68,7 @@ class ImageRecord:
     area: Sequence[float] | None = None
     xywh: Sequence[Sequence[float]] | None = None
     source: str = ""
+    ids: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -277,7 +278,7 @@ class RecordsBuilder:
         classes, ignored = np.asarray(labels, np.int64), np.asarray(is_ignore, bool)
         areas = file_boxes[:, 2:].prod(axis=1) if area is None else np.asarray(area, dtype=np.float64)
         self._count_repeated(xyxy, classes, ignored, source)
-        inside, keep = self._check(xyxy, size_if_readable(path) if len(xyxy) and size[0] < 0 else size, source)
+        inside, keep = self._check(xyxy, upright_size(path) if len(xyxy) and size[0] < 0 else size, source)
         sides = np.maximum(inside[:, 2:] - inside[:, :2], 0)
         training_areas = sides.prod(axis=1) if area is None else areas[keep]
         self._images.append((image_id, os.fsencode(path), *size))

@@ -15,10 +15,10 @@ from detkit.data.datasets.entries import (
     number_at,
     object_of,
     objects_at,
-    read_json_file,
     size_at,
     text_at,
 )
+from detkit.data.datasets.file_formats import read_json_file
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_finder import ImageFinder, check_records
 from detkit.data.datasets.problems import NO_BOX, Problems
@@ -71,7 +71,7 @@ class ScalabelDataset(DetectionDataset):
         classes = declared_first(declared(content, annotations), (n for r in records for n in r.names))
         self.finish_images(
             annotations, records, folder=images, problems=problems, bad_boxes=bad_boxes, keep_empty=keep_empty,
-            class_list=classes, class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
+            classes=classes, class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
 
 

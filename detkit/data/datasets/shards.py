@@ -15,11 +15,10 @@ import numpy as np
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.found import FoundData, Place, canonical_split
 from detkit.data.datasets.images import upright_size
-from detkit.data.datasets.records import RecordsBuilder
-from detkit.data.seeding import Layout
+from detkit.data.datasets.records import ImageRecord
 from detkit.hub.cache import cache_folder
 from detkit.structures import ClassMap
-from detkit.utils.console import nearest, plural, printable, shorten_list
+from detkit.utils.console import plural, printable, shorten_list
 from detkit.utils.outputs import replacing
 from detkit.utils.types import Tree, Value
 
@@ -51,6 +50,19 @@ class ShardEntry(NamedTuple):
     is_ignore: list[bool]
     area: list[float] | None
 
+    def record(self, shard: str) -> ImageRecord:
+        """The record of the image, whose path begins with that of its shard."""
+        return ImageRecord(
+            path=f"{shard}/{self.name}",
+            boxes=[[x, y, x + w, y + h] for x, y, w, h in self.boxes],
+            names=self.names,
+            size=self.size,
+            is_ignore=self.is_ignore,
+            image_id=self.image_id,
+            area=self.area,
+            xywh=self.boxes,
+        )
+
 
 class ShardDataset(DetectionDataset):
     """Images that lie in shards; a subclass reads the index of a shard, and the bytes of an image.
@@ -59,7 +71,6 @@ class ShardDataset(DetectionDataset):
     """
 
     reads_files = False
-    layout: Layout | None = None
 
     def finish_shards(
         self,
@@ -67,48 +78,21 @@ class ShardDataset(DetectionDataset):
         shards: Sequence[Path],
         entries: Sequence[ShardEntry],
         classes: ClassMap | None,
-        builder: RecordsBuilder,
-        *,
-        keep_empty: bool,
-        **class_options: Value,
+        **options: Value,
     ) -> None:
-        """`finish` for the entries of an index. classes: as declared; None takes the names of the objects."""
-        if classes is None:
-            names = sorted({n for entry in entries for n in entry.names})
-            classes = ClassMap(tuple(names), tuple(range(len(names))))
-        label = {class_name: k for k, class_name in enumerate(classes.names)}
-        position = {}
-        for i, entry in enumerate(entries):
-            image_id = i + 1 if entry.image_id is None else entry.image_id
-            position[image_id] = i
-            path = f"{shards[entry.shard]}/{entry.name}"
-            builder.add(
-                image_id,
-                path,
-                entry.size,
-                [[x, y, x + w, y + h] for x, y, w, h in entry.boxes],
-                [label_of(n, label, path) for n in entry.names],
-                entry.is_ignore,
-                entry.area,
-                xywh=entry.boxes,
-            )
+        """`finish_images` for the entries of an index. classes: as declared; None takes the names of the objects."""
         self.shards = [str(path) for path in shards]
         self.states = [state_of(path) for path in shards]
-        self.finish(name, classes, builder, keep_empty=keep_empty, **class_options)
-        kept = [entries[position[i]] for i in self.records.image_ids.tolist()]
+        records = (entry.record(self.shards[entry.shard]) for entry in entries)
+        self.finish_images(name, records, folder=name, classes=classes, unlisted=False, **options)
+        by_id = {i if entry.image_id is None else entry.image_id: entry for i, entry in enumerate(entries, start=1)}
+        kept = [by_id[i] for i in self.records.image_ids.tolist()]
         self.shard = np.array([e.shard for e in kept], np.int64)
         self.place = np.array([e.place for e in kept], np.int64)
         self.part = np.array([e.part for e in kept], np.int64)
 
     def image_version(self, index: int) -> str | None:
         return f"{self.states[self.shard[index]]} {self.place[index]} {self.part[index]}"
-
-
-def label_of(name: str, label: Mapping[str, int], path: str) -> int:
-    """The number of a class; ValueError if it is not among those that the shards declare."""
-    if name not in label:
-        raise ValueError(f"{path}: the class {name!r} is not declared{nearest(name, list(label))}")
-    return label[name]
 
 
 def state_of(path: Path) -> str:
@@ -212,7 +196,7 @@ def entry_of(
 def size_of_content(where: str, content: Callable[[], bytes]) -> tuple[int, int]:
     """(height, width) by the header of an image; (-1, -1) if it can't be read, which decoding it reports."""
     try:
-        return upright_size(where, content())
+        return upright_size(content(), name=where)
     except (ValueError, OSError):
         return -1, -1
 

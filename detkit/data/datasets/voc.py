@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detkit.data.datasets.base import DetectionDataset, named_classes
+from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.box_formats import from_one_based
 from detkit.data.datasets.found import FoundData, Place
-from detkit.data.datasets.image_files import Folders, check_files
-from detkit.data.datasets.problems import COUNTS_FROM_ZERO, NO_SIZE, PARTS, UNLISTED
-from detkit.data.datasets.records import BadBoxes, RecordsBuilder
-from detkit.data.datasets.voc_file import VocAnnotation, XmlReader
+from detkit.data.datasets.image_finder import refuse_duplicates
+from detkit.data.datasets.problems import NO_SIZE, PARTS, Problems
+from detkit.data.datasets.records import BadBoxes, ImageRecord
+from detkit.data.datasets.voc_file import XmlReader
 from detkit.data.datasets.voc_find import find_voc
-from detkit.data.datasets.voc_layout import read_files, read_listed
+from detkit.data.datasets.voc_layout import VocFile, read_files, read_listed
 from detkit.registry import DATASETS, PathStr
-from detkit.utils.console import plural, shorten_list
 
 
 @DATASETS.register()
@@ -56,59 +56,37 @@ class VocDataset(DetectionDataset):
         bad_boxes: BadBoxes = "drop",
         keep_empty: bool = True,
     ) -> None:
-        name = f"{root} ({split})" if split is not None else annotations or root
-        builder = RecordsBuilder(name, bad_boxes)
-        read = XmlReader(encoding, builder.problems)
+        name, problems = f"{root} ({split})" if split is not None else annotations or root, Problems()
+        read = XmlReader(encoding, problems)
         layout = Path(root), Path(annotations) if annotations is not None else None
         files = read_files(*layout, name, read) if split is None else read_listed(*layout, split, name, read)
-        class_list = sorted({item.name for names in files.annotations for item in names.objects})
+        class_list = sorted({item.name for annotation in files.annotations for item in annotation.objects})
         if not class_list:
             raise ValueError(f"{name}: no file in {files.where} has an object, so there is nothing to detect")
-        classes, label = named_classes(enumerate(class_list)), {n: k for k, n in enumerate(class_list)}
-        folders, paths = Folders(), [file.image for file in files.split]
-        for i, file in enumerate(files.split, start=1):
-            add_image(builder, i, file.image, file.source, file.annotation, label, one_based)
-        check_duplicates(paths, folders, [file.source for file in files.split], name)
-        for path in folders.unlisted_images(files.images, [*paths, *files.annotated]):
-            builder.problems.add(UNLISTED, path)
-        self.finish(
-            name, classes, builder, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
+        records = [to_record(file, one_based, problems) for file in files.split]
+        refuse_duplicates(records, name)
+        self.finish_images(
+            name, records, folder=files.images, classes=class_list, annotated=files.annotated, problems=problems,
+            bad_boxes=bad_boxes, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
             ignore_classes=ignore_classes,
         )  # fmt: skip
-        check_files([self.records.path(i) for i in range(len(self))], name, files.images, folders)
 
 
-def add_image(
-    builder: RecordsBuilder, image_id: int, path: str, source: str, annotation: VocAnnotation, label: dict[str, int],
-    one_based: bool,
-) -> None:  # fmt: skip
-    """Adds one image; counts missing sizes, parts, and boxes that begin at 0 where pixels count from 1."""
-    if annotation.size[0] < 0:
-        builder.problems.add(NO_SIZE, source)
-    shift = 1.0 if one_based else 0.0
-    boxes, xywh = [], []
-    for i, item in enumerate(annotation.objects, start=1):
-        x1, y1, x2, y2 = item.box
-        has_pixels = x2 > x1 and y2 > y1 and max(item.box) > 1.1
-        # A box without area, or in fractions, as published must not be moved before it is seen.
-        boxes.append([x1 - shift, y1 - shift, x2, y2] if has_pixels else item.box)
-        xywh.append([x1 - shift, y1 - shift, x2 - x1 + shift, y2 - y1 + shift])
+def to_record(file: VocFile, one_based: bool, problems: Problems) -> ImageRecord:
+    """The record of one file; counts missing sizes, parts, and boxes that begin at 0 where pixels count from 1."""
+    objects = [(item, f"{file.source}, box {i}") for i, item in enumerate(file.annotation.objects, start=1)]
+    if file.annotation.size[0] < 0:
+        problems.add(NO_SIZE, file.source)
+    for item, where in objects:
         if item.parts:
-            builder.problems.add(PARTS, f"{source}, box {i} ({item.name})", count=item.parts)
-        if one_based and min(x1, y1) == 0 and has_pixels:
-            builder.problems.add(COUNTS_FROM_ZERO, f"{source}, box {i} {item.box}")
-    labels = [label[item.name] for item in annotation.objects]
-    difficult = [item.difficult for item in annotation.objects]
-    builder.add(image_id, path, annotation.size, boxes, labels, difficult, source=source, xywh=xywh)
-
-
-def check_duplicates(paths: list[str], folders: Folders, sources: list[str], name: str) -> None:
-    """Raises ValueError if several annotations are of one image file: each would lack the objects of the others."""
-    duplicates = folders.duplicates(paths).values()
-    if duplicates:
-        texts = [f"{paths[same[0]]} ({', '.join(sources[i] for i in same)})" for same in duplicates]
-        count = plural(len(duplicates), "image file belongs", "image files belong")
-        raise ValueError(
-            f"{name}: {count} to several annotations, so the objects of one would be "
-            f"background in the other: {shorten_list(texts)}. Put all objects into one annotation and list that one"
-        )
+            problems.add(PARTS, f"{where} ({item.name})", count=item.parts)
+    moved = [from_one_based(item.box, where, problems) for item, where in objects] if one_based else None
+    return ImageRecord(
+        path=file.image,
+        boxes=[item.box for item, _ in objects] if moved is None else [corners for corners, _ in moved],
+        names=[item.name for item, _ in objects],
+        size=file.annotation.size,
+        is_ignore=[item.difficult for item, _ in objects],
+        xywh=None if moved is None else [sides for _, sides in moved],
+        source=file.source,
+    )

@@ -87,15 +87,11 @@ class XmlReader:
         root = parse_as(raw, encoding)
         if self.encoding is None:
             self.guessed = encoding
-            names = sorted({name for name in map(str.strip, map(name_of, root.iter("object"))) if not name.isascii()})
+            found = {(item.findtext("name") or "").strip() for item in root.iter("object")}
+            names = sorted(name for name in found if not name.isascii())
             classes = f", with the class names {shorten_list(names)}" if names else ""
             self.problems.add(GUESSED_ENCODING, f"{path.name}: {encoding}{classes}")
         return root
-
-
-def name_of(item: ElementTree.Element) -> str:
-    """The class name of an <object>; empty if it has none."""
-    return item.findtext("name") or ""
 
 
 def sample(path: Path, raw: bytes) -> list[bytes]:
@@ -272,7 +268,7 @@ def read_list(path: Path, annotated: set[str]) -> str:
     """Reads the text of a list; ValueError that names file, encoding and the encoding that fits."""
     raw = path.read_bytes()
     try:
-        return decode_text(raw, str(path)).removeprefix("\ufeff")
+        return decode_text(raw, str(path))
     except ValueError as error:
         fitting = [name for name in CODE_PAGES if fits(raw, name, annotated)]
         hint = f". Read as {fitting[0]}, its names match Annotations" if fitting else ""

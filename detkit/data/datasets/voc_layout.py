@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from detkit.data.datasets.found import walk
-from detkit.data.datasets.image_files import image_suffixes, images_by_stem
+from detkit.data.datasets.image_files import image_suffixes
 from detkit.data.datasets.problems import BY_FILENAME, OTHER_IMAGE, Problems
 from detkit.data.datasets.voc_file import (
     VocAnnotation,
@@ -26,7 +26,7 @@ LAYOUT_WORDS = {
 
 
 @dataclass(frozen=True)
-class ImageFinder:
+class VocImageFinder:
     """Finds the image of an annotation file among the images below a folder.
 
     folder: of the images, searched with its subfolders. root: folder of the annotation files.
@@ -117,16 +117,13 @@ def read_listed(root: Path, annotations: Path | None, split: str, name: str, rea
     folder, images = annotations or root / "Annotations", root / "JPEGImages"
     stems = read_split(root, folder, split)
     contents = read_annotations(folder, stems, name, read)
-    by_stem = images_by_stem(images)
-    if images.is_dir():
-        paths = {stem: find_image(stem, contents[stem].filename, by_stem, images, read.problems) for stem in stems}
-    else:
-        finder = finder_of(root, folder)
-        paths = {s: finder.find(folder / f"{s}.xml", contents[s].filename, read.problems) for s in stems}
-        images = root
-    split_files = [VocFile(f"{stem}.xml", contents[stem], str(paths[stem])) for stem in stems]
-    annotated = [str(path) for stem, path in by_stem.items() if stem in contents]
-    return VocFiles(split_files, list(contents.values()), annotated, str(images), "Annotations")
+    finder = VocImageFinder(images, folder) if images.is_dir() else finder_of(root, folder)
+    files = []
+    for stem in stems:
+        image = finder.find(folder / f"{stem}.xml", contents[stem].filename, read.problems)
+        files.append(VocFile(f"{stem}.xml", contents[stem], str(image)))
+    annotated = [str(path) for stem in contents for path in finder.by_name.get(stem, [])[:1]]
+    return VocFiles(files, list(contents.values()), annotated, str(finder.folder), "Annotations")
 
 
 def read_files(root: Path, annotations: Path | None, name: str, read: XmlReader) -> VocFiles:
@@ -143,23 +140,9 @@ def read_files(root: Path, annotations: Path | None, name: str, read: XmlReader)
     return VocFiles(split, [file.annotation for file in split], [], str(root), str(folder))
 
 
-def finder_of(root: Path, folder: Path) -> ImageFinder:
+def finder_of(root: Path, folder: Path) -> VocImageFinder:
     """The search below a root for the images of annotation files in a folder, which need not lie below it."""
-    return ImageFinder(root, root if folder.is_relative_to(root) else folder)
-
-
-def find_image(stem: str, stated: str, files: dict[str, Path], folder: Path, problems: Problems) -> Path:
-    """The image with the name of an annotation in one folder; of several suffixes, the one that it states.
-
-    Counts an annotation that states another image that is there, as a copied one does.
-    """
-    plain = Path(stated)
-    if plain.stem == stem and (folder / plain.name).is_file():
-        return folder / plain.name
-    image = files.get(stem)
-    if image is not None and stated != image.name and plain.stem in files:
-        problems.add(OTHER_IMAGE, f"{stem}.xml: <filename> is {stated}, {image.name} is used")
-    return image or folder / (stated or f"{stem}.jpg")
+    return VocImageFinder(root, root if folder.is_relative_to(root) else folder)
 
 
 def read_annotations(folder: Path, stems: list[str], name: str, read: XmlReader) -> dict[str, VocAnnotation]:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_files import image_suffixes
-from detkit.data.datasets.records import BadBoxes, RecordsBuilder
+from detkit.data.datasets.records import BadBoxes
 from detkit.data.datasets.shards import (
     ShardDataset,
     ShardEntry,
@@ -80,7 +80,7 @@ class WebDataset(ShardDataset):
         name = f"{root} ({split})" if split else root
         entries = cached_index(shards, {"labels": labels}, lambda: index_shards(shards, labels))
         self.finish_shards(
-            name, shards, entries, declared_classes(shards[0].parent), RecordsBuilder(name, bad_boxes),
+            name, shards, entries, declared_classes(shards[0].parent), bad_boxes=bad_boxes,
             keep_empty=keep_empty, class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
 

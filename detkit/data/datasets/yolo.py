@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.datasets.file_formats import decode_text
+from detkit.data.datasets.file_formats import read_text
 from detkit.data.datasets.found import FoundData, Place, walk
 from detkit.data.datasets.image_files import Folders, check_files, image_suffixes
 from detkit.data.datasets.images import upright_size
@@ -81,7 +81,7 @@ class YoloDataset(DetectionDataset):
             name,
             read_images(labels, opened, name, problems, folders=all(place.is_dir() for place in places)),
             folder=folder,
-            class_list=list(opened.names.values()),
+            classes=list(opened.names.values()),
             problems=problems,
             bad_boxes=bad_boxes,
             keep_empty=keep_empty,
@@ -176,7 +176,7 @@ def listed_images(path: Path, root: Path, notes: list[str]) -> list[str]:
     """The images that a text file lists; those that are not there keep their name, as errors show it."""
     if path.suffix.lower() in image_suffixes():
         raise ValueError(f"{path} is one image; a split is a folder or a list of images (.txt)")
-    lines = [line.strip() for line in decode_text(path.read_bytes(), str(path)).removeprefix("\ufeff").splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     if (zero := next((i for i, line in enumerate(lines, start=1) if "\0" in line), None)) is not None:
         raise ValueError(f"{path}:{zero}: the line has a zero byte, so the file is not a list of images")
     return [str(locate(line, path.parent, notes, root) or path.parent / line) for line in lines if line]

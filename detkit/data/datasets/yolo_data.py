@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import yaml
 
-from detkit.data.datasets.file_formats import decode_text, describe_text
+from detkit.data.datasets.file_formats import describe_text, read_text
 from detkit.data.datasets.found import SPLIT_NAMES, walk
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.utils.console import printable, shorten_list
@@ -49,13 +49,8 @@ def open_data(path: str | Path, names: list[str] | None = None) -> YoloData:
     if place.is_dir():
         described = data_file(place)
         return open_data(described, names) if described else open_folder(place, names)
-    data = read_file(place)
+    data = read_darknet(place) if place.suffix.lower() == ".data" else read_yaml(place)
     return data if names is None else replace(data, names=check_names(dict(enumerate(names)), f"{place}: names"))
-
-
-def read_file(place: Path) -> YoloData:
-    """Reads data.yaml or obj.data."""
-    return read_darknet(place) if place.suffix.lower() == ".data" else read_yaml(place)
 
 
 def data_file(folder: Path) -> Path | None:
@@ -77,7 +72,7 @@ def is_data_yaml(path: Path) -> bool:
 
 def read_yaml(path: Path) -> YoloData:
     """Reads a data.yaml."""
-    fields = yaml_fields(decode_text(path.read_bytes(), str(path)).removeprefix("\ufeff"), str(path))
+    fields = yaml_fields(read_text(path), str(path))
     splits = {}
     for canonical, keys in SPLIT_NAMES.items():
         given = [key for key in keys if text_list(fields.get(key, ""), f"{path}: {key}")]
@@ -199,7 +194,7 @@ def check_names(names: dict[int, str], where: str) -> dict[int, str]:
 
 def read_darknet(path: Path) -> YoloData:
     """Reads obj.data of Darknet and of CVAT's YOLO export: lines of `key = value`."""
-    lines = decode_text(path.read_bytes(), str(path)).removeprefix("\ufeff").splitlines()
+    lines = read_text(path).splitlines()
     fields = {key.strip(): value.strip() for key, found, value in (line.partition("=") for line in lines) if found}
     if not {"names", "train"} <= set(fields):
         raise ValueError(f"{path}: not an obj.data of YOLO: no line `train = ...` or no line `names = ...`")
@@ -213,7 +208,7 @@ def read_darknet(path: Path) -> YoloData:
 
 def read_names(path: Path) -> dict[int, str]:
     """Class names of a text file, one on each line."""
-    text = decode_text(path.read_bytes(), str(path)).removeprefix("\ufeff").rstrip()
+    text = read_text(path).rstrip()
     lines = [line.strip() for line in text.splitlines()]
     return check_names(dict(enumerate(lines)), str(path))
 

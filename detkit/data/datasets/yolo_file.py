@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from detkit.data.datasets.box_formats import to_corners
+from detkit.data.datasets.entries import Box, around
 from detkit.data.datasets.file_formats import decode_text, describe_text
 from detkit.data.datasets.problems import Kind, Problems
 from detkit.utils.console import plural, shorten_list
@@ -22,10 +24,10 @@ KEYPOINTS = Kind("[objects have|object has] keypoints, which are not read", quie
 
 @dataclass(frozen=True)
 class Shape:
-    """One line of a label file: class number, corners xyxy in fractions of the image, line number."""
+    """One line of a label file: class number, box xyxy in fractions of the image, line number."""
 
     number: int
-    box: tuple[float, float, float, float]
+    box: Box
     line: int
     count: int
     """How many numbers the line has."""
@@ -37,7 +39,7 @@ def read_labels(path: Path, problems: Problems, keypoints: bool = False) -> tupl
     keypoints: whether keypoints follow the box (a data.yaml with kpt_shape), as only that tells them from a polygon.
     """
     try:
-        text = decode_text(path.read_bytes(), str(path)).removeprefix("\ufeff")
+        text = decode_text(path.read_bytes(), str(path))
     except OSError as error:
         raise ValueError(f"{path}: the label file can't be read: {error.strerror}") from None
     shapes, wrong = [], []
@@ -73,7 +75,7 @@ def read_line(line: str, number: int, where: str, problems: Problems, keypoints:
         values, pixels = values[:4], [v for v in values[:4] if abs(v) > LARGEST_FRACTION]
     if pixels and all(map(math.isfinite, pixels)):
         raise ValueError(f"{pixels[0]:g} is no fraction of the image (0 to 1), but seems to be in pixels")
-    box = corners(values) if len(values) == 4 else around(values, where, problems)
+    box = to_corners(values, "cxcywh") if len(values) == 4 else outline_box(values, where, problems)
     return Shape(label, box, number, len(texts))
 
 
@@ -101,24 +103,15 @@ def class_number(text: str) -> int:
     return int(text.partition(".")[0])
 
 
-def corners(values: list[float]) -> tuple[float, float, float, float]:
-    """xyxy of a centre, a width and a height."""
-    x, y, width, height = values
-    return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-
-
-def around(values: list[float], where: str, problems: Problems) -> tuple[float, float, float, float]:
+def outline_box(values: list[float], where: str, problems: Problems) -> Box:
     """The box around points x1, y1, x2, y2 ... of a polygon or oriented box; ValueError for half a point."""
     if len(values) % 2 or len(values) < 6:
         raise ValueError(
             f"{len(values) + 1} numbers: neither a box (class and 4 numbers), nor one with a confidence (5), nor a "
             "polygon (pairs of x and y)"
         )
-    x, y = values[0::2], values[1::2]
     problems.add(FROM_SHAPE, where)
-    if not all(map(math.isfinite, values)):
-        return (math.nan, math.nan, math.nan, math.nan)
-    return (min(x), min(y), max(x), max(y))
+    return around(zip(values[0::2], values[1::2], strict=True))
 
 
 def check_classes(shapes: dict[str, list[Shape]], names: dict[int, str], name: str) -> None:
