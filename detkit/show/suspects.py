@@ -28,7 +28,7 @@ def check_labels(subject: Subject, run: str | Path, *, most: int) -> Findings:
     predictor = Predictor.from_checkpoint(run, overrides=[f"postprocess.score_threshold={LOWEST_SCORE}"])
     findings = Findings()
     for split in subject:
-        findings.add(LABEL_ERROR, cases(split, judge(split, predictor)[:most]))
+        findings.add(LABEL_ERROR, (case(split, suspect) for suspect in judge(split, predictor)[:most]))
     return findings
 
 
@@ -59,11 +59,6 @@ def check_classes(dataset: DetectionDataset, predictor: Predictor) -> None:
         dataset.use_classes(predictor.classes, "the run")
 
 
-def cases(split: Split, suspects: Sequence[Suspect]) -> list[Case]:
-    """The suspects as findings, each with its picture."""
-    return [case(split, suspect) for suspect in suspects]
-
-
 def case(split: Split, suspect: Suspect) -> Case:
     """One suspect in words and as a picture."""
     words = describe(suspect, split.dataset.classes.names)
@@ -83,10 +78,8 @@ def case(split: Split, suspect: Suspect) -> Case:
 
 def describe(suspect: Suspect, names: Sequence[str]) -> str:
     """`RBC without a box (score 0.84)`, `labelled WBC, looks like RBC (score 0.71)`."""
-    found = "" if suspect.found is None else f"{names[suspect.found]}"
-    if suspect.label is None:
-        return f"{found} without a box (score {suspect.score:.2f})"
-    label = names[suspect.label]
-    if suspect.found is None:
+    label, found = (None if k is None else names[k] for k in (suspect.label, suspect.found))
+    if found is None:
         return f"{label} that the detector does not find"
-    return f"labelled {label}, looks like {found} (score {suspect.score:.2f})"
+    seen = f"{found} without a box" if label is None else f"labelled {label}, looks like {found}"
+    return f"{seen} (score {suspect.score:.2f})"
