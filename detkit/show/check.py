@@ -142,9 +142,7 @@ def subject_of(args: argparse.Namespace, datasets: dict[str, DetectionDataset]) 
     from detkit.data.writers.convert import check_apart
 
     if args.fix is not None:
-        from detkit.data.reading import Source
-
-        check_apart(Path(args.fix), Path(args.data), Source(datasets, ""))
+        check_apart(Path(args.fix), Path(args.data), datasets)
     return Subject.of(args.data, datasets, cached=not args.no_cache)
 
 

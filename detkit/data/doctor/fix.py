@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,18 +20,16 @@ from detkit.utils.types import Bools, Tree
 
 @dataclass
 class Fixes:
-    """What a clean copy leaves out or changes: counted, and named with file and box."""
+    """What a clean copy leaves out or changes: each kind of change with the files and boxes that it touches."""
 
-    counts: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, what: str, where: str) -> None:
-        self.counts[what] += 1
         self.named.setdefault(what, []).append(where)
 
     def lines(self) -> list[str]:
         """A line for each kind of change."""
-        return [f"{what}: {count}" for what, count in self.counts.items()] or ["nothing to put right"]
+        return [f"{what}: {len(places)}" for what, places in self.named.items()] or ["nothing to put right"]
 
     def to_json(self) -> Tree:
         return {"changes": self.named}
@@ -48,14 +45,6 @@ CLIPPED = "boxes are cut off at the edge of their image"
 REPEATED = "repeated boxes are left out"
 
 
-class Cleaned(Subset):
-    """Some images of a split, with corrected boxes."""
-
-    def __init__(self, split: Split, indices: list[int], records: Records) -> None:
-        super().__init__(split.dataset, indices, split.dataset.name)
-        self.records = records
-
-
 def clean(subject: Subject) -> tuple[dict[str, DetectionDataset], Fixes]:
     """The splits without what can't be used, is there twice or leaks, and what was done."""
     fixes = Fixes()
@@ -64,8 +53,9 @@ def clean(subject: Subject) -> tuple[dict[str, DetectionDataset], Fixes]:
     for split in subject:
         kept = [i for i in range(len(split.dataset)) if (split.name, i) not in left_out]
         if kept:
-            plain = Subset(split.dataset, kept, split.dataset.name).records
-            splits[split.name] = Cleaned(split, kept, clean_records(with_sizes(plain, split, kept, fixes), fixes))
+            subset = Subset(split.dataset, kept, split.dataset.name)
+            subset.records = clean_records(with_sizes(subset.records, split, kept, fixes), fixes)
+            splits[split.name] = subset
     if not splits:
         raise ValueError(f"--fix: none of the images of {subject.place} can be used")
     return splits, fixes

@@ -181,14 +181,14 @@ def test_nothing_is_found_in_clean_data(planted: Planted) -> None:
 def test_exactly_the_planted_fault_is_found(planted: Planted, plant: Callable[[Planted], None]) -> None:
     plant(planted)
     findings = check(planted)
-    assert findings.names() == {plant.__name__.replace("_", "-")}, texts(findings)
+    assert {kind.name for kind in findings.cases} == {plant.__name__.replace("_", "-")}, texts(findings)
 
 
 def test_one_object_with_two_classes(planted: Planted) -> None:
     _, *box = planted.boxes["train"][3][0]
     planted.boxes["train"][3].append((2, *box))
     findings = check(planted)
-    assert findings.names() == {"two-classes", "odd-place"}
+    assert {kind.name for kind in findings.cases} == {"two-classes", "odd-place"}
     assert "train: train3.jpg, box 3: pear: box 1 is apple at the same place (IoU 1.00)" in texts(findings)
 
 
