@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from detkit.analyze.label_errors import Suspect, find_label_errors
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.doctor.findings import Case, Findings, Kind, Mark, Picture
+from detkit.data.doctor.findings import Case, Findings, Kind, Mark
 from detkit.data.doctor.subject import Split, Subject
 from detkit.predict.predictor import Predictor
 from detkit.structures import Detections
@@ -20,6 +21,7 @@ LABEL_ERROR = Kind(
     "suspected label errors, likeliest first",
     "look at each picture, and correct the label where the detector is right; most suspects of high weight are errors, "
     "most of low weight are not",
+    pictured=100,
 )
 
 
@@ -63,9 +65,8 @@ def case(split: Split, suspect: Suspect) -> Case:
     """One suspect in words and as a picture."""
     words = describe(suspect, split.dataset.classes.names)
     if suspect.row is None:
-        plain = split.picture(suspect.image)
-        picture = Picture(plain.path, (*plain.marks, Mark(suspect.box, words)), words)
-        number = 0
+        picture, number = split.picture(suspect.image, caption=words), 0
+        picture = replace(picture, marks=(*picture.marks, Mark(suspect.box, words)))
     else:
         rows = [row for row in split.rows(suspect.image) if split.truth.trained[row]]
         row = rows[suspect.row]

@@ -22,8 +22,8 @@ from detkit.version import __version__
 from detkit.visualize.page import write_marked_html
 
 SLOT = re.compile(r"@([a-z]+)@")
-PICTURED, LISTED = 12, 1000
-"""Cases of a kind with a picture, and those that are listed in words below them."""
+LISTED = 1000
+"""Cases of a kind that are listed in words below those with a picture."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ def sections(subject: Subject, ranked: Sequence[tuple[Kind, list[Case]]]) -> lis
     """A section for each kind; the pictures are made on all cores."""
     from tqdm import tqdm
 
-    pictures = list(dict.fromkeys(p for _, cases in ranked for case in cases[:PICTURED] for p in case.pictures))
+    pictures = list(
+        dict.fromkeys(p for kind, cases in ranked for case in cases[: kind.pictured] for p in case.pictures)
+    )
     with ThreadPoolExecutor(usable_cores()) as pool:
         work = pool.map(lambda picture: data_uri(picture, subject), pictures)
         bar = tqdm(work, desc="pictures", total=len(pictures), leave=False, disable=None, file=bar_stream())
@@ -126,12 +128,12 @@ def sections(subject: Subject, ranked: Sequence[tuple[Kind, list[Case]]]) -> lis
 
 
 def section(kind: Kind, cases: list[Case], made: dict[Picture, str | None], place: str) -> str:
-    shown = "\n".join(case_to_html(case, made, place) for case in cases[:PICTURED])
-    rest = cases[PICTURED : PICTURED + LISTED]
-    more = len(cases) - PICTURED - len(rest)
+    shown = "\n".join(case_to_html(case, made, place) for case in cases[: kind.pictured])
+    others = cases[kind.pictured :]
+    rest, more = others[:LISTED], len(others) - LISTED
     items = "".join(f"<li>{escape(where(case, place))}: {escape(case.text)}</li>" for case in rest)
     items += f"<li>and {more} more</li>" if more > 0 else ""
-    details = f"<details><summary>{plural(len(cases) - PICTURED, 'more case')}</summary><ul>{items}</ul></details>"
+    details = f"<details><summary>{plural(len(others), 'more case')}</summary><ul>{items}</ul></details>"
     tag = f'<span class="tag {kind.severity}">{kind.severity}</span>'
     pairs = " pairs" if any(len(case.pictures) > 1 for case in cases) else ""
     return (
