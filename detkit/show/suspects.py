@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from detkit.analyze.label_errors import Suspect, find_label_errors
+from detkit.analyze.label_errors import Suspect, SuspectKind, find_label_errors
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.doctor.findings import Case, Findings, Kind, Mark
 from detkit.data.doctor.subject import Split, Subject
@@ -15,14 +15,20 @@ from detkit.structures import Detections
 
 LOWEST_SCORE = 0.02
 """Detections below it are no evidence of anything."""
-LABEL_ERROR = Kind(
-    "label-error",
-    "note",
-    "suspected label errors, likeliest first",
+PICTURED = 100
+FIX = (
     "look at each picture, and correct the label where the detector is right; most suspects of high weight are errors, "
-    "most of low weight are not",
-    pictured=100,
+    "most of low weight are not"
 )
+TITLES: dict[SuspectKind, str] = {
+    "swapped": "suspected label errors: another class than the annotated one is detected",
+    "missing": "suspected label errors: an object is detected where there is no box",
+    "not found": "suspected label errors: a box is not found by the detector",
+}
+# A kind each, so that swaps, whose weights are higher as they have two witnesses, do not hide the missing boxes.
+LABEL_ERRORS = {
+    kind: Kind(f"label-{kind.replace(' ', '-')}", "note", title, FIX, PICTURED) for kind, title in TITLES.items()
+}
 
 
 def check_labels(subject: Subject, run: str | Path, *, most: int) -> Findings:
@@ -30,7 +36,9 @@ def check_labels(subject: Subject, run: str | Path, *, most: int) -> Findings:
     predictor = Predictor.from_checkpoint(run, overrides=[f"postprocess.score_threshold={LOWEST_SCORE}"])
     findings = Findings()
     for split in subject:
-        findings.add(LABEL_ERROR, (case(split, suspect) for suspect in judge(split, predictor)[:most]))
+        suspects = judge(split, predictor)[:most]
+        for kind, heading in LABEL_ERRORS.items():
+            findings.add(heading, (case(split, suspect) for suspect in suspects if suspect.kind == kind))
     return findings
 
 
