@@ -164,7 +164,8 @@ def perceptual_hash(facts: ImageFacts) -> Floats32:
     import imagehash
 
     bits = imagehash.phash(Image.fromarray(facts.grey)).hash.flatten()
-    return np.where(bits, np.float32(1), np.float32(-1))
+    signs: Floats32 = np.where(bits, np.float32(1), np.float32(-1))
+    return signs
 
 
 def close_hashes(hashes: Floats32, groups: Ints) -> Iterator[tuple[int, int, int]]:
