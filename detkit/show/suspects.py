@@ -73,13 +73,13 @@ def case(split: Split, suspect: Suspect) -> Case:
     """One suspect in words and as a picture."""
     words = describe(suspect, split.dataset.classes.names)
     if suspect.row is None:
-        picture, number = split.picture(suspect.image, caption=words), 0
+        picture, number = split.picture(suspect.image), 0
         picture = replace(picture, marks=(*picture.marks, Mark(suspect.box, words)))
     else:
         rows = [row for row in split.rows(suspect.image) if split.truth.trained[row]]
         row = rows[suspect.row]
         number = row - split.rows(suspect.image).start + 1
-        picture = split.picture(suspect.image, {row: words}, words)
+        picture = split.picture(suspect.image, {row: words})
     text = f"{words} [{', '.join(f'{v:.0f}' for v in suspect.box)}], weight {suspect.weight:.2f}"
     path = split.path(suspect.image)
     return Case(split=split.name, text=text, file=path, box=number, weight=suspect.weight, pictures=(picture,))
