@@ -64,5 +64,11 @@ def rescale(boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, int])
 
 
 def to_xywh(boxes: Floats) -> Floats:
-    """(N, 4) xyxy -> x, y, width, height, as COCO files have them."""
-    return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
+    """(N, 4) xyxy -> x, y, width, height, as COCO files have them; a side of infinite corners is NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
+
+
+def to_xyxy(boxes: Floats) -> Floats:
+    """(N, 4) x, y, width, height -> xyxy."""
+    return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)

@@ -15,8 +15,9 @@ import torch
 
 from detkit import boxes as box_ops
 from detkit.data.datasets.base import DetectionDataset
+from detkit.data.doctor.findings import Corners, corners
 from detkit.structures import Detections
-from detkit.utils.types import Bools, Floats, Floats32, Ints
+from detkit.utils.types import Bools, Floats, Ints
 
 SAME = 0.5
 """IoU from which a detection is at the place of a box."""
@@ -41,7 +42,7 @@ class Suspect:
 
     kind: SuspectKind
     image: int
-    box: tuple[float, float, float, float]
+    box: Corners
     row: int | None
     label: int | None
     found: int | None
@@ -147,7 +148,7 @@ def missing(index: int, image: Compared, trust: Sequence[Trust]) -> list[Suspect
     suspects = []
     for d in np.flatnonzero(~image.explained & ~image.taken).tolist():
         label, score = int(image.labels[d]), float(image.scores[d])
-        box = corners(image.boxes[d])
+        box = corners(image.boxes[d].tolist())
         suspects.append(Suspect("missing", index, box, None, None, label, score, trust[label](score)))
     return suspects
 
@@ -159,7 +160,7 @@ def wrong_boxes(
     a = dataset.records.annotation(index)
     suspects = []
     for g, row in enumerate(np.flatnonzero(~a.is_ignore).tolist()):
-        label, own, box = int(a.labels[row]), float(image.support[g]), corners(a.boxes[row])
+        label, own, box = int(a.labels[row]), float(image.support[g]), corners(a.boxes[row].tolist())
         # Of the objects of the class, the fraction that the detector is surer of.
         doubt = 1 - float(np.searchsorted(support[label], own, side="right")) / len(support[label])
         d = int(image.other[g])
@@ -171,9 +172,3 @@ def wrong_boxes(
         elif own == 0:
             suspects.append(Suspect("not found", index, box, row, label, None, own, DOUBT * doubt))
     return suspects
-
-
-def corners(values: Floats | Floats32) -> tuple[float, float, float, float]:
-    """Four numbers as a box."""
-    x1, y1, x2, y2 = map(float, values)
-    return x1, y1, x2, y2

@@ -35,10 +35,8 @@ class Source:
             raise ValueError(f"--splits: no split {unknown[0]!r}, only {shorten_list(list(self.splits))}")
         unions = [] if names else union_splits(self.splits)
         kept = {name: d for name, d in self.splits.items() if name in names or (not names and name not in unions)}
-        notes = [
-            f"{name} is left out: its images are those of other splits (--splits {name} takes it)" for name in unions
-        ]
-        return Source(kept, self.text, (*self.notes, *notes))
+        repeats = "is left out: its images are those of other splits (detkit data convert --splits takes it)"
+        return Source(kept, self.text, (*self.notes, *(f"{name} {repeats}" for name in unions)))
 
 
 def read_source(place: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Source:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from detkit.boxes import to_xyxy
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.records import ANY_CLASS, Records, Truth
 from detkit.evaluate.arrays import AREAS, GroundTruth, Shard
@@ -209,7 +210,7 @@ def _ground_truth(records: Records, truth: Truth, num_classes: int) -> GroundTru
     return GroundTruth(
         image_ids=records.image_ids,
         offsets=np.concatenate((np.zeros(1, np.int64), ends[truth.ends])),
-        boxes=np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1),
+        boxes=to_xyxy(xywh),
         labels=np.where(labels == ANY_CLASS, number, labels),
         crowd=truth.is_ignore[rows],
         area=truth.area[rows],

@@ -104,13 +104,13 @@ def run(args: argparse.Namespace) -> int:
 def check_outputs(args: argparse.Namespace) -> None:
     """Refuses, before anything is read, files and folders that can't be written."""
     checked("--suspects", args.suspects, PositiveInt)
-    from detkit.data.doctor.page import is_own_page
     from detkit.data.writers.target import check_target
+    from detkit.visualize.page import is_page
 
     if args.json is not None:
         check_output_file("--json", args.json, inputs=[args.data])
     if args.html is not None:
-        check_output_file("--html", args.html, inputs=[args.data], owned=is_own_page)
+        check_output_file("--html", args.html, inputs=[args.data], owned=is_page)
     if args.fix is not None:
         check_target("--fix", Path(args.fix))
 
@@ -142,9 +142,7 @@ def subject_of(args: argparse.Namespace, datasets: dict[str, DetectionDataset]) 
     from detkit.data.writers.convert import check_apart
 
     if args.fix is not None:
-        from detkit.data.reading import Source
-
-        check_apart(Path(args.fix), Path(args.data), Source(datasets, ""))
+        check_apart(Path(args.fix), Path(args.data), datasets)
     return Subject.of(args.data, datasets, cached=not args.no_cache)
 
 

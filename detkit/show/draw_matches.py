@@ -15,7 +15,8 @@ from detkit.visualize.draw import class_color, draw_detections
 from detkit.visualize.page import Figure
 
 Color = tuple[int, int, int]
-FORCED: Color = (255, 140, 0)
+FORCED: Color = (0, 0, 0)
+"""No class has it."""
 IGNORED: Color = (90, 90, 90)
 IN_REGION: Color = (170, 60, 200)
 MINED: Color = (200, 20, 20)
@@ -33,7 +34,7 @@ def panels(matches: ImageMatches, classes: ClassMap, levels: Sequence[str], side
     figures = [Figure(truth, f"ground truth: {plural(len(targets.boxes), 'object')}{regions}")]
     for i, (name, counts) in enumerate(zip(levels, count_levels(matches, len(levels)), strict=True)):
         if counts.positive:
-            forced = f", {counts.forced} of them forced (orange)" if counts.forced else ""
+            forced = f", {counts.forced} of them forced (black)" if counts.forced else ""
             caption = f"{name}: {counts.positive} positive{forced}"
             figures.append(Figure(draw_positives(matches, matches.level == i, side), caption))
     total = count(matches)
@@ -49,7 +50,7 @@ def panels(matches: ImageMatches, classes: ClassMap, levels: Sequence[str], side
 
 
 def draw_positives(matches: ImageMatches, chosen: Tensor, side: int) -> Image.Image:
-    """The positives among some anchors, in the colours of their classes, with the objects; forced ones in orange."""
+    """The positives among some anchors, in the colours of their classes, with the objects; forced ones in black."""
     layers = [
         (chosen & (matches.labels == k), class_color(k)) for k in sorted(set(matches.sample.targets.labels.tolist()))
     ]

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from detkit.analyze.label_errors import Suspect, find_label_errors
+from detkit.analyze.label_errors import Suspect, SuspectKind, find_label_errors
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.doctor.findings import Case, Findings, Kind, Mark, Picture
+from detkit.data.doctor.findings import Case, Findings, Kind, Mark
 from detkit.data.doctor.subject import Split, Subject
 from detkit.predict.predictor import Predictor
 from detkit.structures import Detections
 
 LOWEST_SCORE = 0.02
 """Detections below it are no evidence of anything."""
-LABEL_ERROR = Kind(
-    "label-error",
-    "note",
-    "suspected label errors, likeliest first",
+PICTURED = 100
+FIX = (
     "look at each picture, and correct the label where the detector is right; most suspects of high weight are errors, "
-    "most of low weight are not",
+    "most of low weight are not"
 )
+TITLES: dict[SuspectKind, str] = {
+    "swapped": "suspected label errors: another class than the annotated one is detected",
+    "missing": "suspected label errors: an object is detected where there is no box",
+    "not found": "suspected label errors: a box is not found by the detector",
+}
+# A kind each, so that swaps, whose weights are higher as they have two witnesses, do not hide the missing boxes.
+LABEL_ERRORS = {
+    kind: Kind(f"label-{kind.replace(' ', '-')}", "note", title, FIX, PICTURED) for kind, title in TITLES.items()
+}
 
 
 def check_labels(subject: Subject, run: str | Path, *, most: int) -> Findings:
@@ -28,7 +36,9 @@ def check_labels(subject: Subject, run: str | Path, *, most: int) -> Findings:
     predictor = Predictor.from_checkpoint(run, overrides=[f"postprocess.score_threshold={LOWEST_SCORE}"])
     findings = Findings()
     for split in subject:
-        findings.add(LABEL_ERROR, cases(split, judge(split, predictor)[:most]))
+        suspects = judge(split, predictor)[:most]
+        for kind, heading in LABEL_ERRORS.items():
+            findings.add(heading, (case(split, suspect) for suspect in suspects if suspect.kind == kind))
     return findings
 
 
@@ -59,23 +69,17 @@ def check_classes(dataset: DetectionDataset, predictor: Predictor) -> None:
         dataset.use_classes(predictor.classes, "the run")
 
 
-def cases(split: Split, suspects: Sequence[Suspect]) -> list[Case]:
-    """The suspects as findings, each with its picture."""
-    return [case(split, suspect) for suspect in suspects]
-
-
 def case(split: Split, suspect: Suspect) -> Case:
     """One suspect in words and as a picture."""
     words = describe(suspect, split.dataset.classes.names)
     if suspect.row is None:
-        plain = split.picture(suspect.image)
-        picture = Picture(plain.path, (*plain.marks, Mark(suspect.box, words)), words)
-        number = 0
+        picture, number = split.picture(suspect.image), 0
+        picture = replace(picture, marks=(*picture.marks, Mark(suspect.box, words)))
     else:
         rows = [row for row in split.rows(suspect.image) if split.truth.trained[row]]
         row = rows[suspect.row]
         number = row - split.rows(suspect.image).start + 1
-        picture = split.picture(suspect.image, {row: words}, words)
+        picture = split.picture(suspect.image, {row: words})
     text = f"{words} [{', '.join(f'{v:.0f}' for v in suspect.box)}], weight {suspect.weight:.2f}"
     path = split.path(suspect.image)
     return Case(split=split.name, text=text, file=path, box=number, weight=suspect.weight, pictures=(picture,))
@@ -83,10 +87,8 @@ def case(split: Split, suspect: Suspect) -> Case:
 
 def describe(suspect: Suspect, names: Sequence[str]) -> str:
     """`RBC without a box (score 0.84)`, `labelled WBC, looks like RBC (score 0.71)`."""
-    found = "" if suspect.found is None else f"{names[suspect.found]}"
-    if suspect.label is None:
-        return f"{found} without a box (score {suspect.score:.2f})"
-    label = names[suspect.label]
-    if suspect.found is None:
+    label, found = (None if k is None else names[k] for k in (suspect.label, suspect.found))
+    if found is None:
         return f"{label} that the detector does not find"
-    return f"labelled {label}, looks like {found} (score {suspect.score:.2f})"
+    seen = f"{found} without a box" if label is None else f"labelled {label}, looks like {found}"
+    return f"{seen} (score {suspect.score:.2f})"

@@ -59,14 +59,19 @@ def write_page(
         body += ['<div class="rows">', *map(figure_tag, section.figures), "</div></section>"]
     head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{text(title)}</title>"
     page = f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head>\n<body>\n"
-    content = (page + "\n".join(body) + "\n</body></html>\n").encode("utf-8", "backslashreplace")
+    write_marked_html(path, page + "\n".join(body) + "\n</body></html>\n")
+
+
+def write_marked_html(path: str | Path, html_text: str) -> None:
+    """Writes a page with the mark by which `is_page` knows it again; its folder is made."""
+    content = html_text.encode("utf-8", "backslashreplace")
     mark = f"<!-- written by detkit {__version__}, sha256 {hashlib.sha256(content).hexdigest()} -->\n".encode()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content + mark)
 
 
 def is_page(path: Path) -> bool:
-    """Whether `write_page` wrote a file and nobody changed it."""
+    """Whether a file is a page that detkit wrote and nobody changed."""
     try:
         content = path.read_bytes()
     except OSError:

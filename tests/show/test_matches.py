@@ -15,7 +15,9 @@ from detkit.config import load_config
 from detkit.data.loader import LoaderOptions, Sample
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
+from detkit.predict.predictor import Predictor
 from detkit.registry import ASSIGNERS, CLASS_LOSSES
+from detkit.show.cli import read_detector
 from detkit.show.matches import Counts, count, count_levels, describe_unmatched, match_image, unmatched
 from detkit.structures import Targets
 
@@ -118,3 +120,21 @@ def test_the_command(folder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[
     page.write_text("mine")
     assert main(words) == 2
     assert page.read_text() == "mine"
+
+
+def test_a_run_is_shown_with_its_weights_and_classes(
+    folder: Any, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "m.html"
+    detector, _, classes = read_detector(str(trained), [])
+    saved = Predictor.from_checkpoint(trained).detector.state_dict()
+    assert all(torch.equal(value, saved[key]) for key, value in detector.state_dict().items())
+    assert classes.names == ("<b>cat",)
+    assert not detector.training
+    untrained = read_detector(str(folder.config), [])[0].state_dict()
+    assert any(not torch.equal(value, untrained[key]) for key, value in detector.state_dict().items())
+    capsys.readouterr()
+    assert main(["show", "matches", str(trained), "--split", "val", "--html", str(page)]) == 0
+    assert capsys.readouterr().out.startswith("3 images of val as the network sees them in epoch 0; MaxIoUAssigner")
+    assert f"<h1>Matches of {trained}</h1>" in page.read_text()
+    assert page.read_text().count("ground truth: 1 object<") == 3

@@ -31,6 +31,7 @@ from detkit.data.datasets.records import (
     Records,
     RecordsBuilder,
     count_differences,
+    image_of_rows,
     select_images,
 )
 from detkit.data.seeding import Layout
@@ -327,8 +328,7 @@ def describe_differences(records: Records) -> list[str]:
 
 
 def _images_of_objects(records: Records) -> list[int]:
-    image = np.repeat(np.arange(len(records)), np.diff(records.ends, prepend=0))
-    images: list[int] = np.unique(image[~records.is_ignore]).tolist()
+    images: list[int] = np.unique(image_of_rows(records.ends)[~records.is_ignore]).tolist()
     return images
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from detkit.data.datasets.base import DetectionDataset, Records
 from detkit.data.datasets.classes import align_classes, assign_ids, relabel
 from detkit.data.datasets.image_names import indices_of, read_list
-from detkit.data.datasets.records import join_records, take_images
+from detkit.data.datasets.records import image_of_rows, join_records, take_images
 from detkit.data.datasets.wrapper import WrapperDataset, build_part
 from detkit.registry import DATASETS, DatasetNode, FractionAboveZero, PathStr, PositiveInt
 from detkit.structures import ClassMap
@@ -117,7 +117,7 @@ def repeat_factors(dataset: DetectionDataset, threshold: float) -> Floats:
     """(B,) the repeat factor of each image; ignore regions do not count."""
     records = dataset.records
     table = np.zeros((len(records), len(dataset.classes)), bool)
-    image = np.repeat(np.arange(len(records)), np.diff(records.ends, prepend=0))
+    image = image_of_rows(records.ends)
     table[image[~records.is_ignore], records.labels[~records.is_ignore]] = True
     of_class = np.sqrt(threshold / np.maximum(table.mean(axis=0), 1e-12))
     factors: Floats = np.where(table, of_class[None], 1.0).max(axis=1, initial=1.0)

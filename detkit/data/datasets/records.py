@@ -88,6 +88,15 @@ class Truth:
     trained: Bools
     ids: Ints
 
+    def rows(self, index: int) -> range:
+        """Rows of the boxes of an image."""
+        return range(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
+
+    @property
+    def image_of(self) -> Ints:
+        """(M,) index of the image of every box."""
+        return image_of_rows(self.ends)
+
 
 @dataclass(frozen=True)
 class Records:
@@ -154,6 +163,12 @@ def _short_hash(names: bytes, *arrays: Ints | Bools | Floats | Floats32) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:12]
+
+
+def image_of_rows(ends: Ints) -> Ints:
+    """Index of the image of every box. ends: (B,) where each image's boxes end."""
+    images: Ints = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+    return images
 
 
 def select_boxes(table: BoxTable, rows: Ints | Bools, ends: Ints) -> BoxTable:

@@ -129,9 +129,8 @@ def class_table(dataset: DetectionDataset) -> NDArray[np.bool_]:
     """(B, K + 1) which classes an image has objects of; the last column is for images without objects."""
     truth = dataset.records.truth
     table = np.zeros((len(dataset), len(dataset.classes) + 1), bool)
-    image = np.repeat(np.arange(len(dataset)), np.diff(truth.ends, prepend=0))
     is_object = ~truth.is_ignore
-    table[image[is_object], truth.labels[is_object]] = True
+    table[truth.image_of[is_object], truth.labels[is_object]] = True
     table[~table.any(axis=1), -1] = True
     return table
 

@@ -18,12 +18,14 @@ Corners = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of fault. title: in words, as the heading of its cases. fix: what to do about it."""
+    """A kind of fault. title: in words, as the heading of its cases. fix: what to do about it. pictured: cases that the
+    page shows as pictures; it lists the others in words."""
 
     name: str
     severity: Severity
     title: str
     fix: str
+    pictured: int = 12
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,6 @@ class Findings:
     def count(self, severity: Severity) -> int:
         """Cases of a severity."""
         return sum(len(cases) for kind, cases in self.cases.items() if kind.severity == severity)
-
-    def names(self) -> set[str]:
-        """The names of the kinds that were found."""
-        return {kind.name for kind in self.cases}
 
     def to_json(self) -> list[Tree]:
         """Every kind with all of its cases, as `--json` writes them."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from detkit.boxes import to_xywh
+from detkit.boxes import to_xywh, to_xyxy
 from detkit.data.datasets.base import DetectionDataset, Subset
 from detkit.data.datasets.records import Records, select_boxes
 from detkit.data.doctor.checks.duplicates import Place, copies, describe_conflict
@@ -22,18 +20,16 @@ from detkit.utils.types import Bools, Tree
 
 @dataclass
 class Fixes:
-    """What a clean copy leaves out or changes: counted, and named with file and box."""
+    """What a clean copy leaves out or changes: each kind of change with the files and boxes that it touches."""
 
-    counts: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, what: str, where: str) -> None:
-        self.counts[what] += 1
         self.named.setdefault(what, []).append(where)
 
     def lines(self) -> list[str]:
         """A line for each kind of change."""
-        return [f"{what}: {count}" for what, count in self.counts.items()] or ["nothing to put right"]
+        return [f"{what}: {len(places)}" for what, places in self.named.items()] or ["nothing to put right"]
 
     def to_json(self) -> Tree:
         return {"changes": self.named}
@@ -49,14 +45,6 @@ CLIPPED = "boxes are cut off at the edge of their image"
 REPEATED = "repeated boxes are left out"
 
 
-class Cleaned(Subset):
-    """Some images of a split, with corrected boxes."""
-
-    def __init__(self, split: Split, indices: list[int], records: Records) -> None:
-        super().__init__(split.dataset, indices, split.dataset.name)
-        self.records = records
-
-
 def clean(subject: Subject) -> tuple[dict[str, DetectionDataset], Fixes]:
     """The splits without what can't be used, is there twice or leaks, and what was done."""
     fixes = Fixes()
@@ -65,8 +53,9 @@ def clean(subject: Subject) -> tuple[dict[str, DetectionDataset], Fixes]:
     for split in subject:
         kept = [i for i in range(len(split.dataset)) if (split.name, i) not in left_out]
         if kept:
-            plain = Subset(split.dataset, kept, split.dataset.name).records
-            splits[split.name] = Cleaned(split, kept, clean_records(with_sizes(plain, split, kept, fixes), fixes))
+            subset = Subset(split.dataset, kept, split.dataset.name)
+            subset.records = clean_records(with_sizes(subset.records, split, kept, fixes), fixes)
+            splits[split.name] = subset
     if not splits:
         raise ValueError(f"--fix: none of the images of {subject.place} can be used")
     return splits, fixes
@@ -107,7 +96,7 @@ def with_sizes(records: Records, split: Split, kept: list[int], fixes: Fixes) ->
             continue
         if sizes[row][0] > 0:
             fixes.add(SIZE, split.path(index))
-            trained[(records.truth.ends[row - 1] if row else 0) : records.truth.ends[row]] = True
+            trained[records.truth.rows(row)] = True
         sizes[row] = facts.size
     return replace(records, sizes=sizes, truth=replace(records.truth, trained=trained))
 
@@ -115,17 +104,13 @@ def with_sizes(records: Records, split: Split, kept: list[int], fixes: Fixes) ->
 def clean_records(records: Records, fixes: Fixes) -> Records:
     """The records whose ground truth has usable boxes only, each once and inside its image."""
     truth = records.truth
-    keep, images = truth.trained.copy(), np.repeat(np.arange(len(records)), np.diff(truth.ends, prepend=0))
-    corners = np.concatenate((truth.boxes[:, :2], truth.boxes[:, :2] + truth.boxes[:, 2:]), axis=1)
-    limits = np.where(records.sizes > 0, records.sizes, np.inf)[images][:, ::-1]
+    keep, corners = truth.trained.copy(), to_xyxy(truth.boxes)
+    limits = np.where(records.sizes > 0, records.sizes, np.inf)[truth.image_of][:, ::-1]
     inside = np.concatenate((np.clip(corners[:, :2], 0, limits), np.clip(corners[:, 2:], 0, limits)), axis=1)
+    # What a cut leaves without area was outside.
+    keep &= (inside[:, 2:] > inside[:, :2]).all(axis=1)
     for row in np.flatnonzero(~keep).tolist():
         fixes.add(UNUSABLE, name_box(records, row))
-    # What a cut leaves without area was outside.
-    gone: Bools = keep & ~np.asarray((inside[:, 2:] > inside[:, :2]).all(axis=1))
-    for row in np.flatnonzero(gone).tolist():
-        fixes.add(UNUSABLE, name_box(records, row))
-    keep &= ~gone
     moved = keep & (np.abs(inside - corners).max(axis=1, initial=0) > 0)
     for row in np.flatnonzero(moved).tolist():
         fixes.add(CLIPPED, name_box(records, row))
@@ -140,16 +125,13 @@ def clean_records(records: Records, fixes: Fixes) -> Records:
 def repeated(records: Records, keep: Bools, fixes: Fixes) -> Bools:
     """(M,) boxes that are in their image before, with the same class."""
     again, truth = np.zeros(len(keep), bool), records.truth
-    start = 0
-    for end in truth.ends.tolist():
-        seen = set()
-        for row in range(start, end):
-            key = (*truth.boxes[row].tolist(), int(truth.labels[row]), bool(truth.is_ignore[row]))
-            if keep[row] and key in seen:
-                again[row] = True
-                fixes.add(REPEATED, name_box(records, row))
-            seen.add(key)
-        start = end
+    seen = set()
+    for row, image in enumerate(truth.image_of.tolist()):
+        key = (image, *truth.boxes[row].tolist(), int(truth.labels[row]), bool(truth.is_ignore[row]))
+        if keep[row] and key in seen:
+            again[row] = True
+            fixes.add(REPEATED, name_box(records, row))
+        seen.add(key)
     return again
 
 
@@ -161,11 +143,6 @@ def name_box(records: Records, row: int) -> str:
 def write_clean(subject: Subject, folder: Path) -> tuple[Written, Fixes]:
     """Writes a clean copy as COCO JSON into a new folder, with its images."""
     splits, fixes = clean(subject)
-    check_splits(splits)
-    return write_coco(splits, folder), fixes
-
-
-def check_splits(splits: Mapping[str, DetectionDataset]) -> None:
-    """Raises ValueError if no box is left."""
     if not any(len(dataset.records.truth.labels) for dataset in splits.values()):
         raise ValueError(f"--fix: no usable box is left in {plural(len(splits), 'split')}")
+    return write_coco(splits, folder), fixes

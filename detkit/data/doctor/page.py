@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import re
 from collections.abc import Sequence
@@ -19,13 +18,12 @@ from detkit.data.doctor.pictures import data_uri
 from detkit.data.doctor.subject import Split, Subject
 from detkit.utils.console import bar_stream, plural, printable
 from detkit.utils.cores import usable_cores
-from detkit.utils.outputs import write_bytes
 from detkit.version import __version__
+from detkit.visualize.page import write_marked_html
 
-MARK = re.compile(rb"<!-- detkit ([0-9a-f]{64}) -->\n\Z")
 SLOT = re.compile(r"@([a-z]+)@")
-PICTURED, LISTED = 12, 1000
-"""Cases of a kind with a picture, and those that are listed in words below them."""
+LISTED = 1000
+"""Cases of a kind that are listed in words below those with a picture."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def to_html(subject: Subject, findings: Findings, notes: Sequence[str] = (), tab
         "title": escape(f"Check of {subject.place}"),
         "verdict": escape(verdict(findings)),
         "notes": "\n".join(f'<p class="soft">{escape(note)}</p>' for note in notes),
-        "contents": "\n".join(map(entry, ranked)) or "<li>nothing odd found</li>",
+        "contents": "\n".join(map(entry, ranked)),
         "splits": split_table(subject),
         "classes": class_table(subject),
         "tables": "\n".join(map(section_of_table, tables)),
@@ -62,20 +60,7 @@ def write_page(
     path: Path, subject: Subject, findings: Findings, notes: Sequence[str] = (), tables: Sequence[Table] = ()
 ) -> None:
     """Writes the page, with the mark by which detkit knows it again; its folder is made."""
-    text = to_html(subject, findings, notes, tables)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = text.encode("utf-8", "backslashreplace")
-    write_bytes(path, content + f"<!-- detkit {hashlib.sha256(content).hexdigest()} -->\n".encode())
-
-
-def is_own_page(path: Path) -> bool:
-    """Whether a file is a page that `write_page` wrote and nobody changed."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return False
-    mark = MARK.search(content)
-    return mark is not None and hashlib.sha256(content[: mark.start()]).hexdigest().encode() == mark[1]
+    write_marked_html(path, to_html(subject, findings, notes, tables))
 
 
 def escape(text: object) -> str:
@@ -116,7 +101,7 @@ def class_table(subject: Subject) -> str:
     counts = np.stack([counts_by_name(split, names) for split in splits], axis=1)
     most = max(int(counts.max(initial=0)), 1)
     order = np.argsort(-counts.sum(axis=1), kind="stable")
-    bar = '{}<span class="bar" style="width:{:.1f}px"></span>'
+    bar = '{}<span class="room"><span class="bar" style="width:{:.1f}px"></span></span>'
     rows = [[escape(names[k]), *(bar.format(n, 80 * n / most) for n in counts[k].tolist())] for k in order.tolist()]
     return rows_to_html(["class", *(escape(f"boxes in {split.name}") for split in splits)], rows)
 
@@ -132,21 +117,23 @@ def sections(subject: Subject, ranked: Sequence[tuple[Kind, list[Case]]]) -> lis
     """A section for each kind; the pictures are made on all cores."""
     from tqdm import tqdm
 
-    pictures = list(dict.fromkeys(p for _, cases in ranked for case in cases[:PICTURED] for p in case.pictures))
+    pictures = list(
+        dict.fromkeys(p for kind, cases in ranked for case in cases[: kind.pictured] for p in case.pictures)
+    )
     with ThreadPoolExecutor(usable_cores()) as pool:
         work = pool.map(lambda picture: data_uri(picture, subject), pictures)
         bar = tqdm(work, desc="pictures", total=len(pictures), leave=False, disable=None, file=bar_stream())
         made = dict(zip(pictures, bar, strict=True))
-    return [section(kind, cases, made) for kind, cases in ranked]
+    return [section(kind, cases, made, subject.place) for kind, cases in ranked]
 
 
-def section(kind: Kind, cases: list[Case], made: dict[Picture, str | None]) -> str:
-    shown = "\n".join(case_to_html(case, made) for case in cases[:PICTURED])
-    rest = cases[PICTURED : PICTURED + LISTED]
-    more = len(cases) - PICTURED - len(rest)
-    items = "".join(f"<li>{escape(where(case))}: {escape(case.text)}</li>" for case in rest)
+def section(kind: Kind, cases: list[Case], made: dict[Picture, str | None], place: str) -> str:
+    shown = "\n".join(case_to_html(case, made, place) for case in cases[: kind.pictured])
+    others = cases[kind.pictured :]
+    rest, more = others[:LISTED], len(others) - LISTED
+    items = "".join(f"<li>{escape(where(case, place))}: {escape(case.text)}</li>" for case in rest)
     items += f"<li>and {more} more</li>" if more > 0 else ""
-    details = f"<details><summary>{plural(len(cases) - PICTURED, 'more case')}</summary><ul>{items}</ul></details>"
+    details = f"<details><summary>{plural(len(others), 'more case')}</summary><ul>{items}</ul></details>"
     tag = f'<span class="tag {kind.severity}">{kind.severity}</span>'
     pairs = " pairs" if any(len(case.pictures) > 1 for case in cases) else ""
     return (
@@ -156,17 +143,18 @@ def section(kind: Kind, cases: list[Case], made: dict[Picture, str | None]) -> s
     )
 
 
-def where(case: Case) -> str:
-    """Split, file and box of a case."""
-    parts = [case.split, case.file, f"box {case.box}" if case.box else ""]
+def where(case: Case, place: str) -> str:
+    """Split, file below the place of the data, and box of a case."""
+    parts = [case.split, case.file.removeprefix(place.rstrip("/") + "/"), f"box {case.box}" if case.box else ""]
     return ", ".join(part for part in parts if part)
 
 
-def case_to_html(case: Case, made: dict[Picture, str | None]) -> str:
+def case_to_html(case: Case, made: dict[Picture, str | None], place: str) -> str:
     shown = [picture for picture in case.pictures if made.get(picture) or picture.caption]
     figures = "".join(figure(picture, made.get(picture)) for picture in shown)
     pictures = f'<div class="pictures">{figures}</div>' if figures else ""
-    file = f'<p class="file">{escape(where(case))}</p>' if where(case) else ""
+    spot = where(case, place)
+    file = f'<p class="file">{escape(spot)}</p>' if spot else ""
     return f'<article class="case"><p>{escape(case.text)}</p>{file}{pictures}</article>'
 
 

@@ -8,14 +8,13 @@ from functools import cached_property
 
 import numpy as np
 
+from detkit.boxes import to_xyxy
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.records import Truth
 from detkit.data.doctor.facts import Gathered, gather
 from detkit.data.doctor.findings import Corners, Mark, Picture, corners
 from detkit.data.doctor.store import ImageFacts
 from detkit.utils.types import Bools, Floats, Ints
-
-ORDER = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,12 @@ class Split:
     @cached_property
     def image_of(self) -> Ints:
         """(M,) index of the image of every box of the file."""
-        ends = self.truth.ends
-        images: Ints = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
-        return images
+        return self.truth.image_of
 
     @cached_property
     def corners(self) -> Floats:
         """(M, 4) boxes of the file as xyxy pixels."""
-        boxes = self.truth.boxes
-        return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
+        return to_xyxy(self.truth.boxes)
 
     @cached_property
     def sizes(self) -> Floats:
@@ -78,8 +74,7 @@ class Split:
 
     def rows(self, index: int) -> range:
         """Rows of `truth` of an image."""
-        ends = self.truth.ends
-        return range(int(ends[index - 1]) if index else 0, int(ends[index]))
+        return self.truth.rows(index)
 
     def picture(self, index: int, suspects: dict[int, str] | None = None, caption: str = "") -> Picture:
         """An image with its boxes; suspects: row of `truth` -> text beside its box."""
@@ -99,9 +94,8 @@ class Subject:
 
     @classmethod
     def of(cls, place: str, datasets: dict[str, DetectionDataset], *, cached: bool = True) -> Subject:
-        """Decodes every image of some data sets; cached: see `gather`."""
-        chosen = sorted(without_unions(datasets), key=lambda n: ORDER.index(n) if n in ORDER else len(ORDER))
-        return cls(place, tuple(Split(n, datasets[n], gather(datasets[n], n, cached=cached)) for n in chosen))
+        """Decodes every image of some data sets, training first; cached: see `gather`."""
+        return cls(place, tuple(Split(n, d, gather(d, n, cached=cached)) for n, d in datasets.items()))
 
     def __iter__(self) -> Iterator[Split]:
         return iter(self.splits)
@@ -115,11 +109,3 @@ class Subject:
     def class_names(self) -> list[str]:
         """The classes of all splits."""
         return list(dict.fromkeys(name for split in self for name in split.dataset.classes.names))
-
-
-def without_unions(datasets: dict[str, DetectionDataset]) -> list[str]:
-    """The names of the splits, but for one whose images are those of several others together, as trainval."""
-    paths = {n: {d.records.path(i) for i in range(len(d))} for n, d in datasets.items()}
-    parts = {n: [other for other in paths if other != n and paths[other] < paths[n]] for n in paths}
-    unions = [n for n in paths if len(parts[n]) > 1 and set().union(*(paths[o] for o in parts[n])) == paths[n]]
-    return [n for n in paths if n not in unions]

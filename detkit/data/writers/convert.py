@@ -14,7 +14,7 @@ from detkit.data.build import real_paths
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.image_names import top_folder
 from detkit.data.datasets.problems import Problems
-from detkit.data.reading import Source, quiet_problems
+from detkit.data.reading import quiet_problems
 from detkit.data.writers.boxes import Ignored, WrittenBox, images_of, object_boxes, usable_boxes
 from detkit.data.writers.coco import write_coco
 from detkit.data.writers.csv import write_csv
@@ -98,10 +98,10 @@ def is_equal(a: tuple[str, WrittenBox], b: tuple[str, WrittenBox], to: Format) -
     return a[0] == b[0] and is_ignore == b[1].is_ignore and bool(close.all())
 
 
-def check_apart(folder: Path, data: Path, source: Source) -> None:
+def check_apart(folder: Path, data: Path, splits: Mapping[str, DetectionDataset]) -> None:
     """Raises ValueError if a folder lies in that of the input, or among its images."""
     inputs = [os.path.realpath(data)] if data.is_dir() else []
-    inputs += sorted({os.path.realpath(top_folder(d)) for d in source.splits.values() if d.reads_files})
+    inputs += sorted({os.path.realpath(top_folder(d)) for d in splits.values() if d.reads_files})
     target = os.path.realpath(folder)
     for place in inputs:
         if target == place or target.startswith(place.rstrip(os.sep) + os.sep):

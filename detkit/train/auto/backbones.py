@@ -38,9 +38,8 @@ def choose_start(given: str | None, *, on_gpu: bool) -> Start:
     name = torchvision_source(known).url.rpartition("/")[2]
     if (file := cache_folder() / name).is_file():
         return Start(network, str(file), f"ImageNet weights found in {VARIABLE}")
-    there = [
-        folder for folder in (torch_hub_folder(), cache_folder() / "torchvision" / "checkpoints") if has(folder, name)
-    ]
+    folders = torch_hub_folder(), cache_folder() / "torchvision" / "checkpoints"
+    there = [folder for folder in folders if (folder / name).is_file()]
     try:
         torchvision_file(known)
     except (OSError, ValueError) as error:
@@ -48,10 +47,6 @@ def choose_start(given: str | None, *, on_gpu: bool) -> Start:
         return Start(network, None, f"{COST}{torchvision_source(known).url} can't be had ({reason})")
     why = f"ImageNet weights found in {printable(there[0])}" if there else "ImageNet weights, downloaded"
     return Start(network, VERSION, why)
-
-
-def has(folder: Path, name: str) -> bool:
-    return (folder / name).is_file()
 
 
 def network_of(weights: str) -> str | None:

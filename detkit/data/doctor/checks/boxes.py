@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import torch
 
+from detkit.boxes import pairwise_iou, to_xywh, to_xyxy
 from detkit.data.datasets.box_checks import box_problem, describe_overhang
-from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, REPEATED, Problems
-from detkit.data.datasets.problems import Kind as ProblemKind
+from detkit.data.datasets.problems import CLIPPED, CLIPPED_A_PIXEL, DROPPED, REPEATED
 from detkit.data.doctor.findings import Case, Findings, Kind, Mark, Picture, corners
 from detkit.data.doctor.subject import Split, Subject
 from detkit.utils.console import plural
@@ -114,22 +115,12 @@ def check_pairs(split: Split) -> Findings:
     """Pairs of boxes of an image that cover the same object."""
     findings, is_object = Findings(), split.truth.trained & ~split.truth.is_ignore
     for index in range(len(split.dataset)):
-        rows = np.array([row for row in split.rows(index) if is_object[row]], np.int64)
-        if len(rows) > 1:
-            for a, b, iou in same_objects(split.corners[rows]):
-                findings.add(*judge_pair(split, int(rows[a]), int(rows[b]), iou))
+        rows = [row for row in split.rows(index) if is_object[row]]
+        boxes = torch.from_numpy(split.corners[rows])
+        iou = pairwise_iou(boxes, boxes).triu(1)
+        for a, b in (iou >= SAME_OBJECT).nonzero().tolist():
+            findings.add(*judge_pair(split, rows[a], rows[b], float(iou[a, b])))
     return findings
-
-
-def same_objects(boxes: Floats) -> Iterator[tuple[int, int, float]]:
-    """Pairs of boxes (N, 4) with an IoU of at least `SAME_OBJECT`."""
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    iou = shared / (area[:, None] + area[None] - shared)
-    first, second = np.nonzero(np.triu(iou >= SAME_OBJECT, 1))
-    yield from zip(first.tolist(), second.tolist(), iou[first, second].tolist(), strict=True)
 
 
 def judge_pair(split: Split, a: int, b: int, iou: float) -> tuple[Kind, list[Case]]:
@@ -145,14 +136,6 @@ def judge_pair(split: Split, a: int, b: int, iou: float) -> tuple[Kind, list[Cas
 Reading = Callable[[Floats], Floats]
 
 
-def from_corners(b: Floats) -> Floats:
-    return np.stack((b[:, 0], b[:, 1], b[:, 2] - b[:, 0], b[:, 3] - b[:, 1]), axis=1)
-
-
-def from_sizes(b: Floats) -> Floats:
-    return np.stack((b[:, 0], b[:, 1], b[:, 0] + b[:, 2], b[:, 1] + b[:, 3]), axis=1)
-
-
 def from_centres(b: Floats) -> Floats:
     half = (b[:, 2:] - b[:, :2]) / 2
     return np.concatenate((b[:, :2] - half, b[:, :2] + half), axis=1)
@@ -163,8 +146,8 @@ def from_yx(b: Floats) -> Floats:
 
 
 READINGS: dict[str, Reading] = {
-    "two corners (xmin, ymin, xmax, ymax), read as corner and size": from_corners,
-    "corner and size (x, y, width, height), read as two corners": from_sizes,
+    "two corners (xmin, ymin, xmax, ymax), read as corner and size": to_xywh,
+    "corner and size (x, y, width, height), read as two corners": to_xyxy,
     "centre and size (cx, cy, width, height), read as corner and size": from_centres,
     "(y, x) instead of (x, y)": from_yx,
 }
@@ -217,16 +200,9 @@ def corner_only(split: Split) -> Iterator[Case]:
 
 def read_problems(split: Split) -> Iterator[tuple[Kind, list[Case]]]:
     """What the reader counted and is not found here again."""
-    yield from ((kind, [Case(split=split.name, text=text)]) for kind, text in worded(split.dataset.problems))
-
-
-def worded(problems: Problems) -> Iterator[tuple[Kind, str]]:
-    for kind, occurrences in problems:
+    for kind, occurrences in split.dataset.problems:
         if kind not in SEEN_HERE:
+            name = "reader-note" if kind.quiet else "reader-error" if kind.lost else "reader-warning"
             examples = "; ".join(occurrences.examples[:3])
             more = " and others" if occurrences.count > 3 else ""
-            yield severity_of(kind), f"{kind.counted(occurrences.count)}: {examples}{more}"
-
-
-def severity_of(kind: ProblemKind) -> Kind:
-    return READ["reader-note" if kind.quiet else "reader-error" if kind.lost else "reader-warning"]
+            yield READ[name], [Case(split=split.name, text=f"{kind.counted(occurrences.count)}: {examples}{more}")]

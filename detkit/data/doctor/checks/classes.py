@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
 
-from detkit.data.datasets.classes import count_objects
 from detkit.data.doctor.findings import Case, Findings, Kind
 from detkit.data.doctor.subject import Split, Subject
 from detkit.utils.console import plural, shorten_list
@@ -70,10 +70,9 @@ def check_classes(subject: Subject) -> Findings:
 
 
 def counts_by_name(split: Split, names: Sequence[str]) -> Ints:
-    """Objects of each of `names`."""
-    classes = split.dataset.classes
-    counts = dict(zip(classes.names, count_objects(split.dataset.records, classes).tolist(), strict=True))
-    return np.array([counts.get(name, 0) for name in names], np.int64)
+    """Usable objects of each of `names`."""
+    counts = Counter(split.class_name(row) for row in split.objects.tolist())
+    return np.array([counts[name] for name in names], np.int64)
 
 
 def alike(names: Sequence[str], counts: Ints) -> Iterator[Case]:

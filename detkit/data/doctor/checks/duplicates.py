@@ -9,7 +9,6 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
@@ -18,7 +17,7 @@ from detkit.data.doctor.findings import Case, Findings, Kind
 from detkit.data.doctor.store import ImageFacts
 from detkit.data.doctor.subject import Split, Subject
 from detkit.utils.console import plural
-from detkit.utils.types import Ints
+from detkit.utils.types import Floats32, Ints
 
 LEAK = Kind(
     "leak", "warning", "images of one split are copies of images of another, so its AP is too high",
@@ -79,14 +78,13 @@ def check_duplicates(subject: Subject) -> Findings:
     places = [Place(split, index) for split in subject for index in split.facts]
     groups = copies(places)
     for group in groups:
-        for first, other in zip([group[0]] * (len(group) - 1), group[1:], strict=True):
-            for kind, cases in judge_copy(first, other):
+        for other in group[1:]:
+            for kind, cases in judge_copy(group[0], other):
                 findings.add(kind, cases)
     if find_spec("imagehash") is None:
         findings.add(NO_HASH, [Case(split="", text=f"{plural(len(places), 'image')} compared byte by byte only")])
         return findings
-    firsts = [group[0] for group in groups]
-    known = {id(place) for group in groups for place in group} - {id(place) for place in firsts}
+    known = {id(place) for group in groups for place in group[1:]}
     for a, b, bits in near_pairs([place for place in places if id(place) not in known]):
         findings.add(*judge_near(a, b, bits))
     return findings
@@ -154,23 +152,24 @@ def describe_conflict(a: Place, b: Place) -> str:
 
 def near_pairs(places: list[Place]) -> Iterator[tuple[Place, Place, int]]:
     """Pairs of images that look the same: each with the most similar one before it, of its split and of others."""
-    hashes = np.array([perceptual_hash(place.facts) for place in places], np.uint64)
-    numbers = {id(split): number for number, split in enumerate({id(p.split): p.split for p in places}.values())}
-    groups = np.array([numbers[id(place.split)] for place in places], np.int64)
+    hashes = np.array([perceptual_hash(place.facts) for place in places], np.float32).reshape(-1, 64)
+    groups = np.array([id(place.split) for place in places], np.int64)
     for first, second, bits in close_hashes(hashes, groups):
         if looks_same(places[first].facts, places[second].facts):
             yield places[first], places[second], bits
 
 
-def perceptual_hash(facts: ImageFacts) -> int:
-    """64 bits of the low frequencies of an image (ImageHash's phash of its small grey copy)."""
+def perceptual_hash(facts: ImageFacts) -> Floats32:
+    """64 bits of the low frequencies of an image (ImageHash's phash of its small grey copy), as -1 and 1."""
     import imagehash
 
-    return int(str(imagehash.phash(Image.fromarray(facts.grey))), 16)
+    bits = imagehash.phash(Image.fromarray(facts.grey)).hash.flatten()
+    signs: Floats32 = np.where(bits, np.float32(1), np.float32(-1))
+    return signs
 
 
-def close_hashes(hashes: NDArray[np.uint64], groups: Ints) -> Iterator[tuple[int, int, int]]:
-    """(first, second, bits that differ) of hashes that differ in at most `BITS` bits.
+def close_hashes(hashes: Floats32, groups: Ints) -> Iterator[tuple[int, int, int]]:
+    """(first, second, bits that differ) of hashes (N, 64) that differ in at most `BITS` bits.
 
     Each hash comes with the nearest one before it in its own group, and with the nearest in all other groups, so that
     n similar images give no more than 2 n pairs.
@@ -178,7 +177,7 @@ def close_hashes(hashes: NDArray[np.uint64], groups: Ints) -> Iterator[tuple[int
     rows = max(1, CHUNK // max(1, len(hashes)))
     for start in range(0, len(hashes), rows):
         part = slice(start, min(start + rows, len(hashes)))
-        bits = count_bits(hashes[part, None] ^ hashes[None, : part.stop])
+        bits = (hashes.shape[1] - hashes[part] @ hashes[: part.stop].T) / 2
         later = np.arange(part.stop)[None] >= np.arange(start, part.stop)[:, None]
         same = groups[part, None] == groups[None, : part.stop]
         for hidden in (later | ~same, later | same):
@@ -187,16 +186,6 @@ def close_hashes(hashes: NDArray[np.uint64], groups: Ints) -> Iterator[tuple[int
             least = masked[np.arange(len(nearest)), nearest]
             for offset in np.flatnonzero(least <= BITS).tolist():
                 yield int(nearest[offset]), start + offset, int(least[offset])
-
-
-def count_bits(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """Number of bits that are set."""
-    if hasattr(np, "bitwise_count"):
-        counted: NDArray[np.uint8] = np.bitwise_count(values)
-        return counted
-    table = np.array([bin(i).count("1") for i in range(256)], np.uint8)
-    bits: NDArray[np.uint8] = table[values.view(np.uint8).reshape(*values.shape, 8)].sum(axis=-1, dtype=np.uint8)
-    return bits
 
 
 def looks_same(a: ImageFacts, b: ImageFacts) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from detkit.boxes import to_xyxy
 from detkit.data.datasets.auto import finders
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.found import FoundData, Place
@@ -60,27 +62,23 @@ def disagreements(split: Split, other: DetectionDataset, name: str) -> Iterator[
     for index in range(len(split.dataset)):
         match = theirs.pop(Path(split.path(index)).resolve(), None)
         if match is None:
-            text = f"not listed in the {name} files, which {describe_objects(split, index)} here"
-            if len(split.rows(index)):
+            if count := len(split.rows(index)):
+                text = f"not listed in the {name} files; it has {plural(count, 'box', 'boxes')} here"
                 yield Case(split=split.name, file=split.path(index), text=text, pictures=(split.picture(index),))
             continue
         yield from compare_images(split, index, other, match, name)
     for path, index in theirs.items():
-        count = int(np.diff(other.records.truth.ends, prepend=0)[index])
+        count = len(other.records.truth.rows(index))
         text = f"only the {name} files list it, with {plural(count, 'box', 'boxes')}"
         if count:
             yield Case(split=split.name, file=str(path), text=text)
 
 
-def describe_objects(split: Split, index: int) -> str:
-    return f"has {plural(len(split.rows(index)), 'box', 'boxes')}"
-
-
 def compare_images(split: Split, index: int, other: DetectionDataset, match: int, name: str) -> Iterator[Case]:
     """A case for each image whose boxes or size differ."""
     truth = other.records.truth
-    rows = range(int(truth.ends[match - 1]) if match else 0, int(truth.ends[match]))
-    boxes = np.concatenate((truth.boxes[rows, :2], truth.boxes[rows, :2] + truth.boxes[rows, 2:]), axis=1)
+    rows = truth.rows(match)
+    boxes = to_xyxy(truth.boxes[rows])
     labels = [other.classes.names[k] if k >= 0 else "ignored" for k in truth.labels[rows].tolist()]
     mine = list(split.rows(index))
     names = [split.class_name(row) for row in mine]
@@ -91,8 +89,8 @@ def compare_images(split: Split, index: int, other: DetectionDataset, match: int
     if texts:
         marks = [Mark(corners(box), f"{label} ({name})") for box, label in zip(boxes.tolist(), labels, strict=True)]
         picture = split.picture(index)
-        picture = type(picture)(picture.path, (*picture.marks, *marks))
-        yield Case(split=split.name, file=split.path(index), text="; ".join(texts), pictures=(picture,))
+        both = replace(picture, marks=(*picture.marks, *marks))
+        yield Case(split=split.name, file=split.path(index), text="; ".join(texts), pictures=(both,))
 
 
 def describe_differences(mine: Floats, names: list[str], theirs: Floats, labels: list[str], name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -91,13 +92,12 @@ def inside(split: Split, index: int, size: tuple[int, int]) -> bool:
 
 def both_ways(split: Split, index: int, text: str, facts: ImageFacts, weight: float) -> Case:
     upright = split.picture(index, caption="as EXIF turns it, and as detkit reads it")
-    stored = Picture(upright.path, upright.marks, "as stored", turned=True)
+    stored = replace(upright, caption="as stored", turned=True)
     return Case(split=split.name, file=upright.path, text=text, weight=weight, pictures=(upright, stored))
 
 
 def image_case(split: Split, index: int, text: str, *, turned: bool = False) -> Case:
-    picture = split.picture(index)
-    picture = Picture(picture.path, picture.marks, picture.caption, turned)
+    picture = replace(split.picture(index), turned=turned)
     return Case(split=split.name, file=picture.path, text=text, pictures=(picture,))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detkit.data.doctor.checks.boxes import box_case
 from detkit.data.doctor.findings import Case, Findings, Kind
@@ -38,35 +39,39 @@ TINY_FACTOR = 6.0
 
 @dataclass(frozen=True)
 class Measures:
-    """Of the usable objects of a split: side and aspect (height over width) as logarithms, centre as a part of the
-    image, label, and whether the box lies clear of the edges of its image."""
+    """Of N usable objects: the index of their split, their row in its `truth`, side and aspect (height over width) as
+    logarithms, side in pixels, (N, 2) centre as a part of the image, and whether the box lies clear of the edges."""
 
+    split: Ints
     rows: Ints
     side: Floats
     pixels: Floats
     aspect: Floats
     centre: Floats
-    labels: Ints
     clear: Bools
 
 
 def check_outliers(subject: Subject) -> Findings:
     """Outliers by class, with the medians of all splits together."""
-    findings = Findings()
-    splits = list(subject)
-    measured = [measure(split) for split in splits]
+    findings, measured = Findings(), [measure(number, split) for number, split in enumerate(subject)]
+    names = np.concatenate([names_of(split, m.rows) for split, m in zip(subject, measured, strict=True)])
+    everything = {field.name: np.concatenate([getattr(m, field.name) for m in measured]) for field in fields(Measures)}
     for name in subject.class_names:
-        masks = [of_class(split, m, name) for split, m in zip(splits, measured, strict=True)]
-        if sum(int(mask.sum()) for mask in masks) < LEAST:
-            continue
-        for kind, score in scores(measured, masks).items():
-            for split, m, mask, values in zip(splits, measured, masks, score, strict=True):
-                findings.add(kind, outliers(split, m.rows[mask], values))
+        of_class = names == name
+        if of_class.sum() >= LEAST:
+            m = Measures(**{key: values[of_class] for key, values in everything.items()})
+            for kind, score, describe in judge(m):
+                findings.add(kind, (outlier(subject, m, i, score, describe) for i in np.flatnonzero(score).tolist()))
     return findings
 
 
-def measure(split: Split) -> Measures:
-    """The measures of a split's objects in images of known size."""
+def names_of(split: Split, rows: Ints) -> NDArray[np.object_]:
+    """The classes of some boxes by name."""
+    return np.array(split.dataset.classes.names, object)[split.truth.labels[rows]]
+
+
+def measure(number: int, split: Split) -> Measures:
+    """The measures of a split's objects in images of known size. number: of the split."""
     rows = split.objects
     boxes, sizes = split.corners[rows], split.sizes[rows]
     known = np.isfinite(sizes).all(axis=1)
@@ -75,46 +80,29 @@ def measure(split: Split) -> Measures:
     pixels = np.sqrt(sides.prod(axis=1))
     clear = np.asarray(((boxes[:, :2] > 2) & (boxes[:, 2:] < sizes[:, ::-1] - 2)).all(axis=1))
     return Measures(
-        rows, np.log(pixels / np.sqrt(sizes.prod(axis=1))), pixels, np.log(sides[:, 1] / sides[:, 0]),
-        (boxes[:, :2] + boxes[:, 2:]) / 2 / sizes[:, ::-1], split.truth.labels[rows], clear,
+        np.full(len(rows), number), rows, np.log(pixels / np.sqrt(sizes.prod(axis=1))), pixels,
+        np.log(sides[:, 1] / sides[:, 0]), (boxes[:, :2] + boxes[:, 2:]) / 2 / sizes[:, ::-1], clear,
     )  # fmt: skip
 
 
-def of_class(split: Split, m: Measures, name: str) -> Bools:
-    names = split.dataset.classes.names
-    mask: Bools = m.labels == (names.index(name) if name in names else -2)
-    return mask
-
-
-Scored = tuple[Floats, list[str]]
-"""How odd each box of a class is (0: not), and in words."""
-
-
-def scores(measured: list[Measures], masks: list[Bools]) -> dict[Kind, list[Scored]]:
-    """For each kind and split, the scores of the class's boxes."""
-    parts = list(zip(measured, masks, strict=True))
-    side, aspect = np.concatenate([m.side[k] for m, k in parts]), np.concatenate([m.aspect[k] for m, k in parts])
-    centre, pixels = np.concatenate([m.centre[k] for m, k in parts]), np.concatenate([m.pixels[k] for m, k in parts])
-    clear = np.concatenate([m.clear[k] for m, k in parts])
-    usual = float(np.median(pixels))
-    tiny = np.where((pixels <= TINY_SIDE) & (pixels * TINY_FACTOR < usual), usual / pixels, 0)
+def judge(m: Measures) -> Iterator[tuple[Kind, Floats, Callable[[int], str]]]:
+    """For each kind, how odd every object of a class is (0: not), and its words."""
+    usual = float(np.median(m.pixels))
+    tiny = np.where((m.pixels <= TINY_SIDE) & (m.pixels * TINY_FACTOR < usual), usual / m.pixels, 0)
+    yield TINY, tiny, lambda i: f"{m.pixels[i]:.1f} pixels large; the median of the class is {usual:.0f}"
+    side, aspect = float(np.median(m.side)), np.exp(np.median(m.aspect))
     # What the edge of the image cuts off is small and thin for that reason.
-    size = np.where((clear | (side > np.median(side))) & (tiny == 0), deviation(side, np.log(SIZE_FACTOR)), 0)
-    shape = np.where(clear & (tiny == 0), deviation(aspect, np.log(SHAPE_FACTOR)), 0)
-    place = np.maximum(*(alone(centre[:, k]) for k in (0, 1)))
-    texts = {
-        TINY: [f"{p:.1f} pixels large; the median of the class is {usual:.0f}" for p in pixels],
-        SIZE: [f"{percent(s)} of the image's side; the median is {percent(float(np.median(side)))}" for s in side],
-        SHAPE: [f"height : width is {np.exp(a):.2f}; the median is {np.exp(np.median(aspect)):.2f}" for a in aspect],
-        PLACE: [f"centre at {100 * x:.0f} % of the width and {100 * y:.0f} % of the height" for x, y in centre],
-    }
-    ends = np.cumsum([int(mask.sum()) for mask in masks])[:-1]
-    result: dict[Kind, list[Scored]] = {}
-    for kind, score in ((TINY, tiny), (SIZE, size), (SHAPE, shape), (PLACE, place)):
-        pieces = np.split(score, ends)
-        words = np.split(np.array(texts[kind], object), ends)
-        result[kind] = [(piece, list(word)) for piece, word in zip(pieces, words, strict=True)]
-    return result
+    size = np.where((m.clear | (m.side > side)) & (tiny == 0), deviation(m.side, np.log(SIZE_FACTOR)), 0)
+    yield SIZE, size, lambda i: f"{percent(m.side[i])} of the image's side; the median is {percent(side)}"
+    shape = np.where(m.clear & (tiny == 0), deviation(m.aspect, np.log(SHAPE_FACTOR)), 0)
+    yield SHAPE, shape, lambda i: f"height : width is {np.exp(m.aspect[i]):.2f}; the median is {aspect:.2f}"
+    x, y = 100 * m.centre.T
+    place = np.maximum(*map(alone, m.centre.T))
+    yield PLACE, place, lambda i: f"centre at {x[i]:.0f} % of the width and {y[i]:.0f} % of the height"
+
+
+def outlier(subject: Subject, m: Measures, index: int, score: Floats, describe: Callable[[int], str]) -> Case:
+    return box_case(subject.splits[m.split[index]], int(m.rows[index]), describe(index), float(score[index]))
 
 
 def percent(logarithm: float) -> str:
@@ -137,9 +125,3 @@ def alone(values: Floats) -> Floats:
     before, after = values - ordered[spots - 1], ordered[spots + 1] - values
     lonely: Floats = np.where(np.minimum(before, after) > 0.02, odd, 0)
     return lonely
-
-
-def outliers(split: Split, rows: Ints, scored: Scored) -> Iterator[Case]:
-    score, texts = scored
-    for i in np.flatnonzero(score).tolist():
-        yield box_case(split, int(rows[i]), texts[i], float(score[i]))
