@@ -22,6 +22,7 @@ from detkit.data.datasets.problems import (
     CLIPPED,
     DROPPED,
     FROM_MASK,
+    FROM_OUTLINE,
     MERGED,
     RENUMBERED,
     REPEATED,
@@ -544,3 +545,17 @@ def test_a_broken_or_empty_mask_has_no_box(
 def test_boxes_of_zeros_are_not_taken_for_fractions(write: Callable[..., dict[str, Any]]) -> None:
     data = CocoDataset(**write(annotations=[box(1, 1, [0, 0, 0, 0])]))
     assert data.problems.by_kind[DROPPED].examples == ["image 1 (1.png), box 1 [0.0, 0.0, 0.0, 0.0]: zero area"]
+
+
+@pytest.mark.parametrize("attributes", [None, [], {"rotation": 0}, {"rotation": None}, {"rotation": "?"}, {"x": 1}])
+def test_boxes_without_a_turn_stay(write: Callable[..., dict[str, Any]], attributes: Any) -> None:
+    dataset = CocoDataset(**write(annotations=[box(1, 1, [10, 10, 20, 10], attributes=attributes)]))
+    assert dataset.records.annotation(0).boxes.tolist() == [[10, 10, 30, 20]]
+
+
+def test_a_box_that_cvat_turned_is_the_box_around_it(write: Callable[..., dict[str, Any]]) -> None:
+    """CVAT's COCO export has the box before the turn, and the angle as an attribute."""
+    turned = box(1, 1, [10, 10, 20, 10], attributes={"occluded": False, "rotation": 90.0})
+    dataset = CocoDataset(**write(annotations=[turned]))
+    np.testing.assert_allclose(dataset.records.annotation(0).boxes, [[15, 5, 25, 25]], atol=1e-5)
+    assert {kind: occurrences.count for kind, occurrences in dataset.problems}[FROM_OUTLINE] == 1

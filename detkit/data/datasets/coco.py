@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,14 +20,16 @@ from detkit.data.datasets.coco_file import (
     id_of,
     integer_ids,
     is_crowd,
+    number_of,
     object_id_of,
     read_json,
     size_of,
 )
 from detkit.data.datasets.coco_find import find_coco
+from detkit.data.datasets.entries import around_turned
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_files import Folders
-from detkit.data.datasets.problems import IN_FOLDER, MERGED, SUSPECT, Problems
+from detkit.data.datasets.problems import FROM_OUTLINE, IN_FOLDER, MERGED, SUSPECT, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, shorten_list
@@ -121,7 +124,7 @@ def to_record(
     """The record of one image with its annotations. categories: id -> class name."""
     source, size = f"image {image['id']} ({image['file_name']})", size_of(image, name)
     named = [(item, f"{source}, box {i}") for i, item in enumerate(items, start=1)]
-    boxes = [box_of(item, where, problems) for item, where in named]
+    boxes = [upright_box(item, where, problems) for item, where in named]
     if beyond := corner_suspects(boxes, size):
         text = "x, y, width, height reach over the edge, which two corners (xmin, ymin, xmax, ymax) would not"
         first = [round(v, 2) for v in boxes[beyond[0]]]
@@ -138,6 +141,19 @@ def to_record(
         source=source,
         ids=[object_id_of(item) for item in items],
     )
+
+
+def upright_box(item: Entry, where: str, problems: Problems) -> list[float]:
+    """x, y, width and height of an annotation; around its box where CVAT says that this is turned, in degrees."""
+    x, y, width, height = box_of(item, where, problems)
+    attributes = item.get("attributes")
+    turn = number_of(attributes.get("rotation")) if isinstance(attributes, dict) else None
+    # A turned box with an outline is the box of that outline.
+    if not turn or item.get("segmentation") or not all(map(math.isfinite, (turn, x, y, width, height))):
+        return [x, y, width, height]
+    problems.add(FROM_OUTLINE, f"{where}: bbox turned by {turn:g} degrees")
+    x1, y1, x2, y2 = around_turned([x, y, x + width, y + height], turn)
+    return [x1, y1, x2 - x1, y2 - y1]
 
 
 def group_by_image(content: Entry, categories: Mapping[str, str], name: str) -> dict[str, list[Entry]]:
