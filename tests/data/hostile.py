@@ -175,6 +175,7 @@ def check_words(error: Exception) -> None:
 
 
 YOLO_CASES = [
+    yolo("a comma alone", ",\n"),
     yolo("no objects in an empty file", ""),
     yolo("a name instead of a class", "cat 0.5 0.5 0.2 0.4"),
     yolo("a class below zero", "-1 0.5 0.5 0.2 0.4"),
@@ -240,6 +241,7 @@ YOLO_CASES = [
     yolo("an image that is none", images__a_jpg=b"nothing"),
 ]  # fmt: skip
 CSV_CASES = [
+    csv("five separators of ASCII, then no table", "\x1e" * 6 + "?"),
     csv("empty", ""),
     csv("a header alone", HEADER),
     csv("no header that is known", "a,b,c\n1,2,3\n"),
@@ -284,6 +286,7 @@ CSV_CASES = [
     csv("classes that are not there", HEADER + "a.jpg,100,50,3,41,16,60,35\n", {"classes": "classes.csv"}),
 ]  # fmt: skip
 COCO_CASES = [
+    coco("five blank lines, then no JSON", "\n\n\n\n\n?"),
     coco("empty", ""),
     coco("null", "null"),
     coco("a list", "[]"),

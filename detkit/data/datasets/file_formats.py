@@ -71,7 +71,7 @@ def describe_text(text: str) -> str | None:
         body = re.sub(r"<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>]*>", "", text, flags=re.S)
         root = re.search(r"<([A-Za-z_][\w:.-]*)", body)
         return f"XML ({describe_xml_root(root[1].rpartition(':')[2]) if root else 'without an element'})"
-    lines = [line for line in text.splitlines()[:5] if line.strip()]
+    lines = [line for line in text.splitlines() if line.strip()][:5]
     if lines and all(re.fullmatch(r"\s*\d+(\s+-?[\d.]+([eE]-?\d+)?){4,}\s*", line) for line in lines):
         return "a YOLO label file (class and box in fractions of the image)"
     if len(lines) > 1 and all(line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines):

@@ -60,7 +60,7 @@ def read_labels(path: Path, problems: Problems, keypoints: bool = False) -> tupl
 
 def read_line(line: str, number: int, where: str, problems: Problems, keypoints: bool = False) -> Shape:
     """The object of one line; ValueError that says what is wrong with it."""
-    texts = split_line(line, where, problems)
+    texts = split_line(line, where, problems) or [""]
     values = [to_number(text) for text in texts[1:]]
     label = class_number(texts[0])
     pixels = [v for v in values if abs(v) > LARGEST_FRACTION]
