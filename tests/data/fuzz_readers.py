@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.data.hostile import (
     BOX,
     COCO,
@@ -121,7 +123,8 @@ def prepare(reader: Reader, folder: Path) -> Node:
 def attempt(reader: Reader, folder: Path, node: Node, content: bytes) -> bool:
     """Reads the set with `content` in the place of its file; returns whether that is a data set.
 
-    AssertionError if the error is not one of detkit's, or a box is not inside its image.
+    AssertionError if the error is not one of detkit's, or a box is not inside its image of the stated size, which
+    loading refuses if the image has another one.
     """
     from detkit.registry import DATASETS
 
@@ -131,11 +134,16 @@ def attempt(reader: Reader, folder: Path, node: Node, content: bytes) -> bool:
     except Exception as error:
         check_words(error)
         return False
-    width, height = SIDES
-    for (x1, y1, x2, y2), label in zip(data.records.boxes.tolist(), data.records.labels.tolist(), strict=True):
-        assert 0 <= x1 < x2 <= width, content
-        assert 0 <= y1 < y2 <= height, content
-        assert 0 <= label < len(data.classes), content
+    for i, stated in enumerate(data.records.sizes.tolist()):
+        width, height = stated[::-1] if stated[0] > 0 else SIDES
+        annotation = data.records.annotation(i)
+        for (x1, y1, x2, y2), label in zip(annotation.boxes.tolist(), annotation.labels.tolist(), strict=True):
+            assert 0 <= x1 < x2 <= width, content
+            assert 0 <= y1 < y2 <= height, content
+            assert 0 <= label < len(data.classes), content
+        if (width, height) != SIDES:
+            with pytest.raises(ValueError, match="the boxes are unreliable"):
+                data.check_size(i, SIDES[::-1])
     assert len(data.records.truth.labels) >= len(data.records.labels)
     assert all(not math.isnan(v) for v in data.records.boxes.ravel().tolist())
     return True
