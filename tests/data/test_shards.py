@@ -297,7 +297,7 @@ def test_flipped_bytes_of_a_tar_file_are_read_or_named(flips: list[tuple[int, in
         path.write_bytes(content)
         problem, entries = "", []
         try:
-            entries = list(web_shards.index_shards([path], None))
+            entries = list(web_shards.index_shards([str(path)], None))
         except ValueError as error:
             problem = str(error)
         assert not problem or str(path) in problem
