@@ -208,6 +208,9 @@ def _file(address: str, info: Mapping[str, Any]) -> RemoteFile:
         raise FetchError(f"{printable(address)}: the server does not state the size of the file: {COPY}")
     if info.get("partial") is False:
         raise FetchError(f"{printable(address)}: {NO_RANGES}")
+    final = str(info.get("url") or address)
+    if address.startswith("https:") and not final.startswith("https:"):
+        raise FetchError(f"{printable(address)}: the server redirects to {printable(final)}, which is not encrypted")
     found = [f"{key} {info[key]}" for key in (*TAGS, *TIMES) if info.get(key)]
     return RemoteFile(
         address, int(info["size"]), found[0] if found else "",

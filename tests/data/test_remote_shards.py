@@ -52,7 +52,7 @@ def web() -> Iterator[Web]:
 def fresh(web: Web) -> Web:
     """The server as it was before other tests."""
     web.files, web.answers, web.breaks, web.requests = {}, {}, {}, []
-    web.has_tags = web.has_ranges = True
+    web.has_tags = web.has_ranges = web.has_conditions = True
     return web
 
 
@@ -235,7 +235,8 @@ def test_a_file_that_changes_after_its_index_was_made(fresh: Web, tmp_path: Path
         data.image_content(0)
     with pytest.raises(FetchError, match="replaced"):
         scan_images(data, [0])
-    ranges._held.clear()
+    ranges._held.clear()  # as in another process
+    fresh.has_conditions = False
     with refuses(FetchError, hide=r"(?<=start \().*(?=\): it)"):
         pickle.loads(pickle.dumps(data)).image_content(0)
     fresh.files[path] = content
@@ -288,6 +289,20 @@ def test_a_lost_connection_is_tried_again_for_a_while(
     assert ranges.ATTEMPTS <= len(fresh.requests) - before <= 2 * ranges.ATTEMPTS
     with pytest.raises(FetchError, match="tried 4 times"):
         scan_images(data, [0])
+
+
+def test_a_redirect_to_what_is_not_encrypted(monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
+    class Redirected:
+        def info(self, path: str) -> dict[str, Any]:
+            return {"size": 1, "url": "http://elsewhere/a.tar", "type": "file"}
+
+        def _strip_protocol(self, address: str) -> str:
+            return address
+
+    monkeypatch.setattr(ranges, "_held", [])
+    ranges._connections().systems[("https", "host")] = Redirected()
+    with refuses(FetchError):
+        find_shards("https://host/a.tar", ".tar", None)
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
