@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 Answer = Callable[[Any], None]
@@ -102,7 +102,8 @@ def respond(web: Web, handler: Any, *, again: bool = False) -> None:
         return None
     stops = web.breaks.get(path)
     end = start + stops.pop(0) if stops else len(content)
-    handler.wfile.write(content[start:end])
+    with suppress(ConnectionError):  # the client has seen enough
+        handler.wfile.write(content[start:end])
     if end < len(content):
         handler.wfile.flush()
         handler.close_connection = True

@@ -240,7 +240,9 @@ def _attempts(address: str, ask: Callable[[], T]) -> T:
         except (FetchError, ImportError):
             raise
         except Exception as error:  # each file system has errors of its own
-            cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+            cause: BaseException = error
+            if address.startswith(HTTP) and isinstance(error, FileNotFoundError):
+                cause = error.__cause__ or error  # fsspec says so of whatever a web server answers
             if (final := _explained(address, cause)) is not None:
                 raise final from error
             reason = _reason(cause)
@@ -254,7 +256,7 @@ def _attempts(address: str, ask: Callable[[], T]) -> T:
 
 def _explained(address: str, error: BaseException) -> OSError | None:
     """The error for what another attempt would not change; None for what it may."""
-    status, where = getattr(error, "status", None), printable(address)
+    status, where = _status(error), printable(address)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return FileNotFoundError(f"{where}: the server has no such file: check the address")
     if status == 412 or getattr(error, "errno", None) == errno.EBUSY:
@@ -263,15 +265,25 @@ def _explained(address: str, error: BaseException) -> OSError | None:
         return FetchError(f"{where}: {NO_RANGES}")
     if status in (401, 403) or isinstance(error, PermissionError):
         return NoAccess(f"{where} can't be read: {_reason(error)}")
-    if isinstance(status, int) and status not in TRANSIENT:
+    if status is not None and status not in TRANSIENT:
         return FetchError(f"{where} can't be read: {_reason(error)}")
+    if isinstance(error, ValueError):  # of the address itself
+        return FetchError(f"{where} can't be read: {error}")
+    return None
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status in an error of aiohttp, gcsfs or httpx; None for another error."""
+    for holder, name in ((error, "status"), (getattr(error, "response", None), "status_code"), (error, "code")):
+        if isinstance(value := getattr(holder, name, None), int):
+            return value
     return None
 
 
 def _reason(error: BaseException) -> str:
     """What broke, in words."""
-    status = getattr(error, "status", None)
-    if isinstance(status, int):
+    status = _status(error)
+    if status is not None:
         meaning = MEANINGS.get(status, "a fault of the server" if status >= 500 else "")
         return f"HTTP {status}" + (f" ({meaning})" if meaning else "")
     if isinstance(error, TimeoutError):

@@ -204,6 +204,14 @@ def test_names_that_stand_for_nothing(
 def test_a_file_that_is_not_there(fresh: Web, refuses: Refuses) -> None:
     with refuses(FileNotFoundError):
         built("webdataset", f"{fresh.url}/none.tar")
+    with refuses(FileNotFoundError):
+        built("webdataset", "memory://none.tar")
+
+
+def test_no_address(caplog: pytest.LogCaptureFixture, refuses: Refuses) -> None:
+    with refuses(FetchError):
+        built("webdataset", "nosuch://b/a.tar")
+    assert "trying again" not in caplog.text
 
 
 @pytest.mark.parametrize("to", FORMATS)
