@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 Answer = Callable[[Any], None]
@@ -29,6 +29,8 @@ class Web:
         self.breaks: dict[str, list[int]] = {}
         self.requests: list[tuple[str, str, str]] = []
         self.has_tags = True
+        self.has_ranges = True
+        self.has_conditions = True
         self.fallback: Answer | None = None
 
     def gets(self, path: str) -> list[str]:
@@ -76,25 +78,32 @@ def respond(web: Web, handler: Any, *, again: bool = False) -> None:
         return status(404)(handler)
     content = web.files[path]
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-    asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+    if web.has_conditions and handler.headers.get("If-Match", tag) != tag:
+        return status(412)(handler)
+    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", "")) if web.has_ranges else None
     start = int(asked[1]) if asked and handler.headers.get("If-Range", tag) == tag else 0
+    length = len(content)
+    if asked and asked[2]:
+        content = content[: int(asked[2]) + 1]
     if start > len(content) or (asked and start == len(content)):
         return status(416)(handler)
-    handler.send_response(206 if start else 200)
+    part = bool(start or (asked and asked[2]))
+    handler.send_response(206 if part else 200)
     more = getattr(handler, "more_headers", {})
     for key, value in more.items():
         handler.send_header(key, value)
     if web.has_tags and "ETag" not in more:
         handler.send_header("ETag", tag)
-    if start:
-        handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+    if part:
+        handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{length}")
     handler.send_header("Content-Length", str(len(content) - start))
     handler.end_headers()
     if handler.command == "HEAD":
         return None
     stops = web.breaks.get(path)
     end = start + stops.pop(0) if stops else len(content)
-    handler.wfile.write(content[start:end])
+    with suppress(ConnectionError):  # the client has seen enough
+        handler.wfile.write(content[start:end])
     if end < len(content):
         handler.wfile.flush()
         handler.close_connection = True

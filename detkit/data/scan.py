@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from detkit.data.datasets.base import DetectionDataset, Subset
+from detkit.hub.download import FetchError
 from detkit.utils.console import indented_list, plural, shorten_list
 from detkit.utils.types import Tree
 
@@ -90,6 +91,8 @@ def image_problem(dataset: DetectionDataset, index: int, *, header_only: bool = 
             dataset.check_size(index, dataset.image_size(index))
         else:
             dataset.checked_image(index)
+    except FetchError:
+        raise  # a server that does not answer says nothing about the image
     except (ValueError, OSError) as error:
         path, text = dataset.records.path(index), str(error)
         return text if path in text else f"{path}: {text}"

@@ -11,17 +11,17 @@ from detkit.hub.cache import cache_folder, locked, place_of
 from detkit.hub.download import FetchError
 from detkit.utils.console import printable
 
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http", "hf": "hub"}
 """Scheme -> detkit's extra with the package that reads it."""
 NOT_STORES = {"http", "https", "ftp", "file", "local", "hf", "data", "root", "generic", "reference"}
-NO_FSSPEC = "an object store needs fsspec and the package of the store: pip install 'detkit[s3]' or 'detkit[gs]'"
+NO_FSSPEC = "an object store needs fsspec and the package of the store"
 
 
 @functools.cache
 def prefixes() -> tuple[str, ...]:
     """The schemes that fsspec knows, such as `s3://`; a few without it."""
     if importlib.util.find_spec("fsspec") is None:
-        return tuple(f"{scheme}://" for scheme in EXTRAS)
+        return tuple(f"{scheme}://" for scheme in EXTRAS if scheme not in NOT_STORES)
     from fsspec import available_protocols
 
     return tuple(f"{scheme}://" for scheme in available_protocols() if scheme not in NOT_STORES)
@@ -50,7 +50,7 @@ def _mark(path: Path) -> Path:
 
 
 def _copy(url: str, path: Path) -> None:
-    files, inner = _file_system(url)
+    files, inner = file_system(url)
     try:
         if files.isdir(inner):
             files.get(inner.rstrip("/") + "/", f"{path}/", recursive=True)
@@ -71,16 +71,23 @@ def _copy(url: str, path: Path) -> None:
     part.replace(path)
 
 
-def _file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system of an address, and the path in it; ImportError that names the extra."""
+def file_system(url: str, **options: Any) -> tuple[Any, str]:
+    """fsspec's file system of an address, and the path in it; ImportError that names the extra.
+
+    options: of the file system, as fsspec names them.
+    """
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
-        raise ImportError(f"{printable(url)}: {NO_FSSPEC}") from error
+        text = NO_FSSPEC if url.partition(":")[0] not in NOT_STORES else "reading parts of it needs fsspec"
+        raise ImportError(f"{printable(url)}: {text}{_hint(url)}") from error
     try:
-        files, inner = url_to_fs(url)
+        files, inner = url_to_fs(url, **options)
     except ImportError as error:
-        scheme = url.partition(":")[0]
-        hint = f": pip install 'detkit[{EXTRAS[scheme]}]'" if scheme in EXTRAS else ""
-        raise ImportError(f"{printable(url)}: {error}{hint}") from error
+        raise ImportError(f"{printable(url)}: {error}{_hint(url)}") from error
     return files, inner
+
+
+def _hint(url: str) -> str:
+    extra = EXTRAS.get(url.partition(":")[0])
+    return f": pip install 'detkit[{extra}]'" if extra else ""

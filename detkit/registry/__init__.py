@@ -42,6 +42,7 @@ from detkit.registry.parts import OPTIMIZERS as OPTIMIZERS
 from detkit.registry.parts import REGISTRIES as REGISTRIES
 from detkit.registry.parts import SCHEDULES as SCHEDULES
 from detkit.registry.parts import TRANSFORMS as TRANSFORMS
+from detkit.registry.path_types import AddressStr as AddressStr
 from detkit.registry.path_types import PathStr as PathStr
 from detkit.registry.path_types import WeightsStr as WeightsStr
 from detkit.registry.plugins import PLUGIN_GROUP as PLUGIN_GROUP

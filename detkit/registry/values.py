@@ -11,7 +11,7 @@ from annotated_types import DocInfo
 
 from detkit.registry.bounds import LARGEST_FLOAT, bounds_text, is_within
 from detkit.registry.nested import registry_of
-from detkit.registry.path_types import FILE, FILE_OR_NAME
+from detkit.registry.path_types import FILE, FILE_OR_ADDRESS, FILE_OR_NAME
 from detkit.utils.types import Value
 
 PLAIN = (int, float, bool, str, type(None))
@@ -189,7 +189,7 @@ def map_paths(value: Value, annotation: object, path: str, locate: Callable[[str
     """
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        kinds = [mark for mark in inner[1:] if mark in (FILE, FILE_OR_NAME)]
+        kinds = [mark for mark in inner[1:] if mark in (FILE, FILE_OR_NAME, FILE_OR_ADDRESS)]
         if kinds and isinstance(value, str):
             return locate(value, kinds[0], path)
         return map_paths(value, inner[0], path, locate)

@@ -44,7 +44,7 @@ def box(
     image_id: float | str,
     bbox: list[float | str] | None,
     category: float | str = 1,
-    **rest: dict[str, list[int]] | float,
+    **rest: Any,
 ) -> dict[str, Any]:
     return {"id": i, "image_id": image_id, "category_id": category, "bbox": bbox, **rest}
 

@@ -22,6 +22,7 @@ from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.base import DetectionDataset, Subset
 from detkit.data.datasets.coco import CocoDataset
 from detkit.data.datasets.parquet import ParquetDataset
+from detkit.data.datasets.problems import SUSPECT
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.datasets.shards import entry_of
 from detkit.data.datasets.web_shards import WebDataset
@@ -234,6 +235,12 @@ def test_dialects_of_the_json_files(tmp_path: Path, row: dict[str, Any], options
     assert [len(data.records.annotation(i).boxes) for i in range(2)] == [1, 0]
 
 
+def test_boxes_that_seem_to_be_two_corners_are_suspect(tmp_path: Path) -> None:
+    row = {"objects": [{"bbox": [30, 20, 58, 38], "category": "cat"}]}
+    tar(tmp_path / "x.tar", ("a.jpg", picture()), ("a.json", json.dumps(row).encode()))
+    assert WebDataset(root=str(tmp_path / "x.tar")).problems.count(SUSPECT) == 1
+
+
 def json_of(**change: Any) -> bytes:
     return json.dumps({**ONE, **change}).encode()
 
@@ -297,7 +304,7 @@ def test_flipped_bytes_of_a_tar_file_are_read_or_named(flips: list[tuple[int, in
         path.write_bytes(content)
         problem, entries = "", []
         try:
-            entries = list(web_shards.index_shards([path], None))
+            entries = list(web_shards.index_shards([str(path)], None))
         except ValueError as error:
             problem = str(error)
         assert not problem or str(path) in problem

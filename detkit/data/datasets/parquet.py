@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -17,17 +16,10 @@ from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.list_entries import class_label_names, without_lists
 from detkit.data.datasets.parquet_file import column_options, needs_library, open_parquet
 from detkit.data.datasets.records import BadBoxes
-from detkit.data.datasets.shards import (
-    CLASSES,
-    ShardDataset,
-    ShardEntry,
-    cached_index,
-    entry_of,
-    find_shards,
-    find_splits,
-)
+from detkit.data.datasets.shard_files import Shards, Source, find_shards, find_splits, name_of
+from detkit.data.datasets.shards import CLASSES, ShardDataset, ShardEntry, by_shard, cached, cached_index, entry_of
 from detkit.data.seeding import Layout
-from detkit.registry import DATASETS, PathStr
+from detkit.registry import DATASETS
 from detkit.structures import ClassMap
 from detkit.utils.console import printable, shorten_list
 
@@ -38,6 +30,8 @@ MIB = 2**20
 METADATA = b"detkit"
 HUGGING_FACE = b"huggingface"
 """Keys of a file's metadata."""
+FOOTERS = 16
+"""Files whose metadata are kept in memory, as those of a remote one are two requests."""
 Megabytes = Annotated[int, Interval(ge=1, le=1_000_000)]
 
 
@@ -51,7 +45,9 @@ class ParquetDataset(ShardDataset):
     that fit into a window are shuffled among each other. A smaller one is shuffled like any other data set.
 
     Args:
-        root: a .parquet file, or a folder of them, subfolders included.
+        root: a .parquet file, a folder of them, subfolders included, or a list; of this machine or an address (https://,
+            s3://, hf://datasets/), from which only what is needed is read. Braces stand for several files, as in
+            https://host/train-{000..009}.parquet; a web server (https://) lists no folders.
         split: of the files of a folder, those of this split by their names or folders, as train in
             train-00000-of-00002.parquet; null takes all.
         image: column of the images.
@@ -78,7 +74,7 @@ class ParquetDataset(ShardDataset):
     def __init__(
         self,
         *,
-        root: PathStr,
+        root: Shards,
         split: str | None = None,
         image: str = "image",
         objects: str = "objects",
@@ -90,8 +86,8 @@ class ParquetDataset(ShardDataset):
         bad_boxes: BadBoxes = "drop",
         keep_empty: bool = True,
     ) -> None:
-        shards = find_shards(Path(root), ".parquet", split)
-        name = f"{root} ({split})" if split else root
+        shards = find_shards(root, ".parquet", split)
+        name = name_of(root, split)
         self.image_column, self.window = image, window * MIB
         classes = declared_classes(shards[0], objects)
         names = labels if labels is not None else list(classes.names) if classes else None
@@ -102,15 +98,12 @@ class ParquetDataset(ShardDataset):
             keep_empty=keep_empty, class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
         self.layout = self.find_layout()
-        self.groups = RowGroups(self.shards, image, self.window)
+        self.groups = RowGroups(self.sources, image, self.window)
 
     def find_layout(self) -> Layout:
         """Which images are in one group of rows, and how large the groups are."""
         pairs, group = np.unique(np.stack([self.shard, self.place], axis=1), axis=0, return_inverse=True)
-        sizes: dict[int, list[int]] = {}
-        for shard in sorted(set(self.shard.tolist())):
-            with open_parquet(Path(self.shards[shard])) as file:
-                sizes[shard] = group_bytes(file, self.image_column)
+        sizes = cached(self.sources, {"bytes": self.image_column}, lambda: shard_bytes(self.sources, self.image_column))
         return Layout(group.reshape(-1), np.array([sizes[s][g] for s, g in pairs.tolist()], np.int64), self.window)
 
     def image_content(self, index: int) -> bytes:
@@ -130,12 +123,13 @@ class RowGroups:
         window: bytes that are kept.
     """
 
-    def __init__(self, shards: Sequence[str], column: str, window: int) -> None:
+    def __init__(self, shards: Sequence[Source], column: str, window: int) -> None:
         self.shards, self.column, self.window = shards, column, window
         self._kept: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._footers: OrderedDict[int, Any] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_kept": OrderedDict()}
+        return {**vars(self), "_kept": OrderedDict(), "_footers": OrderedDict()}
 
     def read(self, shard: int, number: int) -> Any:
         """The images of a group of rows of a shard."""
@@ -149,8 +143,21 @@ class RowGroups:
 
     def read_rows(self, shard: int, number: int) -> Any:
         """The images of a group, from the file."""
-        with open_parquet(Path(self.shards[shard])) as file:
+        with open_parquet(self.shards[shard], self._footers.get(shard)) as file:
+            self._footers[shard] = file.metadata
+            self._footers.move_to_end(shard)
+            while len(self._footers) > FOOTERS:
+                self._footers.popitem(last=False)
             return bytes_of(file.read_row_group(number, columns=[self.column], use_threads=False))
+
+
+def shard_bytes(shards: Sequence[Source], image: str) -> list[list[int]]:
+    """`group_bytes` of each file."""
+    sizes = []
+    for source in shards:
+        with open_parquet(source) as file:
+            sizes.append(group_bytes(file, image))
+    return sizes
 
 
 def group_bytes(file: ParquetFile, image: str) -> list[int]:
@@ -176,7 +183,7 @@ def bytes_of(table: Any) -> Any:
     return column
 
 
-def declared_classes(path: Path, objects: str) -> ClassMap | None:
+def declared_classes(path: Source, objects: str) -> ClassMap | None:
     """The classes in the metadata of a file: detkit's, or the names of the Hugging Face feature `ClassLabel`."""
     with open_parquet(path) as file:
         metadata = file.schema_arrow.metadata or {}
@@ -191,15 +198,18 @@ def declared_classes(path: Path, objects: str) -> ClassMap | None:
     return ClassMap(tuple(names), tuple(range(len(names)))) if names else None
 
 
-def index_shards(shards: list[Path], image: str, objects: str, labels: list[str] | None) -> Iterator[ShardEntry]:
+def index_shards(shards: Sequence[Source], image: str, objects: str, labels: list[str] | None) -> Iterator[ShardEntry]:
     """The entries of all shards, in the order of files and rows; images are read only where no size is stated."""
-    for number, path in enumerate(shards):
-        with open_parquet(path) as file:
-            yield from index_file(file, path, number, image, objects, labels)
+
+    def index(number: int, source: Source) -> Iterator[ShardEntry]:
+        with open_parquet(source) as file:
+            yield from index_file(file, source, number, image, objects, labels)
+
+    return by_shard(shards, index)
 
 
 def index_file(
-    file: ParquetFile, path: Path, number: int, image: str, objects: str, labels: list[str] | None
+    file: ParquetFile, path: Source, number: int, image: str, objects: str, labels: list[str] | None
 ) -> Iterator[ShardEntry]:
     known = file.schema_arrow.names
     for name, key in ((image, "image"), (objects, "objects")):

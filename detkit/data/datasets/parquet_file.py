@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkit.data.datasets.list_entries import BOX_KEYS, LABEL_KEYS
+from detkit.data.datasets.shard_files import Source
 from detkit.data.datasets.shards import OBJECTS
+from detkit.hub.download import FetchError
+from detkit.hub.ranges import RangeReader, RemoteFile
 from detkit.utils.console import printable
 from detkit.utils.types import Tree
 
@@ -14,15 +17,20 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 
-def open_parquet(path: Path) -> ParquetFile:
-    """A Parquet file; ValueError that names it if it is none, ImportError that names the extra."""
+def open_parquet(path: Path | Source, footer: Any = None) -> ParquetFile:
+    """A Parquet file; ValueError that names it if it is none, ImportError that names the extra.
+
+    footer: its metadata, if they have been read.
+    """
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise ImportError(f"{printable(path)}: Parquet files need pyarrow: pip install 'detkit[parquet]'") from None
     try:
-        return ParquetFile(str(path))
+        return ParquetFile(RangeReader(path) if isinstance(path, RemoteFile) else str(path), metadata=footer)
+    except FetchError:
+        raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.datasets.found import FoundData, Place, canonical_split
+from detkit.data.datasets.box_checks import corner_suspects
 from detkit.data.datasets.images import upright_size
+from detkit.data.datasets.problems import SUSPECT, Problems
 from detkit.data.datasets.records import ImageRecord
-from detkit.hub.cache import cache_folder
+from detkit.data.datasets.shard_files import Source, state_of
+from detkit.hub.cache import cache_folder, locked
+from detkit.hub.ranges import THREADS
 from detkit.structures import ClassMap
 from detkit.utils.console import plural, printable, shorten_list
 from detkit.utils.outputs import replacing
 from detkit.utils.types import Tree, Value
 
+log = logging.getLogger("detkit")
 INDEX_FORMAT = 1
 """Of the cached index; another one is built again."""
-NUMBERED = re.compile(r"[-_.]?\d+([-_]of[-_]\d+)?$")
-"""The number at the end of a shard's name."""
 OBJECTS = ("objects", "annotations")
 BOXES = ("bbox", "box", "boxes")
 CLASSES = ("category", "class", "label", "name", "category_name", "labels", "categories", "category_id")
@@ -67,7 +71,8 @@ class ShardEntry(NamedTuple):
 class ShardDataset(DetectionDataset):
     """Images that lie in shards; a subclass reads the index of a shard, and the bytes of an image.
 
-    shards: the files. place, part, shard: (B,) of each image.
+    shards: the names of the files, which `sources` has with the versions of those that are elsewhere. place, part,
+    shard: (B,) of each image.
     """
 
     reads_files = False
@@ -75,16 +80,22 @@ class ShardDataset(DetectionDataset):
     def finish_shards(
         self,
         name: str,
-        shards: Sequence[Path],
+        shards: Sequence[Source],
         entries: Sequence[ShardEntry],
         classes: ClassMap | None,
         **options: Value,
     ) -> None:
         """`finish_images` for the entries of an index. classes: as declared; None takes the names of the objects."""
-        self.shards = [str(path) for path in shards]
-        self.states = [state_of(path) for path in shards]
+        self.sources, self.shards = list(shards), [str(source) for source in shards]
+        self.states = [state_of(source) for source in shards]
+        problems = Problems()
+        for entry in entries:
+            if beyond := corner_suspects(entry.boxes, entry.size):
+                text = f"{self.shards[entry.shard]}/{entry.name}, box {beyond[0] + 1} {list(entry.boxes[beyond[0]])}"
+                why = "x, y, width, height reach over the edge, which two corners (xmin, ymin, xmax, ymax) would not"
+                problems.add(SUSPECT, f"{text}: {why}", count=len(beyond))
         records = (entry.record(self.shards[entry.shard]) for entry in entries)
-        self.finish_images(name, records, folder=name, classes=classes, unlisted=False, **options)
+        self.finish_images(name, records, folder=name, classes=classes, unlisted=False, problems=problems, **options)
         by_id = {i if entry.image_id is None else entry.image_id: entry for i, entry in enumerate(entries, start=1)}
         kept = [by_id[i] for i in self.records.image_ids.tolist()]
         self.shard = np.array([e.shard for e in kept], np.int64)
@@ -92,71 +103,65 @@ class ShardDataset(DetectionDataset):
         self.part = np.array([e.part for e in kept], np.int64)
 
     def image_version(self, index: int) -> str | None:
-        return f"{self.states[self.shard[index]]} {self.place[index]} {self.part[index]}"
+        state = self.states[self.shard[index]]
+        return f"{state} {self.place[index]} {self.part[index]}" if state else None
 
 
-def state_of(path: Path) -> str:
-    """Size and times of a shard: what changes when it is written again."""
-    state = path.stat()
-    return f"{state.st_size} {state.st_mtime_ns}"
-
-
-def find_shards(root: Path, suffix: str, split: str | None) -> list[Path]:
-    """The shards at a file or folder; FileNotFoundError that lists what is there for a split without any."""
-    if root.is_file():
-        return [root]
-    files = [root / file for file in Place(root).with_suffix(suffix)]
-    chosen = [path for path in files if split is None or split in split_names(path.relative_to(root))]
-    if not chosen:
-        names = sorted({split_of(path.relative_to(root)) for path in files})
-        there = f"its splits are {shorten_list(names)}" if names else f"it has no {suffix} file"
-        what = "there is no such file or folder" if not root.exists() else there
-        raise FileNotFoundError(f"{printable(root)}: no shards{f' of {split!r}' if split else ''}: {what}")
-    return chosen
-
-
-def split_of(path: Path) -> str:
-    """The split of a shard by its name, without the number, or that of its folder: train of train-00000-of-2.tar."""
-    for name in (path.stem, *(folder.name for folder in path.parents)):
-        text = NUMBERED.sub("", name)
-        if text and canonical_split(text):
-            return text
-    return NUMBERED.sub("", path.stem) or "all"
-
-
-def split_names(path: Path) -> set[str | None]:
-    """What a config may call the split of a shard."""
-    return {split_of(path), canonical_split(split_of(path))}
-
-
-def find_splits(place: Place, files: Sequence[Path], format_name: str, part: str, why: str) -> FoundData:
-    """The splits of shards below a folder (or of the place itself, a shard)."""
-    if not place.is_folder:
-        return FoundData(format_name, why, {"all": {"type": part, "root": str(place.path)}})
-    names = sorted({split_of(file) for file in files})
-    node: Tree = {"type": part, "root": str(place.path)}
-    if len(names) == 1 and canonical_split(names[0]) is None:
-        return FoundData(format_name, why, {"all": node})
-    return FoundData(format_name, why, {canonical_split(name) or name: {**node, "split": name} for name in names})
-
-
-def cached_index(shards: Sequence[Path], options: Tree, build: Callable[[], Iterable[ShardEntry]]) -> list[ShardEntry]:
+def cached_index(
+    shards: Sequence[Source], options: Tree, build: Callable[[], Iterable[ShardEntry]]
+) -> list[ShardEntry]:
     """The entries of shards, built once; files of other size or time are read again."""
-    content = [INDEX_FORMAT, options, [[str(path.absolute()), state_of(path)] for path in shards]]
-    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+    return [ShardEntry(*row) for row in cached(shards, options, lambda: list(build()))]
+
+
+def cached(shards: Sequence[Source], options: Tree, build: Callable[[], Value]) -> Value:
+    """What `build` reads from shards, as JSON: kept in the cache until a shard has another size, time or version.
+
+    Of the processes of a machine one reads what is elsewhere, and the others wait for it.
+    """
+    places = [[str(Path(s).absolute()) if isinstance(s, str) else s.address, state_of(s)] for s in shards]
+    if not all(state for _, state in places):
+        return build()  # nothing would say when it is out of date
+    key = hashlib.sha256(json.dumps([INDEX_FORMAT, options, places]).encode()).hexdigest()[:24]
     path = cache_folder() / "shards" / f"{key}.json.gz"
+    if (value := read_cached(path)) is not None:
+        return value
+    with contextlib.ExitStack() as stack:
+        if any(not isinstance(source, str) for source in shards):
+            with contextlib.suppress(OSError):  # a cache that can't be written
+                stack.enter_context(locked(path))
+            if (value := read_cached(path)) is not None:
+                return value
+        value = build()
+        with contextlib.suppress(OSError):  # it is only built again next time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1) as packed:
+                packed.write(json.dumps(value).encode())
+    return value
+
+
+def read_cached(path: Path) -> Value:
+    """The content of a file of the cache; None if it is not there or damaged."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            return [ShardEntry(*row) for row in json.load(file)]
-    except (OSError, ValueError, EOFError, TypeError):
-        entries = list(build())
+            return json.load(file)
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def by_shard(shards: Sequence[Source], build: Callable[[int, Source], Iterable[ShardEntry]]) -> Iterator[ShardEntry]:
+    """The entries of all shards in their order; several shards that are elsewhere are read at a time."""
+    if all(isinstance(source, str) for source in shards):
+        for number, source in enumerate(shards):
+            yield from build(number, source)
+        return
+    log.info("%s: reading the annotations of %s for an index", printable(shards[0]), plural(len(shards), "shard"))
+    pool = ThreadPoolExecutor(THREADS)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1) as packed:
-            packed.write(json.dumps(entries).encode())
-    except OSError:  # the index is only built again next time
-        pass
-    return entries
+        for entries in pool.map(lambda i: list(build(i, shards[i])), range(len(shards))):
+            yield from entries
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def entry_of(
@@ -263,13 +268,3 @@ def parse_entry(content: bytes, where: str) -> Mapping[str, object]:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: must be a mapping with `objects`, not {type(row).__name__}")
     return row
-
-
-def read_at(path: str, place: int, count: int) -> bytes:
-    """Bytes of a file by position."""
-    with open(path, "rb") as file:
-        file.seek(place)
-        content = file.read(count)
-    if len(content) < count:
-        raise ValueError(f"{path} ends too early: {count} bytes at {place} were expected")
-    return content

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.data.datasets.records import BadBoxes
-from detkit.data.datasets.shards import (
-    ShardDataset,
-    ShardEntry,
-    cached_index,
-    entry_of,
+from detkit.data.datasets.shard_files import (
+    Shards,
+    Source,
+    beside,
     find_shards,
     find_splits,
-    parse_entry,
+    name_of,
+    open_ahead,
     read_at,
+    size_of,
 )
-from detkit.registry import DATASETS, PathStr
+from detkit.data.datasets.shards import ShardDataset, ShardEntry, by_shard, cached_index, entry_of, parse_entry
+from detkit.registry import DATASETS
 from detkit.structures import ClassMap
 from detkit.utils.console import printable
 
@@ -45,7 +47,9 @@ class WebDataset(ShardDataset):
     The tar files are read once for an index, which is kept in the cache; an image is then one reading by position.
 
     Args:
-        root: a .tar file, or a folder of them, subfolders included.
+        root: a .tar file, a folder of them, subfolders included, or a list; of this machine or an address (https://,
+            s3://, hf://datasets/), from which only what is needed is read. Braces stand for several files, as in
+            https://host/train-{000000..000009}.tar; a web server (https://) lists no folders.
         split: of the files of a folder, those of this split by their names or folders, as train in train-000000.tar;
             null takes all.
         labels: names of the classes that the JSON files give by number, from 0.
@@ -67,7 +71,7 @@ class WebDataset(ShardDataset):
     def __init__(
         self,
         *,
-        root: PathStr,
+        root: Shards,
         split: str | None = None,
         labels: list[str] | None = None,
         class_names: list[str] | None = None,
@@ -76,16 +80,16 @@ class WebDataset(ShardDataset):
         bad_boxes: BadBoxes = "drop",
         keep_empty: bool = True,
     ) -> None:
-        shards = find_shards(Path(root), ".tar", split)
-        name = f"{root} ({split})" if split else root
+        shards = find_shards(root, ".tar", split)
+        name = name_of(root, split)
         entries = cached_index(shards, {"labels": labels}, lambda: index_shards(shards, labels))
         self.finish_shards(
-            name, shards, entries, declared_classes(shards[0].parent), bad_boxes=bad_boxes,
+            name, shards, entries, declared_classes(beside(shards[0], CLASS_FILE)), bad_boxes=bad_boxes,
             keep_empty=keep_empty, class_names=class_names, class_map=class_map, ignore_classes=ignore_classes,
         )  # fmt: skip
 
     def image_content(self, index: int) -> bytes:
-        return read_at(self.shards[self.shard[index]], int(self.place[index]), int(self.part[index]))
+        return read_at(self.sources[self.shard[index]], int(self.place[index]), int(self.part[index]))
 
 
 def has_samples(path: Path) -> bool:
@@ -100,46 +104,58 @@ def has_samples(path: Path) -> bool:
     return bool(images & {key for key, suffix in keys if suffix == "json"})
 
 
-def declared_classes(folder: Path) -> ClassMap | None:
-    """The classes of classes.json in a folder; ValueError if it can't be read."""
-    path = folder / CLASS_FILE
-    if not path.is_file():
+def declared_classes(source: Source | None) -> ClassMap | None:
+    """The classes of a classes.json, if there is one; ValueError if it can't be read."""
+    if source is None:
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_at(source, 0, size_of(source)).decode("utf-8"))
         names = tuple(str(name) for name in content["names"])
         ids = tuple(int(i) for i in content.get("ids", range(len(names))))
     except (ValueError, TypeError, LookupError, AttributeError):
-        raise ValueError(f'{path}: must be {{"names": [...], "ids": [...]}}') from None
+        raise ValueError(f'{source}: must be {{"names": [...], "ids": [...]}}') from None
     if len(set(names)) != len(names) or len(set(ids)) != len(names) or len(ids) != len(names):
-        raise ValueError(f"{path}: names and ids must be as many, and each there once")
+        raise ValueError(f"{source}: names and ids must be as many, and each there once")
     return ClassMap(names, ids)
 
 
-def index_shards(shards: list[Path], labels: list[str] | None) -> Iterator[ShardEntry]:
+def index_shards(shards: Sequence[Source], labels: list[str] | None) -> Iterator[ShardEntry]:
     """The entries of all shards, in the order of files and members."""
-    for number, path in enumerate(shards):
-        members = read_members(path)
-        for key, files in samples_of(path, members).items():
-            yield sample_entry(path, number, key, files, labels)
+
+    def index(number: int, source: Source) -> Iterator[ShardEntry]:
+        members, annotations = read_members(source)
+        for key, files in samples_of(source, members).items():
+            yield sample_entry(source, number, key, files, annotations, labels)
+
+    return by_shard(shards, index)
 
 
-def read_members(path: Path) -> list[tarfile.TarInfo]:
-    """The members of a tar file, without reading what is in them; ValueError if it is none or was cut off."""
-    where, size = printable(path), path.stat().st_size
+def read_members(source: Source) -> tuple[list[tarfile.TarInfo], dict[int, bytes]]:
+    """The members of a tar file, and what is in its JSON files by their places; images are stepped over.
+
+    ValueError if it is no tar file, or was cut off.
+    """
+    where, size, annotations = printable(source), size_of(source), {}
     try:
-        with tarfile.open(path, "r:") as file:
-            members = [member for member in file if member.isfile()]
+        with open_ahead(source) as opened, tarfile.open(fileobj=opened, mode="r:") as file:
+            members = []
+            for member in file:
+                if member.isfile():
+                    members.append(member)
+                    if member.name.lower().endswith(".json") and member.size <= LARGEST_JSON:
+                        opened.seek(member.offset_data)
+                        annotations[member.offset_data] = opened.read(member.size)
             end = file.offset
     except (tarfile.TarError, EOFError, ValueError, OverflowError, UnicodeError) as error:
-        packed = "; it seems to be compressed: unpack it" if path.read_bytes()[:2] == b"\x1f\x8b" else ""
+        is_packed = size > 1 and read_at(source, 0, 2) == b"\x1f\x8b"
+        packed = "; it seems to be compressed: unpack it" if is_packed else ""
         raise ValueError(f"{where}: not a tar file ({error}){packed}") from None
     if any(member.offset_data + member.size > size for member in members) or end + BLOCK > size:
         raise ValueError(f"{where}: the tar file ends too early, as one that was not copied or written to its end")
-    return members
+    return members, annotations
 
 
-def samples_of(path: Path, members: list[tarfile.TarInfo]) -> dict[str, dict[str, tarfile.TarInfo]]:
+def samples_of(path: Source, members: list[tarfile.TarInfo]) -> dict[str, dict[str, tarfile.TarInfo]]:
     """Key -> suffix -> member; ValueError for a name that is there twice.
 
     Members with other names, such as hidden ones, are no part of a sample.
@@ -154,7 +170,12 @@ def samples_of(path: Path, members: list[tarfile.TarInfo]) -> dict[str, dict[str
 
 
 def sample_entry(
-    path: Path, number: int, key: str, files: dict[str, tarfile.TarInfo], labels: list[str] | None
+    path: Source,
+    number: int,
+    key: str,
+    files: dict[str, tarfile.TarInfo],
+    annotations: Mapping[int, bytes],
+    labels: list[str] | None,
 ) -> ShardEntry:
     """The entry of a sample; ValueError unless it has one image and one JSON file."""
     where = f"{path}/{key}"
@@ -165,8 +186,8 @@ def sample_entry(
         raise ValueError(f"{where}: a sample needs one image and one .json file; it has {there}")
     if annotation.size > LARGEST_JSON:
         raise ValueError(f"{where}.json has {annotation.size} bytes, the limit is {LARGEST_JSON}")
-    image, source = images[0], str(path)
-    row = parse_entry(read_at(source, annotation.offset_data, annotation.size), f"{where}.json")
-    content = partial(read_at, source, image.offset_data, image.size)
+    image = images[0]
+    row = parse_entry(annotations[annotation.offset_data], f"{where}.json")
+    content = partial(read_at, path, image.offset_data, image.size)
     name = str(PurePosixPath(image.name))
     return entry_of(row, f"{where}.json", number, image.offset_data, image.size, name, labels, content)
