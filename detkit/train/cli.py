@@ -85,10 +85,12 @@ def run(args: argparse.Namespace) -> int:
 
 def names_data(args: argparse.Namespace) -> bool:
     """Whether the command names data instead of a config; ValueError for options that need data."""
+    from detkit.config import find_config
     from detkit.train.auto.source import names_data
 
     if names_data(args.config):
         return True
+    find_config(args.config)
     for flag, given in (("--minutes", args.minutes is not None), ("--config-only", args.config_only)):
         if given:
             raise ValueError(

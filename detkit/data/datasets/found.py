@@ -72,7 +72,10 @@ def is_file(path: Path) -> bool:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder, relative to it, without hidden ones; links to folders are followed once."""
+    """Files below a folder, relative to it; links to folders are followed once.
+
+    Hidden ones are left out, and the folders of detkit's runs, whose pictures are no data.
+    """
     seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -80,9 +83,17 @@ def walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
+        if parent != str(folder) and is_run(folders, files):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
         relative = Path(parent).relative_to(folder)
         yield from (relative / file for file in sorted(files) if not file.startswith("."))
+
+
+def is_run(folders: Sequence[str], files: Sequence[str]) -> bool:
+    """Whether the content of a folder is that of a run."""
+    return "config.yaml" in files and ("metrics.jsonl" in files or "checkpoints" in folders)
 
 
 def canonical_split(name: str) -> str | None:

@@ -32,6 +32,11 @@ class Choices:
         self.values[key] = value
         self.reasons[key] = why
 
+    def forget(self, key: str) -> None:
+        """Takes a choice back, if there is one."""
+        self.values.pop(key, None)
+        self.reasons.pop(key, None)
+
     def config(self) -> Config:
         """The config so far. Raises what `load_config` raises."""
         tree: Tree = {"_base_": self.base}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Configurator:
 
     def __init__(self, place: str, overrides: Sequence[str], minutes: float, folder: Path) -> None:
         self.place, self.minutes, self.folder = place, minutes, folder
-        self.choices = Choices(rules.BASE, overrides)
+        self.choices, self.started = Choices(rules.BASE, overrides), time.monotonic()
         self.notes: list[str] = []
 
     def run(self) -> Config:
@@ -79,7 +80,8 @@ class Configurator:
             possible = rules.passes(seconds, step, batch, facts.images)
         if possible >= rules.STRONG_FROM:
             self.choose_size(facts, size, train_set, strong=True)
-        rules.choose_length(choices, facts, batch, step, self.minutes, len(val_set))
+        spent = time.monotonic() - self.started
+        rules.choose_length(choices, facts, batch, step, self.minutes, len(val_set), spent=spent)
         if choices.is_given("train.iterations"):
             rules.follow_length(choices, choices.config().options("train").iterations, 4)
         return choices.config()
@@ -113,6 +115,7 @@ class Configurator:
 
     def choose_anchors(self, dataset: DetectionDataset) -> None:
         """Anchors that fit the objects as the network sees them."""
+        self.choices.forget("anchors")  # those of other levels
         config = self.choices.config()
         assigner = ASSIGNERS.build(config.assigner)
         strides = [shape.stride for shape in build_pyramid(config)[1].out_shapes.values()]

@@ -171,9 +171,11 @@ def shrink(side: float, possible: float) -> float:
     return max(SHRUNK_SIDE, min(side, side * math.sqrt(possible / FEWEST_PASSES)))
 
 
-def choose_length(choices: Choices, facts: Facts, batch: int, step: float, minutes: float, val_images: int) -> None:
-    """Steps, evaluations, and what depends on them."""
-    budget = 60 * minutes * TRAINING_PART
+def choose_length(
+    choices: Choices, facts: Facts, batch: int, step: float, minutes: float, val_images: int, *, spent: float = 0.0
+) -> None:
+    """Steps, evaluations, and what depends on them. spent: seconds of the minutes that are over."""
+    budget = min(60 * minutes * TRAINING_PART, (60 * minutes - spent) * (1 - EVALUATION_PART))
     evaluation = val_images * EVALUATION_COST * step / batch
     evaluations = max(1, min(4, int(60 * minutes * EVALUATION_PART / evaluation)))
     most = max(FEWEST_STEPS, MOST_PASSES * facts.images // batch)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from detkit.config import find_config
 from detkit.config.find import configs_named
-from detkit.config.raw import parse_file
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.found import FoundData
+from detkit.data.reading import is_config
 from detkit.registry import DATASETS
 from detkit.runs.folder import CONFIG, METRICS
 from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree
 
 YAML = (".yaml", ".yml")
-YOLO_KEYS = {"names", "nc", "train", "val", "test", "path"}
 EVALUATED = ("val", "test")
 """Splits that are evaluated on, in order of preference."""
 
@@ -35,7 +33,7 @@ class Splits:
 
 def names_data(word: str) -> bool:
     """Whether a word of the command line is a data set rather than a config: a folder, a file that is not YAML, or a
-    YAML file with the keys of YOLO's data.yaml. A config's name goes before a folder in the current one."""
+    YAML file that is no config, such as YOLO's data.yaml. A config's name goes before a folder in the current one."""
     path = Path(word)
     if not path.exists() or configs_named(word):
         return False
@@ -46,13 +44,7 @@ def names_data(word: str) -> bool:
                 "to continue it; or name the folder of a data set"
             )
         return True
-    return path.suffix.lower() not in YAML or is_yolo(path)
-
-
-def is_yolo(path: Path) -> bool:
-    """Whether a YAML file describes a YOLO data set: it has class names and no section of a config."""
-    values, _ = parse_file(find_config(path))
-    return {"names", "train"} <= set(values) and not {"data", "backbone", "_base_"} & set(values)
+    return path.suffix.lower() not in YAML or not is_config(path)
 
 
 def find_splits(place: str) -> Splits:

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,17 @@ from syrupy.assertion import SnapshotAssertion
 
 from detkit.cli import main
 from detkit.config import load_config
+from detkit.data.build import build_datasets
+from detkit.data.datasets.auto import find_data
 from detkit.hub.download import FetchError
-from detkit.train.auto import backbones
-from detkit.train.auto.backbones import choose_start, network_of
+from detkit.registry import DATASETS
+from detkit.train.auto import backbones, rules
+from detkit.train.auto.backbones import Start, choose_start, network_of
 from detkit.train.auto.command import run_name
+from detkit.train.auto.configure import Configurator
+from detkit.train.auto.facts import read_facts
 from tests.refusals import steady
+from tests.train.auto.conftest import add_image
 
 QUICK = ("data.loader.batch_size=2", "train.precision=fp32", "train.device=cpu", "train.threads=1")
 
@@ -54,6 +61,29 @@ def test_a_folder_trains_and_its_config_trains_again(
 def weights(content: Any) -> list[torch.Tensor]:
     """All tensors of a checkpoint's model."""
     return [value for value in content["model"].values() if isinstance(value, torch.Tensor)]
+
+
+def test_pictures_of_a_run_inside_of_the_data_are_no_data(photos: Path) -> None:
+    for split in ("train", "runs/first"):
+        add_image(photos / split, "more", [("cat", 8, 8, 48, 48)])
+    for file in ("config.yaml", "metrics.jsonl"):
+        (photos / "runs/first" / file).write_text("")
+    found = find_data(photos)
+    assert [len(DATASETS.build(node)) for node in found.splits.values()] == [5, 2]
+
+
+def test_a_smaller_size_with_more_levels_gets_anchors_for_all_of_them(photos: Path, tmp_path: Path) -> None:
+    configurator = Configurator(str(photos), [*QUICK, "train.iterations=2"], 1, tmp_path)
+    configurator.choose_data()
+    dataset, _ = build_datasets(configurator.choices.config())
+    facts = replace(read_facts(dataset), small=0.2)
+    rules.choose_network(configurator.choices, Start("resnet18", None, ""), on_gpu=False)
+    rules.choose_batch(configurator.choices, facts, 1, on_gpu=False)
+    levels = []
+    for side in (384, 192):
+        configurator.choose_size(facts, rules.size_of(side, facts, ""), dataset)
+        levels.append(len(configurator.choices.values["anchors"]["sizes"]))
+    assert levels == [3, 4]
 
 
 def test_config_only_writes_and_trains_nothing(photos: Path, cached_weights: Path, tmp_path: Path) -> None:

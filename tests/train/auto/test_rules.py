@@ -70,3 +70,12 @@ def test_too_few_passes_make_the_images_smaller_but_not_tiny() -> None:
     assert rules.shrink(640, possible=2 * rules.FEWEST_PASSES) == 640
     assert rules.shrink(640, possible=rules.FEWEST_PASSES / 4) == 320
     assert rules.shrink(640, possible=0.01) == rules.SHRUNK_SIDE
+
+
+def test_time_that_is_over_leaves_fewer_steps() -> None:
+    def steps(spent: float) -> int:
+        choices = Choices(rules.BASE, [])
+        rules.choose_length(choices, FACTS, batch=8, step=0.5, minutes=1, val_images=20, spent=spent)
+        return int(choices.values["train.iterations"])
+
+    assert steps(0) > steps(30) == int(30 * (1 - rules.EVALUATION_PART) / 0.5) > steps(90) == rules.LEAST_STEPS

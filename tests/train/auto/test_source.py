@@ -15,6 +15,12 @@ def test_folders_and_annotation_files_are_data_and_configs_are_not(photos: Path,
     assert not any(map(names_data, (str(config), "quickstart", "not_there", str(tmp_path / "not_there.yaml"))))
 
 
+@pytest.mark.parametrize("text", ["nc: 2\ntrain: images\n", "val: images\nnames: [cat]\n"])
+def test_a_data_yaml_with_something_missing_is_data(tmp_path: Path, text: str) -> None:
+    (data := tmp_path / "data.yaml").write_text(text)
+    assert names_data(str(data))
+
+
 def test_a_config_by_its_name_goes_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "quickstart").mkdir()
