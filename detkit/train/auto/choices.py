@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import yaml
 
 from detkit.config import Config, as_config
-from detkit.config.overrides import is_override
+from detkit.config.overrides import is_override, parse_override
 from detkit.config.paths import raw_value
 from detkit.utils.types import Tree, Value
 
@@ -36,6 +36,16 @@ class Choices:
         """Takes a choice back, if there is one."""
         self.values.pop(key, None)
         self.reasons.pop(key, None)
+
+    def take(self, section: str) -> Tree:
+        """The values that the command line gives directly below a section; takes them off it."""
+        taken: Tree = {}
+        for text in list(self.overrides):
+            if text.partition("=")[0].rpartition(".")[0] == section:
+                keys, value = parse_override(text)
+                taken[keys[-1]] = value
+                self.overrides.remove(text)
+        return taken
 
     def config(self) -> Config:
         """The config so far. Raises what `load_config` raises."""

@@ -98,6 +98,7 @@ class Configurator:
     def make_split(self, node: Tree) -> dict[str, Tree]:
         """Puts a part of the images aside for validation; the lists are in the run folder, so that the split stays."""
         folder = (self.folder / SPLITS).absolute()
+        node = {**node, **self.choices.take("data.train.dataset")}  # of the reader, not of the subset that it becomes
         dataset: DetectionDataset = DATASETS.build(node)
         lists = split_lists(dataset, SplitOptions(file=str(folder)))
         self.notes.append(

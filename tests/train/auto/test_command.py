@@ -72,6 +72,14 @@ def test_pictures_of_a_run_inside_of_the_data_are_no_data(photos: Path) -> None:
     assert [len(DATASETS.build(node)) for node in found.splits.values()] == [5, 2]
 
 
+def test_an_option_of_the_reader_counts_before_the_images_are_divided(photos: Path, tmp_path: Path) -> None:
+    given = "data.train.dataset.class_map={dog: animal}"
+    configurator = Configurator(str(photos / "train"), [given], 1, tmp_path)
+    configurator.choose_data()
+    train, _ = build_datasets(configurator.choices.config())
+    assert set(train.classes.names) == {"animal", "cat"}
+
+
 def test_a_smaller_size_with_more_levels_gets_anchors_for_all_of_them(photos: Path, tmp_path: Path) -> None:
     configurator = Configurator(str(photos), [*QUICK, "train.iterations=2"], 1, tmp_path)
     configurator.choose_data()
