@@ -15,7 +15,7 @@ from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.problems import Problems
 from detkit.data.writers.boxes import WrittenImage
 from detkit.utils.console import bar_stream, printable
-from detkit.utils.errors import explain_os_errors
+from detkit.utils.errors import FULL_DISK, explain_os_errors
 from detkit.utils.outputs import check_can_write
 from detkit.utils.types import Tree
 
@@ -95,6 +95,8 @@ def place_image(image: WrittenImage, target: Path, how: Images) -> None:
         else:
             (os.link if how == "hardlink" else os.symlink)(source, target)
     except OSError as error:
+        if error.errno in FULL_DISK:  # of which the system names the source
+            raise OSError(error.errno, error.strerror, str(target)) from None
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK) or how == "copy":
             raise
         raise ValueError(

@@ -1,5 +1,6 @@
 """Data sets written in every format and read back."""
 
+import errno
 import json
 import os
 import tempfile
@@ -207,6 +208,18 @@ def test_images_can_be_linked(tmp_path: Path, how: Any) -> None:
         after = round_trip({"val": before}, tmp_path / to, to, images=how)["val"]
         assert os.path.samefile(after.records.path(0), before.records.path(0))
         assert os.path.islink(after.records.path(0)) == (how == "symlink")
+
+
+def test_a_full_disk_is_that_of_the_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX])])
+
+    def full(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", source, None, str(target))
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        convert({"val": before}, tmp_path / "out", "coco")
+    assert str(tmp_path / "in") not in str(caught.value)
 
 
 def test_images_can_stay_where_they_are(tmp_path: Path, refuses: Refuses) -> None:
