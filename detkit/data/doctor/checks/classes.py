@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -89,9 +90,9 @@ def likeness(a: str, b: str) -> str | None:
     plain_a, plain_b = plain(a), plain(b)
     if plain_a == plain_b:
         return "they differ in case, accents, spaces or punctuation only"
-    if re.findall(r"\d+", plain_a) != re.findall(r"\d+", plain_b):
-        return None
     short, long = sorted((plain_a, plain_b), key=len)
+    if len(long) - len(short) > 3 or numbers(plain_a) != numbers(plain_b):
+        return None
     if len(short) >= 3 and long in (short + "s", short + "es", short[:-1] + "ies"):
         return "one may be the plural of the other"
     if len(short) >= 5 and is_typo(plain_a, plain_b):
@@ -99,11 +100,18 @@ def likeness(a: str, b: str) -> str | None:
     return None
 
 
+@lru_cache(maxsize=10_000)  # each is compared with all others
 def plain(name: str) -> str:
     """A name without case, accents, spaces and punctuation."""
     folded = unicodedata.normalize("NFKD", name.casefold())
     letters = "".join(c for c in folded if not unicodedata.combining(c))
     return re.sub(r"[\W_]+", "", letters) or letters
+
+
+@lru_cache(maxsize=10_000)
+def numbers(name: str) -> list[str]:
+    """The numbers in a name."""
+    return re.findall(r"\d+", name)
 
 
 def is_typo(a: str, b: str) -> bool:
