@@ -49,7 +49,10 @@ def find_config(source: str | os.PathLike[str], folder: Path | None = None) -> P
     if inside is not None and inside.is_file():
         return inside
     if file.is_dir():
-        raise IsADirectoryError(f"{printable(text)} is a folder: name the config file in it")
+        raise IsADirectoryError(
+            f"{printable(text)} is a folder: name the config file in it. If it holds data, name a config and set its "
+            "data.root to the folder, or let `detkit train` with the folder choose a config"
+        )
     raise FileNotFoundError(_not_found(text, inside or (None if folder is None else file), file.parent))
 
 

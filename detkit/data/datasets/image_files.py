@@ -142,7 +142,7 @@ def check_files(paths: Sequence[str], name: str, folder: str | None = None, fold
     near = Nearby(folder or os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in missing]))
     # Looking for what is near each of them could take long.
     texts = shorten_list([f"{printable(path)}{near.hint(path) if i < 5 else ''}" for i, path in enumerate(missing)], 5)
-    where = f" ({folder} is not a folder)" if folder is not None and not os.path.isdir(folder) else ""
+    where = f" ({folder} is not a folder)" if folder and not os.path.isdir(folder) else ""
     count = f"{len(missing)} of {plural(len(paths), 'image')} {'is' if len(missing) == 1 else 'are'} missing"
     raise FileNotFoundError(f"{name}: {count}{where}: {texts}")
 
