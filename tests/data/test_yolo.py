@@ -146,6 +146,19 @@ def test_a_folder_without_data_yaml_is_found(tmp_path: Path, folders: list[str],
     assert sum(len(DATASETS.build(node)) for node in found.splits.values()) == len(folders)
 
 
+def test_a_data_yaml_one_folder_deeper_is_found(refuses: Refuses, root: Path) -> None:
+    (root / "archive").mkdir()
+    for name in ("images", "labels", "data.yaml"):
+        (root / name).rename(root / "archive" / name)
+    found = find_data(root)
+    assert (found.format, found.why, list(found.splits)) == ("YOLO", "archive/data.yaml", ["train", "val"])
+    data = DATASETS.build(found.splits["train"])
+    assert (data.classes.names, boxes(data)) == (("cat", "dog"), [[40, 15, 60, 35], [0, 0, 20, 20]])
+    write(root / "pets/data.yaml", "train: images\nnames: [mouse]\n")
+    with refuses(ValueError):
+        DATASETS.build(find_data(root).splits["train"])
+
+
 def test_an_export_of_cvat_in_the_format_of_darknet_is_read(tmp_path: Path) -> None:
     picture(tmp_path / "obj_train_data/a.jpg")
     write(tmp_path / "obj_train_data/a.txt", BOX)

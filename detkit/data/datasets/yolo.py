@@ -14,7 +14,15 @@ from detkit.data.datasets.image_files import Folders, check_files, image_suffixe
 from detkit.data.datasets.images import upright_size
 from detkit.data.datasets.problems import DROPPED, MERGED, Kind, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
-from detkit.data.datasets.yolo_data import YoloData, data_file, is_data_yaml, locate, names_in, open_data
+from detkit.data.datasets.yolo_data import (
+    YoloData,
+    data_file,
+    data_file_below,
+    is_data_yaml,
+    locate,
+    names_in,
+    open_data,
+)
 from detkit.data.datasets.yolo_file import Shape, check_classes, read_labels
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, printable, shorten_list
@@ -113,11 +121,13 @@ def evidence(place: Place) -> str | None:
     if not any(looks_like_labels(place.path / label) for label in labels):
         return None
     names_file = names_in(place.path, list(place.files))
-    return (
-        f"{names_file.relative_to(place.path)} and label files"
-        if names_file
-        else "label files such as " + str(labels[0])
-    )
+    if names_file is not None:
+        return f"{names_file.relative_to(place.path)} and label files"
+    try:
+        described = data_file_below(place.path, place.files)
+    except (ValueError, OSError):  # several, or one that can't be read, as the reader says
+        described = None
+    return f"label files such as {labels[0]}" if described is None else printable(described.relative_to(place.path))
 
 
 def looks_like_labels(path: Path) -> bool:
