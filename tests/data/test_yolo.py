@@ -146,6 +146,17 @@ def test_a_folder_without_data_yaml_is_found(tmp_path: Path, folders: list[str],
     assert sum(len(DATASETS.build(node)) for node in found.splits.values()) == len(folders)
 
 
+def test_a_folder_of_labels_in_pixels_is_refused_for_its_pixels(refuses: Refuses, tmp_path: Path) -> None:
+    picture(tmp_path / "images/a.png")
+    write(tmp_path / "labels/a.txt", "0 50 25 20 20\n")
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    with refuses(ValueError):
+        DATASETS.build(find_data(tmp_path).splits["all"])
+    write(tmp_path / "notes.json", "{}")
+    with pytest.raises(ValueError, match="no data set of a known format"):
+        find_data(tmp_path)
+
+
 def test_a_data_yaml_one_folder_deeper_is_found(refuses: Refuses, root: Path) -> None:
     (root / "archive").mkdir()
     for name in ("images", "labels", "data.yaml"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,13 +24,15 @@ from detkit.data.datasets.yolo_data import (
     names_in,
     open_data,
 )
-from detkit.data.datasets.yolo_file import Shape, check_classes, read_labels
+from detkit.data.datasets.yolo_file import LARGEST_FRACTION, Shape, check_classes, read_labels
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, printable, shorten_list
 
 log = logging.getLogger("detkit")
 IMAGE_FOLDERS = ("images", "jpegimages")
 """Folders of images, in lower case, beside which there is a folder `labels`."""
+OTHER_FORMATS = (".json", ".jsonl", ".xml", ".csv", ".tsv", ".parquet", ".arrow", ".tar")
+"""Suffixes of other formats. Where none is there, labels in pixels count as YOLO, whose reader says what is wrong."""
 DECIMALS = 6
 """Of a coordinate in pixels, so that a box in whole pixels is one again after it was divided by the image's size."""
 NO_LABELS = Kind("[images have|image has] no label file, which counts as no objects", quiet=True)
@@ -118,7 +121,8 @@ def evidence(place: Place) -> str | None:
         return None
     stems = {image.stem for image in images}
     labels = [text for text in texts if text.stem in stems][:20]
-    if not any(looks_like_labels(place.path / label) for label in labels):
+    other = any(suffix in place.suffixes for suffix in OTHER_FORMATS)
+    if not any(looks_like_labels(place.path / label, LARGEST_FRACTION if other else math.inf) for label in labels):
         return None
     names_file = names_in(place.path, list(place.files))
     if names_file is not None:
@@ -130,15 +134,15 @@ def evidence(place: Place) -> str | None:
     return f"label files such as {labels[0]}" if described is None else printable(described.relative_to(place.path))
 
 
-def looks_like_labels(path: Path) -> bool:
-    """Whether the first lines of a text file are a class and at least four numbers."""
+def looks_like_labels(path: Path, largest: float = LARGEST_FRACTION) -> bool:
+    """Whether the first lines of a text file are a class and at least four numbers, none above `largest`."""
     try:
         with path.open("rb") as file:
             lines = [line.split() for line in file.read(2000).splitlines()[:3] if line.strip()]
         return (
             bool(lines)
             and all(len(line) >= 5 and 0 <= float(line[0]) < 1e6 for line in lines)
-            and all(abs(float(number)) <= 2 for number in lines[0][1:])
+            and all(abs(float(number)) <= largest for number in lines[0][1:])
         )
     except (OSError, ValueError):
         return False
