@@ -8,7 +8,7 @@ from PIL import Image
 
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.problems import DROPPED, MERGED, REPEATED
-from detkit.data.datasets.yolo import ELSEWHERE, NO_IMAGE, NO_LABELS, SHARED, YoloDataset
+from detkit.data.datasets.yolo import ELSEWHERE, NO_IMAGE, NO_LABELS, OTHER_CASE, SHARED, YoloDataset
 from detkit.data.datasets.yolo_file import COMMAS, CONFIDENCES, FROM_SHAPE, KEYPOINTS
 from detkit.registry import DATASETS
 from tests.data.hostile import png
@@ -301,6 +301,18 @@ def test_label_files_without_image_and_shared_ones_are_counted(root: Path) -> No
     data = read(root)
     assert (data.problems.count(NO_IMAGE), data.problems.count(SHARED)) == (1, 1)
     assert boxes(data, 1)[0] == [80, 15, 120, 35]
+
+
+@pytest.mark.parametrize("place", ["Labels/train/a.txt", "labels/train/a.TXT", "images/train/A.Txt"])
+def test_labels_in_another_case_are_named(refuses: Refuses, root: Path, place: str) -> None:
+    (root / "labels/train/a.txt").unlink()
+    write(root / place, BOX)
+    with refuses(ValueError):
+        read(root)
+    write(root / "labels/train/b.txt", BOX)
+    data = read(root)
+    assert (data.problems.count(OTHER_CASE), data.problems.count(NO_IMAGE)) == (1, 0)
+    assert str(root / place) in "\n".join(data.problems.lines())
 
 
 def test_boxes_are_relative_to_the_upright_image(root: Path) -> None:
