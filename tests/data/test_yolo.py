@@ -8,7 +8,7 @@ from PIL import Image
 
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.problems import DROPPED, MERGED, REPEATED
-from detkit.data.datasets.yolo import ELSEWHERE, NO_IMAGE, NO_LABELS, SHARED, YoloDataset
+from detkit.data.datasets.yolo import ELSEWHERE, NO_IMAGE, NO_LABELS, OTHER_CASE, SHARED, YoloDataset
 from detkit.data.datasets.yolo_file import COMMAS, CONFIDENCES, FROM_SHAPE, KEYPOINTS
 from detkit.registry import DATASETS
 from tests.data.hostile import png
@@ -146,6 +146,30 @@ def test_a_folder_without_data_yaml_is_found(tmp_path: Path, folders: list[str],
     assert sum(len(DATASETS.build(node)) for node in found.splits.values()) == len(folders)
 
 
+def test_a_folder_of_labels_in_pixels_is_refused_for_its_pixels(refuses: Refuses, tmp_path: Path) -> None:
+    picture(tmp_path / "images/a.png")
+    write(tmp_path / "labels/a.txt", "0 50 25 20 20\n")
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    with refuses(ValueError):
+        DATASETS.build(find_data(tmp_path).splits["all"])
+    write(tmp_path / "notes.json", "{}")
+    with pytest.raises(ValueError, match="no data set of a known format"):
+        find_data(tmp_path)
+
+
+def test_a_data_yaml_one_folder_deeper_is_found(refuses: Refuses, root: Path) -> None:
+    (root / "archive").mkdir()
+    for name in ("images", "labels", "data.yaml"):
+        (root / name).rename(root / "archive" / name)
+    found = find_data(root)
+    assert (found.format, found.why, list(found.splits)) == ("YOLO", "archive/data.yaml", ["train", "val"])
+    data = DATASETS.build(found.splits["train"])
+    assert (data.classes.names, boxes(data)) == (("cat", "dog"), [[40, 15, 60, 35], [0, 0, 20, 20]])
+    write(root / "pets/data.yaml", "train: images\nnames: [mouse]\n")
+    with refuses(ValueError):
+        DATASETS.build(find_data(root).splits["train"])
+
+
 def test_an_export_of_cvat_in_the_format_of_darknet_is_read(tmp_path: Path) -> None:
     picture(tmp_path / "obj_train_data/a.jpg")
     write(tmp_path / "obj_train_data/a.txt", BOX)
@@ -203,6 +227,9 @@ def test_boxes_that_cannot_be_trained_on_are_dropped_by_name(root: Path) -> None
         "1 0.5 0.5 0.2 0.4\n2 0.5 0.5 0.2 0.4",
         "0 50 25 20 20",
         "0 0.5 0.5 0.2",
+        "0 0.5 0.5 0.2 0.4 45",
+        "0 0.5 0.5 0.2 0.4 -0.3",
+        "0 0.5 0.5 0.2 0.4 nan",
         "0 0.5 0.5 0.2 x",
         "0 0.5 0.5 0.2 1_0",
         "0 0.1 0.1 0.3 0.1 0.3 0.4 0.2",
@@ -274,6 +301,18 @@ def test_label_files_without_image_and_shared_ones_are_counted(root: Path) -> No
     data = read(root)
     assert (data.problems.count(NO_IMAGE), data.problems.count(SHARED)) == (1, 1)
     assert boxes(data, 1)[0] == [80, 15, 120, 35]
+
+
+@pytest.mark.parametrize("place", ["Labels/train/a.txt", "labels/train/a.TXT", "images/train/A.Txt"])
+def test_labels_in_another_case_are_named(refuses: Refuses, root: Path, place: str) -> None:
+    (root / "labels/train/a.txt").unlink()
+    write(root / place, BOX)
+    with refuses(ValueError):
+        read(root)
+    write(root / "labels/train/b.txt", BOX)
+    data = read(root)
+    assert (data.problems.count(OTHER_CASE), data.problems.count(NO_IMAGE)) == (1, 0)
+    assert str(root / place) in "\n".join(data.problems.lines())
 
 
 def test_boxes_are_relative_to_the_upright_image(root: Path) -> None:

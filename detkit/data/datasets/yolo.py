@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.file_formats import read_text
 from detkit.data.datasets.found import FoundData, Place, walk
-from detkit.data.datasets.image_files import Folders, check_files, image_suffixes
+from detkit.data.datasets.image_files import check_files, image_suffixes
 from detkit.data.datasets.images import upright_size
 from detkit.data.datasets.problems import DROPPED, MERGED, Kind, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
-from detkit.data.datasets.yolo_data import YoloData, data_file, is_data_yaml, locate, names_in, open_data
-from detkit.data.datasets.yolo_file import Shape, check_classes, read_labels
+from detkit.data.datasets.yolo_data import (
+    YoloData,
+    data_file,
+    data_file_below,
+    is_data_yaml,
+    locate,
+    names_in,
+    open_data,
+)
+from detkit.data.datasets.yolo_file import LARGEST_FRACTION, Shape, check_classes, read_labels
+from detkit.data.datasets.yolo_labels import LabelFiles, label_places, looks_like_labels
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, printable, shorten_list
 
 log = logging.getLogger("detkit")
-IMAGE_FOLDERS = ("images", "jpegimages")
-"""Folders of images, in lower case, beside which there is a folder `labels`."""
+OTHER_FORMATS = (".json", ".jsonl", ".xml", ".csv", ".tsv", ".parquet", ".arrow", ".tar")
+"""Suffixes of other formats. Where none is there, labels in pixels count as YOLO, whose reader says what is wrong."""
 DECIMALS = 6
 """Of a coordinate in pixels, so that a box in whole pixels is one again after it was divided by the image's size."""
 NO_LABELS = Kind("[images have|image has] no label file, which counts as no objects", quiet=True)
 NO_IMAGE = Kind("label [files have|file has] no image")
+OTHER_CASE = Kind(
+    "label [files are|file is] not read, as upper and lower case count: rename [them|it] to labels/NAME.txt, with the "
+    "image's NAME"
+)
 SHARED = Kind("[images share|image shares] the label file of another image, as a.jpg and a.png do")
 ELSEWHERE = Kind("[paths lead|path leads] elsewhere on this machine and [are|is] found by [their|its] end", quiet=True)
 
@@ -110,28 +124,17 @@ def evidence(place: Place) -> str | None:
         return None
     stems = {image.stem for image in images}
     labels = [text for text in texts if text.stem in stems][:20]
-    if not any(looks_like_labels(place.path / label) for label in labels):
+    other = any(suffix in place.suffixes for suffix in OTHER_FORMATS)
+    if not any(looks_like_labels(place.path / label, LARGEST_FRACTION if other else math.inf) for label in labels):
         return None
     names_file = names_in(place.path, list(place.files))
-    return (
-        f"{names_file.relative_to(place.path)} and label files"
-        if names_file
-        else "label files such as " + str(labels[0])
-    )
-
-
-def looks_like_labels(path: Path) -> bool:
-    """Whether the first lines of a text file are a class and at least four numbers."""
+    if names_file is not None:
+        return f"{names_file.relative_to(place.path)} and label files"
     try:
-        with path.open("rb") as file:
-            lines = [line.split() for line in file.read(2000).splitlines()[:3] if line.strip()]
-        return (
-            bool(lines)
-            and all(len(line) >= 5 and 0 <= float(line[0]) < 1e6 for line in lines)
-            and all(abs(float(number)) <= 2 for number in lines[0][1:])
-        )
-    except (OSError, ValueError):
-        return False
+        described = data_file_below(place.path, place.files)
+    except (ValueError, OSError):  # several, or one that can't be read, as the reader says
+        described = None
+    return f"label files such as {labels[0]}" if described is None else printable(described.relative_to(place.path))
 
 
 def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str], list[Path]]:
@@ -182,38 +185,6 @@ def listed_images(path: Path, root: Path, notes: list[str]) -> list[str]:
     return [str(locate(line, path.parent, notes, root) or path.parent / line) for line in lines if line]
 
 
-class LabelFiles:
-    """The label file of each image: in `labels` beside the last folder `images` of its path, or beside the image."""
-
-    def __init__(self, images: Iterable[str]) -> None:
-        self.folders = Folders()
-        self.of_image = {image: self.find(image) for image in images}
-
-    def find(self, image: str) -> str | None:
-        """The label file of an image; None if it has none."""
-        return next((place for place in label_places(image) if place in self.folders), None)
-
-    def unused(self) -> list[str]:
-        """Label files in the folders of the used ones that belong to no image."""
-        used = {place for image in self.of_image for place in label_places(image)}
-        parents = sorted({os.path.dirname(path) for path in self.of_image.values() if path})
-        found = [
-            os.path.join(p, n) for p in parents for n in sorted(self.folders.names(p)) if n.lower().endswith(".txt")
-        ]
-        return [path for path in found if path not in used and looks_like_labels(Path(path))]
-
-
-def label_places(image: str) -> list[str]:
-    """Where the labels of an image may be, in the order in which they are looked for."""
-    stem, parts = os.path.splitext(image)[0], image.split(os.sep)
-    beside = [f"{stem}.txt"]
-    for i in reversed(range(len(parts) - 1)):
-        if parts[i].lower() in IMAGE_FOLDERS:
-            below = os.path.splitext(os.sep.join(parts[i + 1 :]))[0]
-            return [os.sep.join([*parts[:i], "labels", f"{below}.txt"]), *beside]
-    return beside
-
-
 def read_images(
     labels: LabelFiles, data: YoloData, name: str, problems: Problems, *, folders: bool
 ) -> Iterator[ImageRecord]:
@@ -245,14 +216,21 @@ def count_labels(labels: LabelFiles, name: str, problems: Problems, *, folders: 
     ValueError if no image at all has a label file.
     """
     without = [image for image, path in labels.of_image.items() if path is None]
+    cased = labels.in_another_case()
     if len(without) == len(labels.of_image):
         places = " or ".join(printable(place) for place in label_places(without[0]))
         count = plural(len(without), "image")
-        raise ValueError(f"{name}: none of the {count} has a label file; that of {without[0]} would be {places}")
+        hint = (
+            f". Rename {shorten_list([printable(path) for path in cased], 3)}: upper and lower case must be as there"
+            if cased
+            else ""
+        )
+        raise ValueError(f"{name}: none of the {count} has a label file; that of {without[0]} would be {places}{hint}")
     for kind, examples in (
         (NO_LABELS, without),
         (SHARED, repeated([path for path in labels.of_image.values() if path])),
-        (NO_IMAGE, labels.unused() if folders else []),
+        (OTHER_CASE, cased),
+        (NO_IMAGE, [path for path in labels.unused() if path not in cased] if folders else []),
     ):
         if examples:
             problems.add(kind, *examples, count=len(examples))

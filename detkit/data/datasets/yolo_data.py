@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import yaml
 
 from detkit.data.datasets.file_formats import describe_text, read_text
-from detkit.data.datasets.found import SPLIT_NAMES, walk
+from detkit.data.datasets.found import SPLIT_NAMES, is_file, walk
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.utils.console import printable, shorten_list
 
@@ -60,6 +60,21 @@ def data_file(folder: Path) -> Path | None:
     described = [p for p in files if is_data_yaml(p)]
     darknet = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".data" and p.is_file())
     return next(iter([*described, *darknet]), None)
+
+
+def data_file_below(folder: Path, files: Iterable[Path]) -> Path | None:
+    """The data.yaml somewhere below a folder, as an archive may have it; ValueError that lists them if it has several.
+
+    files: those below the folder, relative to it.
+    """
+    named = [file for file in files if file.suffix.lower() in (".yaml", ".yml")]
+    found = [file for file in named if is_file(folder / file) and is_data_yaml(folder / file)]
+    if len(found) > 1:
+        raise ValueError(
+            f"{printable(folder)}: {len(found)} data sets of YOLO are there, each with its own classes: "
+            f"{shorten_list([printable(file) for file in found], 5)}. Name one of these files instead of the folder"
+        )
+    return folder / found[0] if found else None
 
 
 def is_data_yaml(path: Path) -> bool:
@@ -220,6 +235,9 @@ def open_folder(folder: Path, names: list[str] | None = None) -> YoloData:
         return YoloData(str(folder), folder, check_names(dict(enumerate(names)), "names"), folder_splits(folder, files))
     names_file = names_in(folder, files)
     if names_file is None:
+        described = data_file_below(folder, files)
+        if described is not None:
+            return read_yaml(described)
         raise FileNotFoundError(
             f"{printable(folder)}: the class names are missing: neither data.yaml nor a file with a name on each line "
             f"({', '.join(NAME_FILES[:3])}) is there. Write classes.txt, or set `names`"

@@ -62,7 +62,7 @@ def read_line(line: str, number: int, where: str, problems: Problems, keypoints:
     """The object of one line; ValueError that says what is wrong with it."""
     texts = split_line(line, where, problems) or [""]
     values = [to_number(text) for text in texts[1:]]
-    label = class_number(texts[0])
+    label, sixth = class_number(texts[0]), None
     pixels = [v for v in values if abs(v) > LARGEST_FRACTION]
     if len(values) < 4:
         raise ValueError(f"{len(texts)} numbers, but a box has 5: class, centre x, centre y, width and height")
@@ -72,9 +72,14 @@ def read_line(line: str, number: int, where: str, problems: Problems, keypoints:
         values, pixels = values[:4], [v for v in values[:4] if abs(v) > LARGEST_FRACTION]
     if len(values) == 5:
         problems.add(CONFIDENCES, where)
-        values, pixels = values[:4], [v for v in values[:4] if abs(v) > LARGEST_FRACTION]
+        sixth, values, pixels = values[4], values[:4], [v for v in values[:4] if abs(v) > LARGEST_FRACTION]
     if pixels and all(map(math.isfinite, pixels)):
         raise ValueError(f"{pixels[0]:g} is no fraction of the image (0 to 1), but seems to be in pixels")
+    if sixth is not None and not 0 <= sixth <= 1:
+        raise ValueError(
+            f"the sixth number is {texts[5]}, which is no confidence (0 to 1): the angle of an oriented box? Write "
+            "such a box by its corners: class x1 y1 x2 y2 x3 y3 x4 y4"
+        )
     box = to_corners(values, "cxcywh") if len(values) == 4 else outline_box(values, where, problems)
     return Shape(label, box, number, len(texts))
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,6 +206,21 @@ def test_centres_that_were_read_as_corners(planted: Planted) -> None:
         boxes[:] = [(c, x + w / 2, y + h / 2, w, h) for c, x, y, w, h in boxes]
     kinds = {kind.name: cases for kind, cases in check(planted).cases.items()}
     assert "do as centre and size (cx, cy, width, height)" in kinds["box-format"][0].text
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (lambda x, y, w, h: (x, y, x + w, y + h), "two corners (x1, y1, x2, y2), read as centre and size"),
+        (lambda x, y, w, h: (x, y, w, h), "corner and size (x, y, width, height), read as centre and size"),
+    ],
+)
+def test_other_formats_that_were_read_as_centres(planted: Planted, write: Callable[..., Any], name: str) -> None:
+    for boxes in planted.boxes["train"]:
+        as_written = [(c, *write(*box)) for c, *box in boxes]
+        boxes[:] = [(c, x - w / 2, y - h / 2, w, h) for c, x, y, w, h in as_written]
+    kinds = {kind.name: cases for kind, cases in check(planted).cases.items()}
+    assert f"80 do as {name}" in kinds["box-format"][0].text
 
 
 def test_a_leak_names_both_files_and_shows_both_pictures(planted: Planted) -> None:

@@ -141,6 +141,16 @@ def from_centres(b: Floats) -> Floats:
     return np.concatenate((b[:, :2] - half, b[:, :2] + half), axis=1)
 
 
+def centres_as_corners(b: Floats) -> Floats:
+    """Boxes whose centre and size, as they were read, are two corners."""
+    return np.concatenate(((b[:, :2] + b[:, 2:]) / 2, b[:, 2:] - b[:, :2]), axis=1)
+
+
+def centres_as_corner_and_size(b: Floats) -> Floats:
+    """Boxes whose centre and size, as they were read, are the upper left corner and size."""
+    return b + np.tile((b[:, 2:] - b[:, :2]) / 2, 2)
+
+
 def from_yx(b: Floats) -> Floats:
     return b[:, [1, 0, 3, 2]]
 
@@ -150,6 +160,8 @@ READINGS: dict[str, Reading] = {
     "corner and size (x, y, width, height), read as two corners": to_xyxy,
     "centre and size (cx, cy, width, height), read as corner and size": from_centres,
     "(y, x) instead of (x, y)": from_yx,
+    "two corners (x1, y1, x2, y2), read as centre and size": centres_as_corners,
+    "corner and size (x, y, width, height), read as centre and size": centres_as_corner_and_size,
 }
 """Another format -> the corners in it of boxes (N, 4) that were read as corners."""
 
