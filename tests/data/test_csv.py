@@ -191,3 +191,41 @@ def test_a_table_of_keras_retinanet_is_found_with_its_classes(root: Path) -> Non
     (root / "classes.csv").write_text("dog,0\ncat,1\n")
     found = find_data(root)
     assert DATASETS.build(found.splits["all"]).classes.names == ("dog", "cat")
+
+
+def test_the_folders_of_tables_are_their_splits(root: Path) -> None:
+    for split, name in (("train", "a"), ("valid", "b"), ("test", "c")):
+        (root / split).mkdir()
+        Image.new("RGB", (100, 50)).save(root / split / f"{name}.jpg")
+        (root / split / "_annotations.csv").write_text(f"{TUTORIAL}\n{name}.jpg,100,50,cat,41,16,60,35\n")
+    (root / "all.csv").write_text(f"{CORNERS}\na.jpg,cat,1,1,9,9\n")
+    found = find_data(root)
+    names = {split: DATASETS.build(node).records.file_name(0) for split, node in found.splits.items()}
+    assert names == {"train": "a.jpg", "val": "b.jpg", "test": "c.jpg"}
+    assert "not read: all.csv" in found.notes
+    assert "test/_annotations.csv" in found.why
+
+
+def test_several_tables_of_a_split_are_all_named(root: Path) -> None:
+    for part in ("train_part1", "train_part2", "val"):
+        (root / f"{part}.csv").write_text(f"{CORNERS}\na.jpg,cat,1,1,9,9\n")
+    assert list(find_data(root).splits) == ["val", "train_part1", "train_part2"]
+    assert list(find_data(root / "val.csv").splits) == ["val"]
+
+
+def test_a_column_of_splits_makes_the_splits(root: Path) -> None:
+    (root / "img").rename(root / "images")
+    rows = "a.jpg,cat,40,15,60,35,TRAIN\nb.jpg,dog,1,1,9,9,valid\nc.jpg,dog,1,1,9,9,\n"
+    (root / "boxes.csv").write_text(f"{CORNERS},split\n{rows}")
+    found = find_data(root)
+    names = {split: DATASETS.build(node).records.file_name(0) for split, node in found.splits.items()}
+    assert names == {"train": "a.jpg", "val": "b.jpg"}
+    assert found.notes == ("boxes.csv: 1 row is in no split, and not read",)
+    (root / "boxes.csv").write_text(f"{CORNERS},set\na.jpg,cat,40,15,60,35,7\n")
+    assert list(find_data(root).splits) == ["all"]
+
+
+def test_the_folder_of_images_is_found_by_names_without_suffixes(root: Path) -> None:
+    (root / "img").rename(root / "train")
+    (root / "train.csv").write_text("image_id,class,xmin,ymin,xmax,ymax\na,cat,40,15,60,35\n")
+    assert find_data(root).splits["train"]["images"] == str(root / "train")
