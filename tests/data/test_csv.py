@@ -8,7 +8,7 @@ from PIL import Image
 
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.csv_dataset import CsvDataset
-from detkit.data.datasets.csv_images import MOVED
+from detkit.data.datasets.csv_images import MOVED, NO_BOX_OF_CLASS
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, DROPPED
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
@@ -71,6 +71,8 @@ def test_the_table_of_keras_retinanet_has_no_header(root: Path) -> None:
         ("filename,x,y,width,height,class\na.jpg,40,15,20,20,cat\n", {"box_format": "xywh"}),
         ("filename,x,y,w,h,class\na.jpg,50,25,20,20,cat\n", {"box_format": "cxcywh"}),
         ("filename,x_center,y_center,w,h,class\na.jpg,0.5,0.5,0.2,0.4,cat\n", {}),
+        ("image_id,path,class,class_name,xmin,ymin,xmax,ymax\n17,a.jpg,3,cat,40,15,60,35\n", {}),
+        ("class_name,class,image,xmin,ymin,xmax,ymax\nfeline,cat,a.jpg,40,15,60,35\n", {}),
         ("f,k,l,t,r,b\na.jpg,cat,40,15,60,35\n", {"columns": MAPPED}),
         ("a.jpg,cat,40,15,60,35\n", {"header": ["image", "class", "xmin", "ymin", "xmax", "ymax"]}),
         (f"{CORNERS}\n/home/bob/img/a.jpg,cat,40,15,60,35\n", {}),
@@ -128,7 +130,7 @@ def test_boxes_of_no_use_are_dropped_and_paths_of_other_machines_counted(root: P
         (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35,7\n", {}),
         (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,\n", {}),
         (f"{TUTORIAL}\na.jpg,100,50,,40,15,60,35\n", {}),
-        (f"{TUTORIAL}\na.jpg,100,50,cat,,,,\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,,,\n", {}),
         (f"{TUTORIAL}\n,100,50,cat,40,15,60,35\n", {}),
         (f"{TUTORIAL}\na.jpg,100,50,cat,4O,15,60,35\n", {}),
         (f"{TUTORIAL}\na.jpg,100,50,cat,1_0,15,60,35\n", {}),
@@ -229,3 +231,19 @@ def test_the_folder_of_images_is_found_by_names_without_suffixes(root: Path) -> 
     (root / "img").rename(root / "train")
     (root / "train.csv").write_text("image_id,class,xmin,ymin,xmax,ymax\na,cat,40,15,60,35\n")
     assert find_data(root).splits["train"]["images"] == str(root / "train")
+
+
+def test_a_class_without_a_box_is_an_image_without_objects(root: Path) -> None:
+    data = read(root, f"{CORNERS}\na.jpg,cat,40,15,60,35\nb.jpg,No finding,,,,\n")
+    assert (data.classes.names, len(data), boxes(data, 1)) == (("cat",), 2, [])
+    assert data.problems.count(NO_BOX_OF_CLASS) == 1
+    text = 'image,label,bbox\na.jpg,cat,"[40, 15, 20, 20]"\nb.jpg,none,[]\n'
+    assert read(root, text, box_format="xywh").classes.names == ("cat",)
+
+
+def test_descriptions_of_classes_are_no_classes_of_keras_retinanet(root: Path) -> None:
+    (root / "img").rename(root / "images")
+    (root / "boxes.csv").write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/01,0.4,0.6,0.3,0.7\n")
+    (root / "class-descriptions-boxable.csv").write_text("/m/01,Tortoise\n/m/02,Container\n")
+    data = DATASETS.build(find_data(root).splits["all"])
+    assert data.classes.names == ("/m/01",)

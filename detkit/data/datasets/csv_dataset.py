@@ -25,7 +25,7 @@ log = logging.getLogger("detkit")
 
 @DATASETS.register()
 class CsvDataset(DetectionDataset):
-    """Boxes of a CSV table, one on each row; a row without box and class is an image without objects.
+    """Boxes of a CSV table, one on each row; a row without a box is an image without objects.
 
     Known are the columns of the TensorFlow tutorials (filename, width, height, class, xmin, ymin, xmax, ymax), those of
     keras-retinanet (path, x1, y1, x2, y2, class, without a header), and others with common names.

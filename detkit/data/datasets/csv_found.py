@@ -96,9 +96,18 @@ def classes_near(table: Path, place: Place) -> Path | None:
     """The file of classes beside a table or at the place, as keras-retinanet has it: rows of a name and a number."""
     folders = (table.parent, place.path) if place.is_folder else (table.parent,)
     for file in (file for folder in folders for file in sorted(folder.glob("*.csv"))):
-        if "class" in file.stem.lower() and file != table and not is_boxes(file):
+        if "class" in file.stem.lower() and file != table and is_classes(file):
             return file
     return None
+
+
+def is_classes(path: Path) -> bool:
+    """Whether a CSV file has rows of a name and a number; the reader says which of its rows are wrong."""
+    try:
+        rows = read_table(str(path)).rows
+    except (ValueError, OSError):
+        return False
+    return len(rows[0].texts) == 2 and any(row.texts[-1].isdecimal() for row in rows)
 
 
 def node_of(part: Part, place: Place) -> Tree:
