@@ -9,7 +9,10 @@ from PIL import Image
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.csv_dataset import CsvDataset
 from detkit.data.datasets.csv_images import MOVED, NO_BOX_OF_CLASS
+from detkit.data.datasets.found import Place
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, DROPPED
+from detkit.data.datasets.voc import VocDataset
+from detkit.data.datasets.voc_find import FROM_ZERO
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
 
@@ -185,7 +188,7 @@ def test_tables_of_a_folder_are_found_with_images_and_classes(root: Path) -> Non
     found = find_data(root)
     assert (found.format, sorted(found.splits)) == ("CSV", ["test", "train"])
     for node in found.splits.values():
-        assert boxes(DATASETS.build(node)) == [[40, 15, 60, 35]]
+        assert boxes(DATASETS.build(node)) == [[41, 16, 60, 35]]
 
 
 def test_a_table_of_keras_retinanet_is_found_with_its_classes(root: Path) -> None:
@@ -247,3 +250,22 @@ def test_descriptions_of_classes_are_no_classes_of_keras_retinanet(root: Path) -
     (root / "class-descriptions-boxable.csv").write_text("/m/01,Tortoise\n/m/02,Container\n")
     data = DATASETS.build(find_data(root).splits["all"])
     assert data.classes.names == ("/m/01",)
+
+
+def test_a_table_of_the_tutorials_has_the_boxes_of_the_xml_that_it_is_made_of(root: Path) -> None:
+    (root / "img").rename(root / "train")
+    corners = "<xmin>41</xmin><ymin>16</ymin><xmax>60</xmax><ymax>35</ymax>"
+    (root / "train/a.xml").write_text(
+        "<annotation><filename>a.jpg</filename><size><width>100</width><height>50</height><depth>3</depth></size>"
+        f"<object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    )
+    (root / "train_labels.csv").write_text(f"{TUTORIAL}\na.jpg,100,50,cat,41,16,60,35\n")
+    found = [part.find(Place(root)) for part in (VocDataset, CsvDataset)]
+    data = [DATASETS.build(each.splits["train"]) for each in found if each is not None]
+    assert boxes(data[0]) == boxes(data[1]) == [[41, 16, 60, 35]]
+    assert [each.notes for each in found if each is not None] == [(FROM_ZERO,)] * 2
+    for folder in ("Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    table = CsvDataset.find(Place(root))
+    assert table is not None
+    assert boxes(DATASETS.build(table.splits["train"])) == [[40, 15, 60, 35]]

@@ -71,8 +71,12 @@ def columns_of(
     layout = box_layout(table.path, roles, box_format, names)
     if missing:
         raise ValueError(f"{table.path}: no column for {' and '.join(missing)}: {way_out(names)}")
-    tutorial = [name.lower() for name in names][: len(TUTORIAL)] == TUTORIAL
-    return Columns(roles, layout, has_header=header is None, from_voc=tutorial)
+    return Columns(roles, layout, has_header=header is None, from_voc=is_tutorial(names))
+
+
+def is_tutorial(names: Sequence[str]) -> bool:
+    """Whether a header is that of the TensorFlow tutorials."""
+    return [name.lower() for name in names][: len(TUTORIAL)] == TUTORIAL
 
 
 def is_keras(cells: Sequence[str]) -> bool:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
-from detkit.data.datasets.csv_columns import CORNERS, SIDES, columns_of, is_keras, known_roles
+from detkit.data.datasets.csv_columns import CORNERS, SIDES, columns_of, is_keras, is_tutorial, known_roles
 from detkit.data.datasets.csv_file import read_table
 from detkit.data.datasets.csv_images import CsvImageFinder
 from detkit.data.datasets.entries import split_of
 from detkit.data.datasets.found import FoundData, Place, canonical_split, is_file, named_splits
+from detkit.data.datasets.voc_find import FROM_ZERO, counts_from_one
 from detkit.utils.console import plural, shorten_list
 from detkit.utils.types import Tree
 
@@ -30,8 +31,10 @@ def find_tables(place: Place) -> FoundData | None:
     left = [name_at(file, place) for file in tables if file not in {part.file for part in named}]
     notes = [f"not read: {shorten_list(left)}"] if left else []
     notes += [note for file in tables if (note := rows_left_out(file, place))]
+    splits = splits_of(named, place)
+    notes += [FROM_ZERO] if any(node.get("one_based") is False for node in splits.values()) else []
     why = shorten_list(list(dict.fromkeys(name_at(part.file, place) for part in named)), 3)
-    return FoundData("CSV", f"the columns of {why}", splits_of(named, place), tuple(notes))
+    return FoundData("CSV", f"the columns of {why}", splits, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ def node_of(part: Part, place: Place) -> Tree:
     node: Tree = {"type": "CsvDataset", "annotations": str(part.file), "images": str(image_folder(part.file))}
     if part.value is not None:
         node["split"] = part.value
+    if is_tutorial(read_table(str(part.file)).rows[0].texts) and not counts_from_one(place):
+        node["one_based"] = False  # the table is made of XML files, and both must give the same boxes
     classes = classes_near(part.file, place)
     return node if classes is None else {**node, "classes": str(classes)}
 
