@@ -13,6 +13,7 @@ from detkit.data.datasets.found import Place
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, DROPPED
 from detkit.data.datasets.voc import VocDataset
 from detkit.data.datasets.voc_find import FROM_ZERO
+from detkit.data.writers.csv import write_csv
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
 
@@ -188,7 +189,7 @@ def test_tables_of_a_folder_are_found_with_images_and_classes(root: Path) -> Non
     found = find_data(root)
     assert (found.format, sorted(found.splits)) == ("CSV", ["test", "train"])
     for node in found.splits.values():
-        assert boxes(DATASETS.build(node)) == [[41, 16, 60, 35]]
+        assert boxes(DATASETS.build(node)) == [[40, 15, 60, 35]]
 
 
 def test_a_table_of_keras_retinanet_is_found_with_its_classes(root: Path) -> None:
@@ -264,8 +265,19 @@ def test_a_table_of_the_tutorials_has_the_boxes_of_the_xml_that_it_is_made_of(ro
     data = [DATASETS.build(each.splits["train"]) for each in found if each is not None]
     assert boxes(data[0]) == boxes(data[1]) == [[41, 16, 60, 35]]
     assert [each.notes for each in found if each is not None] == [(FROM_ZERO,)] * 2
+    alone = find_data(root / "train_labels.csv").splits["train"]
+    assert boxes(DATASETS.build(alone)) == [[41, 16, 60, 35]]
     for folder in ("Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
+    table = CsvDataset.find(Place(root))
+    assert table is not None
+    assert boxes(DATASETS.build(table.splits["train"])) == [[40, 15, 60, 35]]
+
+
+def test_a_written_table_beside_xml_keeps_its_boxes(root: Path) -> None:
+    (root / "a.xml").write_text("<annotation><object/></annotation>")
+    data = read(root, f"{CORNERS}\na.jpg,cat,40,15,60,35\n")
+    write_csv({"train": data}, root / "new")
     table = CsvDataset.find(Place(root))
     assert table is not None
     assert boxes(DATASETS.build(table.splits["train"])) == [[40, 15, 60, 35]]

@@ -41,8 +41,8 @@ class CsvDataset(DetectionDataset):
         fractions: whether boxes are fractions of the image's width and height; null takes them so if the numbers of
             all boxes are between 0 and 1 and not whole.
         one_based: pixels are counted from 1 and the last one belongs to the box, as in Pascal VOC; x1 and y1 then lose
-            one. null means true for the columns of the TensorFlow tutorials, which copy the numbers of VOC files. A
-            look at a folder (`type: auto`) sets it as for VOC files there.
+            one. null means true for the columns of the TensorFlow tutorials, which copy the numbers of VOC files; a
+            set found by looking has false where XML files of LabelImg are there, too.
         classes: CSV file with the class names and their order, one on each row, as keras-retinanet has it (name, id).
         single_class: name of the only class, for a table without a column of classes.
         split: value of the column `split` whose rows are read; null reads all.

@@ -15,7 +15,7 @@ from detkit.data.datasets.csv_file import read_table
 from detkit.data.datasets.csv_images import CsvImageFinder
 from detkit.data.datasets.entries import split_of
 from detkit.data.datasets.found import FoundData, Place, canonical_split, is_file, named_splits
-from detkit.data.datasets.voc_find import FROM_ZERO, counts_from_one
+from detkit.data.datasets.voc_find import FROM_ZERO, counts_from_zero
 from detkit.utils.console import plural, shorten_list
 from detkit.utils.types import Tree
 
@@ -118,10 +118,19 @@ def node_of(part: Part, place: Place) -> Tree:
     node: Tree = {"type": "CsvDataset", "annotations": str(part.file), "images": str(image_folder(part.file))}
     if part.value is not None:
         node["split"] = part.value
-    if is_tutorial(read_table(str(part.file)).rows[0].texts) and not counts_from_one(place):
-        node["one_based"] = False  # the table is made of XML files, and both must give the same boxes
     classes = classes_near(part.file, place)
+    if classes is None and is_of_labelimg(part.file, place):
+        node["one_based"] = False
     return node if classes is None else {**node, "classes": str(classes)}
+
+
+def is_of_labelimg(file: Path, place: Place) -> bool:
+    """Whether a table is made of XML files of LabelImg that are there, too: both must give the same boxes.
+
+    Tables with a file of classes are not of the tutorials; detkit writes such ones, with pixels from 1.
+    """
+    near = place if place.is_folder else Place(file.parent)
+    return is_tutorial(read_table(str(file)).rows[0].texts) and counts_from_zero(near)
 
 
 def image_folder(file: Path) -> Path:

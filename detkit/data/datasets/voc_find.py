@@ -36,9 +36,10 @@ def list_roots(place: Place) -> list[Path]:
     return sorted(p.parent.parent for p in lists if (place.path / p.parent.parent / "Annotations").is_dir())
 
 
-def counts_from_one(place: Place) -> bool:
-    """Whether pixels of XML files, and of tables made of them, count from 1: in the folders of the challenges alone."""
-    return bool(list_roots(place))
+def counts_from_zero(place: Place) -> bool:
+    """Whether there are XML files as of LabelImg, outside the folders of the challenges, whose pixels count from 1."""
+    files = (place.path / file for file in place.with_suffix(".xml"))
+    return not list_roots(place) and any(map(is_annotation, files))
 
 
 def by_lists(place: Place, roots: Sequence[Path]) -> FoundData:
@@ -90,7 +91,7 @@ def split_node(place: Place, folder: Path) -> Tree:
     """The config node of the XML files below a folder; its root is where their images are, too."""
     suffixes = image_suffixes()
     has_images = any(file.is_relative_to(folder) and file.suffix.lower() in suffixes for file in place.files)
-    node: Tree = {"type": "VocDataset", "root": str(place.path / folder), "one_based": counts_from_one(place)}
+    node: Tree = {"type": "VocDataset", "root": str(place.path / folder), "one_based": not counts_from_zero(place)}
     return node if has_images else {**node, "root": str(place.path), "annotations": str(place.path / folder)}
 
 
