@@ -8,8 +8,12 @@ from PIL import Image
 
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.csv_dataset import CsvDataset
-from detkit.data.datasets.csv_images import MOVED
+from detkit.data.datasets.csv_images import MOVED, NO_BOX_OF_CLASS
+from detkit.data.datasets.found import Place
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, DROPPED
+from detkit.data.datasets.voc import VocDataset
+from detkit.data.datasets.voc_find import FROM_ZERO
+from detkit.data.writers.csv import write_csv
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
 
@@ -71,6 +75,8 @@ def test_the_table_of_keras_retinanet_has_no_header(root: Path) -> None:
         ("filename,x,y,width,height,class\na.jpg,40,15,20,20,cat\n", {"box_format": "xywh"}),
         ("filename,x,y,w,h,class\na.jpg,50,25,20,20,cat\n", {"box_format": "cxcywh"}),
         ("filename,x_center,y_center,w,h,class\na.jpg,0.5,0.5,0.2,0.4,cat\n", {}),
+        ("image_id,path,class,class_name,xmin,ymin,xmax,ymax\n17,a.jpg,3,cat,40,15,60,35\n", {}),
+        ("class_name,class,image,xmin,ymin,xmax,ymax\nfeline,cat,a.jpg,40,15,60,35\n", {}),
         ("f,k,l,t,r,b\na.jpg,cat,40,15,60,35\n", {"columns": MAPPED}),
         ("a.jpg,cat,40,15,60,35\n", {"header": ["image", "class", "xmin", "ymin", "xmax", "ymax"]}),
         (f"{CORNERS}\n/home/bob/img/a.jpg,cat,40,15,60,35\n", {}),
@@ -128,7 +134,7 @@ def test_boxes_of_no_use_are_dropped_and_paths_of_other_machines_counted(root: P
         (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,35,7\n", {}),
         (f"{TUTORIAL}\na.jpg,100,50,cat,40,15,60,\n", {}),
         (f"{TUTORIAL}\na.jpg,100,50,,40,15,60,35\n", {}),
-        (f"{TUTORIAL}\na.jpg,100,50,cat,,,,\n", {}),
+        (f"{TUTORIAL}\na.jpg,100,50,cat,40,,,\n", {}),
         (f"{TUTORIAL}\n,100,50,cat,40,15,60,35\n", {}),
         (f"{TUTORIAL}\na.jpg,100,50,cat,4O,15,60,35\n", {}),
         (f"{TUTORIAL}\na.jpg,100,50,cat,1_0,15,60,35\n", {}),
@@ -191,3 +197,87 @@ def test_a_table_of_keras_retinanet_is_found_with_its_classes(root: Path) -> Non
     (root / "classes.csv").write_text("dog,0\ncat,1\n")
     found = find_data(root)
     assert DATASETS.build(found.splits["all"]).classes.names == ("dog", "cat")
+
+
+def test_the_folders_of_tables_are_their_splits(root: Path) -> None:
+    for split, name in (("train", "a"), ("valid", "b"), ("test", "c")):
+        (root / split).mkdir()
+        Image.new("RGB", (100, 50)).save(root / split / f"{name}.jpg")
+        (root / split / "_annotations.csv").write_text(f"{TUTORIAL}\n{name}.jpg,100,50,cat,41,16,60,35\n")
+    (root / "all.csv").write_text(f"{CORNERS}\na.jpg,cat,1,1,9,9\n")
+    found = find_data(root)
+    names = {split: DATASETS.build(node).records.file_name(0) for split, node in found.splits.items()}
+    assert names == {"train": "a.jpg", "val": "b.jpg", "test": "c.jpg"}
+    assert "not read: all.csv" in found.notes
+    assert "test/_annotations.csv" in found.why
+
+
+def test_several_tables_of_a_split_are_all_named(root: Path) -> None:
+    for part in ("train_part1", "train_part2", "val"):
+        (root / f"{part}.csv").write_text(f"{CORNERS}\na.jpg,cat,1,1,9,9\n")
+    assert list(find_data(root).splits) == ["val", "train_part1", "train_part2"]
+    assert list(find_data(root / "val.csv").splits) == ["val"]
+
+
+def test_a_column_of_splits_makes_the_splits(root: Path) -> None:
+    (root / "img").rename(root / "images")
+    rows = "a.jpg,cat,40,15,60,35,TRAIN\nb.jpg,dog,1,1,9,9,valid\nc.jpg,dog,1,1,9,9,\n"
+    (root / "boxes.csv").write_text(f"{CORNERS},split\n{rows}")
+    found = find_data(root)
+    names = {split: DATASETS.build(node).records.file_name(0) for split, node in found.splits.items()}
+    assert names == {"train": "a.jpg", "val": "b.jpg"}
+    assert found.notes == ("boxes.csv: 1 row is in no split, and not read",)
+    (root / "boxes.csv").write_text(f"{CORNERS},set\na.jpg,cat,40,15,60,35,7\n")
+    assert list(find_data(root).splits) == ["all"]
+
+
+def test_the_folder_of_images_is_found_by_names_without_suffixes(root: Path) -> None:
+    (root / "img").rename(root / "train")
+    (root / "train.csv").write_text("image_id,class,xmin,ymin,xmax,ymax\na,cat,40,15,60,35\n")
+    assert find_data(root).splits["train"]["images"] == str(root / "train")
+
+
+def test_a_class_without_a_box_is_an_image_without_objects(root: Path) -> None:
+    data = read(root, f"{CORNERS}\na.jpg,cat,40,15,60,35\nb.jpg,No finding,,,,\n")
+    assert (data.classes.names, len(data), boxes(data, 1)) == (("cat",), 2, [])
+    assert data.problems.count(NO_BOX_OF_CLASS) == 1
+    text = 'image,label,bbox\na.jpg,cat,"[40, 15, 20, 20]"\nb.jpg,none,[]\n'
+    assert read(root, text, box_format="xywh").classes.names == ("cat",)
+
+
+def test_descriptions_of_classes_are_no_classes_of_keras_retinanet(root: Path) -> None:
+    (root / "img").rename(root / "images")
+    (root / "boxes.csv").write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/01,0.4,0.6,0.3,0.7\n")
+    (root / "class-descriptions-boxable.csv").write_text("/m/01,Tortoise\n/m/02,Container\n")
+    data = DATASETS.build(find_data(root).splits["all"])
+    assert data.classes.names == ("/m/01",)
+
+
+def test_a_table_of_the_tutorials_has_the_boxes_of_the_xml_that_it_is_made_of(root: Path) -> None:
+    (root / "img").rename(root / "train")
+    corners = "<xmin>41</xmin><ymin>16</ymin><xmax>60</xmax><ymax>35</ymax>"
+    (root / "train/a.xml").write_text(
+        "<annotation><filename>a.jpg</filename><size><width>100</width><height>50</height><depth>3</depth></size>"
+        f"<object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    )
+    (root / "train_labels.csv").write_text(f"{TUTORIAL}\na.jpg,100,50,cat,41,16,60,35\n")
+    found = [part.find(Place(root)) for part in (VocDataset, CsvDataset)]
+    data = [DATASETS.build(each.splits["train"]) for each in found if each is not None]
+    assert boxes(data[0]) == boxes(data[1]) == [[41, 16, 60, 35]]
+    assert [each.notes for each in found if each is not None] == [(FROM_ZERO,)] * 2
+    alone = find_data(root / "train_labels.csv").splits["train"]
+    assert boxes(DATASETS.build(alone)) == [[41, 16, 60, 35]]
+    for folder in ("Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    table = CsvDataset.find(Place(root))
+    assert table is not None
+    assert boxes(DATASETS.build(table.splits["train"])) == [[40, 15, 60, 35]]
+
+
+def test_a_written_table_beside_xml_keeps_its_boxes(root: Path) -> None:
+    (root / "a.xml").write_text("<annotation><object/></annotation>")
+    data = read(root, f"{CORNERS}\na.jpg,cat,40,15,60,35\n")
+    write_csv({"train": data}, root / "new")
+    table = CsvDataset.find(Place(root))
+    assert table is not None
+    assert boxes(DATASETS.build(table.splits["train"])) == [[40, 15, 60, 35]]

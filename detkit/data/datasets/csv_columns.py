@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from detkit.data.datasets.box_formats import BoxFormat
-from detkit.data.datasets.csv_file import Table, is_number
+from detkit.data.datasets.csv_file import Row, Table, is_number
 from detkit.utils.console import nearest, shorten_list
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SIDES = ("x", "y", "box_width", "box_height")
 KNOWN: dict[str, tuple[str, ...]] = {
-    "image": ("filename", "filepath", "image", "imageid", "imagename", "imagepath", "imgpath", "img", "path", "file"),
+    "image": ("filename", "filepath", "image", "imagename", "imagepath", "imgpath", "img", "path", "file", "imageid"),
     "class": ("class", "label", "classname", "labelname", "category", "categoryname", "name"),
     "xmin": ("xmin", "x1", "left", "bboxxmin", "bboxx1", "boxxmin"),
     "ymin": ("ymin", "y1", "top", "bboxymin", "bboxy1", "boxymin"),
@@ -30,6 +30,8 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "split": ("split", "subset", "set"),
 }
 """Role of a column -> names that it has in headers, in lower case without spaces, underscores and the like."""
+CLASS_NAMES = ("classname", "labelname", "categoryname")
+"""Columns of names, which may stand beside a column of numbers."""
 TUTORIAL = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"]
 """The header of the TensorFlow tutorials, whose numbers are copied from Pascal VOC files; more columns may follow."""
 KERAS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
@@ -61,14 +63,20 @@ def columns_of(
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise ValueError(f"{table.path}: the header has {shorten_list(twice)} twice: rename one of them")
-    roles = known_roles(names) if columns is None else {**known_roles(names), **given_roles(table.path, columns, names)}
+    roles = with_class_names(known_roles(names), names, table.rows[header is None :])
+    if columns is not None:
+        roles = {**roles, **given_roles(table.path, columns, names)}
     needed = {"image", "class"} if needs_class else {"image"}
     missing = sorted(needed.difference(roles))
     layout = box_layout(table.path, roles, box_format, names)
     if missing:
         raise ValueError(f"{table.path}: no column for {' and '.join(missing)}: {way_out(names)}")
-    tutorial = [name.lower() for name in names][: len(TUTORIAL)] == TUTORIAL
-    return Columns(roles, layout, has_header=header is None, from_voc=tutorial)
+    return Columns(roles, layout, has_header=header is None, from_voc=is_tutorial(names))
+
+
+def is_tutorial(names: Sequence[str]) -> bool:
+    """Whether a header is that of the TensorFlow tutorials."""
+    return [name.lower() for name in names][: len(TUTORIAL)] == TUTORIAL
 
 
 def is_keras(cells: Sequence[str]) -> bool:
@@ -92,6 +100,16 @@ def known_roles(names: Sequence[str]) -> dict[str, int]:
             if side in roles:
                 roles[f"box_{side}"] = roles.pop(side)
     return roles
+
+
+def with_class_names(roles: dict[str, int], names: Sequence[str], rows: Sequence[Row]) -> dict[str, int]:
+    """The roles; where the column of classes has numbers, and another one the classes' names, it is that one."""
+    named = next((i for i, name in enumerate(names) if plain(name) in CLASS_NAMES), None)
+    column = roles.get("class")
+    if named is None or column is None or column == named:
+        return roles
+    cells = [row.texts[column] for row in rows if column < len(row.texts)]
+    return {**roles, "class": named} if all(map(is_number, filter(None, cells))) else roles
 
 
 def first_known(by_name: Mapping[str, int]) -> dict[str, str]:

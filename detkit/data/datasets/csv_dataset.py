@@ -25,7 +25,7 @@ log = logging.getLogger("detkit")
 
 @DATASETS.register()
 class CsvDataset(DetectionDataset):
-    """Boxes of a CSV table, one on each row; a row without box and class is an image without objects.
+    """Boxes of a CSV table, one on each row; a row without a box is an image without objects.
 
     Known are the columns of the TensorFlow tutorials (filename, width, height, class, xmin, ymin, xmax, ymax), those of
     keras-retinanet (path, x1, y1, x2, y2, class, without a header), and others with common names.
@@ -41,7 +41,8 @@ class CsvDataset(DetectionDataset):
         fractions: whether boxes are fractions of the image's width and height; null takes them so if the numbers of
             all boxes are between 0 and 1 and not whole.
         one_based: pixels are counted from 1 and the last one belongs to the box, as in Pascal VOC; x1 and y1 then lose
-            one. null means true for the columns of the TensorFlow tutorials, which copy the numbers of VOC files.
+            one. null means true for the columns of the TensorFlow tutorials, which copy the numbers of VOC files; a
+            set found by looking has false where XML files of LabelImg are there, too.
         classes: CSV file with the class names and their order, one on each row, as keras-retinanet has it (name, id).
         single_class: name of the only class, for a table without a column of classes.
         split: value of the column `split` whose rows are read; null reads all.

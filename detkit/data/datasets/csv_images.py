@@ -16,6 +16,10 @@ from detkit.data.datasets.yolo_data import plain_parts
 from detkit.utils.console import plural, printable, shorten_list
 
 MOVED = Kind("image [paths lead|path leads] elsewhere; the image with the same end of its path is used", quiet=True)
+NO_BOX_OF_CLASS = Kind(
+    "[rows have|row has] a class and no box, and [count|counts] as [images|an image] without objects"
+)
+BRACKETS = "[](){} "
 YES, NO = ("1", "true", "yes", "1.0"), ("0", "false", "no", "", "0.0", "-1")
 
 
@@ -97,7 +101,7 @@ class Reader:
 
     def note_class(self, values: Mapping[str, str]) -> None:
         """Keeps the classes of every row, so that all splits of a table have the same."""
-        if values.get("class"):
+        if values.get("class") and any(cell.strip(BRACKETS) for cell in self.box_cells(values)):
             self.used.add(self.class_of(values))
 
     def class_of(self, values: Mapping[str, str]) -> str:
@@ -118,10 +122,12 @@ class Reader:
         image = self.images.setdefault(path, CsvImage(path, line=row.line))
         self.set_size(image, values)
         texts = self.box_texts(values)
-        if not any(texts) and not (values.get("class") and self.single_class is None):
+        if not any(texts):
+            if values.get("class") and self.single_class is None:
+                self.problems.add(NO_BOX_OF_CLASS, f"line {row.line}: {printable(values['class'])}")
             return
         if not all(texts):
-            raise ValueError("a number of the box is missing; a row without objects has neither box nor class")
+            raise ValueError("a number of the box is missing; a row without objects has none of its numbers")
         name = self.class_of(values)
         if not name:
             raise ValueError("the class is missing")
@@ -132,14 +138,18 @@ class Reader:
 
     def box_texts(self, values: Mapping[str, str]) -> list[str]:
         """The four texts of a box."""
+        cells = self.box_cells(values)
+        if len(cells) > 1:
+            return cells
+        parts = [part for part in re.split(r"[\s,;]+", cells[0].strip(BRACKETS)) if part]
+        if parts and len(parts) != 4:
+            raise ValueError(f"{cells[0][:60]!r} has {len(parts)} numbers instead of 4")
+        return parts or [""] * 4
+
+    def box_cells(self, values: Mapping[str, str]) -> list[str]:
+        """The cells of a box as they are: four, or one with all its numbers."""
         roles = CORNERS if self.columns.box_format == "xyxy" else SIDES
-        if not set(roles) <= set(values):
-            text = values["box"].strip("[](){} ")
-            parts = [part for part in re.split(r"[\s,;]+", text) if part]
-            if parts and len(parts) != 4:
-                raise ValueError(f"{values['box'][:60]!r} has {len(parts)} numbers instead of 4")
-            return parts or [""] * 4
-        return [values[role] for role in roles]
+        return [values[role] for role in (roles if set(roles) <= set(values) else ["box"])]
 
     def set_size(self, image: CsvImage, values: Mapping[str, str]) -> None:
         """Takes the size that a row states; ValueError if an earlier one states another."""

@@ -12,6 +12,8 @@ from detkit.utils.console import plural, printable
 from detkit.utils.types import Tree
 
 LISTS = "ImageSets/Main"
+FROM_ZERO = "pixels are counted from 0, as LabelImg does (one_based: false)"
+"""The note on files that are found without the lists of the challenges."""
 HEAD = 4096
 """Bytes of a file in which its root element must begin."""
 CLASS_LIST = re.compile(r"_(train|val|trainval|test)$")
@@ -34,6 +36,12 @@ def list_roots(place: Place) -> list[Path]:
     return sorted(p.parent.parent for p in lists if (place.path / p.parent.parent / "Annotations").is_dir())
 
 
+def counts_from_zero(place: Place) -> bool:
+    """Whether there are XML files as of LabelImg, outside the folders of the challenges, whose pixels count from 1."""
+    files = (place.path / file for file in place.with_suffix(".xml"))
+    return not list_roots(place) and any(map(is_annotation, files))
+
+
 def by_lists(place: Place, roots: Sequence[Path]) -> FoundData:
     """The splits of the folders of a VOC challenge; those of several roots have the root in their names."""
     splits: dict[str, Tree] = {}
@@ -54,7 +62,7 @@ def by_folders(place: Place, files: Sequence[Path]) -> FoundData:
     names = split_names([folder for folder in groups if folder is not None])
     loose = groups.pop(None, [])
     splits = {names[folder]: split_node(place, folder) for folder in groups if folder is not None}
-    notes = ["pixels are counted from 0, as LabelImg does (one_based: false)"]
+    notes = [FROM_ZERO]
     if loose and splits:
         counted = plural(len(loose), "XML file is", "XML files are")
         notes.append(f"{counted} in no folder of a split, as {printable(loose[0])}, and not read")
@@ -83,7 +91,7 @@ def split_node(place: Place, folder: Path) -> Tree:
     """The config node of the XML files below a folder; its root is where their images are, too."""
     suffixes = image_suffixes()
     has_images = any(file.is_relative_to(folder) and file.suffix.lower() in suffixes for file in place.files)
-    node: Tree = {"type": "VocDataset", "root": str(place.path / folder), "one_based": False}
+    node: Tree = {"type": "VocDataset", "root": str(place.path / folder), "one_based": not counts_from_zero(place)}
     return node if has_images else {**node, "root": str(place.path), "annotations": str(place.path / folder)}
 
 
