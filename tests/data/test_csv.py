@@ -215,7 +215,9 @@ def test_the_folders_of_tables_are_their_splits(root: Path) -> None:
 def test_several_tables_of_a_split_are_all_named(root: Path) -> None:
     for part in ("train", "train_2", "val"):
         (root / f"{part}.csv").write_text(f"{CORNERS}\na.jpg,cat,1,1,9,9\n")
-    assert list(find_data(root).splits) == ["val", "train.csv", "train_2.csv"]
+    found = find_data(root)
+    assert list(found.splits) == ["val", "train.csv", "train_2.csv"]
+    assert found.notes == ("one of several tables of a split, so each is its own: train.csv, train_2.csv",)
     assert list(find_data(root / "val.csv").splits) == ["val"]
 
 
