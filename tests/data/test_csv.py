@@ -213,9 +213,11 @@ def test_the_folders_of_tables_are_their_splits(root: Path) -> None:
 
 
 def test_several_tables_of_a_split_are_all_named(root: Path) -> None:
-    for part in ("train_part1", "train_part2", "val"):
+    for part in ("train", "train_2", "val"):
         (root / f"{part}.csv").write_text(f"{CORNERS}\na.jpg,cat,1,1,9,9\n")
-    assert list(find_data(root).splits) == ["val", "train_part1", "train_part2"]
+    found = find_data(root)
+    assert list(found.splits) == ["val", "train.csv", "train_2.csv"]
+    assert found.notes == ("one of several tables of a split, so each is its own: train.csv, train_2.csv",)
     assert list(find_data(root / "val.csv").splits) == ["val"]
 
 
@@ -227,6 +229,8 @@ def test_a_column_of_splits_makes_the_splits(root: Path) -> None:
     names = {split: DATASETS.build(node).records.file_name(0) for split, node in found.splits.items()}
     assert names == {"train": "a.jpg", "val": "b.jpg"}
     assert found.notes == ("boxes.csv: 1 row is in no split, and not read",)
+    (root / "boxes.csv").write_text(f"{CORNERS},split\n{rows.replace('valid', 'train')}")
+    assert list(find_data(root).splits) == ["boxes.csv/TRAIN", "boxes.csv/train"]
     (root / "boxes.csv").write_text(f"{CORNERS},set\na.jpg,cat,40,15,60,35,7\n")
     assert list(find_data(root).splits) == ["all"]
 

@@ -14,7 +14,7 @@ from detkit.data.datasets.csv_columns import CORNERS, SIDES, columns_of, is_kera
 from detkit.data.datasets.csv_file import read_table
 from detkit.data.datasets.csv_images import CsvImageFinder
 from detkit.data.datasets.entries import split_of
-from detkit.data.datasets.found import FoundData, Place, canonical_split, is_file, named_splits
+from detkit.data.datasets.found import FoundData, Place, canonical_split, is_file
 from detkit.data.datasets.voc_find import FROM_ZERO, counts_from_zero
 from detkit.utils.console import plural, shorten_list
 from detkit.utils.types import Tree
@@ -32,6 +32,8 @@ def find_tables(place: Place) -> FoundData | None:
     notes = [f"not read: {shorten_list(left)}"] if left else []
     notes += [note for file in tables if (note := rows_left_out(file, place))]
     splits = splits_of(named, place)
+    shared = [name for name in splits if name not in {part.split or "all" for part in named}]
+    notes += [f"one of several tables of a split, so each is its own: {shorten_list(shared)}"] if shared else []
     notes += [FROM_ZERO] if any(node.get("one_based") is False for node in splits.values()) else []
     why = shorten_list(list(dict.fromkeys(name_at(part.file, place) for part in named)), 3)
     return FoundData("CSV", f"the columns of {why}", splits, tuple(notes))
@@ -50,7 +52,7 @@ def parts_of(file: Path, place: Place) -> list[Part]:
     """The parts of a table: by its column `split`, else the whole by the name of the file or of its folder."""
     values = [value for value in split_values(file) if value]
     if values:
-        return [Part(file, split, value) for split, value in zip(named_splits(values), values, strict=True)]
+        return [Part(file, canonical_split(value) or value, value) for value in values]
     return [Part(file, split_of(file, place))]
 
 
@@ -69,12 +71,9 @@ def rows_left_out(file: Path, place: Place) -> str | None:
 
 
 def splits_of(parts: Sequence[Part], place: Place) -> dict[str, Tree]:
-    """Split -> config node. A split of several tables has theirs for names, as none of them is all of it."""
+    """Split -> config node. A split of several tables has their files for names, as none of them is all of it."""
     names = [part.split or "all" for part in parts]
-    paths = [name_at(part.file.with_suffix(""), place) for part in parts]
-    if len(set(paths)) < len({part.file for part in parts}):
-        paths = [name_at(part.file, place) for part in parts]
-    full = [f"{path}/{part.value}" if part.value else path for path, part in zip(paths, parts, strict=True)]
+    full = ["/".join(filter(None, (name_at(part.file, place), part.value))) for part in parts]
     chosen = [name if names.count(name) == 1 else own for name, own in zip(names, full, strict=True)]
     return {name: node_of(part, place) for name, part in sorted(zip(chosen, parts, strict=True), key=itemgetter(0))}
 
