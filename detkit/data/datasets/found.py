@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+from detkit.checkpoint import CHECKPOINTS
 from detkit.utils.types import Tree
 
 LOOKED_AT = 200_000
@@ -83,7 +84,7 @@ def walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        if parent != str(folder) and is_run(folders, files):
+        if parent != str(folder) and is_run(Path(parent)):
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
@@ -91,9 +92,9 @@ def walk(folder: Path) -> Iterator[Path]:
         yield from (relative / file for file in sorted(files) if not file.startswith("."))
 
 
-def is_run(folders: Sequence[str], files: Sequence[str]) -> bool:
-    """Whether the content of a folder is that of a run."""
-    return "config.yaml" in files and ("metrics.jsonl" in files or "checkpoints" in folders)
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return is_file(folder / "config.yaml") and ((folder / "metrics.jsonl").exists() or (folder / CHECKPOINTS).is_dir())
 
 
 def canonical_split(name: str) -> str | None:

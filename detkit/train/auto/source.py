@@ -7,10 +7,10 @@ from pathlib import Path
 
 from detkit.config.find import configs_named
 from detkit.data.datasets.auto import find_data
-from detkit.data.datasets.found import FoundData
+from detkit.data.datasets.found import FoundData, is_run
 from detkit.data.reading import is_config
 from detkit.registry import DATASETS
-from detkit.runs.folder import CONFIG, METRICS
+from detkit.runs.folder import CONFIG
 from detkit.utils.console import printable, shorten_list
 from detkit.utils.types import Tree
 
@@ -38,7 +38,7 @@ def names_data(word: str) -> bool:
     if not path.exists() or configs_named(word):
         return False
     if path.is_dir():
-        if (path / CONFIG).is_file() and ((path / METRICS).exists() or (path / "checkpoints").is_dir()):
+        if is_run(path):
             raise IsADirectoryError(
                 f"{printable(word)} is the folder of a run: name its config, {printable(path / CONFIG)}, with --resume "
                 "to continue it; or name the folder of a data set"
