@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from detkit.data.datasets.problems import SUSPECT, Problems
 from detkit.utils.types import Floats
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -64,6 +65,14 @@ def describe_overhang(box: Floats, size: tuple[int, int]) -> str:
 def box_text(index: int, box: Floats) -> str:
     """Number of a box in its image, from 1, and its corners."""
     return f"box {index + 1} {[round(float(v), 2) for v in box]}"
+
+
+def note_corners(boxes: Sequence[Sequence[float]], size: tuple[int, int], where: str, problems: Problems) -> None:
+    """Counts `corner_suspects`. where: the image, as messages name it."""
+    if beyond := corner_suspects(boxes, size):
+        text = "x, y, width, height reach over the edge, which two corners (xmin, ymin, xmax, ymax) would not"
+        first = [round(v, 2) for v in boxes[beyond[0]]]
+        problems.add(SUSPECT, f"{where}, bbox {first}: {text}", count=len(beyond))
 
 
 def corner_suspects(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> list[int]:

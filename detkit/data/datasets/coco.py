@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from detkit.data.datasets.base import DetectionDataset, named_classes
-from detkit.data.datasets.box_checks import corner_suspects
+from detkit.data.datasets.box_checks import note_corners
 from detkit.data.datasets.coco_file import (
     Entry,
     area_of,
@@ -26,10 +26,10 @@ from detkit.data.datasets.coco_file import (
     size_of,
 )
 from detkit.data.datasets.coco_find import find_coco
-from detkit.data.datasets.entries import around_turned
+from detkit.data.datasets.entries import turned_box
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_files import Folders
-from detkit.data.datasets.problems import FROM_OUTLINE, IN_FOLDER, MERGED, SUSPECT, Problems
+from detkit.data.datasets.problems import IN_FOLDER, MERGED, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, shorten_list
@@ -125,10 +125,7 @@ def to_record(
     source, size = f"image {image['id']} ({image['file_name']})", size_of(image, name)
     named = [(item, f"{source}, box {i}") for i, item in enumerate(items, start=1)]
     boxes = [upright_box(item, where, problems) for item, where in named]
-    if beyond := corner_suspects(boxes, size):
-        text = "x, y, width, height reach over the edge, which two corners (xmin, ymin, xmax, ymax) would not"
-        first = [round(v, 2) for v in boxes[beyond[0]]]
-        problems.add(SUSPECT, f"{source}, bbox {first}: {text}", count=len(beyond))
+    note_corners(boxes, size, source, problems)
     return ImageRecord(
         path=path,
         boxes=[[x, y, x + w, y + h] for x, y, w, h in boxes],
@@ -151,8 +148,7 @@ def upright_box(item: Entry, where: str, problems: Problems) -> list[float]:
     # A turned box with an outline is the box of that outline.
     if not turn or item.get("segmentation") or not all(map(math.isfinite, (turn, x, y, width, height))):
         return [x, y, width, height]
-    problems.add(FROM_OUTLINE, f"{where}: bbox turned by {turn:g} degrees")
-    x1, y1, x2, y2 = around_turned([x, y, x + width, y + height], turn)
+    x1, y1, x2, y2 = turned_box([x, y, x + width, y + height], turn, where, problems)
     return [x1, y1, x2 - x1, y2 - y1]
 
 

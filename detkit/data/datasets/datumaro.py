@@ -10,7 +10,6 @@ from detkit.data.datasets.coco_file import short
 from detkit.data.datasets.entries import (
     Box,
     around,
-    around_turned,
     describe_other,
     found_export,
     has_ignore_flag,
@@ -21,6 +20,7 @@ from detkit.data.datasets.entries import (
     points_of,
     size_at,
     text_at,
+    turned_box,
 )
 from detkit.data.datasets.file_formats import read_json_file
 from detkit.data.datasets.found import FoundData, Place
@@ -138,9 +138,7 @@ def box_of(entry: Tree, where: str, problems: Problems) -> Box | None:
     (x, y), (width, height) = two_points(entry.get("bbox"), where)
     attributes = object_of(entry.get("attributes") or {}, f"{where}: attributes")
     turn = number_at(attributes, "rotation", where) if attributes.get("rotation") else 0.0
-    if turn:
-        problems.add(FROM_OUTLINE, f"{where}: bbox turned by {turn:g} degrees")
-    return around_turned([x, y, x + width, y + height], turn)
+    return turned_box([x, y, x + width, y + height], turn, where, problems)
 
 
 def two_points(value: Value, where: str) -> list[tuple[float, float]]:

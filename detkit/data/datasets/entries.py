@@ -12,6 +12,7 @@ from detkit.data.datasets.coco_file import number_of, short
 from detkit.data.datasets.file_formats import describe_json
 from detkit.data.datasets.found import FoundData, Place, canonical_split
 from detkit.data.datasets.image_files import image_suffixes
+from detkit.data.datasets.problems import FROM_OUTLINE, Problems
 from detkit.utils.console import printable
 from detkit.utils.types import Tree, Value
 
@@ -131,6 +132,14 @@ def around_turned(box: Sequence[float], degrees: float, centre: tuple[float, flo
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     corners = [(x - cx, y - cy) for x in (x1, x2) for y in (y1, y2)]
     return around((cx + x * cos - y * sin, cy + x * sin + y * cos) for x, y in corners)
+
+
+def turned_box(box: Sequence[float], degrees: float, where: str, problems: Problems) -> Box:
+    """A box, or the one around it where it is turned, which is counted."""
+    if not degrees:
+        return list(box)
+    problems.add(FROM_OUTLINE, f"{where}: bbox turned by {degrees:g} degrees")
+    return around_turned(box, degrees)
 
 
 def is_true(value: Value) -> bool:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.datasets.box_checks import corner_suspects
+from detkit.data.datasets.box_checks import note_corners
 from detkit.data.datasets.images import upright_size
-from detkit.data.datasets.problems import SUSPECT, Problems
+from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import ImageRecord
 from detkit.data.datasets.shard_files import Source, state_of
 from detkit.hub.cache import cache_folder, locked
@@ -54,10 +54,12 @@ class ShardEntry(NamedTuple):
     is_ignore: list[bool]
     area: list[float] | None
 
-    def record(self, shard: str) -> ImageRecord:
-        """The record of the image, whose path begins with that of its shard."""
+    def record(self, shard: str, problems: Problems) -> ImageRecord:
+        """The record of the image, whose path begins with that of its shard; counts boxes that seem to be corners."""
+        path = f"{shard}/{self.name}"
+        note_corners(self.boxes, self.size, path, problems)
         return ImageRecord(
-            path=f"{shard}/{self.name}",
+            path=path,
             boxes=[[x, y, x + w, y + h] for x, y, w, h in self.boxes],
             names=self.names,
             size=self.size,
@@ -89,12 +91,7 @@ class ShardDataset(DetectionDataset):
         self.sources, self.shards = list(shards), [str(source) for source in shards]
         self.states = [state_of(source) for source in shards]
         problems = Problems()
-        for entry in entries:
-            if beyond := corner_suspects(entry.boxes, entry.size):
-                text = f"{self.shards[entry.shard]}/{entry.name}, box {beyond[0] + 1} {list(entry.boxes[beyond[0]])}"
-                why = "x, y, width, height reach over the edge, which two corners (xmin, ymin, xmax, ymax) would not"
-                problems.add(SUSPECT, f"{text}: {why}", count=len(beyond))
-        records = (entry.record(self.shards[entry.shard]) for entry in entries)
+        records = (entry.record(self.shards[entry.shard], problems) for entry in entries)
         self.finish_images(name, records, folder=name, classes=classes, unlisted=False, problems=problems, **options)
         by_id = {i if entry.image_id is None else entry.image_id: entry for i, entry in enumerate(entries, start=1)}
         kept = [by_id[i] for i in self.records.image_ids.tolist()]
