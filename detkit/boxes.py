@@ -27,6 +27,24 @@ def centres(boxes: Tensor) -> Tensor:
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
+def edge_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """Points (..., 2) and boxes (..., 4), broadcast -> (..., 4) distances to the left, top, right and bottom edge.
+
+    Positive inside the box (FCOS, 1904.01355, equation 1).
+    """
+    return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
+
+
+def centerness(points: Tensor, boxes: Tensor) -> Tensor:
+    """Points (..., 2) and boxes (..., 4) -> (...) 1 in the centre, 0 at an edge and outside (1904.01355, eq. 3)."""
+    left, top, right, bottom = edge_distances(points, boxes).clamp(min=0).unbind(-1)
+
+    def ratio(a: Tensor, b: Tensor) -> Tensor:
+        return torch.minimum(a, b) / torch.maximum(a, b).clamp(min=1e-6)
+
+    return (ratio(left, right) * ratio(top, bottom)).sqrt()
+
+
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """(N, 4) and (M, 4) -> (N, M) intersection over union, 0 where both areas are 0."""
     from torchvision.ops import box_iou

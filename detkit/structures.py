@@ -7,7 +7,7 @@ G ground-truth boxes of an image. Boxes are (x1, y1, x2, y2) in pixels, float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -109,14 +109,16 @@ class Batch:
 class Predictions:
     """Raw predictions of a detector, in training and evaluation.
 
-    logits: (B, A, C). deltas: (B, A, 4). anchors: (A, 4) xyxy pixels, the same for every image of
-    the batch. level_sizes: number of anchors on each level, summing to A.
+    logits: (B, A, C). deltas: (B, A, D), D being `BoxCoder.num_columns`, 4 as a rule. anchors: (A, 4) xyxy pixels, the
+    same for every image of the batch. level_sizes: number of anchors on each level, summing to A. quality: (B, A, 1)
+    logits of the quality branch; None if the detector has none.
     """
 
     logits: Tensor
     deltas: Tensor
     anchors: Tensor
     level_sizes: tuple[int, ...]
+    quality: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,11 @@ class Candidates:
 
     anchors: (A, 4) xyxy pixels. level_sizes: number of anchors on each level, summing to A.
     scores: call it for (A, K) scores in [0, 1] by the class loss's own link; boxes: call it for (A, 4) predicted
-    boxes. Both are computed when they are called, so an assigner that does not look at predictions pays nothing.
+    boxes; quality: call it for (A,) quality scores in [0, 1], ones if the detector has no quality branch. They are
+    computed when they are called, so an assigner that does not look at predictions pays nothing.
     ignored: (A,) bool, anchors that are IGNORED whatever the assigner says, because they lie in an ignore
     region; None if the image has no such region.
+    progress: fraction of the training that is done, 0 in its first step.
     """
 
     anchors: Tensor
@@ -135,6 +139,8 @@ class Candidates:
     scores: Callable[[], Tensor]
     boxes: Callable[[], Tensor]
     ignored: Tensor | None = None
+    quality: Callable[[], Tensor] = field(default=lambda: torch.ones(()))
+    progress: float = 0.0
 
 
 @dataclass
@@ -159,7 +165,7 @@ class Match:
 
     labels: (B, A) int64 as in `Assignment`. image, row: (P,) indices of its P positives. boxes: (P, 4) their true
     boxes, xyxy pixels. quality: (B, A) float32 as in `Assignment`, 0 where there is no positive; None
-    unless the class loss uses it.
+    unless a part of the losses uses it.
     """
 
     labels: Tensor
@@ -169,26 +175,85 @@ class Match:
     quality: Tensor | None
 
 
-@dataclass
-class Losses:
-    """Loss sums over one micro-batch, not yet divided by the normalizer.
+@dataclass(frozen=True)
+class Positives:
+    """The P positives of a micro-batch, ordered by image and anchor, with what is predicted for them.
 
-    classification, box: scalars with graph, weights included. normalizer: scalar without graph that this micro-batch
-    adds to the normalizer's total (the number of positives, as a rule). The trainer adds it up over micro-batches and
-    ranks and divides once, by `Normalizer.divisor` of the total.
+    labels: (P,) classes. anchors, boxes: (P, 4) their anchors and true boxes, xyxy pixels. deltas: (P, D) predicted,
+    with graph. quality: (P,) logits of the quality branch, with graph; None if there is none. target_quality: (P,) in
+    [0, 1] as in `Match`; None unless a part of the losses uses it. predicted: call it for (P, 4) predicted boxes, with
+    graph. scores: call it for (P, K) predicted class scores, without graph.
+    progress: fraction of the training that is done.
     """
 
-    classification: Tensor
-    box: Tensor
-    normalizer: Tensor
+    labels: Tensor
+    anchors: Tensor
+    boxes: Tensor
+    deltas: Tensor
+    quality: Tensor | None
+    target_quality: Tensor | None
+    predicted: Callable[[], Tensor]
+    scores: Callable[[], Tensor]
+    progress: float = 0.0
 
-    def total(self) -> Tensor:
-        """The sum of the terms, not divided."""
-        return self.classification + self.box
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass
+class Losses:
+    """Loss sums over one micro-batch, not yet divided.
+
+    terms: name -> scalar with graph, weight included; `classification`, `box`, and those that parts add. normalizers:
+    name of a divisor -> scalar or (S,) numbers without graph that this micro-batch adds to its total; the number of
+    positives, as a rule. divided_by: term -> its divisor, for those that don't take the first. The trainer adds up over
+    micro-batches and ranks and divides once, by `Normalizer.divisor` of the totals.
+    """
+
+    terms: dict[str, Tensor]
+    normalizers: dict[str, Tensor]
+    divided_by: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, classification: Tensor, box: Tensor, positives: Tensor) -> Losses:
+        """Two terms, both divided by a number of positives."""
+        return cls({"classification": classification, "box": box}, {"positives": positives})
+
+    @property
+    def classification(self) -> Tensor:
+        return self.terms["classification"]
+
+    @property
+    def box(self) -> Tensor:
+        return self.terms["box"]
+
+    @property
+    def normalizer(self) -> Tensor:
+        """The numbers for the first divisor."""
+        return next(iter(self.normalizers.values()))
+
+    def divisor_of(self, term: str) -> str:
+        """The divisor of a term."""
+        return self.divided_by.get(term, next(iter(self.normalizers)))
+
+    def total(self, factors: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The sum of the terms, not divided; `factors` by divisor are multiplied into them."""
+        terms = iter(self.terms.items())
+        scaled = (t if factors is None else t * factors[self.divisor_of(name)].to(t.dtype) for name, t in terms)
+        total = next(scaled)
+        for term in scaled:
+            total = total + term
+        return total
+
+    def over(self, divisors: Mapping[str, Tensor]) -> Tensor:
+        """The loss: every term over its divisor, as `DenseDetector.end_step` returns them."""
+        if len(self.normalizers) == 1:
+            return self.total() / divisors[next(iter(self.normalizers))]
+        return self.total({name: 1 / divisor for name, divisor in divisors.items()})
 
     def mean(self) -> Tensor:
-        """The loss of this micro-batch by itself: `total()` over `max(normalizer, 1)`."""
-        return self.total() / self.normalizer.clamp(min=1)
+        """The loss of this micro-batch by itself: every term over `max(first number of its divisor, 1)`."""
+        return self.over({name: n.reshape(-1)[0].clamp(min=1) for name, n in self.normalizers.items()})
 
 
 @dataclass

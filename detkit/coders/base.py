@@ -6,12 +6,20 @@ from torch import Tensor, nn
 
 
 class BoxCoder(nn.Module):
-    """Converts between boxes and the deltas that a head predicts."""
+    """Converts between boxes and the D columns that a head predicts for each of them.
+
+    num_columns: D. With 4, a loss may compare encoded boxes with predicted columns one by one.
+    """
+
+    num_columns: int = 4
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
-        """Boxes (N, 4) xyxy with positive sides and their anchors (N, 4) xyxy -> deltas (N, 4)."""
+        """Boxes (N, 4) xyxy with positive sides and their anchors (N, 4) xyxy -> deltas (N, 4).
+
+        The four numbers that box losses in delta space compare; a coder of more columns says what they are.
+        """
         raise NotImplementedError
 
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
-        """Deltas (..., 4) and anchors, broadcastable to it -> boxes (..., 4) xyxy."""
+        """Deltas (..., D) and anchors (..., 4), broadcastable to each other -> boxes (..., 4) xyxy."""
         raise NotImplementedError

@@ -178,11 +178,13 @@ def first_step(session: Session, batch: Batch) -> Tree:
     batch = batch.to(session.trainer.device)
     pred = detector(batch.images, batch.sizes)
     losses = detector.loss(pred, batch.targets)
-    divisor = detector.end_step(losses.normalizer.double(), [x.double() for x in detector.take_accumulated()])
+    counts = {name: numbers.double() for name, numbers in losses.normalizers.items()}
+    divisors = detector.end_step(counts, [x.double() for x in detector.take_accumulated()])
     shared = [p for part in (detector.backbone, detector.neck) for p in part.parameters() if p.requires_grad]
     norms = {}
-    for name, loss in (("class", losses.classification), ("box", losses.box)):
-        gradients = torch.autograd.grad(loss / divisor, shared, retain_graph=True, allow_unused=True)
+    for name, term in (("class", "classification"), ("box", "box")):
+        loss = losses.terms[term] / divisors[losses.divisor_of(term)]
+        gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         norms[name] = float(nn.utils.get_total_norm([g for g in gradients if g is not None]))
     scores = detector.class_loss.scores(pred.logits.detach().float())
     return {

@@ -25,10 +25,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """A list of parts. default: the types of the list if the config has none."""
+    """A list of parts. default: the types of the list if the config has none. optional: then there is no list."""
 
     registry: registry.Registry
     default: tuple[str, ...] = ()
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,17 @@ ROOT = Section(
         "anchors": Part(registry.ANCHORS),
         "head": Part(registry.HEADS),
         "assigner": Part(registry.ASSIGNERS),
+        "box_assigner": Part(registry.ASSIGNERS, optional=True),
         "coder": Part(registry.CODERS, default="DeltaCoder"),
         "losses": Section(
             {
                 "classification": Part(registry.CLASS_LOSSES),
                 "box": Part(registry.BOX_LOSSES),
                 "normalizer": Part(registry.NORMALIZERS, default="PositiveCount"),
+                "box_normalizer": Part(registry.NORMALIZERS, optional=True),
+                "box_weight": Part(registry.BOX_WEIGHTS, optional=True),
+                "quality": Part(registry.QUALITY_LOSSES, optional=True),
+                "auxiliary": Parts(registry.AUXILIARY_LOSSES, optional=True),
             },
             meaning="What the detector learns from: the losses, and what their sums are divided by.",
         ),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 
 from detkit import registry
 from detkit.anchors.base import AnchorGenerator
 from detkit.backbones.base import Backbone
+from detkit.coders.base import BoxCoder
 from detkit.config import Config
 from detkit.config.raw import short_path
 from detkit.detectors.dense import DenseDetector
@@ -29,7 +31,14 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
     backbone, neck, anchors, of_head = build_pyramid(config)
     class_loss = registry.CLASS_LOSSES.build(config.losses.classification)
     columns, bias = class_loss.num_columns(num_classes), class_loss.initial_bias(num_classes)
+    coder, quality_loss = (
+        registry.CODERS.build(config.coder),
+        optional(registry.QUALITY_LOSSES, config, "losses.quality"),
+    )
+    check_head_takes(config, coder, quality_loss is not None)
+    of_head |= {"box_columns": coder.num_columns, "with_quality": quality_loss is not None}
     head = config.build(registry.HEADS, "head", **of_head, num_columns=columns, class_bias=bias)
+    auxiliary = config.losses.auxiliary if "losses.auxiliary" in config else []
     detector = DenseDetector(
         pixels=pixels,
         backbone=backbone,
@@ -37,19 +46,44 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
         anchors=anchors,
         head=head,
         assigner=registry.ASSIGNERS.build(config.assigner),
-        coder=registry.CODERS.build(config.coder),
+        coder=coder,
         class_loss=class_loss,
         box_loss=registry.BOX_LOSSES.build(config.losses.box),
         normalizer=registry.NORMALIZERS.build(config.losses.normalizer),
         options=config.options("postprocess"),
         nms=registry.NMS.build(config.nms),
+        box_assigner=optional(registry.ASSIGNERS, config, "box_assigner"),
+        box_normalizer=optional(registry.NORMALIZERS, config, "losses.box_normalizer"),
+        box_weight=optional(registry.BOX_WEIGHTS, config, "losses.box_weight"),
+        quality_loss=quality_loss,
+        auxiliary=[registry.AUXILIARY_LOSSES.build(node) for node in auxiliary],
     )
     detector.config, detector.num_classes = config, num_classes
     probe(detector)
     return detector
 
 
-def build_pyramid(config: Config) -> tuple[Backbone, Neck, AnchorGenerator, dict[str, tuple[int, ...]]]:
+def optional(parts: registry.Registry, config: Config, path: str) -> Any:
+    """The part at a path that a config may lack; None if it does."""
+    return config.build(parts, path) if path in config else None
+
+
+def check_head_takes(config: Config, coder: BoxCoder, with_quality: bool) -> None:
+    """Raises ValueError if the head has no argument for the columns of the coder, or for the quality branch."""
+    name = str(config.head.type)
+    known = registry.HEADS.derived_arguments(name)
+    for argument, wanted, why in (
+        ("box_columns", coder.num_columns != 4, f"{type(coder).__name__} wants {coder.num_columns} columns a box"),
+        ("with_quality", with_quality, "losses.quality wants a quality branch"),
+    ):
+        if wanted and argument not in known:
+            raise ValueError(
+                f"{config.location('head')}: head: {why}, but {name} does not take `{argument}`: use a head that does, "
+                "such as SharedTowerHead"
+            )
+
+
+def build_pyramid(config: Config) -> tuple[Backbone, Neck, AnchorGenerator, dict[str, object]]:
     """Backbone, neck and anchors of a config, and the arguments that its head derives from them."""
     backbone = config.build(registry.BACKBONES, "backbone")
     neck = config.build(registry.NECKS, "neck", in_shapes=levels_of("backbone", backbone))
@@ -66,6 +100,9 @@ def check_parts(config: Config) -> None:
     """
     with contextlib.suppress(RuntimeError, TypeError), torch.device("meta"):
         *_, of_head = build_pyramid(config)
+        coder, with_quality = registry.CODERS.build(config.coder), "losses.quality" in config
+        check_head_takes(config, coder, with_quality)
+        of_head |= {"box_columns": coder.num_columns, "with_quality": with_quality}
         config.build(registry.HEADS, "head", **of_head, num_columns=1, class_bias=torch.zeros(1))
 
 

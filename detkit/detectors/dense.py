@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,26 +15,28 @@ from detkit.coders.base import BoxCoder
 from detkit.config import Config
 from detkit.detectors.pixels import PixelOptions, normalize
 from detkit.detectors.postprocess import PostprocessOptions, postprocess
-from detkit.heads.base import Head
-from detkit.losses.base import BoxLoss, ClassificationLoss, Normalizer
+from detkit.detectors.terms import LossParts, check_together, loss_inputs, losses_of
+from detkit.heads.base import Head, HeadOutputs
+from detkit.losses.base import AuxiliaryLoss, BoxLoss, BoxWeight, ClassificationLoss, Normalizer, QualityLoss
 from detkit.necks.base import Neck
 from detkit.nms.base import NonMaxSuppression
 from detkit.structures import Assignment, Candidates, Detections, Losses, Match, Predictions, Targets
 
 ANCHOR_CACHE = 8
 """Number of input shapes whose anchors are cached."""
-LossInputs = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
-"""Logits, labels and quality (B, A, ...) of a batch; deltas, anchors and true boxes (P, 4) of its positives."""
 
 
 class DenseDetector(nn.Module):
     """Predicts a class and a box for every anchor; ARCHITECTURE.md describes how its parts work together.
 
     config, num_classes: what `build_detector` made it of; None for a detector that was put together by hand.
+    progress: fraction of the training that is done, which the trainer sets before a step.
+    box_assigner: chooses the positives of the box losses where `assigner` does not.
     """
 
     config: Config | None = None
     num_classes: int | None = None
+    progress: float = 0.0
 
     def __init__(
         self,
@@ -51,52 +53,75 @@ class DenseDetector(nn.Module):
         normalizer: Normalizer,
         options: PostprocessOptions,
         nms: NonMaxSuppression,
+        box_assigner: Assigner | None = None,
+        box_normalizer: Normalizer | None = None,
+        box_weight: BoxWeight | None = None,
+        quality_loss: QualityLoss | None = None,
+        auxiliary: Sequence[AuxiliaryLoss] = (),
     ) -> None:
         super().__init__()
         self.pixels, self.options = pixels, options
         self.backbone, self.neck, self.anchors, self.head = backbone, neck, anchors, head
         self.assigner, self.coder, self.nms = assigner, coder, nms
         self.class_loss, self.box_loss, self.normalizer = class_loss, box_loss, normalizer
+        self.box_assigner, self.box_normalizer, self.box_weight = box_assigner, box_normalizer, box_weight
+        self.quality_loss, self.auxiliary = quality_loss, nn.ModuleList(auxiliary)
+        check_together(self.loss_parts, coder)
         self._anchor_cache: dict[tuple[object, ...], list[Tensor]] = {}
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Predictions:
         """Images (B, 3, H, W), 0..255 RGB, and their (B, 2) sizes inside the padding -> raw predictions."""
         features = list(self.neck(self.backbone(normalize(images, sizes, self.pixels))).values())
-        logits, deltas = self.head(features)
+        logits, deltas, quality = HeadOutputs(*self.head(features))
         height, width = images.shape[-2:]
         anchors = self._anchors_for([(f.shape[-2], f.shape[-1]) for f in features], (height, width), images.device)
         return Predictions(
-            torch.cat(logits, dim=1), torch.cat(deltas, dim=1), torch.cat(anchors), tuple(map(len, anchors))
+            torch.cat(logits, dim=1),
+            torch.cat(deltas, dim=1),
+            torch.cat(anchors),
+            tuple(map(len, anchors)),
+            None if quality is None else torch.cat(quality, dim=1),
+        )
+
+    @property
+    def loss_parts(self) -> LossParts:
+        """The parts of the losses."""
+        return LossParts(
+            self.class_loss,
+            self.box_loss,
+            self.normalizer,
+            self.box_normalizer,
+            self.box_weight,
+            self.quality_loss,
+            tuple(self.auxiliary),  # type: ignore[arg-type]
         )
 
     def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
-        """Sums of the loss terms over the batch, with the normalizer."""
+        """Sums of the loss terms over the batch, with what it adds to their divisors."""
         match = self.match(pred, targets)
-        weights = self.normalizer.image_weights(match.labels)
-        deltas, anchors = pred.deltas[match.image, match.row], pred.anchors[match.row]
-        inputs: LossInputs = (pred.logits, match.labels, match.quality, deltas, anchors, match.boxes)
-        if weights is None:
-            sums = self._sums(*inputs)
-        else:
-            of_images = torch.stack([torch.stack(self._sums(*image)) for image in image_by_image(inputs)])
-            sums = (weights[:, None] * of_images).sum(dim=0).unbind()
-        classification, box = sums
-        return Losses(classification, box, self.normalizer(match.labels))
+        box_match = match if self.box_assigner is None else self.match(pred, targets, self.box_assigner)
+        parts = self.loss_parts
+        inputs = loss_inputs(parts, self.coder, pred, match, box_match, self.progress)
+        return losses_of(parts, self.coder, inputs, match, box_match)
 
     def candidates(self, pred: Predictions, image: int) -> Candidates:
         """The anchors of one image of the batch, with its predictions, as an assigner takes them."""
         logits, deltas, anchors = pred.logits[image].detach(), pred.deltas[image].detach(), pred.anchors
+        quality = None if pred.quality is None else pred.quality[image].detach()
         return Candidates(
             anchors,
             pred.level_sizes,
             scores=lambda: self.class_loss.scores(logits.float()),
             boxes=lambda: self.coder.decode(deltas.to(anchors.dtype), anchors),
+            quality=lambda: anchors.new_ones(len(anchors)) if quality is None else quality.float().sigmoid()[:, 0],
+            progress=self.progress,
         )
 
     @torch.no_grad()
-    def match(self, pred: Predictions, targets: list[Targets]) -> Match:
-        """Matches the anchors of the batch to the objects."""
-        assigned = [assign(self.assigner, self.candidates(pred, image), target) for image, target in enumerate(targets)]
+    def match(self, pred: Predictions, targets: list[Targets], assigner: Assigner | None = None) -> Match:
+        """Matches the anchors of the batch to the objects, by `assigner` in place of the detector's if given."""
+        rule = assigner or self.assigner
+        assigned = [assign(rule, self.candidates(pred, image), target) for image, target in enumerate(targets)]
         labels = torch.stack([a.labels for a in assigned])
         image, row = (labels >= 0).nonzero(as_tuple=True)
         # Boxes of all images in one list; `first` is the index of each image's first box.
@@ -104,34 +129,43 @@ class DenseDetector(nn.Module):
         matched = torch.stack([a.matched for a in assigned])[image, row] + first[image]
         boxes = torch.cat([t.boxes for t in targets])[matched]
         quality = None
-        if self.class_loss.uses_quality:
+        if self.loss_parts.uses_quality:
             predicted = self.coder.decode(pred.deltas.detach()[image, row].float(), pred.anchors[row])
             quality = quality_of(assigned, image, row, box_ops.paired_iou(predicted, boxes))
         return Match(labels, image, row, boxes, quality)
 
-    def end_step(self, normalizer: Tensor, totals: Sequence[Tensor]) -> Tensor:
-        """Ends a step: lets the parts update their running statistics and returns the divisor of the gradients.
+    @property
+    def divisors(self) -> tuple[str, ...]:
+        """Names of the divisors of the loss terms, see `Losses`."""
+        return tuple(self.loss_parts.normalizers())
 
-        normalizer, totals: totals over micro-batches and ranks of the normalizer and of `take_accumulated`.
+    @torch.no_grad()
+    def divide(self, normalizers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Totals over micro-batches and ranks by divisor, see `Losses` -> the divisors. Call it once a step."""
+        return {name: part.divisor(normalizers[name]) for name, part in self.loss_parts.normalizers().items()}
+
+    @torch.no_grad()
+    def update_losses(self, totals: Sequence[Tensor]) -> None:
+        """Lets losses with running statistics update them.
+
+        totals: those of `take_accumulated` over micro-batches and ranks.
         """
-        with torch.no_grad():
-            for part, sums in zip((self.class_loss, self.box_loss), totals, strict=True):
-                part.end_step(sums)
-            return self.normalizer.divisor(normalizer)
+        for part, sums in zip(self.loss_parts.losses().values(), totals, strict=True):
+            part.end_step(sums)
+
+    def end_step(self, normalizers: Mapping[str, Tensor], totals: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Ends a step: `update_losses` and `divide`. Returns the divisors, for `Losses.over`."""
+        self.update_losses(totals)
+        return self.divide(normalizers)
 
     def take_accumulated(self) -> list[Tensor]:
         """Sums that the losses of this process accumulated in the step, see `Loss`."""
-        return [self.class_loss.take_accumulated(), self.box_loss.take_accumulated()]
-
-    def _sums(
-        self, logits: Tensor, labels: Tensor, quality: Tensor | None, deltas: Tensor, anchors: Tensor, boxes: Tensor
-    ) -> tuple[Tensor, ...]:
-        return self.class_loss(logits, labels, quality), self.box_loss(deltas, anchors, boxes, self.coder)
+        return [loss.take_accumulated() for loss in self.loss_parts.losses().values()]
 
     @torch.no_grad()
     def detect(self, pred: Predictions, sizes: Tensor) -> list[Detections]:
         """One `Detections` per image, in pixels of the network's input."""
-        return postprocess(pred, sizes, self.options, self.class_loss, self.coder, self.nms)
+        return postprocess(pred, sizes, self.options, self.class_loss, self.coder, self.nms, self.quality_loss)
 
     def _anchors_for(
         self, shapes: list[tuple[int, int]], image_shape: tuple[int, int], device: torch.device
@@ -153,12 +187,3 @@ def quality_of(assigned: list[Assignment], image: Tensor, row: Tensor, overlap: 
     scores = torch.stack(given)[image, row] if len(given) == len(assigned) else overlap
     shape = (len(assigned), len(assigned[0].labels))
     return torch.zeros(shape, device=overlap.device).index_put_((image, row), scores.clamp(0, 1))
-
-
-def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
-    """Splits the inputs of the losses of a batch into those of each image."""
-    logits, labels, quality, *positives = inputs
-    counts = (labels >= 0).sum(dim=1).tolist()
-    for i, (deltas, anchors, boxes) in enumerate(zip(*(torch.split(p, counts) for p in positives), strict=True)):
-        one = slice(i, i + 1)
-        yield logits[one], labels[one], None if quality is None else quality[one], deltas, anchors, boxes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.coders.base import BoxCoder
-from detkit.losses.base import ClassificationLoss
+from detkit.losses.base import ClassificationLoss, QualityLoss
 from detkit.nms.base import NonMaxSuppression
 from detkit.registry import FractionBelowOne, PositiveInt, enforce_bounds
 from detkit.structures import Detections, Predictions
@@ -27,14 +28,21 @@ class PostprocessOptions:
         topk_per_class: best candidates kept per class over all levels, as SSD does; null if topk_per_level is set.
         max_detections: detections kept per image after suppression.
         clip: when boxes are clipped to the image, before suppression as in torchvision, or after it as in Detectron2,
-            which also drops a box without area then (so there can be fewer than max_detections).
+            which also drops a box without area then (so there can be fewer than max_detections), or never.
+        drop_empty: drop boxes that have no area, once clipped, before suppression as well.
+        threshold_on: which score `score_threshold` and the top k look at where there is a quality branch: `class`, that
+            of the class alone, as in FCOS, or `score`, the combined one, as in YOLOX.
+        best_class_only: one candidate an anchor, of its best class, instead of one for every class above the threshold.
     """
 
     score_threshold: FractionBelowOne = 0.05
     topk_per_level: PositiveInt | None = 1000
     topk_per_class: PositiveInt | None = None
     max_detections: PositiveInt = 100
-    clip: Literal["before_nms", "after_nms"] = "before_nms"
+    clip: Literal["before_nms", "after_nms", "never"] = "before_nms"
+    drop_empty: bool = False
+    threshold_on: Literal["class", "score"] = "score"
+    best_class_only: bool = False
 
     def __post_init__(self) -> None:
         if (self.topk_per_level is None) == (self.topk_per_class is None):
@@ -51,21 +59,28 @@ def postprocess(
     class_loss: ClassificationLoss,
     coder: BoxCoder,
     nms: NonMaxSuppression,
+    quality_loss: QualityLoss | None = None,
 ) -> list[Detections]:
     """One `Detections` per image, in pixels of the network's input, inside `sizes` (B, 2)."""
     # topk_per_class selects among all anchors, as if they were one level.
     level_sizes = (len(pred.anchors),) if options.topk_per_level is None else pred.level_sizes
     anchors = torch.split(pred.anchors, list(level_sizes))
     detections = []
-    for logits, deltas, (height, width) in zip(pred.logits, pred.deltas, sizes.tolist(), strict=True):
-        levels = zip(logits.split(level_sizes), deltas.split(level_sizes), anchors, strict=True)
-        candidates = [_candidates(*level, options, class_loss, coder) for level in levels]
+    by_class = quality_loss is not None and options.threshold_on == "class"
+    least = 0.0 if by_class else options.score_threshold
+    for image, (height, width) in enumerate(sizes.tolist()):
+        columns = (pred.logits[image], pred.deltas[image], None if pred.quality is None else pred.quality[image])
+        levels = zip(*(split(column, level_sizes) for column in columns), anchors, strict=True)
+        candidates = [_candidates(*level, options, class_loss, coder, quality_loss) for level in levels]
         boxes, scores, labels = (torch.cat(column) for column in zip(*candidates, strict=True))
-        clipped = box_ops.clip(boxes, height, width)
+        clipped = boxes if options.clip == "never" else box_ops.clip(boxes, height, width)
+        if options.drop_empty:
+            full = (clipped[:, 2:] > clipped[:, :2]).all(dim=1)
+            boxes, clipped, scores, labels = boxes[full], clipped[full], scores[full], labels[full]
         clip_late = options.clip == "after_nms"
         keep, scores = nms(boxes if clip_late else clipped, scores, labels)
         keep, scores = keep[: options.max_detections], scores[: options.max_detections]
-        good = scores > options.score_threshold
+        good = scores > least
         if clip_late:
             good &= (clipped[keep, 2:] > clipped[keep, :2]).all(dim=1)
         keep, scores = keep[good], scores[good]
@@ -73,25 +88,42 @@ def postprocess(
     return detections
 
 
+def split(column: Tensor | None, sizes: Sequence[int]) -> Sequence[Tensor | None]:
+    """(A, n) -> its part of each level; Nones for None."""
+    return [None] * len(sizes) if column is None else column.split(list(sizes))
+
+
 def _candidates(
     logits: Tensor,
     deltas: Tensor,
+    quality: Tensor | None,
     anchors: Tensor,
     options: PostprocessOptions,
     class_loss: ClassificationLoss,
     coder: BoxCoder,
+    quality_loss: QualityLoss | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The candidates of one level of one image: logits (n, C), deltas, anchors (n, 4) -> boxes, scores, labels."""
-    scores = class_loss.scores(logits.float())
+    """The candidates of one level of one image -> boxes, scores, labels.
+
+    logits (n, C), deltas (n, D), quality (n, 1) or None, anchors (n, 4).
+    """
+    ranked = scores = class_loss.scores(logits.float())
+    if quality_loss is not None and quality is not None:
+        scores = quality_loss.combine(scores, quality)
+        if options.threshold_on == "score":
+            ranked = scores
+    if options.best_class_only:
+        best = ranked.argmax(dim=1, keepdim=True)
+        ranked = torch.zeros_like(ranked).scatter_(1, best, ranked.gather(1, best))
     if options.topk_per_class is not None:
-        scores, rows = scores.t().topk(min(options.topk_per_class, len(scores)), dim=1)
-        labels, rank = (scores > options.score_threshold).nonzero(as_tuple=True)
-        scores, rows = scores[labels, rank], rows[labels, rank]
+        top, rows = ranked.t().topk(min(options.topk_per_class, len(ranked)), dim=1)
+        labels, rank = (top > options.score_threshold).nonzero(as_tuple=True)
+        rows = rows[labels, rank]
     else:
         assert options.topk_per_level is not None
-        num_classes = scores.shape[1]
-        scores = scores.flatten()
-        above = (scores > options.score_threshold).nonzero()[:, 0]
-        scores, order = scores[above].topk(min(options.topk_per_level, len(above)))
+        num_classes = ranked.shape[1]
+        flat = ranked.flatten()
+        above = (flat > options.score_threshold).nonzero()[:, 0]
+        _, order = flat[above].topk(min(options.topk_per_level, len(above)))
         rows, labels = above[order] // num_classes, above[order] % num_classes
-    return coder.decode(deltas[rows].float(), anchors[rows]), scores, labels
+    return coder.decode(deltas[rows].float(), anchors[rows]), scores[rows, labels], labels

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 
+class HeadOutputs(NamedTuple):
+    """Of each level: logits (B, H * W * a, C), deltas (B, H * W * a, D), and quality (B, H * W * a, 1) or None."""
+
+    logits: list[Tensor]
+    deltas: list[Tensor]
+    quality: list[Tensor] | None = None
+
+
 class Head(nn.Module):
-    """Predicts class logits and box deltas for every anchor.
+    """Predicts class logits, box columns and, if wanted, a quality for every anchor.
 
     The constructor gets derived arguments: `in_channels: tuple[int, ...]` and `anchors_per_cell: tuple[int, ...]`
-    of each level, `num_columns: int` (C) and `class_bias: Tensor` (C,), the initial bias of the class loss.
+    of each level, `num_columns: int` (C) and `class_bias: Tensor` (C,), the initial bias of the class loss. A head that
+    also takes `box_columns: int` (D of the coder) works with coders of more than 4 columns; one that takes
+    `with_quality: bool` works with losses that want a quality branch.
     """
 
-    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Per level (B, channels, H, W) -> per level logits (B, H * W * a, C), deltas (B, H * W * a, 4).
+    def forward(self, features: Sequence[Tensor]) -> HeadOutputs | tuple[list[Tensor], list[Tensor]]:
+        """Per level (B, channels, H, W) -> per level logits (B, H * W * a, C), deltas (B, H * W * a, D), quality.
 
-        Anchors in the order of `AnchorGenerator`.
+        Anchors in the order of `AnchorGenerator`. A head without a quality branch may return the first two.
         """
         raise NotImplementedError
 

@@ -32,13 +32,14 @@ class PerLevelHead(Head):
         anchors_per_cell: tuple[int, ...],
         num_columns: int,
         class_bias: Tensor,
+        box_columns: int = 4,
         lite: bool = False,
         norm: NormName | None = None,
     ) -> None:
         super().__init__()
         if norm is not None and not lite:
             raise ValueError(f"norm: {norm} requires lite: true")
-        self.num_columns = num_columns
+        self.num_columns, self.box_columns = num_columns, box_columns
 
         def predictors(columns: int) -> nn.ModuleList:
             return nn.ModuleList(
@@ -49,7 +50,7 @@ class PerLevelHead(Head):
             )
 
         init = mobile_init if lite else nn.init.xavier_uniform_
-        self.box_out = predictors(4)
+        self.box_out = predictors(box_columns)
         init_convs(self.box_out, init)
         # Last, so that no other weight depends on the loss's number of columns: with any loss a run starts alike.
         self.class_out = predictors(num_columns)
@@ -60,5 +61,5 @@ class PerLevelHead(Head):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits = [per_anchor(f(x), self.num_columns) for f, x in zip(self.class_out, features, strict=True)]
-        deltas = [per_anchor(f(x), 4) for f, x in zip(self.box_out, features, strict=True)]
+        deltas = [per_anchor(f(x), self.box_columns) for f, x in zip(self.box_out, features, strict=True)]
         return logits, deltas

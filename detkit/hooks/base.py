@@ -25,22 +25,31 @@ PLAIN_STATE = (int, float, str, bool, type(None))
 class StepReport:
     """What a step did, on the host.
 
-    step: steps done, this one included. loss, classification, box: divided by `normalizer`, as the
-    gradient was, over all micro-batches and processes. gradient_norm: before clipping. images: of all processes.
+    step: steps done, this one included. loss: the sum of `terms`, each divided as its gradient was, over all
+    micro-batches and processes. normalizer: the divisor, the first if there are several. gradient_norm: before
+    clipping. images: of all processes.
     data_seconds: spent waiting for the loader. skipped: fp16 gradients overflowed
     and the weights stayed as they were.
     """
 
     step: int
     loss: float
-    classification: float
-    box: float
+    terms: dict[str, float]
     normalizer: float
     gradient_norm: float
     lr: float
     images: int
     data_seconds: float
     skipped: bool = False
+
+    @property
+    def classification(self) -> float:
+        return self.terms["classification"]
+
+    @property
+    def box(self) -> float:
+        """The box term; 0 where a joint loss has none."""
+        return self.terms.get("box", 0.0)
 
 
 class Training(Protocol):

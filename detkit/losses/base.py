@@ -1,15 +1,18 @@
-"""The contracts of class loss, box loss and normalizer. Every loss returns a sum."""
+"""The contracts of all that the losses are made of. Every loss returns a sum."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from detkit.coders.base import BoxCoder
+from detkit.structures import Positives
 
 
 class Loss(nn.Module):
-    """The base of both losses: a loss may keep running statistics that change once per step. Most losses keep none.
+    """The base of all losses: a loss may keep running statistics that change once per step. Most losses keep none.
 
     A loss with statistics calls `accumulate` in every `forward` while training, with sums over its inputs, empty or
     not: the ranks must agree on how many numbers there are to add. The trainer adds them up over micro-batches and
@@ -74,27 +77,90 @@ class ClassificationLoss(Loss):
 
 
 class BoxLoss(Loss):
-    """Compares predicted with true boxes of the positives, in delta space or in box space."""
+    """Compares predicted with true boxes of the positives, in delta space or in box space.
 
-    def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
-        """Predicted deltas (P, 4), their anchors (P, 4), true boxes (P, 4) -> scalar sum."""
+    in_deltas: the loss compares the four columns with `BoxCoder.encode`, so it needs a coder of four columns.
+    """
+
+    in_deltas: bool = False
+
+    def forward(
+        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
+    ) -> Tensor:
+        """Predicted deltas (P, D), their anchors (P, 4), true boxes (P, 4) -> scalar sum.
+
+        weights: (P,) factors on the cost of each box, from `losses.box_weight`; None, or left out: all are 1. A loss
+        without this argument can't be weighted.
+        """
+        raise NotImplementedError
+
+
+class QualityLoss(Loss):
+    """Trains the quality branch, one logit an anchor, and combines it with the class scores.
+
+    uses_quality: the targets are the assigner's quality, or else the IoU of the predicted box.
+    bias: initial bias of the branch.
+    """
+
+    uses_quality: bool = False
+    bias: float = 0.0
+
+    def forward(self, quality: Tensor, labels: Tensor, positives: Positives) -> Tensor:
+        """Logits (B, A) of the branch, labels (B, A) as in `Match`, and the positives -> scalar sum."""
+        raise NotImplementedError
+
+    def combine(self, scores: Tensor, quality: Tensor) -> Tensor:
+        """Class scores (..., K) in [0, 1] and quality logits (..., 1) -> scores (..., K) to rank detections by."""
+        raise NotImplementedError
+
+
+class AuxiliaryLoss(Loss):
+    """A term beside class and box, over the positives.
+
+    name: of the term, in the progress bar, the metrics and reports. weighted: it is weighted and divided as the box
+    loss is; else it is divided as the class loss is. uses_quality: it reads `Positives.target_quality`. of_coder: names
+    of what it needs of the coder beside the contract.
+    """
+
+    name: str = ""
+    weighted: bool = True
+    of_coder: tuple[str, ...] = ()
+    uses_quality: bool = False
+
+    def forward(self, positives: Positives, coder: BoxCoder, weights: Tensor | None = None) -> Tensor:
+        """The P positives and (P,) factors on the cost of each, or None -> scalar sum."""
+        raise NotImplementedError
+
+
+class BoxWeight(nn.Module):
+    """Weighs the positives in the box loss. uses_quality: it reads `Positives.target_quality`."""
+
+    uses_quality: bool = False
+
+    def forward(self, positives: Positives) -> Tensor:
+        """The P positives -> (P,) factors, at least 0; called under `no_grad`."""
         raise NotImplementedError
 
 
 class Normalizer(nn.Module):
     """Determines what the summed losses are divided by.
 
-    meaning: the divisor in words, for the header of a run.
+    meaning: the divisor in words, for the header of a run. counts: what `forward` gets: the `labels` (B, A), the target
+    `quality` (B, A) of the positives, 0 elsewhere, or the `weights` (P,) of `losses.box_weight`.
     """
 
     meaning: str = ""
+    counts: Literal["labels", "quality", "weights"] = "labels"
 
-    def forward(self, labels: Tensor) -> Tensor:
-        """Labels (B, A) of a micro-batch -> scalar that is added to the total of the step: its number of positives."""
-        return (labels >= 0).sum()
+    def forward(self, values: Tensor) -> Tensor:
+        """What it counts, of a micro-batch -> scalar or (S,) numbers that are added to the totals of the step.
+
+        By default the number of positives.
+        """
+        return (values >= 0).sum()
 
     def divisor(self, total: Tensor) -> Tensor:
-        """Total over all micro-batches and ranks (float64 scalar) -> divisor of the gradients, above zero.
+        """Totals over all micro-batches and ranks (float64, scalar or (S,)) -> divisor of the gradients, above zero.
 
         Called once per step under `no_grad`; a normalizer with running statistics updates them here.
         """
@@ -103,3 +169,10 @@ class Normalizer(nn.Module):
     def image_weights(self, labels: Tensor) -> Tensor | None:
         """Labels (B, A) of a micro-batch -> (B,) factors on the loss sums of each image; None: all are 1."""
         return None
+
+
+def weighted_sum(costs: Tensor, weights: Tensor | None) -> Tensor:
+    """Sum of (P,) or (P, n) costs, each box times its weight (P,) where there are weights."""
+    if weights is None:
+        return costs.sum()
+    return (costs.flatten(1).sum(dim=1) * weights if costs.dim() > 1 else costs * weights).sum()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.coders.base import BoxCoder
-from detkit.losses.base import BoxLoss
+from detkit.losses.base import BoxLoss, weighted_sum
 from detkit.registry import BOX_LOSSES, FractionAboveZero, NonNegative, Positive, enforce_bounds
 
 FAR = 1e7
@@ -31,9 +31,11 @@ class OverlapLoss(BoxLoss):
         super().__init__()
         self.weight = weight
 
-    def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
+    def forward(
+        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
+    ) -> Tensor:
         predicted = make_valid(coder.decode(deltas.to(anchors.dtype), anchors))
-        return self.weight * self.costs(predicted, boxes).sum()
+        return self.weight * weighted_sum(self.costs(predicted, boxes), weights)
 
     def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
         """Predicted and true boxes (P, 4) xyxy, both of positive area -> (P,) costs."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detkit.coders.base import BoxCoder
-from detkit.losses.base import BoxLoss
+from detkit.losses.base import BoxLoss, weighted_sum
 from detkit.registry import BOX_LOSSES, NonNegative, Positive
 
 LARGEST_EXPONENT = 88
@@ -25,13 +25,20 @@ class SmoothL1Loss(BoxLoss):
         weight: factor on the sum.
     """
 
+    in_deltas = True
+
     def __init__(self, *, beta: NonNegative = 0.1, weight: NonNegative = 1.0) -> None:
         super().__init__()
         self.beta, self.weight = beta, weight
 
-    def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
+    def forward(
+        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
+    ) -> Tensor:
         deltas = deltas.to(anchors.dtype)
-        return self.weight * F.smooth_l1_loss(deltas, coder.encode(boxes, anchors), reduction="sum", beta=self.beta)
+        encoded, reduction = coder.encode(boxes, anchors), "sum" if weights is None else "none"
+        return self.weight * weighted_sum(
+            F.smooth_l1_loss(deltas, encoded, reduction=reduction, beta=self.beta), weights
+        )
 
 
 @BOX_LOSSES.register()
@@ -42,13 +49,18 @@ class L1Loss(BoxLoss):
         weight: factor on the sum.
     """
 
+    in_deltas = True
+
     def __init__(self, *, weight: NonNegative = 1.0) -> None:
         super().__init__()
         self.weight = weight
 
-    def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
+    def forward(
+        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
+    ) -> Tensor:
         deltas = deltas.to(anchors.dtype)
-        return self.weight * F.l1_loss(deltas, coder.encode(boxes, anchors), reduction="sum")
+        encoded, reduction = coder.encode(boxes, anchors), "sum" if weights is None else "none"
+        return self.weight * weighted_sum(F.l1_loss(deltas, encoded, reduction=reduction), weights)
 
 
 @BOX_LOSSES.register()
@@ -65,6 +77,8 @@ class BalancedL1Loss(BoxLoss):
         weight: factor on the sum.
     """
 
+    in_deltas = True
+
     def __init__(
         self, *, alpha: Positive = 0.5, gamma: Positive = 1.5, beta: Positive = 1.0, weight: NonNegative = 1.0
     ) -> None:
@@ -75,9 +89,11 @@ class BalancedL1Loss(BoxLoss):
             )
         self.alpha, self.gamma, self.beta, self.weight = alpha, gamma, beta, weight
 
-    def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
+    def forward(
+        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
+    ) -> Tensor:
         difference = deltas.to(anchors.dtype) - coder.encode(boxes, anchors)
-        return self.weight * balanced_l1(difference, self.alpha, self.gamma, self.beta).sum()
+        return self.weight * weighted_sum(balanced_l1(difference, self.alpha, self.gamma, self.beta), weights)
 
 
 def balanced_l1(difference: Tensor, alpha: float, gamma: float, beta: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detkit.losses.base import Normalizer
-from detkit.registry import NORMALIZERS, FractionBelowOne, Positive, PositiveInt
+from detkit.registry import NORMALIZERS, FractionBelowOne, Positive, PositiveInt, enforce_bounds
 
 
 @NORMALIZERS.register()
@@ -26,9 +26,9 @@ class PerImagePositiveCount(Normalizer):
 
     meaning = "positives of each image, then images in the global batch"
 
-    def forward(self, labels: Tensor) -> Tensor:
+    def forward(self, values: Tensor) -> Tensor:
         """Labels (B, A) -> number of images of this micro-batch."""
-        return labels.new_tensor(len(labels))
+        return values.new_tensor(len(values))
 
     def image_weights(self, labels: Tensor) -> Tensor:
         """Labels (B, A) -> (B,) one over the positives of each image."""
@@ -89,3 +89,75 @@ class EmaPositiveCount(Normalizer):
         new = total.to(self.average.dtype)
         self.average.copy_(torch.where(self.average < 0, new, new.lerp(self.average, self.momentum)))
         return self.average.clamp(min=1)
+
+
+@NORMALIZERS.register()
+class ImagePositiveCount(Normalizer):
+    """The number of positives of the global batch, in which an image without any counts as 1.
+
+    That is MMDetection's rule for RetinaNet, SSD, ATSS and others (its sampler's `avg_factor`).
+    """
+
+    meaning = "positives in the global batch, at least 1 of each image"
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Labels (B, A) -> positives of each image, at least 1, summed."""
+        return (values >= 0).sum(dim=1).clamp(min=1).sum()
+
+
+@NORMALIZERS.register()
+class PositiveOrImageCount(Normalizer):
+    """The number of positives of the global batch, or that of its images if it is greater (PAA, 2007.08103)."""
+
+    meaning = "positives in the global batch, at least as many as images"
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Labels (B, A) -> (2,) positives and images."""
+        return torch.stack(((values >= 0).sum(), values.new_tensor(len(values))))
+
+    def divisor(self, total: Tensor) -> Tensor:
+        return total.amax().clamp(min=1)
+
+
+@enforce_bounds
+class SumNormalizer(Normalizer):
+    """A sum over the positives of the global batch.
+
+    Args:
+        least: smallest divisor, so that a step with next to nothing does not explode.
+    """
+
+    def __init__(self, *, least: Positive = 1.0) -> None:
+        super().__init__()
+        self.least = least
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Target quality (B, A) or weights (P,) -> their sum, in double so that any split of a batch gives it."""
+        return values.double().sum()
+
+    def divisor(self, total: Tensor) -> Tensor:
+        return total.clamp(min=self.least)
+
+
+@NORMALIZERS.register()
+class QualitySum(SumNormalizer):
+    """The sum of the soft targets of the global batch (TOOD, 2108.07755; RTMDet, 2212.07784).
+
+    Args:
+        least: smallest divisor, so that a step with next to nothing does not explode.
+    """
+
+    meaning = "sum of the target scores in the global batch"
+    counts = "quality"
+
+
+@NORMALIZERS.register()
+class WeightSum(SumNormalizer):
+    """The sum of the weights that `losses.box_weight` gives the positives of the global batch; for `box_normalizer`.
+
+    Args:
+        least: smallest divisor, so that a step with next to nothing does not explode.
+    """
+
+    meaning = "sum of the box weights in the global batch"
+    counts = "weights"

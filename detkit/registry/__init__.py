@@ -27,8 +27,10 @@ from detkit.registry.bounds import Side as Side
 from detkit.registry.nested import DatasetNode as DatasetNode
 from detkit.registry.parts import ANCHORS as ANCHORS
 from detkit.registry.parts import ASSIGNERS as ASSIGNERS
+from detkit.registry.parts import AUXILIARY_LOSSES as AUXILIARY_LOSSES
 from detkit.registry.parts import BACKBONES as BACKBONES
 from detkit.registry.parts import BOX_LOSSES as BOX_LOSSES
+from detkit.registry.parts import BOX_WEIGHTS as BOX_WEIGHTS
 from detkit.registry.parts import CLASS_LOSSES as CLASS_LOSSES
 from detkit.registry.parts import CODERS as CODERS
 from detkit.registry.parts import DATASETS as DATASETS
@@ -39,6 +41,7 @@ from detkit.registry.parts import NECKS as NECKS
 from detkit.registry.parts import NMS as NMS
 from detkit.registry.parts import NORMALIZERS as NORMALIZERS
 from detkit.registry.parts import OPTIMIZERS as OPTIMIZERS
+from detkit.registry.parts import QUALITY_LOSSES as QUALITY_LOSSES
 from detkit.registry.parts import REGISTRIES as REGISTRIES
 from detkit.registry.parts import SCHEDULES as SCHEDULES
 from detkit.registry.parts import TRANSFORMS as TRANSFORMS

@@ -13,6 +13,8 @@ from detkit.utils.outputs import write_text
 from detkit.utils.types import Tree, Value
 
 LOSS, CLASS_LOSS, BOX_LOSS = "train/loss", "train/loss/classification", "train/loss/box"
+TERM = "train/loss/"
+"""And the name of the term."""
 STEP_TIME, DATA_TIME, TRAIN_TIME = "time/step", "time/data", "time/train"
 VALIDATION = "val/"
 OLD_NAMES = {

@@ -42,13 +42,17 @@ class ToyDetector(nn.Module):
         counts = torch.tensor([float(len(t.boxes)) for t in targets]).view(-1, 1, 1)
         areas = torch.stack([(t.boxes[:, 2:] - t.boxes[:, :2]).prod(1).sum() for t in targets]).view(-1, 1, 1)
         classification = (pred.logits - counts).square().sum()
-        return Losses(classification, (pred.deltas - areas / 100).abs().sum() * 0.1, counts.sum().long())
+        return Losses.of(classification, (pred.deltas - areas / 100).abs().sum() * 0.1, counts.sum().long())
 
     def take_accumulated(self) -> list[Tensor]:
         return []
 
-    def end_step(self, normalizer: Tensor, totals: Sequence[Tensor]) -> Tensor:
-        return normalizer.clamp(min=1)
+    divisors = ("positives",)
+
+    def update_losses(self, totals: object) -> None: ...
+
+    def divide(self, normalizers: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"positives": normalizers["positives"].clamp(min=1)}
 
 
 def toy_batch(position: int, images: int = IMAGES) -> Batch:

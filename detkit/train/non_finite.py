@@ -9,6 +9,7 @@ import torch
 
 from detkit import boxes as box_ops
 from detkit.structures import Batch
+from detkit.train.sums import Layout
 from detkit.utils.exit_codes import ExitCode
 
 NAMED = 4
@@ -21,14 +22,16 @@ class NonFiniteLossError(FloatingPointError):
     exit_code = ExitCode.DIVERGED
 
 
-def describe_terms(micro: list[Batch], own: list[float]) -> tuple[bool, list[str]]:
-    """Whether a process's own terms, (M, 3) and flat, are finite, and lines about its micro-batches."""
+def describe_terms(micro: list[Batch], layout: Layout, own: list[float]) -> tuple[bool, list[str]]:
+    """Whether a process's own rows, (M, W) and flat, are finite, and lines about its micro-batches."""
     lines = []
+    width = len(own) // len(micro)
     for i, batch in enumerate(micro):
-        classification, box, normalizer = own[3 * i : 3 * i + 3]
-        bad = "" if math.isfinite(classification + box) else "  <- here"
-        sums = f"classification {classification:g} box {box:g} (sums), normaliser {normalizer:g}"
-        lines.append(f"  micro-batch {i + 1}: {sums}{bad}")
+        row = own[width * i : width * (i + 1)]
+        terms, numbers = row[: len(layout.terms)], row[len(layout.terms) :]
+        bad = "" if math.isfinite(sum(terms)) else "  <- here"
+        sums = " ".join(f"{name} {value:g}" for name, value in zip(layout.terms, terms, strict=True))
+        lines.append(f"  micro-batch {i + 1}: {sums} (sums), normaliser {' '.join(f'{n:g}' for n in numbers)}{bad}")
         lines.append(f"    image ids {', '.join(map(str, batch.image_ids))}")
     lines.append(f"    boxes of these images: {find_bad_boxes(micro) or 'all finite and of positive area'}")
     return all(map(math.isfinite, own)), lines

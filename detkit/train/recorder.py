@@ -14,7 +14,7 @@ from detkit.hooks.base import Hook, StepReport
 from detkit.loggers.base import LoggedRun, Loggers, Status
 from detkit.runs.environment import peak_memory_mb
 from detkit.runs.folder import METRICS
-from detkit.runs.metrics import BOX_LOSS, CLASS_LOSS, DATA_TIME, LOSS, STEP_TIME, TRAIN_TIME, MetricsFile, of_validation
+from detkit.runs.metrics import DATA_TIME, LOSS, STEP_TIME, TERM, TRAIN_TIME, MetricsFile, of_validation
 from detkit.train.speed import SpeedWindow
 from detkit.train.trainer import Trainer
 from detkit.utils.console import bar_stream, guard_stream
@@ -53,8 +53,7 @@ class Recorder(Hook[Trainer]):
             {
                 "step": report.step,
                 LOSS: report.loss,
-                CLASS_LOSS: report.classification,
-                BOX_LOSS: report.box,
+                **{f"{TERM}{name}": value for name, value in report.terms.items()},
                 "lr": report.lr,
                 "train/gradient_norm": report.gradient_norm,
                 "train/normalizer": report.normalizer,
@@ -69,7 +68,7 @@ class Recorder(Hook[Trainer]):
         if self._bar is not None:
             speed = self._window.speed().images_per_second
             self._bar.set_postfix_str(
-                f"loss {report.loss:.3f} (class {report.classification:.3f}, box {report.box:.3f}), "
+                f"loss {report.loss:.3f} ({', '.join(f'{short(n)} {x:.3f}' for n, x in report.terms.items())}), "
                 f"lr {report.lr:.2e}, {speed:.1f} images/s",
                 refresh=False,
             )
@@ -108,12 +107,13 @@ class Recorder(Hook[Trainer]):
         window, speed = self._window.reports, self._window.speed()
         n, last, seconds = len(window), window[-1], sum(self._window.seconds)
         self._window.clear()
-        names = ("loss", "classification", "box")
-        loss, classification, box = (sum(getattr(r, name) for r in window) / n for name in names)
+        loss = sum(r.loss for r in window) / n
+        terms = {name: sum(r.terms[name] for r in window) / n for name in last.terms}
         left, memory = (trainer.options.iterations - last.step) * seconds / n, peak_memory_mb(trainer.device)
         line = (
-            f"step {last.step}/{trainer.options.iterations}  loss {loss:.4f}  class {classification:.4f}  "
-            f"box {box:.4f}  lr {last.lr:.3g}  norm {last.gradient_norm:.2f}  {speed}  "
+            f"step {last.step}/{trainer.options.iterations}  loss {loss:.4f}  "
+            f"{'  '.join(f'{short(name)} {value:.4f}' for name, value in terms.items())}  "
+            f"lr {last.lr:.3g}  norm {last.gradient_norm:.2f}  {speed}  "
             f"peak memory {memory:.0f} MB  ETA {int(left) // 60}:{int(left) % 60:02d}"
         )
         skipped = sum(r.skipped for r in window)
@@ -121,9 +121,14 @@ class Recorder(Hook[Trainer]):
         # The bar shows all this already, so on a terminal the line goes to the file alone.
         log.info(line, extra={"only_file": self._bar is not None})
         values = {
-            LOSS: loss, CLASS_LOSS: classification, BOX_LOSS: box, "lr": last.lr,
+            LOSS: loss, **{f"{TERM}{name}": value for name, value in terms.items()}, "lr": last.lr,
             "train/gradient_norm": last.gradient_norm, "train/images_per_second": speed.images_per_second,
             STEP_TIME: speed.p50, "time/step_p95": speed.p95, "time/data_share": speed.data_share,
             "memory/peak_mb": memory,
         }  # fmt: skip
         self.loggers.log(last.step, values)
+
+
+def short(term: str) -> str:
+    """The name of a term on a line that has little room."""
+    return "class" if term == "classification" else term

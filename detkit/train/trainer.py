@@ -29,6 +29,7 @@ from detkit.train.parallel import check_gradients, largest_image, pad_to, wrap_f
 from detkit.train.random import seed_everything
 from detkit.train.schedule import Schedule
 from detkit.train.sharded import local_shard, shard
+from detkit.train.sums import Layout, relative, row_of
 
 log = logging.getLogger("detkit")
 
@@ -110,34 +111,38 @@ class Trainer(HookAccess):
         lr = self.set_learning_rate()
         self.detector.train()
         self.notify("before_step")
-        terms, micro, waited = self.accumulate_gradients()
+        layout, rows, micro, waited, divisors = self.accumulate_gradients()
         self.notify("after_backward")
-        accumulated = [x.to(terms) for x in self.detector.take_accumulated()]
-        total = torch.cat([terms.sum(0), terms.new_full((1,), float(self.stop is not None)), *accumulated])
+        accumulated = [x.to(rows) for x in self.detector.take_accumulated()]
+        total = torch.cat([rows.sum(0), rows.new_full((1,), float(self.stop is not None)), *accumulated])
         self.progress.enter("all-reduce", self.step + 1)
         if self.world_size > 1:
             dist.all_reduce(total)
-        totals = torch.split(total[4:], [len(x) for x in accumulated])
-        divisor = self.detector.end_step(total[2], totals).double()
+        width = rows.shape[1]
+        self.detector.update_losses(torch.split(total[width + 1 :], [len(x) for x in accumulated]))
+        if divisors is None:
+            divisors = self.detector.divide(layout.numbers(total[:width]))
+        by = torch.stack([divisors[name].double() for name in layout.shapes])
         self.scaler.unscale_(self.optimizer)
-        norm = scale_and_clip(self.parameters, self.world_size / divisor, self.options.clip_norm, self.sharded)
+        norm = scale_and_clip(self.parameters, self.world_size / by[0], self.options.clip_norm, self.sharded)
         # The one time in a step that the host waits for the device.
-        *sums, gradient_norm = torch.cat([total[:4], divisor.view(1), terms.view(-1), norm.view(1)]).tolist()
-        classification, box, _, stopping_ranks, divided_by = sums[:5]
+        host = torch.cat([total[: width + 1], by, norm.view(1), rows.view(-1)]).tolist()
+        sums, stopping_ranks, gradient_norm = host[: len(layout.terms)], host[width], host[width + 1 + len(by)]
+        divided = dict(zip(layout.shapes, host[width + 1 :], strict=False))
+        terms = {name: x / divided[layout.divided_by[name]] for name, x in zip(layout.terms, sums, strict=True)}
         self._some_rank_stops = stopping_ranks > 0
         report = StepReport(
             step=self.step + 1,
-            loss=(classification + box) / divided_by,
-            classification=classification / divided_by,
-            box=box / divided_by,
-            normalizer=divided_by,
+            loss=sum(sums) / divided[next(iter(divided))] if len(divided) == 1 else sum(terms.values()),
+            terms=terms,
+            normalizer=divided[next(iter(divided))],
             gradient_norm=gradient_norm,
             lr=lr,
             images=sum(map(len, micro)) * self.world_size,
             data_seconds=waited,
             skipped=self.scaler.is_enabled() and not math.isfinite(gradient_norm),
         )
-        self.check_finite(report, micro, sums[5:])
+        self.check_finite(report, micro, layout, host[width + 2 + len(by) :])
         if not report.skipped:
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -149,11 +154,11 @@ class Trainer(HookAccess):
         self.train_seconds += time.perf_counter() - started
         return report
 
-    def accumulate_gradients(self) -> tuple[Tensor, list[Batch], float]:
+    def accumulate_gradients(self) -> tuple[Layout, Tensor, list[Batch], float, dict[str, Tensor] | None]:
         """Adds up the gradients of M micro-batches.
 
-        Returns (M, 3) doubles (classification and box sums, normaliser), the batches, and the seconds
-        spent waiting for them.
+        Returns what the numbers of a row are, (M, W) rows, the batches, the seconds spent waiting for them, and the
+        divisors if there are several: then all terms were scaled so that they may be divided by the first.
         """
         self.progress.enter("data", self.step + 1)
         asked = time.perf_counter()
@@ -164,16 +169,44 @@ class Trainer(HookAccess):
         if self.options.pad_together and self.world_size * len(micro) > 1:
             self.progress.enter("all-reduce", self.step + 1)
             size = largest_image(micro, self.device, self.world_size)
-        terms = []
+        self.detector.progress = self.step / self.options.iterations
+        several = len(self.detector.divisors) > 1
+        divisors = self.divisors_of(self.first_pass(micro, size)) if several and len(micro) > 1 else None
+        rows = []
         for i, batch in enumerate(micro):
             with self.gradients_shared(i == self.options.accumulate - 1):
                 self.progress.enter("forward", self.step + 1)
                 losses = self.losses(batch, size)
+                if several and divisors is None:
+                    divisors = self.divisors_of([losses])
                 self.progress.enter("backward", self.step + 1)
-                self.scaler.scale(losses.total()).backward()  # type: ignore[no-untyped-call]
-            parts = (losses.classification, losses.box, losses.normalizer)
-            terms.append(torch.stack([x.detach().double() for x in parts]))
-        return torch.stack(terms), micro, waited
+                total = losses.total(None if divisors is None else relative(divisors))
+                self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+            rows.append(row_of(losses))
+        return Layout.of(losses), torch.stack(rows), micro, waited, divisors
+
+    def first_pass(self, micro: list[Batch], size: tuple[int, int] | None) -> list[Losses]:
+        """The losses of micro-batches without gradients, which leaves everything as it was.
+
+        Where terms have divisors of their own, these must be known before the first backward pass.
+        """
+        self.progress.enter("forward", self.step + 1)
+        buffers = {name: buffer.clone() for name, buffer in self.detector.named_buffers()}
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            done = [self.losses(batch, size) for batch in micro]
+        for name, buffer in self.detector.named_buffers():
+            buffer.copy_(buffers[name])
+        self.detector.take_accumulated()
+        return done
+
+    def divisors_of(self, losses: list[Losses]) -> dict[str, Tensor]:
+        """The divisors of a step, from all its micro-batches on this rank."""
+        total = torch.stack([row_of(x) for x in losses]).sum(0)
+        self.progress.enter("all-reduce", self.step + 1)
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        return self.detector.divide(Layout.of(losses[0]).numbers(total))
 
     def transformed(self, micro: list[Batch]) -> list[Batch]:
         """The micro-batches as the hooks that transform batches want them; as they are if there is none."""
@@ -235,7 +268,7 @@ class Trainer(HookAccess):
             context = self.forward.no_sync()
         return context
 
-    def check_finite(self, report: StepReport, micro: list[Batch], own: list[float]) -> None:
+    def check_finite(self, report: StepReport, micro: list[Batch], layout: Layout, own: list[float]) -> None:
         """Raises NonFiniteLossError unless losses and gradient are finite; fp16 may skip some steps."""
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if report.skipped else 0
         overflow = report.skipped and self._skipped_in_a_row < MAX_SKIPPED
@@ -243,7 +276,7 @@ class Trainer(HookAccess):
             return
         # All processes come here: what is not finite in one of them is so in the sums and the norm of all.
         self.progress.enter("all-reduce", report.step)
-        ranks = comm.all_gather(describe_terms(micro, own))
+        ranks = comm.all_gather(describe_terms(micro, layout, own))
         text = describe_non_finite(report.step, report.lr, report.gradient_norm, ranks, self.last_checkpoint)
         raise NonFiniteLossError(text)
 

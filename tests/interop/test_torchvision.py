@@ -195,13 +195,13 @@ def test_a_training_step_of_the_converted_model_is_torchvisions(pair: tuple[Any,
         theirs.backward()
         converted.detector.zero_grad()
         ours = converted.detector.loss(converted.detector(*padded(images)), targets)
-        total = ours.classification + ours.box
-        divisor = converted.detector.end_step(ours.normalizer.double(), converted.detector.take_accumulated())
-        (total / divisor).backward()
+        divisors = converted.detector.end_step(ours.normalizers, converted.detector.take_accumulated())
+        loss = ours.over(divisors)
+        loss.backward()
     finally:
         model.eval()
         converted.detector.eval()
-    torch.testing.assert_close((total / divisor).float(), theirs.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss.float(), theirs.detach(), rtol=1e-4, atol=1e-6)
     expected, found = grads(model), grads(converted.detector)
     assert len(found) > 60
     step = 3 if converted.config.head.norm == "gn" else 2

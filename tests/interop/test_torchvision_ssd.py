@@ -157,14 +157,14 @@ def test_a_training_step_of_the_converted_model_is_torchvisions(pair: Any) -> No
         theirs.backward()
         converted.detector.zero_grad()
         ours = converted.detector.loss(converted.detector(images), wanted)
-        total = ours.classification + ours.box
-        divisor = converted.detector.end_step(ours.normalizer.double(), converted.detector.take_accumulated())
-        (total / divisor).backward()
+        divisors = converted.detector.end_step(ours.normalizers, converted.detector.take_accumulated())
+        loss = ours.over(divisors)
+        loss.backward()
     finally:
         model.load_state_dict(before)
         model.eval()
         converted.detector.eval()
-    torch.testing.assert_close((total / divisor).float(), theirs.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss.float(), theirs.detach(), rtol=1e-4, atol=1e-6)
     expected = {n: p.grad for n, p in model.named_parameters()}
     learnt = {n: p for n, p in converted.detector.named_parameters() if p.requires_grad}
     assert len(learnt) > 50

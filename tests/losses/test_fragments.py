@@ -50,7 +50,7 @@ def test_a_fragment_builds_and_a_step_lowers_its_loss(fragment: Any) -> None:
     def losses() -> Any:
         return detector.loss(detector(images), [some, none])
 
-    detector.end_step(losses().normalizer, detector.take_accumulated())  # losses with a memory have one from here on
+    detector.end_step(losses().normalizers, detector.take_accumulated())  # losses with a memory have one from here on
     before = losses().mean()
     before.backward()
     gradients = {name: p.grad for name, p in detector.named_parameters()}

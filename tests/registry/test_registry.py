@@ -207,7 +207,7 @@ def test_what_is_a_setting_and_what_is_derived() -> None:
     assert "num_convs" in HEADS.arguments("SharedTowerHead")
     assert "num_columns" not in HEADS.arguments("SharedTowerHead")
     assert set(HEADS.derived_arguments("SharedTowerHead")) == {
-        "in_channels", "anchors_per_cell", "num_columns", "class_bias",
+        "in_channels", "anchors_per_cell", "num_columns", "class_bias", "box_columns", "with_quality",
     }  # fmt: skip
 
 

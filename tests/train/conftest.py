@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -33,7 +33,7 @@ class TinyDetector(nn.Module):
 
     def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
         counts = torch.tensor([float(len(t.boxes)) for t in targets]).view(-1, 1, 1)
-        return Losses(
+        return Losses.of(
             (pred.logits.float() - counts).square().sum(),
             pred.deltas.float().abs().sum() * 0.1,
             counts.sum().long(),
@@ -42,8 +42,12 @@ class TinyDetector(nn.Module):
     def take_accumulated(self) -> list[Tensor]:
         return []
 
-    def end_step(self, normalizer: Tensor, totals: Sequence[Tensor]) -> Tensor:
-        return normalizer.clamp(min=1)
+    divisors = ("positives",)
+
+    def update_losses(self, totals: object) -> None: ...
+
+    def divide(self, normalizers: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"positives": normalizers["positives"].clamp(min=1)}
 
 
 def make_batch(position: int, images: int = 2) -> Batch:

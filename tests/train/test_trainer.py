@@ -179,13 +179,17 @@ class Breaking(nn.Module):
     def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
         bad = bool(torch.isnan(torch.cat([t.boxes for t in targets])).any())
         factor = float("nan") if bad else 1.0
-        return Losses(pred.logits.sum() * 2, pred.deltas.sum() * factor, torch.tensor(3))
+        return Losses.of(pred.logits.sum() * 2, pred.deltas.sum() * factor, torch.tensor(3))
 
     def take_accumulated(self) -> list[torch.Tensor]:
         return []
 
-    def end_step(self, normalizer: torch.Tensor, totals: object) -> torch.Tensor:
-        return normalizer.clamp(min=1)
+    divisors = ("positives",)
+
+    def update_losses(self, totals: object) -> None: ...
+
+    def divide(self, normalizers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"positives": normalizers["positives"].clamp(min=1)}
 
 
 def breaking_batches(make_batch: Callable[[int], Batch]) -> Iterator[Batch]:
@@ -228,7 +232,7 @@ class Overflowing(Breaking):
 
     def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
         zero = (pred.logits.sum() - pred.logits.sum().detach()).abs().sqrt()
-        return Losses(zero * 1.0 + 1.0, pred.deltas.sum(), torch.tensor(1))
+        return Losses.of(zero * 1.0 + 1.0, pred.deltas.sum(), torch.tensor(1))
 
 
 def test_an_infinite_gradient_stops_fp32_at_once(refuses: Refuses, make_trainer: MakeTrainer) -> None:

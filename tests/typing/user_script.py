@@ -61,9 +61,9 @@ def own_loop(config: str, data: Path) -> int:
     batches = detkit.datasets.batches(dataset, batch_size=2, transforms=[{"type": "RandomHorizontalFlip"}])
     for _, batch in zip(range(2), batches):  # noqa: B905  # the batches never end
         losses = model.loss(model(batch.images, batch.sizes), batch.targets)
-        divisor = model.end_step(losses.normalizer, model.take_accumulated())
+        divisors = model.end_step(losses.normalizers, model.take_accumulated())
         optimizer.zero_grad()
-        (losses.total() / divisor).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        losses.over(divisors).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         optimizer.step()
     with torch.inference_mode():
         return len(model.eval().detect(model(batch.images, batch.sizes), batch.sizes))
