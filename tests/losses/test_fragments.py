@@ -31,7 +31,7 @@ def test_a_fragment_changes_the_losses_alone(fragment: Any) -> None:
         before, after = loaded(whole), loaded(whole, fragment)
         changed |= {path.rpartition(".")[0] for path, value in set_of(after) ^ set_of(before)}
         assert CLASS_LOSSES.build(after.losses.classification).num_columns(5) >= 5
-    assert changed <= {"losses.classification", "losses.box"}
+    assert changed <= {"losses.classification", "losses.box", "losses.box.base"}
     assert changed or fragment.stem == "focal"  # which is the default of both
 
 
@@ -73,6 +73,7 @@ def test_there_is_a_fragment_for_every_loss(found: Any) -> None:
     assert {losses.box.type for losses in found} >= set(own(BOX_LOSSES))
     wise = {losses.box.version for losses in found if losses.box.type == "WiseIoULoss"}
     assert wise == {"v1", "v2", "v3"}
+    assert {losses.box.version for losses in found if losses.box.type == "PIoULoss"} == {"v1", "v2"}
 
 
 def own(registry: Any) -> Any:
