@@ -11,9 +11,10 @@ from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.losses.iou import OverlapLoss
-from detkit.registry import BOX_LOSSES, BoxLossNode, FractionAboveZero, FractionBelowOne, NonNegative
+from detkit.registry import BOX_LOSSES, BoxLossNode, FractionAboveZero, FractionBelowOne, NonNegative, enforce_bounds
 
 
+@enforce_bounds
 class OtherIoULoss(OverlapLoss):
     """A loss over boxes, plus IoU, minus the other IoU that a subclass computes.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detkit.losses.focal_family import with_gradient
 from detkit.losses.sigmoid import SigmoidLoss, check_shapes, to_float32
-from detkit.registry import CLASS_LOSSES, FractionBelowOne, NonNegative, OpenFraction, Positive
+from detkit.registry import CLASS_LOSSES, FractionBelowOne, NonNegative, OpenFraction, Positive, enforce_bounds
 from detkit.structures import IGNORED
 
 ENTRIES = 2**22
@@ -29,6 +29,7 @@ class Errors(NamedTuple):
     sorting: Tensor | None = None
 
 
+@enforce_bounds
 class RankingLoss(SigmoidLoss):
     """The base of losses that compare the score of a positive at its class with all other scores.
 

@@ -22,8 +22,8 @@ class NWDLoss(OverlapLoss):
     next to no gradient.
 
     Args:
-        size: the paper's constant C, about the mean side of the objects in pixels of the network's input; the default
-            is that of AI-TOD.
+        size: about the mean side of the objects in the network's input, pixels; the paper's constant C, and its value
+            for AI-TOD.
         weight: factor on the sum.
     """
 
