@@ -113,7 +113,7 @@ class RankingLoss(SigmoidLoss):
 
 def pieces(count: int, width: int, device: torch.device) -> Iterator[Tensor]:
     """The numbers 0 to count - 1, in pieces of at most ENTRIES / width numbers, at least 1."""
-    return iter(torch.arange(count, device=device).split(max(1, ENTRIES // width)))
+    return iter(torch.split(torch.arange(count, device=device), max(1, ENTRIES // width)))
 
 
 @CLASS_LOSSES.register()
