@@ -14,7 +14,9 @@ from detkit.registry import CLASS_LOSSES, FractionBelowOne, NonNegative, OpenFra
 from detkit.structures import IGNORED
 
 ENTRIES = 2**22
-"""Pairs of a positive and another entry that are held at once."""
+"""Entries, or pairs of them, that are held at once."""
+ONE = 2**32
+"""An entry, as an integer that is divided among knots."""
 
 
 class Errors(NamedTuple):
@@ -38,8 +40,10 @@ class RankingLoss(SigmoidLoss):
     entries that are above it are pushed down by as much in all, each by its share of H (1904.06373, section 4;
     2107.11669, section 3). So the gradient sums to 0 over all entries.
 
-    With P positives and N background entries it takes P (P + N) steps, in pieces of `ENTRIES` pairs. Background further
-    below all positives than `delta` takes none.
+    With P positives and N background entries it takes P^2 + N log P steps instead of P (P + N). H is linear between the
+    knots, which are the scores of positives plus and minus `delta`, and so is every sum of it. So an entry counts as
+    parts of one at the two knots beside it, with no error. Parts are added up as integers, so that the order of
+    additions does not matter.
     """
 
     batch_wise = True
@@ -88,21 +92,22 @@ class RankingLoss(SigmoidLoss):
             return total
         near = (labels != IGNORED)[..., None] & (logits > positives.min() - self.delta)
         near[own] = False
-        background = logits[near]
-        up, down = torch.zeros_like(positives), torch.zeros_like(background)
-        for rows in pieces(len(positives), max(len(positives), len(background)), logits.device):
-            above = self._above(positives, positives[rows])
-            false_above = self._above(background, positives[rows])
-            false = false_above.sum(dim=1)
-            errors = self.errors(above, false, quality[image, row], rows)
-            total = total + errors.cost.sum()
+        background, positives = logits[near], positives.double()
+        knots = torch.cat((positives - self.delta, positives + self.delta)).sort().values
+        number = count_at(knots, background)
+        up, down = torch.zeros_like(positives), torch.zeros_like(knots)
+        for rows in pieces(len(positives), len(knots), logits.device):
+            above, false_above = self._above(positives, positives[rows]), self._above(knots, positives[rows])
+            false = (false_above * number).sum(dim=1)
+            errors = self.errors(above, false, quality[image, row].double(), rows)
+            total = total + errors.cost.sum().to(total)
             share = torch.where(false > 0, errors.ranking / false, 0.0)
             up[rows] += share * false
             down += false_above.mul_(share[:, None]).sum(dim=0)
             if errors.sorting is not None:
                 up[rows] += errors.sorting.sum(dim=1)
                 up -= errors.sorting.sum(dim=0)
-        gradient[own], gradient[near] = -up, down
+        gradient[own], gradient[near] = -up.to(gradient), values_between(knots, down, background)
         return total
 
     def _above(self, entries: Tensor, positives: Tensor) -> Tensor:
@@ -114,6 +119,35 @@ class RankingLoss(SigmoidLoss):
 def pieces(count: int, width: int, device: torch.device) -> Iterator[Tensor]:
     """The numbers 0 to count - 1, in pieces of at most ENTRIES / width numbers, at least 1."""
     return iter(torch.split(torch.arange(count, device=device), max(1, ENTRIES // width)))
+
+
+def beside(knots: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
+    """Ascending knots (k,) and entries (n,) -> the upper of the two knots beside each, and its part of the way there.
+
+    Below the first knot the part is 0, above the last it is 1.
+    """
+    upper = torch.bucketize(entries.double(), knots).clamp_(1, len(knots) - 1)
+    lower = knots[upper - 1]
+    return upper, ((entries - lower) / (knots[upper] - lower)).clamp_(0, 1).nan_to_num_(0.0)
+
+
+def count_at(knots: Tensor, entries: Tensor) -> Tensor:
+    """Knots (k,) and entries (n,) -> (k,) number of entries at each knot, in parts."""
+    parts = torch.zeros(len(knots), dtype=torch.int64, device=knots.device)
+    for piece in torch.split(entries, ENTRIES):
+        upper, part = beside(knots, piece)
+        part = (part * ONE).round_().long()
+        parts.index_add_(0, upper, part).index_add_(0, upper - 1, ONE - part)
+    return parts.double() / ONE
+
+
+def values_between(knots: Tensor, values: Tensor, entries: Tensor) -> Tensor:
+    """Values (k,) at knots (k,) -> (n,) values at the entries, in their type."""
+    between = torch.empty_like(entries)
+    for piece, out in zip(torch.split(entries, ENTRIES), torch.split(between, ENTRIES), strict=True):
+        upper, part = beside(knots, piece)
+        out.copy_(values[upper - 1].lerp(values[upper], part))
+    return between
 
 
 @CLASS_LOSSES.register()

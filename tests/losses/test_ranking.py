@@ -105,6 +105,25 @@ def test_by_the_papers_sums_over_pairs(cls: Any, delta: float) -> None:
     torch.testing.assert_close(found[1], gradient)
 
 
+@pytest.mark.parametrize("delta", [SHARP, 0.5, 100.0])
+def test_entries_count_at_knots_as_they_count_themselves(delta: float) -> None:
+    generator = torch.Generator().manual_seed(6)
+    positives = torch.tensor([0.0, 0, 1, 1.25, 5, -30], dtype=torch.float64)
+    knots = torch.cat((positives - delta, positives + delta)).sort().values
+    anywhere = 4 * torch.randn(500, generator=generator, dtype=torch.float64)
+    entries = torch.cat((anywhere, positives, knots, torch.tensor([-1e4, 1e4])))
+    number = ranking.count_at(knots, entries)
+    assert number.sum() == len(entries)
+
+    def over(things: Any) -> Any:
+        return step(things - positives[:, None], delta)
+
+    torch.testing.assert_close((over(knots) * number).sum(1), over(entries).sum(1), rtol=1e-8, atol=1e-8)
+    shares = torch.rand(len(positives), generator=generator, dtype=torch.float64)
+    found = ranking.values_between(knots, shares @ over(knots), entries)
+    torch.testing.assert_close(found, shares @ over(entries), rtol=1e-8, atol=1e-8)
+
+
 def test_the_mean_of_ap_loss_is_one_minus_average_precision() -> None:
     logits, labels, _ = example()
     truth = torch.nn.functional.one_hot(labels.clamp(min=0), 2) * (labels >= 0)[..., None]
