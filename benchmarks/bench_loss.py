@@ -100,7 +100,19 @@ def memory(name: str, side: int, device: str, dtype: torch.dtype) -> float:
 
 
 def memory_apart(name: str, side: int, device: str, dtype: str) -> float:
-    words = [sys.executable, __file__, "--memory-of", name, "--sizes", str(side), "--device", device, "--dtype", dtype]
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.bench_loss",
+        "--memory-of",
+        name,
+        "--sizes",
+        str(side),
+        "--device",
+        device,
+        "--dtype",
+        dtype,
+    ]
     return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 

@@ -35,7 +35,9 @@ class Outcome:
 def stage(folder: Path) -> Path:
     """Puts tests/ops and pytest's settings into `folder`; no detkit among them."""
     shutil.copytree(ROOT / "tests" / "ops", folder / "tests" / "ops", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(ROOT / "tests" / "conftest.py", folder / "tests")
+    for helper in (ROOT / "tests").glob("*.py"):
+        if not helper.name.startswith("test_"):
+            shutil.copy2(helper, folder / "tests")
     shutil.copy2(ROOT / "pyproject.toml", folder)
     return folder
 

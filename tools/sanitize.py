@@ -2,7 +2,8 @@
 
     python tools/sanitize.py                    # AddressSanitizer with UBSan, then ThreadSanitizer
     python tools/sanitize.py address --cases 20000
-    python tools/sanitize.py --gpu              # compute-sanitizer memcheck and racecheck over the CUDA tests
+    python tools/sanitize.py --gpu              # compute-sanitizer's four tools over the CUDA tests
+    python tools/sanitize.py --gpu memcheck     # one of them
 
 The package is copied into a temporary folder and built there from whatever detkit/csrc holds, so the library in
 use is not touched. Before the tests, bugs planted on purpose (tools/sanitizers) must be found and a clean op must
@@ -22,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ import _op_tests
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ROOT / "tools" / "sanitizers"
 CAPABILITIES = ("default", "avx2", "best")
+GPU_CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # Python's own flags hold -fwrapv, which would make signed overflow a legal thing.
 FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv"]
 # These tests compile or look at files; no native op runs in them.
@@ -214,7 +217,7 @@ def run(name: str, cases: int, top: Path) -> bool:
     return good and not said
 
 
-def run_gpu(top: Path) -> bool:
+def run_gpu(checks: Sequence[str], top: Path) -> bool:
     """compute-sanitizer over the tests marked gpu, on the library in use."""
     import torch
 
@@ -231,7 +234,7 @@ def run_gpu(top: Path) -> bool:
     _op_tests.stage(folder)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "DETKIT_REQUIRE_NATIVE": "1"}
     good = True
-    for check in ("memcheck", "racecheck"):
+    for check in checks:
         prefix = (tool, "--tool", check, "--error-exitcode", "9")
         for bug, wanted in ((check, 9), ("none", 0)):
             code = subprocess.run([*prefix, planted, bug], capture_output=True).returncode
@@ -250,17 +253,24 @@ def run_gpu(top: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="SANITIZER", help=f"of {', '.join(SANITIZERS)}; default: all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="SANITIZER",
+        help=f"of {', '.join(SANITIZERS)}, or with --gpu of {', '.join(GPU_CHECKS)}; default: all",
+    )
     parser.add_argument("--cases", type=int, default=3000, help="cases of each tests/ops/fuzz_*.py and capability")
     parser.add_argument("--gpu", action="store_true", help="compute-sanitizer instead, on a machine with a GPU")
     parser.add_argument("--keep", action="store_true", help="keep the folder with the build and the reports")
     args = parser.parse_args()
-    if unknown := set(args.names) - set(SANITIZERS):
-        parser.error(f"{', '.join(sorted(unknown))}: known are {', '.join(SANITIZERS)}")
+    known = GPU_CHECKS if args.gpu else tuple(SANITIZERS)
+    names = args.names or known
+    if unknown := set(names) - set(known):
+        parser.error(f"{', '.join(sorted(unknown))}: known are {', '.join(known)}")
     sys.path.insert(0, str(ROOT))
     top = Path(tempfile.mkdtemp(prefix="detkit-sanitize-")).resolve()
     try:
-        done = [run_gpu(top)] if args.gpu else [run(name, args.cases, top) for name in args.names or SANITIZERS]
+        done = [run_gpu(names, top)] if args.gpu else [run(name, args.cases, top) for name in names]
     finally:
         if args.keep:
             print(f"kept: {top}")

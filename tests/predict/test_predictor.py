@@ -190,6 +190,8 @@ def test_the_command_draws_and_writes_coco_results(
                 str(out),
                 "--score",
                 "0.05",
+                "--device",
+                "cpu",
                 "--batch",
                 "1",
             ]

@@ -1,5 +1,6 @@
-// A write past an allocation and a race in shared memory, for tools/sanitize.py --gpu: compute-sanitizer has
-// to find them before its silence about the ops counts. Usage: planted memcheck | racecheck | none
+// A write past an allocation, a race in shared memory, a read of memory that nothing wrote, and a barrier that
+// not every thread of a warp reaches, for tools/sanitize.py --gpu: compute-sanitizer has to find them before its
+// silence about the ops counts. Usage: planted memcheck | racecheck | initcheck | synccheck | none
 #include <cstdio>
 #include <cstring>
 
@@ -8,9 +9,16 @@ __global__ void fill(int* values, int n) {
 }
 
 __global__ void race(int* result) {
-  __shared__ int shared;
-  shared = static_cast<int>(threadIdx.x);  // all 64 threads, two warps
-  result[threadIdx.x] = shared;
+  __shared__ int shared[64];
+  shared[threadIdx.x] = static_cast<int>(threadIdx.x);
+  result[threadIdx.x] = shared[63 - threadIdx.x];  // written by the other warp; no barrier between
+}
+
+__global__ void add_one(int* values) { values[threadIdx.x] += 1; }
+
+__global__ void diverge(int* values) {
+  if (threadIdx.x % 2 == 0) __syncthreads();
+  values[threadIdx.x] = 0;
 }
 
 int main(int argc, char** argv) {
@@ -21,6 +29,10 @@ int main(int argc, char** argv) {
     fill<<<1, 96>>>(values, 96);
   } else if (!std::strcmp(bug, "racecheck")) {
     race<<<1, 64>>>(values);
+  } else if (!std::strcmp(bug, "initcheck")) {
+    add_one<<<1, 64>>>(values);
+  } else if (!std::strcmp(bug, "synccheck")) {
+    diverge<<<1, 64>>>(values);
   } else {
     fill<<<1, 64>>>(values, 64);
   }

@@ -200,8 +200,9 @@ void check_labels(const Tensor& logits, const Tensor& labels) {
   const int64_t columns = logits.size(logits.dim() - 1);
   const int64_t* data = labels.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < labels.numel(); ++i)
-    STD_TORCH_CHECK(data[i] >= kIgnored && data[i] < columns, "labels: ", data[i], " is not a class 0 .. ",
-                    columns - 1, ", -1 (background) or -2 (ignored)");
+    DETKIT_CHECK(data[i] >= kIgnored && data[i] < columns,
+                 "labels: " + std::to_string(data[i]) + " is not a class 0 .. " +
+                     std::to_string(columns - 1) + ", -1 (background) or -2 (ignored)");
 }
 
 Tensor sigmoid_focal(const Tensor& logits, const Tensor& labels, double positive, double negative,
@@ -225,7 +226,7 @@ Tensor sigmoid_focal_backward(const Tensor& grad, const Tensor& logits, const Te
                               double negative, double gamma) {
   check_focal(logits, labels);
   check_labels(logits, labels);
-  STD_TORCH_CHECK(grad.numel() == 1 && is_real(grad), "grad must be a float32 or float64 scalar");
+  DETKIT_CHECK(grad.numel() == 1 && is_real(grad), "grad must be a float32 or float64 scalar");
   const double scale = grad.scalar_type() == ScalarType::Double ? *grad.const_data_ptr<double>()
                                                                 : *grad.const_data_ptr<float>();
   const Focal focal{positive, negative, gamma};

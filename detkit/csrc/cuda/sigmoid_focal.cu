@@ -173,8 +173,8 @@ Tensor sigmoid_focal(const Tensor& logits, const Tensor& labels, double positive
 Tensor sigmoid_focal_backward(const Tensor& grad, const Tensor& logits, const Tensor& labels, double positive,
                               double negative, double gamma) {
   check_focal(logits, labels);
-  STD_TORCH_CHECK(grad.numel() == 1 && is_real(grad), "grad must be a float32 or float64 scalar");
-  STD_TORCH_CHECK(grad.device() == logits.device(), "grad and logits must be on one device");
+  DETKIT_CHECK(grad.numel() == 1 && is_real(grad), "grad must be a float32 or float64 scalar");
+  DETKIT_CHECK(grad.device() == logits.device(), "grad and logits must be on one device");
   Tensor out = torch::stable::empty_like(logits);
   const int64_t entries = logits.numel(), columns = logits.size(logits.dim() - 1);
   if (entries == 0) return out;
