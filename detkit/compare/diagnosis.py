@@ -101,7 +101,7 @@ def examine_anchors(detector: DenseDetector, loader: Iterable[Batch], images: in
     return {
         "num_images": seen,
         "num_anchors": count,
-        "closure": explained / summed if summed > 0 else None,
+        "closure": explained / summed if summed > 0 and not detector.class_loss.needs_positives else None,
         "cumulative": {name: side.cumulative() for name, side in sides.items()},
         "share": {"loss": _shares([loss for loss, _ in parts]), "gradient": _shares([size for _, size in parts])},
         "scores": {"edges": _rounded(SCORE_EDGES)}
@@ -162,7 +162,12 @@ def _one_image(
 
 
 def _anchor_loss(detector: DenseDetector, logits: Tensor, labels: Tensor, quality: Tensor | None, anchor: int) -> float:
-    """The class loss of a single anchor. A batched call would add up in another order, and a loss may mine."""
+    """The class loss of a single anchor. A batched call would add up in another order, and a loss may mine.
+
+    0 if the loss compares anchors with each other: alone one has no loss.
+    """
+    if detector.class_loss.needs_positives:
+        return 0.0
     one = slice(anchor, anchor + 1)
     with torch.no_grad():
         return float(detector.class_loss(logits[:, one], labels[:, one], None if quality is None else quality[:, one]))

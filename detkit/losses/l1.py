@@ -1,4 +1,4 @@
-"""L1, smooth L1 (1504.08083, equation 3) and balanced L1 (1904.02701, section 3.3) on deltas."""
+"""L1, smooth L1 (1504.08083, equation 3), Huber and balanced L1 (1904.02701, section 3.3) on deltas."""
 
 from __future__ import annotations
 
@@ -39,6 +39,34 @@ class SmoothL1Loss(BoxLoss):
         return self.weight * weighted_sum(
             F.smooth_l1_loss(deltas, encoded, reduction=reduction, beta=self.beta), weights
         )
+
+
+@BOX_LOSSES.register()
+class HuberLoss(BoxLoss):
+    """Huber loss between predicted and encoded deltas: x^2 / 2 up to `beta`, beta (|x| - beta / 2) above.
+
+    It is `beta` times `SmoothL1Loss`, so its gradient is at most `beta` instead of 1: their weights differ by that
+    factor.
+
+    Source: Huber, Robust estimation of a location parameter, 1964; EfficientDet (1911.09070) trains with it.
+
+    Args:
+        beta: difference below which the loss is quadratic; above it is linear.
+        weight: factor on the sum.
+    """
+
+    in_deltas = True
+
+    def __init__(self, *, beta: Positive = 0.1, weight: NonNegative = 1.0) -> None:
+        super().__init__()
+        self.beta, self.weight = beta, weight
+
+    def forward(
+        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
+    ) -> Tensor:
+        deltas = deltas.to(anchors.dtype)
+        encoded, reduction = coder.encode(boxes, anchors), "sum" if weights is None else "none"
+        return self.weight * weighted_sum(F.huber_loss(deltas, encoded, reduction=reduction, delta=self.beta), weights)
 
 
 @BOX_LOSSES.register()

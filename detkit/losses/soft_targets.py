@@ -1,4 +1,4 @@
-"""Class losses with soft targets: quality focal (2006.04388, equation 3) and varifocal (2008.13367, equation 2)."""
+"""Soft targets: quality focal loss (2006.04388), varifocal (2008.13367) and matchability-aware (2412.04234)."""
 
 from __future__ import annotations
 
@@ -81,6 +81,33 @@ class VarifocalLoss(SigmoidLoss):
         missed = self.alpha * (self.gamma * -soft_cross_entropy(class_logits, ones)).exp() * cost
         positives = (target * cost).where(target > 0, missed).sum()
         return self.weight * (self.alpha * negatives + positives)
+
+
+@CLASS_LOSSES.register()
+class MatchabilityAwareLoss(SigmoidLoss):
+    """MAL: cross-entropy with target q^gamma at a positive's class; all other entries count p^gamma (2412.04234).
+
+    Unlike in varifocal loss a positive is not weighted by its quality q, so a match of low quality with a high score
+    costs as much as cross-entropy says, and negatives have no factor of their own. With quality 1 it is varifocal loss
+    with alpha 1, and at gamma 0 it is cross-entropy. Without a quality q is 1.
+
+    Args:
+        gamma: exponent of the target and of the scores of negatives; 1.5 is the authors'.
+        prior: foreground probability that every anchor starts with.
+        weight: factor on the sum.
+    """
+
+    uses_quality = True
+
+    def __init__(self, *, gamma: NonNegative = 1.5, prior: OpenFraction = 0.01, weight: NonNegative = 1.0) -> None:
+        super().__init__(prior=prior, weight=weight)
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
+        check_shapes(logits, labels, quality)
+        negatives = sigmoid_focal_sum(logits, labels, 0.0, self.gamma)
+        class_logits, target = at_positives(logits, labels, quality)
+        return self.weight * (negatives + soft_cross_entropy(class_logits, target.pow(self.gamma)).sum())
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -152,7 +152,14 @@ def learns_from_an_empty_batch(s: Subject) -> None:
         total = _class_sum(s.part, logits, labels)
     _expect_finite(total, logits, "without a positive")
     learns = _gradient(_class_sum(s.part, logits, labels), logits).abs().sum() > 0
-    expect(learns, "no gradient without a positive: an image without objects teaches nothing")
+    if s.part.needs_positives:
+        expect(not learns, "needs_positives is True, but there is a gradient without a positive")
+        return
+    expect(
+        learns,
+        "no gradient without a positive: an image without objects teaches nothing (set needs_positives = True if that "
+        "is meant)",
+    )
 
 
 @check_class_loss.check("an image that is ignored altogether would crash the step or hang the other ranks.")

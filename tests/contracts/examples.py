@@ -18,6 +18,11 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "TorchvisionBackbone": {"name": "mobilenet_v3_small"},
         "VGG": {"width": 0.125},
     },
+    "box_losses": {
+        "FocalerIoULoss": {"base": {"type": "CIoULoss"}},
+        "InnerIoULoss": {"base": {"type": "WiseIoULoss"}},  # which keeps a running mean
+        "MPDIoULoss": {"height": 480, "width": 640},
+    },
     "datasets": {"ShapesDataset": {"num_images": 24}},
     "hooks": {
         "EarlyStopping": {"patience": 1},

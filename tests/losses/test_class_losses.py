@@ -14,6 +14,8 @@ K = 4
 # Of detkit alone: a project may be imported in the same run, and has tests of its own.
 NAMES = [n for n in CLASS_LOSSES.names() if CLASS_LOSSES.get(n).__module__.startswith("detkit.")]
 each_loss = pytest.mark.parametrize("name", NAMES)
+WEIGHS_BY_A_CONSTANT = {"SeesawLoss"}
+"""Their gradient is on purpose not that of their value; tests of their own look at it."""
 
 
 def build(name: Any) -> Any:
@@ -39,7 +41,7 @@ def gradient_of(loss: Any, logits: Any, labels: Any, quality: Any) -> Any:
     return total.detach(), torch.autograd.grad(total, logits)[0]
 
 
-@each_loss
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WEIGHS_BY_A_CONSTANT])
 def test_gradcheck(name: Any) -> None:
     loss = build(name).eval()
     logits, labels, quality = example(loss, images=2, anchors=12)
@@ -105,8 +107,8 @@ def test_an_image_without_objects_teaches(name: Any) -> None:
     labels[:] = BACKGROUND
     quality = None if quality is None else torch.zeros(1, 60)
     total, gradient = gradient_of(loss, logits, labels, quality)
-    assert total > 0
-    assert gradient.abs().sum() > 0
+    assert (total > 0) != loss.needs_positives
+    assert (gradient.abs().sum() > 0) != loss.needs_positives
 
 
 @each_loss

@@ -1,4 +1,4 @@
-"""Poly, equalized, quality and varifocal loss: each is focal loss or cross-entropy at some setting."""
+"""Poly, equalized, quality, varifocal and matchability-aware loss: focal loss or cross-entropy at some setting."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from detkit.losses.bce import BCELoss
 from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.focal_family import EqualizedFocalLoss, PolyFocalLoss, focal_family_sum, with_gradient
-from detkit.losses.soft_targets import QualityFocalLoss, VarifocalLoss
+from detkit.losses.soft_targets import MatchabilityAwareLoss, QualityFocalLoss, VarifocalLoss
 from detkit.ops import sigmoid_focal_sum
 from detkit.structures import BACKGROUND
 from tests.refusals import Refuses
@@ -157,9 +157,47 @@ def test_varifocal_takes_a_positive_of_quality_zero_as_a_negative() -> None:
     assert both(VarifocalLoss(gamma=0.5)(extreme, torch.tensor([[0]]), torch.zeros(1, 1)), extreme)[1].isfinite()
 
 
+def test_matchability_aware_without_gamma_is_cross_entropy_and_of_quality_one_varifocal() -> None:
+    logits, labels = example()
+    quality = torch.rand(2, 40, dtype=torch.float64) * (labels >= 0)
+    bare = MatchabilityAwareLoss(gamma=0.0)(logits, labels, quality)
+    torch.testing.assert_close(both(bare, logits), both(BCELoss()(logits, labels), logits))
+    ones = (labels >= 0).double()
+    for gamma in (0.5, 1.5):
+        expected = both(VarifocalLoss(alpha=1.0, gamma=gamma)(logits, labels, ones), logits)
+        torch.testing.assert_close(both(MatchabilityAwareLoss(gamma=gamma)(logits, labels, ones), logits), expected)
+        torch.testing.assert_close(both(MatchabilityAwareLoss(gamma=gamma)(logits, labels), logits), expected)
+
+
+def test_matchability_aware_is_soft_cross_entropy_to_the_power_of_the_quality() -> None:
+    logits, labels = example()
+    quality = torch.rand(2, 40, dtype=torch.float64) * (labels >= 0)
+    negatives = SigmoidFocalLoss(alpha=0.0, gamma=1.5)(logits, labels)
+    own = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0][labels >= 0]
+    soft = F.binary_cross_entropy_with_logits(own, quality[labels >= 0] ** 1.5, reduction="sum")
+    torch.testing.assert_close(
+        both(MatchabilityAwareLoss()(logits, labels, quality), logits), both(negatives + soft, logits)
+    )
+
+
+def test_matchability_aware_by_hand_does_not_weigh_a_bad_match_down() -> None:
+    logits = torch.tensor([[[math.log(4)]]], dtype=torch.float64, requires_grad=True)  # p = 0.8
+    positive, quality = torch.tensor([[0]]), torch.tensor([[0.25]], dtype=torch.float64)
+    target = 0.25**1.5
+    expected = -(target * math.log(0.8) + (1 - target) * math.log(0.2))
+    total, gradient = both(MatchabilityAwareLoss()(logits, positive, quality), logits)
+    assert total.item() == pytest.approx(expected)
+    assert gradient.item() == pytest.approx(0.8 - target)
+    # With varifocal loss's factor q it would be a quarter.
+    assert both(VarifocalLoss()(logits, positive, quality), logits)[1].item() == pytest.approx(0.25 * (0.8 - 0.25))
+    negative = MatchabilityAwareLoss()(logits, torch.tensor([[BACKGROUND]]))
+    assert negative.item() == pytest.approx(0.8**1.5 * -math.log(0.2))
+
+
 @pytest.mark.parametrize(
     ("cls", "argument", "value"),
     [
+        (MatchabilityAwareLoss, "gamma", -1.0),
         (PolyFocalLoss, "epsilon", -1.5),
         (PolyFocalLoss, "alpha", 2.0),
         (PolyFocalLoss, "gamma", -1.0),

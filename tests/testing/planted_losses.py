@@ -84,6 +84,12 @@ FAULTS = [
     ),
     fault(
         "class_losses",
+        "learns_from_an_empty_batch",
+        "needs_positives is True, but there is a gradient",
+        needs_positives=True,
+    ),
+    fault(
+        "class_losses",
         "ignored_alone_give_zero_with_a_graph",
         "the sum has no graph",
         forward=lambda self, original, logits, labels, quality: (

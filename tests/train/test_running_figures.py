@@ -29,7 +29,7 @@ from detkit.losses.normalizers import WeightSum
 from detkit.losses.quality import IoUQualityLoss
 from detkit.necks.fpn import FPN
 from detkit.nms.methods import HardNMS
-from detkit.registry import NORMALIZERS
+from detkit.registry import CLASS_LOSSES, NORMALIZERS
 from detkit.structures import Batch, ClassMap, FeatureShape, Targets
 from detkit.train.optim import SGD
 from detkit.train.options import TrainOptions
@@ -39,6 +39,11 @@ from detkit.train.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
 CLASSES = ClassMap(("a", "b", "c"), (1, 2, 3))
+LOSS_ARGUMENTS = {"EqualizedFocalLoss": {}, "SeesawLoss": {}, "RankSortLoss": {"across": "image"}}
+"""Class losses with a memory, and one that compares the anchors of an image with each other."""
+APART = "several divisors"
+"""Class and quality terms by the running count, box terms by the sum of their weights."""
+EACH = pytest.mark.parametrize("part", [*NORMALIZERS.names(), *LOSS_ARGUMENTS, APART])
 
 
 class OneConvolution(Backbone):
@@ -54,22 +59,19 @@ class OneConvolution(Backbone):
         return {"c3": self.conv(images.to(self.conv.weight.dtype)).tanh()}
 
 
-APART = "several divisors"
-"""Class and quality terms by the running count, box terms by the sum of their weights."""
-DIVISORS = [*NORMALIZERS.names(), APART]
-
-
-def detector(normalizer: str) -> DenseDetector:
-    """A small one in double precision, whose box loss has a memory as well."""
-    apart = normalizer == APART
+def detector(part: str) -> DenseDetector:
+    """A small one in double precision with a normaliser or class loss, whose box loss has a memory as well."""
+    apart = part == APART
     torch.manual_seed(0)
-    backbone, loss = OneConvolution(), SigmoidFocalLoss()
+    given = LOSS_ARGUMENTS.get(part)
+    loss = SigmoidFocalLoss() if given is None else CLASS_LOSSES.build({"type": part, **given})
+    backbone, normalizer = OneConvolution(), part if given is None else "PositiveCount"
     neck = FPN(in_shapes=backbone.out_shapes, channels=8, extra_levels=1)
     levels = neck.out_shapes.values()
     anchors = OctaveAnchors(strides=tuple(s.stride for s in levels), scales_per_octave=1)
     head = SharedTowerHead(
-        in_channels=tuple(s.channels for s in levels), anchors_per_cell=anchors.per_cell, num_columns=3,
-        class_bias=loss.initial_bias(3), num_convs=1, with_quality=apart,
+        in_channels=tuple(s.channels for s in levels), anchors_per_cell=anchors.per_cell,
+        num_columns=loss.num_columns(3), class_bias=loss.initial_bias(3), num_convs=1, with_quality=apart,
     )  # fmt: skip
     model = DenseDetector(
         pixels=PixelOptions(), backbone=backbone, neck=neck, anchors=anchors, head=head, assigner=MaxIoUAssigner(),
@@ -108,17 +110,17 @@ def state(model: nn.Module) -> Tensor:
     return torch.cat([t.detach().flatten().double() for t in model.state_dict().values()])
 
 
-@pytest.mark.parametrize("normalizer", DIVISORS)
-def test_four_images_at_once_by_two_and_by_one_give_the_same_steps(make_trainer: MakeTrainer, normalizer: str) -> None:
+@EACH
+def test_four_images_at_once_by_two_and_by_one_give_the_same_steps(make_trainer: MakeTrainer, part: str) -> None:
     ends, divisors = [], []
     for accumulate in (1, 2, 4):
         trainer = make_trainer(
-            detector=detector(normalizer), batches=batches(accumulate=accumulate), optimizer=SGD(lr=0.02),
+            detector=detector(part), batches=batches(accumulate=accumulate), optimizer=SGD(lr=0.02),
             accumulate=accumulate,
         )  # fmt: skip
         divisors.append([trainer.train_step().normalizer for _ in range(2)])
         ends.append(state(trainer.detector))
-    moved = (ends[0] - state(detector(normalizer))).abs().max()
+    moved = (ends[0] - state(detector(part))).abs().max()
     assert moved > 1e-3
     for end in ends[1:]:
         assert (end - ends[0]).abs().max() < 1e-6 * moved
@@ -127,11 +129,11 @@ def test_four_images_at_once_by_two_and_by_one_give_the_same_steps(make_trainer:
     assert divisors[0][0] >= 4
 
 
-@pytest.mark.parametrize("normalizer", DIVISORS)
-def test_a_resumed_run_ends_with_the_same_bits(make_trainer: MakeTrainer, tmp_path: Path, normalizer: str) -> None:
+@EACH
+def test_a_resumed_run_ends_with_the_same_bits(make_trainer: MakeTrainer, tmp_path: Path, part: str) -> None:
     def trainer(start: int, hook: Checkpoints) -> Trainer:
         return make_trainer(
-            detector=detector(normalizer), batches=batches(start), optimizer=SGD(lr=0.02), hooks=(hook,),
+            detector=detector(part), batches=batches(start), optimizer=SGD(lr=0.02), hooks=(hook,),
             iterations=3, checkpoint_every=1, keep_last=9,
         )  # fmt: skip
 
@@ -147,27 +149,27 @@ def test_a_resumed_run_ends_with_the_same_bits(make_trainer: MakeTrainer, tmp_pa
     assert whole.detector.box_loss.mean < 1
 
 
-def run_rank(rank: int, ranks: int, folder: str, normalizer: str) -> None:
+def run_rank(rank: int, ranks: int, folder: str, part: str) -> None:
     """Two steps of one of `ranks` processes."""
     torch.set_num_threads(1)
-    options: dict[str, Any] = {"init_method": f"file://{folder}/{normalizer}", "rank": rank, "world_size": ranks}
+    options: dict[str, Any] = {"init_method": f"file://{folder}/{part}", "rank": rank, "world_size": ranks}
     torch.distributed.init_process_group("gloo", **options)
-    model = detector(normalizer)
+    model = detector(part)
     settings = TrainOptions(iterations=2, tensorboard=False, device="cpu")
     trainer = Trainer(model, batches(rank=rank, ranks=ranks), SGD(lr=0.02).build(model), Constant(), settings)
     trainer.run()
-    torch.save(state(model), f"{folder}/{normalizer}-{rank}.pt")
+    torch.save(state(model), f"{folder}/{part}-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="starts processes by spawn and a file store")
-@pytest.mark.parametrize("normalizer", DIVISORS)
-def test_two_processes_give_the_same_steps(make_trainer: MakeTrainer, tmp_path: Path, normalizer: str) -> None:
-    alone = make_trainer(detector=detector(normalizer), batches=batches(), optimizer=SGD(lr=0.02), iterations=2)
+@EACH
+def test_two_processes_give_the_same_steps(make_trainer: MakeTrainer, tmp_path: Path, part: str) -> None:
+    alone = make_trainer(detector=detector(part), batches=batches(), optimizer=SGD(lr=0.02), iterations=2)
     alone.run()
-    torch.multiprocessing.spawn(run_rank, (2, str(tmp_path), normalizer), nprocs=2)
-    ends = [torch.load(tmp_path / f"{normalizer}-{rank}.pt") for rank in range(2)]
-    moved = (state(alone.detector) - state(detector(normalizer))).abs().max()
+    torch.multiprocessing.spawn(run_rank, (2, str(tmp_path), part), nprocs=2)
+    ends = [torch.load(tmp_path / f"{part}-{rank}.pt") for rank in range(2)]
+    moved = (state(alone.detector) - state(detector(part))).abs().max()
     assert torch.equal(*ends)
     assert (ends[0] - state(alone.detector)).abs().max() < 1e-6 * moved
