@@ -68,7 +68,7 @@ class SGD(OptimizerFactory):
         bias_lr_factor: factor on lr for biases.
         backbone_lr_factor: factor on lr for everything under `backbone`.
         layer_decay: factor on lr for each layer of the backbone, counted from its last towards the image: the last gets
-            one such factor, the one before it two; 1 for the same rate in all (2106.08254, section 3.1).
+            one such factor, the one before it two; 1 for the same rate in all (2106.08254).
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class AdamW(OptimizerFactory):
         bias_lr_factor: factor on lr for biases.
         backbone_lr_factor: factor on lr for everything under `backbone`.
         layer_decay: factor on lr for each layer of the backbone, counted from its last towards the image: the last gets
-            one such factor, the one before it two; 1 for the same rate in all (2106.08254, section 3.1).
+            one such factor, the one before it two; 1 for the same rate in all (2106.08254).
     """
 
     def __init__(

@@ -108,7 +108,7 @@ class Cosine(Schedule):
 class FlatCosine(Schedule):
     """The full learning rate after the warm-up, and from `flat` on half a cosine to `final_factor`.
 
-    The defaults are RTMDet's. Source: 2212.07784, section 4.1 and table 7.
+    The defaults are RTMDet's. Source: 2212.07784, section 4.1.
 
     Args:
         flat: fraction of the training after which the cosine begins.

@@ -64,10 +64,8 @@ def test_equals_the_formula_in_pieces_of_any_size(seed: int, exponential: bool, 
     iou = voting.overlaps(boxes.double()[:, None], boxes.double()[None])
     for j, box in zip(keep.tolist(), moved, strict=True):
         voters = [i for i in range(40) if groups[i] == groups[j] and iou[i, j] > 0.01]
-        weights = [
-            float(scores[i]) * (math.exp(-((1 - float(iou[i, j])) ** 2) / 0.025) if exponential else 1.0)
-            for i in voters
-        ]
+        factors = [math.exp(-((1 - float(iou[i, j])) ** 2) / 0.025) if exponential else 1.0 for i in voters]
+        weights = [float(scores[i]) * factor for i, factor in zip(voters, factors, strict=True)]
         mean = sum(w * boxes[i].double() for w, i in zip(weights, voters, strict=True)) / sum(weights)
         torch.testing.assert_close(box.double(), mean, rtol=1e-5, atol=1e-4)
 
