@@ -52,12 +52,12 @@ class Transform:
         raise NotImplementedError
 
     def mix(self, image: Image, boxes: BoundingBoxes, labels: Tensor, draw: Draw) -> Labelled:
-        """`__call__` for a transform that `mixes`.
+        """What is called of a transform that `mixes`, in place of `__call__`.
 
         draw: returns another image, drawn at random, with its boxes and labels, after the transforms of `front`. The
         boxes of the image itself come first in the result, as many as they were.
         """
-        return self(image, boxes, labels)
+        raise NotImplementedError
 
     def front(self, transforms: Sequence[Transform]) -> Sequence[Transform]:
         """Which of the transforms in front of it an image that it draws goes through."""
@@ -131,9 +131,11 @@ def run_transforms(
     """Runs the transforms one after another; what one of them draws goes through those in front of it first."""
     for place, transform in enumerate(transforms):
         megapixels = given[0].width * given[0].height / 1e6
-        others = partial(drawn, transform.front(transforms[:place]), draw)
         try:
-            given = transform.mix(*given, others)
+            if transform.mixes:
+                given = transform.mix(*given, partial(drawn, transform.front(transforms[:place]), draw))
+            else:
+                given = transform(*given)
         except DecompressionBombError:  # Pillow has its own limit for a crop
             text = f"the crop out of an image of {megapixels:.0f} megapixels is too large; resize before it"
             raise ValueError(f"{type(transform).__name__}: {text}") from None
