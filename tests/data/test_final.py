@@ -121,6 +121,20 @@ def test_the_step_decides_whoever_loads_it(tmp_path: Path) -> None:
     assert_same(whole, batches(dataset, 6, workers=2))
 
 
+def test_another_first_resize_is_not_taken_from_the_cache(tmp_path: Path) -> None:
+    dataset = ShapesDataset(num_images=6, size=64)
+    found = []
+    for cache in (None, "disk"):
+        dataset.image_options = ImageOptions(cache=cache, cache_folder=str(tmp_path))
+        loader = build_train_loader(
+            dataset, [Resize(height=48, width=48)], LoaderOptions(batch_size=3, num_workers=0), seed=3,
+            final=FinalTransforms(1, (Resize(height=40, width=32),)),
+        )  # fmt: skip
+        found.append(list(itertools.islice(loader, 2)))
+    assert [b.sizes[0].tolist() for b in found[1]] == [[48, 48], [40, 32]]
+    assert_same(*found)
+
+
 def assert_same(first: list[Batch], second: list[Batch]) -> None:
     assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
