@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.backbones.pretrained import fit_channels
-from detkit.layers.norms import NormName, norm_layer
+from detkit.layers.norms import NORMS, NormName, norm_layer
 
 PROBE = (64, 96)
 """Height and width of the image that strides are measured with; they differ, so that (H, W, C) is recognised."""
 ODD = (75, 101)
 """A second size, not divisible by any stride."""
 DEFAULT_LEVELS = ("c3", "c4", "c5")
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class Map(NamedTuple):
@@ -95,6 +96,41 @@ def set_in_channels(module: nn.Module, channels: int, *, average: bool) -> None:
     if not average:
         nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
     first.in_channels, first.weight = channels, weight
+
+
+def layers_of(module: nn.Module) -> list[list[str]]:
+    """Names of the layers of a module whose children were added in the order in which they are used.
+
+    A layer is a child with parameters, or a child of a plain container; what wraps one module alone is looked into. A
+    norm joins the layer in front of it, a parameter of the module itself the layer behind it.
+    """
+    prefix, children = "", with_parameters(module)
+    while len(children) == 1 and type(children[0][1]) not in CONTAINERS and with_parameters(children[0][1]):
+        prefix, module = f"{prefix}{children[0][0]}.", children[0][1]
+        children = with_parameters(module)
+    direct = [name for name, _ in module.named_parameters(recurse=False)]
+    layers = [[f"{prefix}{name}" for name in names] for names in flattened(module)]
+    if direct:
+        layers[:1] = [[*(f"{prefix}{name}" for name in direct), *(layers[0] if layers else [])]]
+    return layers
+
+
+def flattened(module: nn.Module) -> list[list[str]]:
+    """Names of the layers among the children of a module, those of plain containers in place of the containers."""
+    layers: list[list[str]] = []
+    for name, child in with_parameters(module):
+        if type(child) in CONTAINERS:
+            layers += [[f"{name}.{part}" for part in names] for names in flattened(child)]
+        elif isinstance(child, NORMS) and layers:
+            layers[-1].append(name)
+        else:
+            layers.append([name])
+    return layers
+
+
+def with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The children that have parameters."""
+    return [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:

@@ -39,6 +39,14 @@ class Backbone(nn.Module):
             module.eval()
         return self
 
+    def layer_names(self) -> Sequence[Sequence[str]]:
+        """Names of modules and parameters of each layer, from the image on, for `optimizer.layer_decay`.
+
+        Every parameter must be in one layer; empty for a backbone that has no order, which that key then refuses.
+        `adapt.layers_of` finds them where modules were added in the order in which they are used.
+        """
+        return ()
+
     def load_pretrained(self) -> None:
         """Loads published weights, if the part has any; called once when training starts from scratch."""
 

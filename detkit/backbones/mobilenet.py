@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from detkit.backbones.adapt import layers_of
 from detkit.backbones.base import Backbone
 from detkit.backbones.pretrained import load_all, read_weights, warn_of_frozen_random
 from detkit.layers.convs import mobile_norm
@@ -52,6 +53,9 @@ class MobileNetV3(Backbone):
             "c4": FeatureShape(expansion.out_channels, 16),
             "c5": FeatureShape(self.features[-1].out_channels, 32),
         }
+
+    def layer_names(self) -> list[list[str]]:
+        return layers_of(self)
 
     def load_pretrained(self) -> None:
         if self.weights is None:

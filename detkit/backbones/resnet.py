@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from detkit.backbones.adapt import Map, choose_levels
+from detkit.backbones.adapt import Map, choose_levels, layers_of
 from detkit.backbones.base import Backbone, FreezeAt, OutFeatures
 from detkit.backbones.pretrained import load_all, read_weights, warn_of_frozen_random
 from detkit.layers.norms import FrozenBatchNorm2d, NormName, norm_layer
@@ -79,6 +79,9 @@ class ResNet(Backbone):
 
     def _stages(self) -> list[nn.Module]:
         return [self.get_submodule(f"layer{i}") for i in range(1, self.last + 1)]
+
+    def layer_names(self) -> list[list[str]]:
+        return layers_of(self)
 
     def load_pretrained(self) -> None:
         if self.weights is None:

@@ -117,6 +117,9 @@ class TimmBackbone(Backbone):
         with_parameters = [m for m in self.body.modules() if list(m.parameters())]
         self.freeze([m for m in with_parameters if not any(p.requires_grad for p in m.parameters())])
 
+    def layer_names(self) -> list[list[str]]:
+        return adapt.layers_of(self)
+
     def load_pretrained(self) -> None:
         if self.weights is None:
             warn_of_frozen_random(self.name, self.norm, self.freeze_at)

@@ -97,6 +97,9 @@ class TorchvisionBackbone(Backbone):
             for n, shape in self.out_shapes.items()
         )
 
+    def layer_names(self) -> list[list[str]]:
+        return adapt.layers_of(self)
+
     def load_pretrained(self) -> None:
         if self.weights is None:
             warn_of_frozen_random(self.name, self.norm, self.freeze_at)

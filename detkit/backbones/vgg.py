@@ -10,6 +10,7 @@ from annotated_types import Interval, doc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detkit.backbones.adapt import layers_of
 from detkit.backbones.base import Backbone, FreezeAt
 from detkit.backbones.pretrained import load_all, read_weights, warn_of_frozen_random
 from detkit.layers.convs import init_convs, with_norm
@@ -80,6 +81,14 @@ class VGG(Backbone):
         self.scale = None if l2_norm is None else nn.Parameter(torch.full((widths[3],), float(l2_norm)))
         self.out_shapes = {"c3": FeatureShape(widths[3], 8), "c4": FeatureShape(top, 16)}
         self.freeze([self.features[: self.pools[freeze_at - 1]]] if freeze_at else [])
+
+    def layer_names(self) -> list[list[str]]:
+        layers = layers_of(self)
+        if self.scale is not None:  # acts on the output of the fourth group
+            layers[0].remove("scale")
+            fourth = sum(CONVS[self.depth][:4]) - 1
+            layers[fourth].append("scale")
+        return layers
 
     def load_pretrained(self) -> None:
         if self.weights is None:

@@ -13,6 +13,7 @@ from detkit.compare.cell_folder import CELL, STATUS_OF_EXIT_CODE, read_json
 from detkit.compare.launchers import CONSOLE, Job, Launcher, python
 from detkit.compare.plan import TRIALS, TUNING, Plan, Variant, differing_keys
 from detkit.config import Config
+from detkit.data.final import KEY as FINAL
 from detkit.runs.folder import RESULT, remove, run_files, write_json, write_text
 from detkit.utils.outputs import foreign_files_error
 from detkit.utils.types import Tree
@@ -92,11 +93,28 @@ def compared_loss(plan: Plan) -> str:
 
 
 def job(file: Path, run: Path, plan: Plan, variant: Variant, overrides: list[str]) -> Job:
-    steps = max(1, int(variant.config.require("train.iterations")) // SHORTENING)
-    warmup = int(variant.config.to_dict()["schedule"].get("warmup_iterations", 0)) // SHORTENING
-    short = [f"train.iterations={steps}", "train.eval_every=0", f"schedule.warmup_iterations={warmup}"]
-    arguments = (str(file), "--seed", str(plan.seeds[0]), "--output", str(run), "--trial", *overrides, *short)
+    arguments = (
+        str(file),
+        "--seed",
+        str(plan.seeds[0]),
+        "--output",
+        str(run),
+        "--trial",
+        *overrides,
+        *shortened(variant),
+    )
     return Job(f"{variant.name}, {run.name}", python("detkit.compare.cell", *arguments), run)
+
+
+def shortened(variant: Variant) -> list[str]:
+    """Overrides that make a training a share of its length, with as much of its beginning and end."""
+    config, final = variant.config, f"{FINAL}.iterations"
+    steps = max(1, int(config.require("train.iterations")) // SHORTENING)
+    warmup = int(config.to_dict()["schedule"].get("warmup_iterations", 0)) // SHORTENING
+    short = [f"train.iterations={steps}", "train.eval_every=0", f"schedule.warmup_iterations={warmup}"]
+    if final in config and (last := float(config.require(final))) >= 1:  # a fraction is one of fewer steps, too
+        short.append(f"{final}={max(1, int(last) // SHORTENING)}")
+    return short
 
 
 def log_end(job: Job, code: int) -> None:

@@ -66,13 +66,27 @@ DATASET = Part(registry.DATASETS, untyped="AutoDataset")
 """A data set, in `data` or as an argument of another one."""
 
 
-def data_section(meaning: str) -> Section:
+def data_section(meaning: str, **more: Node) -> Section:
     """Data set and transforms of one split."""
     keys: dict[str, Node] = {
         "dataset": DATASET,
         "transforms": Parts(registry.TRANSFORMS),
     }
-    return Section(keys, optional=True, meaning=meaning)
+    return Section(keys | more, optional=True, meaning=meaning)
+
+
+FINAL_ITERATIONS = "last steps of the training, or below 1 the fraction of `train.iterations`"
+FINAL = Section(
+    {
+        "iterations": PlainValue(registry.Positive, 0.05, FINAL_ITERATIONS),
+        "transforms": Parts(registry.TRANSFORMS, optional=True),
+    },
+    optional=True,
+    meaning=(
+        "The last steps of the training, which have other transforms: without a list those of `data.train.transforms` "
+        "that take no other images in. A resumed run changes at the same step."
+    ),
+)
 
 
 IMPORTS = "modules, and files relative to the config's folder, that register your own parts, as in [./my_net.py]"
@@ -112,7 +126,7 @@ ROOT = Section(
             {
                 "root": PlainValue(registry.PathStr, None, DATA_ROOT, optional=True),
                 "split": Options("detkit.data.datasets.splits:SplitOptions", optional=True),
-                "train": data_section("The images to train on, and how they are changed."),
+                "train": data_section("The images to train on, and how they are changed.", final=FINAL),
                 "val": data_section("The images to evaluate on, and how they are changed."),
                 "classes": Options("detkit.data.datasets.classes:ClassOptions"),
                 "loader": Options("detkit.data.loader:LoaderOptions"),

@@ -10,6 +10,7 @@ from detkit.data.datasets.base import DetectionDataset, Subset, count_empty_imag
 from detkit.data.datasets.classes import ClassOptions, check_known, check_options, count_objects
 from detkit.data.datasets.image_files import Folders
 from detkit.data.datasets.problems import Problems
+from detkit.data.final import check_transforms
 from detkit.data.loader import check_split
 from detkit.data.scan import ScanResult, apply_bad_images, scan_images
 from detkit.data.transforms.base import Transform
@@ -31,6 +32,7 @@ def check_settings(config: Config) -> None:
     """Raises ValueError for settings of data that contradict each other; reads no file."""
     path = "data.classes"
     check_options(config.options(path), f"{config.location(path)}: {path}")
+    check_transforms(config)
     if "train" in config:
         check_batch(config)
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detkit.config.imports import import_file, imported_files
 from detkit.data.datasets.base import DetectionDataset
+from detkit.data.final import FinalTransforms
 from detkit.data.preparation import Preparation
 from detkit.data.seeding import Layout, permutation, seeded
 from detkit.data.transforms.base import Transform
@@ -36,8 +37,8 @@ from detkit.structures import Batch, Targets
 from detkit.utils.console import plural
 from detkit.utils.types import Ints
 
-Key = tuple[int, int]
-"""(epoch, index of the image)."""
+Key = tuple[int, ...]
+"""(epoch, index of the image); a 1 behind them in the last steps, if these have transforms of their own."""
 BatchSize = Annotated[int, Interval(ge=1, le=10**6)]
 NumWorkers = Annotated[int, Interval(ge=0, le=10**4)]
 SizeDivisor = Annotated[int, Interval(ge=1, le=4096)]
@@ -94,14 +95,20 @@ class FailedSample:
 class Samples(Dataset[Sample]):
     """Samples of a data set by (epoch, index).
 
-    cached: whether the cache of `data.images` is used, if there is one.
+    cached: whether the cache of `data.images` is used, if there is one. final: transforms of the last steps.
     """
 
     def __init__(
-        self, dataset: DetectionDataset, transforms: Sequence[Transform], seed: int, *, cached: bool = False
+        self,
+        dataset: DetectionDataset,
+        transforms: Sequence[Transform],
+        seed: int,
+        *,
+        cached: bool = False,
+        final: Sequence[Transform] | None = None,
     ) -> None:
         self.dataset, self.transforms, self.seed = dataset, list(transforms), seed
-        self.preparation = Preparation(dataset, self.transforms, cached=cached)
+        self.preparation = Preparation(dataset, self.transforms, cached=cached, final=final)
         self.table: WorkerTable | None = None
 
     def __reduce__(self) -> tuple[Callable[[list[str], bytes], Samples], tuple[list[str], bytes]]:
@@ -114,7 +121,7 @@ class Samples(Dataset[Sample]):
 
     def __getitem__(self, key: Key) -> Sample | FailedSample:  # type: ignore[override]
         """The sample, or what failed, with the image's id and file."""
-        epoch, index = key
+        epoch, index, *is_final = key
         records = self.dataset.records
         image_id, path = int(records.image_ids[index]), records.path(index)
         try:
@@ -122,7 +129,9 @@ class Samples(Dataset[Sample]):
             a = records.annotation(index)
             with seeded(self.seed, epoch, image_id):
                 boxes, labels, is_ignore = (torch.tensor(array) for array in (a.boxes, a.labels, a.is_ignore))
-                tensor, targets = self.preparation.finish(image, size, boxes, labels, is_ignore)
+                tensor, targets = self.preparation.finish(
+                    image, size, boxes, labels, is_ignore, draw=self.draw, is_final=bool(is_final)
+                )
             return Sample(tensor, targets, size, image_id, path)
         except (ValueError, OSError) as error:
             return FailedSample(f"image {image_id} ({path}): {error}")
@@ -130,6 +139,10 @@ class Samples(Dataset[Sample]):
             # Nothing is swallowed: the loader raises it again, with the image's name in front.
             text = f"image {image_id} ({path}): {type(error).__name__}: {error}"
             return FailedSample(text, traceback.format_exc())
+
+    def draw(self) -> int:
+        """The index of any image, from torch's global generator."""
+        return int(torch.randint(len(self.dataset), ()))
 
 
 def restore_samples(files: list[str], content: bytes) -> Samples:
@@ -155,7 +168,8 @@ def check_split(batch_size: int, world_size: int, micro_batches: int) -> None:
 class TrainBatches:
     """Endless lists of (epoch, index): the micro-batches of one process, from `start_step` on.
 
-    layout: of the data set, if its order depends on where the images lie.
+    layout: of the data set, if its order depends on where the images lie. final_start: the first of the steps with
+    transforms of their own, if there are any.
     """
 
     length: int
@@ -166,6 +180,7 @@ class TrainBatches:
     world_size: int
     micro_batches: int
     layout: Layout | None = None
+    final_start: int | None = None
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Step s has positions [s * batch_size, (s + 1) * batch_size), dealt out one by one."""
@@ -177,7 +192,8 @@ class TrainBatches:
                 offset = micro * self.world_size + self.rank
                 positions = range(first + offset, first + self.batch_size, parts)
                 places = [divmod(position, self.length) for position in positions]
-                yield [(epoch, int(order(epoch)[offset])) for epoch, offset in places]
+                final = () if self.final_start is None or step < self.final_start else (1,)
+                yield [(epoch, int(order(epoch)[offset]), *final) for epoch, offset in places]
             step += 1
 
     def order(self, epoch: int) -> Ints:
@@ -197,17 +213,21 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     micro_batches: int = 1,
+    final: FinalTransforms | None = None,
 ) -> Loader:
     """Loads endless micro-batches of this process, of batch_size / (world_size * micro_batches) images each.
 
-    start_step: optimizer steps done already; starting there costs nothing.
+    start_step: optimizer steps done already; starting there costs nothing. final: of the last steps, if these have
+    others.
     """
     check_split(options.batch_size, world_size, micro_batches)
     batches = TrainBatches(
         length=len(dataset), batch_size=options.batch_size, seed=seed, start_step=start_step, rank=rank,
         world_size=world_size, micro_batches=micro_batches, layout=dataset.layout,
+        final_start=final.start if final else None,
     )  # fmt: skip
-    return Loader(Samples(dataset, transforms, seed, cached=True), batches, options)
+    samples = Samples(dataset, transforms, seed, cached=True, final=final.transforms if final else None)
+    return Loader(samples, batches, options)
 
 
 def build_eval_loader(
@@ -221,7 +241,7 @@ def build_eval_loader(
     """Loads every image once over all processes, in order; the last batch may be smaller."""
     indices = range(rank, len(dataset), world_size)
     size = max(1, options.batch_size // world_size)
-    batches = [[(0, index) for index in indices[i : i + size]] for i in range(0, len(indices), size)]
+    batches: list[list[Key]] = [[(0, index) for index in indices[i : i + size]] for i in range(0, len(indices), size)]
     return Loader(Samples(dataset, transforms, 0, cached=True), batches, options)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from PIL.Image import Image
@@ -12,7 +13,7 @@ from torch import Tensor
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.images import Size
 from detkit.data.image_cache import ImageCache, open_cache
-from detkit.data.transforms.base import Transform, apply_transforms
+from detkit.data.transforms.base import Labelled, Transform, apply_transforms, label_image
 from detkit.structures import Targets
 from detkit.utils.types import Tree
 
@@ -25,15 +26,27 @@ class Preparation:
 
     The first transform is done here if it is a resize to a fixed size (`Transform.fixed_size`): it is the same in every
     epoch, so the cache holds what it makes. What follows it draws the same random numbers with and without a cache.
+
+    final: transforms of the last steps, if these have others; they must begin with the same resize, or it is not done
+    here.
     """
 
-    def __init__(self, dataset: DetectionDataset, transforms: Sequence[Transform], *, cached: bool) -> None:
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        transforms: Sequence[Transform],
+        *,
+        cached: bool,
+        final: Sequence[Transform] | None = None,
+    ) -> None:
         options = dataset.image_options
         is_cached = cached and options.cache is not None
+        chains = [transforms] if final is None else [transforms, final]
         first = transforms[0] if (is_cached or options.scaled_decoding) and transforms else None
+        shared = all(chain and chain[0] is first for chain in chains)
         self.dataset = dataset
-        self.first = first if first is not None and has_fixed_size(first) else None
-        self.rest = transforms[1:] if self.first else transforms
+        self.first = first if first is not None and shared and has_fixed_size(first) else None
+        self.chains = [chain[1:] if self.first else chain for chain in chains]
         self.cache: ImageCache | None = None
         if is_cached:
             self.cache = open_cache(options, self.key(), dataset.name, self.expected_bytes())
@@ -91,17 +104,47 @@ class Preparation:
             image = functional.resize(image, list(target))
         return image, size
 
-    def finish(self, image: Image, size: Size, boxes: Tensor, labels: Tensor, is_ignore: Tensor) -> tuple[
-        Tensor, Targets
-    ]:  # fmt: skip
-        """`apply_transforms` on a prepared image. size, boxes: those before the first resize."""
-        if (target := self.target(*size)) is not None and target != size:
-            from torchvision import tv_tensors
-            from torchvision.transforms.v2 import functional
+    def finish(
+        self,
+        image: Image,
+        size: Size,
+        boxes: Tensor,
+        labels: Tensor,
+        is_ignore: Tensor,
+        *,
+        draw: Callable[[], int] | None = None,
+        is_final: bool = False,
+    ) -> tuple[Tensor, Targets]:
+        """`apply_transforms` on a prepared image. size, boxes: those before the first resize.
 
-            wrapped = tv_tensors.BoundingBoxes(boxes.reshape(-1, 4), format="XYXY", canvas_size=size)
-            boxes = functional.resize(wrapped, list(target)).as_subclass(torch.Tensor)
-        return apply_transforms(self.rest, image, boxes, labels, is_ignore)
+        draw: returns the index of another image, for transforms that mix. is_final: whether it is of the last steps.
+        """
+        others = None if draw is None else partial(self.other, draw)
+        boxes = self.prepared_boxes(boxes, size)
+        return apply_transforms(self.chains[-1 if is_final else 0], image, boxes, labels, is_ignore, draw=others)
+
+    def other(self, draw: Callable[[], int]) -> Labelled:
+        """Another prepared image with its boxes; its name begins an error."""
+        index, records = draw(), self.dataset.records
+        try:
+            image, size = self.image(index)
+            a = records.annotation(index)
+            boxes, labels, is_ignore = (torch.tensor(array) for array in (a.boxes, a.labels, a.is_ignore))
+            return label_image(image, self.prepared_boxes(boxes, size), labels, is_ignore)
+        except (ValueError, OSError) as error:
+            name = f"image {int(records.image_ids[index])} ({records.path(index)})"
+            raise ValueError(f"mixed with {name}: {error}") from error
+
+    def prepared_boxes(self, boxes: Tensor, size: Size) -> Tensor:
+        """Boxes of an image of a (height, width), after the first resize."""
+        if (target := self.target(*size)) is None or target == size:
+            return boxes
+        from torchvision import tv_tensors
+        from torchvision.transforms.v2 import functional
+
+        wrapped = tv_tensors.BoundingBoxes(boxes.reshape(-1, 4), format="XYXY", canvas_size=size)
+        resized: Tensor = functional.resize(wrapped, list(target)).as_subclass(torch.Tensor)
+        return resized
 
 
 def has_fixed_size(transform: Transform) -> bool:

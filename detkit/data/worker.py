@@ -55,15 +55,15 @@ class WorkerTable:
         self._rows.share_memory_()  # type: ignore[no-untyped-call]
         _TABLES.add(self)
 
-    def track(self, keys: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """Yields the (epoch, index) keys of a batch, each recorded first."""
+    def track(self, keys: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+        """Yields the (epoch, index, ...) keys of a batch, each recorded first."""
         info = get_worker_info()
         if info is None:
             yield from keys
             return
         row = self._rows[info.id].numpy()
         row[PROCESS], row[POSITION], row[LENGTH] = os.getpid(), 0, len(keys)
-        row[FIRST : FIRST + len(keys)] = [index for _, index in keys]
+        row[FIRST : FIRST + len(keys)] = [index for _, index, *_ in keys]
         for position, key in enumerate(keys):
             row[POSITION] = position
             yield key

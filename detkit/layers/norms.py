@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 NormName = Literal["frozen_bn", "bn", "sync_bn", "gn"]
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.modules.normalization.RMSNorm)
+"""Modules whose parameters are those of a normalisation."""
 
 
 class FrozenBatchNorm2d(nn.Module):

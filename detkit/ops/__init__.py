@@ -2,6 +2,7 @@
 
 nms, batched_nms: greedy suppression with torchvision's results. nms_mask: the same on sorted boxes, with an output of
 fixed size. nms_padded: a fixed number of indices. soft_nms, diou_nms, matrix_nms: other ways of suppression.
+vote_boxes: moves what is kept to the mean of what is removed.
 sigmoid_focal_sum: focal loss over integer labels.
 The functions are loaded on first use: importing the package does not import torch.
 """
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from detkit.ops.suppression.matrix import matrix_nms
     from detkit.ops.suppression.padded import nms_padded
     from detkit.ops.suppression.soft import soft_nms
+    from detkit.ops.suppression.voting import vote_boxes
 
 _MODULES = {
     "batched_nms": "suppression.hard",
@@ -28,9 +30,11 @@ _MODULES = {
     "nms_padded": "suppression.padded",
     "sigmoid_focal_sum": "sigmoid_focal",
     "soft_nms": "suppression.soft",
+    "vote_boxes": "suppression.voting",
 }
 __all__ = [
     "batched_nms", "diou_nms", "matrix_nms", "nms", "nms_mask", "nms_padded", "sigmoid_focal_sum", "soft_nms",
+    "vote_boxes",
 ]  # fmt: skip
 
 

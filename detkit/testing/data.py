@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import count
 from typing import TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from detkit.data.datasets.records import ANY_CLASS
-from detkit.data.transforms.base import apply_transforms
+from detkit.data.transforms.base import Draw, Labelled, apply_transforms, label_image
 from detkit.structures import Targets
 from detkit.testing.contract import Contract, Subject, TestedPart, expect, must_not_raise, seeded
 from detkit.testing.memory import expect_no_memory
@@ -108,14 +109,16 @@ def a_pickled_copy_is_the_same(s: Subject) -> None:
     expect(same, "the copy gives another first image")
 
 
-def _transformed(part: TestedPart, seed: int, boxes: Tensor, pixels: Pixels | None = None) -> tuple[Tensor, Targets]:
+def _transformed(
+    part: TestedPart, seed: int, boxes: Tensor, pixels: Pixels | None = None, draw: Draw | None = None
+) -> tuple[Tensor, Targets]:
     """One transform alone, all generators begun at `seed`; an image of noise unless `pixels` are given."""
     if pixels is None:
         pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     labels = torch.arange(len(boxes)) % 3
     ignore = torch.zeros(len(boxes), dtype=torch.bool)
     with seeded(seed):
-        return apply_transforms([part], Image.fromarray(pixels), boxes, labels, ignore)
+        return apply_transforms([part], Image.fromarray(pixels), boxes, labels, ignore, draw=draw)
 
 
 @check_transform.check(
@@ -194,6 +197,26 @@ def boxes_stay_valid(s: Subject) -> None:
             if image.shape == blank.shape:
                 fits += _expect_box(blank, image, targets.boxes[targets.labels == k], k)
     expect(2 * sum(fits) >= len(fits), f"{len(fits) - sum(fits)} of {len(fits)} boxes are larger than their object")
+
+
+@check_transform.check("an object of an image that is mixed in, without its box, is trained on as background.")
+def mixed_images_bring_their_boxes(s: Subject) -> None:
+    def other(k: int | None) -> Labelled:
+        boxes, labels = (BOXES[:0], torch.zeros(0)) if k is None else (BOXES[k : k + 1], torch.full((1,), k))
+        return label_image(Image.fromarray(_picture(k)), boxes, labels.long(), labels < 0)
+
+    def drawn(k: int | None) -> Draw:
+        calls = count()  # the first image that is drawn has the object
+        return lambda: other(k if next(calls) == 0 else None)
+
+    for seed in range(8 if s.part.mixes else 0):
+        for k in range(len(BOXES)):
+            (blank, _), (image, targets) = (
+                _transformed(s.part, seed, BOXES[:0], _picture(), drawn(object_)) for object_ in (None, k)
+            )
+            if image.shape == blank.shape:
+                expect(set(targets.labels.tolist()) <= {k}, f"labels {targets.labels.tolist()}, the object's is {k}")
+                _expect_box(blank, image, targets.boxes, k)
 
 
 @check_transform.check("images without objects are common.")

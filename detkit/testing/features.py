@@ -103,6 +103,17 @@ def _expect_rows(
             expect(have == want, f"{what} of level {i}{of} are {have}, want {want}")
 
 
+@check_backbone.check("a parameter without a layer would get no learning rate from optimizer.layer_decay.")
+def every_parameter_has_a_layer(s: Subject) -> None:
+    layers = [list(names) for names in s.part.layer_names()]
+    known = {name for name, _ in (*s.part.named_modules(), *s.part.named_parameters())}
+    unknown = [name for names in layers for name in names if name not in known]
+    expect(not unknown, f"layer_names has {unknown[:3]}, which are no modules or parameters")
+    for name, _ in s.part.named_parameters() if layers else ():
+        count = sum(f"{name}.".startswith(f"{part}.") for names in layers for part in names)
+        expect(count == 1, f"layer_names has {name} in {count} layers, want 1; no layers at all is allowed")
+
+
 @check_head.check("predictions would not match their anchors.")
 def one_row_for_every_anchor(s: Subject) -> None:
     _expect_rows(s.part(_levels(s, SIZES[0])), LEVELS, s.derived["anchors_per_cell"])

@@ -15,6 +15,7 @@ from torch import nn
 from detkit.config import Config
 from detkit.data.build import SPLITS, build_datasets, build_transforms, open_images
 from detkit.data.datasets.base import DetectionDataset
+from detkit.data.final import build_final
 from detkit.data.loader import Loader, LoaderOptions, build_eval_loader, build_train_loader
 from detkit.data.scan import BadImagesError
 from detkit.data.transforms.base import Transform
@@ -151,13 +152,15 @@ class Session:
         """Makes the loaders of this rank's images; the session holds them, as they explain the death of a worker."""
         ranks = {"rank": comm.rank(), "world_size": comm.world_size()}
         self.val_loader = build_eval_loader(self.val_set, self.transforms("val"), self.loader_options, **ranks)
+        transforms = self.transforms("train")
         self.train_loader = build_train_loader(
             self.train_set,
-            self.transforms("train"),
+            transforms,
             self.loader_options,
             seed=self.config.seed,
             start_step=start_step,
             micro_batches=self.options.accumulate,
+            final=build_final(self.config, transforms),
             **ranks,
         )
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from detkit.analyze.anchor_coverage import padded
 from detkit.checkpoint import size_of
 from detkit.config import Config
-from detkit.data.loader import Sample, Samples
+from detkit.data.final import build_final
+from detkit.data.loader import Key, Sample, Samples
 from detkit.structures import Targets
 from detkit.train.assemble import Session
 from detkit.train.trainer import DTYPES
@@ -58,10 +59,13 @@ def check_fits(session: Session) -> None:
 
 
 def image_size(session: Session) -> tuple[int, int]:
-    """(height, width) that hold the first few training images after their transforms."""
-    samples = Samples(session.train_set, session.transforms("train"), session.config.seed)
+    """(height, width) that hold a few training images after their transforms, and after those of the last steps."""
+    transforms = session.transforms("train")
+    final = build_final(session.config, transforms)
+    samples = Samples(session.train_set, transforms, session.config.seed, final=final.transforms if final else None)
     step = max(1, len(session.train_set) // LOOKED_AT)
-    made = [samples[0, index] for index in range(0, len(session.train_set), step)[:LOOKED_AT]]
+    keys: list[Key] = [(0, index) for index in range(0, len(session.train_set), step)[:LOOKED_AT]]
+    made = [samples[key] for key in keys + ([(*key, 1) for key in keys] if final else [])]
     sides = [s.image.shape[-2:] for s in made if isinstance(s, Sample)]  # a failure is the loader's to report
     if not sides:
         return SIDE, SIDE

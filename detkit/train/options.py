@@ -20,6 +20,8 @@ class TrainOptions:
         clip_norm: largest gradient norm; null for no clipping.
         ema_decay: decay of the averaged weights, which are then the ones that evaluation and prediction use; null for
             none.
+        ema_warmup: steps of an exponential warm-up of the decay, which is ema_decay * (1 - exp(-step / ema_warmup)), as
+            of YOLOX (2107.08430) with 2000; null for min(ema_decay, step / (9 + step)).
         precision: what the network computes in; losses are float32 always.
         compile: run the network through torch.compile.
         channels_last: keep images and weights in torch's channels_last layout.
@@ -48,6 +50,7 @@ class TrainOptions:
     accumulate: PositiveInt = 1
     clip_norm: Positive | None = None
     ema_decay: OpenFraction | None = None
+    ema_warmup: Positive | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     channels_last: bool = False
@@ -72,6 +75,11 @@ class TrainOptions:
             raise ValueError(
                 f"train.lr_scaling: {self.lr_scaling} with train.lr_batch_size {self.lr_batch_size}: a rule needs the "
                 "batch size that optimizer.lr is meant for, and that size needs a rule"
+            )
+        if self.ema_warmup is not None and self.ema_decay is None:
+            raise ValueError(
+                f"train.ema_warmup: {self.ema_warmup:g} without train.ema_decay warms up nothing: set train.ema_decay, "
+                "or remove train.ema_warmup"
             )
         if self.parallel == "fsdp" and (self.precision == "fp16" or self.compile):
             other = "train.compile" if self.compile else "train.precision: fp16"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from detkit.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from detkit.config import Config
+from detkit.data.final import final_start
 from detkit.detectors.dense import DenseDetector
 from detkit.fingerprint import NATIVE
 from detkit.registry import HOOKS, SCHEDULES
@@ -120,7 +121,7 @@ def check_code(checkpoint: Checkpoint, now: Start, allow: Sequence[str]) -> None
 
 
 def check_length(checkpoint: Checkpoint, config: Config, old_total: int) -> list[str]:
-    """Reasons against another `train.iterations`: steps that are done, or another learning rate in the past."""
+    """Reasons against another `train.iterations`: done steps, that are too many or had another rate or transforms."""
     new_total = int(config.require("train.iterations"))
     change = f"  train.iterations: {old_total} in the run, {new_total} now"
     if new_total < checkpoint.step:
@@ -129,6 +130,11 @@ def check_length(checkpoint: Checkpoint, config: Config, old_total: int) -> list
     for step in range(checkpoint.step):
         if schedule.factor(step, old_total) != schedule.factor(step, new_total):
             return [f"{change}; the schedule would have given step {step + 1} another learning rate"]
+    old_start, new_start = (final_start(config, total) for total in (old_total, new_total))
+    if old_start is not None and new_start is not None and old_start != new_start:
+        first = max(min(old_start, new_start), 0)
+        if first < checkpoint.step:
+            return [f"{change}; step {first + 1} would have had other transforms, by data.train.final"]
     return []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from detkit.registry import SCHEDULES, Fraction, FractionAboveZero, NonNegativeInt, Positive
+from detkit.registry import SCHEDULES, Fraction, FractionAboveZero, FractionBelowOne, NonNegativeInt, Positive
 from detkit.registry.values import value_text
 
 
@@ -101,7 +101,50 @@ class Cosine(Schedule):
         if step < start:
             return warmup(step, *self.warmup)
         progress = min((step - start) / max(total - start, 1), 1.0)
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+        return half_cosine(progress, self.final)
+
+
+@SCHEDULES.register()
+class FlatCosine(Schedule):
+    """The full learning rate after the warm-up, and from `flat` on half a cosine to `final_factor`.
+
+    The defaults are RTMDet's. Source: 2212.07784, section 4.1.
+
+    Args:
+        flat: fraction of the training after which the cosine begins.
+        final_factor: factor of the last step.
+        warmup_iterations: steps of the warm-up.
+        warmup_factor: factor that the warm-up begins with.
+    """
+
+    def __init__(
+        self,
+        *,
+        flat: FractionBelowOne = 0.5,
+        final_factor: Fraction = 0.05,
+        warmup_iterations: NonNegativeInt = 1000,
+        warmup_factor: Fraction = 1e-5,
+    ) -> None:
+        self.flat, self.final, self.warmup = flat, final_factor, (warmup_iterations, warmup_factor)
+
+    def check_length(self, total: int) -> None:
+        super().check_length(total)
+        if self.warmup[0] > (start := round(self.flat * total)):
+            raise ValueError(
+                f"schedule.warmup_iterations: {self.warmup[0]} is more than schedule.flat: {value_text(self.flat)} of "
+                f"train.iterations: {total}, so the cosine would begin inside the warm-up: take "
+                f"schedule.warmup_iterations={start // 5}, or train longer"
+            )
+
+    def factor(self, step: int, total: int) -> float:
+        start = round(self.flat * total)
+        progress = min(max(step - start, 0) / max(total - start, 1), 1.0)
+        return warmup(step, *self.warmup) * half_cosine(progress, self.final)
+
+
+def half_cosine(progress: float, final: float) -> float:
+    """Falls from 1 at progress 0 to `final` at 1 (1608.03983, equation 5)."""
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def warmup(step: int, iterations: int, start: float) -> float:

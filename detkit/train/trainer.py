@@ -63,7 +63,7 @@ class Trainer(HookAccess):
         self.detector, self.batches, self.optimizer, self.schedule = detector, batches, optimizer, schedule
         self.options, self.seed, self.device, self.hooks = options, seed, torch.device(device), hooks
         self.rank, self.world_size = comm.rank(), comm.world_size()
-        self.ema = Ema(detector, options.ema_decay) if options.ema_decay else None
+        self.ema = Ema(detector, options.ema_decay, warmup=options.ema_warmup) if options.ema_decay else None
         self.sharded = options.parallel == "fsdp" and self.world_size > 1
         self.draws_numbers = self.world_size > 1 and check_gradients(detector, self.device)
         if self.sharded:

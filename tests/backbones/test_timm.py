@@ -82,3 +82,18 @@ def test_norms_with_an_activation_inside_keep_it(timm: Any) -> None:
 def test_what_can_not_serve_says_why(refuses: Refuses, timm: Any, arguments: Any) -> None:
     with refuses(ValueError):
         TimmBackbone(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count", "first"),
+    [
+        ("resnet18", {}, 9, ["body.conv1", "body.bn1"]),
+        ("vit_tiny_patch16_224", {"dynamic_img_size": True}, 13,
+         ["body.model.cls_token", "body.model.pos_embed", "body.model.patch_embed"]),
+    ],
+)  # fmt: skip
+def test_layers_run_from_the_image_to_the_last_block(
+    name: str, options: dict[str, Any], count: int, first: list[str]
+) -> None:
+    layers = TimmBackbone(name=name, options=options).layer_names()
+    assert (len(layers), layers[0]) == (count, first)

@@ -11,7 +11,7 @@ import pytest
 from detkit.cli import main
 from detkit.compare.cell import CELL, hold_out
 from detkit.compare.plan import make_plan
-from detkit.compare.tune import RESULT, best, candidates, compared_loss, tune_variants
+from detkit.compare.tune import RESULT, best, candidates, compared_loss, shortened, tune_variants
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.runs.folder import write_json
 from tests.refusals import Refuses
@@ -37,6 +37,17 @@ def test_every_variant_has_the_same_factors_on_its_own_values() -> None:
     assert name == "weight_x0.5-lr_x0.5"
     assert overrides == ["losses.classification.weight=0.5", f"optimizer.lr={rate / 2:g}"]
     assert len(rest) == 8
+
+
+@pytest.mark.parametrize(
+    ("final", "short"),
+    [(200, ["data.train.final.iterations=50"]), (3, ["data.train.final.iterations=1"]), (0.1, [])],
+)
+def test_the_last_steps_are_shortened_as_the_others(final: float, short: list[str]) -> None:
+    plan = make_plan(CONFIG, [FOCAL, BCE], overrides=[f"data.train.final.iterations={final}"])
+    overrides = shortened(plan.variants[0])
+    assert [o for o in overrides if "final" in o] == short
+    assert "train.iterations=375" in overrides
 
 
 def test_the_best_is_chosen_kept_and_not_run_again(tmp_path: Path) -> None:

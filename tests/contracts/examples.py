@@ -31,6 +31,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "VisualizePredictions": {"every": 5, "images": 1},
     },
     "transforms": {
+        "Mosaic": {"height": 96, "width": 96},
         "RandomCrop": {"height": 64, "width": 64},
         "Resize": {"height": 80, "width": 80},
         "ResizeShortestEdge": {"short": [80]},

@@ -24,7 +24,7 @@ def dataset() -> ShapesDataset:
 
 
 def train(
-    dataset: ShapesDataset, steps: int, *, workers: int = 0, batch: int = 4, **options: int
+    dataset: ShapesDataset, steps: int, *, workers: int = 0, batch: int = 4, **options: Any
 ) -> list[Batch] | None:
     loader = build_train_loader(
         dataset, [TRANSFORMS.build(n) for n in NODES], LoaderOptions(batch_size=batch, num_workers=workers),

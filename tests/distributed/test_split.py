@@ -58,9 +58,15 @@ def divided(tmp_path: Any, norm: Any, steps: Any, splits: Any, *more: Any) -> An
     return whole, [start(tmp_path, n, [*base, f"train.accumulate={m}"]) for n, m in splits]
 
 
-@pytest.mark.parametrize("norm", ["gn"])
-def test_two_processes_take_the_same_first_step(tmp_path: Path, norm: str) -> None:
-    whole, (two,) = divided(tmp_path, norm, 1, [(2, 1)], "optimizer={type: SGD, lr: 1.0, momentum: 0.0}")
+MIXED = (
+    "data.train.transforms=[{type: Mosaic, height: 64, width: 64}, {type: RandomCrop, height: 96, width: 96}, "
+    "{type: MixUp}, {type: CopyPaste}]"
+)
+
+
+@pytest.mark.parametrize("more", [(), (MIXED,)], ids=["plain", "mixed"])
+def test_two_processes_take_the_same_first_step(tmp_path: Path, more: tuple[str, ...]) -> None:
+    whole, (two,) = divided(tmp_path, "gn", 1, [(2, 1)], "optimizer={type: SGD, lr: 1.0, momentum: 0.0}", *more)
     # With plain SGD and a rate of 1 the weights' change is the gradient.
     assert torch.allclose(whole["losses"], two["losses"], rtol=1e-6, atol=0)
     assert far(whole["first"], two["first"]) < 1e-6

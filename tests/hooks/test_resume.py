@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from detkit.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
 from tests.hooks.conftest import Small
@@ -83,6 +84,52 @@ def test_a_killed_run_with_all_hooks_resumes_to_the_same_bits(small: Small) -> N
     assert pictures[0] == pictures[1]
     assert len(pictures[0]) == len({entry["step"] for entry in lines(whole / "metrics.jsonl") if "val/ap" in entry})
     assert json.loads((killed / "status.json").read_text())["state"] == "finished"
+
+
+WARM_UPS: dict[str, Any] = {
+    "schedule": {"type": "FlatCosine", "warmup_iterations": 2},
+    "optimizer": {"type": "AdamW", "lr": 0.01, "layer_decay": 0.7},
+    "train": {"ema_decay": 0.99, "ema_warmup": 4, "iterations": 12},
+}
+MIXED = [
+    {"type": "Mosaic", "height": 64, "width": 64},
+    {"type": "ScaleJitter", "height": 128, "width": 128, "scale_range": [0.5, 1.5]},
+    {"type": "RandomCrop", "height": 64, "width": 64, "min_visible": 0.1},
+    {"type": "MixUp", "single": True},
+    {"type": "CopyPaste"},
+]
+
+
+def mixed(small: Small, final: int) -> dict[str, Any]:
+    """Sections of a training that mixes images but in its last steps, with everything that warms up."""
+    data = yaml.safe_load(small.config().read_text())["data"]
+    data["train"] |= {"transforms": MIXED, "final": {"iterations": final}}
+    return WARM_UPS | {"data": data, "hooks": [{"type": "Killer"}]}
+
+
+@pytest.mark.parametrize(
+    ("final", "killed_at"),
+    [(2, 7), pytest.param(7, 7, marks=pytest.mark.slow), pytest.param(9, 7, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_a_killed_run_with_mixed_images_resumes_to_the_same_bits(small: Small, final: int, killed_at: int) -> None:
+    """It is resumed from step 4: before the last steps begin, between that and the kill, and in them."""
+    sections = mixed(small, final)
+    assert small.run("whole", **sections) == 0
+    whole, killed = small.root / "whole", kill(small, "killed", killed_at, **sections)
+    assert small.run("killed", "--resume", **sections) == 0
+    assert_same_state(*(load_checkpoint(run, prefer="newest") for run in (whole, killed)))
+    assert lines(whole / "metrics.jsonl") == lines(killed / "metrics.jsonl")
+
+
+def test_done_steps_keep_their_transforms(small: Small, capsys: pytest.CaptureFixture[str]) -> None:
+    constant = mixed(small, 2) | {"schedule": {"type": "Constant"}}
+    short = constant | {"train": WARM_UPS["train"] | {"iterations": 4}}
+    assert small.run("run", **short) == 0
+    assert small.run("run", "--resume", **constant) == 2
+    assert "step 3 would have had other transforms, by data.train.final" in capsys.readouterr().err
+    constant["data"]["train"]["final"]["iterations"] = 3
+    assert small.run("run", "--resume", **constant) == 2
+    assert "data.train.final.iterations: 2.0 in the run, 3.0 now" in capsys.readouterr().err
 
 
 @pytest.mark.slow

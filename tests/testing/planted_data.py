@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
+from detkit.data.transforms.base import wrap_boxes
 from detkit.structures import ClassMap
 from tests.testing.planted import fault
 
@@ -49,6 +51,16 @@ def changed(boxes: Any = lambda b: b, labels: Any = lambda x: x) -> Any:
         return image, boxes(b), labels(x)
 
     return call
+
+
+def mix_pixels_only(self: Any, original: Any, image: Any, boxes: Any, labels: Any, draw: Any) -> Any:
+    return Image.blend(image, draw()[0], 0.5), boxes, labels
+
+
+def mix_under_another_label(self: Any, original: Any, image: Any, boxes: Any, labels: Any, draw: Any) -> Any:
+    other, more, their_labels = draw()
+    joined = wrap_boxes(torch.cat((boxes, more)), image)
+    return Image.blend(image, other, 0.5), joined, torch.cat((labels, (their_labels + 1) % 3))
 
 
 FAULTS = [
@@ -144,6 +156,20 @@ FAULTS = [
         "boxes_stay_valid",
         "the object of label 0 is seen at .*, but its box is gone",
         __call__=changed(boxes=lambda b: b + 1000),
+    ),
+    fault(
+        "transforms",
+        "mixed_images_bring_their_boxes",
+        "the object of label 0 is seen at .*, but its box is gone",
+        init=lambda self: setattr(self, "mixes", True),
+        mix=mix_pixels_only,
+    ),
+    fault(
+        "transforms",
+        "mixed_images_bring_their_boxes",
+        r"labels \[1\], the object's is 0",
+        init=lambda self: setattr(self, "mixes", True),
+        mix=mix_under_another_label,
     ),
     fault(
         "transforms",

@@ -57,6 +57,24 @@ FAULTS = [
     ),
     fault(
         "backbones",
+        "every_parameter_has_a_layer",
+        "layer_names has second.weight in 0 layers, want 1",
+        layer_names=lambda self, original: [["first"]],
+    ),
+    fault(
+        "backbones",
+        "every_parameter_has_a_layer",
+        "layer_names has second.weight in 2 layers, want 1",
+        layer_names=lambda self, original: [["first"], ["second"], ["second.weight"]],
+    ),
+    fault(
+        "backbones",
+        "every_parameter_has_a_layer",
+        r"layer_names has \['third'\], which are no modules or parameters",
+        layer_names=lambda self, original: [["first"], ["second"], ["third"]],
+    ),
+    fault(
+        "backbones",
         "declares_its_levels",
         r"strides \[16, 8\] do not go from the finest level",
         init=declare_backwards,

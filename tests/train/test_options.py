@@ -16,3 +16,9 @@ from tests.refusals import Refuses
 def test_nonsense_is_refused_by_key(refuses: Refuses, key: str, value: Any) -> None:
     with refuses(ValueError):
         TrainOptions(**{"iterations": 1} | {key: value})
+
+
+def test_a_warmup_of_no_average_is_refused(refuses: Refuses) -> None:
+    with refuses(ValueError):
+        TrainOptions(iterations=1, ema_warmup=2000)
+    assert TrainOptions(iterations=1, ema_decay=0.9, ema_warmup=2000).ema_warmup == 2000

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detkit.train.schedule import Constant, Cosine, MultiStep
+from detkit.train.schedule import Constant, Cosine, FlatCosine, MultiStep
 from tests.refusals import Refuses
 
 
@@ -19,6 +19,27 @@ def test_cosine_by_hand() -> None:
     assert schedule.factor(6, 10) == pytest.approx(0.55)
     assert schedule.factor(10, 10) == pytest.approx(0.1)
     assert schedule.factor(99, 10) == pytest.approx(0.1)
+
+
+def test_flat_cosine_by_hand() -> None:
+    schedule = FlatCosine(flat=0.5, final_factor=0.1, warmup_iterations=2, warmup_factor=0.5)
+    schedule.check_length(20)
+    assert [schedule.factor(s, 20) for s in (0, 1, 2, 9, 10)] == pytest.approx([0.5, 0.75, 1.0, 1.0, 1.0])
+    # Half way between step 10 and step 20 the cosine is 0, a quarter of the way the root of a half.
+    assert schedule.factor(15, 20) == pytest.approx(0.55)
+    assert schedule.factor(20, 20) == pytest.approx(0.1)
+    assert schedule.factor(99, 20) == pytest.approx(0.1)
+    always = FlatCosine(flat=0.0, final_factor=0.1, warmup_iterations=0)
+    cosine = Cosine(final_factor=0.1, warmup_iterations=0)
+    assert [always.factor(s, 20) for s in range(21)] == [cosine.factor(s, 20) for s in range(21)]
+
+
+def test_a_cosine_that_begins_inside_the_warmup_is_refused(refuses: Refuses) -> None:
+    with refuses(ValueError):
+        FlatCosine().check_length(1990)
+    with refuses(ValueError):
+        FlatCosine().check_length(900)
+    FlatCosine().check_length(2000)
 
 
 def test_milestones_are_steps_or_fractions() -> None:
@@ -42,6 +63,7 @@ def test_a_milestone_inside_the_warmup_counts() -> None:
         lambda: MultiStep(gamma=2),
         lambda: Cosine(final_factor=-1),
         lambda: Constant(warmup_iterations=-1),
+        lambda: FlatCosine(flat=1.0),
     ],
 )
 def test_nonsense_is_refused(refuses: Refuses, make: object) -> None:

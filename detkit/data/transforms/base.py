@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from PIL.Image import DecompressionBombError, Image
+from PIL.Image import new as new_image
 from torch import Tensor
 
 from detkit import boxes as box_ops
@@ -24,16 +25,24 @@ SMALLEST_SIDE = 1.0
 """Pixels; a box that the transforms leave thinner is dropped, as by torchvision's SanitizeBoundingBoxes."""
 
 
+Labelled: TypeAlias = "tuple[Image, BoundingBoxes, Tensor]"
+"""A PIL RGB image, its boxes (N, 4) and their labels (N,), -1 for an ignore region."""
+Draw = Callable[[], Labelled]
+"""Another image, drawn at random from torch's global generator."""
+
+
 class Transform:
     """Changes an image and its boxes alike.
 
     All randomness must come from torch's, numpy's or Python's global generator, which the loader seeds for every
     sample.
 
-    moves_boxes: False for one that only changes colours, which `detkit anchors` can leave out.
+    moves_boxes: False for one that only changes colours, which `detkit anchors` can leave out. mixes: True for one that
+    takes other images of the data set into an image, by `mix`; it is for training only.
     """
 
     moves_boxes: bool = True
+    mixes: bool = False
 
     def __call__(self, image: Image, boxes: BoundingBoxes, labels: Tensor) -> tuple[Image, BoundingBoxes, Tensor]:
         """Transforms a PIL RGB image, its boxes (N, 4) and their labels (N,) (-1: ignore region).
@@ -41,6 +50,18 @@ class Transform:
         The number of boxes must stay. Make a box that is gone degenerate; it is dropped at the end.
         """
         raise NotImplementedError
+
+    def mix(self, image: Image, boxes: BoundingBoxes, labels: Tensor, draw: Draw) -> Labelled:
+        """What is called of a transform that `mixes`, in place of `__call__`.
+
+        draw: returns another image, drawn at random, with its boxes and labels, after the transforms of `front`. The
+        boxes of the image itself come first in the result, as many as they were.
+        """
+        raise NotImplementedError
+
+    def front(self, transforms: Sequence[Transform]) -> Sequence[Transform]:
+        """Which of the transforms in front of it an image that it draws goes through."""
+        return transforms
 
     def fixed_size(self, height: int, width: int) -> tuple[int, int] | None:
         """The (height, width) to which it resizes every image of a (height, width), if that is all that it does.
@@ -79,26 +100,18 @@ def apply_transforms(
     labels: Tensor,
     is_ignore: Tensor,
     watch: Watch | None = None,
+    draw: Draw | None = None,
 ) -> tuple[Tensor, Targets]:
     """Runs the transforms; returns the uint8 image (3, H, W) and targets inside it.
 
-    boxes: (N, 4) xyxy pixels of `image` (PIL); labels (N,); is_ignore (N,). Raises ValueError if the
-    transforms lose count of the boxes or put out coordinates that are not finite.
+    boxes: (N, 4) xyxy pixels of `image` (PIL); labels (N,); is_ignore (N,). draw: other images for the transforms that
+    mix; without it they get black ones without objects. Raises ValueError if the transforms lose count of the boxes or
+    put out coordinates that are not finite.
     """
-    from torchvision import tv_tensors
     from torchvision.transforms.v2.functional import pil_to_tensor
 
-    wrapped = tv_tensors.BoundingBoxes(boxes.reshape(-1, 4), format="XYXY", canvas_size=(image.height, image.width))
-    labels = labels.masked_fill(is_ignore, IGNORE_LABEL)
-    for transform in transforms:
-        megapixels = image.width * image.height / 1e6
-        try:
-            image, wrapped, labels = transform(image, wrapped, labels)
-        except DecompressionBombError:  # Pillow has its own limit for a crop
-            text = f"the crop out of an image of {megapixels:.0f} megapixels is too large; resize before it"
-            raise ValueError(f"{type(transform).__name__}: {text}") from None
-        if watch is not None:
-            watch(type(transform).__name__, clip_boxes(wrapped, image.height, image.width), labels)
+    given = label_image(image, boxes, labels, is_ignore)
+    image, wrapped, labels = run_transforms(transforms, given, draw or partial(blank_image, image), watch)
     tensor = pil_to_tensor(image)
     names = ", ".join(type(t).__name__ for t in transforms)
     if len(wrapped) != len(labels):
@@ -112,6 +125,49 @@ def apply_transforms(
     return tensor, Targets(plain[objects], labels[objects], plain[ignored])
 
 
+def run_transforms(
+    transforms: Sequence[Transform], given: Labelled, draw: Draw, watch: Watch | None = None
+) -> Labelled:
+    """Runs the transforms one after another; what one of them draws goes through those in front of it first."""
+    for place, transform in enumerate(transforms):
+        megapixels = given[0].width * given[0].height / 1e6
+        try:
+            if transform.mixes:
+                given = transform.mix(*given, partial(drawn, transform.front(transforms[:place]), draw))
+            else:
+                given = transform(*given)
+        except DecompressionBombError:  # Pillow has its own limit for a crop
+            text = f"the crop out of an image of {megapixels:.0f} megapixels is too large; resize before it"
+            raise ValueError(f"{type(transform).__name__}: {text}") from None
+        if watch is not None:
+            image, boxes, labels = given
+            watch(type(transform).__name__, clip_boxes(boxes, image.height, image.width), labels)
+    return given
+
+
+def drawn(front: Sequence[Transform], draw: Draw) -> Labelled:
+    """Another image after the transforms in front of the one that asks for it."""
+    return run_transforms(front, draw(), draw)
+
+
+def label_image(image: Image, boxes: Tensor, labels: Tensor, is_ignore: Tensor) -> Labelled:
+    """An image with boxes (N, 4), labels (N,) and is_ignore (N,), as transforms take it."""
+    return image, wrap_boxes(boxes, image), labels.masked_fill(is_ignore, IGNORE_LABEL)
+
+
+def wrap_boxes(boxes: Tensor, image: Image) -> BoundingBoxes:
+    """Boxes (N, 4) as torchvision's, of an image."""
+    from torchvision import tv_tensors
+
+    return tv_tensors.BoundingBoxes(boxes.reshape(-1, 4), format="XYXY", canvas_size=(image.height, image.width))
+
+
+def blank_image(like: Image) -> Labelled:
+    """A black image of the size of another, without objects."""
+    none = torch.zeros(0, dtype=torch.int64)
+    return label_image(new_image("RGB", like.size), torch.zeros(0, 4), none, none.bool())
+
+
 def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     """Clips boxes (N, 4) to an image of that size, as plain float32."""
     plain = boxes.as_subclass(Tensor).float()
@@ -121,6 +177,19 @@ def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
 def is_usable(boxes: Tensor) -> Tensor:
     """Which boxes (N, 4) are at least `SMALLEST_SIDE` wide and high (N,)."""
     return (box_ops.sides(boxes) >= SMALLEST_SIDE).all(dim=1)
+
+
+def visible(boxes: Tensor) -> Tensor:
+    """Areas (N,) of boxes (N, 4), 0 where a side is not positive."""
+    return box_ops.sides(boxes).clamp(min=0).prod(dim=1)
+
+
+def ignore_rests(labels: Tensor, areas: Tensor, whole: Tensor, min_visible: float) -> Tensor:
+    """The labels (N,), those of objects of which less than a part is left made those of ignore regions.
+
+    areas, whole: (N,) square pixels that are left, and that there were. A rest is hard to name, but is no background.
+    """
+    return labels.masked_fill(areas < min_visible * whole, IGNORE_LABEL)
 
 
 @dataclass(frozen=True)
@@ -138,7 +207,8 @@ def trace_lost_objects(
 ) -> list[LostObject]:
     """Objects (not ignore regions) that `apply_transforms` leaves out, each with the transform that removes it.
 
-    Transforms get rows in the place of labels, so that a box is known even after others are removed.
+    Transforms get rows in the place of labels, so that a box is known even after others are removed. What they mix in
+    is black and has no objects, so an object that another image would hide is not lost.
     """
     rows = torch.arange(len(boxes))
     first = clip_boxes(boxes, image.height, image.width), rows.masked_fill(is_ignore, IGNORE_LABEL)

@@ -9,7 +9,14 @@ from annotated_types import Interval, MinLen
 from PIL.Image import Image
 from torch import Tensor
 
-from detkit.data.transforms.base import IGNORE_LABEL, Transform, V2Transform
+from detkit.data.transforms.base import (
+    IGNORE_LABEL,
+    Transform,
+    V2Transform,
+    clip_boxes,
+    ignore_rests,
+    visible,
+)
 from detkit.registry import TRANSFORMS, Fraction, PositiveInt, Side
 from detkit.registry.bounds import Ascending
 
@@ -131,15 +138,33 @@ class ScaleJitter(V2Transform):
 
 @TRANSFORMS.register()
 class RandomCrop(V2Transform):
-    """Crops a random window; smaller images are padded with black.
+    """Crops a random window; smaller images lie at a random place of it.
+
+    After ScaleJitter this is the large scale jitter of 2012.07177.
 
     Args:
         height: pixels.
         width: pixels.
+        fill: colour around smaller images, RGB 0..255.
+        min_visible: part of its area that an object keeps, or it becomes an ignore region.
     """
 
-    def __init__(self, *, height: Side, width: Side) -> None:
-        super().__init__("RandomCrop", (height, width), pad_if_needed=True)
+    def __init__(
+        self,
+        *,
+        height: Side,
+        width: Side,
+        fill: tuple[Colour, Colour, Colour] = (0, 0, 0),
+        min_visible: Fraction = 0.0,
+    ) -> None:
+        super().__init__("RandomCrop", (height, width), pad_if_needed=True, fill=tuple(fill))
+        self.min_visible = min_visible
+
+    def __call__(self, image: Image, boxes: BoundingBoxes, labels: Tensor) -> tuple[Image, BoundingBoxes, Tensor]:
+        whole = visible(clip_boxes(boxes, image.height, image.width))
+        image, boxes, labels = super().__call__(image, boxes, labels)
+        left = visible(clip_boxes(boxes, image.height, image.width))
+        return image, boxes, ignore_rests(labels, left, whole, self.min_visible)
 
 
 @TRANSFORMS.register()

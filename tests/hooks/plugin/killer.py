@@ -23,6 +23,9 @@ class Quick(Backbone):
         self.layer2 = nn.Sequential(nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU())
         self.out_shapes = {"c3": FeatureShape(8, 8), "c4": FeatureShape(8, 16)}
 
+    def layer_names(self) -> list[list[str]]:
+        return [["layer1"], ["layer2"]]
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         c3 = self.layer1(images)
         return {"c3": c3, "c4": self.layer2(c3)}
