@@ -97,7 +97,7 @@ class DistributionCoder(PointCoder):
 
     def logits(self, deltas: Tensor) -> Tensor:
         """Columns (..., 4 (bins + 1)) -> (..., 4, bins + 1)."""
-        return deltas.unflatten(-1, (4, self.bins + 1))
+        return deltas.reshape(*deltas.shape[:-1], 4, self.bins + 1)
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
         """Boxes and anchors (N, 4) -> (N, 4) distances in units, that the distributions should expect."""

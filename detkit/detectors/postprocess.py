@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,14 +62,20 @@ def postprocess(
 ) -> list[Detections]:
     """One `Detections` per image, in pixels of the network's input, inside `sizes` (B, 2)."""
     # topk_per_class selects among all anchors, as if they were one level.
-    level_sizes = (len(pred.anchors),) if options.topk_per_level is None else pred.level_sizes
-    anchors = torch.split(pred.anchors, list(level_sizes))
+    level_sizes = [len(pred.anchors)] if options.topk_per_level is None else list(pred.level_sizes)
+    anchors = torch.split(pred.anchors, level_sizes)
     detections = []
     by_class = quality_loss is not None and options.threshold_on == "class"
     least = 0.0 if by_class else options.score_threshold
     for image, (height, width) in enumerate(sizes.tolist()):
-        columns = (pred.logits[image], pred.deltas[image], None if pred.quality is None else pred.quality[image])
-        levels = zip(*(split(column, level_sizes) for column in columns), anchors, strict=True)
+        qualities = [None] * len(level_sizes) if pred.quality is None else torch.split(pred.quality[image], level_sizes)
+        levels = zip(
+            torch.split(pred.logits[image], level_sizes),
+            torch.split(pred.deltas[image], level_sizes),
+            qualities,
+            anchors,
+            strict=True,
+        )
         candidates = [_candidates(*level, options, class_loss, coder, quality_loss) for level in levels]
         boxes, scores, labels = (torch.cat(column) for column in zip(*candidates, strict=True))
         clipped = boxes if options.clip == "never" else box_ops.clip(boxes, height, width)
@@ -86,11 +91,6 @@ def postprocess(
         keep, scores = keep[good], scores[good]
         detections.append(Detections(clipped[keep], scores, labels[keep]))
     return detections
-
-
-def split(column: Tensor | None, sizes: Sequence[int]) -> Sequence[Tensor | None]:
-    """(A, n) -> its part of each level; Nones for None."""
-    return [None] * len(sizes) if column is None else column.split(list(sizes))
 
 
 def _candidates(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -135,9 +136,10 @@ def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
     for i, count in enumerate(counts):
         one, mine = slice(i, i + 1), slice(start, start + count)
         start += count
+        rows: dict[str, Any] = {name: None if x is None else x[mine] for name, x in tensors_of(whole).items()}
         positives = replace(
             whole,
-            **{name: None if value is None else value[mine] for name, value in tensors_of(whole).items()},
+            **rows,
             predicted=partial(rows_of, whole.predicted, mine),
             scores=partial(rows_of, whole.scores, mine),
         )

@@ -202,7 +202,9 @@ class CenternessGIoULoss(BoxLoss):
         super().__init__()
         self.weight = weight
 
-    def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
+    def forward(
+        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
+    ) -> Tensor:
         from torchvision.ops import generalized_box_iou_loss
 
         points, _ = points_and_strides(anchors)
