@@ -111,7 +111,8 @@ class Predictions:
 
     logits: (B, A, C). deltas: (B, A, D), D being `BoxCoder.num_columns`, 4 as a rule. anchors: (A, 4) xyxy pixels, the
     same for every image of the batch. level_sizes: number of anchors on each level, summing to A. quality: (B, A, 1)
-    logits of the quality branch; None if the detector has none.
+    logits of the quality branch; None if the detector has none. sizes: (B, 2) height and width of each image inside its
+    padding, on the host; None: no padding.
     """
 
     logits: Tensor
@@ -119,6 +120,7 @@ class Predictions:
     anchors: Tensor
     level_sizes: tuple[int, ...]
     quality: Tensor | None = None
+    sizes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ class Candidates:
     computed when they are called, so an assigner that does not look at predictions pays nothing.
     ignored: (A,) bool, anchors that are IGNORED whatever the assigner says, because they lie in an ignore
     region; None if the image has no such region.
-    progress: fraction of the training that is done, 0 in its first step.
+    progress: fraction of the training that is done, 0 in its first step. size: height and width of the image inside
+    its padding; None if there is no padding.
     """
 
     anchors: Tensor
@@ -141,6 +144,7 @@ class Candidates:
     ignored: Tensor | None = None
     quality: Callable[[], Tensor] = field(default=lambda: torch.ones(()))
     progress: float = 0.0
+    size: tuple[int, int] | None = None
 
 
 @dataclass

@@ -81,6 +81,7 @@ class DenseDetector(nn.Module):
             torch.cat(anchors),
             tuple(map(len, anchors)),
             None if quality is None else torch.cat(quality, dim=1),
+            sizes,
         )
 
     @property
@@ -115,6 +116,7 @@ class DenseDetector(nn.Module):
             boxes=lambda: self.coder.decode(deltas.to(anchors.dtype), anchors),
             quality=lambda: anchors.new_ones(len(anchors)) if quality is None else quality.float().sigmoid()[:, 0],
             progress=self.progress,
+            size=None if pred.sizes is None else (int(pred.sizes[image, 0]), int(pred.sizes[image, 1])),
         )
 
     @torch.no_grad()

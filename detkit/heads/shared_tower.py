@@ -26,6 +26,7 @@ class SharedTowerHead(Head):
         channels: width of the towers; null: that of the levels.
         norm: normalisation after every tower convolution; null: none, and the convolutions have biases. `bn` mixes
             the statistics of all levels: prefer `gn`.
+        conv_bias: whether convolutions in front of a norm have a bias all the same, as in FCOS's published weights.
         quality_from: tower that the quality branch belongs to, where the losses want one.
         level_scales: multiply the box columns of every level by a factor of its own that is learned (FCOS, 1904.01355,
             section 3.2).
@@ -43,6 +44,7 @@ class SharedTowerHead(Head):
         num_convs: Annotated[int, Interval(ge=0, le=MOST_LAYERS)] = 4,
         channels: Channels | None = None,
         norm: NormName | None = None,
+        conv_bias: bool = False,
         quality_from: Literal["class", "box"] = "box",
         level_scales: bool = False,
     ) -> None:
@@ -60,7 +62,7 @@ class SharedTowerHead(Head):
             layers: list[nn.Module] = []
             for i in range(num_convs):
                 source = in_channels[0] if i == 0 else width
-                conv = nn.Conv2d(source, width, 3, padding=1, bias=norm is None)
+                conv = nn.Conv2d(source, width, 3, padding=1, bias=conv_bias or norm is None)
                 layers += with_norm(conv, norm, nn.ReLU(inplace=True))
             return nn.Sequential(*layers)
 

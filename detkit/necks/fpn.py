@@ -23,20 +23,26 @@ class ExtraConvs(nn.ModuleList):
     """Stride-2 convolutions that add levels on top; each takes the level before, after a ReLU.
 
     conv: makes one from its input channels, kernel and stride. channels: of the last backbone level and of the pyramid.
+    relu: whether there is a ReLU between two of them.
     """
 
     def __init__(
-        self, conv: Callable[[int, int, int], nn.Module], extra_from: ExtraFrom, channels: tuple[int, int], count: int
+        self,
+        conv: Callable[[int, int, int], nn.Module],
+        extra_from: ExtraFrom,
+        channels: tuple[int, int],
+        count: int,
+        relu: bool = True,
     ) -> None:
         first = channels[0] if extra_from == "c5" else channels[1]
         super().__init__(conv(first if i == 0 else channels[1], 3, 2) for i in range(count))
-        self.extra_from = extra_from
+        self.extra_from, self.relu = extra_from, relu
 
     def forward(self, c5: Tensor, levels: list[Tensor]) -> list[Tensor]:
         """The last backbone level and the pyramid's levels -> these and the extra levels."""
         x = c5 if self.extra_from == "c5" else levels[-1]
         for i, layer in enumerate(self):
-            x = layer(x if i == 0 else F.relu(x))
+            x = layer(F.relu(x) if i and self.relu else x)
             levels = [*levels, x]
         return levels
 
@@ -49,9 +55,10 @@ class FPN(Neck):
 
     Args:
         channels: channels of every level.
-        extra_levels: number of extra levels; each is computed from the level before, after a ReLU.
+        extra_levels: number of extra levels; each is computed from the level before.
         extra_from: input of the first extra level, the last backbone level (`c5`, as in the RetinaNet paper and
             Detectron2) or the last pyramid level (`p5`, as in torchvision's v1 model).
+        extra_relu: whether there is a ReLU between two extra levels; ATSS, GFL and others have none.
         norm: normalisation after every convolution; null: none, and the convolutions have biases.
     """
 
@@ -62,6 +69,7 @@ class FPN(Neck):
         channels: Channels = 256,
         extra_levels: ExtraLevels = 2,
         extra_from: ExtraFrom = "c5",
+        extra_relu: bool = True,
         norm: NormName | None = None,
     ) -> None:
         super().__init__()
@@ -73,7 +81,7 @@ class FPN(Neck):
 
         self.lateral = nn.ModuleDict({n: conv(shape.channels, 1) for n, shape in in_shapes.items()})
         self.output = nn.ModuleDict({n: conv(channels, 3) for n in names})
-        self.extra = ExtraConvs(conv, extra_from, (last.channels, channels), extra_levels)
+        self.extra = ExtraConvs(conv, extra_from, (last.channels, channels), extra_levels, extra_relu)
         init_convs(self, init_uniform)
         self.out_shapes = {f"p{n.lstrip('c')}": FeatureShape(channels, s.stride) for n, s in in_shapes.items()}
         self.out_shapes |= dict(pyramid_level(channels, s) for s in extra_strides(last.stride, extra_levels))

@@ -24,6 +24,7 @@ from detkit.registry.bounds import Positive as Positive
 from detkit.registry.bounds import PositiveInt as PositiveInt
 from detkit.registry.bounds import Seed as Seed
 from detkit.registry.bounds import Side as Side
+from detkit.registry.nested import AssignerNode as AssignerNode
 from detkit.registry.nested import BoxLossNode as BoxLossNode
 from detkit.registry.nested import DatasetNode as DatasetNode
 from detkit.registry.parts import ANCHORS as ANCHORS

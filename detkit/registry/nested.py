@@ -25,6 +25,8 @@ DatasetNode = Annotated[dict[str, Any], PartOf("datasets", "a data set")]
 """An argument of a part that is a data set; its paths and defaults are as those of any data set in a config."""
 BoxLossNode = Annotated[dict[str, Any], PartOf("box_losses", "a box loss")]
 """An argument of a part that is a box loss."""
+AssignerNode = Annotated[dict[str, Any], PartOf("assigners", "an assigner")]
+"""An argument of a part that is an assigner."""
 
 
 def registry_of(annotation: object) -> str | None:

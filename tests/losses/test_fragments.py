@@ -47,7 +47,7 @@ def test_a_fragment_builds_and_a_step_lowers_its_loss(fragment: Any, whole: Any)
 
     # Better boxes are better targets for a class loss that learns their quality, so the targets stay what they are.
     match = detector.match(detector(images), [some, none])
-    detector.match = lambda pred, targets, assigner=None: match  # type: ignore[method-assign, misc]
+    detector.match = lambda pred, targets, assigner=None: match  # type: ignore[method-assign]
 
     def losses() -> Any:
         return detector.loss(detector(images), [some, none])

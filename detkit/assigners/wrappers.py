@@ -1,0 +1,90 @@
+"""Assigners made of other assigners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from detkit import boxes as box_ops
+from detkit.assigners.base import Assigner
+from detkit.registry import ASSIGNERS, AssignerNode, Fraction, PositiveInt
+from detkit.structures import IGNORED, Assignment, Candidates, Targets
+
+
+@ASSIGNERS.register()
+class InsideImageAssigner(Assigner):
+    """Another assigner that sees only the anchors whose middle lies in the image; those in the padding are ignored.
+
+    Without it they are background, and a small image in a batch of large ones has many. MMDetection trains its
+    detectors with anchors in this way.
+
+    Args:
+        assigner: the assigner.
+        divisor: the image counts as padded to a multiple of it, in pixels.
+    """
+
+    def __init__(self, *, assigner: AssignerNode, divisor: PositiveInt = 32) -> None:
+        inner: Assigner = ASSIGNERS.build(assigner)
+        super().__init__(ignore_overlap=inner.ignore_overlap, chunk_elements=inner.chunk_elements)
+        self.assigner, self.divisor = inner, divisor
+        self.positive_iou, self.forces_best = inner.positive_iou, inner.forces_best
+
+    def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
+        if candidates.size is None:
+            return self.assigner(candidates, targets)  # type: ignore[no-any-return]
+        height, width = (-(-side // self.divisor) * self.divisor for side in candidates.size)
+        middle = box_ops.centres(candidates.anchors)
+        inside = (middle < middle.new_tensor((width, height))).all(dim=1).nonzero()[:, 0]
+        found: Assignment = self.assigner(rows_of(candidates, inside), targets)
+        labels = torch.full_like(candidates.anchors[:, 0], IGNORED, dtype=torch.int64).index_put(
+            (inside,), found.labels
+        )
+        matched = torch.zeros_like(labels).index_put((inside,), found.matched)
+        quality = found.quality
+        if quality is not None:
+            quality = quality.new_zeros(len(labels)).index_put((inside,), quality)
+        return Assignment(labels, matched, quality)
+
+
+@ASSIGNERS.register()
+class WarmupAssigner(Assigner):
+    """One assigner first, another one later: TOOD begins with ATSS (2108.07755, section 4).
+
+    Args:
+        first: the assigner that the training begins with.
+        then: the one after it.
+        until: fraction of the training after which `then` takes over.
+    """
+
+    def __init__(self, *, first: AssignerNode, then: AssignerNode, until: Fraction = 0.1) -> None:
+        before, after = ASSIGNERS.build(first), ASSIGNERS.build(then)
+        super().__init__(ignore_overlap=after.ignore_overlap, chunk_elements=after.chunk_elements)
+        self.first, self.then, self.until = before, after, until
+        self.positive_iou, self.forces_best = after.positive_iou, after.forces_best
+
+    def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
+        rule = self.first if candidates.progress < self.until else self.then
+        return rule(candidates, targets)  # type: ignore[no-any-return]
+
+
+def rows_of(candidates: Candidates, rows: Tensor) -> Candidates:
+    """Some of the candidates; rows: (n,) ascending."""
+    ends = torch.tensor(candidates.level_sizes).cumsum(0).to(rows.device)
+    before = torch.searchsorted(rows, ends)
+    sizes = before.diff(prepend=before.new_zeros(1)).tolist()
+
+    def chosen(compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        return lambda: compute()[rows]
+
+    return replace(
+        candidates,
+        anchors=candidates.anchors[rows],
+        level_sizes=tuple(sizes),
+        scores=chosen(candidates.scores),
+        boxes=chosen(candidates.boxes),
+        quality=chosen(candidates.quality),
+        ignored=None if candidates.ignored is None else candidates.ignored[rows],
+    )
