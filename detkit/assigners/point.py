@@ -23,8 +23,8 @@ class PointAssigner(Assigner):
     Source: 1904.01355, section 3.2.
 
     Args:
-        radius: largest distance of a point from the object's centre, in strides, in x and in y (the centre sampling that
-            the authors added after the paper); null matches all points inside the box.
+        radius: largest distance of a point from the object's centre, in strides, in x and in y (the centre sampling
+            that the authors added after the paper); null matches all points inside the box.
         reach: largest distance, in strides, from a point to the object's farthest edge, on any level but the
             coarsest; on any but the finest it must be at least half of that. 8 gives the paper's 64, 128, 256 and
             512 px for strides 8 to 64.

@@ -1,4 +1,4 @@
-"""What MMDetection computed for a model (tests/golden/mmdet), and the same of a detkit detector with the same weights."""
+"""What MMDetection computed for a model (tests/golden/mmdet), beside a detkit detector with the same weights."""
 
 from __future__ import annotations
 
