@@ -153,7 +153,7 @@ def check_input(detector: DenseDetector, model: Reference) -> None:
 
 def predict(detector: DenseDetector) -> Predictions:
     images, sizes, _ = inputs()
-    return detector(images, sizes)  # type: ignore[no-any-return]
+    return detector(images, sizes)
 
 
 def check_head(detector: DenseDetector, model: Reference, names: Mapping[str, str]) -> None:
