@@ -146,6 +146,71 @@ def test_a_folder_without_data_yaml_is_found(tmp_path: Path, folders: list[str],
     assert sum(len(DATASETS.build(node)) for node in found.splits.values()) == len(folders)
 
 
+def labelled(root: Path, *images: str) -> None:
+    """Images with labels beside them, and the names of two classes."""
+    for image in images:
+        picture(root / f"{image}.png")
+        write(root / f"{image}.txt", f"{BOX}\n")
+    write(root / "classes.txt", "cat\ndog\n")
+
+
+def images_by_split(root: Path) -> dict[str, list[str]]:
+    """The images of each split that is found, relative to the folder."""
+    splits = {split: DATASETS.build(node).records for split, node in find_data(root).splits.items()}
+    return {s: [str(Path(r.path(i)).relative_to(root)) for i in range(len(r))] for s, r in splits.items()}
+
+
+@pytest.mark.parametrize("stems", [("train_1", "train_2", "train_3"), ("test", "a"), ("val-01", "my val")])
+def test_the_labels_of_an_image_are_no_list_of_a_split(tmp_path: Path, stems: tuple[str, ...]) -> None:
+    labelled(tmp_path, *stems)
+    assert images_by_split(tmp_path) == {"all": sorted(f"{stem}.png" for stem in stems)}
+
+
+def test_labels_without_image_are_no_list_of_a_split(tmp_path: Path) -> None:
+    labelled(tmp_path, "a")
+    write(tmp_path / "test.txt", f"{BOX}\n")
+    write(tmp_path / "train_classes.txt", "cat\n")
+    assert images_by_split(tmp_path) == {"all": ["a.png"]}
+
+
+def test_no_list_of_a_split_replaces_another(tmp_path: Path) -> None:
+    labelled(tmp_path, "a", "b", "c")
+    for name, image in (("train", "a"), ("train2", "b"), ("my-val", "c")):
+        write(tmp_path / f"{name}.txt", f"{image}.png\n")
+    assert images_by_split(tmp_path) == {"train": ["a.png"], "train2": ["b.png"], "val": ["c.png"]}
+    assert find_data(tmp_path).notes == ("one of several lists of a split, so each is its own: train2.txt",)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("train_set", "val_set"), ("my-train", "my-val"), ("trainset", "valset"), ("TRAIN", "VALIDATE")]
+)
+def test_splits_have_the_names_of_folders_that_other_formats_know(tmp_path: Path, train: str, val: str) -> None:
+    labelled(tmp_path, f"{train}/a", f"{val}/b")
+    assert images_by_split(tmp_path) == {"train": [f"{train}/a.png"], "val": [f"{val}/b.png"]}
+
+
+def test_images_in_no_folder_of_a_split_are_named(tmp_path: Path) -> None:
+    labelled(tmp_path, "images/train/a", "images/val/b", "images/c", "more/d")
+    found = find_data(tmp_path)
+    assert list(found.splits) == ["train", "val"]
+    assert found.notes == ("2 images are in no folder of a split, as images/c.png, and not read",)
+
+
+def test_another_data_yaml_in_the_folder_is_named(root: Path) -> None:
+    write(root / "other.yaml", "train: images/train\nnames: [dog, cat]\n")
+    assert find_data(root).notes == ("not read: other.yaml",)
+
+
+def test_class_names_that_contradict_each_other_are_the_readers_error(refuses: Refuses, tmp_path: Path) -> None:
+    labelled(tmp_path, "x/a", "y/b")
+    (tmp_path / "classes.txt").unlink()
+    write(tmp_path / "x/classes.txt", "cat\ndog\n")
+    write(tmp_path / "y/classes.txt", "dog\ncat\n")
+    found = find_data(tmp_path)
+    with refuses(ValueError):
+        DATASETS.build(found.splits["train"])
+
+
 def test_a_folder_of_labels_in_pixels_is_refused_for_its_pixels(refuses: Refuses, tmp_path: Path) -> None:
     picture(tmp_path / "images/a.png")
     write(tmp_path / "labels/a.txt", "0 50 25 20 20\n")

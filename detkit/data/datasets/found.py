@@ -12,14 +12,15 @@ from itertools import islice
 from pathlib import Path
 
 from detkit.checkpoint import CHECKPOINTS
+from detkit.utils.console import plural, printable
 from detkit.utils.types import Tree
 
 LOOKED_AT = 200_000
 """Files below a folder that are listed to find its format."""
 SPLIT_NAMES = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev", "eval"),
-    "test": ("test", "testing", "tst"),
+    "train": ("train", "training", "trn", "trainset", "trainingset"),
+    "val": ("val", "valid", "validation", "validate", "dev", "eval", "valset", "validset", "validationset", "devset"),
+    "test": ("test", "testing", "tst", "testset"),
 }
 """Canonical name of a split -> names that people give it."""
 
@@ -110,3 +111,17 @@ def named_splits(names: Sequence[str]) -> list[str]:
     """The names under which splits are found: train, val or test where a single one has such a name, else their own."""
     canonical = [canonical_split(name) or name for name in names]
     return [short if canonical.count(short) == 1 else name for short, name in zip(canonical, names, strict=True)]
+
+
+def split_folder(file: Path) -> Path | None:
+    """The folder above a file whose name is that of a split, the uppermost one; None without any."""
+    parents = [parent for parent in reversed(file.parents) if parent.name]
+    return next((parent for parent in parents if canonical_split(parent.name)), None)
+
+
+def outside_splits(files: Sequence[Path], kind: str) -> tuple[str, ...]:
+    """A note on files that are in no folder of a split, where others are; none without such files."""
+    if not files:
+        return ()
+    counted = plural(len(files), f"{kind} is", f"{kind}s are")
+    return (f"{counted} in no folder of a split, as {printable(files[0])}, and not read",)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from detkit.data.datasets.found import FoundData, Place, canonical_split, named_splits
+from detkit.data.datasets.found import FoundData, Place, canonical_split, named_splits, outside_splits, split_folder
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.utils.console import plural, printable
 from detkit.utils.types import Tree
@@ -62,20 +62,10 @@ def by_folders(place: Place, files: Sequence[Path]) -> FoundData:
     names = split_names([folder for folder in groups if folder is not None])
     loose = groups.pop(None, [])
     splits = {names[folder]: split_node(place, folder) for folder in groups if folder is not None}
-    notes = [FROM_ZERO]
-    if loose and splits:
-        counted = plural(len(loose), "XML file is", "XML files are")
-        notes.append(f"{counted} in no folder of a split, as {printable(loose[0])}, and not read")
-    elif loose:
-        splits = {"all": split_node(place, Path("."))}
+    notes = (FROM_ZERO, *outside_splits(loose if splits else (), "XML file"))
+    splits = splits or {"all": split_node(place, Path("."))}
     why = f"{plural(len(files), 'XML file')} with the root <annotation>, as {printable(files[0])}"
-    return FoundData("Pascal VOC", why, splits, tuple(notes))
-
-
-def split_folder(file: Path) -> Path | None:
-    """The folder above a file whose name is that of a split, the uppermost one; None without any."""
-    parents = [parent for parent in reversed(file.parents) if parent.name]
-    return next((parent for parent in parents if canonical_split(parent.name)), None)
+    return FoundData("Pascal VOC", why, splits, notes)
 
 
 def split_names(folders: Sequence[Path]) -> dict[Path, str]:

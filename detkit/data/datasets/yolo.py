@@ -17,8 +17,8 @@ from detkit.data.datasets.problems import DROPPED, MERGED, Kind, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.data.datasets.yolo_data import (
     YoloData,
-    data_file,
     data_file_below,
+    data_files,
     is_data_yaml,
     locate,
     names_in,
@@ -68,7 +68,7 @@ class YoloDataset(DetectionDataset):
             return None
         try:
             data = open_data(place.path)
-            splits, notes = list(data.splits), tuple(data.notes)
+            splits, notes = list(data.splits), (*data.notes, *data.others)
         except (ValueError, OSError) as error:  # the reader says so when it is asked for a split
             splits, notes = ["train", "val"], (str(error),)
         nodes = {split: {"type": cls.__name__, "data": str(place.path), "split": split} for split in splits}
@@ -116,9 +116,8 @@ def evidence(place: Place) -> str | None:
         if suffix in (".yaml", ".yml") and place.path.is_file() and is_data_yaml(place.path):
             return "its keys names and train or val"
         return "the suffix .data" if suffix == ".data" else None
-    described = data_file(place.path)
-    if described is not None:
-        return described.name
+    if described := data_files(place.path):
+        return described[0].name
     texts, images = place.with_suffix(".txt"), place.with_suffix(*image_suffixes())
     if not texts or not images:
         return None
@@ -127,14 +126,16 @@ def evidence(place: Place) -> str | None:
     other = any(suffix in place.suffixes for suffix in OTHER_FORMATS)
     if not any(looks_like_labels(place.path / label, LARGEST_FRACTION if other else math.inf) for label in labels):
         return None
-    names_file = names_in(place.path, list(place.files))
+    try:
+        names_file = names_in(place.path, list(place.files))
+        described_below = data_file_below(place.path, place.files) if names_file is None else None
+    except (ValueError, OSError):  # several, or one that can't be read, as the reader says
+        names_file = described_below = None
     if names_file is not None:
         return f"{names_file.relative_to(place.path)} and label files"
-    try:
-        described = data_file_below(place.path, place.files)
-    except (ValueError, OSError):  # several, or one that can't be read, as the reader says
-        described = None
-    return f"label files such as {labels[0]}" if described is None else printable(described.relative_to(place.path))
+    if described_below is not None:
+        return printable(described_below.relative_to(place.path))
+    return f"label files such as {labels[0]}"
 
 
 def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str], list[Path]]:
