@@ -30,7 +30,7 @@ def find_data(path: str | Path) -> FoundData:
     place = Place(Path(path))
     if not place.path.exists():
         raise FileNotFoundError(f"no data set {printable(place.path)}: there is no such file or folder")
-    found = [each for part in finders() if (each := part.find(place)) is not None]
+    found = [each for part in finders() if (each := part.find(place)) is not None and each.splits]
     if not found:
         if place.path.suffix.lower() == ".json" and not place.is_folder:
             read_json(str(place.path))  # says what the file is instead

@@ -244,7 +244,7 @@ def read_split(root: Path, annotations: Path, split: str) -> list[str]:
     annotated = {p.stem for p in annotation_files(annotations)}
     stems = list_stems(read_list(path, annotated), annotated)
     if not stems:
-        raise ValueError(f"{path}: the split is empty")
+        raise ValueError(f"{path}: the split is empty: write its images into the list, or delete the list")
     twice = sorted(stem for stem, count in Counter(stems).items() if count > 1)
     if twice:
         raise ValueError(f"{path}: {plural(len(twice), 'image is', 'images are')} listed twice: {shorten_list(twice)}")

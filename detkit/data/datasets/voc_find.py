@@ -30,9 +30,8 @@ def find_voc(place: Place) -> FoundData | None:
 
 
 def list_roots(place: Place) -> list[Path]:
-    """Folders with ImageSets/Main and Annotations, relative to the place."""
+    """Folders with Annotations and lists in ImageSets/Main, relative to the place."""
     lists = {file.parent for file in place.with_suffix(".txt") if file.parent.as_posix().endswith(LISTS)}
-    lists |= {Path(LISTS)} if (place.path / LISTS).is_dir() else set()
     return sorted(p.parent.parent for p in lists if (place.path / p.parent.parent / "Annotations").is_dir())
 
 

@@ -149,7 +149,8 @@ def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str]
         place = locate(entry, data.root, notes, Path(data.source).parent)
         if place is None:
             raise FileNotFoundError(
-                f"{data.source}: {split}: no folder or list {printable(entry)}, neither as it is nor in {data.root}"
+                f"{data.source}: {split}: no folder or list {printable(entry)}, neither as it is nor in {data.root}. "
+                "Correct the path, or remove the split"
             )
         images += images_below(place) if place.is_dir() else listed_images(place, data.root, notes)
         places.append(place)
@@ -157,7 +158,10 @@ def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str]
         problems.add(ELSEWHERE, note)
     if not images:
         entries = shorten_list([printable(entry) for entry in data.splits[split]])
-        raise ValueError(f"{data.source}: {split}: the split has no images: {entries} in {data.root} holds none")
+        raise ValueError(
+            f"{data.source}: {split}: the split has no images: {entries} in {data.root} holds none. "
+            "Add some, or remove the split"
+        )
     seen = dict.fromkeys(images)
     if len(seen) < len(images):
         problems.add(MERGED, *repeated(images), count=len(images) - len(seen))

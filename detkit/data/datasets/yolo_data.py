@@ -44,11 +44,11 @@ def open_data(path: str | Path, names: list[str] | None = None) -> YoloData:
     if not place.exists():
         raise FileNotFoundError(f"no data set {printable(place)}: there is no such file or folder")
     if place.is_dir():
-        described, *others = data_files(place) or [None]
-        if described is None:
+        if not (described := data_files(place)):
             return open_folder(place, names)
+        first, *others = described
         left = (f"not read: {shorten_list([printable(file.name) for file in others])}",) if others else ()
-        return replace(open_data(described, names), others=left)
+        return replace(open_data(first, names), others=left)
     data = read_darknet(place) if place.suffix.lower() == ".data" else read_yaml(place)
     return data if names is None else replace(data, names=check_names(dict(enumerate(names)), f"{place}: names"))
 
