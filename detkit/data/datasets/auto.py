@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
@@ -18,6 +20,7 @@ from detkit.utils.types import Tree
 log = logging.getLogger("detkit")
 ORDER = ("YoloDataset", "CocoDataset", "VocDataset", "ParquetDataset")
 """Parts that are asked first: where a folder holds the same boxes in several formats, the first one wins."""
+TRAINVAL = re.compile(r"(?<![a-z])trainval(?![a-z])")
 
 
 def find_data(path: str | Path) -> FoundData:
@@ -37,8 +40,9 @@ def find_data(path: str | Path) -> FoundData:
         raise ValueError(f"{printable(place.path)}: no data set of a known format is there; it holds {contents(place)}")
     first, *others = found
     notes = [f"also found: {other.format}, because of {other.why}; not read" for other in others]
-    splits = {name: first.splits[name] for name in sorted(first.splits, key=split_position)}
-    return FoundData(first.format, first.why, splits, (*first.notes, *notes))
+    splits, renamed = with_trainval(first.splits)
+    ordered = {name: splits[name] for name in sorted(splits, key=split_position)}
+    return FoundData(first.format, first.why, ordered, (*first.notes, *renamed, *notes))
 
 
 def finders() -> list[type[DetectionDataset]]:
@@ -51,6 +55,14 @@ def finders() -> list[type[DetectionDataset]]:
 def split_position(name: str) -> int:
     """A key that sorts splits as people name them: train, val, test, then all others."""
     return list(SPLIT_NAMES).index(name) if name in SPLIT_NAMES else len(SPLIT_NAMES)
+
+
+def with_trainval(splits: Mapping[str, Tree]) -> tuple[Mapping[str, Tree], tuple[str, ...]]:
+    """The splits, trainval by the name of train where there is neither train nor val, and a note that says so."""
+    named = [name for name in splits if TRAINVAL.search(name.lower())]
+    if len(named) != 1 or not {"train", "val"}.isdisjoint(splits):
+        return splits, ()
+    return {"train" if n == named[0] else n: node for n, node in splits.items()}, (f"{named[0]} is read as train",)
 
 
 def contents(place: Place) -> str:
@@ -98,7 +110,8 @@ class AutoDataset(WrapperDataset):
         keep_empty: bool = True,
     ) -> None:
         found = find_data(root)
-        log.info("%s: %s, because of %s", root, found.format, found.why)
+        for text in (f"{found.format}, because of {found.why}", *found.notes):
+            log.info("%s: %s", root, text)
         more = {
             "class_names": class_names,
             "class_map": class_map,
@@ -124,9 +137,10 @@ def made_split(found: FoundData, split: str, name: str, options: SplitOptions, m
     images = split_lists(whole, options)[split]
     part: DetectionDataset = DATASETS.build({"type": "SubsetDataset", "dataset": whole, "images": images})
     part.name = f"{whole.name} ({split})"
-    where = f"in {options.file}" if options.file else "data.split.file writes them down, so that the split stays"
-    text = "%s: there is no val, so %s is %d of %d images, by chance (data.split: val %g, seed %d); %s"
-    log.info(text, whole.name, split, len(images), len(whole), options.val, options.seed, where)
+    chance = f"by chance (data.split: val {options.val:g}, seed {options.seed})"
+    chance += "; data.split.file writes them down, so that the split stays"
+    which = chance if options.file is None else f"as the lists in {options.file} say"
+    log.info("%s: there is no val, so %s is %d of %d images, %s", whole.name, split, len(images), len(whole), which)
     return part
 
 
@@ -136,7 +150,8 @@ def split_node(found: FoundData, split: str | None, name: str) -> Tree:
     if split is None and len(found.splits) != 1:
         raise ValueError(f"{name} has the splits {known}: choose one with `split`")
     key = next(iter(found.splits)) if split is None else canonical_split(split) or split
-    for each in (split, key):
+    own = [name for name, node in found.splits.items() if split is not None and node.get("split") == split]
+    for each in (split, *own[:1], key):
         if each is not None and each in found.splits:
             return found.splits[each]
     raise ValueError(f"{name}: {found.format} has no split {split!r}, only {known}")
