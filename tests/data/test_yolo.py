@@ -8,7 +8,7 @@ from PIL import Image
 
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.problems import DROPPED, MERGED, REPEATED
-from detkit.data.datasets.yolo import ELSEWHERE, NO_IMAGE, NO_LABELS, OTHER_CASE, SHARED, YoloDataset
+from detkit.data.datasets.yolo import ANNOTATED, ELSEWHERE, NO_IMAGE, NO_LABELS, OTHER_CASE, SHARED, YoloDataset
 from detkit.data.datasets.yolo_file import COMMAS, CONFIDENCES, FROM_SHAPE, KEYPOINTS
 from detkit.registry import DATASETS
 from tests.data.hostile import png
@@ -222,6 +222,14 @@ def test_a_folder_of_labels_in_pixels_is_refused_for_its_pixels(refuses: Refuses
         find_data(tmp_path)
 
 
+def test_a_folder_of_labels_in_utf_16_is_found(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    write(tmp_path / "a.txt", f"{BOX}\r\n".encode("utf-16"))
+    write(tmp_path / "classes.txt", "cat\r\n".encode("utf-16"))
+    data = DATASETS.build(find_data(tmp_path).splits["all"])
+    assert (data.classes.names, boxes(data)) == (("cat",), [[40, 15, 60, 35]])
+
+
 def test_a_data_yaml_one_folder_deeper_is_found(refuses: Refuses, root: Path) -> None:
     (root / "archive").mkdir()
     for name in ("images", "labels", "data.yaml"):
@@ -366,6 +374,30 @@ def test_label_files_without_image_and_shared_ones_are_counted(root: Path) -> No
     data = read(root)
     assert (data.problems.count(NO_IMAGE), data.problems.count(SHARED)) == (1, 1)
     assert boxes(data, 1)[0] == [80, 15, 120, 35]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "empty", "full"),
+    [
+        ("xml", "<annotation/>", "<annotation><object><name>cat</name></object></annotation>"),
+        ("json", '{"shapes": []}', '{"shapes": [{"label": "cat"}]}'),
+    ],
+)
+def test_images_whose_objects_are_in_another_format_are_told(root: Path, suffix: str, empty: str, full: str) -> None:
+    write(root / f"images/train/b.{suffix}", empty)
+    data = read(root)
+    assert (data.problems.count(NO_LABELS), data.problems.count(ANNOTATED)) == (1, 0)
+    write(root / f"images/train/b.{suffix}", full)
+    data = read(root)
+    assert (data.problems.count(NO_LABELS), data.problems.count(ANNOTATED)) == (0, 1)
+
+
+def test_labels_beside_a_folder_of_another_name_are_named(refuses: Refuses, tmp_path: Path) -> None:
+    picture(tmp_path / "imgs/train/a.png")
+    write(tmp_path / "labels/train/a.txt", BOX)
+    write(tmp_path / "classes.txt", "cat\n")
+    with refuses(ValueError):
+        DATASETS.build(find_data(tmp_path).splits["train"])
 
 
 @pytest.mark.parametrize("place", ["Labels/train/a.txt", "labels/train/a.TXT", "images/train/A.Txt"])

@@ -35,6 +35,10 @@ OTHER_FORMATS = (".json", ".jsonl", ".xml", ".csv", ".tsv", ".parquet", ".arrow"
 DECIMALS = 6
 """Of a coordinate in pixels, so that a box in whole pixels is one again after it was divided by the image's size."""
 NO_LABELS = Kind("[images have|image has] no label file, which counts as no objects", quiet=True)
+ANNOTATED = Kind(
+    "[images have|image has] no label file, which counts as no objects, but [XML or JSON files|an XML or JSON file] "
+    "with objects beside [them|it]: remove [these images|this image], or convert [their|its] labels to YOLO"
+)
 NO_IMAGE = Kind("label [files have|file has] no image")
 OTHER_CASE = Kind(
     "label [files are|file is] not read, as upper and lower case count: rename [them|it] to labels/NAME.txt, with the "
@@ -199,7 +203,7 @@ def read_images(
         count = plural(len(wrong), "line of a label file is", "lines of label files are")
         raise ValueError(f"{name}: {count} broken: {shorten_list(wrong)}. Correct these lines, or remove them")
     check_classes(shapes, dict(data.names), name)
-    count_labels(labels, name, problems, folders=folders)
+    count_labels(labels, data.root, name, problems, folders=folders)
     for image, path in labels.of_image.items():
         yield to_record(image, path, shapes[path] if path else [], data, problems)
 
@@ -215,30 +219,40 @@ def read_all(labels: LabelFiles, keypoints: bool, problems: Problems) -> tuple[d
     return shapes, wrong
 
 
-def count_labels(labels: LabelFiles, name: str, problems: Problems, *, folders: bool) -> None:
+def count_labels(labels: LabelFiles, root: Path, name: str, problems: Problems, *, folders: bool) -> None:
     """Counts images without labels, label files without image, and those of several images.
 
-    ValueError if no image at all has a label file.
+    ValueError if no image at all has a label file. root: where such files may be instead.
     """
     without = [image for image, path in labels.of_image.items() if path is None]
     cased = labels.in_another_case()
     if len(without) == len(labels.of_image):
         places = " or ".join(printable(place) for place in label_places(without[0]))
         count = plural(len(without), "image")
-        hint = (
-            f". Rename {shorten_list([printable(path) for path in cased], 3)}: upper and lower case must be as there"
-            if cased
-            else ""
-        )
+        hint = far_labels(without[0], root)
+        if cased:
+            files = shorten_list([printable(path) for path in cased], 3)
+            hint = f". Rename {files}: upper and lower case must be as there"
         raise ValueError(f"{name}: none of the {count} has a label file; that of {without[0]} would be {places}{hint}")
+    annotated = [image for image in without if labels.is_annotated(image)]
     for kind, examples in (
-        (NO_LABELS, without),
+        (NO_LABELS, [image for image in without if image not in set(annotated)]),
+        (ANNOTATED, annotated),
         (SHARED, repeated([path for path in labels.of_image.values() if path])),
         (OTHER_CASE, cased),
         (NO_IMAGE, [path for path in labels.unused() if path not in cased] if folders else []),
     ):
         if examples:
             problems.add(kind, *examples, count=len(examples))
+
+
+def far_labels(image: str, root: Path) -> str:
+    """Where the labels of an image may be instead, as a sentence; empty if no file below `root` has their name."""
+    name = f"{Path(image).stem}.txt"
+    far = next((root / file for file in walk(root) if file.name == name and looks_like_labels(root / file)), None)
+    if far is None:
+        return ""
+    return f". There is {printable(far)}: put it there, or name the folder of the images `images`, beside `labels`"
 
 
 def to_record(image: str, path: str | None, shapes: list[Shape], data: YoloData, problems: Problems) -> ImageRecord:
