@@ -378,3 +378,18 @@ def test_what_is_lost_is_counted_for_the_images_that_are_written(tmp_path: Path)
         "licenses",
     ]
     assert not problems.count(MASKS)
+
+
+def test_what_voc_says_of_objects_and_no_record_holds_is_counted(tmp_path: Path) -> None:
+    coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX]), Picture("2.png", [BOX, BOX])])
+    convert({"val": read_source(tmp_path / "in").splits["all"]}, tmp_path / "voc", "voc")
+    file = tmp_path / "voc/Annotations/2.xml"
+    more = "<truncated>1</truncated><occluded>0</occluded><pose>Left</pose><attributes><attribute><name>age</name>"
+    text = file.read_text().replace("<truncated>0</truncated>", f"{more}</attribute></attributes>", 1)
+    file.write_text(text.replace("<pose>Unspecified</pose>", "", 1))
+    problems = convert(read_source(tmp_path / "voc").splits, tmp_path / "out", "yolo").problems
+    assert problems.by_kind[OTHER_KEYS].examples == [
+        "<attributes> of 1 object",
+        "<pose> of 1 object",
+        "<truncated> of 1 object",
+    ]
