@@ -77,7 +77,9 @@ def test_lists_that_are_not_there_are_no_splits(tmp_path: Path) -> None:
         "<annotation><object><name>cat</name><bndbox><xmin>5</xmin><ymin>6</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"
         "</object></annotation>"
     )
-    assert {k: len(d) for k, d in read_source(tmp_path).splits.items()} == {"all": 1}
+    data = read_source(tmp_path).splits
+    assert list(data) == ["all"]
+    assert data["all"].records.annotation(0).boxes.tolist() == [[4, 5, 20, 30]]  # pixels from 1, as in the challenges
 
 
 def test_a_format_without_splits_counts_as_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
