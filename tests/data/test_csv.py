@@ -241,6 +241,33 @@ def test_the_folder_of_images_is_found_by_names_without_suffixes(root: Path) -> 
     assert find_data(root).splits["train"]["images"] == str(root / "train")
 
 
+def test_a_table_far_from_the_top_and_from_its_images_is_found(root: Path) -> None:
+    (root / "images/deep/down").mkdir(parents=True)
+    (root / "img").rename(root / "images/deep/down/jpg")
+    for split, name in (("train", "a"), ("val", "b")):
+        table = root / f"labels/{split}/csv/boxes.csv"
+        table.parent.mkdir(parents=True)
+        table.write_text(f"{CORNERS}\njpg/{name},cat,40,15,60,35\n")
+    found = {split: DATASETS.build(node) for split, node in find_data(root).splits.items()}
+    assert {split: data.records.path(0) for split, data in found.items()} == {
+        split: f"{root}/images/deep/down/jpg/{name}.jpg" for split, name in (("train", "a"), ("val", "b"))
+    }
+
+
+def test_images_that_may_be_in_several_far_folders_are_not_guessed(root: Path) -> None:
+    for folder in ("p/x", "q/x"):
+        (root / folder).mkdir(parents=True)
+        Image.new("RGB", (100, 50)).save(root / folder / "c.jpg")
+    (root / "boxes.csv").write_text(f"{CORNERS}\nc.jpg,cat,40,15,60,35\n")
+    assert find_data(root).splits["all"]["images"] == str(root)
+
+
+@pytest.mark.parametrize("header", ["x1,y1,width,height", "left,top,w,h", "bbox_x1,bbox_y1,bbox_w,bbox_h"])
+def test_a_corner_and_sides_need_no_format(root: Path, header: str) -> None:
+    (root / "a.csv").write_text(f"filename,{header},class\na.jpg,40,15,20,20,cat\n")
+    assert boxes(DATASETS.build(find_data(root).splits["all"])) == [[40, 15, 60, 35]]
+
+
 def test_a_class_without_a_box_is_an_image_without_objects(root: Path) -> None:
     data = read(root, f"{CORNERS}\na.jpg,cat,40,15,60,35\nb.jpg,No finding,,,,\n")
     assert (data.classes.names, len(data), boxes(data, 1)) == (("cat",), 2, [])

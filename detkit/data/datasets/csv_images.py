@@ -172,7 +172,8 @@ class Reader:
             return [self.single_class]
         if not self.used:
             raise ValueError(
-                f"{self.table.path}: no row has a class, so there is nothing to detect; `classes` can name the classes"
+                f"{self.table.path}: no row has a class and a box, so there is nothing to detect; `classes` can name "
+                "the classes"
             )
         return sorted(self.used)
 

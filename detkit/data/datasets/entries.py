@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detkit.data.datasets.coco_file import number_of, short
 from detkit.data.datasets.file_formats import describe_json
-from detkit.data.datasets.found import FoundData, Place, canonical_split
+from detkit.data.datasets.found import FoundData, Place, canonical_split, split_folder
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.data.datasets.problems import FROM_OUTLINE, Problems
 from detkit.utils.console import printable
@@ -202,9 +202,9 @@ def split_files(files: Sequence[Path], place: Place) -> dict[str, Path]:
 
 
 def split_of(file: Path, place: Place) -> str | None:
-    """The split that the name of a file says, or of its folder below the place."""
-    folder = file.parent.name if file.parent != place.path and place.is_folder else ""
-    return canonical_split(file.stem) or canonical_split(folder)
+    """The split that the name of a file says, or else that of the uppermost folder with such a name below the place."""
+    top = split_folder(file.relative_to(place.path)) if place.is_folder else None
+    return canonical_split(file.stem) or (canonical_split(top.name) if top is not None else None)
 
 
 def image_root(file: Path, place: Place) -> Path:
