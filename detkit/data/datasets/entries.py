@@ -23,7 +23,7 @@ IGNORE_FLAGS = ("difficult", "ignore", "ignored", "iscrowd", "is_crowd", "crowd"
 HEAD = 65_536
 """Bytes at the beginning of a file that show its format."""
 MOST_FILES = 50
-"""Files of one suffix that are looked into to find a format."""
+"""Files of one suffix of which one must be of a format, so that others are looked into."""
 
 
 def describe_other(content: Value) -> str:
@@ -184,10 +184,15 @@ def _beginning(path: str, time: int, size: int) -> str:
     return re.sub(r"\s*([\[\]{}:,])\s*", r"\1", raw.decode(encoding, "ignore")).strip()
 
 
-def recognised(place: Place, suffix: str, marks: re.Pattern[str]) -> list[Path]:
-    """Files of a suffix whose beginning matches, at a place; of a folder's only the first `MOST_FILES`."""
+def recognised(place: Place, suffix: str, marks: re.Pattern[str], *, every: bool = True) -> list[Path]:
+    """Files of a suffix whose beginning matches, at a place; none unless one of the first `MOST_FILES` does.
+
+    every: whether to look into all files then, or the first ones are enough.
+    """
     files = [place.path / file for file in place.with_suffix(suffix)] if place.is_folder else [place.path]
-    return [file for file in files[:MOST_FILES] if file.suffix.lower() == suffix and marks.search(beginning(file))]
+    fitting = [file for file in files[:MOST_FILES] if file.suffix.lower() == suffix and marks.search(beginning(file))]
+    rest = files[MOST_FILES:] if fitting and every else []
+    return fitting + [file for file in rest if marks.search(beginning(file))]
 
 
 def split_files(files: Sequence[Path], place: Place) -> dict[str, Path]:
@@ -197,7 +202,7 @@ def split_files(files: Sequence[Path], place: Place) -> dict[str, Path]:
         return {names[0] or "all": files[0]}
     texts = [name or file.stem for name, file in zip(names, files, strict=True)]
     if len(set(texts)) < len(texts):
-        texts = ["/".join(file.with_suffix("").parts[-2:]) for file in files]
+        texts = [file.with_suffix("").relative_to(place.path).as_posix() for file in files]
     return dict(zip(texts, files, strict=True))
 
 

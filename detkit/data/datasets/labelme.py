@@ -64,7 +64,7 @@ class LabelMeDataset(DetectionDataset):
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
-        files = recognised(place, ".json", MARKS)
+        files = recognised(place, ".json", MARKS, every=False)
         if not files:
             return None
         nodes = {split: {"type": "LabelMeDataset", **folders} for split, folders in split_folders(place).items()}

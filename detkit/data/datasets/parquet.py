@@ -64,7 +64,11 @@ class ParquetDataset(ShardDataset):
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
-        files = place.with_suffix(".parquet") if place.is_folder else [place.path] * (place.path.suffix == ".parquet")
+        files = (
+            place.with_suffix(".parquet")
+            if place.is_folder
+            else [place.path] * (place.path.suffix.lower() == ".parquet")
+        )
         if not files or needs_library(place.path / files[0]):
             return None
         found = find_splits(place, files, "Parquet", "ParquetDataset", f"the file {files[0].name}")
