@@ -13,6 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from detkit.boxes import to_xyxy
 from detkit.cli import main
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.problems import MASKS, OTHER_KEYS
@@ -159,6 +160,20 @@ def test_boxes_that_are_not_numbers_are_left_out_and_counted(tmp_path: Path) -> 
     for to in FORMATS:
         written = convert({"val": before}, tmp_path / to, to)  # type: ignore[arg-type]
         assert written.problems.by_kind[NOT_FINITE].examples == ["1.png, box 2"]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_infinite_boxes_give_no_warnings_of_numpy(tmp_path: Path) -> None:
+    infinite = ("Zebra", float("inf"), float("-inf"), float("-inf"), float("inf"))
+    before = coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX, infinite])])
+    assert len(convert({"val": before}, tmp_path / "out", "coco").problems.by_kind[NOT_FINITE].examples) == 1
+    assert np.isnan(to_xyxy(before.records.truth.boxes)[1, 2:]).all()
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_names_with_spaces_before_their_suffix(tmp_path: Path, to: Any) -> None:
+    before = coco_set(tmp_path / "in", ["Zebra"], [Picture("x /1 .png", [BOX]), Picture(" .png", [BOX, BOX])])
+    assert_same(before, round_trip({"val": before}, tmp_path / "out", to)["val"])
 
 
 @pytest.mark.parametrize("to", ["voc", "csv"])
