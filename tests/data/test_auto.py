@@ -90,6 +90,30 @@ def test_other_formats_of_the_same_boxes_are_named(shapes: Path, tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("boxes.csv", "photo,a,b,c,d,kind\nx.jpg,1,2,3,4,cat\n"),
+        ("a.json", '[{"image_id": 1, "category_id": 2, "score": 0.5, "bbox": [1, 2, 3, 4]}]'),
+        ("a.xml", "<dataset/>"),
+        ("set.zip", "PK"),
+        ("set.tar", "PK"),
+        ("broken.json", "{"),
+    ],
+)
+def test_what_a_folder_holds_instead_is_told(tmp_path: Path, refuses: Refuses, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with refuses(ValueError):
+        find_data(tmp_path)
+
+
+def test_the_folder_of_a_run_is_told(tmp_path: Path, refuses: Refuses) -> None:
+    for name in ("config.yaml", "metrics.jsonl"):
+        (tmp_path / name).touch()
+    with refuses(ValueError):
+        find_data(tmp_path)
+
+
 def test_what_is_not_read_is_logged(shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copytree(shapes, tmp_path / "set")
     (tmp_path / "set/a.xml").write_text("<annotation><object/></annotation>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.coco_file import read_json
-from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, canonical_split
+from detkit.data.datasets.file_formats import describe_json, describe_text, read_text
+from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, canonical_split, is_run
 from detkit.data.datasets.records import BadBoxes
 from detkit.data.datasets.splits import SplitOptions, split_lists
 from detkit.data.datasets.wrapper import WrapperDataset
@@ -20,6 +22,11 @@ from detkit.utils.types import Tree
 log = logging.getLogger("detkit")
 ORDER = ("YoloDataset", "CocoDataset", "VocDataset", "ParquetDataset")
 """Parts that are asked first: where a folder holds the same boxes in several formats, the first one wins."""
+ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+ANNOTATIONS = (".json", ".xml", ".csv", ".txt", ".tar", *ARCHIVES)
+"""Suffixes of files that may say why a folder is no data set."""
+LARGEST = 20_000_000
+"""Bytes of such a file that is read for that."""
 TRAINVAL = re.compile(r"(?<![a-z])trainval(?![a-z])")
 
 
@@ -68,9 +75,40 @@ def with_trainval(splits: Mapping[str, Tree]) -> tuple[Mapping[str, Tree], tuple
 def contents(place: Place) -> str:
     """What a place holds, in words."""
     if not place.is_folder:
-        return f"a file with the suffix {place.path.suffix or 'none'}"
+        known = describe_file(place.path)
+        return f"a file with the suffix {place.path.suffix or 'none'}{f', {known}' if known else ''}"
+    if is_run(place.path):
+        return "a run: name its config.yaml, or the folder of a data set"
     counts = [f"{count} {suffix or 'files without suffix'}" for suffix, count in place.suffixes.most_common()]
-    return shorten_list(counts, 8) or "nothing"
+    return (shorten_list(counts, 8) or "nothing") + describe_files(place)
+
+
+def describe_files(place: Place) -> str:
+    """The first file of each suffix that annotations have, in words; empty if none is known."""
+    known = []
+    for suffix in ANNOTATIONS:
+        file = next(iter(place.with_suffix(suffix)), None)
+        text = file and describe_file(place.path / file)
+        if text:
+            known.append(f"{printable(file)} is {text}")
+    return f". {'; '.join(known)}" if known else ""
+
+
+def describe_file(path: Path) -> str | None:
+    """What an annotation file is, in words; None if that is not known."""
+    if path.suffix.lower() in ARCHIVES:
+        return "an archive: unpack it"
+    if path.suffix.lower() == ".tar":
+        return "a tar file without images that have JSON files of their names"
+    try:
+        text = read_text(path) if path.stat().st_size < LARGEST else ""
+        return (
+            describe_json(json.loads(text)) if text and path.suffix.lower() == ".json" else describe_text(text or "?")
+        )
+    except json.JSONDecodeError:
+        return "no JSON, or cut off"
+    except (ValueError, OSError, RecursionError):
+        return None
 
 
 @DATASETS.register()

@@ -49,7 +49,12 @@ def names_data(word: str) -> bool:
 
 def find_splits(place: str) -> Splits:
     """The splits of the data at a place; says what was found and why."""
-    found = find_data(Path(place).absolute())
+    path = Path(place).absolute()
+    if "${" in str(path):
+        raise ValueError(
+            f"{printable(path)}: in a config, ${{ begins a variable: rename the folder, or link to it by another name"
+        )
+    found = find_data(path)
     notes = [f"{printable(place)}: {found.format}, because of {found.why}", *found.notes]
     for part in {str(node["type"]) for node in found.splits.values()}:
         DATASETS.get(part)  # an unknown one is reported here, not in the written config

@@ -54,6 +54,11 @@ def test_several_parts_of_val_are_told(photos: Path) -> None:
     )
 
 
+def test_a_path_that_no_config_can_hold(photos: Path, refuses: Refuses) -> None:
+    with refuses(ValueError):
+        find_splits(str(photos.rename(photos.with_name("photos ${x}"))))
+
+
 def test_a_set_without_a_training_split(tmp_path: Path, refuses: Refuses) -> None:
     for split in ("val", "test"):
         add_image(tmp_path / split, split, [("cat", 1, 1, 30, 30)])
