@@ -400,6 +400,16 @@ def test_labels_beside_a_folder_of_another_name_are_named(refuses: Refuses, tmp_
         DATASETS.build(find_data(tmp_path).splits["train"])
 
 
+def test_an_image_with_several_paths_must_have_the_same_objects(refuses: Refuses, root: Path) -> None:
+    (root / "images/train/link.jpg").symlink_to("a.jpg")
+    (root / "images/train/hard.jpg").hardlink_to(root / "images/train/a.jpg")
+    with refuses(ValueError):
+        read(root)
+    for name in ("link", "hard"):
+        write(root / f"labels/train/{name}.txt", "1 0.1 0.2 0.2 0.4\n" + BOX)
+    assert len(read(root)) == 4
+
+
 @pytest.mark.parametrize("place", ["Labels/train/a.txt", "labels/train/a.TXT", "images/train/A.Txt"])
 def test_labels_in_another_case_are_named(refuses: Refuses, root: Path, place: str) -> None:
     (root / "labels/train/a.txt").unlink()

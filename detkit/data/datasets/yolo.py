@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
@@ -203,9 +203,27 @@ def read_images(
         count = plural(len(wrong), "line of a label file is", "lines of label files are")
         raise ValueError(f"{name}: {count} broken: {shorten_list(wrong)}. Correct these lines, or remove them")
     check_classes(shapes, dict(data.names), name)
+    check_copies(labels, shapes, name)
     count_labels(labels, data.root, name, problems, folders=folders)
     for image, path in labels.of_image.items():
         yield to_record(image, path, shapes[path] if path else [], data, problems)
+
+
+def check_copies(labels: LabelFiles, shapes: Mapping[str, list[Shape]], name: str) -> None:
+    """Raises ValueError for an image file that has several paths, as by links, with other objects for each."""
+    images = list(labels.of_image)
+    wrong = []
+    for same in labels.folders.duplicates(images).values():
+        paths = [labels.of_image[images[i]] for i in same]
+        objects = {tuple(sorted((s.number, tuple(s.box)) for s in (shapes[path] if path else []))) for path in paths}
+        if len(objects) > 1:
+            wrong.append(" and ".join(printable(images[i]) for i in same[:3]))
+    if wrong:
+        count = plural(len(wrong), "image file has", "image files have")
+        raise ValueError(
+            f"{name}: {count} several paths with other objects for each, so the objects of one would be background in "
+            f"the other: {shorten_list(wrong)}. Remove all but one of them, or give them the same labels"
+        )
 
 
 def read_all(labels: LabelFiles, keypoints: bool, problems: Problems) -> tuple[dict[str, list[Shape]], list[str]]:
