@@ -1,5 +1,6 @@
 """YOLO data sets as tools and people write them."""
 
+import math
 import re
 from pathlib import Path
 
@@ -280,6 +281,35 @@ def test_keypoints_are_known_by_the_data_yaml(root: Path) -> None:
     data = read(root)
     assert boxes(data) == [[40, 15, 60, 35]]
     assert data.problems.count(KEYPOINTS) == 1
+
+
+@pytest.mark.parametrize(
+    "keypoints",
+    [
+        "0.42 0.35 0.55 0.35 0.5 0.6 0.45 0.65",
+        "0.42 0.35 0.55 0.35 -1 -1 0.45 0.65",
+        "0.42 0.35 2 0.55 0.35 1",
+    ],
+)
+def test_keypoints_without_kpt_shape_are_no_polygons(refuses: Refuses, root: Path, keypoints: str) -> None:
+    with refuses(ValueError):
+        label(root, f"{BOX} {keypoints}\n" * 3)
+    polygon = "0 0.4 0.3 0.6 0.3 0.6 0.7 0.4 0.7"
+    assert len(boxes(label(root, f"{BOX} {keypoints}\n" * 3 + polygon))) == 4
+    write(root / "data.yaml", "train: images/train\nkpt_shape: [4, 2]\nnames: [cat, dog]")
+    assert boxes(label(root, f"{BOX} {keypoints}\n" * 3)) == [[40, 15, 60, 35]] * 3
+
+
+@pytest.mark.parametrize("left", [0.1, 0.5, 0.7])
+@pytest.mark.parametrize("top", [0.1, 0.5, 0.7])
+def test_polygons_are_no_keypoints(root: Path, left: float, top: float) -> None:
+    angles = [k * math.pi / 8 for k in range(16)]
+    circle = " ".join(f"{left + 0.1 + 0.1 * math.cos(a)} {top + 0.1 + 0.1 * math.sin(a)}" for a in angles)
+    square = f"{left} {top} {left + 0.2} {top} {left + 0.2} {top + 0.2} {left} {top + 0.2}"
+    for shape in (circle, square):
+        assert boxes(label(root, f"0 {shape}\n" * 5))[0] == pytest.approx(
+            [100 * left, 50 * top, 100 * left + 20, 50 * top + 10], abs=1e-4
+        )
 
 
 def test_boxes_that_cannot_be_trained_on_are_dropped_by_name(root: Path) -> None:

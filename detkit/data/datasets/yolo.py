@@ -24,7 +24,7 @@ from detkit.data.datasets.yolo_data import (
     names_in,
     open_data,
 )
-from detkit.data.datasets.yolo_file import LARGEST_FRACTION, Shape, check_classes, read_labels
+from detkit.data.datasets.yolo_file import LARGEST_FRACTION, Shape, check_classes, check_pose, read_labels
 from detkit.data.datasets.yolo_labels import LabelFiles, label_places, looks_like_labels
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, printable, shorten_list
@@ -204,6 +204,8 @@ def read_images(
         raise ValueError(f"{name}: {count} broken: {shorten_list(wrong)}. Correct these lines, or remove them")
     check_classes(shapes, dict(data.names), name)
     check_copies(labels, shapes, name)
+    if not data.keypoints:
+        check_pose(shapes, name)
     count_labels(labels, data.root, name, problems, folders=folders)
     for image, path in labels.of_image.items():
         yield to_record(image, path, shapes[path] if path else [], data, problems)
