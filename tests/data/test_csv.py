@@ -254,6 +254,18 @@ def test_a_table_far_from_the_top_and_from_its_images_is_found(root: Path) -> No
     }
 
 
+@pytest.mark.parametrize("name", ["val", "valid_labels"])
+@pytest.mark.parametrize("folder", ["images/val", "val"])
+def test_the_folder_of_a_split_goes_before_that_of_all(root: Path, name: str, folder: str) -> None:
+    for place in ("images", folder):
+        (root / place).mkdir(exist_ok=True, parents=True)
+        Image.new("RGB", (100, 50)).save(root / place / "c.jpg")
+    for table in (f"{name}.csv", f"tables/{name}.csv"):
+        (root / "tables").mkdir(exist_ok=True)
+        (root / table).write_text(f"{CORNERS}\nc.jpg,cat,40,15,60,35\n")
+        assert find_data(root / table).splits["val"]["images"] == str(root / folder)
+
+
 def test_images_that_may_be_in_several_far_folders_are_not_guessed(root: Path) -> None:
     for folder in ("p/x", "q/x"):
         (root / folder).mkdir(parents=True)

@@ -15,7 +15,7 @@ from detkit.data.datasets.csv_columns import CORNERS, SIDES, is_keras, is_tutori
 from detkit.data.datasets.csv_file import Table, first_row, read_table
 from detkit.data.datasets.csv_images import CsvImageFinder
 from detkit.data.datasets.entries import split_of
-from detkit.data.datasets.found import FoundData, Place, canonical_split, is_file
+from detkit.data.datasets.found import FoundData, Place, canonical_split, is_file, split_synonyms
 from detkit.data.datasets.voc_find import FROM_ZERO, counts_from_zero
 from detkit.utils.console import plural, shorten_list
 from detkit.utils.types import Tree
@@ -157,10 +157,13 @@ def image_folder(table: Table, place: Place) -> Path:
     rows = table.rows[has_header:][:200]
     names = [row.texts[column].replace("\\", "/") for row in rows if column < len(row.texts) and row.texts[column]]
     stem = re.sub(r"[-_ ]?(labels|annotations|bboxes|boxes|annotation|label|_)+$", "", file.stem, flags=re.IGNORECASE)
-    places = ["", stem, file.stem, "images", f"images/{stem}", "..", f"../{stem}", "../images", f"../images/{stem}"]
-    folders = [Path(os.path.normpath(file.parent / place)) for place in dict.fromkeys(places)]
+    # Folders of these names go before those that have the images of every split.
+    named = [name for name in dict.fromkeys((stem, file.stem, *split_synonyms(stem))) if name]
+    places = [f"{above}{name}" for above in ("", "images/", "../", "../images/") for name in named]
+    places += ["", "images", "..", "../images"]
+    folders = [Path(os.path.normpath(file.parent / place)) for place in places]
     nearest = max(folders, key=lambda folder: count_images(folder, names))
-    return nearest if count_images(nearest, names) else far_folder(names, place) or nearest
+    return nearest if count_images(nearest, names) else far_folder(names, place) or file.parent
 
 
 def far_folder(names: Sequence[str], place: Place) -> Path | None:

@@ -107,6 +107,12 @@ def canonical_split(name: str) -> str | None:
     return None
 
 
+def split_synonyms(name: str) -> tuple[str, ...]:
+    """The names that people give the split of a name such as "valid"; none for a name that is no split's."""
+    canonical = canonical_split(name)
+    return SPLIT_NAMES[canonical] if canonical is not None else ()
+
+
 def named_splits(names: Sequence[str]) -> list[str]:
     """The names under which splits are found: train, val or test where a single one has such a name, else their own."""
     canonical = [canonical_split(name) or name for name in names]
