@@ -13,6 +13,7 @@ from detkit.data.datasets.records import Records, select_boxes
 from detkit.data.doctor.checks.duplicates import Place, copies, describe_conflict
 from detkit.data.doctor.subject import Split, Subject
 from detkit.data.writers.coco import write_coco
+from detkit.data.writers.names import with_file_names
 from detkit.data.writers.target import Written
 from detkit.utils.console import plural
 from detkit.utils.types import Bools, Tree
@@ -145,4 +146,4 @@ def write_clean(subject: Subject, folder: Path) -> tuple[Written, Fixes]:
     splits, fixes = clean(subject)
     if not any(len(dataset.records.truth.labels) for dataset in splits.values()):
         raise ValueError(f"--fix: no usable box is left in {plural(len(splits), 'split')}")
-    return write_coco(splits, folder), fixes
+    return write_coco(with_file_names(splits), folder), fixes

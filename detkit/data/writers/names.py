@@ -69,6 +69,12 @@ def make_unhidden(name: str) -> str:
     return "/".join(f"_{part[1:]}" if part.startswith(".") else part or "_" for part in parts)
 
 
+def with_file_names(splits: Mapping[str, DetectionDataset]) -> dict[str, DetectionDataset]:
+    """The data sets by such names of their splits as files and folders can have: `_` for the slashes of a path."""
+    safe = [make_unhidden(UNSAFE.sub("_", name)).replace("/", "_") for name in splits]
+    return dict(zip(make_unique(list(splits), safe, str.casefold, Problems()), splits.values(), strict=True))
+
+
 def flat_names(names: Sequence[str]) -> list[str]:
     """Names without folders: the file's name alone where that is enough to tell it from the others."""
     plain = [name.rpartition("/")[2] for name in names]

@@ -326,6 +326,26 @@ def test_a_config_can_be_converted(tmp_path: Path) -> None:
     assert {k: len(d) for k, d in read_source(config).splits.items()} == {"train": 3, "val": 2}
 
 
+@pytest.mark.parametrize("to", [to for to in FORMATS if to != "yolo"])
+def test_splits_of_several_folders_are_written_side_by_side(tmp_path: Path, to: Any) -> None:
+    for year, boxes in (("VOC2007", [BOX]), ("VOC2012", [BOX, BOX])):
+        before = coco_set(tmp_path / year, ["Zebra"], [Picture(f"{year}.png", boxes)])
+        convert({"train": before}, tmp_path / "VOCdevkit" / year, "voc")
+    source = read_source(tmp_path / "VOCdevkit")
+    assert list(source.splits) == ["VOC2007/train", "VOC2012/train"]
+    written = convert(source.splits, tmp_path / "out", to)
+    assert list(written.nodes) == ["VOC2007_train", "VOC2012_train"]
+    for node, before in zip(written.nodes.values(), source.splits.values(), strict=True):
+        assert_same(before, DATASETS.build(node))
+
+
+@pytest.mark.parametrize("names", [("a/train", "b/train", "b/val"), ("cats", "dogs")])
+def test_yolo_has_one_of_each_split(tmp_path: Path, names: tuple[str, ...], refuses: Refuses) -> None:
+    before = coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX])])
+    with refuses(ValueError):
+        convert(dict.fromkeys(names, before), tmp_path / "out", "yolo")
+
+
 def test_images_in_two_splits_are_told(tmp_path: Path) -> None:
     before = coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX])])
     assert convert({"train": before, "val": before}, tmp_path / "out", "coco").problems.count(SHARED) == 1
