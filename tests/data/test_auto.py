@@ -114,6 +114,14 @@ def test_the_folder_of_a_run_is_told(tmp_path: Path, refuses: Refuses) -> None:
         find_data(tmp_path)
 
 
+def test_files_that_are_not_looked_at_are_told(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not find_data(shapes).notes
+    monkeypatch.setattr("detkit.data.datasets.found.LOOKED_AT", 5)
+    assert find_data(shapes).notes == (
+        "only the first 5 files were looked at: name the file or folder of a split instead",
+    )
+
+
 def test_what_is_not_read_is_logged(shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copytree(shapes, tmp_path / "set")
     (tmp_path / "set/a.xml").write_text("<annotation><object/></annotation>")

@@ -47,6 +47,10 @@ def find_data(path: str | Path) -> FoundData:
         raise ValueError(f"{printable(place.path)}: no data set of a known format is there; it holds {contents(place)}")
     first, *others = found
     notes = [f"also found: {other.format}, because of {other.why}; not read" for other in others]
+    if place.is_partial:
+        notes.append(
+            f"only the first {len(place.files)} files were looked at: name the file or folder of a split instead"
+        )
     splits, renamed = with_trainval(first.splits)
     ordered = {name: splits[name] for name in sorted(splits, key=split_position)}
     return FoundData(first.format, first.why, ordered, (*first.notes, *renamed, *notes))

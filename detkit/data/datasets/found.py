@@ -15,7 +15,7 @@ from detkit.checkpoint import CHECKPOINTS
 from detkit.utils.console import plural, printable
 from detkit.utils.types import Tree
 
-LOOKED_AT = 200_000
+LOOKED_AT = 2_000_000
 """Files below a folder that are listed to find its format."""
 SPLIT_NAMES = {
     "train": ("train", "training", "trn", "trainset", "trainingset"),
@@ -54,6 +54,11 @@ class Place:
     def files(self) -> tuple[Path, ...]:
         """Files below a folder, relative to it and sorted folder by folder; only the first `LOOKED_AT`."""
         return tuple(islice(walk(self.path), LOOKED_AT)) if self.is_folder else ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a folder may have more files than are listed."""
+        return len(self.files) >= LOOKED_AT
 
     @cached_property
     def suffixes(self) -> Counter[str]:
