@@ -65,6 +65,14 @@ def test_the_folder_of_a_split_goes_before_that_of_all(tmp_path: Path, name: str
         assert found["images"] == str(tmp_path / folder)
 
 
+def test_several_files_of_a_split_are_told(tmp_path: Path) -> None:
+    for name in ("train1", "train2", "val"):
+        write(tmp_path, f"{name}.json", coco("a.jpg"), "images/a.jpg")
+    found = find_data(tmp_path)
+    assert list(found.splits) == ["val", "train1", "train2"]
+    assert found.notes == ("several are of one split, so each is its own: train1, train2",)
+
+
 def test_a_folder_that_has_some_of_the_images_is_taken(tmp_path: Path, refuses: Refuses) -> None:
     write(tmp_path, "a.json", coco("a.jpg", "b.jpg"), "images/a.jpg")
     with refuses(FileNotFoundError):

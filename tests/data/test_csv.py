@@ -217,7 +217,7 @@ def test_several_tables_of_a_split_are_all_named(root: Path) -> None:
         (root / f"{part}.csv").write_text(f"{CORNERS}\na.jpg,cat,1,1,9,9\n")
     found = find_data(root)
     assert list(found.splits) == ["val", "train.csv", "train_2.csv"]
-    assert found.notes == ("one of several tables of a split, so each is its own: train.csv, train_2.csv",)
+    assert found.notes == ("several are of one split, so each is its own: train.csv, train_2.csv",)
     assert list(find_data(root / "val.csv").splits) == ["val"]
 
 

@@ -179,7 +179,7 @@ def test_no_list_of_a_split_replaces_another(tmp_path: Path) -> None:
     for name, image in (("train", "a"), ("train2", "b"), ("my-val", "c")):
         write(tmp_path / f"{name}.txt", f"{image}.png\n")
     assert images_by_split(tmp_path) == {"train": ["a.png"], "train2": ["b.png"], "val": ["c.png"]}
-    assert find_data(tmp_path).notes == ("one of several lists of a split, so each is its own: train2.txt",)
+    assert find_data(tmp_path).notes == ("several are of one split, so each is its own: train2",)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ def find_data(path: str | Path) -> FoundData:
         raise ValueError(f"{printable(place.path)}: no data set of a known format is there; it holds {contents(place)}")
     first, *others = found
     notes = [f"also found: {other.format}, because of {other.why}; not read" for other in others]
+    if shared := [name for name in first.splits if name not in SPLIT_NAMES and canonical_split(name)]:
+        notes.append(f"several are of one split, so each is its own: {shorten_list(shared)}")
     if place.is_partial:
         notes.append(
             f"only the first {len(place.files)} files were looked at: name the file or folder of a split instead"

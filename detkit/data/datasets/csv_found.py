@@ -39,8 +39,6 @@ def find_tables(place: Place) -> FoundData | None:
     notes = [f"not read: {shorten_list(left)}"] if left else []
     notes += [note for table in tables if (note := rows_left_out(table, place))]
     splits = splits_of(named, place)
-    shared = [name for name in splits if name not in {part.split or "all" for part in named}]
-    notes += [f"one of several tables of a split, so each is its own: {shorten_list(shared)}"] if shared else []
     notes += [FROM_ZERO] if any(node.get("one_based") is False for node in splits.values()) else []
     return FoundData("CSV", f"the columns of {shorten_list(read, 3)}", splits, tuple(notes))
 

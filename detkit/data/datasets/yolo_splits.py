@@ -9,17 +9,16 @@ from pathlib import Path
 from detkit.data.datasets.found import SPLIT_NAMES, canonical_split, named_splits, outside_splits, split_folder
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.data.datasets.yolo_labels import looks_like_labels
-from detkit.utils.console import shorten_list
 
 
 def folder_splits(folder: Path, files: Sequence[Path]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
     """The entries of each split: lists as train.txt, or folders as images/train or train/images; else "all".
 
-    Also says what is not read, or is no split of its own. files: those below the folder, relative to it.
+    Also says what is not read. files: those below the folder, relative to it.
     """
     images = [file for file in files if file.suffix.lower() in image_suffixes()]
     lists = [file for file in files if is_list(folder, file, images)]
-    return of_lists(lists) if lists else of_folders(images)
+    return (of_lists(lists), ()) if lists else of_folders(images)
 
 
 def is_list(folder: Path, file: Path, images: Sequence[Path]) -> bool:
@@ -47,12 +46,10 @@ def is_plain(name: str) -> bool:
     return any(plain in names for names in SPLIT_NAMES.values())
 
 
-def of_lists(lists: Sequence[Path]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+def of_lists(lists: Sequence[Path]) -> dict[str, list[str]]:
     """Splits of lists. Where several lists are of one split, each has its own name, as none of them is all of it."""
     names = named_splits([file.stem for file in lists])
-    own = [str(file) for file, name in zip(lists, names, strict=True) if canonical_split(name) != name]
-    notes = (f"one of several lists of a split, so each is its own: {shorten_list(own)}",) if own else ()
-    return {name: [str(file)] for name, file in zip(names, lists, strict=True)}, notes
+    return {name: [str(file)] for name, file in zip(names, lists, strict=True)}
 
 
 def of_folders(images: Sequence[Path]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
