@@ -41,6 +41,7 @@ UNRELIABLE = "images of another size than their annotation states are left out"
 SIZE = "stated sizes are replaced by those of the images"
 COPY = "copies of an image of the same split are left out"
 LEAK = "copies of validation or test images are left out of training"
+GONE = "splits of which no image is left are not written"
 UNUSABLE = "unusable boxes are left out"
 CLIPPED = "boxes are cut off at the edge of their image"
 REPEATED = "repeated boxes are left out"
@@ -57,6 +58,8 @@ def clean(subject: Subject) -> tuple[dict[str, DetectionDataset], Fixes]:
             subset = Subset(split.dataset, kept, split.dataset.name)
             subset.records = clean_records(with_sizes(subset.records, split, kept, fixes), fixes)
             splits[split.name] = subset
+        else:
+            fixes.add(GONE, split.name)
     if not splits:
         raise ValueError(f"--fix: none of the images of {subject.place} can be used")
     return splits, fixes
