@@ -184,15 +184,26 @@ def _beginning(path: str, time: int, size: int) -> str:
     return re.sub(r"\s*([\[\]{}:,])\s*", r"\1", raw.decode(encoding, "ignore")).strip()
 
 
-def recognised(place: Place, suffix: str, marks: re.Pattern[str], *, every: bool = True) -> list[Path]:
+def recognised(
+    place: Place,
+    suffix: str,
+    marks: re.Pattern[str],
+    others: re.Pattern[str] | None = None,
+    *,
+    every: bool = True,
+) -> list[Path]:
     """Files of a suffix whose beginning matches, at a place; none unless one of the first `MOST_FILES` does.
 
-    every: whether to look into all files then, or the first ones are enough.
+    others: what their beginning must not match. every: whether to look into all files then, or the first are enough.
     """
+
+    def fits(file: Path) -> bool:
+        start = beginning(file) if file.suffix.lower() == suffix else ""
+        return marks.search(start) is not None and (others is None or others.search(start) is None)
+
     files = [place.path / file for file in place.with_suffix(suffix)] if place.is_folder else [place.path]
-    fitting = [file for file in files[:MOST_FILES] if file.suffix.lower() == suffix and marks.search(beginning(file))]
-    rest = files[MOST_FILES:] if fitting and every else []
-    return fitting + [file for file in rest if marks.search(beginning(file))]
+    fitting = list(filter(fits, files[:MOST_FILES]))
+    return fitting + list(filter(fits, files[MOST_FILES:] if fitting and every else ()))
 
 
 def split_files(files: Sequence[Path], place: Place) -> dict[str, Path]:
