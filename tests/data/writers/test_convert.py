@@ -248,6 +248,18 @@ def test_images_can_stay_where_they_are(tmp_path: Path, refuses: Refuses) -> Non
             convert({"val": before}, tmp_path / to, to, images="reference")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("images", ["copy", "hardlink", "symlink", "reference"])
+def test_an_image_outside_of_the_data_does_not_come_in(tmp_path: Path, images: Any, refuses: Refuses) -> None:
+    coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX])])
+    file = tmp_path / "in/a.json"
+    (tmp_path / "in/images/1.png").rename(tmp_path / "secret.png")
+    file.write_text(file.read_text().replace("1.png", "../../secret.png"))
+    data = DATASETS.build({"type": "CocoDataset", "annotations": str(file), "images": str(tmp_path / "in/images")})
+    with refuses(ValueError):
+        convert({"val": data}, tmp_path / "out", "coco", images=images)
+    assert not (tmp_path / "out").exists()
+
+
 def test_yolo_refuses_an_image_whose_size_is_not_the_stated_one(tmp_path: Path, refuses: Refuses) -> None:
     coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX])])
     text = (tmp_path / "in/a.json").read_text().replace('"width": 64', '"width": 65')
