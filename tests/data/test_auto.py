@@ -99,12 +99,14 @@ def test_other_formats_of_the_same_boxes_are_named(shapes: Path, tmp_path: Path)
         ("set.zip", "PK"),
         ("set.tar", "PK"),
         ("broken.json", "{"),
+        ("script.py", "import a, b, c, d\n"),
     ],
 )
 def test_what_a_folder_holds_instead_is_told(tmp_path: Path, refuses: Refuses, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    with refuses(ValueError):
-        find_data(tmp_path)
+    for place in (tmp_path, tmp_path / name):
+        with refuses(ValueError):
+            find_data(place)
 
 
 def test_the_folder_of_a_run_is_told(tmp_path: Path, refuses: Refuses) -> None:

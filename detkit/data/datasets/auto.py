@@ -102,6 +102,8 @@ def describe_files(place: Place) -> str:
 
 def describe_file(path: Path) -> str | None:
     """What an annotation file is, in words; None if that is not known."""
+    if path.suffix.lower() not in ANNOTATIONS:
+        return None
     if path.suffix.lower() in ARCHIVES:
         return "an archive: unpack it"
     if path.suffix.lower() == ".tar":
