@@ -13,6 +13,7 @@ from detkit.data.datasets.found import Place
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, DROPPED
 from detkit.data.datasets.voc import VocDataset
 from detkit.data.datasets.voc_find import FROM_ZERO
+from detkit.data.datasets.yolo_file import CONFIDENCES
 from detkit.data.writers.csv import write_csv
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
@@ -278,6 +279,12 @@ def test_images_that_may_be_in_several_far_folders_are_not_guessed(root: Path) -
 def test_a_corner_and_sides_need_no_format(root: Path, header: str) -> None:
     (root / "a.csv").write_text(f"filename,{header},class\na.jpg,40,15,20,20,cat\n")
     assert boxes(DATASETS.build(find_data(root).splits["all"])) == [[40, 15, 60, 35]]
+
+
+def test_detections_are_warned_of(root: Path) -> None:
+    rows = "a.jpg,cat,40,15,60,35,1\na.jpg,cat,1,1,9,9,0.3\nb.jpg,cat,,,,,0.5\n"
+    assert read(root, f"{CORNERS},Score\n{rows}").problems.by_kind[CONFIDENCES].examples == ["line 3: 0.3"]
+    assert not read(root, f"{CORNERS},Score\n{rows.replace('0.3', '1.0')}").problems.count(CONFIDENCES)
 
 
 def test_a_class_without_a_box_is_an_image_without_objects(root: Path) -> None:
