@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,7 +99,7 @@ def levels_are_as_declared(s: Subject) -> None:
 
 
 def _expect_rows(
-    outputs: Sequence[list[Tensor]],
+    outputs: Sequence[Any],
     levels: Sequence[tuple[int, int]],
     per_cell: tuple[int, ...],
     of: str = "",
