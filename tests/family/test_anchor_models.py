@@ -38,8 +38,8 @@ SSD: ref.Rules = (
     (r"^head\.box_out\.(\d)\.", r"bbox_head.reg_convs.\1.0."),
 )
 CASES = {
-    "retinanet_r18": Case("configs/retinanet/mmdet.yaml", RETINANET),
-    "ssd300": Case("configs/ssd/mmdet.yaml", SSD, kind="ssd_inputs"),
+    "retinanet_r18": Case("configs/retinanet/retinanet_mmdet.yaml", RETINANET),
+    "ssd300": Case("configs/ssd/ssd300_mmdet.yaml", SSD, kind="ssd_inputs"),
 }
 EACH = pytest.mark.parametrize("name", CASES)
 VARIANTS = pytest.mark.parametrize("variant", ["full", "half", "none"])
