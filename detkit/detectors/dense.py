@@ -15,7 +15,7 @@ from detkit.coders.base import BoxCoder
 from detkit.config import Config
 from detkit.detectors.pixels import PixelOptions, normalize
 from detkit.detectors.postprocess import PostprocessOptions, postprocess
-from detkit.detectors.terms import LossParts, check_together, loss_inputs, losses_of
+from detkit.detectors.terms import LossParts, check_together, joint_losses, loss_inputs, losses_of
 from detkit.heads.base import Head, HeadOutputs
 from detkit.losses.base import AuxiliaryLoss, BoxLoss, BoxWeight, ClassificationLoss, Normalizer, QualityLoss
 from detkit.necks.base import Neck
@@ -49,7 +49,7 @@ class DenseDetector(nn.Module):
         assigner: Assigner,
         coder: BoxCoder,
         class_loss: ClassificationLoss,
-        box_loss: BoxLoss,
+        box_loss: BoxLoss | None,
         normalizer: Normalizer,
         options: PostprocessOptions,
         nms: NonMaxSuppression,
@@ -99,9 +99,11 @@ class DenseDetector(nn.Module):
 
     def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
         """Sums of the loss terms over the batch, with what it adds to their divisors."""
+        parts = self.loss_parts
+        if parts.classification.joint:
+            return joint_losses(parts, self.coder, pred, targets)
         match = self.match(pred, targets)
         box_match = match if self.box_assigner is None else self.match(pred, targets, self.box_assigner)
-        parts = self.loss_parts
         inputs = loss_inputs(parts, self.coder, pred, match, box_match, self.progress)
         return losses_of(parts, self.coder, inputs, match, box_match)
 

@@ -21,7 +21,7 @@ from detkit.losses.base import (
     QualityLoss,
     can_weigh,
 )
-from detkit.structures import Losses, Match, Positives, Predictions
+from detkit.structures import Losses, Match, Positives, Predictions, Targets
 
 CLASSIFICATION, BOX, QUALITY = "classification", "box", "quality"
 ALL, BOXES = "positives", "boxes"
@@ -30,10 +30,13 @@ ALL, BOXES = "positives", "boxes"
 
 @dataclass(frozen=True)
 class LossParts:
-    """The parts of a detector's losses. box_normalizer: None if box terms are divided as all are."""
+    """The parts of a detector's losses.
+
+    box: None where `classification` is a joint loss. box_normalizer: None if box terms are divided as all are.
+    """
 
     classification: ClassificationLoss
-    box: BoxLoss
+    box: BoxLoss | None
     normalizer: Normalizer
     box_normalizer: Normalizer | None = None
     box_weight: BoxWeight | None = None
@@ -42,12 +45,16 @@ class LossParts:
 
     def losses(self) -> dict[str, Loss]:
         """The losses by the name of their term, in a fixed order."""
-        named: dict[str, Loss] = {CLASSIFICATION: self.classification, BOX: self.box}
+        named: dict[str, Loss] = {CLASSIFICATION: self.classification}
+        named |= {} if self.box is None else {BOX: self.box}
         named |= {} if self.quality is None else {QUALITY: self.quality}
         return named | {loss.name: loss for loss in self.auxiliary}
 
     def normalizers(self) -> dict[str, Normalizer]:
         """The normalizers by the name of their divisor; the first divides what names no other."""
+        if self.classification.joint:
+            joint: Any = self.classification
+            return dict(joint.divisors())
         return {ALL: self.normalizer} | ({} if self.box_normalizer is None else {BOXES: self.box_normalizer})
 
     @property
@@ -105,6 +112,7 @@ def loss_inputs(
 def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[str, Tensor]:
     """The sum of every term, with graph."""
     positives, weights = inputs.positives, inputs.weights
+    assert parts.box is not None, "check_together"
     box = positives.deltas, positives.anchors, positives.boxes, coder
     terms = {
         CLASSIFICATION: parts.classification(inputs.logits, inputs.labels, inputs.target_quality),
@@ -136,6 +144,13 @@ def losses_of(parts: LossParts, coder: BoxCoder, inputs: LossInputs, match: Matc
     if parts.box_normalizer is not None:
         divided_by = {BOX: BOXES} | {loss.name: BOXES for loss in parts.auxiliary if loss.weighted}
     return Losses(terms, normalizers, divided_by)
+
+
+def joint_losses(parts: LossParts, coder: BoxCoder, pred: Predictions, targets: list[Targets]) -> Losses:
+    """All terms of a micro-batch by the joint loss, and what it adds to its divisors."""
+    joint: Any = parts.classification
+    losses: Losses = joint.joint_losses(pred, targets, coder)
+    return losses
 
 
 def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
@@ -176,7 +191,8 @@ def tensors_of(positives: Positives) -> dict[str, Tensor | None]:
 
 def check_together(parts: LossParts, coder: BoxCoder) -> None:
     """Raises ValueError for parts of the losses that can't work together."""
-    if parts.box.in_deltas and coder.num_columns != 4:
+    check_joint(parts)
+    if parts.box is not None and parts.box.in_deltas and coder.num_columns != 4:
         raise ValueError(
             f"losses.box: {type(parts.box).__name__} compares the 4 columns of a box one by one, but "
             f"{type(coder).__name__} has {coder.num_columns}: use a loss on boxes, such as GIoULoss"
@@ -200,3 +216,23 @@ def check_together(parts: LossParts, coder: BoxCoder) -> None:
     names = [CLASSIFICATION, BOX, QUALITY, *(loss.name for loss in parts.auxiliary)]
     if twice := sorted({name for name in names if names.count(name) > 1 or not name}):
         raise ValueError(f"losses.auxiliary: {', '.join(map(repr, twice))}: every term needs a name of its own")
+
+
+def check_joint(parts: LossParts) -> None:
+    """Raises ValueError unless there is a box loss, or a joint loss and nothing beside it."""
+    if not parts.classification.joint:
+        if parts.box is None:
+            raise ValueError("losses.box: missing: give it a `type`, such as GIoULoss")
+        return
+    beside = {
+        "box": parts.box,
+        "box_normalizer": parts.box_normalizer,
+        "box_weight": parts.box_weight,
+        "quality": parts.quality,
+        "auxiliary": parts.auxiliary or None,
+    }
+    if extra := [name for name, part in beside.items() if part is not None]:
+        raise ValueError(
+            f"losses.{extra[0]}: {type(parts.classification).__name__} is a loss of classes and boxes together: "
+            f"set losses.{extra[0]}: null"
+        )

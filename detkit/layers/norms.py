@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -103,6 +104,16 @@ def group_norm(channels: int) -> nn.GroupNorm:
     """
     groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % (2 * g) == 0 or g == 1)
     return nn.GroupNorm(groups, channels)
+
+
+def tuned_norm(name: NormName, eps: float, momentum: float) -> Callable[[int], nn.Module]:
+    """Like `norm_layer`, with another epsilon and momentum if the norm has any."""
+    layers: dict[str, Callable[[int], nn.Module]] = {
+        "frozen_bn": partial(FrozenBatchNorm2d, eps=eps),
+        "bn": partial(nn.BatchNorm2d, eps=eps, momentum=momentum),
+        "sync_bn": partial(SyncBatchNorm2d, eps=eps, momentum=momentum),
+    }
+    return layers.get(name) or norm_layer(name)
 
 
 def norm_layer(name: NormName) -> Callable[[int], nn.Module]:
