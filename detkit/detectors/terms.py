@@ -16,12 +16,15 @@ from detkit.structures import Losses, Match, Positives, Predictions
 
 CLASSIFICATION, BOX, QUALITY = "classification", "box", "quality"
 ALL, BOXES = "positives", "boxes"
-"""Names of the divisors: of all terms, and of the box term where it has its own."""
+"""Names of the divisors: of all terms, and of the box term where it has its own. That of quality is QUALITY."""
 
 
 @dataclass(frozen=True)
 class LossParts:
-    """The parts of a detector's losses. box_normalizer: None if box terms are divided as all are."""
+    """The parts of a detector's losses.
+
+    box_normalizer, quality_normalizer: None if the box terms, the quality term, are divided as all are.
+    """
 
     classification: ClassificationLoss
     box: BoxLoss
@@ -30,6 +33,7 @@ class LossParts:
     box_weight: BoxWeight | None = None
     quality: QualityLoss | None = None
     auxiliary: tuple[AuxiliaryLoss, ...] = ()
+    quality_normalizer: Normalizer | None = None
 
     def losses(self) -> dict[str, Loss]:
         """The losses by the name of their term, in a fixed order."""
@@ -39,13 +43,19 @@ class LossParts:
 
     def normalizers(self) -> dict[str, Normalizer]:
         """The normalizers by the name of their divisor; the first divides what names no other."""
-        return {ALL: self.normalizer} | ({} if self.box_normalizer is None else {BOXES: self.box_normalizer})
+        own = {BOXES: self.box_normalizer, QUALITY: self.quality_normalizer}
+        return {ALL: self.normalizer} | {name: part for name, part in own.items() if part is not None}
+
+    def divided_by(self) -> dict[str, str]:
+        """The divisors of the terms that don't take the first."""
+        boxes = [] if self.box_normalizer is None else [BOX, *(loss.name for loss in self.auxiliary if loss.weighted)]
+        return dict.fromkeys(boxes, BOXES) | ({} if self.quality_normalizer is None else {QUALITY: QUALITY})
 
     @property
     def uses_quality(self) -> bool:
         """Whether any part needs the target quality of the positives."""
         parts = (self.classification, self.quality, self.box_weight, *self.auxiliary)
-        counted = self.normalizer.counts, self.box_normalizer and self.box_normalizer.counts
+        counted = [normalizer.counts for normalizer in self.normalizers().values()]
         return any(part is not None and part.uses_quality for part in parts) or "quality" in counted
 
 
@@ -120,13 +130,11 @@ def losses_of(parts: LossParts, coder: BoxCoder, inputs: LossInputs, match: Matc
         sums = (image_weights[:, None] * stacked).sum(dim=0).unbind()
         terms = dict(zip(of_images[0], sums, strict=True))
     normalizers = {}
-    for (name, part), of in zip(parts.normalizers().items(), (match, box_match), strict=False):
+    for name, part in parts.normalizers().items():
+        of = match if name == ALL else box_match
         counted = {"labels": of.labels, "quality": of.quality, "weights": inputs.weights}[part.counts]
         normalizers[name] = part(counted)
-    divided_by = {}
-    if parts.box_normalizer is not None:
-        divided_by = {BOX: BOXES} | {loss.name: BOXES for loss in parts.auxiliary if loss.weighted}
-    return Losses(terms, normalizers, divided_by)
+    return Losses(terms, normalizers, parts.divided_by())
 
 
 def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
@@ -172,11 +180,16 @@ def check_together(parts: LossParts, coder: BoxCoder) -> None:
             f"losses.box: {type(parts.box).__name__} compares the 4 columns of a box one by one, but "
             f"{type(coder).__name__} has {coder.num_columns}: use a loss on boxes, such as GIoULoss"
         )
-    for key, normalizer in (("normalizer", parts.normalizer), ("box_normalizer", parts.box_normalizer)):
-        if normalizer is not None and normalizer.counts == "weights" and parts.box_weight is None:
+    keys = {ALL: "normalizer", BOXES: "box_normalizer", QUALITY: "quality_normalizer"}
+    for name, normalizer in parts.normalizers().items():
+        if normalizer.counts == "weights" and parts.box_weight is None:
             raise ValueError(
-                f"losses.{key}: {type(normalizer).__name__} sums the weights of losses.box_weight: set one"
+                f"losses.{keys[name]}: {type(normalizer).__name__} sums the weights of losses.box_weight: set one"
             )
+    if parts.quality is None and parts.quality_normalizer is not None:
+        raise ValueError(
+            "losses.quality_normalizer: there is no losses.quality for it to divide: set one, or remove it"
+        )
     for loss in parts.auxiliary:
         if missing := [name for name in loss.of_coder if not hasattr(coder, name)]:
             raise ValueError(
