@@ -100,5 +100,6 @@ def to_xywh(boxes: Floats) -> Floats:
 
 
 def to_xyxy(boxes: Floats) -> Floats:
-    """(N, 4) x, y, width, height -> xyxy."""
-    return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
+    """(N, 4) x, y, width, height -> xyxy; a corner of infinite sides is NaN."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)

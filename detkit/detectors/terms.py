@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from detkit.coders.base import BoxCoder
-from detkit.losses.base import AuxiliaryLoss, BoxLoss, BoxWeight, ClassificationLoss, Loss, Normalizer, QualityLoss
+from detkit.losses.base import (
+    AuxiliaryLoss,
+    BoxLoss,
+    BoxWeight,
+    ClassificationLoss,
+    Loss,
+    Normalizer,
+    QualityLoss,
+    can_weigh,
+)
 from detkit.structures import Losses, Match, Positives, Predictions
 
 CLASSIFICATION, BOX, QUALITY = "classification", "box", "quality"
@@ -110,7 +119,7 @@ def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[st
     terms = {
         CLASSIFICATION: parts.classification(inputs.logits, inputs.labels, inputs.target_quality),
         # A loss that can't weigh its boxes never sees the argument.
-        BOX: parts.box(*box) if weights is None else parts.box(*box, weights=weights),
+        BOX: parts.box(*box) if weights is None else parts.box(*box, weights),
     }
     if parts.quality is not None:
         terms[QUALITY] = parts.quality(inputs.quality, inputs.box_labels, positives)
@@ -179,6 +188,11 @@ def check_together(parts: LossParts, coder: BoxCoder) -> None:
         raise ValueError(
             f"losses.box: {type(parts.box).__name__} compares the 4 columns of a box one by one, but "
             f"{type(coder).__name__} has {coder.num_columns}: use a loss on boxes, such as GIoULoss"
+        )
+    if parts.box_weight is not None and not can_weigh(parts.box):
+        raise ValueError(
+            f"losses.box: {type(parts.box).__name__} can't weigh its boxes, as losses.box_weight wants: "
+            "its forward needs the argument `weights`"
         )
     keys = {ALL: "normalizer", BOXES: "box_normalizer", QUALITY: "quality_normalizer"}
     for name, normalizer in parts.normalizers().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Literal
 
 import torch
@@ -171,6 +172,12 @@ class Normalizer(nn.Module):
     def image_weights(self, labels: Tensor) -> Tensor | None:
         """Labels (B, A) of a micro-batch -> (B,) factors on the loss sums of each image; None: all are 1."""
         return None
+
+
+def can_weigh(loss: BoxLoss) -> bool:
+    """Whether a box loss takes `weights`, the fifth argument of `forward`."""
+    parameters = list(inspect.signature(loss.forward).parameters.values())
+    return len(parameters) > 4 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
 
 def weighted_sum(costs: Tensor, weights: Tensor | None) -> Tensor:
