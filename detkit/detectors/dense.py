@@ -106,7 +106,7 @@ class DenseDetector(nn.Module):
         box_match = match if self.box_assigner is None else self.match(pred, targets, self.box_assigner)
         parts = self.loss_parts
         inputs = loss_inputs(parts, self.coder, pred, match, box_match, self.progress)
-        return losses_of(parts, self.coder, inputs, match, box_match)
+        return losses_of(parts, self.coder, inputs, match, box_match, pred.level_sizes)
 
     def candidates(self, pred: Predictions, image: int) -> Candidates:
         """The anchors of one image of the batch, with its predictions, as an assigner takes them."""

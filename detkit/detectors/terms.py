@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -128,13 +128,33 @@ def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[st
     return terms
 
 
-def losses_of(parts: LossParts, coder: BoxCoder, inputs: LossInputs, match: Match, box_match: Match) -> Losses:
+def level_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs, level_sizes: Sequence[int]) -> dict[str, Tensor]:
+    """`loss_terms`, with the factors that the normalizers put on the sums of each level."""
+    factors = {name: part.level_weights() for name, part in parts.normalizers().items()}
+    if all(factor is None for factor in factors.values()):
+        return loss_terms(parts, coder, inputs)
+    levels = [loss_terms(parts, coder, level) for level in level_by_level(inputs, level_sizes)]
+    divided_by, terms = parts.divided_by(), {}
+    for name in levels[0]:
+        sums, factor = torch.stack([level[name] for level in levels]), factors[divided_by.get(name, ALL)]
+        terms[name] = (sums if factor is None else sums * factor[: len(sums)].to(sums)).sum()
+    return terms
+
+
+def losses_of(
+    parts: LossParts,
+    coder: BoxCoder,
+    inputs: LossInputs,
+    match: Match,
+    box_match: Match,
+    level_sizes: Sequence[int],
+) -> Losses:
     """All terms of a micro-batch, and what it adds to the divisors."""
     image_weights = parts.normalizer.image_weights(match.labels)
     if image_weights is None:
-        terms = loss_terms(parts, coder, inputs)
+        terms = level_terms(parts, coder, inputs, level_sizes)
     else:
-        of_images = [loss_terms(parts, coder, image) for image in image_by_image(inputs)]
+        of_images = [level_terms(parts, coder, image, level_sizes) for image in image_by_image(inputs)]
         stacked = torch.stack([torch.stack(list(image.values())) for image in of_images])
         sums = (image_weights[:, None] * stacked).sum(dim=0).unbind()
         terms = dict(zip(of_images[0], sums, strict=True))
@@ -142,36 +162,52 @@ def losses_of(parts: LossParts, coder: BoxCoder, inputs: LossInputs, match: Matc
     for name, part in parts.normalizers().items():
         of = match if name == ALL else box_match
         counted = {"labels": of.labels, "quality": of.quality, "weights": inputs.weights}[part.counts]
-        normalizers[name] = part(counted)
+        assert counted is not None, "match computes what is counted"
+        normalizers[name] = part.count(counted, level_sizes)
     return Losses(terms, normalizers, parts.divided_by())
 
 
 def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
     """Splits the inputs of the losses of a batch into those of each image."""
     counts = (inputs.box_labels >= 0).sum(dim=1).tolist()
-    start, whole = 0, inputs.positives
+    start = 0
     for i, count in enumerate(counts):
-        one, mine = slice(i, i + 1), slice(start, start + count)
+        yield part_of(inputs, slice(i, i + 1), slice(start, start + count))
         start += count
-        rows: dict[str, Any] = {name: None if x is None else x[mine] for name, x in tensors_of(whole).items()}
-        positives = replace(
-            whole,
-            **rows,
-            predicted=partial(rows_of, whole.predicted, mine),
-            scores=partial(rows_of, whole.scores, mine),
-        )
-        yield LossInputs(
-            inputs.logits[one],
-            inputs.labels[one],
-            None if inputs.target_quality is None else inputs.target_quality[one],
-            None if inputs.quality is None else inputs.quality[one],
-            inputs.box_labels[one],
-            positives,
-            None if inputs.weights is None else inputs.weights[mine],
-        )
 
 
-def rows_of(compute: Callable[[], Tensor], rows: slice) -> Tensor:
+def level_by_level(inputs: LossInputs, level_sizes: Sequence[int]) -> Iterator[LossInputs]:
+    """Splits the inputs of the losses into those of each level."""
+    anchor = (inputs.box_labels >= 0).nonzero()[:, 1]
+    start = 0
+    for size in level_sizes:
+        mine = ((anchor >= start) & (anchor < start + size)).nonzero()[:, 0]
+        yield part_of(inputs, (slice(None), slice(start, start + size)), mine)
+        start += size
+
+
+def part_of(inputs: LossInputs, anchors: slice | tuple[slice, slice], mine: slice | Tensor) -> LossInputs:
+    """The inputs at some images, or images and anchors, of (B, A), and the positives that are `mine`."""
+    whole = inputs.positives
+    rows: dict[str, Any] = {name: None if x is None else x[mine] for name, x in tensors_of(whole).items()}
+    positives = replace(
+        whole,
+        **rows,
+        predicted=partial(rows_of, whole.predicted, mine),
+        scores=partial(rows_of, whole.scores, mine),
+    )
+    return LossInputs(
+        inputs.logits[anchors],
+        inputs.labels[anchors],
+        None if inputs.target_quality is None else inputs.target_quality[anchors],
+        None if inputs.quality is None else inputs.quality[anchors],
+        inputs.box_labels[anchors],
+        positives,
+        None if inputs.weights is None else inputs.weights[mine],
+    )
+
+
+def rows_of(compute: Callable[[], Tensor], rows: slice | Tensor) -> Tensor:
     """Some rows of what `compute` gives."""
     return compute()[rows]
 
