@@ -57,6 +57,7 @@ class DenseDetector(nn.Module):
         box_normalizer: Normalizer | None = None,
         box_weight: BoxWeight | None = None,
         quality_loss: QualityLoss | None = None,
+        quality_normalizer: Normalizer | None = None,
         auxiliary: Sequence[AuxiliaryLoss] = (),
     ) -> None:
         super().__init__()
@@ -65,7 +66,8 @@ class DenseDetector(nn.Module):
         self.assigner, self.coder, self.nms = assigner, coder, nms
         self.class_loss, self.box_loss, self.normalizer = class_loss, box_loss, normalizer
         self.box_assigner, self.box_normalizer, self.box_weight = box_assigner, box_normalizer, box_weight
-        self.quality_loss, self.auxiliary = quality_loss, nn.ModuleList(auxiliary)
+        self.quality_loss, self.quality_normalizer = quality_loss, quality_normalizer
+        self.auxiliary = nn.ModuleList(auxiliary)
         check_together(self.loss_parts, coder)
         self._anchor_cache: dict[tuple[object, ...], list[Tensor]] = {}
 
@@ -95,6 +97,7 @@ class DenseDetector(nn.Module):
             self.box_weight,
             self.quality_loss,
             tuple(self.auxiliary),  # type: ignore[arg-type]
+            self.quality_normalizer,
         )
 
     def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
@@ -105,7 +108,7 @@ class DenseDetector(nn.Module):
         match = self.match(pred, targets)
         box_match = match if self.box_assigner is None else self.match(pred, targets, self.box_assigner)
         inputs = loss_inputs(parts, self.coder, pred, match, box_match, self.progress)
-        return losses_of(parts, self.coder, inputs, match, box_match)
+        return losses_of(parts, self.coder, inputs, match, box_match, pred.level_sizes)
 
     def candidates(self, pred: Predictions, image: int) -> Candidates:
         """The anchors of one image of the batch, with its predictions, as an assigner takes them."""

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from detkit.heads.base import Head, HeadOutputs, per_anchor
 from detkit.layers.convs import init_convs, with_norm
+from detkit.layers.deformable import DeformableConv2d, start_undeformed
 from detkit.layers.norms import NormName
-from detkit.registry import HEADS, Channels
+from detkit.registry import HEADS, Channels, NonNegativeInt
 from detkit.registry.bounds import MOST_LAYERS
 
 
@@ -27,6 +28,7 @@ class SharedTowerHead(Head):
         norm: normalisation after every tower convolution; null: none, and the convolutions have biases. `bn` mixes
             the statistics of all levels: prefer `gn`.
         conv_bias: whether convolutions in front of a norm have a bias all the same, as in FCOS's published weights.
+        deformable: how many convolutions of each tower, from the first, are deformable (1703.06211), as in DDOD, 1.
         quality_from: tower that the quality branch belongs to, where the losses want one.
         level_scales: multiply the box columns of every level by a factor of its own that is learned (FCOS, 1904.01355,
             section 3.2).
@@ -45,6 +47,7 @@ class SharedTowerHead(Head):
         channels: Channels | None = None,
         norm: NormName | None = None,
         conv_bias: bool = False,
+        deformable: NonNegativeInt = 0,
         quality_from: Literal["class", "box"] = "box",
         level_scales: bool = False,
     ) -> None:
@@ -62,7 +65,8 @@ class SharedTowerHead(Head):
             layers: list[nn.Module] = []
             for i in range(num_convs):
                 source = in_channels[0] if i == 0 else width
-                conv = nn.Conv2d(source, width, 3, padding=1, bias=conv_bias or norm is None)
+                kind = DeformableConv2d if i < deformable else nn.Conv2d
+                conv = kind(source, width, 3, padding=1, bias=conv_bias or norm is None)
                 layers += with_norm(conv, norm, nn.ReLU(inplace=True))
             return nn.Sequential(*layers)
 
@@ -73,6 +77,7 @@ class SharedTowerHead(Head):
         self.scales = nn.Parameter(torch.ones(len(in_channels))) if level_scales else None
         init = partial(nn.init.normal_, std=0.01)
         init_convs(self, init)
+        start_undeformed(self)
         # Last, so that no other weight depends on the loss's number of columns: with any loss a run starts alike.
         self.class_out = nn.Conv2d(last, anchors_per_cell[0] * num_columns, 3, padding=1)
         init_convs(self.class_out, init)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -194,6 +194,18 @@ class Normalizer(nn.Module):
         By default the number of positives.
         """
         return (values >= 0).sum()
+
+    def count(self, values: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Like `forward`, with the number of anchors on each level, for normalizers that look at levels."""
+        numbers: Tensor = self(values)
+        return numbers
+
+    def level_weights(self) -> Tensor | None:
+        """(L,) factors on the sums of what it divides, by level, finest first; None: all are 1.
+
+        They must not depend on the step itself, so that any split of a batch has the same.
+        """
+        return None
 
     def divisor(self, total: Tensor) -> Tensor:
         """Totals over all micro-batches and ranks (float64, scalar or (S,)) -> divisor of the gradients, above zero.

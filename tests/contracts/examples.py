@@ -14,6 +14,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "anchors": {"ExplicitAnchors": {"sizes": [[16.0, 16.0], [32.0, 24.0]]}},
     "assigners": {
         "InsideImageAssigner": {"assigner": {"type": "ATSSAssigner"}},
+        "MixtureAssigner": {"assigner": {"type": "MaxIoUAssigner", "positive": 0.1, "negative": 0.1}},
         "WarmupAssigner": {"first": {"type": "ATSSAssigner"}, "then": {"type": "TaskAlignedAssigner"}},
     },
     "backbones": {

@@ -102,7 +102,7 @@ def detector_like(config: str, model: Reference, rules: Rules, *overrides: str) 
     detector = build_detector(load_config(config, [*norm, *overrides]), 3)
     state, taken = detector.state_dict(), set()
     for name in state:
-        if name.startswith(("normalizer.", "class_loss.", "box_loss.", "assigner.")):
+        if name.split(".")[0].endswith(("normalizer", "class_loss", "box_loss", "assigner")):
             continue
         if name == "head.scales":
             keys = [f"bbox_head.scales.{i}.scale" for i in range(len(state[name]))]
