@@ -54,7 +54,8 @@ class LossInputs:
     """What the losses of a micro-batch, or of one of its images, get.
 
     logits, labels, target_quality: (B, A, C), (B, A) and (B, A) or None, for the class loss. quality: (B, A) logits of
-    the quality branch or None, and quality_labels (B, A), with the positives. weights: (P,) or None.
+    the quality branch or None, and box_labels (B, A), with the positives. weights: (P,) or None. image: (P,) images of
+    the positives.
     """
 
     logits: Tensor
@@ -64,6 +65,7 @@ class LossInputs:
     box_labels: Tensor
     positives: Positives
     weights: Tensor | None
+    image: Tensor
 
 
 def loss_inputs(
@@ -73,7 +75,7 @@ def loss_inputs(
     image, row = box_match.image, box_match.row
     deltas, anchors = pred.deltas[image, row], pred.anchors[row]
     positives = Positives(
-        labels=box_match.labels[image, row],
+        labels=box_match.classes,
         anchors=anchors,
         boxes=box_match.boxes,
         deltas=deltas,
@@ -90,7 +92,7 @@ def loss_inputs(
     quality = None if pred.quality is None else pred.quality[..., 0]
     # Only a loss that says so gets soft targets, whoever else uses them.
     soft = match.quality if parts.classification.uses_quality else None
-    return LossInputs(pred.logits, match.labels, soft, quality, box_match.labels, positives, weights)
+    return LossInputs(pred.logits, match.labels, soft, quality, box_match.labels, positives, weights, image)
 
 
 def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[str, Tensor]:
@@ -131,7 +133,7 @@ def losses_of(parts: LossParts, coder: BoxCoder, inputs: LossInputs, match: Matc
 
 def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
     """Splits the inputs of the losses of a batch into those of each image."""
-    counts = (inputs.box_labels >= 0).sum(dim=1).tolist()
+    counts = inputs.image.bincount(minlength=len(inputs.labels)).tolist()
     start, whole = 0, inputs.positives
     for i, count in enumerate(counts):
         one, mine = slice(i, i + 1), slice(start, start + count)
@@ -151,6 +153,7 @@ def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
             inputs.box_labels[one],
             positives,
             None if inputs.weights is None else inputs.weights[mine],
+            inputs.image[mine],
         )
 
 

@@ -166,7 +166,7 @@ def rows_run_over_cells_row_by_row(s: Subject) -> None:
 def starts_at_the_bias_of_the_loss(s: Subject) -> None:
     s.part.eval()
     with torch.no_grad():
-        logits, _ = s.part([torch.zeros_like(f) for f in _levels(s, SIZES[0])])
+        logits = s.part([torch.zeros_like(f) for f in _levels(s, SIZES[0])])[0]
     for i, level in enumerate(logits):
         _expect_bias(level, i, s.derived["class_bias"])
 

@@ -22,9 +22,11 @@ COPY_CHECK = Checks()
 
 
 def tensors(value: Nest) -> list[Tensor]:
-    """Every tensor in nested dicts, lists and tuples."""
+    """Every tensor in nested dicts, lists and tuples; a head's branch that is None has none."""
     if isinstance(value, Tensor):
         return [value]
+    if value is None:
+        return []
     items = list(value.values()) if isinstance(value, dict) else list(value)
     return [t for item in items for t in tensors(item)]
 
@@ -33,6 +35,8 @@ def mapped(value: Nest, change: Callable[[Tensor], Tensor]) -> Nest:
     """The same nest with every tensor changed."""
     if isinstance(value, Tensor):
         return change(value)
+    if value is None:
+        return None
     if isinstance(value, dict):
         return {k: mapped(v, change) for k, v in value.items()}
     return [mapped(v, change) for v in value]

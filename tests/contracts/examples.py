@@ -12,6 +12,10 @@ WITH_WEIGHTS = ("backbones", "necks", "heads")
 """Registries whose parts are modules with weights."""
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "anchors": {"ExplicitAnchors": {"sizes": [[16.0, 16.0], [32.0, 24.0]]}},
+    "assigners": {
+        "InsideImageAssigner": {"assigner": {"type": "MaxIoUAssigner"}},
+        "WarmupAssigner": {"first": {"type": "ATSSAssigner"}, "then": {"type": "TaskAlignedAssigner"}},
+    },
     "backbones": {
         "ResNet": {"depth": 18},  # the same code as 50, in less time
         "TimmBackbone": {"name": "resnet10t"},
