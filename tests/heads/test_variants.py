@@ -17,6 +17,8 @@ from detkit.testing.modules import tensors
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "quality": {"type": "SharedTowerHead", "with_quality": True, "norm": "gn", "level_scales": True},
+    "level_towers": {"type": "LevelTowerHead", "with_quality": True, "norm": "gn", "activation": "relu"},
+    "level_norms": {"type": "LevelTowerHead", "share_convs": True},
     "implicit_objectness": {"type": "SharedTowerHead", "implicit_objectness": True, "num_convs": 1, "box_convs": 2},
 }
 LEVELS = ((8, 8), (4, 4), (2, 2))
