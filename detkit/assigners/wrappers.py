@@ -49,7 +49,8 @@ class InsideImageAssigner(Assigner):
         quality = found.quality
         if quality is not None:
             quality = quality.new_zeros(len(labels)).index_put((inside,), quality)
-        return Assignment(labels, matched, quality)
+        pairs = None if found.pairs is None else (inside[found.pairs[0]], found.pairs[1])
+        return Assignment(labels, matched, quality, pairs)
 
 
 @ASSIGNERS.register()

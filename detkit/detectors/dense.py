@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detkit import boxes as box_ops
 from detkit.anchors.base import AnchorGenerator
-from detkit.assigners.base import Assigner, assign
+from detkit.assigners.base import Assigner, assign, pairs_of
 from detkit.backbones.base import Backbone
 from detkit.coders.base import BoxCoder
 from detkit.config import Config
@@ -130,16 +130,16 @@ class DenseDetector(nn.Module):
         rule = assigner or self.assigner
         assigned = [assign(rule, self.candidates(pred, image), target) for image, target in enumerate(targets)]
         labels = torch.stack([a.labels for a in assigned])
-        image, row = (labels >= 0).nonzero(as_tuple=True)
+        image, row, matched = pairs_of(assigned, labels)
         # Boxes of all images in one list; `first` is the index of each image's first box.
         first = torch.tensor([0, *(len(t.boxes) for t in targets[:-1])]).cumsum(0).to(labels.device)
-        matched = torch.stack([a.matched for a in assigned])[image, row] + first[image]
-        boxes = torch.cat([t.boxes for t in targets])[matched]
+        matched = matched + first[image]
+        boxes, classes = torch.cat([t.boxes for t in targets])[matched], torch.cat([t.labels for t in targets])[matched]
         quality = None
         if self.loss_parts.uses_quality:
             predicted = self.coder.decode(pred.deltas.detach()[image, row].float(), pred.anchors[row])
-            quality = quality_of(assigned, image, row, box_ops.paired_iou(predicted, boxes))
-        return Match(labels, image, row, boxes, quality)
+            quality = quality_of(assigned, image, row, box_ops.paired_iou(predicted, boxes)).where(labels >= 0, 0)
+        return Match(labels, image, row, boxes, classes, quality)
 
     @property
     def divisors(self) -> tuple[str, ...]:
@@ -192,5 +192,7 @@ def quality_of(assigned: list[Assignment], image: Tensor, row: Tensor, overlap: 
     """(B, A) target score of each positive (image, row): the assigner's quality, else `overlap` (P,)."""
     given = [a.quality for a in assigned if a.quality is not None]
     scores = torch.stack(given)[image, row] if len(given) == len(assigned) else overlap
-    shape = (len(assigned), len(assigned[0].labels))
-    return torch.zeros(shape, device=overlap.device).index_put_((image, row), scores.clamp(0, 1))
+    count = len(assigned[0].labels)
+    # The greatest, where an anchor stands for several objects.
+    flat = torch.zeros(len(assigned) * count, device=overlap.device)
+    return flat.scatter_reduce_(0, image * count + row, scores.clamp(0, 1), "amax").view(-1, count)

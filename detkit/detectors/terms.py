@@ -78,7 +78,8 @@ class LossInputs:
     """What the losses of a micro-batch, or of one of its images, get.
 
     logits, labels, target_quality: (B, A, C), (B, A) and (B, A) or None, for the class loss. quality: (B, A) logits of
-    the quality branch or None, and quality_labels (B, A), with the positives. weights: (P,) or None.
+    the quality branch or None, and box_labels (B, A), with the positives. weights: (P,) or None. image, row: (P,) images and
+    anchors of the positives.
     """
 
     logits: Tensor
@@ -88,6 +89,8 @@ class LossInputs:
     box_labels: Tensor
     positives: Positives
     weights: Tensor | None
+    image: Tensor
+    row: Tensor
 
 
 def loss_inputs(
@@ -97,7 +100,7 @@ def loss_inputs(
     image, row = box_match.image, box_match.row
     deltas, anchors = pred.deltas[image, row], pred.anchors[row]
     positives = Positives(
-        labels=box_match.labels[image, row],
+        labels=box_match.classes,
         anchors=anchors,
         boxes=box_match.boxes,
         deltas=deltas,
@@ -114,7 +117,7 @@ def loss_inputs(
     quality = None if pred.quality is None else pred.quality[..., 0]
     # Only a loss that says so gets soft targets, whoever else uses them.
     soft = match.quality if parts.classification.uses_quality else None
-    return LossInputs(pred.logits, match.labels, soft, quality, box_match.labels, positives, weights)
+    return LossInputs(pred.logits, match.labels, soft, quality, box_match.labels, positives, weights, image, row)
 
 
 def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[str, Tensor]:
@@ -182,7 +185,7 @@ def joint_losses(parts: LossParts, coder: BoxCoder, pred: Predictions, targets: 
 
 def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
     """Splits the inputs of the losses of a batch into those of each image."""
-    counts = (inputs.box_labels >= 0).sum(dim=1).tolist()
+    counts = inputs.image.bincount(minlength=len(inputs.labels)).tolist()
     start = 0
     for i, count in enumerate(counts):
         yield part_of(inputs, slice(i, i + 1), slice(start, start + count))
@@ -191,10 +194,9 @@ def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
 
 def level_by_level(inputs: LossInputs, level_sizes: Sequence[int]) -> Iterator[LossInputs]:
     """Splits the inputs of the losses into those of each level."""
-    anchor = (inputs.box_labels >= 0).nonzero()[:, 1]
     start = 0
     for size in level_sizes:
-        mine = ((anchor >= start) & (anchor < start + size)).nonzero()[:, 0]
+        mine = ((inputs.row >= start) & (inputs.row < start + size)).nonzero()[:, 0]
         yield part_of(inputs, (slice(None), slice(start, start + size)), mine)
         start += size
 
@@ -217,6 +219,8 @@ def part_of(inputs: LossInputs, anchors: slice | tuple[slice, slice], mine: slic
         inputs.box_labels[anchors],
         positives,
         None if inputs.weights is None else inputs.weights[mine],
+        inputs.image[mine],
+        inputs.row[mine],
     )
 
 
@@ -239,7 +243,7 @@ def check_together(parts: LossParts, coder: BoxCoder) -> None:
             f"losses.box: {type(parts.box).__name__} compares the 4 columns of a box one by one, but "
             f"{type(coder).__name__} has {coder.num_columns}: use a loss on boxes, such as GIoULoss"
         )
-    if parts.box_weight is not None and not can_weigh(parts.box):
+    if parts.box_weight is not None and not (parts.box is not None and can_weigh(parts.box)):
         raise ValueError(
             f"losses.box: {type(parts.box).__name__} can't weigh its boxes, as losses.box_weight wants: "
             "its forward needs the argument `weights`"

@@ -18,6 +18,8 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "WarmupAssigner": {"first": {"type": "ATSSAssigner"}, "then": {"type": "TaskAlignedAssigner"}},
     },
     "backbones": {
+        "CSPDarknet": {"depth": 0.3, "width": 0.125},
+        "CSPNeXt": {"depth": 0.3, "width": 0.125},
         "ResNet": {"depth": 18},  # the same code as 50, in less time
         "TimmBackbone": {"name": "resnet10t"},
         "TorchvisionBackbone": {"name": "mobilenet_v3_small"},
