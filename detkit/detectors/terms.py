@@ -78,8 +78,8 @@ class LossInputs:
     """What the losses of a micro-batch, or of one of its images, get.
 
     logits, labels, target_quality: (B, A, C), (B, A) and (B, A) or None, for the class loss. quality: (B, A) logits of
-    the quality branch or None, and box_labels (B, A), with the positives. weights: (P,) or None. image, row: (P,) images and
-    anchors of the positives.
+    the quality branch or None, and box_labels (B, A), with the positives. weights: (P,) or None. image, row: (P,)
+    images and anchors of the positives.
     """
 
     logits: Tensor
