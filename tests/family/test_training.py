@@ -47,9 +47,12 @@ def test_the_family_is_complete() -> None:
 def test_a_step(config: str) -> None:
     model = detector(config)
     images, targets = batch()
-    # Better boxes may be other positives, or better targets for a score that learns their quality: they stay.
-    matched, match = {}, model.match
-    model.match = lambda pred, given, rule=None: matched.setdefault(rule, match(pred, given, rule))
+    # Better predictions may be other positives, other targets of a score that learns a quality, or other weights.
+    kept: dict[Any, Any] = {}
+    match, weigh = model.match, getattr(model.box_weight, "forward", None)
+    model.match = lambda pred, given, rule=None: kept.setdefault(rule, match(pred, given, rule))
+    if weigh is not None:
+        model.box_weight.forward = lambda positives: kept.setdefault("weights", weigh(positives))
 
     def loss() -> Tensor:
         torch.manual_seed(2)  # of stochastic depth
