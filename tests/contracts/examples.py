@@ -17,6 +17,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "MixtureAssigner": {"assigner": {"type": "MaxIoUAssigner", "positive": 0.1, "negative": 0.1}},
         "WarmupAssigner": {"first": {"type": "ATSSAssigner"}, "then": {"type": "TaskAlignedAssigner"}},
     },
+    "auxiliary_losses": {"FirstBoxLoss": {"box": {"type": "GIoULoss"}}},
     "backbones": {
         "ResNet": {"depth": 18},  # the same code as 50, in less time
         "TimmBackbone": {"name": "resnet10t"},
