@@ -74,16 +74,17 @@ class DenseDetector(nn.Module):
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Predictions:
         """Images (B, 3, H, W), 0..255 RGB, and their (B, 2) sizes inside the padding -> raw predictions."""
         features = list(self.neck(self.backbone(normalize(images, sizes, self.pixels))).values())
-        logits, deltas, quality = HeadOutputs(*self.head(features))
+        outputs = HeadOutputs(*self.head(features))
         height, width = images.shape[-2:]
         anchors = self._anchors_for([(f.shape[-2], f.shape[-1]) for f in features], (height, width), images.device)
         return Predictions(
-            torch.cat(logits, dim=1),
-            torch.cat(deltas, dim=1),
+            torch.cat(outputs.logits, dim=1),
+            torch.cat(outputs.deltas, dim=1),
             torch.cat(anchors),
             tuple(map(len, anchors)),
-            None if quality is None else torch.cat(quality, dim=1),
+            None if outputs.quality is None else torch.cat(outputs.quality, dim=1),
             sizes,
+            None if outputs.first is None else torch.cat(outputs.first, dim=1),
         )
 
     @property

@@ -58,12 +58,15 @@ class LossParts:
             joint: Any = self.classification
             return dict(joint.divisors())
         own = {BOXES: self.box_normalizer, QUALITY: self.quality_normalizer}
+        own |= {loss.name: loss.normalizer for loss in self.auxiliary}
         return {ALL: self.normalizer} | {name: part for name, part in own.items() if part is not None}
 
     def divided_by(self) -> dict[str, str]:
         """The divisors of the terms that don't take the first."""
         boxes = [] if self.box_normalizer is None else [BOX, *(loss.name for loss in self.auxiliary if loss.weighted)]
-        return dict.fromkeys(boxes, BOXES) | ({} if self.quality_normalizer is None else {QUALITY: QUALITY})
+        own = [] if self.quality_normalizer is None else [QUALITY]
+        own += [loss.name for loss in self.auxiliary if loss.normalizer is not None]
+        return dict.fromkeys(boxes, BOXES) | {name: name for name in own}
 
     @property
     def uses_quality(self) -> bool:
@@ -109,6 +112,7 @@ def loss_inputs(
         predicted=lambda: coder.decode(deltas.to(anchors.dtype), anchors),
         scores=lambda: parts.classification.scores(pred.logits.detach()[image, row].float()),
         progress=progress,
+        first=None if pred.first is None else pred.first[image, row],
     )
     weights = None
     if parts.box_weight is not None:
@@ -133,8 +137,14 @@ def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[st
     if parts.quality is not None:
         terms[QUALITY] = parts.quality(inputs.quality, inputs.box_labels, positives)
     for loss in parts.auxiliary:
-        terms[loss.name] = loss(positives, coder, weights if loss.weighted else None)
+        terms[loss.name] = loss(positives, coder, weights_of(loss, coder, inputs))
     return terms
+
+
+@torch.no_grad()
+def weights_of(loss: AuxiliaryLoss, coder: BoxCoder, inputs: LossInputs) -> Tensor | None:
+    """The factors (P,) of an auxiliary term, or None."""
+    return loss.weigh(inputs.positives, coder, inputs.weights)
 
 
 def level_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs, level_sizes: Sequence[int]) -> dict[str, Tensor]:
@@ -168,9 +178,11 @@ def losses_of(
         sums = (image_weights[:, None] * stacked).sum(dim=0).unbind()
         terms = dict(zip(of_images[0], sums, strict=True))
     normalizers = {}
+    weights = {loss.name: weights_of(loss, coder, inputs) for loss in parts.auxiliary}
     for name, part in parts.normalizers().items():
         of = match if name == ALL else box_match
-        counted = {"labels": of.labels, "quality": of.quality, "weights": inputs.weights}[part.counts]
+        weighed = weights.get(name, inputs.weights)
+        counted = {"labels": of.labels, "quality": of.quality, "weights": weighed}[part.counts]
         assert counted is not None, "match computes what is counted"
         normalizers[name] = part.count(counted, level_sizes)
     return Losses(terms, normalizers, parts.divided_by())
@@ -231,7 +243,7 @@ def rows_of(compute: Callable[[], Tensor], rows: slice | Tensor) -> Tensor:
 
 def tensors_of(positives: Positives) -> dict[str, Tensor | None]:
     """The fields of `Positives` that have a row for each."""
-    names = ("labels", "anchors", "boxes", "deltas", "quality", "target_quality")
+    names = ("labels", "anchors", "boxes", "deltas", "quality", "target_quality", "first")
     return {name: getattr(positives, name) for name in names}
 
 
@@ -250,7 +262,7 @@ def check_together(parts: LossParts, coder: BoxCoder) -> None:
         )
     keys = {ALL: "normalizer", BOXES: "box_normalizer", QUALITY: "quality_normalizer"}
     for name, normalizer in parts.normalizers().items():
-        if normalizer.counts == "weights" and parts.box_weight is None:
+        if name in keys and normalizer.counts == "weights" and parts.box_weight is None:
             raise ValueError(
                 f"losses.{keys[name]}: {type(normalizer).__name__} sums the weights of losses.box_weight: set one"
             )

@@ -11,8 +11,9 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from detkit.heads.base import Head, HeadOutputs, joint_logit, per_anchor
-from detkit.layers.convs import init_convs, with_norm
-from detkit.layers.deformable import DeformableConv2d, start_undeformed
+from detkit.heads.towers import check_levels_alike, conv_tower
+from detkit.layers.convs import init_convs
+from detkit.layers.deformable import start_undeformed
 from detkit.layers.norms import NormName
 from detkit.registry import HEADS, Channels, NonNegativeInt
 from detkit.registry.bounds import MOST_LAYERS
@@ -58,23 +59,12 @@ class SharedTowerHead(Head):
         implicit_objectness: bool = False,
     ) -> None:
         super().__init__()
-        for what, values in (("channels", in_channels), ("anchors per cell", anchors_per_cell)):
-            if len(set(values)) != 1:
-                raise ValueError(
-                    f"all levels share the towers, but their {what} differ: {values}. Use PerLevelHead, or a neck "
-                    "such as FPN that gives all levels the same channels"
-                )
+        check_levels_alike(in_channels, anchors_per_cell)
         self.num_columns, self.box_columns, self.quality_from = num_columns, box_columns, quality_from
         width = channels or in_channels[0]
 
         def tower(convs: int) -> nn.Sequential:
-            layers: list[nn.Module] = []
-            for i in range(convs):
-                source = in_channels[0] if i == 0 else width
-                kind = DeformableConv2d if i < deformable else nn.Conv2d
-                conv = kind(source, width, 3, padding=1, bias=conv_bias or norm is None)
-                layers += with_norm(conv, norm, nn.ReLU(inplace=True))
-            return nn.Sequential(*layers)
+            return conv_tower(in_channels[0], width, convs, norm, with_bias=conv_bias, deformable=deformable)
 
         def predictor(convs: int, columns: int) -> nn.Conv2d:
             return nn.Conv2d(width if convs else in_channels[0], anchors_per_cell[0] * columns, 3, padding=1)

@@ -17,6 +17,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "MixtureAssigner": {"assigner": {"type": "MaxIoUAssigner", "positive": 0.1, "negative": 0.1}},
         "WarmupAssigner": {"first": {"type": "ATSSAssigner"}, "then": {"type": "TaskAlignedAssigner"}},
     },
+    "auxiliary_losses": {"FirstBoxLoss": {"box": {"type": "GIoULoss"}}},
     "backbones": {
         "CSPDarknet": {"depth": 0.3, "width": 0.125},
         "CSPNeXt": {"depth": 0.3, "width": 0.125},

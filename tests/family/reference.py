@@ -34,6 +34,8 @@ BODY: Rules = (
 """detkit's names of ResNet and FPN -> MMDetection's."""
 CANVAS = {"inputs": (160, 192), "padded_inputs": (256, 256), "ssd_inputs": (300, 300)}
 """Height and width of the batch by the images that a model is given."""
+SCALES = {"head.scales": "bbox_head.scales", "head.refine_scales": "bbox_head.scales_refine"}
+"""Factors of each level, which MMDetection keeps one by one."""
 
 
 def towers(classes: str, boxes: str, quality: str = "") -> Rules:
@@ -104,8 +106,8 @@ def detector_like(config: str, model: Reference, rules: Rules, *overrides: str) 
     for name in state:
         if name.split(".")[0].endswith(("normalizer", "class_loss", "box_loss", "assigner")):
             continue
-        if name == "head.scales":
-            keys = [f"bbox_head.scales.{i}.scale" for i in range(len(state[name]))]
+        if name in SCALES:
+            keys = [f"{SCALES[name]}.{i}.scale" for i in range(len(state[name]))]
             state[name] = torch.stack([model.weights[key] for key in keys])
         else:
             keys = [foreign(name, [*BODY, *rules])]

@@ -32,7 +32,9 @@ VARIANTS = pytest.mark.parametrize("variant", ["full", "half", "none"])
 @cache
 def built() -> tuple[ref.Reference, DenseDetector, Predictions]:
     model = ref.reference("yolox_tiny")
-    detector = ref.detector_like("configs/yolox/yolox_tiny.yaml", model, RULES, "pixels.padding=0")  # as in its input.sum
+    detector = ref.detector_like(
+        "configs/yolox/yolox_tiny.yaml", model, RULES, "pixels.padding=0"
+    )  # as in its input.sum
     with torch.no_grad():
         return model, detector, ref.predict(detector)
 
