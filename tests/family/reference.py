@@ -94,10 +94,12 @@ def reference(name: str, folder: Path = GOLDEN) -> Reference:
     return Reference(name, dict(np.load(folder / f"{name}.npz")), about, weights)
 
 
-def detector_like(config: str, model: Reference, rules: Rules, *overrides: str) -> DenseDetector:
+def detector_like(
+    config: str, model: Reference, rules: Rules, *overrides: str, copies: Sequence[str] = ()
+) -> DenseDetector:
     """detkit's detector of a config, ResNet-18 and three classes, with the weights of the reference.
 
-    Every weight of the reference must be taken, but for counters and constants.
+    Every weight of the reference must be taken, but for counters, constants and `copies`, second names of weights.
     """
     torch.manual_seed(0)
     norm = ["backbone.depth=18", "backbone.norm=frozen_bn"] if "backbone.layer1.0.bn1.weight" in model.weights else []
@@ -114,7 +116,7 @@ def detector_like(config: str, model: Reference, rules: Rules, *overrides: str) 
             assert model.weights[keys[0]].shape == state[name].shape, (name, keys[0])
             state[name] = model.weights[keys[0]]
         taken.update(keys)
-    left = [key for key in model.weights if key not in taken]
+    left = [key for key in model.weights if key not in taken and key not in copies]
     assert not [key for key in left if not key.endswith(("num_batches_tracked", "integral.project"))]
     detector.load_state_dict(state)
     return detector.eval()
