@@ -30,6 +30,7 @@ class SharedTowerHead(Head):
         quality_from: tower that the quality branch belongs to, where the losses want one.
         level_scales: multiply the box columns of every level by a factor of its own that is learned (FCOS, 1904.01355,
             section 3.2).
+        box_bias: initial bias of the box columns; above 0 for distances that a coder takes a ReLU of.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class SharedTowerHead(Head):
         conv_bias: bool = False,
         quality_from: Literal["class", "box"] = "box",
         level_scales: bool = False,
+        box_bias: Annotated[float, Interval(ge=-1e3, le=1e3)] = 0.0,
     ) -> None:
         super().__init__()
         for what, values in (("channels", in_channels), ("anchors per cell", anchors_per_cell)):
@@ -73,6 +75,7 @@ class SharedTowerHead(Head):
         self.scales = nn.Parameter(torch.ones(len(in_channels))) if level_scales else None
         init = partial(nn.init.normal_, std=0.01)
         init_convs(self, init)
+        nn.init.constant_(self.box_out.bias, box_bias)  # type: ignore[arg-type]
         # Last, so that no other weight depends on the loss's number of columns: with any loss a run starts alike.
         self.class_out = nn.Conv2d(last, anchors_per_cell[0] * num_columns, 3, padding=1)
         init_convs(self.class_out, init)
