@@ -250,7 +250,9 @@ def tensors_of(positives: Positives) -> dict[str, Tensor | None]:
 def check_together(parts: LossParts, coder: BoxCoder) -> None:
     """Raises ValueError for parts of the losses that can't work together."""
     check_joint(parts)
-    if parts.box is not None and parts.box.in_deltas and coder.num_columns != 4:
+    if parts.box is None:
+        return
+    if parts.box.in_deltas and coder.num_columns != 4:
         raise ValueError(
             f"losses.box: {type(parts.box).__name__} compares the 4 columns of a box one by one, but "
             f"{type(coder).__name__} has {coder.num_columns}: use a loss on boxes, such as GIoULoss"

@@ -37,6 +37,7 @@ class SharedTowerHead(Head):
         implicit_objectness: predict the probability of an object beside that of each class, given one, and give the
             losses the logit of their product, so that objectness needs no target (YOLOF, 2103.09460; AutoAssign,
             2007.03496). The initial score is that of the loss all the same; MMDetection starts at half of it.
+        box_bias: initial bias of the box columns; above 0 for distances that a coder takes a ReLU of.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class SharedTowerHead(Head):
         level_scales: bool = False,
         box_convs: Annotated[int, Interval(ge=0, le=MOST_LAYERS)] | None = None,
         implicit_objectness: bool = False,
+        box_bias: Annotated[float, Interval(ge=-1e3, le=1e3)] = 0.0,
     ) -> None:
         super().__init__()
         check_levels_alike(in_channels, anchors_per_cell)
@@ -78,6 +80,7 @@ class SharedTowerHead(Head):
         init = partial(nn.init.normal_, std=0.01)
         init_convs(self, init)
         start_undeformed(self)
+        nn.init.constant_(self.box_out.bias, box_bias)  # type: ignore[arg-type]
         # Last, so that no other weight depends on the loss's number of columns: with any loss a run starts alike.
         self.class_out = predictor(num_convs, num_columns)
         init_convs(self.class_out, init)

@@ -13,6 +13,7 @@ WITH_WEIGHTS = ("backbones", "necks", "heads")
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "anchors": {"ExplicitAnchors": {"sizes": [[16.0, 16.0], [32.0, 24.0]]}},
     "assigners": {
+        "BestLevelAssigner": {"assigner": {"type": "CentralRegionAssigner", "touch": True}},
         "InsideImageAssigner": {"assigner": {"type": "ATSSAssigner"}},
         "MixtureAssigner": {"assigner": {"type": "MaxIoUAssigner", "positive": 0.1, "negative": 0.1}},
         "WarmupAssigner": {"first": {"type": "ATSSAssigner"}, "then": {"type": "TaskAlignedAssigner"}},
