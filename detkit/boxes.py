@@ -27,6 +27,11 @@ def centres(boxes: Tensor) -> Tensor:
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
+def to_cxcywh(boxes: Tensor) -> Tensor:
+    """(..., 4) -> (..., 4) centre, width and height."""
+    return torch.cat((centres(boxes), sides(boxes)), dim=-1)
+
+
 def edge_distances(points: Tensor, boxes: Tensor) -> Tensor:
     """Points (..., 2) and boxes (..., 4), broadcast -> (..., 4) distances to the left, top, right and bottom edge.
 

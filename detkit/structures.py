@@ -158,32 +158,36 @@ class Assignment:
     whenever G > 0) elsewhere.
     quality: (A,) float32 in [0, 1], the target score of a positive, for class losses that take
     soft targets; undefined elsewhere. None: the IoU of the predicted box with its object.
+    pairs: (P,) anchors and (P,) their objects that the box losses compare, where an anchor may stand for several
+    objects or more than once; None: every positive and its match.
     """
 
     labels: Tensor
     matched: Tensor
     quality: Tensor | None = None
+    pairs: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass
 class Match:
     """The assignments of a batch, stacked for the losses.
 
-    labels: (B, A) int64 as in `Assignment`. image, row: (P,) indices of its P positives. boxes: (P, 4) their true
-    boxes, xyxy pixels. quality: (B, A) float32 as in `Assignment`, 0 where there is no positive; None
-    unless a part of the losses uses it.
+    labels: (B, A) int64 as in `Assignment`. image, row: (P,) indices of its P positives, or of the pairs that an
+    assigner gives, image by image. boxes: (P, 4) their true boxes, xyxy pixels. classes: (P,) of these. quality: (B, A)
+    float32 as in `Assignment`, 0 where there is no positive; None unless a part of the losses uses it.
     """
 
     labels: Tensor
     image: Tensor
     row: Tensor
     boxes: Tensor
+    classes: Tensor
     quality: Tensor | None
 
 
 @dataclass(frozen=True)
 class Positives:
-    """The P positives of a micro-batch, ordered by image and anchor, with what is predicted for them.
+    """The P positives of a micro-batch, image by image, with what is predicted for them.
 
     labels: (P,) classes. anchors, boxes: (P, 4) their anchors and true boxes, xyxy pixels. deltas: (P, D) predicted,
     with graph. quality: (P,) logits of the quality branch, with graph; None if there is none. target_quality: (P,) in

@@ -14,6 +14,9 @@ from detkit.assigners.base import Assigner
 from detkit.registry import ASSIGNERS, AssignerNode, Fraction, PositiveInt
 from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 
+ROUNDING = 1e-3
+"""Pixels by which the middle of an anchor's corners may miss the cell that it was made for."""
+
 
 @ASSIGNERS.register()
 class InsideImageAssigner(Assigner):
@@ -46,7 +49,7 @@ class InsideImageAssigner(Assigner):
             return self.assigner(candidates, targets)  # type: ignore[no-any-return]
         height, width = (-(-side // self.divisor) * self.divisor for side in candidates.size)
         middle = box_ops.centres(candidates.anchors)
-        inside = (middle < middle.new_tensor((width, height))).all(dim=1).nonzero()[:, 0]
+        inside = (middle < middle.new_tensor((width, height)) - ROUNDING).all(dim=1).nonzero()[:, 0]
         found: Assignment = self.assigner(rows_of(candidates, inside), targets)
         labels = torch.full_like(candidates.anchors[:, 0], self.outside, dtype=torch.int64).index_put(
             (inside,), found.labels
@@ -55,7 +58,8 @@ class InsideImageAssigner(Assigner):
         quality = found.quality
         if quality is not None:
             quality = quality.new_zeros(len(labels)).index_put((inside,), quality)
-        return Assignment(labels, matched, quality)
+        pairs = None if found.pairs is None else (inside[found.pairs[0]], found.pairs[1])
+        return Assignment(labels, matched, quality, pairs)
 
 
 @ASSIGNERS.register()

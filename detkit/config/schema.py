@@ -111,7 +111,7 @@ ROOT = Section(
         "losses": Section(
             {
                 "classification": Part(registry.CLASS_LOSSES),
-                "box": Part(registry.BOX_LOSSES),
+                "box": Part(registry.BOX_LOSSES, optional=True),
                 "normalizer": Part(registry.NORMALIZERS, default="PositiveCount"),
                 "box_normalizer": Part(registry.NORMALIZERS, optional=True),
                 "box_weight": Part(registry.BOX_WEIGHTS, optional=True),

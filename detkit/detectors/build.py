@@ -48,7 +48,7 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
         assigner=registry.ASSIGNERS.build(config.assigner),
         coder=coder,
         class_loss=class_loss,
-        box_loss=registry.BOX_LOSSES.build(config.losses.box),
+        box_loss=optional(registry.BOX_LOSSES, config, "losses.box"),
         normalizer=registry.NORMALIZERS.build(config.losses.normalizer),
         options=config.options("postprocess"),
         nms=registry.NMS.build(config.nms),

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from detkit import boxes as box_ops
 from detkit.anchors.base import AnchorGenerator
-from detkit.assigners.base import Assigner, assign
+from detkit.assigners.base import Assigner, assign, pairs_of
 from detkit.backbones.base import Backbone
 from detkit.coders.base import BoxCoder
 from detkit.config import Config
 from detkit.detectors.pixels import PixelOptions, normalize
 from detkit.detectors.postprocess import PostprocessOptions, postprocess
-from detkit.detectors.terms import LossParts, check_together, loss_inputs, losses_of
+from detkit.detectors.terms import LossParts, check_together, joint_losses, loss_inputs, losses_of
 from detkit.heads.base import Head, HeadOutputs
 from detkit.losses.base import AuxiliaryLoss, BoxLoss, BoxWeight, ClassificationLoss, Normalizer, QualityLoss
 from detkit.necks.base import Neck
@@ -49,7 +49,7 @@ class DenseDetector(nn.Module):
         assigner: Assigner,
         coder: BoxCoder,
         class_loss: ClassificationLoss,
-        box_loss: BoxLoss,
+        box_loss: BoxLoss | None,
         normalizer: Normalizer,
         options: PostprocessOptions,
         nms: NonMaxSuppression,
@@ -103,9 +103,11 @@ class DenseDetector(nn.Module):
 
     def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
         """Sums of the loss terms over the batch, with what it adds to their divisors."""
+        parts = self.loss_parts
+        if parts.classification.joint:
+            return joint_losses(parts, self.coder, pred, targets)
         match = self.match(pred, targets)
         box_match = match if self.box_assigner is None else self.match(pred, targets, self.box_assigner)
-        parts = self.loss_parts
         inputs = loss_inputs(parts, self.coder, pred, match, box_match, self.progress)
         return losses_of(parts, self.coder, inputs, match, box_match, pred.level_sizes)
 
@@ -129,16 +131,16 @@ class DenseDetector(nn.Module):
         rule = assigner or self.assigner
         assigned = [assign(rule, self.candidates(pred, image), target) for image, target in enumerate(targets)]
         labels = torch.stack([a.labels for a in assigned])
-        image, row = (labels >= 0).nonzero(as_tuple=True)
+        image, row, matched = pairs_of(assigned, labels)
         # Boxes of all images in one list; `first` is the index of each image's first box.
         first = torch.tensor([0, *(len(t.boxes) for t in targets[:-1])]).cumsum(0).to(labels.device)
-        matched = torch.stack([a.matched for a in assigned])[image, row] + first[image]
-        boxes = torch.cat([t.boxes for t in targets])[matched]
+        matched = matched + first[image]
+        boxes, classes = torch.cat([t.boxes for t in targets])[matched], torch.cat([t.labels for t in targets])[matched]
         quality = None
         if self.loss_parts.uses_quality:
             predicted = self.coder.decode(pred.deltas.detach()[image, row].float(), pred.anchors[row])
-            quality = quality_of(assigned, image, row, box_ops.paired_iou(predicted, boxes))
-        return Match(labels, image, row, boxes, quality)
+            quality = quality_of(assigned, image, row, box_ops.paired_iou(predicted, boxes)).where(labels >= 0, 0)
+        return Match(labels, image, row, boxes, classes, quality)
 
     @property
     def divisors(self) -> tuple[str, ...]:
@@ -191,5 +193,7 @@ def quality_of(assigned: list[Assignment], image: Tensor, row: Tensor, overlap: 
     """(B, A) target score of each positive (image, row): the assigner's quality, else `overlap` (P,)."""
     given = [a.quality for a in assigned if a.quality is not None]
     scores = torch.stack(given)[image, row] if len(given) == len(assigned) else overlap
-    shape = (len(assigned), len(assigned[0].labels))
-    return torch.zeros(shape, device=overlap.device).index_put_((image, row), scores.clamp(0, 1))
+    count = len(assigned[0].labels)
+    # The greatest, where an anchor stands for several objects.
+    flat = torch.zeros(len(assigned) * count, device=overlap.device)
+    return flat.scatter_reduce_(0, image * count + row, scores.clamp(0, 1), "amax").view(-1, count)

@@ -21,7 +21,7 @@ from detkit.losses.base import (
     QualityLoss,
     can_weigh,
 )
-from detkit.structures import Losses, Match, Positives, Predictions
+from detkit.structures import Losses, Match, Positives, Predictions, Targets
 
 CLASSIFICATION, BOX, QUALITY = "classification", "box", "quality"
 ALL, BOXES = "positives", "boxes"
@@ -32,11 +32,12 @@ ALL, BOXES = "positives", "boxes"
 class LossParts:
     """The parts of a detector's losses.
 
-    box_normalizer, quality_normalizer: None if the box terms, the quality term, are divided as all are.
+    box: None where `classification` is a joint loss. box_normalizer, quality_normalizer: None if the box terms, the
+    quality term, are divided as all are.
     """
 
     classification: ClassificationLoss
-    box: BoxLoss
+    box: BoxLoss | None
     normalizer: Normalizer
     box_normalizer: Normalizer | None = None
     box_weight: BoxWeight | None = None
@@ -46,12 +47,16 @@ class LossParts:
 
     def losses(self) -> dict[str, Loss]:
         """The losses by the name of their term, in a fixed order."""
-        named: dict[str, Loss] = {CLASSIFICATION: self.classification, BOX: self.box}
+        named: dict[str, Loss] = {CLASSIFICATION: self.classification}
+        named |= {} if self.box is None else {BOX: self.box}
         named |= {} if self.quality is None else {QUALITY: self.quality}
         return named | {loss.name: loss for loss in self.auxiliary}
 
     def normalizers(self) -> dict[str, Normalizer]:
         """The normalizers by the name of their divisor; the first divides what names no other."""
+        if self.classification.joint:
+            joint: Any = self.classification
+            return dict(joint.divisors())
         own = {BOXES: self.box_normalizer, QUALITY: self.quality_normalizer}
         own |= {loss.name: loss.normalizer for loss in self.auxiliary}
         return {ALL: self.normalizer} | {name: part for name, part in own.items() if part is not None}
@@ -76,7 +81,8 @@ class LossInputs:
     """What the losses of a micro-batch, or of one of its images, get.
 
     logits, labels, target_quality: (B, A, C), (B, A) and (B, A) or None, for the class loss. quality: (B, A) logits of
-    the quality branch or None, and quality_labels (B, A), with the positives. weights: (P,) or None.
+    the quality branch or None, and box_labels (B, A), with the positives. weights: (P,) or None. image, row: (P,)
+    images and anchors of the positives.
     """
 
     logits: Tensor
@@ -86,6 +92,8 @@ class LossInputs:
     box_labels: Tensor
     positives: Positives
     weights: Tensor | None
+    image: Tensor
+    row: Tensor
 
 
 def loss_inputs(
@@ -95,7 +103,7 @@ def loss_inputs(
     image, row = box_match.image, box_match.row
     deltas, anchors = pred.deltas[image, row], pred.anchors[row]
     positives = Positives(
-        labels=box_match.labels[image, row],
+        labels=box_match.classes,
         anchors=anchors,
         boxes=box_match.boxes,
         deltas=deltas,
@@ -113,12 +121,13 @@ def loss_inputs(
     quality = None if pred.quality is None else pred.quality[..., 0]
     # Only a loss that says so gets soft targets, whoever else uses them.
     soft = match.quality if parts.classification.uses_quality else None
-    return LossInputs(pred.logits, match.labels, soft, quality, box_match.labels, positives, weights)
+    return LossInputs(pred.logits, match.labels, soft, quality, box_match.labels, positives, weights, image, row)
 
 
 def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[str, Tensor]:
     """The sum of every term, with graph."""
     positives, weights = inputs.positives, inputs.weights
+    assert parts.box is not None, "check_together"
     box = positives.deltas, positives.anchors, positives.boxes, coder
     of_class = {"progress": positives.progress} if parts.classification.uses_progress else {}
     terms = {
@@ -180,9 +189,16 @@ def losses_of(
     return Losses(terms, normalizers, parts.divided_by())
 
 
+def joint_losses(parts: LossParts, coder: BoxCoder, pred: Predictions, targets: list[Targets]) -> Losses:
+    """All terms of a micro-batch by the joint loss, and what it adds to its divisors."""
+    joint: Any = parts.classification
+    losses: Losses = joint.joint_losses(pred, targets, coder)
+    return losses
+
+
 def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
     """Splits the inputs of the losses of a batch into those of each image."""
-    counts = (inputs.box_labels >= 0).sum(dim=1).tolist()
+    counts = inputs.image.bincount(minlength=len(inputs.labels)).tolist()
     start = 0
     for i, count in enumerate(counts):
         yield part_of(inputs, slice(i, i + 1), slice(start, start + count))
@@ -191,10 +207,9 @@ def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
 
 def level_by_level(inputs: LossInputs, level_sizes: Sequence[int]) -> Iterator[LossInputs]:
     """Splits the inputs of the losses into those of each level."""
-    anchor = (inputs.box_labels >= 0).nonzero()[:, 1]
     start = 0
     for size in level_sizes:
-        mine = ((anchor >= start) & (anchor < start + size)).nonzero()[:, 0]
+        mine = ((inputs.row >= start) & (inputs.row < start + size)).nonzero()[:, 0]
         yield part_of(inputs, (slice(None), slice(start, start + size)), mine)
         start += size
 
@@ -217,6 +232,8 @@ def part_of(inputs: LossInputs, anchors: slice | tuple[slice, slice], mine: slic
         inputs.box_labels[anchors],
         positives,
         None if inputs.weights is None else inputs.weights[mine],
+        inputs.image[mine],
+        inputs.row[mine],
     )
 
 
@@ -233,12 +250,15 @@ def tensors_of(positives: Positives) -> dict[str, Tensor | None]:
 
 def check_together(parts: LossParts, coder: BoxCoder) -> None:
     """Raises ValueError for parts of the losses that can't work together."""
+    check_joint(parts)
+    if parts.box is None:
+        return
     if parts.box.in_deltas and coder.num_columns != 4:
         raise ValueError(
             f"losses.box: {type(parts.box).__name__} compares the 4 columns of a box one by one, but "
             f"{type(coder).__name__} has {coder.num_columns}: use a loss on boxes, such as GIoULoss"
         )
-    if parts.box_weight is not None and not can_weigh(parts.box):
+    if parts.box_weight is not None and not (parts.box is not None and can_weigh(parts.box)):
         raise ValueError(
             f"losses.box: {type(parts.box).__name__} can't weigh its boxes, as losses.box_weight wants: "
             "its forward needs the argument `weights`"
@@ -262,3 +282,23 @@ def check_together(parts: LossParts, coder: BoxCoder) -> None:
     names = [CLASSIFICATION, BOX, QUALITY, *(loss.name for loss in parts.auxiliary)]
     if twice := sorted({name for name in names if names.count(name) > 1 or not name}):
         raise ValueError(f"losses.auxiliary: {', '.join(map(repr, twice))}: every term needs a name of its own")
+
+
+def check_joint(parts: LossParts) -> None:
+    """Raises ValueError unless there is a box loss, or a joint loss and nothing beside it."""
+    if not parts.classification.joint:
+        if parts.box is None:
+            raise ValueError("losses.box: missing: give it a `type`, such as GIoULoss")
+        return
+    beside = {
+        "box": parts.box,
+        "box_normalizer": parts.box_normalizer,
+        "box_weight": parts.box_weight,
+        "quality": parts.quality,
+        "auxiliary": parts.auxiliary or None,
+    }
+    if extra := [name for name, part in beside.items() if part is not None]:
+        raise ValueError(
+            f"losses.{extra[0]}: {type(parts.classification).__name__} is a loss of classes and boxes together: "
+            f"set losses.{extra[0]}: null"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -105,12 +106,15 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
-def norm_layer(name: NormName) -> Callable[[int], nn.Module]:
-    """`frozen_bn`, `bn`, `sync_bn` or `gn` -> a function that makes the layer for a number of channels."""
+def norm_layer(name: NormName, eps: float = 1e-5, momentum: float = 0.1) -> Callable[[int], nn.Module]:
+    """`frozen_bn`, `bn`, `sync_bn` or `gn` -> a function that makes the layer for a number of channels.
+
+    eps, momentum: of a batch norm.
+    """
     layers: dict[str, Callable[[int], nn.Module]] = {
-        "frozen_bn": FrozenBatchNorm2d,
-        "bn": nn.BatchNorm2d,
-        "sync_bn": SyncBatchNorm2d,
+        "frozen_bn": partial(FrozenBatchNorm2d, eps=eps),
+        "bn": partial(nn.BatchNorm2d, eps=eps, momentum=momentum),
+        "sync_bn": partial(SyncBatchNorm2d, eps=eps, momentum=momentum),
         "gn": group_norm,
     }
     return layers[name]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from detkit.coders.base import BoxCoder
-from detkit.structures import Positives
+from detkit.structures import Losses, Positives, Predictions, Targets
 
 
 class Loss(nn.Module):
@@ -45,13 +45,15 @@ class ClassificationLoss(Loss):
     uses_quality: `forward` gets soft targets, `quality`. batch_wise: the sum over a batch is not that over its
     images, because the loss looks at them together; say so in its docstring. needs_positives: without a positive the
     sum is 0 and has no gradient, because the loss compares the background with positives; say that, too.
-    uses_progress: `forward` also takes `progress`, the fraction of the training that is done.
+    uses_progress: `forward` also takes `progress`, the fraction of the training that is done. joint: it is a
+    `JointLoss`.
     """
 
     uses_quality: bool = False
     batch_wise: bool = False
     needs_positives: bool = False
     uses_progress: bool = False
+    joint: bool = False
 
     def num_columns(self, num_classes: int) -> int:
         """Number of class columns C of the head for K classes."""
@@ -80,6 +82,36 @@ class ClassificationLoss(Loss):
         quality: (B, A) float32 in [0, 1], the target score of each positive, 0 elsewhere; None unless `uses_quality`.
         """
         raise NotImplementedError
+
+
+class JointLoss(ClassificationLoss):
+    """A loss of classes and boxes together, in place of all that an assigner and losses of single anchors do.
+
+    For studies of assignment that weigh the anchors of an object against each other (bags). `losses.box` is null with
+    it; the config's assigner and `losses.normalizer` do not act on the training. As a class loss it owns columns, link
+    and prior bias.
+    """
+
+    joint = True
+
+    def divisors(self) -> Mapping[str, Normalizer]:
+        """The divisors of its terms by name, always the same; each is given the totals of `joint_losses`."""
+        raise NotImplementedError
+
+    def joint_losses(self, pred: Predictions, targets: list[Targets], coder: BoxCoder) -> Losses:
+        """Sums of the terms over the images of a micro-batch, and what they add to each of `divisors`.
+
+        Terms are sums over images, so that any split of a batch gives the same. All outputs of the head must be part
+        of the graph, whether there are objects or not.
+        """
+        raise NotImplementedError
+
+    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
+        """Raises ValueError: there is no loss of labels."""
+        raise ValueError(
+            f"losses.classification: {type(self).__name__} looks at classes and boxes together: it has no loss of "
+            "labelled anchors that could be shown or measured by itself"
+        )
 
 
 class BoxLoss(Loss):

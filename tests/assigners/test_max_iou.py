@@ -50,6 +50,12 @@ def test_low_quality_keeps_the_anchors_own_best_object() -> None:
     assert found.labels.tolist() == [0]
 
 
+def test_best_is_own_gives_the_anchor_to_the_last_object_whose_best_it_is() -> None:
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 100], [500, 500, 510, 510]]
+    found = assign([[0, 0, 10, 10]], boxes, labels=[0, 1, 2], best_is_own=True)
+    assert [found.labels.tolist(), found.matched.tolist()] == [[1], [1]]
+
+
 def test_an_object_that_no_anchor_overlaps_takes_none() -> None:
     assert assign(ANCHORS, [[500, 500, 510, 510]]).labels.tolist() == [BACKGROUND] * 5
 
