@@ -27,6 +27,11 @@ def centres(boxes: Tensor) -> Tensor:
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
+def to_cxcywh(boxes: Tensor) -> Tensor:
+    """(..., 4) -> (..., 4) centre, width and height."""
+    return torch.cat((centres(boxes), sides(boxes)), dim=-1)
+
+
 def edge_distances(points: Tensor, boxes: Tensor) -> Tensor:
     """Points (..., 2) and boxes (..., 4), broadcast -> (..., 4) distances to the left, top, right and bottom edge.
 
@@ -58,6 +63,18 @@ def paired_iou(a: Tensor, b: Tensor) -> Tensor:
     sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     shared = sides[..., 0] * sides[..., 1]
     return (shared / (area(a) + area(b) - shared)).nan_to_num(0.0)
+
+
+def paired_giou(a: Tensor, b: Tensor) -> Tensor:
+    """(..., 4) and (..., 4), broadcastable -> (...) IoU less the share of their hull that neither covers (1902.09630).
+
+    In [-1, 1] for valid boxes, 0 where the hull has no area.
+    """
+    inner = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    outer = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    shared, hull = inner[..., 0] * inner[..., 1], outer[..., 0] * outer[..., 1]
+    union = area(a) + area(b) - shared
+    return (shared / union - (hull - union) / hull).nan_to_num(0.0)
 
 
 def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:

@@ -112,7 +112,8 @@ class Predictions:
     logits: (B, A, C). deltas: (B, A, D), D being `BoxCoder.num_columns`, 4 as a rule. anchors: (A, 4) xyxy pixels, the
     same for every image of the batch. level_sizes: number of anchors on each level, summing to A. quality: (B, A, 1)
     logits of the quality branch; None if the detector has none. sizes: (B, 2) height and width of each image inside its
-    padding, on the host; None: no padding.
+    padding, on the host; None: no padding. first: (B, A, D) columns of the boxes before a head refined them; None if it
+    doesn't.
     """
 
     logits: Tensor
@@ -121,6 +122,7 @@ class Predictions:
     level_sizes: tuple[int, ...]
     quality: Tensor | None = None
     sizes: Tensor | None = None
+    first: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -156,38 +158,43 @@ class Assignment:
     whenever G > 0) elsewhere.
     quality: (A,) float32 in [0, 1], the target score of a positive, for class losses that take
     soft targets; undefined elsewhere. None: the IoU of the predicted box with its object.
+    pairs: (P,) anchors and (P,) their objects that the box losses compare, where an anchor may stand for several
+    objects or more than once; None: every positive and its match.
     """
 
     labels: Tensor
     matched: Tensor
     quality: Tensor | None = None
+    pairs: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass
 class Match:
     """The assignments of a batch, stacked for the losses.
 
-    labels: (B, A) int64 as in `Assignment`. image, row: (P,) indices of its P positives. boxes: (P, 4) their true
-    boxes, xyxy pixels. quality: (B, A) float32 as in `Assignment`, 0 where there is no positive; None
-    unless a part of the losses uses it.
+    labels: (B, A) int64 as in `Assignment`. image, row: (P,) indices of its P positives, or of the pairs that an
+    assigner gives, image by image. boxes: (P, 4) their true boxes, xyxy pixels. classes: (P,) of these. quality: (B, A)
+    float32 as in `Assignment`, 0 where there is no positive; None unless a part of the losses uses it.
     """
 
     labels: Tensor
     image: Tensor
     row: Tensor
     boxes: Tensor
+    classes: Tensor
     quality: Tensor | None
 
 
 @dataclass(frozen=True)
 class Positives:
-    """The P positives of a micro-batch, ordered by image and anchor, with what is predicted for them.
+    """The P positives of a micro-batch, image by image, with what is predicted for them.
 
     labels: (P,) classes. anchors, boxes: (P, 4) their anchors and true boxes, xyxy pixels. deltas: (P, D) predicted,
     with graph. quality: (P,) logits of the quality branch, with graph; None if there is none. target_quality: (P,) in
     [0, 1] as in `Match`; None unless a part of the losses uses it. predicted: call it for (P, 4) predicted boxes, with
     graph. scores: call it for (P, K) predicted class scores, without graph.
-    progress: fraction of the training that is done.
+    progress: fraction of the training that is done. first: (P, D) predicted before refinement, with graph; None if the
+    head refines no boxes.
     """
 
     labels: Tensor
@@ -199,6 +206,7 @@ class Positives:
     predicted: Callable[[], Tensor]
     scores: Callable[[], Tensor]
     progress: float = 0.0
+    first: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

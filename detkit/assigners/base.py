@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -52,7 +53,25 @@ def assign(assigner: Assigner, candidates: Candidates, targets: Targets) -> Assi
     assignment: Assignment = assigner(replace(candidates, ignored=ignored), targets)
     if ignored is None:
         return assignment
-    return replace(assignment, labels=assignment.labels.masked_fill(ignored, IGNORED))
+    pairs = assignment.pairs
+    if pairs is not None:
+        counted = ~ignored[pairs[0]]
+        pairs = pairs[0][counted], pairs[1][counted]
+    return replace(assignment, labels=assignment.labels.masked_fill(ignored, IGNORED), pairs=pairs)
+
+
+def pairs_of(assigned: Sequence[Assignment], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The assignments of B images and their labels (B, A) -> (P,) images, anchors and objects of the box losses."""
+    if all(a.pairs is None for a in assigned):
+        image, row = (labels >= 0).nonzero(as_tuple=True)
+        return image, row, torch.stack([a.matched for a in assigned])[image, row]
+    pairs = []
+    for i, a in enumerate(assigned):
+        rows = (a.labels >= 0).nonzero()[:, 0]
+        row, matched = (rows, a.matched[rows]) if a.pairs is None else a.pairs
+        pairs.append((torch.full_like(row, i), row, matched))
+    image, row, matched = (torch.cat(column) for column in zip(*pairs, strict=True))
+    return image, row, matched
 
 
 def in_ignore_region(anchors: Tensor, regions: Tensor, overlap: float, chunk_elements: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from detkit import boxes as box_ops
 from detkit.assigners.base import Assigner
 from detkit.registry import ASSIGNERS, AssignerNode, Fraction, PositiveInt
-from detkit.structures import IGNORED, Assignment, Candidates, Targets
+from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 
 ROUNDING = 1e-3
 """Pixels by which the middle of an anchor's corners may miss the cell that it was made for."""
@@ -19,20 +20,28 @@ ROUNDING = 1e-3
 
 @ASSIGNERS.register()
 class InsideImageAssigner(Assigner):
-    """Another assigner that sees only the anchors whose middle lies in the image; those in the padding are ignored.
+    """Another assigner that sees only the anchors whose middle lies in the image; those in the padding are not matched.
 
-    Without it they are background, and a small image in a batch of large ones has many. MMDetection trains its
-    detectors with anchors in this way.
+    Without it they may be matched, and are background else; a small image in a batch of large ones has many.
+    MMDetection trains its detectors with anchors in this way, and ignores those in the padding but in VFNet.
 
     Args:
         assigner: the assigner.
         divisor: the image counts as padded to a multiple of it, in pixels.
+        outside: what the others are, `ignored` or `background`.
     """
 
-    def __init__(self, *, assigner: AssignerNode, divisor: PositiveInt = 32) -> None:
+    def __init__(
+        self,
+        *,
+        assigner: AssignerNode,
+        divisor: PositiveInt = 32,
+        outside: Literal["ignored", "background"] = "ignored",
+    ) -> None:
         inner: Assigner = ASSIGNERS.build(assigner)
         super().__init__(ignore_overlap=inner.ignore_overlap, chunk_elements=inner.chunk_elements)
         self.assigner, self.divisor = inner, divisor
+        self.outside = IGNORED if outside == "ignored" else BACKGROUND
         self.positive_iou, self.forces_best = inner.positive_iou, inner.forces_best
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
@@ -42,14 +51,15 @@ class InsideImageAssigner(Assigner):
         middle = box_ops.centres(candidates.anchors)
         inside = (middle < middle.new_tensor((width, height)) - ROUNDING).all(dim=1).nonzero()[:, 0]
         found: Assignment = self.assigner(rows_of(candidates, inside), targets)
-        labels = torch.full_like(candidates.anchors[:, 0], IGNORED, dtype=torch.int64).index_put(
+        labels = torch.full_like(candidates.anchors[:, 0], self.outside, dtype=torch.int64).index_put(
             (inside,), found.labels
         )
         matched = torch.zeros_like(labels).index_put((inside,), found.matched)
         quality = found.quality
         if quality is not None:
             quality = quality.new_zeros(len(labels)).index_put((inside,), quality)
-        return Assignment(labels, matched, quality)
+        pairs = None if found.pairs is None else (inside[found.pairs[0]], found.pairs[1])
+        return Assignment(labels, matched, quality, pairs)
 
 
 @ASSIGNERS.register()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from detkit.backbones.adapt import layers_of, set_in_channels
 from detkit.backbones.base import Backbone, FreezeAt
 from detkit.backbones.pretrained import load_all, read_weights, warn_of_frozen_random
-from detkit.layers.norms import NormName, tuned_norm
+from detkit.layers.norms import NormName, norm_layer
 from detkit.layers.padding import SamePadConv2d
 from detkit.registry import BACKBONES, Channels, FractionBelowOne, Positive, WeightsStr
 from detkit.structures import FeatureShape
@@ -56,7 +56,7 @@ class EfficientNet(Backbone):
         body = get_model(
             self.model,
             weights=None,
-            norm_layer=tuned_norm(norm, epsilon, MOMENTUM),
+            norm_layer=norm_layer(norm, epsilon, MOMENTUM),
             stochastic_depth_prob=stochastic_depth,
         )
         self.features = body.features[: max(LAST_STAGES.values()) + 1]

@@ -116,6 +116,7 @@ ROOT = Section(
                 "box_normalizer": Part(registry.NORMALIZERS, optional=True),
                 "box_weight": Part(registry.BOX_WEIGHTS, optional=True),
                 "quality": Part(registry.QUALITY_LOSSES, optional=True),
+                "quality_normalizer": Part(registry.NORMALIZERS, optional=True),
                 "auxiliary": Parts(registry.AUXILIARY_LOSSES, optional=True),
             },
             meaning="What the detector learns from: the losses, and what their sums are divided by.",

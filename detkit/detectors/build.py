@@ -56,6 +56,7 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
         box_normalizer=optional(registry.NORMALIZERS, config, "losses.box_normalizer"),
         box_weight=optional(registry.BOX_WEIGHTS, config, "losses.box_weight"),
         quality_loss=quality_loss,
+        quality_normalizer=optional(registry.NORMALIZERS, config, "losses.quality_normalizer"),
         auxiliary=[registry.AUXILIARY_LOSSES.build(node) for node in auxiliary],
     )
     detector.config, detector.num_classes = config, num_classes

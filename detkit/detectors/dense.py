@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detkit import boxes as box_ops
 from detkit.anchors.base import AnchorGenerator
-from detkit.assigners.base import Assigner, assign
+from detkit.assigners.base import Assigner, assign, pairs_of
 from detkit.backbones.base import Backbone
 from detkit.coders.base import BoxCoder
 from detkit.config import Config
@@ -57,6 +57,7 @@ class DenseDetector(nn.Module):
         box_normalizer: Normalizer | None = None,
         box_weight: BoxWeight | None = None,
         quality_loss: QualityLoss | None = None,
+        quality_normalizer: Normalizer | None = None,
         auxiliary: Sequence[AuxiliaryLoss] = (),
     ) -> None:
         super().__init__()
@@ -65,23 +66,25 @@ class DenseDetector(nn.Module):
         self.assigner, self.coder, self.nms = assigner, coder, nms
         self.class_loss, self.box_loss, self.normalizer = class_loss, box_loss, normalizer
         self.box_assigner, self.box_normalizer, self.box_weight = box_assigner, box_normalizer, box_weight
-        self.quality_loss, self.auxiliary = quality_loss, nn.ModuleList(auxiliary)
+        self.quality_loss, self.quality_normalizer = quality_loss, quality_normalizer
+        self.auxiliary = nn.ModuleList(auxiliary)
         check_together(self.loss_parts, coder)
         self._anchor_cache: dict[tuple[object, ...], list[Tensor]] = {}
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Predictions:
         """Images (B, 3, H, W), 0..255 RGB, and their (B, 2) sizes inside the padding -> raw predictions."""
         features = list(self.neck(self.backbone(normalize(images, sizes, self.pixels))).values())
-        logits, deltas, quality = HeadOutputs(*self.head(features))
+        outputs = HeadOutputs(*self.head(features))
         height, width = images.shape[-2:]
         anchors = self._anchors_for([(f.shape[-2], f.shape[-1]) for f in features], (height, width), images.device)
         return Predictions(
-            torch.cat(logits, dim=1),
-            torch.cat(deltas, dim=1),
+            torch.cat(outputs.logits, dim=1),
+            torch.cat(outputs.deltas, dim=1),
             torch.cat(anchors),
             tuple(map(len, anchors)),
-            None if quality is None else torch.cat(quality, dim=1),
+            None if outputs.quality is None else torch.cat(outputs.quality, dim=1),
             sizes,
+            None if outputs.first is None else torch.cat(outputs.first, dim=1),
         )
 
     @property
@@ -95,6 +98,7 @@ class DenseDetector(nn.Module):
             self.box_weight,
             self.quality_loss,
             tuple(self.auxiliary),  # type: ignore[arg-type]
+            self.quality_normalizer,
         )
 
     def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
@@ -105,7 +109,7 @@ class DenseDetector(nn.Module):
         match = self.match(pred, targets)
         box_match = match if self.box_assigner is None else self.match(pred, targets, self.box_assigner)
         inputs = loss_inputs(parts, self.coder, pred, match, box_match, self.progress)
-        return losses_of(parts, self.coder, inputs, match, box_match)
+        return losses_of(parts, self.coder, inputs, match, box_match, pred.level_sizes)
 
     def candidates(self, pred: Predictions, image: int) -> Candidates:
         """The anchors of one image of the batch, with its predictions, as an assigner takes them."""
@@ -127,16 +131,16 @@ class DenseDetector(nn.Module):
         rule = assigner or self.assigner
         assigned = [assign(rule, self.candidates(pred, image), target) for image, target in enumerate(targets)]
         labels = torch.stack([a.labels for a in assigned])
-        image, row = (labels >= 0).nonzero(as_tuple=True)
+        image, row, matched = pairs_of(assigned, labels)
         # Boxes of all images in one list; `first` is the index of each image's first box.
         first = torch.tensor([0, *(len(t.boxes) for t in targets[:-1])]).cumsum(0).to(labels.device)
-        matched = torch.stack([a.matched for a in assigned])[image, row] + first[image]
-        boxes = torch.cat([t.boxes for t in targets])[matched]
+        matched = matched + first[image]
+        boxes, classes = torch.cat([t.boxes for t in targets])[matched], torch.cat([t.labels for t in targets])[matched]
         quality = None
         if self.loss_parts.uses_quality:
             predicted = self.coder.decode(pred.deltas.detach()[image, row].float(), pred.anchors[row])
-            quality = quality_of(assigned, image, row, box_ops.paired_iou(predicted, boxes))
-        return Match(labels, image, row, boxes, quality)
+            quality = quality_of(assigned, image, row, box_ops.paired_iou(predicted, boxes)).where(labels >= 0, 0)
+        return Match(labels, image, row, boxes, classes, quality)
 
     @property
     def divisors(self) -> tuple[str, ...]:
@@ -189,5 +193,7 @@ def quality_of(assigned: list[Assignment], image: Tensor, row: Tensor, overlap: 
     """(B, A) target score of each positive (image, row): the assigner's quality, else `overlap` (P,)."""
     given = [a.quality for a in assigned if a.quality is not None]
     scores = torch.stack(given)[image, row] if len(given) == len(assigned) else overlap
-    shape = (len(assigned), len(assigned[0].labels))
-    return torch.zeros(shape, device=overlap.device).index_put_((image, row), scores.clamp(0, 1))
+    count = len(assigned[0].labels)
+    # The greatest, where an anchor stands for several objects.
+    flat = torch.zeros(len(assigned) * count, device=overlap.device)
+    return flat.scatter_reduce_(0, image * count + row, scores.clamp(0, 1), "amax").view(-1, count)

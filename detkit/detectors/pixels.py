@@ -21,11 +21,13 @@ class PixelOptions:
         mean: mean per channel, on the 0..255 scale, in the network's channel order.
         std: standard deviation per channel, likewise.
         order: channel order of the network.
+        padding: value of the padding, once pixels are normalised; YOLOX has 114.
     """
 
     mean: Annotated[tuple[Annotated[float, Interval(ge=-1e6, le=1e6)], ...], MinLen(1)] = (123.675, 116.28, 103.53)
     std: tuple[Annotated[float, Interval(gt=0, le=1e6)], ...] = (58.395, 57.12, 57.375)
     order: Literal["rgb", "bgr"] = "rgb"
+    padding: Annotated[float, Interval(ge=-1e6, le=1e6)] = 0.0
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
@@ -37,7 +39,7 @@ class PixelOptions:
 
 
 def normalize(images: Tensor, sizes: Tensor | None, options: PixelOptions) -> Tensor:
-    """(B, channels, H, W) RGB, 0..255 of any dtype -> float32, normalised; padding is zero afterwards.
+    """(B, channels, H, W) RGB, 0..255 of any dtype -> float32, normalised; padding is `options.padding` afterwards.
 
     sizes: (B, 2) height and width of each image inside its padding, on the host; None: no padding.
     """
@@ -52,6 +54,6 @@ def normalize(images: Tensor, sizes: Tensor | None, options: PixelOptions) -> Te
     x = (x - mean).div_(std)
     if sizes is not None:
         for image, (height, width) in zip(x, sizes.tolist(), strict=True):
-            image[:, height:] = 0
-            image[:, :, width:] = 0
+            image[:, height:] = options.padding
+            image[:, :, width:] = options.padding
     return x

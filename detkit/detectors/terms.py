@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,14 +25,15 @@ from detkit.structures import Losses, Match, Positives, Predictions, Targets
 
 CLASSIFICATION, BOX, QUALITY = "classification", "box", "quality"
 ALL, BOXES = "positives", "boxes"
-"""Names of the divisors: of all terms, and of the box term where it has its own."""
+"""Names of the divisors: of all terms, and of the box term where it has its own. That of quality is QUALITY."""
 
 
 @dataclass(frozen=True)
 class LossParts:
     """The parts of a detector's losses.
 
-    box: None where `classification` is a joint loss. box_normalizer: None if box terms are divided as all are.
+    box: None where `classification` is a joint loss. box_normalizer, quality_normalizer: None if the box terms, the
+    quality term, are divided as all are.
     """
 
     classification: ClassificationLoss
@@ -42,6 +43,7 @@ class LossParts:
     box_weight: BoxWeight | None = None
     quality: QualityLoss | None = None
     auxiliary: tuple[AuxiliaryLoss, ...] = ()
+    quality_normalizer: Normalizer | None = None
 
     def losses(self) -> dict[str, Loss]:
         """The losses by the name of their term, in a fixed order."""
@@ -55,13 +57,22 @@ class LossParts:
         if self.classification.joint:
             joint: Any = self.classification
             return dict(joint.divisors())
-        return {ALL: self.normalizer} | ({} if self.box_normalizer is None else {BOXES: self.box_normalizer})
+        own = {BOXES: self.box_normalizer, QUALITY: self.quality_normalizer}
+        own |= {loss.name: loss.normalizer for loss in self.auxiliary}
+        return {ALL: self.normalizer} | {name: part for name, part in own.items() if part is not None}
+
+    def divided_by(self) -> dict[str, str]:
+        """The divisors of the terms that don't take the first."""
+        boxes = [] if self.box_normalizer is None else [BOX, *(loss.name for loss in self.auxiliary if loss.weighted)]
+        own = [] if self.quality_normalizer is None else [QUALITY]
+        own += [loss.name for loss in self.auxiliary if loss.normalizer is not None]
+        return dict.fromkeys(boxes, BOXES) | {name: name for name in own}
 
     @property
     def uses_quality(self) -> bool:
         """Whether any part needs the target quality of the positives."""
         parts = (self.classification, self.quality, self.box_weight, *self.auxiliary)
-        counted = self.normalizer.counts, self.box_normalizer and self.box_normalizer.counts
+        counted = [normalizer.counts for normalizer in self.normalizers().values()]
         return any(part is not None and part.uses_quality for part in parts) or "quality" in counted
 
 
@@ -70,7 +81,8 @@ class LossInputs:
     """What the losses of a micro-batch, or of one of its images, get.
 
     logits, labels, target_quality: (B, A, C), (B, A) and (B, A) or None, for the class loss. quality: (B, A) logits of
-    the quality branch or None, and quality_labels (B, A), with the positives. weights: (P,) or None.
+    the quality branch or None, and box_labels (B, A), with the positives. weights: (P,) or None. image, row: (P,)
+    images and anchors of the positives.
     """
 
     logits: Tensor
@@ -80,6 +92,8 @@ class LossInputs:
     box_labels: Tensor
     positives: Positives
     weights: Tensor | None
+    image: Tensor
+    row: Tensor
 
 
 def loss_inputs(
@@ -89,7 +103,7 @@ def loss_inputs(
     image, row = box_match.image, box_match.row
     deltas, anchors = pred.deltas[image, row], pred.anchors[row]
     positives = Positives(
-        labels=box_match.labels[image, row],
+        labels=box_match.classes,
         anchors=anchors,
         boxes=box_match.boxes,
         deltas=deltas,
@@ -98,6 +112,7 @@ def loss_inputs(
         predicted=lambda: coder.decode(deltas.to(anchors.dtype), anchors),
         scores=lambda: parts.classification.scores(pred.logits.detach()[image, row].float()),
         progress=progress,
+        first=None if pred.first is None else pred.first[image, row],
     )
     weights = None
     if parts.box_weight is not None:
@@ -106,7 +121,7 @@ def loss_inputs(
     quality = None if pred.quality is None else pred.quality[..., 0]
     # Only a loss that says so gets soft targets, whoever else uses them.
     soft = match.quality if parts.classification.uses_quality else None
-    return LossInputs(pred.logits, match.labels, soft, quality, box_match.labels, positives, weights)
+    return LossInputs(pred.logits, match.labels, soft, quality, box_match.labels, positives, weights, image, row)
 
 
 def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[str, Tensor]:
@@ -122,28 +137,55 @@ def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[st
     if parts.quality is not None:
         terms[QUALITY] = parts.quality(inputs.quality, inputs.box_labels, positives)
     for loss in parts.auxiliary:
-        terms[loss.name] = loss(positives, coder, weights if loss.weighted else None)
+        terms[loss.name] = loss(positives, coder, weights_of(loss, coder, inputs))
     return terms
 
 
-def losses_of(parts: LossParts, coder: BoxCoder, inputs: LossInputs, match: Match, box_match: Match) -> Losses:
+@torch.no_grad()
+def weights_of(loss: AuxiliaryLoss, coder: BoxCoder, inputs: LossInputs) -> Tensor | None:
+    """The factors (P,) of an auxiliary term, or None."""
+    return loss.weigh(inputs.positives, coder, inputs.weights)
+
+
+def level_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs, level_sizes: Sequence[int]) -> dict[str, Tensor]:
+    """`loss_terms`, with the factors that the normalizers put on the sums of each level."""
+    factors = {name: part.level_weights() for name, part in parts.normalizers().items()}
+    if all(factor is None for factor in factors.values()):
+        return loss_terms(parts, coder, inputs)
+    levels = [loss_terms(parts, coder, level) for level in level_by_level(inputs, level_sizes)]
+    divided_by, terms = parts.divided_by(), {}
+    for name in levels[0]:
+        sums, factor = torch.stack([level[name] for level in levels]), factors[divided_by.get(name, ALL)]
+        terms[name] = (sums if factor is None else sums * factor[: len(sums)].to(sums)).sum()
+    return terms
+
+
+def losses_of(
+    parts: LossParts,
+    coder: BoxCoder,
+    inputs: LossInputs,
+    match: Match,
+    box_match: Match,
+    level_sizes: Sequence[int],
+) -> Losses:
     """All terms of a micro-batch, and what it adds to the divisors."""
     image_weights = parts.normalizer.image_weights(match.labels)
     if image_weights is None:
-        terms = loss_terms(parts, coder, inputs)
+        terms = level_terms(parts, coder, inputs, level_sizes)
     else:
-        of_images = [loss_terms(parts, coder, image) for image in image_by_image(inputs)]
+        of_images = [level_terms(parts, coder, image, level_sizes) for image in image_by_image(inputs)]
         stacked = torch.stack([torch.stack(list(image.values())) for image in of_images])
         sums = (image_weights[:, None] * stacked).sum(dim=0).unbind()
         terms = dict(zip(of_images[0], sums, strict=True))
     normalizers = {}
-    for (name, part), of in zip(parts.normalizers().items(), (match, box_match), strict=False):
-        counted = {"labels": of.labels, "quality": of.quality, "weights": inputs.weights}[part.counts]
-        normalizers[name] = part(counted)
-    divided_by = {}
-    if parts.box_normalizer is not None:
-        divided_by = {BOX: BOXES} | {loss.name: BOXES for loss in parts.auxiliary if loss.weighted}
-    return Losses(terms, normalizers, divided_by)
+    weights = {loss.name: weights_of(loss, coder, inputs) for loss in parts.auxiliary}
+    for name, part in parts.normalizers().items():
+        of = match if name == ALL else box_match
+        weighed = weights.get(name, inputs.weights)
+        counted = {"labels": of.labels, "quality": of.quality, "weights": weighed}[part.counts]
+        assert counted is not None, "match computes what is counted"
+        normalizers[name] = part.count(counted, level_sizes)
+    return Losses(terms, normalizers, parts.divided_by())
 
 
 def joint_losses(parts: LossParts, coder: BoxCoder, pred: Predictions, targets: list[Targets]) -> Losses:
@@ -155,37 +197,53 @@ def joint_losses(parts: LossParts, coder: BoxCoder, pred: Predictions, targets: 
 
 def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
     """Splits the inputs of the losses of a batch into those of each image."""
-    counts = (inputs.box_labels >= 0).sum(dim=1).tolist()
-    start, whole = 0, inputs.positives
+    counts = inputs.image.bincount(minlength=len(inputs.labels)).tolist()
+    start = 0
     for i, count in enumerate(counts):
-        one, mine = slice(i, i + 1), slice(start, start + count)
+        yield part_of(inputs, slice(i, i + 1), slice(start, start + count))
         start += count
-        rows: dict[str, Any] = {name: None if x is None else x[mine] for name, x in tensors_of(whole).items()}
-        positives = replace(
-            whole,
-            **rows,
-            predicted=partial(rows_of, whole.predicted, mine),
-            scores=partial(rows_of, whole.scores, mine),
-        )
-        yield LossInputs(
-            inputs.logits[one],
-            inputs.labels[one],
-            None if inputs.target_quality is None else inputs.target_quality[one],
-            None if inputs.quality is None else inputs.quality[one],
-            inputs.box_labels[one],
-            positives,
-            None if inputs.weights is None else inputs.weights[mine],
-        )
 
 
-def rows_of(compute: Callable[[], Tensor], rows: slice) -> Tensor:
+def level_by_level(inputs: LossInputs, level_sizes: Sequence[int]) -> Iterator[LossInputs]:
+    """Splits the inputs of the losses into those of each level."""
+    start = 0
+    for size in level_sizes:
+        mine = ((inputs.row >= start) & (inputs.row < start + size)).nonzero()[:, 0]
+        yield part_of(inputs, (slice(None), slice(start, start + size)), mine)
+        start += size
+
+
+def part_of(inputs: LossInputs, anchors: slice | tuple[slice, slice], mine: slice | Tensor) -> LossInputs:
+    """The inputs at some images, or images and anchors, of (B, A), and the positives that are `mine`."""
+    whole = inputs.positives
+    rows: dict[str, Any] = {name: None if x is None else x[mine] for name, x in tensors_of(whole).items()}
+    positives = replace(
+        whole,
+        **rows,
+        predicted=partial(rows_of, whole.predicted, mine),
+        scores=partial(rows_of, whole.scores, mine),
+    )
+    return LossInputs(
+        inputs.logits[anchors],
+        inputs.labels[anchors],
+        None if inputs.target_quality is None else inputs.target_quality[anchors],
+        None if inputs.quality is None else inputs.quality[anchors],
+        inputs.box_labels[anchors],
+        positives,
+        None if inputs.weights is None else inputs.weights[mine],
+        inputs.image[mine],
+        inputs.row[mine],
+    )
+
+
+def rows_of(compute: Callable[[], Tensor], rows: slice | Tensor) -> Tensor:
     """Some rows of what `compute` gives."""
     return compute()[rows]
 
 
 def tensors_of(positives: Positives) -> dict[str, Tensor | None]:
     """The fields of `Positives` that have a row for each."""
-    names = ("labels", "anchors", "boxes", "deltas", "quality", "target_quality")
+    names = ("labels", "anchors", "boxes", "deltas", "quality", "target_quality", "first")
     return {name: getattr(positives, name) for name in names}
 
 
@@ -199,16 +257,21 @@ def check_together(parts: LossParts, coder: BoxCoder) -> None:
             f"losses.box: {type(parts.box).__name__} compares the 4 columns of a box one by one, but "
             f"{type(coder).__name__} has {coder.num_columns}: use a loss on boxes, such as GIoULoss"
         )
-    if parts.box_weight is not None and not can_weigh(parts.box):
+    if parts.box_weight is not None and not (parts.box is not None and can_weigh(parts.box)):
         raise ValueError(
             f"losses.box: {type(parts.box).__name__} can't weigh its boxes, as losses.box_weight wants: "
             "its forward needs the argument `weights`"
         )
-    for key, normalizer in (("normalizer", parts.normalizer), ("box_normalizer", parts.box_normalizer)):
-        if normalizer is not None and normalizer.counts == "weights" and parts.box_weight is None:
+    keys = {ALL: "normalizer", BOXES: "box_normalizer", QUALITY: "quality_normalizer"}
+    for name, normalizer in parts.normalizers().items():
+        if name in keys and normalizer.counts == "weights" and parts.box_weight is None:
             raise ValueError(
-                f"losses.{key}: {type(normalizer).__name__} sums the weights of losses.box_weight: set one"
+                f"losses.{keys[name]}: {type(normalizer).__name__} sums the weights of losses.box_weight: set one"
             )
+    if parts.quality is None and parts.quality_normalizer is not None:
+        raise ValueError(
+            "losses.quality_normalizer: there is no losses.quality for it to divide: set one, or remove it"
+        )
     for loss in parts.auxiliary:
         if missing := [name for name in loss.of_coder if not hasattr(coder, name)]:
             raise ValueError(

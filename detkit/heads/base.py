@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class HeadOutputs(NamedTuple):
-    """Of each level: logits (B, H * W * a, C), deltas (B, H * W * a, D), and quality (B, H * W * a, 1) or None."""
+    """Of each level: logits (B, H * W * a, C), deltas (B, H * W * a, D), and quality (B, H * W * a, 1) or None.
+
+    first: the columns (B, H * W * a, D) of the boxes before the head refined them, for losses on them; None if it
+    doesn't.
+    """
 
     logits: list[Tensor]
     deltas: list[Tensor]
     quality: list[Tensor] | None = None
+    first: list[Tensor] | None = None
 
 
 class Head(nn.Module):
@@ -38,3 +45,12 @@ def per_anchor(x: Tensor, columns: int) -> Tensor:
     batch, _, height, width = x.shape
     x = x.view(batch, -1, columns, height, width).permute(0, 3, 4, 1, 2)
     return x.reshape(batch, -1, columns)
+
+
+def joint_logit(a: Tensor, b: Tensor) -> Tensor:
+    """Logits a and b, broadcast -> the logit of the product of their probabilities, in float32 or float64.
+
+    a + b - log(1 + e^a + e^b), of which no part overflows.
+    """
+    a, b = (x if x.dtype == torch.float64 else x.float() for x in (a, b))
+    return a + b - F.softplus(b + F.softplus(a - b))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.heads.base import Head, HeadOutputs, per_anchor
-from detkit.layers.norms import NormName, tuned_norm
+from detkit.layers.norms import NormName, norm_layer
 from detkit.registry import HEADS, Channels, Positive
 from detkit.registry.bounds import MOST_LAYERS
 
@@ -32,7 +32,7 @@ class Tower(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, count: int, levels: int, norm: NormName, eps: float) -> None:
         super().__init__()
-        make = tuned_norm(norm, eps, MOMENTUM)
+        make = norm_layer(norm, eps, MOMENTUM)
         self.convs = nn.ModuleList(Separable(channels if i else in_channels, channels) for i in range(count))
         self.norms = nn.ModuleList(nn.ModuleList(make(channels) for _ in range(levels)) for _ in range(count))
 

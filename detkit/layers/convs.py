@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from detkit.layers.norms import NormName, norm_layer, tuned_norm
+from detkit.layers.norms import NormName, norm_layer
 
 EPS, MOMENTUM = 1e-3, 0.03
 """Of batch normalisation: epsilon of MobileNetV3, momentum of torchvision's SSDlite."""
@@ -31,7 +31,7 @@ def with_norm(conv: nn.Conv2d, norm: NormName | None, *after: nn.Module) -> list
 
 def mobile_norm(name: NormName) -> Callable[[int], nn.Module]:
     """Like `norm_layer`, with the epsilon and momentum of MobileNetV3 and SSDlite if the norm has any."""
-    return tuned_norm(name, EPS, MOMENTUM)
+    return norm_layer(name, EPS, MOMENTUM)
 
 
 def pointwise(in_channels: int, out_channels: int, norm: NormName | None) -> nn.Module:

@@ -106,22 +106,15 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
-def tuned_norm(name: NormName, eps: float, momentum: float) -> Callable[[int], nn.Module]:
-    """Like `norm_layer`, with another epsilon and momentum if the norm has any."""
+def norm_layer(name: NormName, eps: float = 1e-5, momentum: float = 0.1) -> Callable[[int], nn.Module]:
+    """`frozen_bn`, `bn`, `sync_bn` or `gn` -> a function that makes the layer for a number of channels.
+
+    eps, momentum: of a batch norm.
+    """
     layers: dict[str, Callable[[int], nn.Module]] = {
         "frozen_bn": partial(FrozenBatchNorm2d, eps=eps),
         "bn": partial(nn.BatchNorm2d, eps=eps, momentum=momentum),
         "sync_bn": partial(SyncBatchNorm2d, eps=eps, momentum=momentum),
-    }
-    return layers.get(name) or norm_layer(name)
-
-
-def norm_layer(name: NormName) -> Callable[[int], nn.Module]:
-    """`frozen_bn`, `bn`, `sync_bn` or `gn` -> a function that makes the layer for a number of channels."""
-    layers: dict[str, Callable[[int], nn.Module]] = {
-        "frozen_bn": FrozenBatchNorm2d,
-        "bn": nn.BatchNorm2d,
-        "sync_bn": SyncBatchNorm2d,
         "gn": group_norm,
     }
     return layers[name]

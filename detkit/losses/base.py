@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -155,13 +155,21 @@ class AuxiliaryLoss(Loss):
 
     name: of the term, in the progress bar, the metrics and reports. weighted: it is weighted and divided as the box
     loss is; else it is divided as the class loss is. uses_quality: it reads `Positives.target_quality`. of_coder: names
-    of what it needs of the coder beside the contract.
+    of what it needs of the coder beside the contract. normalizer: divides the term alone; None: see `weighted`.
     """
 
     name: str = ""
     weighted: bool = True
     of_coder: tuple[str, ...] = ()
     uses_quality: bool = False
+
+    def __init__(self, *, normalizer: Normalizer | None = None) -> None:
+        super().__init__()
+        self.normalizer = normalizer
+
+    def weigh(self, positives: Positives, coder: BoxCoder, weights: Tensor | None) -> Tensor | None:
+        """`losses.box_weight`'s factors (P,), or None -> those of this term; called under `no_grad`."""
+        return weights if self.weighted else None
 
     def forward(self, positives: Positives, coder: BoxCoder, weights: Tensor | None = None) -> Tensor:
         """The P positives and (P,) factors on the cost of each, or None -> scalar sum."""
@@ -194,6 +202,18 @@ class Normalizer(nn.Module):
         By default the number of positives.
         """
         return (values >= 0).sum()
+
+    def count(self, values: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Like `forward`, with the number of anchors on each level, for normalizers that look at levels."""
+        numbers: Tensor = self(values)
+        return numbers
+
+    def level_weights(self) -> Tensor | None:
+        """(L,) factors on the sums of what it divides, by level, finest first; None: all are 1.
+
+        They must not depend on the step itself, so that any split of a batch has the same.
+        """
+        return None
 
     def divisor(self, total: Tensor) -> Tensor:
         """Totals over all micro-batches and ranks (float64, scalar or (S,)) -> divisor of the gradients, above zero.

@@ -47,17 +47,19 @@ class IoULoss(OverlapLoss):
     """1 - IoU or -ln IoU (1608.01471, equation 2); neither has a gradient where the boxes don't overlap.
 
     Args:
-        form: `linear` is 1 - IoU, `log` is -ln IoU.
+        form: `linear` is 1 - IoU, `log` is -ln IoU, `square` is 1 - IoU^2 (the code of YOLOX's authors, 2107.08430).
         weight: factor on the sum.
     """
 
-    def __init__(self, *, form: Literal["linear", "log"] = "linear", weight: NonNegative = 1.0) -> None:
+    def __init__(self, *, form: Literal["linear", "log", "square"] = "linear", weight: NonNegative = 1.0) -> None:
         super().__init__(weight=weight)
         self.form = form
 
     def costs(self, predicted: Tensor, boxes: Tensor) -> Tensor:
         iou = box_ops.paired_iou(predicted, boxes)
-        return 1 - iou if self.form == "linear" else -iou.clamp(min=LEAST_IOU).log()
+        if self.form == "log":
+            return -iou.clamp(min=LEAST_IOU).log()
+        return 1 - (iou if self.form == "linear" else iou.square())
 
 
 class TorchvisionOverlapLoss(OverlapLoss):

@@ -110,6 +110,32 @@ class MatchabilityAwareLoss(SigmoidLoss):
         return self.weight * (negatives + soft_cross_entropy(class_logits, target.pow(self.gamma)).sum())
 
 
+@CLASS_LOSSES.register()
+class PositiveBCELoss(SigmoidLoss):
+    """Cross-entropy of the positives alone; the target is their quality at their class, 0 at all others.
+
+    The background is left to the quality branch, so use it with `ObjectnessLoss`; detections are ranked by both.
+    Without a positive the sum is 0 and has no gradient.
+
+    Source: YOLOX, 2107.08430, section 2.1; that the target is the IoU is its authors' code.
+
+    Args:
+        prior: foreground probability that every anchor starts with.
+        weight: factor on the sum.
+    """
+
+    uses_quality = True
+    needs_positives = True
+
+    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
+        check_shapes(logits, labels, quality)
+        _, target = at_positives(logits, labels, quality)
+        image, row = (labels >= 0).nonzero(as_tuple=True)
+        positives = to_float32(logits[image, row])
+        targets = torch.zeros_like(positives).scatter_(1, labels[image, row, None], target[:, None])
+        return self.weight * soft_cross_entropy(positives, targets).sum()
+
+
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy with targets in [0, 1], per entry."""
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none")

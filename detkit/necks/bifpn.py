@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detkit.layers.convs import init_convs
-from detkit.layers.norms import NormName, norm_layer, tuned_norm
+from detkit.layers.norms import NormName, norm_layer
 from detkit.layers.padding import pad_same
 from detkit.necks.base import ExtraLevels, Neck, extra_strides, pyramid_level
 from detkit.registry import NECKS, Channels, Layers
@@ -104,7 +104,7 @@ class BiFPN(Neck):
         published: bool = False,
     ) -> None:
         super().__init__()
-        make = tuned_norm(norm, 1e-3, 0.01) if published else norm_layer(norm)
+        make = norm_layer(norm, 1e-3, 0.01) if published else norm_layer(norm)
         self.halve = halve_same if published else halve
         self.top = list(in_shapes)[-1]
         shapes = list(in_shapes.values())

@@ -105,9 +105,10 @@ def _expect_rows(
     of: str = "",
     box_columns: int = 4,
 ) -> None:
-    logits, deltas, quality = HeadOutputs(*outputs)
+    logits, deltas, quality, first = HeadOutputs(*outputs)
     kinds = [("logits", logits, COLUMNS), ("deltas", deltas, box_columns)]
-    for what, levelwise, columns in kinds + ([] if quality is None else [("quality", quality, 1)]):
+    kinds += [] if quality is None else [("quality", quality, 1)]
+    for what, levelwise, columns in kinds + ([] if first is None else [("first", first, box_columns)]):
         expect(len(levelwise) == len(levels), f"{what} of {len(levelwise)} levels, want {len(levels)}")
         for i, ((h, w), a) in enumerate(zip(levels, per_cell, strict=True)):
             have, want = tuple(levelwise[i].shape), (2, h * w * a, columns)

@@ -132,6 +132,18 @@ def quality_is_a_score(s: Subject) -> None:
         expect(((q >= 0) & (q <= 1)).all(), "quality of a positive is outside [0, 1]")
 
 
+@check_assigner.check("the box losses would compare a prediction with no box, or teach in a crowd.")
+def pairs_are_anchors_and_boxes(s: Subject) -> None:
+    grid = _anchors()
+    for targets in (_targets(), _targets(0), _targets(5, torch.tensor([[0.0, 0.0, SIDE, SIDE]]))):
+        pairs = _assign(s, targets, grid).pairs
+        for what, index, limit in zip(
+            ("anchors", "boxes"), pairs or (), (len(grid[0]), len(targets.boxes)), strict=False
+        ):
+            inside = ((index >= 0) & (index < limit)).all()
+            expect(inside and len(index) == len(pairs[0]), f"pairs has {what} that are none, of {limit}")  # type: ignore[index]
+
+
 @check_assigner.check("the same image must give the same targets, in every run.")
 def assigns_the_same_twice(s: Subject) -> None:
     targets = _targets()

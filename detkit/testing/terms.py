@@ -42,12 +42,13 @@ def _positives(count: int = COUNT, coder: BoxCoder | None = None, progress: floa
         predicted=lambda: coder.decode(deltas, anchors),
         scores=lambda: scores,
         progress=progress,
+        first=deltas * 0.9,
     )
 
 
 def _rows(positives: Positives, rows: slice) -> Positives:
     """Some of the positives."""
-    names = ("labels", "anchors", "boxes", "deltas", "quality", "target_quality")
+    names = ("labels", "anchors", "boxes", "deltas", "quality", "target_quality", "first")
     parts = {name: getattr(positives, name)[rows] for name in names}
     return replace(
         positives,

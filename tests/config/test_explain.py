@@ -40,7 +40,9 @@ WITH_A_UNIT = re.compile(
     r"(^|_)(height|width|size|short|pad_to|iterations|every|minutes|timeout|megapixels|batch_size|steps|area_limits)$"
 )
 FROM_PAPERS = ("backbones", "necks", "anchors", "heads", "assigners", "coders", "class_losses", "box_losses", "nms")
-WITHOUT_A_PAPER = {"TimmBackbone", "TorchvisionBackbone", "NoNeck", "TorchvisionAnchors", "L1Loss", "HardNMS"}
+WITHOUT_A_PAPER = {
+    "TimmBackbone", "TorchvisionBackbone", "NoNeck", "TorchvisionAnchors", "InsideImageAssigner", "L1Loss", "HardNMS",
+}  # fmt: skip
 IN_A_JOURNAL = {"PIoULoss"}
 
 

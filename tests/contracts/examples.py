@@ -15,9 +15,13 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "assigners": {
         "BestLevelAssigner": {"assigner": {"type": "CentralRegionAssigner", "touch": True}},
         "InsideImageAssigner": {"assigner": {"type": "ATSSAssigner"}},
+        "MixtureAssigner": {"assigner": {"type": "MaxIoUAssigner", "positive": 0.1, "negative": 0.1}},
         "WarmupAssigner": {"first": {"type": "ATSSAssigner"}, "then": {"type": "TaskAlignedAssigner"}},
     },
+    "auxiliary_losses": {"FirstBoxLoss": {"box": {"type": "GIoULoss"}}},
     "backbones": {
+        "CSPDarknet": {"depth": 0.3, "width": 0.125},
+        "CSPNeXt": {"depth": 0.3, "width": 0.125},
         "ResNet": {"depth": 18},  # the same code as 50, in less time
         "TimmBackbone": {"name": "resnet10t"},
         "TorchvisionBackbone": {"name": "mobilenet_v3_small"},

@@ -109,6 +109,9 @@ def test_normalize_by_hand(refuses: Refuses) -> None:
     out = normalize(images, torch.tensor([[1, 2]]), options)
     assert out[0, :, 0, 0].tolist() == [2, 0, -1]
     assert not out[:, :, 1:].any()
+    padded = normalize(images, torch.tensor([[1, 2]]), replace(options, padding=114.0))
+    assert (padded[:, :, 1:] == 114).all()
+    assert torch.equal(padded[:, :, :1], out[:, :, :1])
     with refuses(ValueError):
         normalize(torch.zeros(1, 4, 2, 2), None, options)
 

@@ -34,6 +34,8 @@ BODY: Rules = (
 """detkit's names of ResNet and FPN -> MMDetection's."""
 CANVAS = {"inputs": (160, 192), "padded_inputs": (256, 256), "ssd_inputs": (300, 300)}
 """Height and width of the batch by the images that a model is given."""
+SCALES = {"head.scales": "bbox_head.scales", "head.refine_scales": "bbox_head.scales_refine"}
+"""Factors of each level, which MMDetection keeps one by one."""
 
 
 def towers(classes: str, boxes: str, quality: str = "") -> Rules:
@@ -92,27 +94,29 @@ def reference(name: str, folder: Path = GOLDEN) -> Reference:
     return Reference(name, dict(np.load(folder / f"{name}.npz")), about, weights)
 
 
-def detector_like(config: str, model: Reference, rules: Rules, *overrides: str) -> DenseDetector:
+def detector_like(
+    config: str, model: Reference, rules: Rules, *overrides: str, copies: Sequence[str] = ()
+) -> DenseDetector:
     """detkit's detector of a config, ResNet-18 and three classes, with the weights of the reference.
 
-    Every weight of the reference must be taken, but for counters and constants.
+    Every weight of the reference must be taken, but for counters, constants and `copies`, second names of weights.
     """
     torch.manual_seed(0)
     norm = ["backbone.depth=18", "backbone.norm=frozen_bn"] if "backbone.layer1.0.bn1.weight" in model.weights else []
     detector = build_detector(load_config(config, [*norm, *overrides]), 3)
     state, taken = detector.state_dict(), set()
     for name in state:
-        if name.startswith(("normalizer.", "class_loss.", "box_loss.", "assigner.")):
+        if name.split(".")[0].endswith(("normalizer", "class_loss", "box_loss", "assigner")):
             continue
-        if name == "head.scales":
-            keys = [f"bbox_head.scales.{i}.scale" for i in range(len(state[name]))]
+        if name in SCALES:
+            keys = [f"{SCALES[name]}.{i}.scale" for i in range(len(state[name]))]
             state[name] = torch.stack([model.weights[key] for key in keys])
         else:
             keys = [foreign(name, [*BODY, *rules])]
             assert model.weights[keys[0]].shape == state[name].shape, (name, keys[0])
             state[name] = model.weights[keys[0]]
         taken.update(keys)
-    left = [key for key in model.weights if key not in taken]
+    left = [key for key in model.weights if key not in taken and key not in copies]
     assert not [key for key in left if not key.endswith(("num_batches_tracked", "integral.project"))]
     detector.load_state_dict(state)
     return detector.eval()

@@ -55,7 +55,19 @@ def moves_the_anchors(self: Any, original: Any, candidates: Any, targets: Any) -
     return found
 
 
+def pairs_with_the_box_behind_the_last(self: Any, original: Any, candidates: Any, targets: Any) -> Any:
+    found = original(candidates, targets)
+    rows = (found.labels >= 0).nonzero()[:, 0]
+    return replace(found, pairs=(rows, found.matched[rows] + 1))
+
+
 FAULTS = [
+    fault(
+        "assigners",
+        "pairs_are_anchors_and_boxes",
+        "pairs has boxes that are none, of 5",
+        forward=pairs_with_the_box_behind_the_last,
+    ),
     fault("assigners", "inputs_are_left_alone", "forward wrote into anchors", forward=moves_the_anchors),
     fault(
         "assigners",
