@@ -70,17 +70,24 @@ class WarmupAssigner(Assigner):
         first: the assigner that the training begins with.
         then: the one after it.
         until: fraction of the training after which `then` takes over.
+        hard_first: the target quality of the positives of `first` is 1, instead of the IoU of the predicted box where
+            that assigner gives none.
     """
 
-    def __init__(self, *, first: AssignerNode, then: AssignerNode, until: Fraction = 0.1) -> None:
+    def __init__(
+        self, *, first: AssignerNode, then: AssignerNode, until: Fraction = 0.1, hard_first: bool = False
+    ) -> None:
         before, after = ASSIGNERS.build(first), ASSIGNERS.build(then)
         super().__init__(ignore_overlap=after.ignore_overlap, chunk_elements=after.chunk_elements)
-        self.first, self.then, self.until = before, after, until
+        self.first, self.then, self.until, self.hard_first = before, after, until, hard_first
         self.positive_iou, self.forces_best = after.positive_iou, after.forces_best
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
-        rule = self.first if candidates.progress < self.until else self.then
-        return rule(candidates, targets)  # type: ignore[no-any-return]
+        early = candidates.progress < self.until
+        found: Assignment = (self.first if early else self.then)(candidates, targets)
+        if early and self.hard_first:
+            return replace(found, quality=torch.ones_like(found.labels, dtype=torch.float32))
+        return found
 
 
 def rows_of(candidates: Candidates, rows: Tensor) -> Candidates:

@@ -129,8 +129,9 @@ def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[st
     positives, weights = inputs.positives, inputs.weights
     assert parts.box is not None, "check_together"
     box = positives.deltas, positives.anchors, positives.boxes, coder
+    of_class = {"progress": positives.progress} if parts.classification.uses_progress else {}
     terms = {
-        CLASSIFICATION: parts.classification(inputs.logits, inputs.labels, inputs.target_quality),
+        CLASSIFICATION: parts.classification(inputs.logits, inputs.labels, inputs.target_quality, **of_class),
         # A loss that can't weigh its boxes never sees the argument.
         BOX: parts.box(*box) if weights is None else parts.box(*box, weights),
     }

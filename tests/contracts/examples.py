@@ -32,6 +32,8 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "InnerIoULoss": {"base": {"type": "WiseIoULoss"}},  # which keeps a running mean
         "MPDIoULoss": {"height": 480, "width": 640},
     },
+    "box_weights": {"WarmupWeight": {"first": {"type": "CenternessWeight"}, "then": {"type": "TargetQualityWeight"}}},
+    "class_losses": {"WarmupLoss": {"first": {"type": "SigmoidFocalLoss"}, "then": {"type": "QualityFocalLoss"}}},
     "datasets": {"ShapesDataset": {"num_images": 24}},
     "hooks": {
         "EarlyStopping": {"patience": 1},

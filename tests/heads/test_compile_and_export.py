@@ -14,6 +14,7 @@ from detkit.heads.base import HeadOutputs
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {"type": "SharedTowerHead", "num_convs": 1},
     "deformable": {"type": "SharedTowerHead", "num_convs": 1, "norm": "gn", "deformable": 1, "level_scales": True},
+    "task-aligned": {"type": "TaskAlignedHead", "num_convs": 2, "reduction": 4},
     "star": {"type": "StarHead", "num_convs": 1},
 }
 EACH = pytest.mark.parametrize("name", OPTIONS)
