@@ -11,6 +11,7 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from detkit.heads.base import Head, HeadOutputs, joint_logit, per_anchor
+from detkit.heads.guidance import DistributionGuidance
 from detkit.heads.towers import check_levels_alike, conv_tower
 from detkit.layers.convs import init_convs
 from detkit.layers.deformable import start_undeformed
@@ -37,6 +38,8 @@ class SharedTowerHead(Head):
         implicit_objectness: predict the probability of an object beside that of each class, given one, and give the
             losses the logit of their product, so that objectness needs no target (YOLOF, 2103.09460; AutoAssign,
             2007.03496). The initial score is that of the loss all the same; MMDetection starts at half of it.
+        guided: multiply the class scores by a probability that the shape of the box's distributions gives (GFLv2,
+            2011.12885, section 3.2); the losses get the logit of the product. Needs a coder of distributions.
         box_bias: initial bias of the box columns; above 0 for distances that a coder takes a ReLU of.
     """
 
@@ -58,6 +61,7 @@ class SharedTowerHead(Head):
         level_scales: bool = False,
         box_convs: Annotated[int, Interval(ge=0, le=MOST_LAYERS)] | None = None,
         implicit_objectness: bool = False,
+        guided: bool = False,
         box_bias: Annotated[float, Interval(ge=-1e3, le=1e3)] = 0.0,
     ) -> None:
         super().__init__()
@@ -76,6 +80,7 @@ class SharedTowerHead(Head):
         self.box_out = predictor(box_convs, box_columns)
         self.quality_out = predictor(box_convs if quality_from == "box" else num_convs, 1) if with_quality else None
         self.object_out = predictor(box_convs, 1) if implicit_objectness else None
+        self.guidance = DistributionGuidance(box_columns) if guided else None
         self.scales = nn.Parameter(torch.ones(len(in_channels))) if level_scales else None
         init = partial(nn.init.normal_, std=0.01)
         init_convs(self, init)
@@ -84,7 +89,7 @@ class SharedTowerHead(Head):
         # Last, so that no other weight depends on the loss's number of columns: with any loss a run starts alike.
         self.class_out = predictor(num_convs, num_columns)
         init_convs(self.class_out, init)
-        if implicit_objectness:  # which starts at one half
+        for _ in range(implicit_objectness + guided):  # each starts at one half
             class_bias = (2 * class_bias.sigmoid()).clamp(max=0.99).logit()
         self.class_out.bias.data.copy_(class_bias.repeat(anchors_per_cell[0]))  # type: ignore[union-attr]
 
@@ -95,9 +100,11 @@ class SharedTowerHead(Head):
             class_logits = per_anchor(self.class_out(classes), self.num_columns)
             if self.object_out is not None:
                 class_logits = joint_logit(class_logits, per_anchor(self.object_out(boxes), 1))
-            logits.append(class_logits)
             columns = per_anchor(self.box_out(boxes), self.box_columns)
             deltas.append(columns if self.scales is None else columns * self.scales[level])
+            if self.guidance is not None:
+                class_logits = joint_logit(class_logits, self.guidance(deltas[-1]))
+            logits.append(class_logits)
             if self.quality_out is not None:
                 quality.append(per_anchor(self.quality_out(boxes if self.quality_from == "box" else classes), 1))
         return HeadOutputs(logits, deltas, quality or None)
