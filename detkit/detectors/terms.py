@@ -175,6 +175,11 @@ def check_together(parts: LossParts, coder: BoxCoder) -> None:
             f"losses.box: {type(parts.box).__name__} compares the 4 columns of a box one by one, but "
             f"{type(coder).__name__} has {coder.num_columns}: use a loss on boxes, such as GIoULoss"
         )
+    if parts.classification.positives_only and parts.quality is None:
+        raise ValueError(
+            f"losses.classification: {type(parts.classification).__name__} teaches nothing about the background: set "
+            "losses.quality: {type: ObjectnessLoss}, or use another loss, such as QualityFocalLoss"
+        )
     for key, normalizer in (("normalizer", parts.normalizer), ("box_normalizer", parts.box_normalizer)):
         if normalizer is not None and normalizer.counts == "weights" and parts.box_weight is None:
             raise ValueError(

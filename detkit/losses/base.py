@@ -43,11 +43,13 @@ class ClassificationLoss(Loss):
     uses_quality: `forward` gets soft targets, `quality`. batch_wise: the sum over a batch is not that over its
     images, because the loss looks at them together; say so in its docstring. needs_positives: without a positive the
     sum is 0 and has no gradient, because the loss compares the background with positives; say that, too.
+    positives_only: the background is left to a quality branch, so the loss needs one; say that, too.
     """
 
     uses_quality: bool = False
     batch_wise: bool = False
     needs_positives: bool = False
+    positives_only: bool = False
 
     def num_columns(self, num_classes: int) -> int:
         """Number of class columns C of the head for K classes."""

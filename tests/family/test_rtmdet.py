@@ -35,7 +35,7 @@ VARIANTS = pytest.mark.parametrize("variant", ["full", "half", "none"])
 @cache
 def built() -> tuple[ref.Reference, DenseDetector, Predictions]:
     model = ref.reference("rtmdet_tiny")
-    detector = ref.detector_like("configs/rtmdet/tiny.yaml", model, RULES, copies=SHARED)
+    detector = ref.detector_like("configs/rtmdet/rtmdet_tiny.yaml", model, RULES, copies=SHARED)
     with torch.no_grad():
         return model, detector, ref.predict(detector)
 
@@ -88,6 +88,12 @@ def test_assigned_labels_and_metrics(variant: str) -> None:
     assert match.quality is not None
     torch.testing.assert_close(match.quality, metrics, rtol=1e-4, atol=1e-5)
     assert torch.equal(match.boxes, boxes[match.image, match.row])
+
+
+@VARIANTS
+def test_gradients(variant: str) -> None:
+    model, detector, _ = built()
+    ref.check_gradients(detector, model, RULES, variant)
 
 
 def test_detections() -> None:

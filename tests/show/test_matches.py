@@ -20,6 +20,7 @@ from detkit.registry import ASSIGNERS, CLASS_LOSSES
 from detkit.show.cli import read_detector
 from detkit.show.matches import Counts, count, count_levels, describe_unmatched, match_image, unmatched
 from detkit.structures import Targets
+from tests.contracts.examples import EXAMPLES
 
 ONE_CELL = ["backbone.out_features=[c3]", "neck.extra_levels=0", "anchors.base_scale=2.0"]
 """One level of stride 8; with one scale per octave, one anchor of 16 pixels in each cell."""
@@ -89,11 +90,14 @@ def test_an_object_without_anchors_is_named() -> None:
 
 @pytest.mark.parametrize("name", [name for name in ASSIGNERS.names() if "." not in name])
 def test_every_assigner(name: str) -> None:
-    found = match_image(detector(f"assigner={{type: {name}}}"), sample([[8, 8, 24, 24]]), LoaderOptions())
+    node = {"type": name, **EXAMPLES["assigners"].get(name, {})}
+    found = match_image(detector(f"assigner={json.dumps(node)}"), sample([[8, 8, 24, 24]]), LoaderOptions())
     check_sums(count(found), found.per_object)
 
 
-@pytest.mark.parametrize("name", [name for name in CLASS_LOSSES.names() if "." not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in CLASS_LOSSES.names() if "." not in name and not CLASS_LOSSES.get(name).positives_only]
+)
 def test_every_class_loss(name: str) -> None:
     # All scores of a new detector are below the default margin of an asymmetric loss, so no background teaches it.
     node = f"{{type: {name}, margin: 0.0}}" if name == "AsymmetricLoss" else f"{{type: {name}}}"
