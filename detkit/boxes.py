@@ -65,6 +65,18 @@ def paired_iou(a: Tensor, b: Tensor) -> Tensor:
     return (shared / (area(a) + area(b) - shared)).nan_to_num(0.0)
 
 
+def paired_giou(a: Tensor, b: Tensor) -> Tensor:
+    """(..., 4) and (..., 4), broadcastable -> (...) IoU less the share of their hull that neither covers (1902.09630).
+
+    In [-1, 1] for valid boxes, 0 where the hull has no area.
+    """
+    inner = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    outer = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    shared, hull = inner[..., 0] * inner[..., 1], outer[..., 0] * outer[..., 1]
+    union = area(a) + area(b) - shared
+    return (shared / union - (hull - union) / hull).nan_to_num(0.0)
+
+
 def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
     """(N, 4) and (M, 4) -> (N, M) area of the intersection in square pixels."""
     lower = torch.maximum(a[:, None, :2], b[None, :, :2])
@@ -93,5 +105,6 @@ def to_xywh(boxes: Floats) -> Floats:
 
 
 def to_xyxy(boxes: Floats) -> Floats:
-    """(N, 4) x, y, width, height -> xyxy."""
-    return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
+    """(N, 4) x, y, width, height -> xyxy; a corner of infinite sides is NaN."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)

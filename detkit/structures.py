@@ -112,7 +112,8 @@ class Predictions:
     logits: (B, A, C). deltas: (B, A, D), D being `BoxCoder.num_columns`, 4 as a rule. anchors: (A, 4) xyxy pixels, the
     same for every image of the batch. level_sizes: number of anchors on each level, summing to A. quality: (B, A, 1)
     logits of the quality branch; None if the detector has none. sizes: (B, 2) height and width of each image inside its
-    padding, on the host; None: no padding.
+    padding, on the host; None: no padding. first: (B, A, D) columns of the boxes before a head refined them; None if it
+    doesn't.
     """
 
     logits: Tensor
@@ -121,6 +122,7 @@ class Predictions:
     level_sizes: tuple[int, ...]
     quality: Tensor | None = None
     sizes: Tensor | None = None
+    first: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ class Positives:
     with graph. quality: (P,) logits of the quality branch, with graph; None if there is none. target_quality: (P,) in
     [0, 1] as in `Match`; None unless a part of the losses uses it. predicted: call it for (P, 4) predicted boxes, with
     graph. scores: call it for (P, K) predicted class scores, without graph.
-    progress: fraction of the training that is done.
+    progress: fraction of the training that is done. first: (P, D) predicted before refinement, with graph; None if the
+    head refines no boxes.
     """
 
     labels: Tensor
@@ -203,6 +206,7 @@ class Positives:
     predicted: Callable[[], Tensor]
     scores: Callable[[], Tensor]
     progress: float = 0.0
+    first: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

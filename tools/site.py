@@ -23,7 +23,8 @@ OUTSIDE = {
     "project/architecture.md": "ARCHITECTURE.md",
     "project/contributing.md": "CONTRIBUTING.md",
     "project/experiments.md": "EXPERIMENTS.md",
-    "project/fcos.md": "projects/fcos/README.md",
+    "project/autoassign.md": "projects/autoassign/README.md",
+    "project/freeanchor.md": "projects/freeanchor/README.md",
     "project/repvgg.md": "projects/repvgg/README.md",
 }
 """Page of the site: file of the repository."""

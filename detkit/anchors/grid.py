@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Interval, MinLen
@@ -46,12 +46,13 @@ class OctaveAnchors(GridAnchors):
     """Anchors of side `base_scale * stride * 2^(i / scales_per_octave)`, in every aspect ratio (1708.02002, section 4).
 
     A level of stride 8 with the defaults has sides 32, 40.3 and 50.8 px (square root of the area).
-    Order within a cell: scale by scale, ratios inside.
 
     Args:
         base_scale: side of the smallest anchor, in strides.
         scales_per_octave: anchors between one side and its double.
         aspect_ratios: height over width.
+        order: anchors of a cell one `scale` after another, as in torchvision and Detectron2, or one `ratio` after
+            another, as in MMDetection; it matters to weights that were trained elsewhere only.
         offset: centre of an anchor within its cell, in cells; 0 as in Detectron2 and torchvision, 0.5 in MMDetection.
     """
 
@@ -62,6 +63,7 @@ class OctaveAnchors(GridAnchors):
         base_scale: Annotated[float, Interval(ge=1e-3, le=LARGEST_SIDE)] = 4.0,
         scales_per_octave: Annotated[int, Interval(ge=1, le=64)] = 3,
         aspect_ratios: AspectRatios = (0.5, 1.0, 2.0),
+        order: Literal["scale", "ratio"] = "scale",
         offset: Annotated[float, Interval(ge=-1, le=1)] = 0.0,
     ) -> None:
         base = []
@@ -70,6 +72,8 @@ class OctaveAnchors(GridAnchors):
             sides = [base_scale * stride * 2 ** (i / scales_per_octave) for i in range(scales_per_octave)]
             sizes = torch.tensor(sides, dtype=torch.float64)[:, None]
             widths, heights = sizes / ratios.sqrt(), sizes * ratios.sqrt()
+            if order == "ratio":
+                widths, heights = widths.t(), heights.t()
             base.append(centred_boxes(widths.flatten(), heights.flatten()).float())
         super().__init__(strides, base, offset)
 

@@ -23,6 +23,8 @@ class MaxIoUAssigner(Assigner):
         low_quality: make the anchors with the highest IoU of an object (ties too) positive even below `positive`. Each
             is matched to the object it overlaps most, as in Detectron2 and torchvision. An object that no anchor
             overlaps gets none.
+        best_is_own: match an object's best anchors to that object even if they overlap another one more, and those that
+            are the best of several to the last of them, as in MMDetection.
         ignore_overlap: an anchor with more than this fraction of its area in an ignore region (crowd, difficult) is
             neither positive nor negative.
         chunk_elements: most entries of an anchor-by-object matrix that is held at once; the result does not depend
@@ -35,6 +37,7 @@ class MaxIoUAssigner(Assigner):
         positive: Fraction = 0.5,
         negative: Fraction = 0.4,
         low_quality: bool = True,
+        best_is_own: bool = False,
         ignore_overlap: Fraction = 0.5,
         chunk_elements: PositiveInt = 2_000_000,
     ) -> None:
@@ -42,28 +45,33 @@ class MaxIoUAssigner(Assigner):
         if negative > positive:
             raise ValueError(f"negative: {negative} must not exceed positive: {positive}")
         self.positive, self.negative, self.low_quality = positive, negative, low_quality
+        self.best_is_own = best_is_own
         self.positive_iou, self.forces_best = positive, low_quality
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
-        best_iou, matched, is_best = self._match(candidates.anchors, targets.boxes)
+        best_iou, matched, best_of = self._match(candidates.anchors, targets.boxes)
+        is_best = best_of >= 0
         labels = torch.full_like(matched, IGNORED)
         labels[best_iou < self.negative] = BACKGROUND
         positive = best_iou >= self.positive
         if self.low_quality:
             positive = positive | is_best
+        if self.low_quality and self.best_is_own:
+            matched = torch.where(is_best, best_of, matched)
         return Assignment(label(positive, matched, targets, labels), matched)
 
     def _match(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Highest IoU of each anchor (A,), the object it is with (A,), and whether it is the best of any object (A,).
+        """Highest IoU of each anchor (A,), the object it is with (A,), and the last one it is the best of (A,), or -1.
 
         The best of an object are the anchors with the highest IoU that the object has with any.
         """
         count = len(anchors)
         best_iou = anchors.new_zeros(count)
         matched = torch.zeros(count, dtype=torch.int64, device=anchors.device)
-        is_best = torch.zeros(count, dtype=torch.bool, device=anchors.device)
+        best_of = torch.full((count,), -1, device=anchors.device)
         if not len(boxes) or not count:
-            return best_iou, matched, is_best
+            return best_iou, matched, best_of
+        objects = torch.arange(len(boxes), device=anchors.device)[:, None]
         pieces = torch.split(anchors, max(1, self.chunk_elements // len(boxes)))
         best_of_object = anchors.new_zeros(len(boxes))
         iou, start = torch.empty(0), 0
@@ -79,6 +87,7 @@ class MaxIoUAssigner(Assigner):
         for piece in pieces if self.low_quality else ():
             if len(pieces) > 1:
                 iou = box_ops.pairwise_iou(boxes, piece)
-            is_best[start : start + len(piece)] = (iou == best_of_object[:, None]).any(dim=0)
+            own = torch.where(iou == best_of_object[:, None], objects, -1)
+            best_of[start : start + len(piece)] = own.amax(dim=0)
             start += len(piece)
-        return best_iou, matched, is_best
+        return best_iou, matched, best_of

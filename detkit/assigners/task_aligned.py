@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,11 @@ class TaskAlignedAssigner(Assigner):
 
     Args:
         topk: anchors per object.
+        topk_of: which anchors compete for a place, those that `inside` lets in (all where centre_inside is false), or
+            `all`, of which those outside the object then drop out, as in MMDetection and the authors' code.
+        conflicts: an anchor that several objects claim goes to the one it is `aligned` with best, or to the one its
+            predicted box `overlaps` most, as in MMDetection and the authors' code.
+        smoothing: added to the greatest alignment of an object that the others are divided by; 1e-7 in MMDetection.
         alpha: exponent of the score.
         beta: exponent of the IoU.
         centre_inside: match only anchors whose centre lies in the object, so that an object between the centres gets
@@ -44,6 +51,9 @@ class TaskAlignedAssigner(Assigner):
         self,
         *,
         topk: PositiveInt = 13,
+        topk_of: Literal["inside", "all"] = "inside",
+        conflicts: Literal["aligned", "overlaps"] = "aligned",
+        smoothing: NonNegative = 0.0,
         alpha: NonNegative = 1.0,
         beta: Positive = 6.0,
         centre_inside: bool = True,
@@ -52,6 +62,7 @@ class TaskAlignedAssigner(Assigner):
     ) -> None:
         super().__init__(ignore_overlap=ignore_overlap, chunk_elements=chunk_elements)
         self.topk, self.alpha, self.beta, self.centre_inside = topk, alpha, beta, centre_inside
+        self.topk_of, self.conflicts, self.smoothing = topk_of, conflicts, smoothing
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
         anchors, boxes, predicted = candidates.anchors, targets.boxes, candidates.boxes()
@@ -67,10 +78,13 @@ class TaskAlignedAssigner(Assigner):
             conflicts.drop(candidates.ignored)
         positive, matched, alignment = conflicts.resolve()
         quality = torch.zeros_like(alignment)
-        if len(boxes):
-            rows = positive.nonzero()[:, 0]
+        rows = positive.nonzero()[:, 0]
+        if len(rows):
             overlap = box_ops.paired_iou(predicted[rows], boxes[matched[rows]]).float()
-            quality[rows] = normalized(alignment[rows], overlap, matched[rows], len(boxes))
+            strength = alignment[rows]
+            if self.conflicts == "overlaps":
+                strength = overlap.pow(self.beta) * likely[column[matched[rows]], rows]
+            quality[rows] = normalized(strength, overlap, matched[rows], len(boxes), self.smoothing)
         return Assignment(label(positive, matched, targets), matched, quality)
 
     def _claim(
@@ -78,18 +92,22 @@ class TaskAlignedAssigner(Assigner):
     ) -> None:
         """Adds the claims of the objects `rows`; likely: (g, A), each anchor's s^alpha for the object's class."""
         alignment = box_ops.pairwise_iou(boxes[rows], predicted).pow_(self.beta).mul_(likely)
-        if self.centre_inside:
+        if self.centre_inside and self.topk_of == "inside":
             alignment.masked_fill_(~centres_inside(anchors, boxes[rows, None]), 0)
         best = highest(alignment, min(self.topk, len(anchors)))
         strength = alignment.gather(1, best)
         good = strength > 0
+        if self.centre_inside and self.topk_of == "all":
+            good &= centres_inside(anchors[best], boxes[rows, None])
+        if self.conflicts == "overlaps":
+            strength = box_ops.paired_iou(predicted[best], boxes[rows, None])
         conflicts.add(best[good], rows[:, None].expand_as(best)[good], strength[good])
 
 
-def normalized(alignment: Tensor, overlap: Tensor, matched: Tensor, objects: int) -> Tensor:
+def normalized(alignment: Tensor, overlap: Tensor, matched: Tensor, objects: int, smoothing: float = 0.0) -> Tensor:
     """(P,) alignments of positives, scaled so that each object's greatest equals its greatest overlap (P,)."""
 
     def greatest(values: Tensor) -> Tensor:
         return values.new_zeros(objects).scatter_reduce_(0, matched, values, "amax")[matched]
 
-    return (alignment / greatest(alignment) * greatest(overlap)).clamp(0, 1)
+    return (alignment / (greatest(alignment) + smoothing) * greatest(overlap)).clamp(0, 1)

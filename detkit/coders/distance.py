@@ -61,7 +61,7 @@ class DistanceCoder(PointCoder):
         scale: Positive = 1.0,
     ) -> None:
         super().__init__(unit, scale)
-        self.link = link
+        self.link, self.needs_inside = link, link != "linear"
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
         distances = self.distances(boxes, anchors)
@@ -93,7 +93,7 @@ class DistributionCoder(PointCoder):
         scale: Positive = 0.125,
     ) -> None:
         super().__init__(unit, scale)
-        self.bins, self.num_columns = bins, 4 * (bins + 1)
+        self.bins, self.num_columns, self.needs_inside = bins, 4 * (bins + 1), True
 
     def logits(self, deltas: Tensor) -> Tensor:
         """Columns (..., 4 (bins + 1)) -> (..., 4, bins + 1)."""
@@ -102,6 +102,12 @@ class DistributionCoder(PointCoder):
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
         """Boxes and anchors (N, 4) -> (N, 4) distances in units, that the distributions should expect."""
         return self.distances(boxes, anchors)
+
+    def columns(self, encoded: Tensor) -> Tensor:
+        """The logits of distributions over the two values around each distance; those beyond `bins` become `bins`."""
+        values = torch.arange(self.bins + 1, dtype=encoded.dtype, device=encoded.device)
+        near = 1 - (encoded[..., None].clamp(0, self.bins) - values).abs()
+        return near.clamp(min=1e-12).log().flatten(-2)
 
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
         values = torch.arange(self.bins + 1, dtype=deltas.dtype, device=deltas.device)

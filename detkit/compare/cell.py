@@ -112,7 +112,8 @@ def finish(session: Session) -> None:
     detections = evaluator.sorted()
     np.savez_compressed(folder / DETECTIONS, **detections._asdict())
     save_matches(folder / MATCHES, match(evaluator.truth, detections, len(session.classes), options))
-    write_json(folder / DIAGNOSIS, diagnose(detector, session.val_loader, evaluator.truth, detections))
+    if not detector.class_loss.joint:  # which has no loss of single anchors to diagnose
+        write_json(folder / DIAGNOSIS, diagnose(detector, session.val_loader, evaluator.truth, detections))
     run = Run(folder)
     cost = {"seconds_per_step": seconds_per_step(run.metrics())}
     cost |= {key: run.result[key] for key in ("peak_memory_mb", "train_seconds")}
@@ -171,7 +172,8 @@ def order_hash(session: Session) -> str:
 def first_step(session: Session, batch: Batch) -> Tree:
     """Gradient norms of both losses on backbone and neck, which they share, and the mean class score.
 
-    Computed on a copy of the detector in training mode, with each loss divided as in training.
+    Computed on a copy of the detector in training mode, with each loss divided as in training. All terms of a joint
+    loss count as class loss.
     """
     seed_everything(session.config.seed, 0, 0)
     detector = copy.deepcopy(session.detector).train()
@@ -181,9 +183,15 @@ def first_step(session: Session, batch: Batch) -> Tree:
     counts = {name: numbers.double() for name, numbers in losses.normalizers.items()}
     divisors = detector.end_step(counts, [x.double() for x in detector.take_accumulated()])
     shared = [p for part in (detector.backbone, detector.neck) for p in part.parameters() if p.requires_grad]
-    norms = {}
-    for name, term in (("class", "classification"), ("box", "box")):
-        loss = losses.terms[term] / divisors[losses.divisor_of(term)]
+    joint = detector.class_loss.joint
+    norms = {"class": 0.0, "box": 0.0}
+    for name, terms in (
+        ("class", list(losses.terms) if joint else ["classification"]),
+        ("box", [] if joint else ["box"]),
+    ):
+        if not terms:
+            continue
+        loss = torch.stack([losses.terms[term] / divisors[losses.divisor_of(term)] for term in terms]).sum()
         gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         norms[name] = float(nn.utils.get_total_norm([g for g in gradients if g is not None]))
     scores = detector.class_loss.scores(pred.logits.detach().float())

@@ -155,14 +155,15 @@ def withheld(plan: Plan, runs: Mapping[RunKey, RunRecord], failed: Iterable[Chec
 
 def variant_result(variant: Variant, runs: Sequence[RunRecord], figures: Tree) -> Tree:
     losses = variant.config.to_dict()["losses"]
+    files = [run.folder / DIAGNOSIS for run in runs if run.detections]
     return {
         "name": variant.name,
         "label": variant.name,
         "class_loss": losses["classification"]["type"],
-        "box_loss": losses["box"]["type"],
+        "box_loss": losses["box"]["type"] if "box" in losses else None,
         "normalizer": losses["normalizer"]["type"],
         "cells": [run.to_json() for run in runs],
         "summary": figures["summary"],
         "versus_baseline": figures["versus_baseline"],
-        "diagnosis": average([read_json(run.folder / DIAGNOSIS) for run in runs if run.detections]),
+        "diagnosis": average([read_json(file) for file in files if file.is_file()]),  # a joint loss has none
     }

@@ -19,9 +19,9 @@ from typing import Literal, TypeAlias
 from detkit.config.find import PREFIX, config_name, configs_named, find_config, own_configs
 from detkit.utils.types import Tree
 
-Kind: TypeAlias = Literal["config", "detector", "overlay"]
-KINDS: tuple[Kind, ...] = ("config", "detector", "overlay")
-KIND_OF_FOLDER: dict[str, Kind] = {"base": "detector", "losses": "overlay"}
+Kind: TypeAlias = Literal["config", "detector", "training", "overlay"]
+KINDS: tuple[Kind, ...] = ("config", "detector", "training", "overlay")
+KIND_OF_FOLDER: dict[str, Kind] = {"base": "detector", "losses": "overlay", "training": "training"}
 """Folder -> what its files are; those of all others can be trained."""
 UNMEASURED = "not measured"
 FACT = re.compile(r"(data|size|AP): (.+)")
@@ -36,7 +36,8 @@ class ConfigEntry:
     Args:
         name: the shortest name by which commands find it.
         file: the same as `detkit:configs/...`.
-        kind: "config" can be trained, "detector" is a base without data and training, "overlay" goes over a config.
+        kind: "config" can be trained, "detector" is a base without data and training, "training" one without a
+            detector, "overlay" goes over a config.
         summary: its first sentence.
         data: on what it trains; empty unless it is a config.
         size: parameters of the detector; empty unless it is a config.

@@ -15,6 +15,7 @@ CONFIGS = "configs"
 TITLES = {
     "config": "configs, for detkit train NAME",
     "detector": "detectors without data and training, for `_base_: NAME`",
+    "training": "data and training without a detector, for `_base_: [DETECTOR, NAME]`",
     "overlay": "losses, for --overlay NAME and detkit compare",
 }
 

@@ -111,11 +111,12 @@ ROOT = Section(
         "losses": Section(
             {
                 "classification": Part(registry.CLASS_LOSSES),
-                "box": Part(registry.BOX_LOSSES),
+                "box": Part(registry.BOX_LOSSES, optional=True),
                 "normalizer": Part(registry.NORMALIZERS, default="PositiveCount"),
                 "box_normalizer": Part(registry.NORMALIZERS, optional=True),
                 "box_weight": Part(registry.BOX_WEIGHTS, optional=True),
                 "quality": Part(registry.QUALITY_LOSSES, optional=True),
+                "quality_normalizer": Part(registry.NORMALIZERS, optional=True),
                 "auxiliary": Parts(registry.AUXILIARY_LOSSES, optional=True),
             },
             meaning="What the detector learns from: the losses, and what their sums are divided by.",

@@ -35,8 +35,10 @@ class Validator:
         self.errors.append((path, text))
 
     def complete(self, node: Node, value: Value, path: str) -> Value:
-        """`value` checked and completed; `MISSING` for an absent optional node."""
-        if value is MISSING and getattr(node, "optional", False):
+        """`value` checked and completed; `MISSING` for an optional node that is absent, and a part that is null."""
+        if getattr(node, "optional", False) and (
+            value is MISSING or (value is None and isinstance(node, (Part, Parts)))
+        ):
             return MISSING
         try:
             if isinstance(node, Section):

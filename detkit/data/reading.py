@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from detkit.config import load_config
@@ -23,26 +24,43 @@ from detkit.utils.types import Tree
 
 @dataclass(frozen=True)
 class Source:
-    """The data sets of a place by the names of their splits, and where they come from in words."""
+    """The data sets of a place by the names of their splits, and where they come from in words.
+
+    unread: why other splits can't be read, by their names.
+    """
 
     splits: dict[str, DetectionDataset]
     text: str
     notes: tuple[str, ...] = ()
+    unread: Mapping[str, Exception] = field(default_factory=dict)
 
     def choose(self, names: Sequence[str]) -> Source:
-        """Some of the splits, or all but those that only repeat images of others, as trainval does."""
-        if unknown := [name for name in names if name not in self.splits]:
-            raise ValueError(f"--splits: no split {unknown[0]!r}, only {shorten_list(list(self.splits))}")
+        """Some of the splits, or all but those that only repeat images of others, as trainval does.
+
+        Raises ValueError for a name that no split has, and what keeps a named one from being read.
+        """
+        for name in names:
+            if name in self.unread:
+                raise self.unread[name]
+            if name not in self.splits:
+                raise ValueError(f"--splits: no split {name!r}, only {shorten_list([*self.splits, *self.unread])}")
         unions = [] if names else union_splits(self.splits)
         kept = {name: d for name, d in self.splits.items() if name in names or (not names and name not in unions)}
         repeats = "is left out: its images are those of other splits (detkit data convert --splits takes it)"
-        return Source(kept, self.text, (*self.notes, *(f"{name} {repeats}" for name in unions)))
+        unread = {} if names else self.unread
+        return Source(kept, self.text, (*self.notes, *(f"{name} {repeats}" for name in unions)), unread)
+
+    def check_complete(self) -> None:
+        """Raises ValueError if a split can't be read, with what `--splits` leaves it out."""
+        for name, error in self.unread.items():
+            known = shlex.join(self.splits)
+            raise ValueError(f"{error}. --splits {known} leaves {name} out") from error
 
 
 def read_source(place: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Source:
     """Reads every split of a folder, file or address of data, or train and val of a config; logs no problems.
 
-    Raises what `find_data`, the readers and `load_config` raise.
+    Raises what `find_data`, `load_config` and, unless one of several splits can be read, the readers raise.
     """
     if is_config(Path(place)):
         config = load_config(place, overrides)
@@ -50,9 +68,17 @@ def read_source(place: str | os.PathLike[str], overrides: Sequence[str] = ()) ->
             splits = {s: with_options(read_dataset(config, s), config.options("data.classes")) for s in SPLITS}
         return Source(splits, f"train and val of the config {config.name}")
     found = find_data(local_path(place))
+    readable: dict[str, DetectionDataset] = {}
+    unread: dict[str, Exception] = {}
     with quiet_problems():
-        splits = {split: DATASETS.build(found.splits[split]) for split in sorted(found.splits, key=split_position)}
-    return Source(splits, f"{found.format}, because of {found.why}", found.notes)
+        for split in sorted(found.splits, key=split_position):
+            try:
+                readable[split] = DATASETS.build(found.splits[split])
+            except (ValueError, OSError) as error:
+                unread[split] = error
+    if not readable:
+        raise next(iter(unread.values()))
+    return Source(readable, f"{found.format}, because of {found.why}", found.notes, unread)
 
 
 def read_one(place: str | os.PathLike[str], split: str | None) -> tuple[Tree, DetectionDataset]:
@@ -125,4 +151,4 @@ def describe_place(place: str | os.PathLike[str], source: Source) -> list[str]:
     lines = [f"{printable(place)}: {source.text}", *(f"note: {note}" for note in source.notes)]
     for split, dataset in source.splits.items():
         lines += [f"{split}: {dataset.counts()}", *(f"  {line}" for line in dataset.problems.lines())]
-    return lines
+    return [*lines, *(f"{split}: can't be read: {error}" for split, error in source.unread.items())]

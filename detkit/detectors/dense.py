@@ -13,9 +13,10 @@ from detkit.assigners.base import Assigner, assign, pairs_of
 from detkit.backbones.base import Backbone
 from detkit.coders.base import BoxCoder
 from detkit.config import Config
+from detkit.detectors.fit import check_together
 from detkit.detectors.pixels import PixelOptions, normalize
 from detkit.detectors.postprocess import PostprocessOptions, postprocess
-from detkit.detectors.terms import LossParts, check_together, loss_inputs, losses_of
+from detkit.detectors.terms import LossParts, joint_losses, loss_inputs, losses_of
 from detkit.heads.base import Head, HeadOutputs
 from detkit.losses.base import AuxiliaryLoss, BoxLoss, BoxWeight, ClassificationLoss, Normalizer, QualityLoss
 from detkit.necks.base import Neck
@@ -49,7 +50,7 @@ class DenseDetector(nn.Module):
         assigner: Assigner,
         coder: BoxCoder,
         class_loss: ClassificationLoss,
-        box_loss: BoxLoss,
+        box_loss: BoxLoss | None,
         normalizer: Normalizer,
         options: PostprocessOptions,
         nms: NonMaxSuppression,
@@ -57,6 +58,7 @@ class DenseDetector(nn.Module):
         box_normalizer: Normalizer | None = None,
         box_weight: BoxWeight | None = None,
         quality_loss: QualityLoss | None = None,
+        quality_normalizer: Normalizer | None = None,
         auxiliary: Sequence[AuxiliaryLoss] = (),
     ) -> None:
         super().__init__()
@@ -65,23 +67,25 @@ class DenseDetector(nn.Module):
         self.assigner, self.coder, self.nms = assigner, coder, nms
         self.class_loss, self.box_loss, self.normalizer = class_loss, box_loss, normalizer
         self.box_assigner, self.box_normalizer, self.box_weight = box_assigner, box_normalizer, box_weight
-        self.quality_loss, self.auxiliary = quality_loss, nn.ModuleList(auxiliary)
+        self.quality_loss, self.quality_normalizer = quality_loss, quality_normalizer
+        self.auxiliary = nn.ModuleList(auxiliary)
         check_together(self.loss_parts, coder)
         self._anchor_cache: dict[tuple[object, ...], list[Tensor]] = {}
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Predictions:
         """Images (B, 3, H, W), 0..255 RGB, and their (B, 2) sizes inside the padding -> raw predictions."""
         features = list(self.neck(self.backbone(normalize(images, sizes, self.pixels))).values())
-        logits, deltas, quality = HeadOutputs(*self.head(features))
+        outputs = HeadOutputs(*self.head(features))
         height, width = images.shape[-2:]
         anchors = self._anchors_for([(f.shape[-2], f.shape[-1]) for f in features], (height, width), images.device)
         return Predictions(
-            torch.cat(logits, dim=1),
-            torch.cat(deltas, dim=1),
+            torch.cat(outputs.logits, dim=1),
+            torch.cat(outputs.deltas, dim=1),
             torch.cat(anchors),
             tuple(map(len, anchors)),
-            None if quality is None else torch.cat(quality, dim=1),
+            None if outputs.quality is None else torch.cat(outputs.quality, dim=1),
             sizes,
+            None if outputs.first is None else torch.cat(outputs.first, dim=1),
         )
 
     @property
@@ -95,15 +99,18 @@ class DenseDetector(nn.Module):
             self.box_weight,
             self.quality_loss,
             tuple(self.auxiliary),  # type: ignore[arg-type]
+            self.quality_normalizer,
         )
 
     def loss(self, pred: Predictions, targets: list[Targets]) -> Losses:
         """Sums of the loss terms over the batch, with what it adds to their divisors."""
+        parts = self.loss_parts
+        if parts.classification.joint:
+            return joint_losses(parts, self.coder, pred, targets)
         match = self.match(pred, targets)
         box_match = match if self.box_assigner is None else self.match(pred, targets, self.box_assigner)
-        parts = self.loss_parts
         inputs = loss_inputs(parts, self.coder, pred, match, box_match, self.progress)
-        return losses_of(parts, self.coder, inputs, match, box_match)
+        return losses_of(parts, self.coder, inputs, match, box_match, pred.level_sizes)
 
     def candidates(self, pred: Predictions, image: int) -> Candidates:
         """The anchors of one image of the batch, with its predictions, as an assigner takes them."""

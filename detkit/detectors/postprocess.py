@@ -12,7 +12,8 @@ from detkit import boxes as box_ops
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import ClassificationLoss, QualityLoss
 from detkit.nms.base import NonMaxSuppression
-from detkit.registry import FractionBelowOne, PositiveInt, enforce_bounds
+from detkit.ops import vote_boxes
+from detkit.registry import FractionBelowOne, Positive, PositiveInt, enforce_bounds
 from detkit.structures import Detections, Predictions
 
 
@@ -24,6 +25,8 @@ class PostprocessOptions:
     Args:
         score_threshold: score that a detection must exceed.
         topk_per_level: best candidates kept per level before decoding; null if topk_per_class is set.
+        topk_counts: what topk_per_level counts: `pairs` of anchor and class, or `anchors` by their best class, each of
+            which gives a candidate for every class above the threshold, as PAA has it in MMDetection.
         topk_per_class: best candidates kept per class over all levels, as SSD does; null if topk_per_level is set.
         max_detections: detections kept per image after suppression.
         clip: when boxes are clipped to the image, before suppression as in torchvision, or after it as in Detectron2,
@@ -31,16 +34,20 @@ class PostprocessOptions:
         drop_empty: drop boxes that have no area, once clipped, before suppression as well.
         threshold_on: which score `score_threshold` and the top k look at where there is a quality branch: `class`, that
             of the class alone, as in FCOS, or `score`, the combined one, as in YOLOX.
+        vote_sigma: move every detection to the mean of the candidates of its class that overlap it, which weigh their
+            scores times exp(-(1 - IoU)^2 / vote_sigma), as PAA does with 0.025 (2007.08103, section 3.4); null: don't.
         best_class_only: one candidate an anchor, of its best class, instead of one for every class above the threshold.
     """
 
     score_threshold: FractionBelowOne = 0.05
     topk_per_level: PositiveInt | None = 1000
+    topk_counts: Literal["pairs", "anchors"] = "pairs"
     topk_per_class: PositiveInt | None = None
     max_detections: PositiveInt = 100
     clip: Literal["before_nms", "after_nms", "never"] = "before_nms"
     drop_empty: bool = False
     threshold_on: Literal["class", "score"] = "score"
+    vote_sigma: Positive | None = None
     best_class_only: bool = False
 
     def __post_init__(self) -> None:
@@ -83,13 +90,16 @@ def postprocess(
             full = (clipped[:, 2:] > clipped[:, :2]).all(dim=1)
             boxes, clipped, scores, labels = boxes[full], clipped[full], scores[full], labels[full]
         clip_late = options.clip == "after_nms"
-        keep, scores = nms(boxes if clip_late else clipped, scores, labels)
-        keep, scores = keep[: options.max_detections], scores[: options.max_detections]
-        good = scores > least
+        keep, ranked = nms(boxes if clip_late else clipped, scores, labels)
+        keep, ranked = keep[: options.max_detections], ranked[: options.max_detections]
+        good = ranked > least
         if clip_late:
             good &= (clipped[keep, 2:] > clipped[keep, :2]).all(dim=1)
-        keep, scores = keep[good], scores[good]
-        detections.append(Detections(clipped[keep], scores, labels[keep]))
+        keep, ranked = keep[good], ranked[good]
+        kept = clipped[keep]
+        if options.vote_sigma is not None:
+            kept = vote_boxes(clipped, scores, keep, nms.within(labels), sigma=options.vote_sigma)
+        detections.append(Detections(kept, ranked, labels[keep]))
     return detections
 
 
@@ -119,6 +129,11 @@ def _candidates(
         top, rows = ranked.t().topk(min(options.topk_per_class, len(ranked)), dim=1)
         labels, rank = (top > options.score_threshold).nonzero(as_tuple=True)
         rows = rows[labels, rank]
+    elif options.topk_counts == "anchors":
+        assert options.topk_per_level is not None
+        best = ranked.amax(dim=1).topk(min(options.topk_per_level, len(ranked))).indices
+        rows, labels = (ranked[best] > options.score_threshold).nonzero(as_tuple=True)
+        rows = best[rows]
     else:
         assert options.topk_per_level is not None
         num_classes = ranked.shape[1]

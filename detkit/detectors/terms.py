@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,41 +11,67 @@ import torch
 from torch import Tensor
 
 from detkit.coders.base import BoxCoder
-from detkit.losses.base import AuxiliaryLoss, BoxLoss, BoxWeight, ClassificationLoss, Loss, Normalizer, QualityLoss
-from detkit.structures import Losses, Match, Positives, Predictions
+from detkit.losses.base import (
+    AuxiliaryLoss,
+    BoxLoss,
+    BoxWeight,
+    ClassificationLoss,
+    Loss,
+    Normalizer,
+    QualityLoss,
+)
+from detkit.structures import Losses, Match, Positives, Predictions, Targets
 
 CLASSIFICATION, BOX, QUALITY = "classification", "box", "quality"
 ALL, BOXES = "positives", "boxes"
-"""Names of the divisors: of all terms, and of the box term where it has its own."""
+"""Names of the divisors: of all terms, and of the box term where it has its own. That of quality is QUALITY."""
 
 
 @dataclass(frozen=True)
 class LossParts:
-    """The parts of a detector's losses. box_normalizer: None if box terms are divided as all are."""
+    """The parts of a detector's losses.
+
+    box: None where `classification` is a joint loss. box_normalizer, quality_normalizer: None if the box terms, the
+    quality term, are divided as all are.
+    """
 
     classification: ClassificationLoss
-    box: BoxLoss
+    box: BoxLoss | None
     normalizer: Normalizer
     box_normalizer: Normalizer | None = None
     box_weight: BoxWeight | None = None
     quality: QualityLoss | None = None
     auxiliary: tuple[AuxiliaryLoss, ...] = ()
+    quality_normalizer: Normalizer | None = None
 
     def losses(self) -> dict[str, Loss]:
         """The losses by the name of their term, in a fixed order."""
-        named: dict[str, Loss] = {CLASSIFICATION: self.classification, BOX: self.box}
+        named: dict[str, Loss] = {CLASSIFICATION: self.classification}
+        named |= {} if self.box is None else {BOX: self.box}
         named |= {} if self.quality is None else {QUALITY: self.quality}
         return named | {loss.name: loss for loss in self.auxiliary}
 
     def normalizers(self) -> dict[str, Normalizer]:
         """The normalizers by the name of their divisor; the first divides what names no other."""
-        return {ALL: self.normalizer} | ({} if self.box_normalizer is None else {BOXES: self.box_normalizer})
+        if self.classification.joint:
+            joint: Any = self.classification
+            return dict(joint.divisors())
+        own = {BOXES: self.box_normalizer, QUALITY: self.quality_normalizer}
+        own |= {loss.name: loss.normalizer for loss in self.auxiliary}
+        return {ALL: self.normalizer} | {name: part for name, part in own.items() if part is not None}
+
+    def divided_by(self) -> dict[str, str]:
+        """The divisors of the terms that don't take the first."""
+        boxes = [] if self.box_normalizer is None else [BOX, *(loss.name for loss in self.auxiliary if loss.weighted)]
+        own = [] if self.quality_normalizer is None else [QUALITY]
+        own += [loss.name for loss in self.auxiliary if loss.normalizer is not None]
+        return dict.fromkeys(boxes, BOXES) | {name: name for name in own}
 
     @property
     def uses_quality(self) -> bool:
         """Whether any part needs the target quality of the positives."""
         parts = (self.classification, self.quality, self.box_weight, *self.auxiliary)
-        counted = self.normalizer.counts, self.box_normalizer and self.box_normalizer.counts
+        counted = [normalizer.counts for normalizer in self.normalizers().values()]
         return any(part is not None and part.uses_quality for part in parts) or "quality" in counted
 
 
@@ -54,8 +80,8 @@ class LossInputs:
     """What the losses of a micro-batch, or of one of its images, get.
 
     logits, labels, target_quality: (B, A, C), (B, A) and (B, A) or None, for the class loss. quality: (B, A) logits of
-    the quality branch or None, and box_labels (B, A), with the positives. weights: (P,) or None. image: (P,) images of
-    the positives.
+    the quality branch or None, and box_labels (B, A), with the positives. weights: (P,) or None. image, row: (P,)
+    images and anchors of the positives.
     """
 
     logits: Tensor
@@ -66,6 +92,7 @@ class LossInputs:
     positives: Positives
     weights: Tensor | None
     image: Tensor
+    row: Tensor
 
 
 def loss_inputs(
@@ -84,6 +111,7 @@ def loss_inputs(
         predicted=lambda: coder.decode(deltas.to(anchors.dtype), anchors),
         scores=lambda: parts.classification.scores(pred.logits.detach()[image, row].float()),
         progress=progress,
+        first=None if pred.first is None else pred.first[image, row],
     )
     weights = None
     if parts.box_weight is not None:
@@ -92,105 +120,128 @@ def loss_inputs(
     quality = None if pred.quality is None else pred.quality[..., 0]
     # Only a loss that says so gets soft targets, whoever else uses them.
     soft = match.quality if parts.classification.uses_quality else None
-    return LossInputs(pred.logits, match.labels, soft, quality, box_match.labels, positives, weights, image)
+    return LossInputs(pred.logits, match.labels, soft, quality, box_match.labels, positives, weights, image, row)
 
 
 def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[str, Tensor]:
     """The sum of every term, with graph."""
     positives, weights = inputs.positives, inputs.weights
+    assert parts.box is not None, "check_together"
     box = positives.deltas, positives.anchors, positives.boxes, coder
+    of_class = {"progress": positives.progress} if parts.classification.uses_progress else {}
     terms = {
-        CLASSIFICATION: parts.classification(inputs.logits, inputs.labels, inputs.target_quality),
+        CLASSIFICATION: parts.classification(inputs.logits, inputs.labels, inputs.target_quality, **of_class),
         # A loss that can't weigh its boxes never sees the argument.
-        BOX: parts.box(*box) if weights is None else parts.box(*box, weights=weights),
+        BOX: parts.box(*box) if weights is None else parts.box(*box, weights),
     }
     if parts.quality is not None:
         terms[QUALITY] = parts.quality(inputs.quality, inputs.box_labels, positives)
     for loss in parts.auxiliary:
-        terms[loss.name] = loss(positives, coder, weights if loss.weighted else None)
+        terms[loss.name] = loss(positives, coder, weights_of(loss, coder, inputs))
     return terms
 
 
-def losses_of(parts: LossParts, coder: BoxCoder, inputs: LossInputs, match: Match, box_match: Match) -> Losses:
+@torch.no_grad()
+def weights_of(loss: AuxiliaryLoss, coder: BoxCoder, inputs: LossInputs) -> Tensor | None:
+    """The factors (P,) of an auxiliary term, or None."""
+    return loss.weigh(inputs.positives, coder, inputs.weights)
+
+
+def level_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs, level_sizes: Sequence[int]) -> dict[str, Tensor]:
+    """`loss_terms`, with the factors that the normalizers put on the sums of each level."""
+    factors = {name: part.level_weights() for name, part in parts.normalizers().items()}
+    if all(factor is None for factor in factors.values()):
+        return loss_terms(parts, coder, inputs)
+    levels = [loss_terms(parts, coder, level) for level in level_by_level(inputs, level_sizes)]
+    divided_by, terms = parts.divided_by(), {}
+    for name in levels[0]:
+        sums, factor = torch.stack([level[name] for level in levels]), factors[divided_by.get(name, ALL)]
+        terms[name] = (sums if factor is None else sums * factor[: len(sums)].to(sums)).sum()
+    return terms
+
+
+def losses_of(
+    parts: LossParts,
+    coder: BoxCoder,
+    inputs: LossInputs,
+    match: Match,
+    box_match: Match,
+    level_sizes: Sequence[int],
+) -> Losses:
     """All terms of a micro-batch, and what it adds to the divisors."""
     image_weights = parts.normalizer.image_weights(match.labels)
     if image_weights is None:
-        terms = loss_terms(parts, coder, inputs)
+        terms = level_terms(parts, coder, inputs, level_sizes)
     else:
-        of_images = [loss_terms(parts, coder, image) for image in image_by_image(inputs)]
+        of_images = [level_terms(parts, coder, image, level_sizes) for image in image_by_image(inputs)]
         stacked = torch.stack([torch.stack(list(image.values())) for image in of_images])
         sums = (image_weights[:, None] * stacked).sum(dim=0).unbind()
         terms = dict(zip(of_images[0], sums, strict=True))
     normalizers = {}
-    for (name, part), of in zip(parts.normalizers().items(), (match, box_match), strict=False):
-        counted = {"labels": of.labels, "quality": of.quality, "weights": inputs.weights}[part.counts]
-        normalizers[name] = part(counted)
-    divided_by = {}
-    if parts.box_normalizer is not None:
-        divided_by = {BOX: BOXES} | {loss.name: BOXES for loss in parts.auxiliary if loss.weighted}
-    return Losses(terms, normalizers, divided_by)
+    weights = {loss.name: weights_of(loss, coder, inputs) for loss in parts.auxiliary}
+    for name, part in parts.normalizers().items():
+        of = match if name == ALL else box_match
+        weighed = weights.get(name, inputs.weights)
+        counted = {"labels": of.labels, "quality": of.quality, "weights": weighed}[part.counts]
+        assert counted is not None, "match computes what is counted"
+        normalizers[name] = part.count(counted, level_sizes)
+    return Losses(terms, normalizers, parts.divided_by())
+
+
+def joint_losses(parts: LossParts, coder: BoxCoder, pred: Predictions, targets: list[Targets]) -> Losses:
+    """All terms of a micro-batch by the joint loss, and what it adds to its divisors."""
+    joint: Any = parts.classification
+    losses: Losses = joint.joint_losses(pred, targets, coder)
+    return losses
 
 
 def image_by_image(inputs: LossInputs) -> Iterator[LossInputs]:
     """Splits the inputs of the losses of a batch into those of each image."""
     counts = inputs.image.bincount(minlength=len(inputs.labels)).tolist()
-    start, whole = 0, inputs.positives
+    start = 0
     for i, count in enumerate(counts):
-        one, mine = slice(i, i + 1), slice(start, start + count)
+        yield part_of(inputs, slice(i, i + 1), slice(start, start + count))
         start += count
-        rows: dict[str, Any] = {name: None if x is None else x[mine] for name, x in tensors_of(whole).items()}
-        positives = replace(
-            whole,
-            **rows,
-            predicted=partial(rows_of, whole.predicted, mine),
-            scores=partial(rows_of, whole.scores, mine),
-        )
-        yield LossInputs(
-            inputs.logits[one],
-            inputs.labels[one],
-            None if inputs.target_quality is None else inputs.target_quality[one],
-            None if inputs.quality is None else inputs.quality[one],
-            inputs.box_labels[one],
-            positives,
-            None if inputs.weights is None else inputs.weights[mine],
-            inputs.image[mine],
-        )
 
 
-def rows_of(compute: Callable[[], Tensor], rows: slice) -> Tensor:
+def level_by_level(inputs: LossInputs, level_sizes: Sequence[int]) -> Iterator[LossInputs]:
+    """Splits the inputs of the losses into those of each level."""
+    start = 0
+    for size in level_sizes:
+        mine = ((inputs.row >= start) & (inputs.row < start + size)).nonzero()[:, 0]
+        yield part_of(inputs, (slice(None), slice(start, start + size)), mine)
+        start += size
+
+
+def part_of(inputs: LossInputs, anchors: slice | tuple[slice, slice], mine: slice | Tensor) -> LossInputs:
+    """The inputs at some images, or images and anchors, of (B, A), and the positives that are `mine`."""
+    whole = inputs.positives
+    rows: dict[str, Any] = {name: None if x is None else x[mine] for name, x in tensors_of(whole).items()}
+    positives = replace(
+        whole,
+        **rows,
+        predicted=partial(rows_of, whole.predicted, mine),
+        scores=partial(rows_of, whole.scores, mine),
+    )
+    return LossInputs(
+        inputs.logits[anchors],
+        inputs.labels[anchors],
+        None if inputs.target_quality is None else inputs.target_quality[anchors],
+        None if inputs.quality is None else inputs.quality[anchors],
+        inputs.box_labels[anchors],
+        positives,
+        None if inputs.weights is None else inputs.weights[mine],
+        inputs.image[mine],
+        inputs.row[mine],
+    )
+
+
+def rows_of(compute: Callable[[], Tensor], rows: slice | Tensor) -> Tensor:
     """Some rows of what `compute` gives."""
     return compute()[rows]
 
 
 def tensors_of(positives: Positives) -> dict[str, Tensor | None]:
     """The fields of `Positives` that have a row for each."""
-    names = ("labels", "anchors", "boxes", "deltas", "quality", "target_quality")
+    names = ("labels", "anchors", "boxes", "deltas", "quality", "target_quality", "first")
     return {name: getattr(positives, name) for name in names}
-
-
-def check_together(parts: LossParts, coder: BoxCoder) -> None:
-    """Raises ValueError for parts of the losses that can't work together."""
-    if parts.box.in_deltas and coder.num_columns != 4:
-        raise ValueError(
-            f"losses.box: {type(parts.box).__name__} compares the 4 columns of a box one by one, but "
-            f"{type(coder).__name__} has {coder.num_columns}: use a loss on boxes, such as GIoULoss"
-        )
-    if parts.classification.positives_only and parts.quality is None:
-        raise ValueError(
-            f"losses.classification: {type(parts.classification).__name__} teaches nothing about the background: set "
-            "losses.quality: {type: ObjectnessLoss}, or use another loss, such as QualityFocalLoss"
-        )
-    for key, normalizer in (("normalizer", parts.normalizer), ("box_normalizer", parts.box_normalizer)):
-        if normalizer is not None and normalizer.counts == "weights" and parts.box_weight is None:
-            raise ValueError(
-                f"losses.{key}: {type(normalizer).__name__} sums the weights of losses.box_weight: set one"
-            )
-    for loss in parts.auxiliary:
-        if missing := [name for name in loss.of_coder if not hasattr(coder, name)]:
-            raise ValueError(
-                f"losses.auxiliary: {type(loss).__name__} needs a coder with {', '.join(missing)}, such as "
-                f"DistributionCoder, not {type(coder).__name__}"
-            )
-    names = [CLASSIFICATION, BOX, QUALITY, *(loss.name for loss in parts.auxiliary)]
-    if twice := sorted({name for name in names if names.count(name) > 1 or not name}):
-        raise ValueError(f"losses.auxiliary: {', '.join(map(repr, twice))}: every term needs a name of its own")

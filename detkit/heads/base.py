@@ -11,11 +11,16 @@ from torch.nn import functional as F
 
 
 class HeadOutputs(NamedTuple):
-    """Of each level: logits (B, H * W * a, C), deltas (B, H * W * a, D), and quality (B, H * W * a, 1) or None."""
+    """Of each level: logits (B, H * W * a, C), deltas (B, H * W * a, D), and quality (B, H * W * a, 1) or None.
+
+    first: the columns (B, H * W * a, D) of the boxes before the head refined them, for losses on them; None if it
+    doesn't.
+    """
 
     logits: list[Tensor]
     deltas: list[Tensor]
     quality: list[Tensor] | None = None
+    first: list[Tensor] | None = None
 
 
 class Head(nn.Module):

@@ -11,9 +11,11 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from detkit.heads.base import Head, HeadOutputs, joint_logit, per_anchor
-from detkit.layers.convs import init_convs, with_norm
+from detkit.heads.towers import check_levels_alike, conv_tower
+from detkit.layers.convs import init_convs
+from detkit.layers.deformable import start_undeformed
 from detkit.layers.norms import NormName
-from detkit.registry import HEADS, Channels
+from detkit.registry import HEADS, Channels, NonNegativeInt
 from detkit.registry.bounds import MOST_LAYERS
 
 
@@ -28,12 +30,14 @@ class SharedTowerHead(Head):
         norm: normalisation after every tower convolution; null: none, and the convolutions have biases. `bn` mixes
             the statistics of all levels: prefer `gn`.
         conv_bias: whether convolutions in front of a norm have a bias all the same, as in FCOS's published weights.
+        deformable: how many convolutions of each tower, from the first, are deformable (1703.06211), as in DDOD, 1.
         quality_from: tower that the quality branch belongs to, where the losses want one.
         level_scales: multiply the box columns of every level by a factor of its own that is learned (FCOS, 1904.01355,
             section 3.2).
         implicit_objectness: predict the probability of an object beside that of each class, given one, and give the
             losses the logit of their product, so that objectness needs no target (YOLOF, 2103.09460; AutoAssign,
             2007.03496). The initial score is that of the loss all the same; MMDetection starts at half of it.
+        box_bias: initial bias of the box columns; above 0 for distances that a coder takes a ReLU of.
     """
 
     def __init__(
@@ -49,28 +53,20 @@ class SharedTowerHead(Head):
         channels: Channels | None = None,
         norm: NormName | None = None,
         conv_bias: bool = False,
+        deformable: NonNegativeInt = 0,
         quality_from: Literal["class", "box"] = "box",
         level_scales: bool = False,
         box_convs: Annotated[int, Interval(ge=0, le=MOST_LAYERS)] | None = None,
         implicit_objectness: bool = False,
+        box_bias: Annotated[float, Interval(ge=-1e3, le=1e3)] = 0.0,
     ) -> None:
         super().__init__()
-        for what, values in (("channels", in_channels), ("anchors per cell", anchors_per_cell)):
-            if len(set(values)) != 1:
-                raise ValueError(
-                    f"all levels share the towers, but their {what} differ: {values}. Use PerLevelHead, or a neck "
-                    "such as FPN that gives all levels the same channels"
-                )
+        check_levels_alike(in_channels, anchors_per_cell)
         self.num_columns, self.box_columns, self.quality_from = num_columns, box_columns, quality_from
         width = channels or in_channels[0]
 
         def tower(convs: int) -> nn.Sequential:
-            layers: list[nn.Module] = []
-            for i in range(convs):
-                source = in_channels[0] if i == 0 else width
-                conv = nn.Conv2d(source, width, 3, padding=1, bias=conv_bias or norm is None)
-                layers += with_norm(conv, norm, nn.ReLU(inplace=True))
-            return nn.Sequential(*layers)
+            return conv_tower(in_channels[0], width, convs, norm, with_bias=conv_bias, deformable=deformable)
 
         def predictor(convs: int, columns: int) -> nn.Conv2d:
             return nn.Conv2d(width if convs else in_channels[0], anchors_per_cell[0] * columns, 3, padding=1)
@@ -83,6 +79,8 @@ class SharedTowerHead(Head):
         self.scales = nn.Parameter(torch.ones(len(in_channels))) if level_scales else None
         init = partial(nn.init.normal_, std=0.01)
         init_convs(self, init)
+        start_undeformed(self)
+        nn.init.constant_(self.box_out.bias, box_bias)  # type: ignore[arg-type]
         # Last, so that no other weight depends on the loss's number of columns: with any loss a run starts alike.
         self.class_out = predictor(num_convs, num_columns)
         init_convs(self.class_out, init)

@@ -44,7 +44,8 @@ class StepReport:
 
     @property
     def classification(self) -> float:
-        return self.terms["classification"]
+        """The class term; 0 where a joint loss has none."""
+        return self.terms.get("classification", 0.0)
 
     @property
     def box(self) -> float:

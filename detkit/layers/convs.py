@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from detkit.layers.norms import FrozenBatchNorm2d, NormName, SyncBatchNorm2d, norm_layer
+from detkit.layers.norms import NormName, norm_layer
 
 EPS, MOMENTUM = 1e-3, 0.03
 """Of batch normalisation: epsilon of MobileNetV3, momentum of torchvision's SSDlite."""
@@ -31,12 +31,7 @@ def with_norm(conv: nn.Conv2d, norm: NormName | None, *after: nn.Module) -> list
 
 def mobile_norm(name: NormName) -> Callable[[int], nn.Module]:
     """Like `norm_layer`, with the epsilon and momentum of MobileNetV3 and SSDlite if the norm has any."""
-    layers: dict[str, Callable[[int], nn.Module]] = {
-        "frozen_bn": partial(FrozenBatchNorm2d, eps=EPS),
-        "bn": partial(nn.BatchNorm2d, eps=EPS, momentum=MOMENTUM),
-        "sync_bn": partial(SyncBatchNorm2d, eps=EPS, momentum=MOMENTUM),
-    }
-    return layers.get(name) or norm_layer(name)
+    return norm_layer(name, EPS, MOMENTUM)
 
 
 def pointwise(in_channels: int, out_channels: int, norm: NormName | None) -> nn.Module:

@@ -7,10 +7,12 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from detkit import boxes as box_ops
 from detkit.coders.base import BoxCoder
 from detkit.losses.base import AuxiliaryLoss, weighted_sum
+from detkit.losses.normalizers import WeightSum
 from detkit.losses.sigmoid import to_float32
-from detkit.registry import AUXILIARY_LOSSES, Fraction, NonNegative
+from detkit.registry import AUXILIARY_LOSSES, BOX_LOSSES, BoxLossNode, Fraction, NonNegative, Positive
 from detkit.structures import Positives
 
 NEAR_THE_END = 0.1
@@ -41,6 +43,51 @@ class DistributionFocalLoss(AuxiliaryLoss):
         costs = logits.log_softmax(dim=-1).neg()
         lower, upper = (costs.gather(-1, (below + i)[..., None])[..., 0] for i in (0, 1))
         return self.weight * weighted_sum((lower * (1 - share) + upper * share) / 4, weights)
+
+
+@AUXILIARY_LOSSES.register()
+class FirstBoxLoss(AuxiliaryLoss):
+    """A box loss on the boxes before the head refined them, each weighted by its IoU with the true box, over their sum.
+
+    Needs a head that refines its boxes, such as `StarHead`.
+
+    Source: 2008.13367, equation 3.
+
+    Args:
+        box: the box loss, with its weight.
+        least: smallest divisor, so that a step with next to nothing does not explode.
+    """
+
+    name, weighted = "first_box", False
+
+    def __init__(self, *, box: BoxLossNode, least: Positive = 1.0) -> None:
+        super().__init__(normalizer=WeightSum(least=least))
+        self.box = BOX_LOSSES.build(box)
+
+    def weigh(self, positives: Positives, coder: BoxCoder, weights: Tensor | None) -> Tensor:
+        boxes = coder.decode(first_of(positives).to(positives.anchors.dtype), positives.anchors)
+        return box_ops.paired_iou(boxes, positives.boxes)
+
+    def forward(self, positives: Positives, coder: BoxCoder, weights: Tensor | None = None) -> Tensor:
+        total: Tensor = self.box(first_of(positives), positives.anchors, positives.boxes, coder, weights=weights)
+        return total
+
+    def take_accumulated(self) -> Tensor:
+        sums: Tensor = self.box.take_accumulated()
+        return sums
+
+    def end_step(self, totals: Tensor) -> None:
+        self.box.end_step(totals)
+
+
+def first_of(positives: Positives) -> Tensor:
+    """The columns before refinement."""
+    if positives.first is None:
+        raise ValueError(
+            "losses.auxiliary: FirstBoxLoss needs boxes before their refinement, which the head does not give: use a "
+            "head that refines its boxes, such as StarHead, or remove the loss"
+        )
+    return positives.first
 
 
 @AUXILIARY_LOSSES.register()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from detkit.coders.base import BoxCoder
-from detkit.structures import Positives
+from detkit.structures import Losses, Positives, Predictions, Targets
 
 
 class Loss(nn.Module):
@@ -44,12 +46,16 @@ class ClassificationLoss(Loss):
     images, because the loss looks at them together; say so in its docstring. needs_positives: without a positive the
     sum is 0 and has no gradient, because the loss compares the background with positives; say that, too.
     positives_only: the background is left to a quality branch, so the loss needs one; say that, too.
+    uses_progress: `forward` also takes `progress`, the fraction of the training that is done. joint: it is a
+    `JointLoss`.
     """
 
     uses_quality: bool = False
     batch_wise: bool = False
     needs_positives: bool = False
     positives_only: bool = False
+    uses_progress: bool = False
+    joint: bool = False
 
     def num_columns(self, num_classes: int) -> int:
         """Number of class columns C of the head for K classes."""
@@ -78,6 +84,36 @@ class ClassificationLoss(Loss):
         quality: (B, A) float32 in [0, 1], the target score of each positive, 0 elsewhere; None unless `uses_quality`.
         """
         raise NotImplementedError
+
+
+class JointLoss(ClassificationLoss):
+    """A loss of classes and boxes together, in place of all that an assigner and losses of single anchors do.
+
+    For studies of assignment that weigh the anchors of an object against each other (bags). `losses.box` is null with
+    it; the config's assigner and `losses.normalizer` do not act on the training. As a class loss it owns columns, link
+    and prior bias.
+    """
+
+    joint = True
+
+    def divisors(self) -> Mapping[str, Normalizer]:
+        """The divisors of its terms by name, always the same; each is given the totals of `joint_losses`."""
+        raise NotImplementedError
+
+    def joint_losses(self, pred: Predictions, targets: list[Targets], coder: BoxCoder) -> Losses:
+        """Sums of the terms over the images of a micro-batch, and what they add to each of `divisors`.
+
+        Terms are sums over images, so that any split of a batch gives the same. All outputs of the head must be part
+        of the graph, whether there are objects or not.
+        """
+        raise NotImplementedError
+
+    def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
+        """Raises ValueError: there is no loss of labels."""
+        raise ValueError(
+            f"losses.classification: {type(self).__name__} looks at classes and boxes together: it has no loss of "
+            "labelled anchors that could be shown or measured by itself"
+        )
 
 
 class BoxLoss(Loss):
@@ -123,13 +159,21 @@ class AuxiliaryLoss(Loss):
 
     name: of the term, in the progress bar, the metrics and reports. weighted: it is weighted and divided as the box
     loss is; else it is divided as the class loss is. uses_quality: it reads `Positives.target_quality`. of_coder: names
-    of what it needs of the coder beside the contract.
+    of what it needs of the coder beside the contract. normalizer: divides the term alone; None: see `weighted`.
     """
 
     name: str = ""
     weighted: bool = True
     of_coder: tuple[str, ...] = ()
     uses_quality: bool = False
+
+    def __init__(self, *, normalizer: Normalizer | None = None) -> None:
+        super().__init__()
+        self.normalizer = normalizer
+
+    def weigh(self, positives: Positives, coder: BoxCoder, weights: Tensor | None) -> Tensor | None:
+        """`losses.box_weight`'s factors (P,), or None -> those of this term; called under `no_grad`."""
+        return weights if self.weighted else None
 
     def forward(self, positives: Positives, coder: BoxCoder, weights: Tensor | None = None) -> Tensor:
         """The P positives and (P,) factors on the cost of each, or None -> scalar sum."""
@@ -163,6 +207,18 @@ class Normalizer(nn.Module):
         """
         return (values >= 0).sum()
 
+    def count(self, values: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Like `forward`, with the number of anchors on each level, for normalizers that look at levels."""
+        numbers: Tensor = self(values)
+        return numbers
+
+    def level_weights(self) -> Tensor | None:
+        """(L,) factors on the sums of what it divides, by level, finest first; None: all are 1.
+
+        They must not depend on the step itself, so that any split of a batch has the same.
+        """
+        return None
+
     def divisor(self, total: Tensor) -> Tensor:
         """Totals over all micro-batches and ranks (float64, scalar or (S,)) -> divisor of the gradients, above zero.
 
@@ -173,6 +229,12 @@ class Normalizer(nn.Module):
     def image_weights(self, labels: Tensor) -> Tensor | None:
         """Labels (B, A) of a micro-batch -> (B,) factors on the loss sums of each image; None: all are 1."""
         return None
+
+
+def can_weigh(loss: BoxLoss) -> bool:
+    """Whether a box loss takes `weights`, the fifth argument of `forward`."""
+    parameters = list(inspect.signature(loss.forward).parameters.values())
+    return len(parameters) > 4 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
 
 def weighted_sum(costs: Tensor, weights: Tensor | None) -> Tensor:

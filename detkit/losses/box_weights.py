@@ -6,7 +6,7 @@ from torch import Tensor
 
 from detkit import boxes as box_ops
 from detkit.losses.base import BoxWeight
-from detkit.registry import BOX_WEIGHTS
+from detkit.registry import BOX_WEIGHTS, BoxWeightNode, Fraction
 from detkit.structures import Positives
 
 
@@ -40,6 +40,27 @@ class ClassScoreWeight(BoxWeight):
 
     def forward(self, positives: Positives) -> Tensor:
         return positives.scores().amax(dim=1)
+
+
+@BOX_WEIGHTS.register()
+class WarmupWeight(BoxWeight):
+    """One weight of boxes first, another one later, beside `WarmupAssigner` (TOOD, 2108.07755, section 4).
+
+    Args:
+        first: the weight that the training begins with.
+        then: the one after it.
+        until: fraction of the training after which `then` takes over.
+    """
+
+    def __init__(self, *, first: BoxWeightNode, then: BoxWeightNode, until: Fraction = 0.1) -> None:
+        super().__init__()
+        self.first, self.then, self.until = BOX_WEIGHTS.build(first), BOX_WEIGHTS.build(then), until
+        self.uses_quality = self.first.uses_quality or self.then.uses_quality
+
+    def forward(self, positives: Positives) -> Tensor:
+        rule = self.first if positives.progress < self.until else self.then
+        weights: Tensor = rule(positives)
+        return weights
 
 
 @BOX_WEIGHTS.register()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -103,6 +105,50 @@ class ImagePositiveCount(Normalizer):
     def forward(self, values: Tensor) -> Tensor:
         """Labels (B, A) -> positives of each image, at least 1, summed."""
         return (values >= 0).sum(dim=1).clamp(min=1).sum()
+
+
+@NORMALIZERS.register()
+class LevelBalancedCount(ImagePositiveCount):
+    """`ImagePositiveCount` that also weighs every level by how few positives it had so far, as DDOD does.
+
+    The factor of a level is 2 - (n - least) / (most - least), with n the positives of all steps before this one: 1 for
+    the level that had the most, 2 for the one that had the fewest, and 1 for all of them while they had equally many.
+    The counts are part of the checkpoint. MMDetection counts the step itself, too, and keeps one count for classes and
+    boxes together; here every normalizer counts what it divides.
+
+    Source: 2107.02963, the loss over the levels of the pyramid.
+
+    Args:
+        levels: number of levels of the pyramid.
+    """
+
+    meaning = "positives in the global batch, at least 1 of each image, levels balanced"
+    seen: Tensor
+
+    def __init__(self, *, levels: PositiveInt = 5) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(levels, dtype=torch.float64))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Labels (B, A) of one level -> (1 + levels,) numbers, see `count`."""
+        return self.count(values, (values.shape[1],))
+
+    def count(self, values: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Labels (B, A) -> (1 + levels,) positives of the images, at least 1 of each, and of every level."""
+        levels = len(self.seen)
+        if len(level_sizes) > levels:
+            raise ValueError(f"levels: {levels} must be the number of levels, {len(level_sizes)}")
+        per_level = [(labels >= 0).sum() for labels in torch.split(values, list(level_sizes), dim=1)]
+        empty = [values.new_zeros(())] * (levels - len(per_level))
+        return torch.stack([super().forward(values), *per_level, *empty])
+
+    def divisor(self, total: Tensor) -> Tensor:
+        self.seen += total[1:].to(self.seen)
+        return total[0].clamp(min=1)
+
+    def level_weights(self) -> Tensor:
+        least, most = self.seen.amin(), self.seen.amax()
+        return torch.where(most > least, 2 - (self.seen - least) / (most - least).clamp(min=1), 1.0)
 
 
 @NORMALIZERS.register()

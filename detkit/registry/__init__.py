@@ -26,6 +26,8 @@ from detkit.registry.bounds import Seed as Seed
 from detkit.registry.bounds import Side as Side
 from detkit.registry.nested import AssignerNode as AssignerNode
 from detkit.registry.nested import BoxLossNode as BoxLossNode
+from detkit.registry.nested import BoxWeightNode as BoxWeightNode
+from detkit.registry.nested import ClassLossNode as ClassLossNode
 from detkit.registry.nested import DatasetNode as DatasetNode
 from detkit.registry.parts import ANCHORS as ANCHORS
 from detkit.registry.parts import ASSIGNERS as ASSIGNERS

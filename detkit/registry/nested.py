@@ -25,6 +25,10 @@ DatasetNode = Annotated[dict[str, Any], PartOf("datasets", "a data set")]
 """An argument of a part that is a data set; its paths and defaults are as those of any data set in a config."""
 BoxLossNode = Annotated[dict[str, Any], PartOf("box_losses", "a box loss")]
 """An argument of a part that is a box loss."""
+ClassLossNode = Annotated[dict[str, Any], PartOf("class_losses", "a class loss")]
+"""An argument of a part that is a class loss."""
+BoxWeightNode = Annotated[dict[str, Any], PartOf("box_weights", "a box weight")]
+"""An argument of a part that is a weight of boxes."""
 AssignerNode = Annotated[dict[str, Any], PartOf("assigners", "an assigner")]
 """An argument of a part that is an assigner."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from detkit.data.doctor.findings import Findings
     from detkit.data.doctor.page import Table
     from detkit.data.doctor.subject import Split, Subject
+    from detkit.data.reading import Source
 
 ALL_WELL = "every image and every object can be used"
 IN_SPLIT = frozenset({
@@ -69,27 +70,31 @@ class Outcome:
 
 def run(args: argparse.Namespace) -> int:
     """Reads every image and box; prints what can't be used, then what is odd. 1 if anything is an error."""
-    from detkit.data.doctor.checkup import examine
+    from detkit.data.doctor.checkup import examine, unread_splits
     from detkit.data.doctor.findings import text_lines, verdict
 
     check_outputs(args)
     with log_on_stdout():
-        config, datasets, notes = read(args.data, args.overrides)
+        config, source, notes = read(args.data, args.overrides)
         print("\n".join(notes), end="\n" if notes else "")
-        subject = subject_of(args, datasets)
+        predictor = None
+        if args.run is not None:
+            from detkit.show.suspects import check_labels, open_detector
+
+            predictor = open_detector(args.run, source.splits.values())
+        subject = subject_of(args, source.splits)
         outcome = Outcome()
         for split in subject:
             check_split(config, split, outcome)
         place = Path(args.data)
-        findings = examine(subject, place if config is None and place.exists() else None)
+        findings = unread_splits(source.unread)
+        findings.merge(examine(subject, place if config is None and place.exists() else None))
         if config is None:
             show_sizes(next(iter(subject)), outcome)
         else:
-            findings.merge(check_network(config, datasets["train"], outcome))
-        if args.run is not None:
-            from detkit.show.suspects import check_labels
-
-            findings.merge(check_labels(subject, args.run, most=args.suspects))
+            findings.merge(check_network(config, source.splits["train"], outcome))
+        if predictor is not None:
+            findings.merge(check_labels(subject, predictor, most=args.suspects))
     lines = text_lines(without(findings, IN_SPLIT))
     if findings.cases:
         print("\n".join(["", *lines, f"found: {verdict(findings)}"]))
@@ -115,16 +120,16 @@ def check_outputs(args: argparse.Namespace) -> None:
         check_target("--fix", Path(args.fix))
 
 
-def read(place: str, overrides: Sequence[str]) -> tuple[Config | None, dict[str, DetectionDataset], list[str]]:
-    """The config, if it is one, the data sets by split, and what was found in words."""
+def read(place: str, overrides: Sequence[str]) -> tuple[Config | None, Source, list[str]]:
+    """The config, if it is one, the data sets, and what was found in words."""
     from detkit.config import load_config
     from detkit.data.build import SPLITS, build_datasets
-    from detkit.data.reading import is_config, read_source
+    from detkit.data.reading import Source, is_config, read_source
     from detkit.hub import is_remote
 
     if is_config(Path(place)):
         config = load_config(place, overrides)
-        return config, dict(zip(SPLITS, build_datasets(config), strict=True)), []
+        return config, Source(dict(zip(SPLITS, build_datasets(config), strict=True)), ""), []
     if not is_remote(place) and not Path(place).exists():
         try:
             load_config(place)
@@ -133,7 +138,7 @@ def read(place: str, overrides: Sequence[str]) -> tuple[Config | None, dict[str,
     if overrides:
         raise ValueError(f"{printable(place)} is no config, so there is nothing that {overrides[0]!r} could override")
     source = read_source(place).choose([])
-    return None, source.splits, [f"{printable(place)}: {source.text}", *(f"note: {note}" for note in source.notes)]
+    return None, source, [f"{printable(place)}: {source.text}", *(f"note: {note}" for note in source.notes)]
 
 
 def subject_of(args: argparse.Namespace, datasets: dict[str, DetectionDataset]) -> Subject:

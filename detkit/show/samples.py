@@ -53,8 +53,11 @@ def read(args: argparse.Namespace) -> tuple[Config | None, str, DetectionDataset
     from detkit.data.build import build_dataset, build_transforms
     from detkit.show.check import read as read_splits
 
-    config, splits, notes = read_splits(args.data, args.overrides)
+    config, source, notes = read_splits(args.data, args.overrides)
     print("\n".join(notes), end="\n" if notes else "")
+    splits = source.splits
+    if args.split in source.unread:
+        raise source.unread[args.split]
     split = args.split or ("train" if "train" in splits else next(iter(splits)))
     if split not in splits:
         raise ValueError(f"--split: {split!r} is not among {', '.join(splits)}{nearest(split, list(splits))}")

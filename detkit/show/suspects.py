@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from detkit.analyze.label_errors import Suspect, SuspectKind, find_label_errors
 from detkit.data.datasets.base import DetectionDataset
+from detkit.data.datasets.classes import adopt_classes
 from detkit.data.doctor.findings import Case, Findings, Kind, Mark
 from detkit.data.doctor.subject import Split, Subject
 from detkit.predict.predictor import Predictor
 from detkit.structures import Detections
 
+OWNER = "the run"
+"""Whose classes the data must have, in messages."""
 LOWEST_SCORE = 0.02
 """Detections below it are no evidence of anything."""
 PICTURED = 100
@@ -31,9 +34,16 @@ LABEL_ERRORS = {
 }
 
 
-def check_labels(subject: Subject, run: str | Path, *, most: int) -> Findings:
-    """The likeliest label errors of every split, at most so many of each, by the detector of a run."""
+def open_detector(run: str | Path, datasets: Iterable[DetectionDataset]) -> Predictor:
+    """The detector of a run; ValueError if a data set has objects of a class that it does not know."""
     predictor = Predictor.from_checkpoint(run, overrides=[f"postprocess.score_threshold={LOWEST_SCORE}"])
+    for dataset in datasets:
+        adopt_classes(predictor.classes, dataset.classes, dataset.records, dataset.name, OWNER)
+    return predictor
+
+
+def check_labels(subject: Subject, predictor: Predictor, *, most: int) -> Findings:
+    """The likeliest label errors of every split, at most so many of each, by a detector."""
     findings = Findings()
     for split in subject:
         suspects = judge(split, predictor)[:most]
@@ -66,7 +76,7 @@ def detect(dataset: DetectionDataset, images: Sequence[int], predictor: Predicto
 def check_classes(dataset: DetectionDataset, predictor: Predictor) -> None:
     """Gives the data set the classes of the detector, by name."""
     if dataset.classes.names != predictor.classes.names:
-        dataset.use_classes(predictor.classes, "the run")
+        dataset.use_classes(predictor.classes, OWNER)
 
 
 def case(split: Split, suspect: Suspect) -> Case:

@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from detkit.testing.hooks import check_hook, check_logger
     from detkit.testing.losses import check_box_loss, check_class_loss, check_normalizer
     from detkit.testing.matching import check_assigner, check_coder, check_nms
+    from detkit.testing.terms import check_auxiliary_loss, check_box_weight, check_quality_loss
 
 __all__ = [
-    "CONTRACTS", "Check", "Contract", "ContractError", "Report", "Result", "check_anchor_generator", "check_assigner",
-    "check_backbone", "check_box_loss", "check_class_loss", "check_coder", "check_dataset", "check_head", "check_hook",
-    "check_logger", "check_neck", "check_nms", "check_normalizer", "check_transform",
+    "CONTRACTS", "Check", "Contract", "ContractError", "Report", "Result", "check_anchor_generator",
+    "check_assigner", "check_auxiliary_loss", "check_backbone", "check_box_loss", "check_box_weight",
+    "check_class_loss", "check_coder", "check_dataset", "check_head", "check_hook", "check_logger", "check_neck",
+    "check_nms", "check_normalizer", "check_quality_loss", "check_transform",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        for file in ("features", "matching", "losses", "data", "hooks", "contract"):
+        for file in ("features", "matching", "losses", "terms", "data", "hooks", "contract"):
             module = import_module(f"{__name__}.{file}")
             if hasattr(module, name):
                 return getattr(module, name)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from detkit.heads.base import HeadOutputs
 from detkit.structures import FeatureShape
 from detkit.testing.contract import Checks, Contract, Nest, Subject, TestedPart, expect, must_not_draw, must_not_raise
 from detkit.testing.memory import add_memory_checks
@@ -28,6 +31,8 @@ LEVELS = ((8, 8), (4, 4), (2, 2))
 OTHER_LEVELS: tuple[tuple[tuple[int, int], ...], ...] = (((8, 8),), ((16, 16), (8, 8), (4, 4), (2, 2), (1, 1)))
 """Of one level, and of the five that an FPN has."""
 COLUMNS = 3
+OPENINGS: Tree = {"box_columns": 6, "with_quality": True}
+"""Derived arguments that a head need not take: columns of an unusual coder, and a quality branch."""
 HEADS: tuple[Tree, ...] = tuple(
     {
         "in_channels": channels,
@@ -94,9 +99,16 @@ def levels_are_as_declared(s: Subject) -> None:
 
 
 def _expect_rows(
-    outputs: Sequence[list[Tensor]], levels: Sequence[tuple[int, int]], per_cell: tuple[int, ...], of: str = ""
+    outputs: Sequence[Any],
+    levels: Sequence[tuple[int, int]],
+    per_cell: tuple[int, ...],
+    of: str = "",
+    box_columns: int = 4,
 ) -> None:
-    for what, levelwise, columns in (("logits", outputs[0], COLUMNS), ("deltas", outputs[1], 4)):
+    logits, deltas, quality, first = HeadOutputs(*outputs)
+    kinds = [("logits", logits, COLUMNS), ("deltas", deltas, box_columns)]
+    kinds += [] if quality is None else [("quality", quality, 1)]
+    for what, levelwise, columns in kinds + ([] if first is None else [("first", first, box_columns)]):
         expect(len(levelwise) == len(levels), f"{what} of {len(levelwise)} levels, want {len(levels)}")
         for i, ((h, w), a) in enumerate(zip(levels, per_cell, strict=True)):
             have, want = tuple(levelwise[i].shape), (2, h * w * a, columns)
@@ -145,6 +157,25 @@ def takes_other_numbers_of_levels(s: Subject) -> None:
         torch.stack([o.sum() for o in tensors(outputs)]).sum().backward()  # type: ignore[no-untyped-call]
         lost = [n for n, p in head.named_parameters() if p.requires_grad and p.grad is None]
         expect(not lost, f"with {count} level(s) no gradient reaches {', '.join(lost[:4])}")
+
+
+@check_head.check("a coder with columns of its own, or a loss of quality, would find none, or make training fail.")
+def serves_the_coder_and_the_quality_loss(s: Subject) -> None:
+    known = inspect.signature(type(s.part).__init__).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    taken = {name: value for name, value in OPENINGS.items() if anything or name in known}
+    if not taken:
+        return
+    head = s.factory(**{**s.derived, **taken})
+    levels = _levels(s, SIZES[0])
+    with must_not_raise(f"a forward with {', '.join(f'{k}={v}' for k, v in taken.items())}"):
+        outputs = HeadOutputs(*head(levels))
+    columns = int(taken.get("box_columns", 4))
+    _expect_rows(outputs, LEVELS, s.derived["anchors_per_cell"], box_columns=columns)
+    expect((outputs.quality is not None) is ("with_quality" in taken), "with_quality=True gives no quality")
+    torch.stack([o.sum() for o in tensors(outputs)]).sum().backward()  # type: ignore[no-untyped-call]
+    lost = [n for n, p in head.named_parameters() if p.requires_grad and p.grad is None]
+    expect(not lost, f"no gradient reaches {', '.join(lost[:4])}")
 
 
 @check_head.check("a prediction would be trained against an anchor elsewhere in the image.")

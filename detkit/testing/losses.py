@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detkit.coders.delta import DeltaCoder
+from detkit.losses.base import can_weigh
 from detkit.structures import BACKGROUND, IGNORED
 from detkit.testing.contract import Broken, Contract, Nest, Subject, TestedPart, expect, must_not_raise, must_not_write
 from detkit.testing.memory import add_memory_checks
@@ -266,6 +267,23 @@ def sum_adds_up_over_boxes(s: Subject) -> None:
     _expect_additive(_box_sum(s.part, deltas, anchors, boxes), parts)
 
 
+@check_box_loss.check("losses.box_weight would weigh nothing, or something else than the cost of each box.")
+def weights_scale_the_cost_of_each_box(s: Subject) -> None:
+    if not can_weigh(s.part):
+        return  # then losses.box_weight is refused
+    anchors, boxes = _positives()
+    deltas, part = 0.2 * torch.randn(len(boxes), 4), s.part.eval()  # nothing is learnt about the boxes from here
+
+    def total(weights: Tensor | None) -> float:
+        return float(_scalar(part(deltas.clone(), anchors.clone(), boxes.clone(), DeltaCoder(), weights)))
+
+    some = torch.rand(len(boxes)) * 2
+    plain, ones, one, other = (total(w) for w in (None, torch.ones(len(boxes)), some, 2 - some))
+    expect(abs(ones - plain) <= 1e-4 * abs(plain), f"weights of 1 give {ones:.6g}, no weights {plain:.6g}")
+    both = one + other
+    expect(abs(both - 2 * plain) <= 1e-4 * abs(plain), f"weights w and 2 - w give {both:.6g}, want {2 * plain:.6g}")
+
+
 @check_box_loss.check("the same anchors and boxes are used again, and backward() fails with an error about versions.")
 def inputs_stay_as_they_are(s: Subject) -> None:
     anchors, boxes = _positives()
@@ -274,16 +292,26 @@ def inputs_stay_as_they_are(s: Subject) -> None:
         _box_sum(s.part, **given)
 
 
+def _counted(part: TestedPart, labels: Tensor | None = None) -> Tensor:
+    """What a normaliser counts, by image: labels, or a quality for each positive (a weight is counted likewise)."""
+    labels = _labels() if labels is None else labels
+    return labels if part.counts == "labels" else torch.where(labels >= 0, 0.7, 0.0)
+
+
 @check_normalizer.check("N ranks or micro-batches would divide by something else than one.")
 def counts_add_up_over_images(s: Subject) -> None:
-    labels = _labels()
-    _expect_additive(s.part(labels), [s.part(labels[i : i + 1]) for i in range(IMAGES)], is_count=True)
+    values = _counted(s.part)
+    total, parts = s.part(values), [s.part(values[i : i + 1]) for i in range(IMAGES)]
+    for column in range(total.numel()):
+        numbers = [part.reshape(-1)[column] for part in (total, *parts)]
+        _expect_additive(numbers[0], numbers[1:], is_count=True)
 
 
 @check_normalizer.check("a step without objects would divide by zero.")
 def divisor_is_above_zero(s: Subject) -> None:
+    shape = s.part(_counted(s.part)).shape
     for total in (0.0, 5.0, 0.0):
-        divisor = s.part.divisor(torch.tensor(total, dtype=torch.float64))
+        divisor = s.part.divisor(torch.full(shape, total, dtype=torch.float64))
         expect(divisor.isfinite() and divisor > 0, f"divisor({total:g}) is {float(divisor)}")
 
 
@@ -334,7 +362,7 @@ def _box_step(s: Subject, part: TestedPart, k: int) -> Nest:
 def _normalizer_step(s: Subject, part: TestedPart, k: int) -> Nest:
     labels = torch.where(torch.rand(IMAGES, ANCHORS) < (0.0 if k % 8 == EMPTY else 0.1), 1, BACKGROUND)
     with torch.no_grad():
-        weights, total = part.image_weights(labels), part(labels)
+        weights, total = part.image_weights(labels), part(_counted(part, labels))
         outputs = [total, *([] if weights is None else [weights])]
         return [*outputs, part.divisor(total.double())] if part.training else outputs
 

@@ -171,24 +171,31 @@ def makes_no_anchors_by_boxes_matrix(s: Subject) -> None:
 @check_coder.check("boxes would be learnt in one place and drawn in another.")
 def decode_undoes_encode(s: Subject) -> None:
     anchors, boxes = _boxes(50), _boxes(50)
-    deltas = s.part.encode(boxes, anchors)
-    expect(tuple(deltas.shape) == (50, 4), f"encode gives {tuple(deltas.shape)}, want (50, 4)")
+    if s.part.needs_inside:  # up to a side of the anchor away from its middle
+        reach = (anchors[:, 2:] - anchors[:, :2]).amin(dim=1)[:, None] * torch.rand(50, 4).clamp(min=0.01)
+        middle = (anchors[:, :2] + anchors[:, 2:]) / 2
+        boxes = torch.cat((middle - reach[:, :2], middle + reach[:, 2:]), dim=1)
+    encoded = s.part.encode(boxes, anchors)
+    expect(tuple(encoded.shape) == (50, 4), f"encode gives {tuple(encoded.shape)}, want (50, 4)")
+    deltas, columns = s.part.columns(encoded), s.part.num_columns
+    expect(tuple(deltas.shape) == (50, columns), f"columns gives {tuple(deltas.shape)}, want (50, {columns})")
     gap = float((s.part.decode(deltas, anchors) - boxes).abs().max())
     expect(gap < 0.01, f"decode(encode(box)) is up to {gap:.3g} px beside the box")
 
 
 @check_coder.check("detection decodes complete batches at once.")
 def decode_takes_batches(s: Subject) -> None:
-    anchors, deltas = _boxes(6), 0.1 * torch.randn(2, 6, 4)
-    with must_not_raise("decode of (2, 6, 4) deltas and (6, 4) anchors"):
+    columns = s.part.num_columns
+    anchors, deltas = _boxes(6), 0.1 * torch.randn(2, 6, columns)
+    with must_not_raise(f"decode of (2, 6, {columns}) deltas and (6, 4) anchors"):
         both = s.part.decode(deltas, anchors)
-    expect(tuple(both.shape) == (2, 6, 4), f"decode of (2, 6, 4) gives {tuple(both.shape)}")
+    expect(tuple(both.shape) == (2, 6, 4), f"decode of (2, 6, {columns}) gives {tuple(both.shape)}")
     expect(torch.allclose(both[1], s.part.decode(deltas[1], anchors)), "a batch decodes otherwise than its images")
 
 
 @check_coder.check("one wild prediction would give infinite boxes and losses.")
 def decode_is_finite(s: Subject) -> None:
-    deltas = (100 * torch.randn(40, 4)).requires_grad_()
+    deltas = (100 * torch.randn(40, s.part.num_columns)).requires_grad_()
     boxes = s.part.decode(deltas, _boxes(40))
     expect(boxes.isfinite().all(), "decode of deltas of size 100 is not finite")
     boxes.sum().backward()
@@ -198,9 +205,9 @@ def decode_is_finite(s: Subject) -> None:
 @check_coder.check("images without objects have nothing to encode.")
 def takes_no_boxes(s: Subject) -> None:
     nothing = torch.zeros(0, 4)
-    for what in ("encode", "decode"):
+    for what, width in (("encode", 4), ("decode", s.part.num_columns)):
         with must_not_raise(f"{what} of no box"):
-            shape = tuple(getattr(s.part, what)(nothing, nothing).shape)
+            shape = tuple(getattr(s.part, what)(torch.zeros(0, width), nothing).shape)
         expect(shape == (0, 4), f"{what} of no box gives {shape}, want (0, 4)")
 
 
@@ -252,7 +259,7 @@ def _assign_call(s: Subject, part: TestedPart, k: int) -> Nest:
 
 def _code_call(s: Subject, part: TestedPart, k: int) -> Nest:
     anchors, boxes = _boxes(5 + k % 3), _boxes(5 + k % 3)
-    return [part.encode(boxes, anchors), part.decode(0.1 * torch.randn(len(boxes), 4), anchors)]
+    return [part.encode(boxes, anchors), part.decode(0.1 * torch.randn(len(boxes), part.num_columns), anchors)]
 
 
 def _suppress_call(s: Subject, part: TestedPart, k: int) -> Nest:

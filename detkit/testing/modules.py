@@ -22,7 +22,7 @@ COPY_CHECK = Checks()
 
 
 def tensors(value: Nest) -> list[Tensor]:
-    """Every tensor in nested dicts, lists and tuples; a head's branch that is None has none."""
+    """Every tensor in nested dicts, lists and tuples; None, as for a quality branch that is not there, holds none."""
     if isinstance(value, Tensor):
         return [value]
     if value is None:

@@ -36,6 +36,14 @@ def test_scales_lie_within_an_octave_and_ratios_keep_the_area() -> None:
     torch.testing.assert_close(second, first * 2)
 
 
+def test_the_order_within_a_cell_is_of_scales_or_of_ratios() -> None:
+    by_scale, by_ratio = (
+        OctaveAnchors(strides=(8,), scales_per_octave=2, order=order)([(1, 1)], (8, 8), CPU)[0]
+        for order in ("scale", "ratio")
+    )
+    assert torch.equal(by_ratio, by_scale[[0, 3, 1, 4, 2, 5]])
+
+
 @pytest.mark.parametrize(
     "bad",
     [{"aspect_ratios": []}, {"aspect_ratios": [-1.0]},

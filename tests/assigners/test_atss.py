@@ -9,7 +9,7 @@ from torch import Tensor
 from detkit.assigners.atss import ATSSAssigner
 from detkit.assigners.base import assign as assign_by
 from detkit.boxes import pairwise_iou
-from detkit.structures import BACKGROUND, IGNORED, Assignment, Targets
+from detkit.structures import BACKGROUND, IGNORED, Assignment, Candidates, Targets
 from tests.assigners.only_anchors import only_anchors
 from tests.refusals import Refuses
 
@@ -134,3 +134,17 @@ def test_equals_the_algorithm_of_the_paper_for_any_chunk(seed: int) -> None:
 def test_senseless_arguments_are_named(refuses: Refuses, key: Any, value: Any) -> None:
     with refuses(ValueError):
         ATSSAssigner(**{key: value})
+
+
+def test_predictions_choose_with_alpha() -> None:
+    anchors = torch.tensor([[0.0, 0, 10, 10], [5, 5, 15, 15], [5, 5, 15, 15]])
+    predicted = torch.tensor([[0.0, 0, 2, 2], [0, 0, 10, 10], [0, 0, 2, 2]])
+    scores = torch.tensor([[0.9], [0.4], [0.4]])
+    targets = Targets(torch.tensor([[0.0, 0, 11, 11]]), torch.tensor([0]))
+    candidates = Candidates(anchors, (3,), lambda: scores, lambda: predicted)
+    chosen = {
+        alpha: ATSSAssigner(topk=3, alpha=alpha)(candidates, targets).labels.tolist() for alpha in (None, 0.0, 1.0)
+    }
+    first = [0, BACKGROUND, BACKGROUND]
+    # By the anchors or the scores the first, by the predicted boxes the second.
+    assert chosen == {None: first, 0.0: first, 1.0: [BACKGROUND, 0, BACKGROUND]}

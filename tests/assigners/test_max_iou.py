@@ -50,6 +50,12 @@ def test_low_quality_keeps_the_anchors_own_best_object() -> None:
     assert found.labels.tolist() == [0]
 
 
+def test_best_is_own_gives_the_anchor_to_the_last_object_whose_best_it_is() -> None:
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 100], [500, 500, 510, 510]]
+    found = assign([[0, 0, 10, 10]], boxes, labels=[0, 1, 2], best_is_own=True)
+    assert [found.labels.tolist(), found.matched.tolist()] == [[1], [1]]
+
+
 def test_an_object_that_no_anchor_overlaps_takes_none() -> None:
     assert assign(ANCHORS, [[500, 500, 510, 510]]).labels.tolist() == [BACKGROUND] * 5
 
@@ -86,3 +92,13 @@ def test_chunks_do_not_change_the_result() -> None:
 def test_thresholds_out_of_order_are_refused(refuses: Refuses) -> None:
     with refuses(ValueError):
         MaxIoUAssigner(positive=0.3, negative=0.4)
+
+
+def test_a_best_anchor_may_be_its_own_objects() -> None:
+    # The second object's best anchor overlaps the first one more.
+    anchors, boxes = [[0, 0, 10, 10]], [[0, 0, 10, 12], [0, 0, 10, 20]]
+    assert assign(anchors, boxes, positive=0.9, negative=0.9).matched.tolist() == [0]
+    own = assign(anchors, boxes, positive=0.9, negative=0.9, best_is_own=True)
+    assert (own.labels.tolist(), own.matched.tolist()) == ([1], [1])
+    whole = assign(anchors, boxes, positive=0.9, negative=0.9, best_is_own=True, chunk_elements=1)
+    assert whole.matched.tolist() == own.matched.tolist()

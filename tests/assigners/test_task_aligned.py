@@ -149,3 +149,24 @@ def test_equals_plain_loops_for_any_chunk(seed: int, centre_inside: bool) -> Non
 def test_senseless_arguments_are_named(refuses: Refuses, key: Any, value: Any) -> None:
     with refuses(ValueError):
         TaskAlignedAssigner(**{key: value})
+
+
+def test_places_may_be_taken_by_anchors_outside_the_object() -> None:
+    # The second anchor's centre lies outside; its prediction fits best.
+    anchors, scores = [[0, 0, 8, 8], [20, 20, 30, 30]], [[0.5], [0.9]]
+    options: dict[str, Any] = {"predicted": [[0, 0, 10, 9], BOX], "topk": 1}
+    assert assign(anchors, [BOX], scores, **options).labels.tolist() == [0, BACKGROUND]
+    assert assign(anchors, [BOX], scores, topk_of="all", **options).labels.tolist() == [BACKGROUND, BACKGROUND]
+
+
+def test_a_conflict_goes_to_the_better_aligned_or_to_the_better_overlapped() -> None:
+    boxes, scores = [[0, 0, 10, 10], [0, 0, 10, 8]], [[0.1, 0.9]]
+    options: dict[str, Any] = {"labels": [0, 1], "beta": 1.0}
+    aligned = assign([BOX], boxes, scores, **options)
+    overlapped = assign([BOX], boxes, scores, conflicts="overlaps", **options)
+    assert (aligned.labels.tolist(), overlapped.labels.tolist()) == ([1], [0])
+    assert overlapped.quality is not None
+    assert overlapped.quality.tolist() == [1]
+    smoothed = assign([BOX], boxes, scores, conflicts="overlaps", smoothing=0.1, **options)
+    assert smoothed.quality is not None
+    assert smoothed.quality.tolist() == pytest.approx([0.5])

@@ -35,6 +35,10 @@ def test_an_entry_is_what_its_file_is(entry: ConfigEntry) -> None:
     if entry.kind == "overlay":
         assert set(parse_file(find_config(entry.name))[0]) == {"losses"}
         return
+    if entry.kind == "training":
+        assert "train" in (content := parse_file(find_config(entry.name))[0])
+        assert not {"head", "losses"} & set(content)
+        return
     config = load_config(entry.name)
     assert config.to_dict() == load_config(entry.file).to_dict()
     assert ("train" in config) == (entry.kind == "config")
@@ -67,7 +71,7 @@ def test_it_is_printed_and_given_as_json(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["list", "configs"]) == 0
     out = capsys.readouterr().out
     assert "AP: 0.675, benchmarks/results/shapes_resnet18.json" in out
-    assert out.count("AP: not measured") == sum(entry.ap is None for entry in TRAINABLE) == 4
+    assert out.count("AP: not measured") == sum(entry.ap is None for entry in TRAINABLE)
     assert all(f"  {entry.name} " in out for entry in ENTRIES)
     assert main(["list", "configs", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [entry.to_dict() for entry in ENTRIES]

@@ -21,7 +21,10 @@ from tests.refusals import Refuses
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "configs/base/retinanet.yaml"
 FRAGMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs/losses").glob("*.yaml"))
-CONFIGS = sorted({path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")} - set(FRAGMENTS))
+TRAININGS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs/training").glob("*.yaml")}
+CONFIGS = sorted(
+    {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")} - {*FRAGMENTS, *TRAININGS}
+)
 
 
 @pytest.fixture(autouse=True)

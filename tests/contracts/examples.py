@@ -13,9 +13,12 @@ WITH_WEIGHTS = ("backbones", "necks", "heads")
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "anchors": {"ExplicitAnchors": {"sizes": [[16.0, 16.0], [32.0, 24.0]]}},
     "assigners": {
-        "InsideImageAssigner": {"assigner": {"type": "MaxIoUAssigner"}},
+        "BestLevelAssigner": {"assigner": {"type": "CentralRegionAssigner", "touch": True}},
+        "InsideImageAssigner": {"assigner": {"type": "ATSSAssigner"}},
+        "MixtureAssigner": {"assigner": {"type": "MaxIoUAssigner", "positive": 0.1, "negative": 0.1}},
         "WarmupAssigner": {"first": {"type": "ATSSAssigner"}, "then": {"type": "TaskAlignedAssigner"}},
     },
+    "auxiliary_losses": {"FirstBoxLoss": {"box": {"type": "GIoULoss"}}},
     "backbones": {
         "CSPDarknet": {"depth": 0.3, "width": 0.125},
         "CSPNeXt": {"depth": 0.3, "width": 0.125},
@@ -29,6 +32,8 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "InnerIoULoss": {"base": {"type": "WiseIoULoss"}},  # which keeps a running mean
         "MPDIoULoss": {"height": 480, "width": 640},
     },
+    "box_weights": {"WarmupWeight": {"first": {"type": "CenternessWeight"}, "then": {"type": "TargetQualityWeight"}}},
+    "class_losses": {"WarmupLoss": {"first": {"type": "SigmoidFocalLoss"}, "then": {"type": "QualityFocalLoss"}}},
     "datasets": {"ShapesDataset": {"num_images": 24}},
     "hooks": {
         "EarlyStopping": {"patience": 1},

@@ -56,6 +56,29 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "instances_val2017"])
+@pytest.mark.parametrize("folder", ["images/val", "val"])
+def test_the_folder_of_a_split_goes_before_that_of_all(tmp_path: Path, name: str, folder: str) -> None:
+    for place in ("", "annotations/"):
+        write(tmp_path, f"{place}{name}.json", coco("a.jpg"), "images/a.jpg", f"{folder}/a.jpg")
+        found = find_data(tmp_path / f"{place}{name}.json").splits["val"]
+        assert found["images"] == str(tmp_path / folder)
+
+
+def test_several_files_of_a_split_are_told(tmp_path: Path) -> None:
+    for name in ("train1", "train2", "val"):
+        write(tmp_path, f"{name}.json", coco("a.jpg"), "images/a.jpg")
+    found = find_data(tmp_path)
+    assert list(found.splits) == ["val", "train1", "train2"]
+    assert found.notes == ("several are of one split, so each is its own: train1, train2",)
+
+
+def test_a_folder_that_has_some_of_the_images_is_taken(tmp_path: Path, refuses: Refuses) -> None:
+    write(tmp_path, "a.json", coco("a.jpg", "b.jpg"), "images/a.jpg")
+    with refuses(FileNotFoundError):
+        AutoDataset(root=str(tmp_path))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_files_of_a_tool_are_found_with_their_images(tmp_path: Path, layout: str) -> None:
     for file, name, image in LAYOUTS[layout].values():

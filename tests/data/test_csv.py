@@ -13,6 +13,7 @@ from detkit.data.datasets.found import Place
 from detkit.data.datasets.problems import COUNTS_FROM_ZERO, DROPPED
 from detkit.data.datasets.voc import VocDataset
 from detkit.data.datasets.voc_find import FROM_ZERO
+from detkit.data.datasets.yolo_file import CONFIDENCES
 from detkit.data.writers.csv import write_csv
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
@@ -217,7 +218,7 @@ def test_several_tables_of_a_split_are_all_named(root: Path) -> None:
         (root / f"{part}.csv").write_text(f"{CORNERS}\na.jpg,cat,1,1,9,9\n")
     found = find_data(root)
     assert list(found.splits) == ["val", "train.csv", "train_2.csv"]
-    assert found.notes == ("one of several tables of a split, so each is its own: train.csv, train_2.csv",)
+    assert found.notes == ("several are of one split, so each is its own: train.csv, train_2.csv",)
     assert list(find_data(root / "val.csv").splits) == ["val"]
 
 
@@ -239,6 +240,51 @@ def test_the_folder_of_images_is_found_by_names_without_suffixes(root: Path) -> 
     (root / "img").rename(root / "train")
     (root / "train.csv").write_text("image_id,class,xmin,ymin,xmax,ymax\na,cat,40,15,60,35\n")
     assert find_data(root).splits["train"]["images"] == str(root / "train")
+
+
+def test_a_table_far_from_the_top_and_from_its_images_is_found(root: Path) -> None:
+    (root / "images/deep/down").mkdir(parents=True)
+    (root / "img").rename(root / "images/deep/down/jpg")
+    for split, name in (("train", "a"), ("val", "b")):
+        table = root / f"labels/{split}/csv/boxes.csv"
+        table.parent.mkdir(parents=True)
+        table.write_text(f"{CORNERS}\njpg/{name},cat,40,15,60,35\n")
+    found = {split: DATASETS.build(node) for split, node in find_data(root).splits.items()}
+    assert {split: data.records.path(0) for split, data in found.items()} == {
+        split: f"{root}/images/deep/down/jpg/{name}.jpg" for split, name in (("train", "a"), ("val", "b"))
+    }
+
+
+@pytest.mark.parametrize("name", ["val", "valid_labels"])
+@pytest.mark.parametrize("folder", ["images/val", "val"])
+def test_the_folder_of_a_split_goes_before_that_of_all(root: Path, name: str, folder: str) -> None:
+    for place in ("images", folder):
+        (root / place).mkdir(exist_ok=True, parents=True)
+        Image.new("RGB", (100, 50)).save(root / place / "c.jpg")
+    for table in (f"{name}.csv", f"tables/{name}.csv"):
+        (root / "tables").mkdir(exist_ok=True)
+        (root / table).write_text(f"{CORNERS}\nc.jpg,cat,40,15,60,35\n")
+        assert find_data(root / table).splits["val"]["images"] == str(root / folder)
+
+
+def test_images_that_may_be_in_several_far_folders_are_not_guessed(root: Path) -> None:
+    for folder in ("p/x", "q/x"):
+        (root / folder).mkdir(parents=True)
+        Image.new("RGB", (100, 50)).save(root / folder / "c.jpg")
+    (root / "boxes.csv").write_text(f"{CORNERS}\nc.jpg,cat,40,15,60,35\n")
+    assert find_data(root).splits["all"]["images"] == str(root)
+
+
+@pytest.mark.parametrize("header", ["x1,y1,width,height", "left,top,w,h", "bbox_x1,bbox_y1,bbox_w,bbox_h"])
+def test_a_corner_and_sides_need_no_format(root: Path, header: str) -> None:
+    (root / "a.csv").write_text(f"filename,{header},class\na.jpg,40,15,20,20,cat\n")
+    assert boxes(DATASETS.build(find_data(root).splits["all"])) == [[40, 15, 60, 35]]
+
+
+def test_detections_are_warned_of(root: Path) -> None:
+    rows = "a.jpg,cat,40,15,60,35,1\na.jpg,cat,1,1,9,9,0.3\nb.jpg,cat,,,,,0.5\n"
+    assert read(root, f"{CORNERS},Score\n{rows}").problems.by_kind[CONFIDENCES].examples == ["line 3: 0.3"]
+    assert not read(root, f"{CORNERS},Score\n{rows.replace('0.3', '1.0')}").problems.count(CONFIDENCES)
 
 
 def test_a_class_without_a_box_is_an_image_without_objects(root: Path) -> None:

@@ -80,6 +80,17 @@ def test_the_subsets_of_a_project_are_splits(tmp_path: Path) -> None:
     assert val.classes.names == ("dog", "cat")
 
 
+def test_subsets_of_one_split_stay_apart_and_images_without_one_are_named(tmp_path: Path) -> None:
+    content = "".join(image("a.jpg", SHAPES, f'subset="{name}"') for name in ("Train", "train_2"))
+    write(tmp_path, content.replace('name="a', 'name="b', 1) + image("c.jpg", "", ""), "a.jpg", "b.jpg", "c.jpg")
+    found = find_data(tmp_path)
+    assert [len(DATASETS.build(node)) for node in found.splits.values()] == [1, 1]
+    assert found.notes == (
+        "1 image has no subset and is not read",
+        "several are of one split, so each is its own: Train, train_2",
+    )
+
+
 def box(frame: int, x: float, outside: int = 0) -> str:
     return f'<box frame="{frame}" outside="{outside}" keyframe="1" xtl="{x}" ytl="2" xbr="{x + 10}" ybr="12"/>'
 

@@ -93,6 +93,15 @@ def test_the_splits_of_a_saved_set(refuses: Refuses, tmp_path: Path) -> None:
             HuggingFaceDataset(root=str(tmp_path / "saved"), split=split)
 
 
+def test_no_split_of_a_saved_set_hides_another(tmp_path: Path) -> None:
+    parts = {"train": table(), "train_extra": table().select([1]), "test": table().select([0])}
+    hf.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    found = find_data(tmp_path / "saved").splits
+    assert {split: len(DATASETS.build(node)) for split, node in found.items()} == {
+        "test": 1, "train": 2, "train_extra": 1,
+    }  # fmt: skip
+
+
 def test_only_the_column_of_the_classes_names_them(tmp_path: Path) -> None:
     plain = table()
     features = {"label": hf.ClassLabel(names=["indoor", "outdoor"]), **plain.features}

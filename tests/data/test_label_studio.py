@@ -177,3 +177,11 @@ def test_a_turn_that_is_no_number_is_refused(root: Path) -> None:
     ellipse = result("ellipse", x=50, y=50, radiusX=10, radiusY=5, rotation="left")
     with pytest.raises(ValueError, match="task 7, result 1: rotation is 'left', not a number"):
         read(root, [task(annotation(ellipse))])
+
+
+def test_regions_of_several_images_are_refused(refuses: Refuses, root: Path) -> None:
+    content = [task(annotation(RECT, {**OTHER, "to_name": "second"}), image="a.jpg")]
+    with refuses(ValueError):
+        read(root, content)
+    relation = {**OTHER, "type": "relation", "to_name": "x"}
+    assert len(boxes(read(root, [task(annotation(RECT, relation), image="a.jpg")]))) == 1

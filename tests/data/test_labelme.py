@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from detkit.data.datasets.auto import find_data
-from detkit.data.datasets.labelme import LabelMeDataset
+from detkit.data.datasets.labelme import NO_GROUPS, LabelMeDataset
 from detkit.data.datasets.problems import DROPPED, FROM_OUTLINE, JOINED, NO_BOX, OTHER_FILE, UNLISTED
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
@@ -85,6 +85,18 @@ def test_shapes_of_a_group_are_one_object(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert joined.problems.count(JOINED) == 1
     assert len(boxes(LabelMeDataset(root=str(tmp_path), join_groups=False))) == 4
+
+
+def test_a_group_0_that_every_shape_has_is_none(tmp_path: Path) -> None:
+    shapes = [shape("cat", "rectangle", (x, 0), (x + 5, 9), group_id=0) for x in (0, 20)]
+    write(tmp_path, "a", shapes)
+    data = LabelMeDataset(root=str(tmp_path))
+    assert [box for _, box, _ in boxes(data)] == [[0, 0, 5, 9], [20, 0, 25, 9]]
+    assert (data.problems.count(JOINED), data.problems.count(NO_GROUPS)) == (0, 2)
+    write(tmp_path, "b", [CAT])
+    data = LabelMeDataset(root=str(tmp_path))
+    assert boxes(data)[0][1] == [0, 0, 25, 9]
+    assert (data.problems.count(JOINED), data.problems.count(NO_GROUPS)) == (1, 0)
 
 
 @pytest.mark.parametrize("written", ["../pictures/a.png", "..\\pictures\\a.png", "/home/me/a.png", "C:\\me\\a.png"])
@@ -192,3 +204,14 @@ def test_folders_of_splits_are_found(tmp_path: Path) -> None:
     assert [len(DATASETS.build(node)) for node in found.splits.values()] == [1, 1]
     write(tmp_path, "c", [CAT])
     assert list(find_data(tmp_path).splits) == ["all"]
+
+
+def test_folders_of_splits_may_lie_deeper_and_images_beside_them(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / f"labels/{split}", "a", [CAT])
+        (tmp_path / f"images/{split}").mkdir(parents=True)
+        shutil.move(tmp_path / f"labels/{split}/a.png", tmp_path / f"images/{split}/a.png")
+    data = {split: DATASETS.build(node) for split, node in find_data(tmp_path).splits.items()}
+    assert {split: d.records.path(0) for split, d in data.items()} == {
+        split: f"{tmp_path}/images/{split}/a.png" for split in ("train", "val")
+    }

@@ -13,7 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from detkit.data.datasets import entries
 from detkit.data.datasets.auto import find_data
+from detkit.data.datasets.entries import MOST_FILES, beginning
+from detkit.data.datasets.found import Place
 from detkit.data.datasets.listed import ListDataset
 from detkit.data.datasets.problems import NUMBERED, SUSPECT
 from detkit.datasets import load
@@ -200,3 +203,19 @@ def test_missing_files_are_named(refuses: Refuses, root: Path) -> None:
         ListDataset(annotations=str(root / "none.jsonl"))
     with refuses(FileNotFoundError):
         ListDataset(entries=[{"file_name": str(root / "none.jpg"), "boxes": [[1, 2, 3, 4]], "labels": ["cat"]}])
+
+
+def test_files_of_other_tools_are_not_all_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {"label": "cat", "points": [[5, 6], [20, 30]], "shape_type": "rectangle"}
+    for number in range(MOST_FILES + 10):
+        content = {"version": "5", "shapes": [shape], "imagePath": f"{number}.jpg", "objects": [{"path": "x"}]}
+        (tmp_path / f"{number}.json").write_text(json.dumps(content))
+    looked: list[Path] = []
+
+    def look(path: Path) -> str:
+        looked.append(path)
+        return beginning(path)
+
+    monkeypatch.setattr(entries, "beginning", look)
+    assert ListDataset.find(Place(tmp_path)) is None
+    assert len(set(looked)) == MOST_FILES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from PIL import Image
 
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.base import DetectionDataset
-from detkit.data.datasets.problems import FROM_OUTLINE, NO_BOX
+from detkit.data.datasets.datumaro import find_image
+from detkit.data.datasets.image_finder import ImageFinder
+from detkit.data.datasets.problems import FROM_OUTLINE, NO_BOX, Problems
 from detkit.registry import DATASETS
 from tests.refusals import Refuses
 
@@ -90,6 +93,21 @@ def test_datumaro(root: Path) -> None:
     found = find_data(root)
     assert (found.format, list(found.splits)) == ("Datumaro", ["train"])
     assert boxes(DATASETS.build(found.splits["train"])) == CAT
+
+
+def test_the_images_of_datumaro_are_gone_through_once(root: Path) -> None:
+    class Counted(dict[str, list[str]]):
+        times = 0
+
+        def __iter__(self) -> Iterator[str]:
+            self.times += 1
+            return super().__iter__()
+
+    finder = ImageFinder(root / "images", Problems())
+    finder.by_name = names = Counted(finder.by_name)
+    found = [find_image(name, "item", finder) for name in ("sub/a", "b", "b.jpg")]
+    assert found == [str(root / "images" / name) for name in ("sub/a.jpg", "b.jpg", "b.jpg")]
+    assert names.times == 1
 
 
 def test_a_turned_box_of_datumaro_is_surrounded(root: Path) -> None:

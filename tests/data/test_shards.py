@@ -91,6 +91,29 @@ def test_shards_hold_the_same_data_and_give_the_same_first_batches(
         assert all(torch.equal(s.ignore, t.ignore) for s, t in zip(a.targets, b.targets, strict=True))
 
 
+def test_parquet_files_with_paths_for_images_are_refused(tmp_path: Path, refuses: Refuses) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow
+    from pyarrow import parquet
+
+    objects = [{"bbox": [[1.0, 2.0, 3.0, 4.0]], "category": ["cat"]}]
+    parquet.write_table(pyarrow.table({"image": ["a.jpg"], "objects": objects}), tmp_path / "a.parquet")
+    with refuses(ValueError):
+        ParquetDataset(root=str(tmp_path))
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_several_kinds_of_shards_of_a_split_are_all_found(coco: CocoDataset, tmp_path: Path, to: Format) -> None:
+    convert({"train": coco, "val": Subset(coco, [3, 1], "val")}, tmp_path / "out", to)
+    shards = [file for file in (tmp_path / "out").rglob("*") if file.suffix in (".tar", ".parquet")]
+    for number, file in enumerate(sorted(shards)):
+        kind = "b" if "val" in str(file.relative_to(tmp_path)) else "a"
+        file.rename(tmp_path / f"train_{kind}-{number:05d}{file.suffix.upper()}")
+    found = find_data(tmp_path).splits
+    assert list(found) == ["train_a", "train_b"]
+    assert sorted(len(DATASETS.build(node)) for node in found.values()) == [2, len(coco)]
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_shards_are_found_by_looking_and_read_with_class_settings(
     coco: CocoDataset, tmp_path: Path, to: Format

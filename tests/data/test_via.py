@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from detkit.data.datasets.auto import find_data
+from detkit.data.datasets.entries import MOST_FILES
+from detkit.data.datasets.found import Place
 from detkit.data.datasets.problems import FROM_OUTLINE, NO_BOX, UNNAMED_CLASS
 from detkit.data.datasets.via import ViaDataset
 from detkit.registry import DATASETS
@@ -92,6 +94,23 @@ def test_the_class_is_the_attribute_with_a_usual_name(root: Path, value: Any, mo
     assert read(root, export({**more, "Class": value}, shapes=[RECT]), class_attribute="colour").classes.names == (
         "red",
     )
+
+
+def test_files_of_one_name_in_folders_of_one_name_are_all_read(tmp_path: Path) -> None:
+    for folder in ("first/labels", "second/labels"):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in ("a.jpg", "b.jpg"):
+            Image.new("RGB", (60, 40)).save(tmp_path / folder / name)
+        (tmp_path / folder / "via.json").write_text(json.dumps(export({"class": "cat"})))
+    assert list(find_data(tmp_path).splits) == ["first/labels/via", "second/labels/via"]
+
+
+def test_no_file_is_left_out_for_there_being_many(tmp_path: Path) -> None:
+    for number in range(MOST_FILES + 10):
+        (tmp_path / f"{number}.json").write_text(json.dumps({f"{number}.jpg1": entry(f"{number}.jpg", [])}))
+    found = ViaDataset.find(Place(tmp_path))
+    assert found is not None
+    assert len(found.splits) == MOST_FILES + 10
 
 
 def test_regions_without_attributes_are_of_one_class(root: Path) -> None:

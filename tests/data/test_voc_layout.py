@@ -177,3 +177,15 @@ def test_an_xml_file_of_another_kind_is_no_voc(refuses: Refuses, tmp_path: Path)
     (tmp_path / "a.xml").write_text("<svg><image/></svg>")
     with refuses(ValueError):
         find_data(tmp_path)
+
+
+def test_lists_that_lie_elsewhere_are_named(tmp_path: Path) -> None:
+    for name in "ab":
+        add(tmp_path, f"annotations/xmls/{name}.xml", f"images/{name}.jpg")
+    text = "the images of splits, and not read: VocDataset reads lists in ImageSets/Main beside Annotations"
+    (tmp_path / "test.txt").write_text("other\n")
+    assert not any("not read" in note for note in find_data(tmp_path).notes)
+    (tmp_path / "test.txt").write_text("b 1 1\n")
+    assert f"test.txt lists {text}" in find_data(tmp_path).notes
+    (tmp_path / "annotations/trainval.txt").write_text("images/a.jpg\n")
+    assert f"test.txt, annotations/trainval.txt list {text}" in find_data(tmp_path).notes

@@ -1,5 +1,6 @@
 """YOLO data sets as tools and people write them."""
 
+import math
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from PIL import Image
 
 from detkit.data.datasets.auto import find_data
 from detkit.data.datasets.problems import DROPPED, MERGED, REPEATED
-from detkit.data.datasets.yolo import ELSEWHERE, NO_IMAGE, NO_LABELS, OTHER_CASE, SHARED, YoloDataset
+from detkit.data.datasets.yolo import ANNOTATED, ELSEWHERE, NO_IMAGE, NO_LABELS, OTHER_CASE, SHARED, YoloDataset
 from detkit.data.datasets.yolo_file import COMMAS, CONFIDENCES, FROM_SHAPE, KEYPOINTS
 from detkit.registry import DATASETS
 from tests.data.hostile import png
@@ -146,6 +147,71 @@ def test_a_folder_without_data_yaml_is_found(tmp_path: Path, folders: list[str],
     assert sum(len(DATASETS.build(node)) for node in found.splits.values()) == len(folders)
 
 
+def labelled(root: Path, *images: str) -> None:
+    """Images with labels beside them, and the names of two classes."""
+    for image in images:
+        picture(root / f"{image}.png")
+        write(root / f"{image}.txt", f"{BOX}\n")
+    write(root / "classes.txt", "cat\ndog\n")
+
+
+def images_by_split(root: Path) -> dict[str, list[str]]:
+    """The images of each split that is found, relative to the folder."""
+    splits = {split: DATASETS.build(node).records for split, node in find_data(root).splits.items()}
+    return {s: [str(Path(r.path(i)).relative_to(root)) for i in range(len(r))] for s, r in splits.items()}
+
+
+@pytest.mark.parametrize("stems", [("train_1", "train_2", "train_3"), ("test", "a"), ("val-01", "my val")])
+def test_the_labels_of_an_image_are_no_list_of_a_split(tmp_path: Path, stems: tuple[str, ...]) -> None:
+    labelled(tmp_path, *stems)
+    assert images_by_split(tmp_path) == {"all": sorted(f"{stem}.png" for stem in stems)}
+
+
+def test_labels_without_image_are_no_list_of_a_split(tmp_path: Path) -> None:
+    labelled(tmp_path, "a")
+    write(tmp_path / "test.txt", f"{BOX}\n")
+    write(tmp_path / "train_classes.txt", "cat\n")
+    assert images_by_split(tmp_path) == {"all": ["a.png"]}
+
+
+def test_no_list_of_a_split_replaces_another(tmp_path: Path) -> None:
+    labelled(tmp_path, "a", "b", "c")
+    for name, image in (("train", "a"), ("train2", "b"), ("my-val", "c")):
+        write(tmp_path / f"{name}.txt", f"{image}.png\n")
+    assert images_by_split(tmp_path) == {"train": ["a.png"], "train2": ["b.png"], "val": ["c.png"]}
+    assert find_data(tmp_path).notes == ("several are of one split, so each is its own: train2",)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("train_set", "val_set"), ("my-train", "my-val"), ("trainset", "valset"), ("TRAIN", "VALIDATE")]
+)
+def test_splits_have_the_names_of_folders_that_other_formats_know(tmp_path: Path, train: str, val: str) -> None:
+    labelled(tmp_path, f"{train}/a", f"{val}/b")
+    assert images_by_split(tmp_path) == {"train": [f"{train}/a.png"], "val": [f"{val}/b.png"]}
+
+
+def test_images_in_no_folder_of_a_split_are_named(tmp_path: Path) -> None:
+    labelled(tmp_path, "images/train/a", "images/val/b", "images/c", "more/d")
+    found = find_data(tmp_path)
+    assert list(found.splits) == ["train", "val"]
+    assert found.notes == ("2 images are in no folder of a split, as images/c.png, and not read",)
+
+
+def test_another_data_yaml_in_the_folder_is_named(root: Path) -> None:
+    write(root / "other.yaml", "train: images/train\nnames: [dog, cat]\n")
+    assert find_data(root).notes == ("not read: other.yaml",)
+
+
+def test_class_names_that_contradict_each_other_are_the_readers_error(refuses: Refuses, tmp_path: Path) -> None:
+    labelled(tmp_path, "x/a", "y/b")
+    (tmp_path / "classes.txt").unlink()
+    write(tmp_path / "x/classes.txt", "cat\ndog\n")
+    write(tmp_path / "y/classes.txt", "dog\ncat\n")
+    found = find_data(tmp_path)
+    with refuses(ValueError):
+        DATASETS.build(found.splits["train"])
+
+
 def test_a_folder_of_labels_in_pixels_is_refused_for_its_pixels(refuses: Refuses, tmp_path: Path) -> None:
     picture(tmp_path / "images/a.png")
     write(tmp_path / "labels/a.txt", "0 50 25 20 20\n")
@@ -155,6 +221,14 @@ def test_a_folder_of_labels_in_pixels_is_refused_for_its_pixels(refuses: Refuses
     write(tmp_path / "notes.json", "{}")
     with pytest.raises(ValueError, match="no data set of a known format"):
         find_data(tmp_path)
+
+
+def test_a_folder_of_labels_in_utf_16_is_found(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    write(tmp_path / "a.txt", f"{BOX}\r\n".encode("utf-16"))
+    write(tmp_path / "classes.txt", "cat\r\n".encode("utf-16"))
+    data = DATASETS.build(find_data(tmp_path).splits["all"])
+    assert (data.classes.names, boxes(data)) == (("cat",), [[40, 15, 60, 35]])
 
 
 def test_a_data_yaml_one_folder_deeper_is_found(refuses: Refuses, root: Path) -> None:
@@ -207,6 +281,35 @@ def test_keypoints_are_known_by_the_data_yaml(root: Path) -> None:
     data = read(root)
     assert boxes(data) == [[40, 15, 60, 35]]
     assert data.problems.count(KEYPOINTS) == 1
+
+
+@pytest.mark.parametrize(
+    "keypoints",
+    [
+        "0.42 0.35 0.55 0.35 0.5 0.6 0.45 0.65",
+        "0.42 0.35 0.55 0.35 -1 -1 0.45 0.65",
+        "0.42 0.35 2 0.55 0.35 1",
+    ],
+)
+def test_keypoints_without_kpt_shape_are_no_polygons(refuses: Refuses, root: Path, keypoints: str) -> None:
+    with refuses(ValueError):
+        label(root, f"{BOX} {keypoints}\n" * 3)
+    polygon = "0 0.4 0.3 0.6 0.3 0.6 0.7 0.4 0.7"
+    assert len(boxes(label(root, f"{BOX} {keypoints}\n" * 3 + polygon))) == 4
+    write(root / "data.yaml", "train: images/train\nkpt_shape: [4, 2]\nnames: [cat, dog]")
+    assert boxes(label(root, f"{BOX} {keypoints}\n" * 3)) == [[40, 15, 60, 35]] * 3
+
+
+@pytest.mark.parametrize("left", [0.1, 0.5, 0.7])
+@pytest.mark.parametrize("top", [0.1, 0.5, 0.7])
+def test_polygons_are_no_keypoints(root: Path, left: float, top: float) -> None:
+    angles = [k * math.pi / 8 for k in range(16)]
+    circle = " ".join(f"{left + 0.1 + 0.1 * math.cos(a)} {top + 0.1 + 0.1 * math.sin(a)}" for a in angles)
+    square = f"{left} {top} {left + 0.2} {top} {left + 0.2} {top + 0.2} {left} {top + 0.2}"
+    for shape in (circle, square):
+        assert boxes(label(root, f"0 {shape}\n" * 5))[0] == pytest.approx(
+            [100 * left, 50 * top, 100 * left + 20, 50 * top + 10], abs=1e-4
+        )
 
 
 def test_boxes_that_cannot_be_trained_on_are_dropped_by_name(root: Path) -> None:
@@ -301,6 +404,40 @@ def test_label_files_without_image_and_shared_ones_are_counted(root: Path) -> No
     data = read(root)
     assert (data.problems.count(NO_IMAGE), data.problems.count(SHARED)) == (1, 1)
     assert boxes(data, 1)[0] == [80, 15, 120, 35]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "empty", "full"),
+    [
+        ("xml", "<annotation/>", "<annotation><object><name>cat</name></object></annotation>"),
+        ("json", '{"shapes": []}', '{"shapes": [{"label": "cat"}]}'),
+    ],
+)
+def test_images_whose_objects_are_in_another_format_are_told(root: Path, suffix: str, empty: str, full: str) -> None:
+    write(root / f"images/train/b.{suffix}", empty)
+    data = read(root)
+    assert (data.problems.count(NO_LABELS), data.problems.count(ANNOTATED)) == (1, 0)
+    write(root / f"images/train/b.{suffix}", full)
+    data = read(root)
+    assert (data.problems.count(NO_LABELS), data.problems.count(ANNOTATED)) == (0, 1)
+
+
+def test_labels_beside_a_folder_of_another_name_are_named(refuses: Refuses, tmp_path: Path) -> None:
+    picture(tmp_path / "imgs/train/a.png")
+    write(tmp_path / "labels/train/a.txt", BOX)
+    write(tmp_path / "classes.txt", "cat\n")
+    with refuses(ValueError):
+        DATASETS.build(find_data(tmp_path).splits["train"])
+
+
+def test_an_image_with_several_paths_must_have_the_same_objects(refuses: Refuses, root: Path) -> None:
+    (root / "images/train/link.jpg").symlink_to("a.jpg")
+    (root / "images/train/hard.jpg").hardlink_to(root / "images/train/a.jpg")
+    with refuses(ValueError):
+        read(root)
+    for name in ("link", "hard"):
+        write(root / f"labels/train/{name}.txt", "1 0.1 0.2 0.2 0.4\n" + BOX)
+    assert len(read(root)) == 4
 
 
 @pytest.mark.parametrize("place", ["Labels/train/a.txt", "labels/train/a.TXT", "images/train/A.Txt"])

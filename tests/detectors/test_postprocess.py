@@ -79,3 +79,20 @@ def test_one_of_the_two_numbers_is_null(refuses: Refuses) -> None:
             PostprocessOptions(topk_per_level=level, topk_per_class=per_class)
     with refuses(ValueError):
         PostprocessOptions(topk_per_level=None, topk_per_class=0)
+
+
+def test_anchors_instead_of_pairs_are_counted_by_their_best_class() -> None:
+    by_anchor = two_classes(SCORES, PostprocessOptions(topk_per_level=1, topk_counts="anchors"))
+    assert sorted(by_anchor.scores.tolist(), reverse=True) == pytest.approx([0.9, 0.7, 0.2, 0.1])
+    by_pair = two_classes(SCORES, PostprocessOptions(topk_per_level=1))
+    assert by_pair.scores.tolist() == pytest.approx([0.9, 0.7])
+
+
+def test_detections_move_to_the_mean_of_those_that_overlap_them() -> None:
+    boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 11.0], [50.0, 0.0, 60.0, 10.0]]
+    still = detect(boxes, [0.9, 0.8, 0.7], PostprocessOptions())
+    moved = detect(boxes, [0.9, 0.8, 0.7], PostprocessOptions(vote_sigma=0.025))
+    assert torch.equal(moved.scores, still.scores)
+    bottom = moved.boxes[0, 3].item()
+    assert 10.0 < bottom < 10.5
+    assert moved.boxes[1].tolist() == still.boxes[1].tolist()

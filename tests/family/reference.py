@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.io import decode_image
 
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
@@ -31,6 +32,10 @@ BODY: Rules = (
     (r"^neck\.extra\.(\d)\.", lambda m: f"neck.fpn_convs.{int(m[1]) + 3}.conv."),
 )
 """detkit's names of ResNet and FPN -> MMDetection's."""
+CANVAS = {"inputs": (160, 192), "padded_inputs": (256, 256), "ssd_inputs": (300, 300)}
+"""Height and width of the batch by the images that a model is given."""
+SCALES = {"head.scales": "bbox_head.scales", "head.refine_scales": "bbox_head.scales_refine"}
+"""Factors of each level, which MMDetection keeps one by one."""
 
 
 def towers(classes: str, boxes: str, quality: str = "") -> Rules:
@@ -101,10 +106,10 @@ def detector_like(
     detector = build_detector(load_config(config, [*norm, *overrides]), 3)
     state, taken = detector.state_dict(), set()
     for name in state:
-        if name.startswith(("normalizer.", "class_loss.", "box_loss.", "assigner.")):
+        if name.split(".")[0].endswith(("normalizer", "class_loss", "box_loss", "assigner")):
             continue
-        if name == "head.scales":
-            keys = [f"bbox_head.scales.{i}.scale" for i in range(len(state[name]))]
+        if name in SCALES:
+            keys = [f"{SCALES[name]}.{i}.scale" for i in range(len(state[name]))]
             state[name] = torch.stack([model.weights[key] for key in keys])
         else:
             keys = [foreign(name, [*BODY, *rules])]
@@ -124,13 +129,16 @@ def foreign(name: str, rules: Rules) -> str:
 
 
 @cache
-def inputs() -> tuple[Tensor, Tensor, list[Targets]]:
-    """Images (2, 3, 160, 192) RGB in their padding, their sizes, and their boxes."""
-    arrays = np.load(GOLDEN / "inputs.npz")
-    images, sizes = torch.zeros(2, 3, 160, 192, dtype=torch.uint8), torch.zeros(2, 2, dtype=torch.int64)
+def inputs(kind: str = "inputs") -> tuple[Tensor, Tensor, list[Targets]]:
+    """Images (2, 3, H, W) RGB in their padding, their sizes, and their boxes; kind: a key of `CANVAS`."""
+    arrays = np.load(GOLDEN / ("ssd_inputs.npz" if kind == "ssd_inputs" else "inputs.npz"))
+    images, sizes = torch.zeros(2, 3, *CANVAS[kind], dtype=torch.uint8), torch.zeros(2, 2, dtype=torch.int64)
     targets = []
     for i in range(2):
-        image = torch.from_numpy(arrays[f"image{i}"][..., ::-1].copy()).permute(2, 0, 1)
+        if kind == "ssd_inputs":
+            image = decode_image(torch.from_numpy(arrays[f"ssd_image{i}"])).flip(0)  # a PNG of the BGR array
+        else:
+            image = torch.from_numpy(arrays[f"image{i}"][..., ::-1].copy()).permute(2, 0, 1)
         height, width = image.shape[1:]
         images[i, :, :height, :width] = image
         sizes[i] = torch.tensor([height, width])
@@ -138,23 +146,23 @@ def inputs() -> tuple[Tensor, Tensor, list[Targets]]:
     return images, sizes, targets
 
 
-def targets_of(variant: str) -> list[Targets]:
+def targets_of(variant: str, kind: str = "inputs") -> list[Targets]:
     """The boxes of a variant: `full`, `half` (the second image has none) or `none`."""
     empty = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-    first, second = inputs()[2]
+    first, second = inputs(kind)[2]
     return {"full": [first, second], "half": [first, empty], "none": [empty, empty]}.get(variant, [first, second])
 
 
-def check_input(detector: DenseDetector, model: Reference) -> None:
+def check_input(detector: DenseDetector, model: Reference, kind: str = "inputs") -> None:
     """The normalised pixels are those of the reference."""
-    images, sizes, _ = inputs()
+    images, sizes, _ = inputs(kind)
     pixels = normalize(images, sizes, detector.pixels).double()
     wanted = model["input.sum"]
     torch.testing.assert_close(torch.stack((pixels.sum(), pixels.abs().sum())), wanted, rtol=1e-6, atol=1e-2)
 
 
-def predict(detector: DenseDetector) -> Predictions:
-    images, sizes, _ = inputs()
+def predict(detector: DenseDetector, kind: str = "inputs") -> Predictions:
+    images, sizes, _ = inputs(kind)
     return detector(images, sizes)
 
 
@@ -187,7 +195,7 @@ def check_outputs(pred: Predictions, model: Reference, names: Mapping[str, str],
                 torch.testing.assert_close(level, per_anchor(model[key], level.shape[-1]), rtol=1e-5, atol=atol)
 
 
-def check_anchors(pred: Predictions, model: Reference) -> None:
+def check_anchors(pred: Predictions, model: Reference, atol: float = 0) -> None:
     """Anchors, or points and strides, of the reference."""
     priors = torch.cat(model.levels("priors"))
     if priors.shape[1] == 4 and bool((priors[:, 2:] == priors[:, 2:3]).all()) and bool((priors[:, 2] >= 8).all()):
@@ -195,7 +203,7 @@ def check_anchors(pred: Predictions, model: Reference) -> None:
         points = torch.cat(((anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]), dim=1)
         torch.testing.assert_close(points[:, :2], priors[:, :2], rtol=0, atol=0)
     else:
-        torch.testing.assert_close(pred.anchors, priors, rtol=0, atol=0)
+        torch.testing.assert_close(pred.anchors, priors, rtol=0, atol=atol)
 
 
 def check_labels(labels: Tensor, wanted: Tensor, ignored: Tensor | None = None) -> None:
@@ -212,10 +220,15 @@ def divided(detector: DenseDetector, losses: Losses) -> dict[str, Tensor]:
 
 
 def check_losses(
-    detector: DenseDetector, pred: Predictions, model: Reference, variant: str, names: Mapping[str, str]
+    detector: DenseDetector,
+    pred: Predictions,
+    model: Reference,
+    variant: str,
+    names: Mapping[str, str],
+    kind: str = "inputs",
 ) -> None:
     """Loss terms of a variant; names: term -> loss of the reference."""
-    terms = divided(detector, detector.loss(pred, targets_of(variant)))
+    terms = divided(detector, detector.loss(pred, targets_of(variant, kind)))
     assert terms.keys() == names.keys()
     for term, name in names.items():
         wanted = model.about["losses"][variant][name]
@@ -224,9 +237,9 @@ def check_losses(
         ) <= 1e-5 * abs(wanted), (term, float(terms[term]), wanted)
 
 
-def check_detections(detector: DenseDetector, pred: Predictions, model: Reference) -> None:
+def check_detections(detector: DenseDetector, pred: Predictions, model: Reference, kind: str = "inputs") -> None:
     """Final detections, paired by label and box."""
-    found = detector.detect(pred, inputs()[1])
+    found = detector.detect(pred, inputs(kind)[1])
     for i, image in enumerate(found):
         boxes, scores, labels = (model[f"det.{i}.{name}"] for name in ("boxes", "scores", "labels"))
         assert len(image) == len(boxes)

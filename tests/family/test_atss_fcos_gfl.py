@@ -32,7 +32,7 @@ class Case:
 LOSSES = {"classification": "loss_cls", "box": "loss_bbox", "quality": "loss_centerness"}
 CASES = {
     "fcos_r18": Case(
-        "configs/fcos/plain.yaml", ref.towers("conv_cls", "conv_reg", "conv_centerness"),
+        "configs/fcos/fcos_plain.yaml", ref.towers("conv_cls", "conv_reg", "conv_centerness"),
         {"logits": "cls", "quality": "centerness"}, LOSSES, CAFFE,
     ),
     "fcos_r18_center": Case(

@@ -18,7 +18,7 @@ def head(**options: Any) -> Any:
 @pytest.mark.parametrize("norm", [None, "gn", "bn"])
 def test_shapes_and_the_class_bias(norm: str | None) -> None:
     model = head(norm=norm, num_convs=2, channels=64)
-    logits, deltas, quality = model([torch.zeros(2, 32, 4, 6), torch.zeros(2, 32, 2, 3)])
+    logits, deltas, quality, _ = model([torch.zeros(2, 32, 4, 6), torch.zeros(2, 32, 2, 3)])
     assert [x.shape for x in logits] == [(2, 72, 5), (2, 18, 5)]
     assert [x.shape for x in deltas] == [(2, 72, 4), (2, 18, 4)]
     assert quality is None

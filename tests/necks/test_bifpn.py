@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from detkit.necks.bifpn import BiFPN, Fusion, halve
+from detkit.necks.bifpn import BiFPN, Fusion, halve, halve_same
 from detkit.structures import FeatureShape
 from tests.refusals import Refuses
 
@@ -30,7 +30,7 @@ def test_levels_are_as_declared_and_every_parameter_learns(size: int, norm: Any,
 
 
 def test_fusion_by_hand() -> None:
-    fusion = Fusion(2, 1, "bn").eval()
+    fusion = Fusion(2, 1, nn.BatchNorm2d, bias=False).eval()
     assert float(fusion.fractions().sum()) == pytest.approx(1, abs=1e-4)
     with torch.no_grad():
         fusion.weight.copy_(torch.tensor([3.0, 1.0]))
@@ -69,3 +69,20 @@ def test_senseless_arguments_are_named(refuses: Refuses, bad: dict[str, Any]) ->
 def test_one_level_alone_can_not_be_fused(refuses: Refuses) -> None:
     with refuses(ValueError):
         BiFPN(in_shapes={"c4": SHAPES["c4"]}, extra_levels=0)
+
+
+@pytest.mark.parametrize("size", [64, 75])
+def test_as_published_the_levels_between_have_a_second_convolution(size: int) -> None:
+    neck = BiFPN(in_shapes=SHAPES, channels=4, layers=2, published=True)
+    assert list(neck.again) == ["c4", "c5"]
+    out = neck(features(size))
+    for name, shape in neck.out_shapes.items():
+        assert out[name].shape == (2, 4, -(-size // shape.stride), -(-size // shape.stride))
+    sum(x.square().sum() for x in out.values()).backward()
+    assert [n for n, p in neck.named_parameters() if p.grad is None] == []
+
+
+def test_as_published_pooling_pads_with_zeros_right_and_below() -> None:
+    x = torch.full((1, 1, 4, 4), -1.0)
+    assert halve_same(x)[0, 0].tolist() == [[-1, 0], [0, 0]]
+    assert halve(x)[0, 0].tolist() == [[-1, -1], [-1, -1]]

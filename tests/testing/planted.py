@@ -19,9 +19,12 @@ from detkit.data.transforms.geometry import RandomHorizontalFlip
 from detkit.heads.shared_tower import SharedTowerHead
 from detkit.hooks.base import Hook, StepReport, Training
 from detkit.loggers.base import LoggedRun, Logger
+from detkit.losses.auxiliary import DistributionFocalLoss
+from detkit.losses.box_weights import CenternessWeight
 from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.l1 import L1Loss
 from detkit.losses.normalizers import PositiveCount
+from detkit.losses.quality import CenternessLoss
 from detkit.necks.base import Neck
 from detkit.nms.methods import HardNMS
 from detkit.structures import Batch, FeatureShape
@@ -106,6 +109,9 @@ SOUND: dict[str, Any] = {
     "class_losses": SigmoidFocalLoss,
     "box_losses": L1Loss,
     "normalizers": PositiveCount,
+    "box_weights": CenternessWeight,
+    "quality_losses": CenternessLoss,
+    "auxiliary_losses": DistributionFocalLoss,
     "nms": HardNMS,
     "datasets": FewShapes,
     "transforms": RandomHorizontalFlip,

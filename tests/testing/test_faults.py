@@ -20,6 +20,7 @@ from tests.testing import (
     planted_matching,
     planted_memory,
     planted_modules,
+    planted_terms,
 )
 from tests.testing.planted import SOUND, Fault
 
@@ -29,6 +30,7 @@ FAULTS: list[Fault] = [
         planted_modules,
         planted_features,
         planted_losses,
+        planted_terms,
         planted_matching,
         planted_memory,
         planted_data,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.coco_file import read_json
-from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, canonical_split
+from detkit.data.datasets.file_formats import describe_json, describe_text, read_text
+from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, canonical_split, is_run
 from detkit.data.datasets.records import BadBoxes
 from detkit.data.datasets.splits import SplitOptions, split_lists
 from detkit.data.datasets.wrapper import WrapperDataset
@@ -18,6 +22,12 @@ from detkit.utils.types import Tree
 log = logging.getLogger("detkit")
 ORDER = ("YoloDataset", "CocoDataset", "VocDataset", "ParquetDataset")
 """Parts that are asked first: where a folder holds the same boxes in several formats, the first one wins."""
+ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+ANNOTATIONS = (".json", ".xml", ".csv", ".txt", ".tar", *ARCHIVES)
+"""Suffixes of files that may say why a folder is no data set."""
+LARGEST = 20_000_000
+"""Bytes of such a file that is read for that."""
+TRAINVAL = re.compile(r"(?<![a-z])trainval(?![a-z])")
 
 
 def find_data(path: str | Path) -> FoundData:
@@ -30,15 +40,22 @@ def find_data(path: str | Path) -> FoundData:
     place = Place(Path(path))
     if not place.path.exists():
         raise FileNotFoundError(f"no data set {printable(place.path)}: there is no such file or folder")
-    found = [each for part in finders() if (each := part.find(place)) is not None]
+    found = [each for part in finders() if (each := part.find(place)) is not None and each.splits]
     if not found:
         if place.path.suffix.lower() == ".json" and not place.is_folder:
             read_json(str(place.path))  # says what the file is instead
         raise ValueError(f"{printable(place.path)}: no data set of a known format is there; it holds {contents(place)}")
     first, *others = found
     notes = [f"also found: {other.format}, because of {other.why}; not read" for other in others]
-    splits = {name: first.splits[name] for name in sorted(first.splits, key=split_position)}
-    return FoundData(first.format, first.why, splits, (*first.notes, *notes))
+    if shared := [name for name in first.splits if name not in SPLIT_NAMES and canonical_split(name)]:
+        notes.append(f"several are of one split, so each is its own: {shorten_list(shared)}")
+    if place.is_partial:
+        notes.append(
+            f"only the first {len(place.files)} files were looked at: name the file or folder of a split instead"
+        )
+    splits, renamed = with_trainval(first.splits)
+    ordered = {name: splits[name] for name in sorted(splits, key=split_position)}
+    return FoundData(first.format, first.why, ordered, (*first.notes, *renamed, *notes))
 
 
 def finders() -> list[type[DetectionDataset]]:
@@ -53,12 +70,53 @@ def split_position(name: str) -> int:
     return list(SPLIT_NAMES).index(name) if name in SPLIT_NAMES else len(SPLIT_NAMES)
 
 
+def with_trainval(splits: Mapping[str, Tree]) -> tuple[Mapping[str, Tree], tuple[str, ...]]:
+    """The splits, trainval by the name of train where there is neither train nor val, and a note that says so."""
+    named = [name for name in splits if TRAINVAL.search(name.lower())]
+    if len(named) != 1 or not {"train", "val"}.isdisjoint(splits):
+        return splits, ()
+    return {"train" if n == named[0] else n: node for n, node in splits.items()}, (f"{named[0]} is read as train",)
+
+
 def contents(place: Place) -> str:
     """What a place holds, in words."""
     if not place.is_folder:
-        return f"a file with the suffix {place.path.suffix or 'none'}"
+        known = describe_file(place.path)
+        return f"a file with the suffix {place.path.suffix or 'none'}{f', {known}' if known else ''}"
+    if is_run(place.path):
+        return "a run: name its config.yaml, or the folder of a data set"
     counts = [f"{count} {suffix or 'files without suffix'}" for suffix, count in place.suffixes.most_common()]
-    return shorten_list(counts, 8) or "nothing"
+    return (shorten_list(counts, 8) or "nothing") + describe_files(place)
+
+
+def describe_files(place: Place) -> str:
+    """The first file of each suffix that annotations have, in words; empty if none is known."""
+    known = []
+    for suffix in ANNOTATIONS:
+        file = next(iter(place.with_suffix(suffix)), None)
+        text = file and describe_file(place.path / file)
+        if text:
+            known.append(f"{printable(file)} is {text}")
+    return f". {'; '.join(known)}" if known else ""
+
+
+def describe_file(path: Path) -> str | None:
+    """What an annotation file is, in words; None if that is not known."""
+    if path.suffix.lower() not in ANNOTATIONS:
+        return None
+    if path.suffix.lower() in ARCHIVES:
+        return "an archive: unpack it"
+    if path.suffix.lower() == ".tar":
+        return "a tar file without images that have JSON files of their names"
+    try:
+        text = read_text(path) if path.stat().st_size < LARGEST else ""
+        return (
+            describe_json(json.loads(text)) if text and path.suffix.lower() == ".json" else describe_text(text or "?")
+        )
+    except json.JSONDecodeError:
+        return "no JSON, or cut off"
+    except (ValueError, OSError, RecursionError):
+        return None
 
 
 @DATASETS.register()
@@ -98,7 +156,8 @@ class AutoDataset(WrapperDataset):
         keep_empty: bool = True,
     ) -> None:
         found = find_data(root)
-        log.info("%s: %s, because of %s", root, found.format, found.why)
+        for text in (f"{found.format}, because of {found.why}", *found.notes):
+            log.info("%s: %s", root, text)
         more = {
             "class_names": class_names,
             "class_map": class_map,
@@ -124,9 +183,10 @@ def made_split(found: FoundData, split: str, name: str, options: SplitOptions, m
     images = split_lists(whole, options)[split]
     part: DetectionDataset = DATASETS.build({"type": "SubsetDataset", "dataset": whole, "images": images})
     part.name = f"{whole.name} ({split})"
-    where = f"in {options.file}" if options.file else "data.split.file writes them down, so that the split stays"
-    text = "%s: there is no val, so %s is %d of %d images, by chance (data.split: val %g, seed %d); %s"
-    log.info(text, whole.name, split, len(images), len(whole), options.val, options.seed, where)
+    chance = f"by chance (data.split: val {options.val:g}, seed {options.seed})"
+    chance += "; data.split.file writes them down, so that the split stays"
+    which = chance if options.file is None else f"as the lists in {options.file} say"
+    log.info("%s: there is no val, so %s is %d of %d images, %s", whole.name, split, len(images), len(whole), which)
     return part
 
 
@@ -136,7 +196,8 @@ def split_node(found: FoundData, split: str | None, name: str) -> Tree:
     if split is None and len(found.splits) != 1:
         raise ValueError(f"{name} has the splits {known}: choose one with `split`")
     key = next(iter(found.splits)) if split is None else canonical_split(split) or split
-    for each in (split, key):
+    own = [name for name, node in found.splits.items() if split is not None and node.get("split") == split]
+    for each in (split, *own[:1], key):
         if each is not None and each in found.splits:
             return found.splits[each]
     raise ValueError(f"{name}: {found.format} has no split {split!r}, only {known}")

@@ -21,7 +21,7 @@ from detkit.data.datasets.problems import (
     Problems,
 )
 from detkit.data.datasets.records import NO_ID
-from detkit.utils.console import shorten_list
+from detkit.utils.console import plural, shorten_list
 from detkit.utils.types import Tree, Value
 
 Entry = Tree
@@ -285,7 +285,7 @@ def categories_of(content: Entry, used: Counter[str], name: str, problems: Probl
         kept[category] = class_name
     for class_name, count in Counter(kept.values()).items():
         if count > 1:
-            ids = [f"id {i} ({used[i]} annotations)" for i, n in kept.items() if n == class_name]
+            ids = [f"id {i} ({plural(used[i], 'annotation')})" for i, n in kept.items() if n == class_name]
             raise ValueError(
                 f"{name}: the class name {class_name!r} is given to {count} categories: {', '.join(ids)}. Rename all "
                 "but one in `categories` (class_map can merge them then), or give their annotations one category_id"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, is_file, named_splits
+from detkit.data.datasets.found import SPLIT_NAMES, FoundData, Place, is_file, named_splits, split_synonyms
 from detkit.utils.console import printable, shorten_list
 
 PARTS = (b"images", b"annotations", b"categories")
@@ -113,17 +113,22 @@ def image_folder(file: CocoFile, place: Place) -> Path | None:
     for folder in near_folders(file.path):
         if all(is_file(folder / name) for name in names):
             return folder
-    by_name = search(place, names) or search(place, [name.rpartition("/")[2] for name in names])
-    return by_name or next((f for f in near_folders(file.path) if all(is_file(f / Path(n).name) for n in names)), None)
+    last = [name.rpartition("/")[2] for name in names]
+    if (by_name := search(place, names) or search(place, last)) is not None:
+        return by_name
+    counts = {folder: sum(is_file(folder / name) for name in last) for folder in near_folders(file.path)}
+    best = max(counts, key=lambda folder: counts[folder])
+    return best if counts[best] else None
 
 
 def near_folders(file: Path) -> list[Path]:
-    """Folders that usually have the images of a file."""
+    """Folders that usually have the images of a file; those of its own name come first, as val before images."""
     stem = PLAIN_WORDS.sub("", PLAIN_WORDS.sub("", file.stem))
     words = [stem, re.sub(r"(?<=[a-z])\d+$", "", stem)]
-    places = ["", file.stem, *words, "images", "data", *(f"images/{word}" for word in words)]
-    places += ["..", *(f"../{word}" for word in words), "../images", *(f"../images/{word}" for word in words)]
-    places += [f"../{word}/images" for word in words] + ["../JPEGImages", "../data"]
+    named = [file.stem, *(words if stem else ()), *split_synonyms(stem)]
+    places = [*named, *(f"images/{word}" for word in named), *(f"../{word}" for word in named)]
+    places += [*(f"../images/{word}" for word in named), *(f"../{word}/images" for word in named)]
+    places += ["", "images", "data", "..", "../images", "../JPEGImages", "../data"]
     return list(dict.fromkeys(Path(os.path.normpath(file.parent / name)) for name in places))
 
 

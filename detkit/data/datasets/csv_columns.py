@@ -92,9 +92,14 @@ def plain(name: str) -> str:
 
 
 def known_roles(names: Sequence[str]) -> dict[str, int]:
-    """The roles that column names are known for. With x, y and no other sides, width and height are the box's."""
+    """The roles that column names are known for. With x, y and no other sides, width and height are the box's.
+
+    A corner without the other one, as left, top, width, height, is x, y.
+    """
     by_name = {plain(name): i for i, name in reversed(list(enumerate(names)))}
     roles = {role: by_name[known] for role, known in first_known(by_name).items()}
+    if {"xmin", "ymin"} <= set(roles) and {"x", "y", "xmax", "ymax"}.isdisjoint(roles):
+        roles.update(x=roles.pop("xmin"), y=roles.pop("ymin"))
     if {"x", "y"} <= set(roles) and "box_width" not in roles and not set(CORNERS) <= set(roles):
         for side in ("width", "height"):
             if side in roles:
@@ -144,8 +149,12 @@ def box_layout(path: str, roles: Mapping[str, int], given: BoxFormat | None, nam
         wanted = SIDES if given in ("xywh", "cxcywh") else CORNERS
         missing = [role for role in wanted if role not in roles]
         raise ValueError(f"{path}: no column for {', '.join(missing)}: {way_out(names)}")
-    centre = {plain(names[roles[role]]) for role in ("x", "y")}
-    known: BoxFormat | None = "cxcywh" if centre <= set(KNOWN["x"][2:] + KNOWN["y"][2:]) else None
+    names_xy = {plain(names[roles[role]]) for role in ("x", "y")}
+    known: BoxFormat | None = None
+    if names_xy <= set(KNOWN["x"][2:] + KNOWN["y"][2:]):
+        known = "cxcywh"
+    elif names_xy <= set(KNOWN["xmin"] + KNOWN["ymin"]):
+        known = "xywh"
     if given is None and known is None:
         x, y = names[roles["x"]], names[roles["y"]]
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from detkit.data.datasets.file_formats import describe_text, read_text
 from detkit.data.datasets.yolo_file import NUMBER
 
+HEAD = 65_536
+"""Bytes of a file in which its first row must end."""
 SEPARATORS = (",", ";", "\t", "|")
 
 
@@ -44,6 +47,14 @@ def read_table(path: str, encoding: str | None = None) -> Table:
         known = describe_text(text)
         raise ValueError(f"{path}: not a CSV table: the file is {known or 'without columns'}")
     return Table(path, separator, rows)
+
+
+def first_row(path: str) -> list[str] | None:
+    """The texts of the first row, without reading the rest; None for what is no table."""
+    with open(path, "rb") as file:
+        raw = file.read(HEAD)
+    text = raw.decode(json.detect_encoding(raw), "ignore").removeprefix("\ufeff")
+    return next((row.texts for row in rows_of(text, separator_of(text), path)), None)
 
 
 def text_of(path: str, encoding: str | None) -> str:

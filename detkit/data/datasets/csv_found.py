@@ -7,23 +7,28 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
-from detkit.data.datasets.csv_columns import CORNERS, SIDES, columns_of, is_keras, is_tutorial, known_roles
-from detkit.data.datasets.csv_file import Table, read_table
+from detkit.data.datasets.csv_columns import CORNERS, SIDES, is_keras, is_tutorial, known_roles
+from detkit.data.datasets.csv_file import Table, first_row, read_table
 from detkit.data.datasets.csv_images import CsvImageFinder
 from detkit.data.datasets.entries import split_of
-from detkit.data.datasets.found import FoundData, Place, canonical_split, is_file
+from detkit.data.datasets.found import FoundData, Place, canonical_split, is_file, split_synonyms
 from detkit.data.datasets.voc_find import FROM_ZERO, counts_from_zero
 from detkit.utils.console import plural, shorten_list
 from detkit.utils.types import Tree
 
+TABLES = (".csv", ".tsv")
+MOST_FOLDERS = 20
+"""Folders of images that are tried for a table, besides those near it."""
+
 
 def find_tables(place: Place) -> FoundData | None:
-    """The tables of boxes at a place, at most one folder deep, each read once; None if there are none."""
-    files = [place.path / file for file in place.files if len(file.parts) <= 2] if place.is_folder else [place.path]
-    found = (table_of_boxes(file) for file in files if file.suffix.lower() in (".csv", ".tsv"))
+    """The tables of boxes at a place, each read once; None if there are none."""
+    files = [place.path / file for file in place.with_suffix(*TABLES)] if place.is_folder else [place.path]
+    found = (table_of_boxes(file) for file in files if file.suffix.lower() in TABLES)
     tables = [table for table in found if table is not None]
     if not tables:
         return None
@@ -34,8 +39,6 @@ def find_tables(place: Place) -> FoundData | None:
     notes = [f"not read: {shorten_list(left)}"] if left else []
     notes += [note for table in tables if (note := rows_left_out(table, place))]
     splits = splits_of(named, place)
-    shared = [name for name in splits if name not in {part.split or "all" for part in named}]
-    notes += [f"one of several tables of a split, so each is its own: {shorten_list(shared)}"] if shared else []
     notes += [FROM_ZERO] if any(node.get("one_based") is False for node in splits.values()) else []
     return FoundData("CSV", f"the columns of {shorten_list(read, 3)}", splits, tuple(notes))
 
@@ -95,12 +98,17 @@ def name_at(table: Table, place: Place) -> str:
 def table_of_boxes(path: Path) -> Table | None:
     """A CSV file with a header of known columns, or rows as keras-retinanet's; None for any other."""
     try:
-        table = read_table(str(path))
+        first = first_row(str(path))
+        return read_table(str(path)) if first is not None and has_boxes(first) else None
     except (ValueError, OSError):
         return None
-    roles = set(known_roles(table.rows[0].texts))
+
+
+def has_boxes(first: Sequence[str]) -> bool:
+    """Whether the first row of a table is a header of known columns, or as keras-retinanet's."""
+    roles = set(known_roles(first))
     boxes = set(CORNERS) <= roles or set(SIDES) <= roles or "box" in roles
-    return table if is_keras(table.rows[0].texts) or ("image" in roles and boxes) else None
+    return is_keras(first) or ("image" in roles and boxes)
 
 
 def classes_near(table: Path, place: Place) -> Path | None:
@@ -123,7 +131,7 @@ def is_classes(path: Path) -> bool:
 
 def node_of(table: Table, place: Place) -> Tree:
     """The config node that reads a whole table."""
-    node: Tree = {"type": "CsvDataset", "annotations": table.path, "images": str(image_folder(table))}
+    node: Tree = {"type": "CsvDataset", "annotations": table.path, "images": str(image_folder(table, place))}
     classes = classes_near(Path(table.path), place)
     if classes is None and is_of_labelimg(table, place):
         node["one_based"] = False
@@ -139,20 +147,38 @@ def is_of_labelimg(table: Table, place: Place) -> bool:
     return is_tutorial(table.rows[0].texts) and counts_from_zero(near)
 
 
-def image_folder(table: Table) -> Path:
-    """The folder near a table that has its first images; its own if none has."""
-    file = Path(table.path)
-    try:
-        layout = columns_of(table, None, None, "xyxy", needs_class=False)
-        rows = table.rows[layout.has_header :][:200]
-        cells = [row.texts[layout.of["image"]] for row in rows if layout.of["image"] < len(row.texts)]
-        names = [cell.replace("\\", "/") for cell in cells if cell]
-    except ValueError:  # the reader says what is wrong with the file
-        return file.parent
+def image_folder(table: Table, place: Place) -> Path:
+    """The folder near a table that has most of its first images, else one of the place's; its own if none has any."""
+    file, first = Path(table.path), table.rows[0].texts
+    has_header = not is_keras(first)
+    column = known_roles(first)["image"] if has_header else 0
+    rows = table.rows[has_header:][:200]
+    names = [row.texts[column].replace("\\", "/") for row in rows if column < len(row.texts) and row.texts[column]]
     stem = re.sub(r"[-_ ]?(labels|annotations|bboxes|boxes|annotation|label|_)+$", "", file.stem, flags=re.IGNORECASE)
-    places = ["", stem, file.stem, "images", f"images/{stem}", "..", f"../{stem}", "../images", f"../images/{stem}"]
-    folders = [Path(os.path.normpath(file.parent / place)) for place in dict.fromkeys(places)]
-    return max(folders, key=lambda folder: count_images(folder, names))
+    # Folders of these names go before those that have the images of every split.
+    named = [name for name in dict.fromkeys((stem, file.stem, *split_synonyms(stem))) if name]
+    places = [f"{above}{name}" for above in ("", "images/", "../", "../images/") for name in named]
+    places += ["", "images", "..", "../images"]
+    folders = [Path(os.path.normpath(file.parent / place)) for place in places]
+    nearest = max(folders, key=lambda folder: count_images(folder, names))
+    return nearest if count_images(nearest, names) else far_folder(names, place) or file.parent
+
+
+def far_folder(names: Sequence[str], place: Place) -> Path | None:
+    """The folder of a place that has most of some images; None if none has any, or several have as many."""
+    if not names or not place.is_folder:
+        return None
+    parts = Path(names[0].lstrip("/")).parts or ("",)
+    same = [file for file in place.files if ends_with(file, parts)]
+    folders = dict.fromkeys(place.path.joinpath(*file.parts[: -len(parts)]) for file in same)
+    counts = {folder: count_images(folder, names) for folder in islice(folders, MOST_FOLDERS)}
+    best = [folder for folder, count in counts.items() if count and count == max(counts.values())]
+    return best[0] if len(best) == 1 else None
+
+
+def ends_with(file: Path, parts: Sequence[str]) -> bool:
+    """Whether a path ends as a name does, which may lack the suffix."""
+    return parts[-1] in (file.name, file.stem) and file.parts[-len(parts) : -1] == tuple(parts[:-1])
 
 
 def count_images(folder: Path, names: Sequence[str]) -> int:

@@ -8,17 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detkit.data.datasets.csv_columns import CORNERS, SIDES, Columns
+from detkit.data.datasets.csv_columns import CORNERS, SIDES, Columns, plain
 from detkit.data.datasets.csv_file import Row, Table, number_in, read_table
 from detkit.data.datasets.image_files import Folders, image_suffixes, images_by_stem
 from detkit.data.datasets.problems import Kind, Problems
 from detkit.data.datasets.yolo_data import plain_parts
+from detkit.data.datasets.yolo_file import CONFIDENCES
 from detkit.utils.console import plural, printable, shorten_list
 
 MOVED = Kind("image [paths lead|path leads] elsewhere; the image with the same end of its path is used", quiet=True)
 NO_BOX_OF_CLASS = Kind(
     "[rows have|row has] a class and no box, and [count|counts] as [images|an image] without objects"
 )
+CONFIDENCE = ("confidence", "score", "conf", "probability")
+"""Columns, as `plain` gives their names, that tables of detections have; those of people say 1."""
 BRACKETS = "[](){} "
 YES, NO = ("1", "true", "yes", "1.0"), ("0", "false", "no", "", "0.0", "-1")
 
@@ -61,6 +64,8 @@ class Reader:
     ) -> None:
         self.table, self.columns, self.classes, self.single_class = table, columns, classes, single_class
         self.finder, self.problems = CsvImageFinder(folder), Problems()
+        first = table.rows[0].texts if columns.has_header else ()
+        self.confidence = next((i for i, name in enumerate(first) if plain(name) in CONFIDENCE), None)
         self.used: set[str] = set()
         self.images: dict[str, CsvImage] = {}
 
@@ -131,6 +136,8 @@ class Reader:
         name = self.class_of(values)
         if not name:
             raise ValueError("the class is missing")
+        if self.confidence is not None and row.texts[self.confidence] not in ("", "1", "1.0"):
+            self.problems.add(CONFIDENCES, f"line {row.line}: {row.texts[self.confidence][:40]}")
         box = [number_in(text, self.table.decimal_commas) for text in texts]
         image.flags.append(flag(values.get("ignore", "")))
         image.boxes.append(box)
@@ -172,7 +179,8 @@ class Reader:
             return [self.single_class]
         if not self.used:
             raise ValueError(
-                f"{self.table.path}: no row has a class, so there is nothing to detect; `classes` can name the classes"
+                f"{self.table.path}: no row has a class and a box, so there is nothing to detect; `classes` can name "
+                "the classes"
             )
         return sorted(self.used)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.cvat_file import declared_classes, frame_records, image_records, read_cvat, subsets
 from detkit.data.datasets.entries import beginning, declared_first, found_text, image_root, recognised, split_files
-from detkit.data.datasets.found import FoundData, Place, canonical_split
+from detkit.data.datasets.found import FoundData, Place, named_splits
 from detkit.data.datasets.image_finder import ImageFinder, check_records
 from detkit.data.datasets.problems import Problems
 from detkit.data.datasets.records import BadBoxes
 from detkit.registry import DATASETS, PathStr
-from detkit.utils.console import shorten_list
+from detkit.utils.console import plural, shorten_list
 from detkit.utils.types import Tree
 
 MARKS = re.compile(r"<annotations\b")
@@ -45,11 +45,14 @@ class CvatDataset(DetectionDataset):
         if not files:
             return None
         nodes: dict[str, Tree] = {}
+        notes: tuple[str, ...] = ()
         for split, file in split_files(files, place).items():
             node = {"type": "CvatDataset", "annotations": str(file), "images": str(image_root(file, place))}
-            names = subsets_of(file) if len(files) == 1 else []
-            nodes |= {canonical_split(n) or n: {**node, "split": n} for n in names} or {split: node}
-        return FoundData("CVAT XML", found_text(files, place, "whose root is <annotations>"), nodes)
+            names, without = subsets_of(file) if len(files) == 1 else ([], 0)
+            if names and without:
+                notes += (f"{plural(without, 'image has no subset and is', 'images have no subset and are')} not read",)
+            nodes |= {s: {**node, "split": n} for s, n in zip(named_splits(names), names, strict=True)} or {split: node}
+        return FoundData("CVAT XML", found_text(files, place, "whose root is <annotations>"), nodes, notes)
 
     def __init__(
         self,
@@ -86,9 +89,10 @@ def is_cvat(file: Path) -> bool:
     return EXPECTED.search(beginning(file)) is not None
 
 
-def subsets_of(file: Path) -> list[str]:
-    """The subsets of a project's export; none of a file that can't be read, which the reader reports."""
+def subsets_of(file: Path) -> tuple[list[str], int]:
+    """The subsets of a project's export, and how many images have none; nothing of a file that can't be read."""
     try:
-        return subsets(read_cvat(str(file)))
-    except (ValueError, OSError):
-        return []
+        root = read_cvat(str(file))
+    except (ValueError, OSError):  # the reader reports it
+        return [], 0
+    return subsets(root), sum(not image.get("subset") for image in root.iterfind("image"))

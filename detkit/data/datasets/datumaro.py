@@ -113,7 +113,7 @@ def read_items(
 def find_image(name: str, where: str, finder: ImageFinder) -> str:
     """The image of an item, whose id lacks the suffix."""
     stem = name.replace("\\", "/").rpartition("/")[2]
-    fitting = [file for file in finder.by_name if file.rpartition(".")[0] == stem]
+    fitting = finder.by_stem.get(stem, [])
     return finder.find(name + fitting[0].removeprefix(stem) if len(fitting) == 1 else name, where)
 
 

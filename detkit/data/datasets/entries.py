@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detkit.data.datasets.coco_file import number_of, short
 from detkit.data.datasets.file_formats import describe_json
-from detkit.data.datasets.found import FoundData, Place, canonical_split
+from detkit.data.datasets.found import FoundData, Place, canonical_split, split_folder
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.data.datasets.problems import FROM_OUTLINE, Problems
 from detkit.utils.console import printable
@@ -23,7 +23,7 @@ IGNORE_FLAGS = ("difficult", "ignore", "ignored", "iscrowd", "is_crowd", "crowd"
 HEAD = 65_536
 """Bytes at the beginning of a file that show its format."""
 MOST_FILES = 50
-"""Files of one suffix that are looked into to find a format."""
+"""Files of one suffix of which one must be of a format, so that others are looked into."""
 
 
 def describe_other(content: Value) -> str:
@@ -184,10 +184,26 @@ def _beginning(path: str, time: int, size: int) -> str:
     return re.sub(r"\s*([\[\]{}:,])\s*", r"\1", raw.decode(encoding, "ignore")).strip()
 
 
-def recognised(place: Place, suffix: str, marks: re.Pattern[str]) -> list[Path]:
-    """Files of a suffix whose beginning matches, at a place; of a folder's only the first `MOST_FILES`."""
+def recognised(
+    place: Place,
+    suffix: str,
+    marks: re.Pattern[str],
+    others: re.Pattern[str] | None = None,
+    *,
+    every: bool = True,
+) -> list[Path]:
+    """Files of a suffix whose beginning matches, at a place; none unless one of the first `MOST_FILES` does.
+
+    others: what their beginning must not match. every: whether to look into all files then, or the first are enough.
+    """
+
+    def fits(file: Path) -> bool:
+        start = beginning(file) if file.suffix.lower() == suffix else ""
+        return marks.search(start) is not None and (others is None or others.search(start) is None)
+
     files = [place.path / file for file in place.with_suffix(suffix)] if place.is_folder else [place.path]
-    return [file for file in files[:MOST_FILES] if file.suffix.lower() == suffix and marks.search(beginning(file))]
+    fitting = list(filter(fits, files[:MOST_FILES]))
+    return fitting + list(filter(fits, files[MOST_FILES:] if fitting and every else ()))
 
 
 def split_files(files: Sequence[Path], place: Place) -> dict[str, Path]:
@@ -197,14 +213,14 @@ def split_files(files: Sequence[Path], place: Place) -> dict[str, Path]:
         return {names[0] or "all": files[0]}
     texts = [name or file.stem for name, file in zip(names, files, strict=True)]
     if len(set(texts)) < len(texts):
-        texts = ["/".join(file.with_suffix("").parts[-2:]) for file in files]
+        texts = [file.with_suffix("").relative_to(place.path).as_posix() for file in files]
     return dict(zip(texts, files, strict=True))
 
 
 def split_of(file: Path, place: Place) -> str | None:
-    """The split that the name of a file says, or of its folder below the place."""
-    folder = file.parent.name if file.parent != place.path and place.is_folder else ""
-    return canonical_split(file.stem) or canonical_split(folder)
+    """The split that the name of a file says, or else that of the uppermost folder with such a name below the place."""
+    top = split_folder(file.relative_to(place.path)) if place.is_folder else None
+    return canonical_split(file.stem) or (canonical_split(top.name) if top is not None else None)
 
 
 def image_root(file: Path, place: Place) -> Path:

@@ -77,7 +77,7 @@ def describe_text(text: str) -> str | None:
     if len(lines) > 1 and all(line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines):
         return "JSON lines, one object on each line, which ListDataset reads if they are images with boxes"
     if lines and lines[0].count(",") >= 3 and not start.startswith(("{", "[")):
-        return f"a CSV table (first line: {lines[0][:60]!r})"
+        return f"a CSV table (first line: {lines[0][:60]!r}), which CsvDataset reads once `columns` names its columns"
     if re.match(r"[\w .-]+:(\s|$)", lines[0]):
         return "YAML"
     return None

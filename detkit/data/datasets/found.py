@@ -12,14 +12,15 @@ from itertools import islice
 from pathlib import Path
 
 from detkit.checkpoint import CHECKPOINTS
+from detkit.utils.console import plural, printable
 from detkit.utils.types import Tree
 
-LOOKED_AT = 200_000
+LOOKED_AT = 2_000_000
 """Files below a folder that are listed to find its format."""
 SPLIT_NAMES = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev", "eval"),
-    "test": ("test", "testing", "tst"),
+    "train": ("train", "training", "trn", "trainset", "trainingset"),
+    "val": ("val", "valid", "validation", "validate", "dev", "eval", "valset", "validset", "validationset", "devset"),
+    "test": ("test", "testing", "tst", "testset"),
 }
 """Canonical name of a split -> names that people give it."""
 
@@ -53,6 +54,11 @@ class Place:
     def files(self) -> tuple[Path, ...]:
         """Files below a folder, relative to it and sorted folder by folder; only the first `LOOKED_AT`."""
         return tuple(islice(walk(self.path), LOOKED_AT)) if self.is_folder else ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a folder may have more files than are listed."""
+        return len(self.files) >= LOOKED_AT
 
     @cached_property
     def suffixes(self) -> Counter[str]:
@@ -106,7 +112,27 @@ def canonical_split(name: str) -> str | None:
     return None
 
 
+def split_synonyms(name: str) -> tuple[str, ...]:
+    """The names that people give the split of a name such as "valid"; none for a name that is no split's."""
+    canonical = canonical_split(name)
+    return SPLIT_NAMES[canonical] if canonical is not None else ()
+
+
 def named_splits(names: Sequence[str]) -> list[str]:
     """The names under which splits are found: train, val or test where a single one has such a name, else their own."""
     canonical = [canonical_split(name) or name for name in names]
     return [short if canonical.count(short) == 1 else name for short, name in zip(canonical, names, strict=True)]
+
+
+def split_folder(file: Path) -> Path | None:
+    """The folder above a file whose name is that of a split, the uppermost one; None without any."""
+    parents = [parent for parent in reversed(file.parents) if parent.name]
+    return next((parent for parent in parents if canonical_split(parent.name)), None)
+
+
+def outside_splits(files: Sequence[Path], kind: str) -> tuple[str, ...]:
+    """A note on files that are in no folder of a split, where others are; none without such files."""
+    if not files:
+        return ()
+    counted = plural(len(files), f"{kind} is", f"{kind}s are")
+    return (f"{counted} in no folder of a split, as {printable(files[0])}, and not read",)

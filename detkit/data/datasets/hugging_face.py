@@ -10,7 +10,7 @@ from pathlib import Path
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_formats import BoxFormat
 from detkit.data.datasets.entries import size_at
-from detkit.data.datasets.found import FoundData, Place, canonical_split, walk
+from detkit.data.datasets.found import FoundData, Place, canonical_split, named_splits, walk
 from detkit.data.datasets.image_files import check_inside
 from detkit.data.datasets.images import read_any_size
 from detkit.data.datasets.list_entries import (
@@ -69,7 +69,7 @@ class HuggingFaceDataset(DetectionDataset):
         if marker is None:
             return find_parquet(place, node)
         names = saved_splits(place.path) if marker == MARKERS[0] else []
-        nodes = {canonical_split(name) or name: {**node, "split": name} for name in names}
+        nodes = {split: {**node, "split": name} for split, name in zip(named_splits(names), names, strict=True)}
         return FoundData("Hugging Face", f"its {marker}", nodes or {"all": node})
 
     def __init__(
@@ -119,7 +119,7 @@ class HuggingFaceDataset(DetectionDataset):
 
 def find_parquet(place: Place, node: Tree) -> FoundData | None:
     """Parquet files that `ParquetDataset` does not read; None if there are none."""
-    files = parquet_files(place.path) if place.is_folder or place.path.suffix == ".parquet" else {}
+    files = parquet_files(place.path) if place.is_folder or place.path.suffix.lower() == ".parquet" else {}
     first = next((paths[0] for paths in files.values()), None)
     if first is None or not needs_library(first):
         return None
@@ -176,7 +176,7 @@ def choose(splits: Mapping[str, Value], split: str | None, name: str) -> Value:
 
 def parquet_files(path: Path) -> dict[str, list[Path]]:
     """Split -> Parquet files, by the names of files and folders; "all" for others."""
-    files = [path / file for file in walk(path) if file.suffix == ".parquet"] if path.is_dir() else [path]
+    files = [path / file for file in walk(path) if file.suffix.lower() == ".parquet"] if path.is_dir() else [path]
     splits: dict[str, list[Path]] = {}
     for file in files:
         folder = file.parent.name if file.parent != path else ""

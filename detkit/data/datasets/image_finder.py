@@ -37,6 +37,14 @@ class ImageFinder:
                 files.setdefault(file.name, []).append(file.as_posix())
         return files
 
+    @cached_property
+    def by_stem(self) -> dict[str, list[str]]:
+        """File name without suffix -> the names of files, in any folder, that begin with it."""
+        names = dict[str, list[str]]()
+        for name in self.by_name:
+            names.setdefault(name.rpartition(".")[0], []).append(name)
+        return names
+
     def find(self, name: str, where: str, beside: Path | None = None) -> str:
         """Path of the image; of a missing one where it should be. ValueError if several files may be meant.
 

@@ -54,7 +54,8 @@ def indices_of(dataset: DetectionDataset, names: Sequence[str], where: str) -> l
     if missing:
         near = nearest(missing[0], list(known)) if len(known) < 10_000 else "."
         count = plural(len(missing), "image is", "images are")
-        raise ValueError(f"{where}: {count} not in {dataset.name}: {shorten_list(missing)}{near}")
+        way_out = "Restore the images, or take their names out of the list"
+        raise ValueError(f"{where}: {count} not in {dataset.name}: {shorten_list(missing)}{near} {way_out}")
     several = [printable(name) for name, indices in found.items() if len(indices) > 1]
     if several:
         raise ValueError(

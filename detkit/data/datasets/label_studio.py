@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -31,6 +31,7 @@ from detkit.data.datasets.images import upright_size
 from detkit.data.datasets.problems import FROM_OUTLINE, NO_BOX, SEVERAL_ANNOTATORS, SUSPECT, UNANNOTATED, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
+from detkit.utils.console import shorten_list
 from detkit.utils.types import Tree, Value
 
 MARKS = re.compile(
@@ -200,12 +201,24 @@ class LabelledBox:
 def regions_of(results: list[Value], where: str, get_size: GetSize, problems: Problems) -> list[LabelledBox]:
     """The boxes of a task. A region and its label may be two results with one id."""
     entries = [object_of(value, f"{where}, result {i}") for i, value in enumerate(results, start=1)]
+    check_one_image(entries, where)
     by_id = {str(e.get("id")): names for e in entries if e.get("type") == "labels" and (names := labels_of(e))}
     boxes: list[LabelledBox] = []
     for i, entry in enumerate(entries, start=1):
         spot = f"{where}, result {i}"
         boxes += [LabelledBox(*found) for found in boxes_of(entry, by_id, spot, get_size, problems)]
     return boxes
+
+
+def check_one_image(entries: Sequence[Tree], where: str) -> None:
+    """Raises ValueError for regions of several images, as nothing in an export says which file each of them is in."""
+    regions = (e for e in entries if str(e.get("type")).removesuffix("labels") in OUTLINES)
+    names = {str(region["to_name"]) for region in regions if region.get("to_name")}
+    if len(names) > 1:
+        raise ValueError(
+            f"{where}: its regions are of several images ({shorten_list(sorted(names))}), of which one file is named: "
+            "write a task for each image"
+        )
 
 
 def boxes_of(

@@ -7,6 +7,7 @@ import binascii
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
@@ -26,15 +27,17 @@ from detkit.data.datasets.entries import (
     text_at,
 )
 from detkit.data.datasets.file_formats import read_json_file
-from detkit.data.datasets.found import FoundData, Place, canonical_split, walk
+from detkit.data.datasets.found import FoundData, Place, canonical_split, split_folder, walk
+from detkit.data.datasets.image_files import image_suffixes
 from detkit.data.datasets.image_finder import ImageFinder, refuse_duplicates
 from detkit.data.datasets.images import read_any_size
-from detkit.data.datasets.problems import FROM_OUTLINE, JOINED, NO_BOX, OTHER_FILE, Problems
+from detkit.data.datasets.problems import FROM_OUTLINE, JOINED, NO_BOX, OTHER_FILE, Kind, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.types import Tree, Value
 
 MARKS = re.compile(r'"shapes":\[(\]|.*"points":)|"imageData":"')
+NO_GROUPS = Kind("[shapes have|shape has] the group_id 0, as all others, which counts as no group", quiet=True)
 WITHOUT_BOX = ("point", "points", "line", "linestrip", "polyline")
 
 
@@ -43,8 +46,8 @@ class LabelMeDataset(DetectionDataset):
     """Boxes of a folder of LabelMe files; shapes with the flag `difficult` are ignore regions.
 
     A rectangle is a box; a polygon, circle, ellipse or mask gives the box around it; points and lines give none. Shapes
-    of one label and group_id are parts of one object, as in LabelMe's own conversion to COCO. An image that is only
-    inside of its JSON file (imageData) is read from there.
+    of one label and group_id are parts of one object, as in LabelMe's own conversion to COCO, unless all shapes of the
+    folder have the group_id 0. An image that is only inside of its JSON file (imageData) is read from there.
 
     Args:
         root: folder with the JSON files, in subfolders, too.
@@ -61,16 +64,10 @@ class LabelMeDataset(DetectionDataset):
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
-        files = recognised(place, ".json", MARKS)
+        files = recognised(place, ".json", MARKS, every=False)
         if not files:
             return None
-        root = place.path if place.is_folder else place.path.parent
-        tops = {file.relative_to(root).parts[0] for file in map(root.joinpath, place.with_suffix(".json"))}
-        splits = {name: top for top in sorted(tops) if (root / top).is_dir() and (name := canonical_split(top))}
-        # Files beside the folders of the splits would be in none of them.
-        only = splits and all((root / top).is_dir() and top in splits.values() for top in tops)
-        folders = {name: root / top for name, top in splits.items()} if only else {"all": root}
-        nodes = {split: {"type": "LabelMeDataset", "root": str(folder)} for split, folder in folders.items()}
+        nodes = {split: {"type": "LabelMeDataset", **folders} for split, folders in split_folders(place).items()}
         return FoundData("LabelMe JSON", found_text(files, place, "a list of shapes"), nodes)
 
     def __init__(
@@ -104,46 +101,97 @@ def is_json(path: str) -> bool:
     return path.lower().endswith(".json")
 
 
+def split_folders(place: Place) -> dict[str, dict[str, str]]:
+    """Split -> its `root`, and `images` if they lie elsewhere; "all" unless every file is in the folder of a split."""
+    root = place.path if place.is_folder else place.path.parent
+    tops = {split_folder(file) for file in place.with_suffix(".json")}
+    splits = {canonical_split(top.name) or top.name: top for top in tops if top is not None}
+    if not splits or len(splits) < len(tops):
+        return {"all": {"root": str(root)}}
+    images = {split_folder(file) for file in place.with_suffix(*image_suffixes())}
+    folders = {}
+    for split, top in splits.items():
+        same = [folder for folder in images if folder is not None and canonical_split(folder.name) == split]
+        elsewhere = {"images": str(root / same[0])} if len(same) == 1 and same[0] != top else {}
+        folders[split] = {"root": str(root / top), **elsewhere}
+    return folders
+
+
+@dataclass
+class LabelMeShape:
+    """A shape with a box. where: in words; group: its group_id."""
+
+    where: str
+    name: str
+    box: Box
+    group: Value
+    is_ignore: bool
+
+
+@dataclass
+class LabelMeFile:
+    """One file: its name, its image and the (height, width) of that, its shapes."""
+
+    name: str
+    path: str
+    size: tuple[int, int]
+    shapes: list[LabelMeShape]
+
+
 def read_folder(root: Path, finder: ImageFinder, join_groups: bool, problems: Problems) -> list[ImageRecord]:
     """The record of each LabelMe file; ValueError or FileNotFoundError if there is none."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; root is the folder of the LabelMe files")
-    records = []
+    files = []
     for file in (root / path for path in walk(root) if path.suffix.lower() == ".json"):
         content = read_json_file(str(file))
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             problems.add(OTHER_FILE, f"{file}: {describe_other(content)}")
             continue
-        records.append(read_file(content, file, finder, join_groups, problems))
-    if not records:
+        files.append(read_file(content, file, finder, problems))
+    if not files:
         raise ValueError(f"{root}: no JSON file with a list of shapes, as LabelMe writes it")
+    shapes = [shape for file in files for shape in file.shapes]
+    if join_groups and shapes and all(shape.group in (0, "0") for shape in shapes):
+        join_groups = False
+        problems.add(NO_GROUPS, str(root), count=len(shapes))
+    records = [to_record(file, join_groups, problems) for file in files]
     refuse_duplicates(records, str(root))
     return records
 
 
-def read_file(
-    content: Tree, file: Path, finder: ImageFinder, join_groups: bool, problems: Problems
-) -> ImageRecord:  # fmt: skip
-    """The record of one file; ValueError that names file, shape and value."""
+def read_file(content: Tree, file: Path, finder: ImageFinder, problems: Problems) -> LabelMeFile:
+    """One file; ValueError that names file, shape and value."""
     path, size = image_of(content, file, finder)
-    boxes: list[Box] = []
-    names: list[str] = []
-    ignore: list[bool] = []
-    groups: dict[tuple[str, str], int] = {}
+    shapes = []
     for where, shape in objects_at(content, "shapes", str(file), "shape"):
         box = box_of(shape, where, problems)
-        if box is None:
+        if box is not None:
+            is_ignore = is_true(shape.get("difficult")) or has_ignore_flag(shape.get("flags"))
+            shapes.append(LabelMeShape(where, text_at(shape, "label", where), box, shape.get("group_id"), is_ignore))
+    return LabelMeFile(file.name, path, size, shapes)
+
+
+def to_record(file: LabelMeFile, join_groups: bool, problems: Problems) -> ImageRecord:
+    """The record of one file; counts the shapes that are joined to others."""
+    objects: list[LabelMeShape] = []
+    groups: dict[tuple[str, str], LabelMeShape] = {}
+    for shape in file.shapes:
+        grouped = join_groups and shape.group is not None
+        first = groups.setdefault((shape.name, str(shape.group)), shape) if grouped else shape
+        if first is shape:
+            objects.append(shape)
             continue
-        name, group = text_at(shape, "label", where), shape.get("group_id")
-        first = groups.setdefault((name, str(group)), len(boxes)) if join_groups and group is not None else len(boxes)
-        if first < len(boxes):
-            boxes[first] = around([(b[i], b[i + 1]) for b in (boxes[first], box) for i in (0, 2)])
-            problems.add(JOINED, f"{where} ({name}, group {group})")
-            continue
-        boxes.append(box)
-        names.append(name)
-        ignore.append(is_true(shape.get("difficult")) or has_ignore_flag(shape.get("flags")))
-    return ImageRecord(path=path, boxes=boxes, names=names, size=size, is_ignore=ignore, source=file.name)
+        first.box = around([(b[i], b[i + 1]) for b in (first.box, shape.box) for i in (0, 2)])
+        problems.add(JOINED, f"{shape.where} ({shape.name}, group {shape.group})")
+    return ImageRecord(
+        path=file.path,
+        boxes=[shape.box for shape in objects],
+        names=[shape.name for shape in objects],
+        size=file.size,
+        is_ignore=[shape.is_ignore for shape in objects],
+        source=file.name,
+    )
 
 
 def image_of(content: Tree, file: Path, finder: ImageFinder) -> tuple[str, tuple[int, int]]:

@@ -15,7 +15,6 @@ from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_formats import BoxFormat
 from detkit.data.datasets.coco_file import short
 from detkit.data.datasets.entries import (
-    beginning,
     describe_other,
     found_text,
     nodes_of,
@@ -80,8 +79,7 @@ class ListDataset(DetectionDataset):
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
-        files = recognised(place, ".json", MARKS) + recognised(place, ".jsonl", MARKS)
-        files = [file for file in files if is_list(file)]
+        files = [file for suffix in (".json", ".jsonl") for file in recognised(place, suffix, MARKS, OTHERS)]
         if not files:
             return None
         why = found_text(files, place, "a list of images with boxes")
@@ -133,11 +131,6 @@ class ListDataset(DetectionDataset):
             return super().load_image(index)
         picture = self.pictures[place]
         return to_rgb(picture if isinstance(picture, Image.Image) else Image.fromarray(picture))
-
-
-def is_list(file: Path) -> bool:
-    """Whether a file is not one that another reader knows."""
-    return OTHERS.search(beginning(file)) is None
 
 
 def read_list(path: str) -> list[Tree]:

@@ -64,7 +64,11 @@ class ParquetDataset(ShardDataset):
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
-        files = place.with_suffix(".parquet") if place.is_folder else [place.path] * (place.path.suffix == ".parquet")
+        files = (
+            place.with_suffix(".parquet")
+            if place.is_folder
+            else [place.path] * (place.path.suffix.lower() == ".parquet")
+        )
         if not files or needs_library(place.path / files[0]):
             return None
         found = find_splits(place, files, "Parquet", "ParquetDataset", f"the file {files[0].name}")
@@ -215,6 +219,7 @@ def index_file(
     for name, key in ((image, "image"), (objects, "objects")):
         if name not in known:
             raise ValueError(f"{printable(path)}: no column {name!r}; it has {shorten_list(known)}: set `{key}`")
+    check_images(file, image, path)
     stated = [n for n in ("width", "height", "image_id", "file_name") if n in known and n not in (image, objects)]
     leaves = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
     named = [f"{image}.path"] if f"{image}.path" in leaves else []
@@ -227,6 +232,20 @@ def index_file(
             row["objects"] = row.pop(objects)
             where = f"{path}, row {i} of group {group}"
             yield entry_of(row, where, number, group, i, str(name), labels, partial(images.content, i))
+
+
+def check_images(file: ParquetFile, image: str, path: Source) -> None:
+    """Raises ValueError unless a column has the bytes of images, or structs with them."""
+    import pyarrow
+
+    kind = file.schema_arrow.field(image).type
+    if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind) or pyarrow.types.is_null(kind)):
+        raise ValueError(
+            f"{printable(path)}: the column {image!r} has no bytes of images, but {kind}: set `image`, or write images "
+            "that are files of their own as a list of dicts (JSON lines), which ListDataset reads"
+        )
 
 
 class GroupImages:

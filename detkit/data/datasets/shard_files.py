@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
-from detkit.data.datasets.found import FoundData, Place, canonical_split
+from detkit.data.datasets.found import FoundData, Place, canonical_split, named_splits
 from detkit.hub import is_remote, local_path
 from detkit.hub.ranges import HTTP, NoAccess, RangeReader, RemoteFile, look_up, read_range
 from detkit.registry import AddressStr
@@ -130,7 +130,7 @@ def split_of(path: Path) -> str:
 
 
 def split_names(path: Path) -> set[str | None]:
-    """What a config may call the split of a shard."""
+    """What a config may call the split of a shard: the name of its files, or that which all splits of its kind have."""
     return {split_of(path), canonical_split(split_of(path))}
 
 
@@ -142,7 +142,8 @@ def find_splits(place: Place, files: Sequence[Path], format_name: str, part: str
     node: Tree = {"type": part, "root": str(place.path)}
     if len(names) == 1 and canonical_split(names[0]) is None:
         return FoundData(format_name, why, {"all": node})
-    return FoundData(format_name, why, {canonical_split(name) or name: {**node, "split": name} for name in names})
+    splits = zip(named_splits(names), names, strict=True)
+    return FoundData(format_name, why, {split: {**node, "split": name} for split, name in splits})
 
 
 def state_of(source: Source) -> str:

@@ -58,7 +58,9 @@ def make_split(dataset: DetectionDataset, options: SplitOptions) -> dict[str, li
     """
     names, fractions = original_names(dataset), options.fractions
     if len(names) < len(fractions):
-        raise ValueError(f"{dataset.name}: {len(names)} images are too few for {' and '.join(fractions)}")
+        raise ValueError(
+            f"{dataset.name}: {plural(len(names), 'image is', 'images are')} too few for {' and '.join(fractions)}"
+        )
     classes = class_table(dataset) if options.stratified else np.ones((len(names), 1), bool)
     chosen = deal_out(classes, np.array(list(fractions.values())), options.seed)
     return {split: [names[i] for i in np.flatnonzero(chosen == k)] for k, split in enumerate(fractions)}

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_formats import from_one_based
 from detkit.data.datasets.found import FoundData, Place
 from detkit.data.datasets.image_finder import refuse_duplicates
-from detkit.data.datasets.problems import NO_SIZE, PARTS, Problems
+from detkit.data.datasets.problems import NO_SIZE, OTHER_KEYS, PARTS, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.data.datasets.voc_file import XmlReader
 from detkit.data.datasets.voc_find import find_voc
 from detkit.data.datasets.voc_layout import VocFile, read_files, read_listed
 from detkit.registry import DATASETS, PathStr
+from detkit.utils.console import plural
 
 
 @DATASETS.register()
@@ -70,6 +73,18 @@ class VocDataset(DetectionDataset):
             bad_boxes=bad_boxes, keep_empty=keep_empty, class_names=class_names, class_map=class_map,
             ignore_classes=ignore_classes,
         )  # fmt: skip
+        tags = (
+            (file.image, Counter(t for item in file.annotation.objects for t in item.unread)) for file in files.split
+        )
+        self.unread_tags = {image: counts for image, counts in tags if counts}
+
+    def unread(self, indices: Sequence[int]) -> Problems:
+        problems, counts = Problems(), Counter[str]()
+        for i in indices:
+            counts.update(self.unread_tags.get(self.records.path(i), {}))
+        for tag, count in sorted(counts.items()):
+            problems.add(OTHER_KEYS, f"<{tag}> of {plural(count, 'object')}")
+        return problems
 
 
 def to_record(file: VocFile, one_based: bool, problems: Problems) -> ImageRecord:

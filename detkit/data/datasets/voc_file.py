@@ -1,42 +1,45 @@
-"""One annotation file of a Pascal VOC folder, and its lists of images."""
+"""One annotation file of a Pascal VOC folder."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from detkit.data.datasets.box_checks import CORNERS
 from detkit.data.datasets.file_formats import decode_text, describe_json, describe_text, describe_xml_root
-from detkit.data.datasets.image_files import fold_name
 from detkit.data.datasets.problems import GUESSED_ENCODING, Problems
 from detkit.data.datasets.text_encodings import guess_encoding
-from detkit.utils.console import plural, shorten_list
+from detkit.data.datasets.voc_lists import annotation_files
+from detkit.utils.console import shorten_list
 
 KNOWN = {"folder", "filename", "path", "source", "size", "segmented", "owner", "object"}
 """Elements by which an annotation without objects is known as one of VOC."""
 SHAPES = {"bndbox", "xmin", "polygon", "robndbox", "box", "points", "bbox"}
 """Elements that hold an object's outline; outside of <object> they show that the file is something else."""
-CODE_PAGES = ("cp1252", "gb18030", "shift_jis", "euc_kr", "big5", "cp1251", "cp1250", "cp437", "cp850")
-"""Encodings that a list from another system often has."""
-LIST_PLACES = ("ImageSets/Main", "ImageSets", ".")
-"""Folders below the root that may have the lists of images."""
+READ = {"name", "bndbox", "difficult", "part"}
+"""Elements of an object that are read, or counted by themselves."""
+NOTHING = ("", "0", "false", "no", "unspecified")
+"""What an element has that says nothing of its object."""
 SAMPLED = 200
 """Files that are looked at to guess the encoding of one."""
 
 
 @dataclass
 class VocObject:
-    """One <object>: class name, corners as written, whether it is difficult, how many parts it has."""
+    """One <object>: class name, corners as written, whether it is difficult, how many parts it has.
+
+    unread: its other elements that say something, as <truncated>1</truncated>.
+    """
 
     name: str
     box: list[float]
     difficult: bool
     parts: int
+    unread: tuple[str, ...] = ()
 
 
 @dataclass
@@ -225,7 +228,13 @@ def read_object(item: ElementTree.Element, position: int) -> VocObject:
         box=[number(text, f"{where} has {key}") for key, text in texts.items()],
         difficult=(item.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes"),
         parts=len(item.findall("part")),
+        unread=tuple(child.tag for child in item if child.tag not in READ and says_something(child)),
     )
+
+
+def says_something(element: ElementTree.Element) -> bool:
+    """Whether a text of an element is another one than tools write where they know nothing."""
+    return any(text.strip().lower() not in NOTHING for text in element.itertext())
 
 
 def number(text: str | None, what: str) -> float:
@@ -236,78 +245,3 @@ def number(text: str | None, what: str) -> float:
         return float(text or "")
     except ValueError:
         raise ValueError(f"{what} {text!r}, not a number") from None
-
-
-def read_split(root: Path, annotations: Path, split: str) -> list[str]:
-    """Image names of a split; errors name the list and the other splits."""
-    path = find_list(root, split)
-    annotated = {p.stem for p in annotation_files(annotations)}
-    stems = list_stems(read_list(path, annotated), annotated)
-    if not stems:
-        raise ValueError(f"{path}: the split is empty")
-    twice = sorted(stem for stem, count in Counter(stems).items() if count > 1)
-    if twice:
-        raise ValueError(f"{path}: {plural(len(twice), 'image is', 'images are')} listed twice: {shorten_list(twice)}")
-    return stems
-
-
-def find_list(root: Path, split: str) -> Path:
-    """The list of a split; FileNotFoundError that names the splits there are."""
-    places = [root / place for place in LIST_PLACES]
-    path = next((place / f"{split}.txt" for place in places if (place / f"{split}.txt").is_file()), None)
-    if path is None:
-        splits = sorted({p.stem for place in places[:2] for p in place.glob("*.txt")})
-        hint = f"known splits: {shorten_list(splits)}" if splits else f"not a VOC folder ({places[0]} has no lists)"
-        if (root / split).is_dir():
-            hint = f"{root / split} is a folder: for its XML files, set type: auto, or `root` to it without `split`"
-        raise FileNotFoundError(f"no split {split!r}: {places[0] / f'{split}.txt'}; {hint}")
-    return path
-
-
-def read_list(path: Path, annotated: set[str]) -> str:
-    """Reads the text of a list; ValueError that names file, encoding and the encoding that fits."""
-    raw = path.read_bytes()
-    try:
-        return decode_text(raw, str(path))
-    except ValueError as error:
-        fitting = [name for name in CODE_PAGES if fits(raw, name, annotated)]
-        hint = f". Read as {fitting[0]}, its names match Annotations" if fitting else ""
-        raise ValueError(f"{error}{hint}") from None
-
-
-def fits(raw: bytes, encoding: str, annotated: set[str]) -> bool:
-    """Whether a list that is read in an encoding names annotations only."""
-    try:
-        return set(list_stems(raw.decode(encoding), annotated)) <= annotated
-    except UnicodeDecodeError:
-        return False
-
-
-def list_stems(text: str, annotated: set[str]) -> list[str]:
-    """Image names of a list, in order."""
-    return [stem_of(line.strip(), annotated) for line in text.splitlines() if line.strip()]
-
-
-def stem_of(line: str, annotated: set[str]) -> str:
-    """The name in Annotations that a line means: with 1 or -1 behind it, a suffix, or folders in front.
-
-    The challenges' lists of a class have 1 or -1 behind the name; a name may have spaces itself.
-    """
-    path = line.replace("\\", "/").rpartition("/")[2]
-    for text in (line, line.split()[0], path, path.rpartition(".")[0], path.split()[0].rpartition(".")[0]):
-        if text in annotated:
-            return text
-    return line if len(line.split()) > 2 else line.split()[0]
-
-
-def annotation_files(folder: Path) -> list[Path]:
-    """Files with the suffix .xml, in whatever case; not the hidden ones, as the ._a.xml that macOS leaves."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".xml" and not p.name.startswith("."))
-
-
-def describe_near_stem(stem: str, annotated: set[str]) -> str:
-    """A missing name, with an annotation whose name is the same but for case or Unicode form."""
-    near = sorted(a for a in annotated if fold_name(a) == fold_name(stem))
-    return f"{stem} (there is {near[0]}.xml)" if near else stem

@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from detkit.data.datasets.found import FoundData, Place, canonical_split, named_splits
+from detkit.data.datasets.found import FoundData, Place, canonical_split, named_splits, outside_splits, split_folder
 from detkit.data.datasets.image_files import image_suffixes
-from detkit.utils.console import plural, printable
+from detkit.data.datasets.voc_lists import stem_of
+from detkit.utils.console import plural, printable, shorten_list
 from detkit.utils.types import Tree
 
 LISTS = "ImageSets/Main"
@@ -30,16 +31,16 @@ def find_voc(place: Place) -> FoundData | None:
 
 
 def list_roots(place: Place) -> list[Path]:
-    """Folders with ImageSets/Main and Annotations, relative to the place."""
+    """Folders with Annotations and lists in ImageSets/Main, relative to the place."""
     lists = {file.parent for file in place.with_suffix(".txt") if file.parent.as_posix().endswith(LISTS)}
-    lists |= {Path(LISTS)} if (place.path / LISTS).is_dir() else set()
     return sorted(p.parent.parent for p in lists if (place.path / p.parent.parent / "Annotations").is_dir())
 
 
 def counts_from_zero(place: Place) -> bool:
     """Whether there are XML files as of LabelImg, outside the folders of the challenges, whose pixels count from 1."""
-    files = (place.path / file for file in place.with_suffix(".xml"))
-    return not list_roots(place) and any(map(is_annotation, files))
+    if list_roots(place) or all((place.path / folder).is_dir() for folder in (LISTS, "Annotations")):
+        return False
+    return any(is_annotation(place.path / file) for file in place.with_suffix(".xml"))
 
 
 def by_lists(place: Place, roots: Sequence[Path]) -> FoundData:
@@ -62,20 +63,29 @@ def by_folders(place: Place, files: Sequence[Path]) -> FoundData:
     names = split_names([folder for folder in groups if folder is not None])
     loose = groups.pop(None, [])
     splits = {names[folder]: split_node(place, folder) for folder in groups if folder is not None}
-    notes = [FROM_ZERO]
-    if loose and splits:
-        counted = plural(len(loose), "XML file is", "XML files are")
-        notes.append(f"{counted} in no folder of a split, as {printable(loose[0])}, and not read")
-    elif loose:
-        splits = {"all": split_node(place, Path("."))}
+    from_zero = (FROM_ZERO,) if counts_from_zero(place) else ()
+    notes = (*from_zero, *outside_splits(loose if splits else (), "XML file"), *lists_elsewhere(place, files))
+    splits = splits or {"all": split_node(place, Path("."))}
     why = f"{plural(len(files), 'XML file')} with the root <annotation>, as {printable(files[0])}"
-    return FoundData("Pascal VOC", why, splits, tuple(notes))
+    return FoundData("Pascal VOC", why, splits, notes)
 
 
-def split_folder(file: Path) -> Path | None:
-    """The folder above a file whose name is that of a split, the uppermost one; None without any."""
-    parents = [parent for parent in reversed(file.parents) if parent.name]
-    return next((parent for parent in parents if canonical_split(parent.name)), None)
+def lists_elsewhere(place: Place, files: Sequence[Path]) -> tuple[str, ...]:
+    """A note on lists of images that lie where none are read; none without such lists. files: the XML files."""
+    stems = {file.stem for file in files}
+    named = [file for file in place.with_suffix(".txt") if canonical_split(file.stem) or file.stem == "trainval"]
+    lists = [printable(file) for file in named if lists_images(place.path / file, stems)]
+    text = "the images of splits, and not read: VocDataset reads lists in ImageSets/Main beside Annotations"
+    return (f"{shorten_list(lists)} {'lists' if len(lists) == 1 else 'list'} {text}",) if lists else ()
+
+
+def lists_images(file: Path, stems: set[str]) -> bool:
+    """Whether the first line of a text file names one of some images."""
+    try:
+        lines = file.read_bytes()[:HEAD].decode("utf-8", "ignore").splitlines()
+    except OSError:
+        return False
+    return bool(lines) and stem_of(lines[0].strip() or "?", stems) in stems
 
 
 def split_names(folders: Sequence[Path]) -> dict[Path, str]:

@@ -9,13 +9,8 @@ from pathlib import Path
 from detkit.data.datasets.found import walk
 from detkit.data.datasets.image_files import image_suffixes
 from detkit.data.datasets.problems import BY_FILENAME, OTHER_IMAGE, Problems
-from detkit.data.datasets.voc_file import (
-    VocAnnotation,
-    XmlReader,
-    annotation_files,
-    describe_near_stem,
-    read_split,
-)
+from detkit.data.datasets.voc_file import VocAnnotation, XmlReader
+from detkit.data.datasets.voc_lists import annotation_files, describe_near_stem, read_split
 from detkit.utils.console import plural, printable, shorten_list
 
 LAYOUT_WORDS = {

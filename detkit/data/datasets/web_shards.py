@@ -63,7 +63,7 @@ class WebDataset(ShardDataset):
 
     @classmethod
     def find(cls, place: Place) -> FoundData | None:
-        files = place.with_suffix(".tar") if place.is_folder else [place.path] * (place.path.suffix == ".tar")
+        files = place.with_suffix(".tar") if place.is_folder else [place.path] * (place.path.suffix.lower() == ".tar")
         if not files or not has_samples(place.path / files[0]):
             return None
         return find_splits(place, files, "WebDataset", "WebDataset", f"images with JSON files in {files[0].name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from detkit.data.datasets.base import DetectionDataset
@@ -17,14 +17,14 @@ from detkit.data.datasets.problems import DROPPED, MERGED, Kind, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.data.datasets.yolo_data import (
     YoloData,
-    data_file,
     data_file_below,
+    data_files,
     is_data_yaml,
     locate,
     names_in,
     open_data,
 )
-from detkit.data.datasets.yolo_file import LARGEST_FRACTION, Shape, check_classes, read_labels
+from detkit.data.datasets.yolo_file import LARGEST_FRACTION, Shape, check_classes, check_pose, read_labels
 from detkit.data.datasets.yolo_labels import LabelFiles, label_places, looks_like_labels
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, printable, shorten_list
@@ -35,6 +35,10 @@ OTHER_FORMATS = (".json", ".jsonl", ".xml", ".csv", ".tsv", ".parquet", ".arrow"
 DECIMALS = 6
 """Of a coordinate in pixels, so that a box in whole pixels is one again after it was divided by the image's size."""
 NO_LABELS = Kind("[images have|image has] no label file, which counts as no objects", quiet=True)
+ANNOTATED = Kind(
+    "[images have|image has] no label file, which counts as no objects, but [XML or JSON files|an XML or JSON file] "
+    "with objects beside [them|it]: remove [these images|this image], or convert [their|its] labels to YOLO"
+)
 NO_IMAGE = Kind("label [files have|file has] no image")
 OTHER_CASE = Kind(
     "label [files are|file is] not read, as upper and lower case count: rename [them|it] to labels/NAME.txt, with the "
@@ -68,7 +72,7 @@ class YoloDataset(DetectionDataset):
             return None
         try:
             data = open_data(place.path)
-            splits, notes = list(data.splits), tuple(data.notes)
+            splits, notes = list(data.splits), (*data.notes, *data.others)
         except (ValueError, OSError) as error:  # the reader says so when it is asked for a split
             splits, notes = ["train", "val"], (str(error),)
         nodes = {split: {"type": cls.__name__, "data": str(place.path), "split": split} for split in splits}
@@ -116,9 +120,8 @@ def evidence(place: Place) -> str | None:
         if suffix in (".yaml", ".yml") and place.path.is_file() and is_data_yaml(place.path):
             return "its keys names and train or val"
         return "the suffix .data" if suffix == ".data" else None
-    described = data_file(place.path)
-    if described is not None:
-        return described.name
+    if described := data_files(place.path):
+        return described[0].name
     texts, images = place.with_suffix(".txt"), place.with_suffix(*image_suffixes())
     if not texts or not images:
         return None
@@ -127,14 +130,16 @@ def evidence(place: Place) -> str | None:
     other = any(suffix in place.suffixes for suffix in OTHER_FORMATS)
     if not any(looks_like_labels(place.path / label, LARGEST_FRACTION if other else math.inf) for label in labels):
         return None
-    names_file = names_in(place.path, list(place.files))
+    try:
+        names_file = names_in(place.path, list(place.files))
+        described_below = data_file_below(place.path, place.files) if names_file is None else None
+    except (ValueError, OSError):  # several, or one that can't be read, as the reader says
+        names_file = described_below = None
     if names_file is not None:
         return f"{names_file.relative_to(place.path)} and label files"
-    try:
-        described = data_file_below(place.path, place.files)
-    except (ValueError, OSError):  # several, or one that can't be read, as the reader says
-        described = None
-    return f"label files such as {labels[0]}" if described is None else printable(described.relative_to(place.path))
+    if described_below is not None:
+        return printable(described_below.relative_to(place.path))
+    return f"label files such as {labels[0]}"
 
 
 def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str], list[Path]]:
@@ -148,7 +153,8 @@ def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str]
         place = locate(entry, data.root, notes, Path(data.source).parent)
         if place is None:
             raise FileNotFoundError(
-                f"{data.source}: {split}: no folder or list {printable(entry)}, neither as it is nor in {data.root}"
+                f"{data.source}: {split}: no folder or list {printable(entry)}, neither as it is nor in {data.root}. "
+                "Correct the path, or remove the split"
             )
         images += images_below(place) if place.is_dir() else listed_images(place, data.root, notes)
         places.append(place)
@@ -156,7 +162,10 @@ def images_of(data: YoloData, split: str, problems: Problems) -> tuple[list[str]
         problems.add(ELSEWHERE, note)
     if not images:
         entries = shorten_list([printable(entry) for entry in data.splits[split]])
-        raise ValueError(f"{data.source}: {split}: the split has no images: {entries} in {data.root} holds none")
+        raise ValueError(
+            f"{data.source}: {split}: the split has no images: {entries} in {data.root} holds none. "
+            "Add some, or remove the split"
+        )
     seen = dict.fromkeys(images)
     if len(seen) < len(images):
         problems.add(MERGED, *repeated(images), count=len(images) - len(seen))
@@ -194,9 +203,29 @@ def read_images(
         count = plural(len(wrong), "line of a label file is", "lines of label files are")
         raise ValueError(f"{name}: {count} broken: {shorten_list(wrong)}. Correct these lines, or remove them")
     check_classes(shapes, dict(data.names), name)
-    count_labels(labels, name, problems, folders=folders)
+    check_copies(labels, shapes, name)
+    if not data.keypoints:
+        check_pose(shapes, name)
+    count_labels(labels, data.root, name, problems, folders=folders)
     for image, path in labels.of_image.items():
         yield to_record(image, path, shapes[path] if path else [], data, problems)
+
+
+def check_copies(labels: LabelFiles, shapes: Mapping[str, list[Shape]], name: str) -> None:
+    """Raises ValueError for an image file that has several paths, as by links, with other objects for each."""
+    images = list(labels.of_image)
+    wrong = []
+    for same in labels.folders.duplicates(images).values():
+        paths = [labels.of_image[images[i]] for i in same]
+        objects = {tuple(sorted((s.number, tuple(s.box)) for s in (shapes[path] if path else []))) for path in paths}
+        if len(objects) > 1:
+            wrong.append(" and ".join(printable(images[i]) for i in same[:3]))
+    if wrong:
+        count = plural(len(wrong), "image file has", "image files have")
+        raise ValueError(
+            f"{name}: {count} several paths with other objects for each, so the objects of one would be background in "
+            f"the other: {shorten_list(wrong)}. Remove all but one of them, or give them the same labels"
+        )
 
 
 def read_all(labels: LabelFiles, keypoints: bool, problems: Problems) -> tuple[dict[str, list[Shape]], list[str]]:
@@ -210,30 +239,40 @@ def read_all(labels: LabelFiles, keypoints: bool, problems: Problems) -> tuple[d
     return shapes, wrong
 
 
-def count_labels(labels: LabelFiles, name: str, problems: Problems, *, folders: bool) -> None:
+def count_labels(labels: LabelFiles, root: Path, name: str, problems: Problems, *, folders: bool) -> None:
     """Counts images without labels, label files without image, and those of several images.
 
-    ValueError if no image at all has a label file.
+    ValueError if no image at all has a label file. root: where such files may be instead.
     """
     without = [image for image, path in labels.of_image.items() if path is None]
     cased = labels.in_another_case()
     if len(without) == len(labels.of_image):
         places = " or ".join(printable(place) for place in label_places(without[0]))
         count = plural(len(without), "image")
-        hint = (
-            f". Rename {shorten_list([printable(path) for path in cased], 3)}: upper and lower case must be as there"
-            if cased
-            else ""
-        )
+        hint = far_labels(without[0], root)
+        if cased:
+            files = shorten_list([printable(path) for path in cased], 3)
+            hint = f". Rename {files}: upper and lower case must be as there"
         raise ValueError(f"{name}: none of the {count} has a label file; that of {without[0]} would be {places}{hint}")
+    annotated = [image for image in without if labels.is_annotated(image)]
     for kind, examples in (
-        (NO_LABELS, without),
+        (NO_LABELS, [image for image in without if image not in set(annotated)]),
+        (ANNOTATED, annotated),
         (SHARED, repeated([path for path in labels.of_image.values() if path])),
         (OTHER_CASE, cased),
         (NO_IMAGE, [path for path in labels.unused() if path not in cased] if folders else []),
     ):
         if examples:
             problems.add(kind, *examples, count=len(examples))
+
+
+def far_labels(image: str, root: Path) -> str:
+    """Where the labels of an image may be instead, as a sentence; empty if no file below `root` has their name."""
+    name = f"{Path(image).stem}.txt"
+    far = next((root / file for file in walk(root) if file.name == name and looks_like_labels(root / file)), None)
+    if far is None:
+        return ""
+    return f". There is {printable(far)}: put it there, or name the folder of the images `images`, beside `labels`"
 
 
 def to_record(image: str, path: str | None, shapes: list[Shape], data: YoloData, problems: Problems) -> ImageRecord:

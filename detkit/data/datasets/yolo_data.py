@@ -5,23 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import yaml
-
-from detkit.data.datasets.file_formats import describe_text, read_text
+from detkit.data.datasets.file_formats import read_text
 from detkit.data.datasets.found import SPLIT_NAMES, is_file, walk
-from detkit.data.datasets.image_files import image_suffixes
+from detkit.data.datasets.yolo_splits import folder_splits
+from detkit.data.datasets.yolo_yaml import Field, yaml_fields
 from detkit.utils.console import printable, shorten_list
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
-DEEPEST = 20
-"""Levels of a data.yaml; its keys have two."""
 NOTHING = ("", "~", "null", "none")
 """How YAML writes that a key has no value, in lower case."""
-Field = str | list[str] | dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class YoloData:
 
     source: data.yaml or folder, as messages name it. root: folder that the entries are relative to. names: class names
     by number. splits: folders and lists of images of each split. keypoints: whether label lines end in keypoints.
-    notes: how paths were read that lead elsewhere.
+    notes: how paths were read that lead elsewhere. others: what else is there and is not read, in words.
     """
 
     source: str
@@ -39,6 +35,7 @@ class YoloData:
     splits: Mapping[str, list[str]]
     keypoints: bool = False
     notes: list[str] = field(default_factory=list)
+    others: tuple[str, ...] = ()
 
 
 def open_data(path: str | Path, names: list[str] | None = None) -> YoloData:
@@ -47,19 +44,21 @@ def open_data(path: str | Path, names: list[str] | None = None) -> YoloData:
     if not place.exists():
         raise FileNotFoundError(f"no data set {printable(place)}: there is no such file or folder")
     if place.is_dir():
-        described = data_file(place)
-        return open_data(described, names) if described else open_folder(place, names)
+        if not (described := data_files(place)):
+            return open_folder(place, names)
+        first, *others = described
+        left = (f"not read: {shorten_list([printable(file.name) for file in others])}",) if others else ()
+        return replace(open_data(first, names), others=left)
     data = read_darknet(place) if place.suffix.lower() == ".data" else read_yaml(place)
     return data if names is None else replace(data, names=check_names(dict(enumerate(names)), f"{place}: names"))
 
 
-def data_file(folder: Path) -> Path | None:
-    """The file of a folder that describes a YOLO set: data.yaml, another .yaml with `names`, obj.data; else None."""
+def data_files(folder: Path) -> list[Path]:
+    """The files of a folder that describe a YOLO set, data.yaml first, then other .yaml with `names`, then obj.data."""
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".yaml", ".yml") and p.is_file())
     files.sort(key=lambda p: p.stem.lower() not in ("data", "dataset"))
-    described = [p for p in files if is_data_yaml(p)]
     darknet = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".data" and p.is_file())
-    return next(iter([*described, *darknet]), None)
+    return [*(p for p in files if is_data_yaml(p)), *darknet]
 
 
 def data_file_below(folder: Path, files: Iterable[Path]) -> Path | None:
@@ -103,60 +102,6 @@ def read_yaml(path: Path) -> YoloData:
     notes: list[str] = []
     root = root_of(path, fields.get("path", ""), notes)
     return YoloData(str(path), root, names_of(fields, path), splits, "kpt_shape" in fields, notes)
-
-
-def yaml_fields(text: str, name: str) -> dict[str, Field]:
-    """The top level of a YAML file, every scalar as it is written: `no` is a class, not false. Tags are not used."""
-    try:
-        check_depth(text, name)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}" if mark is not None else name
-        raise ValueError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(root, yaml.MappingNode):
-        known = describe_text(text)
-        raise ValueError(f"{name}: not a data.yaml of YOLO: {f'the file is {known}' if known else 'it has no keys'}")
-    return dict(yaml_pairs(root, name))
-
-
-def check_depth(text: str, name: str) -> None:
-    """Raises ValueError for brackets in brackets, which would fill stack and time before anything is read."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise ValueError(f"{name}: not a data.yaml of YOLO: it is nested too deeply")
-
-
-def yaml_pairs(node: yaml.MappingNode, name: str) -> Iterator[tuple[str, Field]]:
-    """Keys and values of a mapping, values deeper than one level left out; ValueError for a key that is there twice."""
-    seen: dict[str, int] = {}
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            continue
-        line = key.start_mark.line + 1
-        if key.value in seen:
-            raise ValueError(f"{name}:{line}: {key.value} is there twice, first in line {seen[key.value]}")
-        seen[key.value] = line
-        if isinstance(value, yaml.ScalarNode):
-            yield key.value, value.value
-        elif isinstance(value, yaml.SequenceNode):
-            yield key.value, [item.value if isinstance(item, yaml.ScalarNode) else "" for item in value.value]
-        else:
-            yield key.value, dict(scalar_pairs(value, f"{name}: {key.value}"))
-
-
-def scalar_pairs(node: yaml.MappingNode, name: str) -> Iterator[tuple[str, str]]:
-    """Pairs of a mapping whose keys and values are scalars; ValueError for a key that is there twice."""
-    seen = set()
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
-            continue
-        if key.value in seen:
-            raise ValueError(f"{name}: {key.value} is there twice, again in line {key.start_mark.line + 1}")
-        seen.add(key.value)
-        yield key.value, value.value
 
 
 def text_list(value: Field, name: str) -> list[str]:
@@ -230,19 +175,22 @@ def read_names(path: Path) -> dict[int, str]:
 
 def open_folder(folder: Path, names: list[str] | None = None) -> YoloData:
     """A set without data.yaml: class names in a text file, splits by the names of folders or lists."""
-    files = sorted(walk(folder))
-    if names is not None:
-        return YoloData(str(folder), folder, check_names(dict(enumerate(names)), "names"), folder_splits(folder, files))
-    names_file = names_in(folder, files)
-    if names_file is None:
-        described = data_file_below(folder, files)
+    files = list(walk(folder))
+    if names is None:
+        names_file = names_in(folder, files)
+        described = data_file_below(folder, files) if names_file is None else None
         if described is not None:
             return read_yaml(described)
-        raise FileNotFoundError(
-            f"{printable(folder)}: the class names are missing: neither data.yaml nor a file with a name on each line "
-            f"({', '.join(NAME_FILES[:3])}) is there. Write classes.txt, or set `names`"
-        )
-    return YoloData(str(folder), folder, read_names(names_file), folder_splits(folder, files))
+        if names_file is None:
+            raise FileNotFoundError(
+                f"{printable(folder)}: the class names are missing: neither data.yaml nor a file with a name on each "
+                f"line ({', '.join(NAME_FILES[:3])}) is there. Write classes.txt, or set `names`"
+            )
+        numbered = read_names(names_file)
+    else:
+        numbered = check_names(dict(enumerate(names)), "names")
+    splits, others = folder_splits(folder, files)
+    return YoloData(str(folder), folder, numbered, splits, others=others)
 
 
 def names_in(folder: Path, files: list[Path]) -> Path | None:
@@ -252,34 +200,11 @@ def names_in(folder: Path, files: list[Path]) -> Path | None:
     contents = {(folder / file).read_bytes().split() != (folder / found[0]).read_bytes().split() for file in found}
     same_depth = [file for file in found if len(file.parts) == len(found[0].parts)]
     if True in contents and len(same_depth) > 1:
-        raise ValueError(f"{printable(folder)}: several files of class names differ: {shorten_list(same_depth)}")
+        raise ValueError(
+            f"{printable(folder)}: several files of class names differ: {shorten_list(same_depth)}. Name the folder of "
+            "one set, make these files alike, or put the right one at the top"
+        )
     return folder / found[0] if found else None
-
-
-def folder_splits(folder: Path, files: list[Path]) -> dict[str, list[str]]:
-    """The images of a folder by split: lists as train.txt, or folders as images/train or train/images; else "all"."""
-    lists = {split: file for file in files if len(file.parts) == 1 and (split := list_split(file))}
-    if lists:
-        return {split: [str(file)] for split, file in lists.items()}
-    found: dict[str, set[str]] = {}
-    for parent in sorted({file.parent for file in files if file.suffix.lower() in image_suffixes()}):
-        parts = [i for i, part in enumerate(parent.parts) if split_of(part)]
-        top = PurePosixPath(*parent.parts[: parts[0] + 1]).as_posix() if parts else "."
-        found.setdefault(split_of(parent.parts[parts[0]]) or "all" if parts else "all", set()).add(top)
-    if set(found) == {"all"} or not found:
-        return {"all": ["."]}
-    return {split: sorted(tops) for split, tops in found.items() if split != "all"}
-
-
-def list_split(file: Path) -> str | None:
-    """The split of a list such as train.txt; None for any other file."""
-    return split_of(file.stem) if file.suffix.lower() == ".txt" else None
-
-
-def split_of(name: str) -> str | None:
-    """train, val or test for a name that means it, as a whole or with a year (val2017)."""
-    plain = re.sub(r"[-_ ]?\d*$", "", name.lower())
-    return next((canonical for canonical, names in SPLIT_NAMES.items() if plain in names), None)
 
 
 def root_of(path: Path, given: Field, notes: list[str]) -> Path:

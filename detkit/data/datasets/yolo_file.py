@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from detkit.utils.console import plural, shorten_list
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE | re.ASCII)
 LARGEST_FRACTION = 2.0
 """A larger coordinate is a pixel: not even a box far over the edge reaches it."""
+FEWEST_POSES = 3
+"""Lines that look like poses from which on this is no accident."""
 FROM_SHAPE = Kind("[boxes are|box is] drawn around the points of a polygon or an oriented box", quiet=True)
 CONFIDENCES = Kind("[lines have|line has] a confidence, as detections have; it is not read")
 COMMAS = Kind("label [lines have|line has] commas, which are read as spaces or decimal points", quiet=True)
@@ -31,6 +34,8 @@ class Shape:
     line: int
     count: int
     """How many numbers the line has."""
+    is_pose: bool = False
+    """Whether they make sense as a box with keypoints, and hardly as a polygon."""
 
 
 def read_labels(path: Path, problems: Problems, keypoints: bool = False) -> tuple[list[Shape], list[str]]:
@@ -81,7 +86,7 @@ def read_line(line: str, number: int, where: str, problems: Problems, keypoints:
             "such a box by its corners: class x1 y1 x2 y2 x3 y3 x4 y4"
         )
     box = to_corners(values, "cxcywh") if len(values) == 4 else outline_box(values, where, problems)
-    return Shape(label, box, number, len(texts))
+    return Shape(label, box, number, len(texts), is_pose(values))
 
 
 def split_line(line: str, where: str, problems: Problems) -> list[str]:
@@ -113,10 +118,41 @@ def outline_box(values: list[float], where: str, problems: Problems) -> Box:
     if len(values) % 2 or len(values) < 6:
         raise ValueError(
             f"{len(values) + 1} numbers: neither a box (class and 4 numbers), nor one with a confidence (5), nor a "
-            "polygon (pairs of x and y)"
+            "polygon (pairs of x and y), nor one with keypoints (kpt_shape in data.yaml says how many)"
         )
     problems.add(FROM_SHAPE, where)
     return around(zip(values[0::2], values[1::2], strict=True))
+
+
+def is_pose(values: list[float]) -> bool:
+    """Whether numbers that can be read as a polygon are a box (centre, sides) and keypoints in it instead.
+
+    Keypoints are x, y or x, y, visibility; of those that are not seen, both are 0 or -1.
+    """
+    if len(values) < 8 or not all(map(math.isfinite, values)):
+        return False
+    x1, y1, x2, y2 = to_corners([v * side for v, side in zip(values[:4], (1, 1, 1.1, 1.1), strict=True)], "cxcywh")
+    rest = values[4:]
+    visible = len(rest) % 3 == 0 and all(v in (0, 1, 2) for v in rest[2::3])
+    step = 3 if visible else 2
+    seen = [(x, y) for x, y in zip(rest[0::step], rest[1::step], strict=True) if (x, y) not in ((0, 0), (-1, -1))]
+    if not seen or not all(x1 <= x <= x2 and y1 <= y <= y2 for x, y in seen):
+        return False
+    left, top, right, bottom = around([(values[0], values[1]), *seen])
+    return visible or not (left <= values[2] <= right and top <= values[3] <= bottom)
+
+
+def check_pose(shapes: Mapping[str, list[Shape]], name: str) -> None:
+    """Raises ValueError if every polygon of some label files seems to be a box with keypoints."""
+    polygons = [(path, shape) for path, items in shapes.items() for shape in items if shape.count > 6]
+    if len(polygons) < FEWEST_POSES or not all(shape.is_pose for _, shape in polygons):
+        return
+    path, first = polygons[0]
+    raise ValueError(
+        f"{name}: {path}:{first.line} and all other lines of more than 6 numbers seem to be boxes with keypoints, "
+        "which would be read as polygons: write kpt_shape: [NUMBER, 2] (or 3, with visibility) into data.yaml, or "
+        "remove all but the first five numbers"
+    )
 
 
 def check_classes(shapes: dict[str, list[Shape]], names: dict[int, str], name: str) -> None:

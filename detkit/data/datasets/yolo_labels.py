@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from detkit.data.datasets.yolo_file import LARGEST_FRACTION
 
 IMAGE_FOLDERS = ("images", "jpegimages")
 """Folders of images, in lower case, beside which there is a folder `labels`."""
+
+OBJECTS = {".xml": re.compile(rb"<object[\s>]"), ".json": re.compile(rb'"shapes"\s*:\s*\[\s*\{')}
+"""Suffix of an annotation file of another format -> what it has if it has objects."""
 
 
 class LabelFiles:
@@ -41,6 +45,11 @@ class LabelFiles:
         found = (self.spelled(*from_fork(image, place)) for image in without for place in label_places(image))
         return list(dict.fromkeys(path for path in found if path and path not in used))
 
+    def is_annotated(self, image: str) -> bool:
+        """Whether a file beside an image has its objects in another format: XML of Pascal VOC, JSON of LabelMe."""
+        files = [f"{os.path.splitext(image)[0]}{suffix}" for suffix in OBJECTS]
+        return any(file in self.folders and has_objects(Path(file)) for file in files)
+
     def spelled(self, folder: str, names: Sequence[str]) -> str | None:
         """The path below a folder with these names in any case; None if there is none."""
         if not names:
@@ -51,6 +60,14 @@ class LabelFiles:
                 self._spellings[folder].setdefault(name.lower(), []).append(name)
         below = self._spellings[folder].get(names[0].lower(), [])
         return next((p for name in below if (p := self.spelled(os.path.join(folder, name), names[1:]))), None)
+
+
+def has_objects(file: Path) -> bool:
+    """Whether an XML or JSON file of one image lists an object."""
+    try:
+        return OBJECTS[file.suffix].search(file.read_bytes().replace(b"\0", b"")) is not None
+    except OSError:
+        return False
 
 
 def label_places(image: str) -> list[str]:
@@ -74,7 +91,8 @@ def looks_like_labels(path: Path, largest: float = LARGEST_FRACTION) -> bool:
     """Whether the first lines of a text file are a class and at least four numbers, none above `largest`."""
     try:
         with path.open("rb") as file:
-            lines = [line.split() for line in file.read(2000).splitlines()[:3] if line.strip()]
+            text = file.read(2000).replace(b"\0", b"").removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
+        lines = [line.split() for line in text.splitlines()[:3] if line.strip()]
         return (
             bool(lines)
             and all(len(line) >= 5 and 0 <= float(line[0]) < 1e6 for line in lines)

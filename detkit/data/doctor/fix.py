@@ -13,6 +13,7 @@ from detkit.data.datasets.records import Records, select_boxes
 from detkit.data.doctor.checks.duplicates import Place, copies, describe_conflict
 from detkit.data.doctor.subject import Split, Subject
 from detkit.data.writers.coco import write_coco
+from detkit.data.writers.names import with_file_names
 from detkit.data.writers.target import Written
 from detkit.utils.console import plural
 from detkit.utils.types import Bools, Tree
@@ -40,6 +41,7 @@ UNRELIABLE = "images of another size than their annotation states are left out"
 SIZE = "stated sizes are replaced by those of the images"
 COPY = "copies of an image of the same split are left out"
 LEAK = "copies of validation or test images are left out of training"
+GONE = "splits of which no image is left are not written"
 UNUSABLE = "unusable boxes are left out"
 CLIPPED = "boxes are cut off at the edge of their image"
 REPEATED = "repeated boxes are left out"
@@ -56,6 +58,8 @@ def clean(subject: Subject) -> tuple[dict[str, DetectionDataset], Fixes]:
             subset = Subset(split.dataset, kept, split.dataset.name)
             subset.records = clean_records(with_sizes(subset.records, split, kept, fixes), fixes)
             splits[split.name] = subset
+        else:
+            fixes.add(GONE, split.name)
     if not splits:
         raise ValueError(f"--fix: none of the images of {subject.place} can be used")
     return splits, fixes
@@ -145,4 +149,4 @@ def write_clean(subject: Subject, folder: Path) -> tuple[Written, Fixes]:
     splits, fixes = clean(subject)
     if not any(len(dataset.records.truth.labels) for dataset in splits.values()):
         raise ValueError(f"--fix: no usable box is left in {plural(len(splits), 'split')}")
-    return write_coco(splits, folder), fixes
+    return write_coco(with_file_names(splits), folder), fixes

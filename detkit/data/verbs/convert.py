@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     check_target("folder", folder)
     source = read_source(args.data).choose(args.splits)
+    source.check_complete()
     check_apart(folder, Path(args.data), source.splits)
     print("\n".join(describe_place(args.data, source)))
     written = convert(source.splits, folder, args.to, images=args.images, ignored=args.ignored)

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from detkit.boxes import to_xyxy
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.box_checks import box_problem
 from detkit.data.datasets.problems import Problems
@@ -136,8 +137,7 @@ def unpad(xywh: Floats, size: tuple[int, int]) -> None:
 
     A reader of another format would take such a box, which has no area as published, for a line of pixels.
     """
-    corners = np.concatenate((xywh[:2], xywh[:2] + xywh[2:]))
-    if box_problem(corners, size) is None:
+    if box_problem(to_xyxy(xywh[None])[0], size) is None:
         xywh[2:][xywh[2:] == 1.0] = 0.0
 
 

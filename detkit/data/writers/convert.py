@@ -19,11 +19,11 @@ from detkit.data.writers.boxes import Ignored, WrittenBox, images_of, object_box
 from detkit.data.writers.coco import write_coco
 from detkit.data.writers.csv import write_csv
 from detkit.data.writers.kinds import SHARED
-from detkit.data.writers.names import class_names
+from detkit.data.writers.names import class_names, with_file_names
 from detkit.data.writers.shards import WRITERS as SHARD_WRITERS
 from detkit.data.writers.target import Images, Written
 from detkit.data.writers.voc import write_voc
-from detkit.data.writers.yolo import write_yolo
+from detkit.data.writers.yolo import split_keys, write_yolo
 from detkit.registry import DATASETS
 from detkit.utils.console import printable
 from detkit.utils.types import Tree
@@ -42,7 +42,7 @@ def convert(
     """Writes data sets in a format, all of it or nothing.
 
     Args:
-        splits: data sets by the names of their splits.
+        splits: data sets by the names of their splits; a slash of a name is written as `_`.
         folder: a new or empty one.
         to: the format.
         images: how images come into the folder; reference leaves them where they are (coco and csv).
@@ -57,6 +57,9 @@ def convert(
         "yolo": partial(write_yolo, ignored=ignored),
         **SHARD_WRITERS,
     }
+    if to == "yolo":
+        split_keys(splits)  # an error has the names of the input
+    splits = with_file_names(splits)
     written = writers[to](splits, Path(folder), images=images)
     count_shared(splits, written.problems)
     for dataset in splits.values():

@@ -60,9 +60,19 @@ def suffix_of(dataset: DetectionDataset, index: int) -> str:
 
 
 def make_unhidden(name: str) -> str:
-    """The name with no part that begins with a dot or has spaces around it, which readers pass over or cut off."""
-    parts = [part.strip() for part in name.split("/")]
+    """The name with no part that begins with a dot or has spaces around it, which readers pass over or cut off.
+
+    Nor has the name without its suffix any, as it is in the lists of some formats.
+    """
+    stem, suffix = os.path.splitext(name)
+    parts = [part.strip() for part in f"{stem.rstrip()}{suffix}".split("/")]
     return "/".join(f"_{part[1:]}" if part.startswith(".") else part or "_" for part in parts)
+
+
+def with_file_names(splits: Mapping[str, DetectionDataset]) -> dict[str, DetectionDataset]:
+    """The data sets by such names of their splits as files and folders can have: `_` for the slashes of a path."""
+    safe = [make_unhidden(UNSAFE.sub("_", name)).replace("/", "_") for name in splits]
+    return dict(zip(make_unique(list(splits), safe, str.casefold, Problems()), splits.values(), strict=True))
 
 
 def flat_names(names: Sequence[str]) -> list[str]:

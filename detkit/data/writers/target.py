@@ -81,10 +81,10 @@ def how_placed(images: Images, dataset: DetectionDataset) -> Images:
 
 def place_image(image: WrittenImage, target: Path, how: Images) -> None:
     """Brings an image to a path: the bytes of its file or shard, a link, or a PNG of what its data set draws."""
+    content = image.content()  # refuses an image outside of the data's folders, for the written file would name it
     if how == "reference":
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    content = image.content()
     if isinstance(content, bytes):
         target.write_bytes(content)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -65,9 +66,13 @@ def split_keys(splits: Iterable[str]) -> dict[str, str]:
     keys = {split: "train" if split == "all" else canonical_split(split) or "" for split in splits}
     wrong = [split for split, key in keys.items() if not key]
     if wrong or len(set(keys.values())) < len(keys):
+        one_each = {key: split for split, key in reversed(keys.items()) if key}
+        chosen = f"choose one of each, as in --splits {shlex.join(reversed(one_each.values()))}"
+        way_out = (
+            chosen if one_each else "name the files or folders of the input by these words, or write another format"
+        )
         raise ValueError(
-            f"--splits: YOLO has train, val and test, but the input has {shorten_list(list(keys))}: choose among them, "
-            "as in --splits train val"
+            f"--splits: YOLO has one train, val and test each, but the input has {shorten_list(list(keys))}: {way_out}"
         )
     return keys
 

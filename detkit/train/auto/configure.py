@@ -13,6 +13,7 @@ from detkit.config import Config
 from detkit.data.build import build_datasets, build_transforms
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.splits import SplitOptions, split_lists
+from detkit.data.scan import apply_bad_images, scan_images
 from detkit.detectors.build import build_pyramid
 from detkit.registry import ASSIGNERS, DATASETS
 from detkit.train.auto import rules
@@ -32,8 +33,17 @@ SPLITS = "splits"
 """Folder, in the run folder, of the lists of a split that was made."""
 FITTED_IMAGES = 500
 """Images whose objects anchors are fitted to."""
+OPENED_SECONDS = 5.0
+"""Time for decoding the images of a split; of those that are left, only headers are read."""
 BF16_GAIN = 1.15
 """How much faster a step must be for bfloat16 to be chosen."""
+
+
+def usable(dataset: DetectionDataset) -> DetectionDataset:
+    """The data set as `data.images.bad_images` says; BadImagesError that names images and the way out."""
+    decode_all = dataset.image_options.bad_images != "error"
+    result = scan_images(dataset, range(len(dataset)), seconds=None if decode_all else OPENED_SECONDS)
+    return apply_bad_images(dataset, result)
 
 
 class Configurator:
@@ -55,7 +65,7 @@ class Configurator:
         choices.choose("train.iterations", 100)
         config = choices.config()
         on_gpu = uses_gpu(config.options("train").device)
-        train_set, val_set = build_datasets(config)
+        train_set, val_set = map(usable, build_datasets(config))
         facts = read_facts(train_set)
         given = config.to_dict()["backbone"].get("weights") if choices.is_given("backbone.weights") else None
         start = choose_start(given, on_gpu=on_gpu)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detkit.config.find import configs_named
 from detkit.data.datasets.auto import find_data
-from detkit.data.datasets.found import FoundData, is_run
+from detkit.data.datasets.found import FoundData, canonical_split, is_run
 from detkit.data.reading import is_config
 from detkit.registry import DATASETS
 from detkit.runs.folder import CONFIG
@@ -49,7 +49,12 @@ def names_data(word: str) -> bool:
 
 def find_splits(place: str) -> Splits:
     """The splits of the data at a place; says what was found and why."""
-    found = find_data(Path(place).absolute())
+    path = Path(place).absolute()
+    if "${" in str(path):
+        raise ValueError(
+            f"{printable(path)}: in a config, ${{ begins a variable: rename the folder, or link to it by another name"
+        )
+    found = find_data(path)
     notes = [f"{printable(place)}: {found.format}, because of {found.why}", *found.notes]
     for part in {str(node["type"]) for node in found.splits.values()}:
         DATASETS.get(part)  # an unknown one is reported here, not in the written config
@@ -67,9 +72,17 @@ def find_splits(place: str) -> Splits:
 
 def with_evaluation(found: FoundData, train: Tree, notes: list[str]) -> Splits:
     """Training data and the split to evaluate with."""
+    lacks = no_val(found)
     for name in EVALUATED:
         if name in found.splits:
-            if name == "test":
-                notes.append("there is no val split: test is evaluated on")
-            return Splits(train, found.splits[name], tuple(notes))
-    return Splits(train, None, (*notes, "there is no val split: a part of train is put aside for validation"))
+            more = (f"{lacks}: test is evaluated on",) if name == "test" else ()
+            return Splits(train, found.splits[name], (*notes, *more))
+    return Splits(train, None, (*notes, f"{lacks}: a part of train is put aside for validation"))
+
+
+def no_val(found: FoundData) -> str:
+    """Why there is no split called val, in words."""
+    parts = [name for name in found.splits if canonical_split(name) == "val"]
+    if len(parts) > 1:
+        return f"val is in several parts, none of which is all of it ({shorten_list(parts)})"
+    return "there is no val split"

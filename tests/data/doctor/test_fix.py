@@ -63,3 +63,12 @@ def test_boxes_that_were_right_stay_to_the_last_bit(faulty: Planted, tmp_path: P
     boxes = [a["bbox"] for a in swapped["annotations"] if a["image_id"] == 15]
     assert (entry["width"], entry["height"]) == (WIDTH, HEIGHT)
     assert boxes == [list(box[1:]) for box in faulty.boxes["train"][14]]
+
+
+def test_a_split_of_which_nothing_is_left_is_named(tmp_path: Path) -> None:
+    data = Planted(tmp_path / "data")
+    data.write()
+    (val,) = (split.dataset for split in data.subject() if split.name == "val")
+    written, fixes = write_clean(Subject.of("data", {"train": val, "val": val}), tmp_path / "out")
+    assert list(written.nodes) == ["val"]
+    assert fixes.named["splits of which no image is left are not written"] == ["train"]

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from detkit.boxes import to_xyxy
 from detkit.cli import main
 from detkit.data.datasets.base import DetectionDataset
 from detkit.data.datasets.problems import MASKS, OTHER_KEYS
@@ -161,6 +162,20 @@ def test_boxes_that_are_not_numbers_are_left_out_and_counted(tmp_path: Path) -> 
         assert written.problems.by_kind[NOT_FINITE].examples == ["1.png, box 2"]
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_infinite_boxes_give_no_warnings_of_numpy(tmp_path: Path) -> None:
+    infinite = ("Zebra", float("inf"), float("-inf"), float("-inf"), float("inf"))
+    before = coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX, infinite])])
+    assert len(convert({"val": before}, tmp_path / "out", "coco").problems.by_kind[NOT_FINITE].examples) == 1
+    assert np.isnan(to_xyxy(before.records.truth.boxes)[1, 2:]).all()
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_names_with_spaces_before_their_suffix(tmp_path: Path, to: Any) -> None:
+    before = coco_set(tmp_path / "in", ["Zebra"], [Picture("x /1 .png", [BOX]), Picture(" .png", [BOX, BOX])])
+    assert_same(before, round_trip({"val": before}, tmp_path / "out", to)["val"])
+
+
 @pytest.mark.parametrize("to", ["voc", "csv"])
 def test_a_box_below_a_pixel_is_told(tmp_path: Path, to: Any) -> None:
     before = coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX, ("Zebra", 5.0, 5.0, 0.5, 9.0)])])
@@ -231,6 +246,18 @@ def test_images_can_stay_where_they_are(tmp_path: Path, refuses: Refuses) -> Non
     for to in ("voc", "yolo"):
         with refuses(ValueError):
             convert({"val": before}, tmp_path / to, to, images="reference")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("images", ["copy", "hardlink", "symlink", "reference"])
+def test_an_image_outside_of_the_data_does_not_come_in(tmp_path: Path, images: Any, refuses: Refuses) -> None:
+    coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX])])
+    file = tmp_path / "in/a.json"
+    (tmp_path / "in/images/1.png").rename(tmp_path / "secret.png")
+    file.write_text(file.read_text().replace("1.png", "../../secret.png"))
+    data = DATASETS.build({"type": "CocoDataset", "annotations": str(file), "images": str(tmp_path / "in/images")})
+    with refuses(ValueError):
+        convert({"val": data}, tmp_path / "out", "coco", images=images)
+    assert not (tmp_path / "out").exists()
 
 
 def test_yolo_refuses_an_image_whose_size_is_not_the_stated_one(tmp_path: Path, refuses: Refuses) -> None:
@@ -311,6 +338,26 @@ def test_a_config_can_be_converted(tmp_path: Path) -> None:
     assert {k: len(d) for k, d in read_source(config).splits.items()} == {"train": 3, "val": 2}
 
 
+@pytest.mark.parametrize("to", [to for to in FORMATS if to != "yolo"])
+def test_splits_of_several_folders_are_written_side_by_side(tmp_path: Path, to: Any) -> None:
+    for year, boxes in (("VOC2007", [BOX]), ("VOC2012", [BOX, BOX])):
+        before = coco_set(tmp_path / year, ["Zebra"], [Picture(f"{year}.png", boxes)])
+        convert({"train": before}, tmp_path / "VOCdevkit" / year, "voc")
+    source = read_source(tmp_path / "VOCdevkit")
+    assert list(source.splits) == ["VOC2007/train", "VOC2012/train"]
+    written = convert(source.splits, tmp_path / "out", to)
+    assert list(written.nodes) == ["VOC2007_train", "VOC2012_train"]
+    for node, before in zip(written.nodes.values(), source.splits.values(), strict=True):
+        assert_same(before, DATASETS.build(node))
+
+
+@pytest.mark.parametrize("names", [("a/train", "b/train", "b/val"), ("cats", "dogs")])
+def test_yolo_has_one_of_each_split(tmp_path: Path, names: tuple[str, ...], refuses: Refuses) -> None:
+    before = coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX])])
+    with refuses(ValueError):
+        convert(dict.fromkeys(names, before), tmp_path / "out", "yolo")
+
+
 def test_images_in_two_splits_are_told(tmp_path: Path) -> None:
     before = coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX])])
     assert convert({"train": before, "val": before}, tmp_path / "out", "coco").problems.count(SHARED) == 1
@@ -378,3 +425,18 @@ def test_what_is_lost_is_counted_for_the_images_that_are_written(tmp_path: Path)
         "licenses",
     ]
     assert not problems.count(MASKS)
+
+
+def test_what_voc_says_of_objects_and_no_record_holds_is_counted(tmp_path: Path) -> None:
+    coco_set(tmp_path / "in", ["Zebra"], [Picture("1.png", [BOX]), Picture("2.png", [BOX, BOX])])
+    convert({"val": read_source(tmp_path / "in").splits["all"]}, tmp_path / "voc", "voc")
+    file = tmp_path / "voc/Annotations/2.xml"
+    more = "<truncated>1</truncated><occluded>0</occluded><pose>Left</pose><attributes><attribute><name>age</name>"
+    text = file.read_text().replace("<truncated>0</truncated>", f"{more}</attribute></attributes>", 1)
+    file.write_text(text.replace("<pose>Unspecified</pose>", "", 1))
+    problems = convert(read_source(tmp_path / "voc").splits, tmp_path / "out", "yolo").problems
+    assert problems.by_kind[OTHER_KEYS].examples == [
+        "<attributes> of 1 object",
+        "<pose> of 1 object",
+        "<truncated> of 1 object",
+    ]

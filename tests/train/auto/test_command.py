@@ -18,7 +18,7 @@ from detkit.train.auto.backbones import Start, choose_start, network_of
 from detkit.train.auto.command import run_name
 from detkit.train.auto.configure import Configurator
 from detkit.train.auto.facts import read_facts
-from tests.refusals import steady
+from tests.refusals import Refuses, steady
 from tests.train.auto.conftest import add_image
 
 QUICK = ("data.loader.batch_size=2", "train.precision=fp32", "train.device=cpu", "train.threads=1")
@@ -78,6 +78,14 @@ def test_an_option_of_the_reader_counts_before_the_images_are_divided(photos: Pa
     configurator.choose_data()
     train, _ = build_datasets(configurator.choices.config())
     assert set(train.classes.names) == {"animal", "cat"}
+
+
+def test_an_unreadable_image_is_named_with_the_way_out(photos: Path, tmp_path: Path, refuses: Refuses) -> None:
+    (photos / "train/train1.jpg").write_bytes(b"nothing")
+    with refuses(ValueError):
+        Configurator(str(photos), QUICK, 1, tmp_path / "run").run()
+    config = Configurator(str(photos), (*QUICK, "data.images.bad_images=skip"), 1, tmp_path / "run").run()
+    assert config.data.images.bad_images == "skip"
 
 
 def test_a_smaller_size_with_more_levels_gets_anchors_for_all_of_them(photos: Path, tmp_path: Path) -> None:

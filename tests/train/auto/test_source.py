@@ -46,6 +46,19 @@ def test_val_goes_before_test_and_test_is_told(photos: Path) -> None:
     assert again.val["root"].endswith("photos/valid")
 
 
+def test_several_parts_of_val_are_told(photos: Path) -> None:
+    for name in ("val1", "val2"):
+        add_image(photos / name, name, [("cat", 1, 1, 30, 30)])
+    assert find_splits(str(photos)).notes[-1] == (
+        "val is in several parts, none of which is all of it (val1, val2): test is evaluated on"
+    )
+
+
+def test_a_path_that_no_config_can_hold(photos: Path, refuses: Refuses) -> None:
+    with refuses(ValueError):
+        find_splits(str(photos.rename(photos.with_name("photos ${x}"))))
+
+
 def test_a_set_without_a_training_split(tmp_path: Path, refuses: Refuses) -> None:
     for split in ("val", "test"):
         add_image(tmp_path / split, split, [("cat", 1, 1, 30, 30)])

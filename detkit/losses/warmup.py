@@ -1,0 +1,66 @@
+"""A class loss that changes in the course of a training, beside `WarmupAssigner`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from detkit.losses.base import ClassificationLoss
+from detkit.registry import CLASS_LOSSES, ClassLossNode, Fraction
+
+
+@CLASS_LOSSES.register()
+class WarmupLoss(ClassificationLoss):
+    """One class loss first, another one later: TOOD begins with focal loss on hard targets (2108.07755, section 4).
+
+    The link, and so the scores, are those of `then`; both must have the same columns.
+
+    Args:
+        first: the class loss that the training begins with.
+        then: the one after it.
+        until: fraction of the training after which `then` takes over.
+    """
+
+    uses_progress = True
+
+    def __init__(self, *, first: ClassLossNode, then: ClassLossNode, until: Fraction = 0.1) -> None:
+        super().__init__()
+        self.first, self.then, self.until = CLASS_LOSSES.build(first), CLASS_LOSSES.build(then), until
+        if self.first.num_columns(2) != self.then.num_columns(2):
+            raise ValueError(
+                f"first, then: {type(self.first).__name__} and {type(self.then).__name__} differ in the columns of the "
+                "head: take two losses on sigmoid scores, or two on softmax scores"
+            )
+        self.uses_quality = self.first.uses_quality or self.then.uses_quality
+        self.batch_wise = self.first.batch_wise or self.then.batch_wise
+        self.needs_positives = self.first.needs_positives or self.then.needs_positives
+        self._current = self.then
+
+    def num_columns(self, num_classes: int) -> int:
+        columns: int = self.then.num_columns(num_classes)
+        return columns
+
+    def initial_bias(self, num_classes: int) -> Tensor:
+        bias: Tensor = self.first.initial_bias(num_classes)
+        return bias
+
+    def start_score(self, num_classes: int) -> float | None:
+        score: float | None = self.first.start_score(num_classes)
+        return score
+
+    def scores(self, logits: Tensor) -> Tensor:
+        scores: Tensor = self.then.scores(logits)
+        return scores
+
+    def forward(
+        self, logits: Tensor, labels: Tensor, quality: Tensor | None = None, *, progress: float = 0.0
+    ) -> Tensor:
+        self._current = self.first if progress < self.until else self.then
+        total: Tensor = self._current(logits, labels, quality if self._current.uses_quality else None)
+        return total
+
+    def take_accumulated(self) -> Tensor:
+        sums: Tensor = self._current.take_accumulated()
+        return sums
+
+    def end_step(self, totals: Tensor) -> None:
+        self._current.end_step(totals)
