@@ -65,13 +65,19 @@ class UniformAssigner(Assigner):
     def _nearest(self, anchors: Tensor, predicted: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """(A,) greatest IoU of each predicted box, and (n, 2, G) rows of the predictions and anchors near each box."""
         count = min(self.matches, len(anchors))
-        overlap, near = anchors.new_zeros(len(anchors)), []
-        for some in torch.split(boxes, max(1, self.chunk_elements // len(anchors))):
-            overlap = torch.maximum(overlap, box_ops.pairwise_iou(some, predicted).amax(dim=0))
-            wanted = box_ops.to_cxcywh(some)
-            distances = (torch.cdist(wanted, box_ops.to_cxcywh(of), p=1) for of in (predicted, anchors))
-            near.append(torch.stack([last_lowest(distance, count).T for distance in distances], dim=1))
-        return overlap, torch.cat(near, dim=2)
+        overlap = anchors.new_zeros(len(anchors))
+        near = torch.empty(count, 2, len(boxes), dtype=torch.int64, device=anchors.device)
+        shapes, step = (
+            [box_ops.to_cxcywh(of) for of in (predicted, anchors)],
+            max(1, self.chunk_elements // len(anchors)),
+        )
+        for start in range(0, len(boxes), step):
+            some = boxes[start : start + step]
+            torch.maximum(overlap, box_ops.pairwise_iou(some, predicted).amax(dim=0), out=overlap)
+            for kind, shape in enumerate(shapes):
+                distance = torch.cdist(box_ops.to_cxcywh(some), shape, p=1)
+                near[:, kind, start : start + step] = last_lowest(distance, count).T
+        return overlap, near
 
 
 def last_lowest(values: Tensor, count: int) -> Tensor:

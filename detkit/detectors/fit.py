@@ -22,6 +22,11 @@ def check_together(parts: LossParts, coder: BoxCoder) -> None:
             f"losses.box: {type(parts.box).__name__} can't weigh its boxes, as losses.box_weight wants: "
             "its forward needs the argument `weights`"
         )
+    if parts.classification.positives_only and parts.quality is None:
+        raise ValueError(
+            f"losses.classification: {type(parts.classification).__name__} teaches nothing about the background: set "
+            "losses.quality: {type: ObjectnessLoss}, or use another loss, such as QualityFocalLoss"
+        )
     keys = {ALL: "normalizer", BOXES: "box_normalizer", QUALITY: "quality_normalizer"}
     for name, normalizer in parts.normalizers().items():
         if name in keys and normalizer.counts == "weights" and parts.box_weight is None:

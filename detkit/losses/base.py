@@ -45,6 +45,7 @@ class ClassificationLoss(Loss):
     uses_quality: `forward` gets soft targets, `quality`. batch_wise: the sum over a batch is not that over its
     images, because the loss looks at them together; say so in its docstring. needs_positives: without a positive the
     sum is 0 and has no gradient, because the loss compares the background with positives; say that, too.
+    positives_only: the background is left to a quality branch, so the loss needs one; say that, too.
     uses_progress: `forward` also takes `progress`, the fraction of the training that is done. joint: it is a
     `JointLoss`.
     """
@@ -52,6 +53,7 @@ class ClassificationLoss(Loss):
     uses_quality: bool = False
     batch_wise: bool = False
     needs_positives: bool = False
+    positives_only: bool = False
     uses_progress: bool = False
     joint: bool = False
 

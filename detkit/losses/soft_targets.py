@@ -114,7 +114,7 @@ class MatchabilityAwareLoss(SigmoidLoss):
 class PositiveBCELoss(SigmoidLoss):
     """Cross-entropy of the positives alone; the target is their quality at their class, 0 at all others.
 
-    The background is left to the quality branch, so use it with `ObjectnessLoss`; detections are ranked by both.
+    The background is left to the quality branch, so it needs `ObjectnessLoss`; detections are ranked by both.
     Without a positive the sum is 0 and has no gradient.
 
     Source: YOLOX, 2107.08430, section 2.1; that the target is the IoU is its authors' code.
@@ -126,6 +126,7 @@ class PositiveBCELoss(SigmoidLoss):
 
     uses_quality = True
     needs_positives = True
+    positives_only = True
 
     def forward(self, logits: Tensor, labels: Tensor, quality: Tensor | None = None) -> Tensor:
         check_shapes(logits, labels, quality)

@@ -1,14 +1,16 @@
 """No assigner may hold a whole anchor-by-object matrix: 100,000 x 2,000 floats are 800 MB, and it takes several."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
 from detkit.registry import ASSIGNERS
+from tests.contracts.examples import EXAMPLES
 
 SCRIPT = """
-import sys, torch
+import json, sys, torch
 from detkit.assigners.base import assign
 from detkit.coders.delta import DeltaCoder
 from detkit.registry import ASSIGNERS
@@ -32,7 +34,7 @@ def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
-assigner = ASSIGNERS.build({"type": sys.argv[1]})
+assigner = ASSIGNERS.build(json.loads(sys.argv[1]))
 assign(assigner, *case(100, 3))
 arguments = case(100_000, 2_000)
 before = peak()
@@ -46,5 +48,6 @@ print(peak() - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
 @pytest.mark.parametrize("name", [n for n in ASSIGNERS.names() if ASSIGNERS.get(n).__module__.startswith("detkit.")])
 def test_100000_anchors_and_2000_objects_take_less_than_200_mb(name: str) -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, name], capture_output=True, text=True, check=True)
+    node = json.dumps({"type": name, **EXAMPLES["assigners"].get(name, {})})
+    done = subprocess.run([sys.executable, "-c", SCRIPT, node], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 200

@@ -247,3 +247,21 @@ def check_detections(detector: DenseDetector, pred: Predictions, model: Referenc
         far += 1e4 * ((image.scores[:, None] - scores).abs() > 1e-4)
         assert sorted(far.argmin(dim=1).tolist()) == list(range(len(boxes)))
         assert float(far.amin(dim=1).max() if len(boxes) else 0) < 0.05
+
+
+def check_gradients(detector: DenseDetector, model: Reference, rules: Rules, variant: str) -> None:
+    """The norm of the gradient of every parameter, which shows what is a constant to the gradient."""
+    images, sizes, _ = inputs()
+    losses = detector.loss(detector(images, sizes), targets_of(variant))
+    total = losses.over(detector.divide({name: n.double() for name, n in losses.normalizers.items()}))
+    wanted = dict(zip(model.about["grad_keys"], model[f"{variant}.grad_norms"].tolist(), strict=True))
+    trained = {
+        key: parameter
+        for name, parameter in detector.named_parameters()
+        if (key := foreign(name, [*BODY, *rules])) in wanted
+    }
+    assert trained.keys() == wanted.keys()
+    found = torch.autograd.grad(total, list(trained.values()), materialize_grads=True)
+    for key, gradient in zip(trained, found, strict=True):
+        norm = float(gradient.double().norm())
+        assert abs(norm - wanted[key]) <= 1e-3 * wanted[key] + 1e-5, (key, norm, wanted[key])

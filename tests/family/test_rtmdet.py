@@ -90,6 +90,12 @@ def test_assigned_labels_and_metrics(variant: str) -> None:
     assert torch.equal(match.boxes, boxes[match.image, match.row])
 
 
+@VARIANTS
+def test_gradients(variant: str) -> None:
+    model, detector, _ = built()
+    ref.check_gradients(detector, model, RULES, variant)
+
+
 def test_detections() -> None:
     model, detector, pred = built()
     ref.check_detections(detector, pred, model)

@@ -98,6 +98,12 @@ def test_pairs_stay_with_their_image(variant: str) -> None:
         torch.testing.assert_close(found, detector.loss(alone, targets[one]).box)
 
 
+@VARIANTS
+def test_gradients(variant: str) -> None:
+    model, detector, _ = built()
+    ref.check_gradients(detector, model, RULES, variant)
+
+
 def test_detections() -> None:
     model, detector, pred = built()
     ref.check_detections(detector, pred, model)

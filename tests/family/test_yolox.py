@@ -8,6 +8,8 @@ from functools import cache
 import pytest
 import torch
 
+from detkit.config import load_config
+from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.structures import BACKGROUND, Predictions
 from tests.family import reference as ref
@@ -101,6 +103,18 @@ def test_assignments_and_targets(variant: str) -> None:
     assert start == len(match.boxes)
 
 
+@VARIANTS
+def test_gradients(variant: str) -> None:
+    model, detector, _ = built()
+    ref.check_gradients(detector, model, RULES, variant)
+
+
 def test_detections() -> None:
     model, detector, pred = built()
     ref.check_detections(detector, pred, model)
+
+
+def test_the_class_loss_without_a_quality_branch_is_refused() -> None:
+    config = load_config("configs/quickstart/shapes.yaml", ["losses.classification={type: PositiveBCELoss}"])
+    with pytest.raises(ValueError, match="PositiveBCELoss teaches nothing about the background: set losses"):
+        build_detector(config, 3)
