@@ -74,7 +74,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """What the pages take for granted: the checkout's configs and projects, a VOC folder, COCO files, photos."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "projects").mkdir()
-    for name in ("freeanchor", "repvgg"):
+    for name in ("autoassign", "freeanchor", "repvgg"):
         (tmp_path / "projects" / name).symlink_to(ROOT / "projects" / name)
     data = ShapesDataset(num_images=12, size=64)
     write_voc(tmp_path / "path/to/voc", data)

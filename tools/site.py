@@ -23,6 +23,7 @@ OUTSIDE = {
     "project/architecture.md": "ARCHITECTURE.md",
     "project/contributing.md": "CONTRIBUTING.md",
     "project/experiments.md": "EXPERIMENTS.md",
+    "project/autoassign.md": "projects/autoassign/README.md",
     "project/freeanchor.md": "projects/freeanchor/README.md",
     "project/repvgg.md": "projects/repvgg/README.md",
 }

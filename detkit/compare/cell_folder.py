@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -175,6 +176,7 @@ def read_curves(path: Path) -> tuple[dict[str, list[Value]], list[Tree]]:
     groups = [steps[i : i + size] for i in range(0, len(steps), size)]
     curve: dict[str, list[Value]] = {"step": [group[-1]["step"] for group in groups]}
     for key, name in (("loss", LOSS), ("loss_classification", CLASS_LOSS), ("loss_box", BOX_LOSS)):
-        values = [[entry[name] for entry in group] for group in groups]
+        # None: the loss was not finite, or a joint loss has other terms.
+        values: list[list[Any]] = [[entry.get(name) for entry in group] for group in groups]
         curve[key] = [None if None in each else round(sum(each) / len(each), 5) for each in values]
     return curve, evaluations

@@ -14,6 +14,8 @@ from detkit.coders.base import BoxCoder
 from detkit.config import Config
 from detkit.config.raw import short_path
 from detkit.detectors.dense import DenseDetector
+from detkit.detectors.fit import check_together
+from detkit.detectors.terms import LossParts
 from detkit.necks.base import Neck
 from detkit.registry.source import last_line
 from detkit.structures import FeatureShape
@@ -29,16 +31,12 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
     """
     pixels = config.options("pixels")
     backbone, neck, anchors, of_head = build_pyramid(config)
-    class_loss = registry.CLASS_LOSSES.build(config.losses.classification)
+    coder = registry.CODERS.build(config.coder)
+    losses = build_losses(config, coder)
+    class_loss = losses.classification
     columns, bias = class_loss.num_columns(num_classes), class_loss.initial_bias(num_classes)
-    coder, quality_loss = (
-        registry.CODERS.build(config.coder),
-        optional(registry.QUALITY_LOSSES, config, "losses.quality"),
-    )
-    check_head_takes(config, coder, quality_loss is not None)
-    of_head |= {"box_columns": coder.num_columns, "with_quality": quality_loss is not None}
+    of_head |= more_of_head(config, coder)
     head = config.build(registry.HEADS, "head", **of_head, num_columns=columns, class_bias=bias)
-    auxiliary = config.losses.auxiliary if "losses.auxiliary" in config else []
     detector = DenseDetector(
         pixels=pixels,
         backbone=backbone,
@@ -48,16 +46,16 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
         assigner=registry.ASSIGNERS.build(config.assigner),
         coder=coder,
         class_loss=class_loss,
-        box_loss=optional(registry.BOX_LOSSES, config, "losses.box"),
-        normalizer=registry.NORMALIZERS.build(config.losses.normalizer),
+        box_loss=losses.box,
+        normalizer=losses.normalizer,
         options=config.options("postprocess"),
         nms=registry.NMS.build(config.nms),
         box_assigner=optional(registry.ASSIGNERS, config, "box_assigner"),
-        box_normalizer=optional(registry.NORMALIZERS, config, "losses.box_normalizer"),
-        box_weight=optional(registry.BOX_WEIGHTS, config, "losses.box_weight"),
-        quality_loss=quality_loss,
-        quality_normalizer=optional(registry.NORMALIZERS, config, "losses.quality_normalizer"),
-        auxiliary=[registry.AUXILIARY_LOSSES.build(node) for node in auxiliary],
+        box_normalizer=losses.box_normalizer,
+        box_weight=losses.box_weight,
+        quality_loss=losses.quality,
+        quality_normalizer=losses.quality_normalizer,
+        auxiliary=losses.auxiliary,
     )
     detector.config, detector.num_classes = config, num_classes
     probe(detector)
@@ -69,9 +67,29 @@ def optional(parts: registry.Registry, config: Config, path: str) -> Any:
     return config.build(parts, path) if path in config else None
 
 
-def check_head_takes(config: Config, coder: BoxCoder, with_quality: bool) -> None:
-    """Raises ValueError if the head has no argument for the columns of the coder, or for the quality branch."""
-    name = str(config.head.type)
+def build_losses(config: Config, coder: BoxCoder) -> LossParts:
+    """The parts of a config's losses; ValueError with the line of the config if they can't work together."""
+    auxiliary = config.losses.auxiliary if "losses.auxiliary" in config else []
+    parts = LossParts(
+        classification=registry.CLASS_LOSSES.build(config.losses.classification),
+        box=optional(registry.BOX_LOSSES, config, "losses.box"),
+        normalizer=registry.NORMALIZERS.build(config.losses.normalizer),
+        box_normalizer=optional(registry.NORMALIZERS, config, "losses.box_normalizer"),
+        box_weight=optional(registry.BOX_WEIGHTS, config, "losses.box_weight"),
+        quality=optional(registry.QUALITY_LOSSES, config, "losses.quality"),
+        quality_normalizer=optional(registry.NORMALIZERS, config, "losses.quality_normalizer"),
+        auxiliary=tuple(registry.AUXILIARY_LOSSES.build(node) for node in auxiliary),
+    )
+    try:
+        check_together(parts, coder)
+    except ValueError as error:
+        raise ValueError(f"{config.location(str(error).partition(':')[0])}: {error}") from None
+    return parts
+
+
+def more_of_head(config: Config, coder: BoxCoder) -> dict[str, object]:
+    """What a head may take of coder and quality loss; ValueError if they need it and the head can't take it."""
+    name, with_quality = str(config.head.type), "losses.quality" in config
     known = registry.HEADS.derived_arguments(name)
     for argument, wanted, why in (
         ("box_columns", coder.num_columns != 4, f"{type(coder).__name__} wants {coder.num_columns} columns a box"),
@@ -82,6 +100,7 @@ def check_head_takes(config: Config, coder: BoxCoder, with_quality: bool) -> Non
                 f"{config.location('head')}: head: {why}, but {name} does not take `{argument}`: use a head that does, "
                 "such as SharedTowerHead"
             )
+    return {"box_columns": coder.num_columns, "with_quality": with_quality}
 
 
 def build_pyramid(config: Config) -> tuple[Backbone, Neck, AnchorGenerator, dict[str, object]]:
@@ -94,16 +113,17 @@ def build_pyramid(config: Config) -> tuple[Backbone, Neck, AnchorGenerator, dict
 
 
 def check_parts(config: Config) -> None:
-    """Raises ValueError if a part of the network does not take its arguments, or the levels of the part before it.
+    """Raises ValueError if a part of the network does not take its arguments, or the levels of the part before it, or
+    if parts of the losses can't work together.
 
     torch's meta device takes no memory for weights. A part that computes with them can't be built there: it shows what
     is wrong only when the detector is built.
     """
+    coder = registry.CODERS.build(config.coder)
+    build_losses(config, coder)
     with contextlib.suppress(RuntimeError, TypeError), torch.device("meta"):
         *_, of_head = build_pyramid(config)
-        coder, with_quality = registry.CODERS.build(config.coder), "losses.quality" in config
-        check_head_takes(config, coder, with_quality)
-        of_head |= {"box_columns": coder.num_columns, "with_quality": with_quality}
+        of_head |= more_of_head(config, coder)
         config.build(registry.HEADS, "head", **of_head, num_columns=1, class_bias=torch.zeros(1))
 
 

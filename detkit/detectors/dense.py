@@ -13,9 +13,10 @@ from detkit.assigners.base import Assigner, assign, pairs_of
 from detkit.backbones.base import Backbone
 from detkit.coders.base import BoxCoder
 from detkit.config import Config
+from detkit.detectors.fit import check_together
 from detkit.detectors.pixels import PixelOptions, normalize
 from detkit.detectors.postprocess import PostprocessOptions, postprocess
-from detkit.detectors.terms import LossParts, check_together, joint_losses, loss_inputs, losses_of
+from detkit.detectors.terms import LossParts, joint_losses, loss_inputs, losses_of
 from detkit.heads.base import Head, HeadOutputs
 from detkit.losses.base import AuxiliaryLoss, BoxLoss, BoxWeight, ClassificationLoss, Normalizer, QualityLoss
 from detkit.necks.base import Neck

@@ -12,6 +12,7 @@ import torch
 
 from detkit.checkpoint import step_path
 from detkit.config import Config
+from detkit.detectors.dense import DenseDetector
 from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.report import format_table, to_json
 from detkit.fingerprint import digest
@@ -38,7 +39,7 @@ GRID_IMAGES = 8
 def header(session: Session, network: Mapping[str, str]) -> str:
     """What is about to run, on what. network: lines about the ranks and their connection."""
     options, total, trainer = session.options, session.loader_options.batch_size, session.trainer
-    detector, env, meaning = session.detector, session.environment, session.detector.normalizer.meaning
+    detector, env = session.detector, session.environment
     count = sum(p.numel() for p in detector.parameters())
     trainable = sum(p.numel() for p in detector.parameters() if p.requires_grad)
     epochs = options.iterations * total / max(len(session.train_set), 1)
@@ -53,8 +54,7 @@ def header(session: Session, network: Mapping[str, str]) -> str:
         f"{plural(options.accumulate, 'micro-batch', 'micro-batches')} x {session.images_per_micro_batch})"
         + (f", {options.parallel}" if trainer.world_size > 1 else ""),
         "code": f"{digest(session.start.code)} ({len(session.start.code)} files)",
-        "loss": f"{type(detector.class_loss).__name__} + {type(detector.box_loss).__name__}, "
-        f"normalised by {type(detector.normalizer).__name__}{f' ({meaning})' if meaning else ''}",
+        "loss": describe_loss(detector),
         "lr": describe_learning_rate(options, total, trainer.optimizer),
         "length": f"{options.iterations} steps, {epochs:.1f} passes over the data",
         "train": session.train_set.summary(),
@@ -63,6 +63,15 @@ def header(session: Session, network: Mapping[str, str]) -> str:
         **session.same_data,
     }
     return format_lines(lines)
+
+
+def describe_loss(detector: DenseDetector) -> str:
+    """The losses, and what they are divided by."""
+    name, normalizer = type(detector.class_loss).__name__, detector.normalizer
+    if detector.class_loss.joint:
+        return f"{name}, its terms divided by {', '.join(detector.divisors)}"
+    meaning = f" ({normalizer.meaning})" if normalizer.meaning else ""
+    return f"{name} + {type(detector.box_loss).__name__}, normalised by {type(normalizer).__name__}{meaning}"
 
 
 def format_lines(lines: Mapping[str, str]) -> str:

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from detkit.coders.delta import DeltaCoder
+from detkit.compare.cell import run_cell
+from detkit.compare.plan import make_plan, save_plan
+from detkit.compare.results import collect_results
 from detkit.config import load_config
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
@@ -139,3 +142,29 @@ def test_accumulated_steps_of_training_are_those_of_whole_batches(tmp_path: Path
     for whole, split in zip(*found, strict=True):
         for key in ("train/loss", "train/loss/positive_bag", "train/loss/negative_bag"):
             assert split[key] == pytest.approx(whole[key], rel=1e-4)
+
+
+def test_it_is_compared_with_another_loss(tmp_path: Path) -> None:
+    variant = tmp_path / "freeanchor.yaml"
+    variant.write_text(
+        f"imports: [{FOLDER / 'freeanchor.py'}]\nlosses: {{classification: {{type: FreeAnchorLoss}}, box: null}}\n"
+    )
+    short = [
+        "train.iterations=1",
+        "schedule.warmup_iterations=0",
+        "data.loader.batch_size=2",
+        "train.checkpoint_every=1",
+    ]
+    short += ["data.train.dataset.num_images=4", "data.val.dataset.num_images=2", "data.loader.num_workers=0"]
+    quick = FOLDER / "../../configs/quickstart/shapes.yaml"
+    plan = make_plan(quick, ["focal", str(variant)], seeds=[0], overrides=short)
+    bench = tmp_path / "bench"
+    save_plan(plan, bench, "")
+    for cell in plan.cells(bench):
+        assert run_cell(load_config(bench / f"variants/{cell.variant}.yaml", ["seed=0"]), cell.folder) == 0
+    focal, joint = collect_results([bench])["variants"]
+    assert [joint["class_loss"], joint["box_loss"], joint["diagnosis"]] == ["FreeAnchorLoss", None, None]
+    assert focal["diagnosis"] is not None
+    step0 = joint["cells"][0]["step0"]
+    assert step0["grad_norm_class"] > 0
+    assert step0["grad_norm_box"] == 0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from detkit.compare.cell import order_hash, seconds_per_step
+from detkit.compare.cell_folder import read_curves
 from detkit.compare.hashes import arrays_hash
 from detkit.data.seeding import Layout, permutation
 from detkit.runs.metrics import TRAIN_TIME, read_metrics
@@ -21,6 +22,13 @@ def test_the_time_of_a_step_is_read_from_new_and_old_run_folders(name: str, tmp_
     lines = [json.dumps({"step": step, name: 0.5 * step}) for step in range(1, 21)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert seconds_per_step(read_metrics(tmp_path / "metrics.jsonl")[0]) == 0.5
+
+
+def test_the_curve_of_a_joint_loss_has_no_class_and_no_box_loss(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step, "train/loss": 1.0, "train/loss/bag": 1.0}) for step in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    curve, _ = read_curves(tmp_path / "metrics.jsonl")
+    assert curve == {"step": [1, 2], "loss": [1.0, 1.0], "loss_classification": [None] * 2, "loss_box": [None] * 2}
 
 
 class Images:

@@ -16,6 +16,7 @@ from detkit.losses.normalizers import PositiveCount
 from detkit.losses.sigmoid import SigmoidLoss
 from detkit.registry import CLASS_LOSSES
 from detkit.structures import Losses, Predictions, Targets
+from detkit.train.summary import describe_loss
 from tests.refusals import Refuses
 
 QUICK = "configs/quickstart/shapes.yaml"
@@ -81,6 +82,14 @@ def test_a_list_of_terms_may_be_null() -> None:
 def test_without_a_joint_loss_there_must_be_a_box_loss(refuses: Refuses) -> None:
     with refuses(ValueError):
         build_detector(load_config(QUICK, ["losses.box=null"]), 3)
+
+
+@pytest.mark.usefixtures("squares")
+def test_the_header_of_a_run_names_it_and_its_divisors() -> None:
+    assert describe_loss(built()) == "Squares, its terms divided by images"
+    detector = build_detector(load_config(QUICK), 3)
+    wanted = "SigmoidFocalLoss + GIoULoss, normalised by PositiveCount (positives in the global batch)"
+    assert describe_loss(detector) == wanted
 
 
 @pytest.mark.usefixtures("squares")

@@ -35,7 +35,7 @@ VARIANTS = pytest.mark.parametrize("variant", ["full", "half", "none"])
 @cache
 def built() -> tuple[ref.Reference, DenseDetector, Predictions]:
     model = ref.reference("rtmdet_tiny")
-    detector = ref.detector_like("configs/rtmdet/tiny.yaml", model, RULES, copies=SHARED)
+    detector = ref.detector_like("configs/rtmdet/rtmdet_tiny.yaml", model, RULES, copies=SHARED)
     with torch.no_grad():
         return model, detector, ref.predict(detector)
 

@@ -20,6 +20,9 @@ FAMILY = sorted(
     for path in (ROOT / "configs").glob("*/*.yaml")
     if path.parent.name not in OTHERS or path.stem.endswith("_mmdet")
 )
+EACH = pytest.mark.parametrize(
+    "config", [pytest.param(path, marks=pytest.mark.slow if path.endswith("_l.yaml") else ()) for path in FAMILY]
+)
 SMALL = {"ResNet": ["backbone.depth=18", "backbone.norm=gn", "backbone.freeze_at=0"]}
 
 
@@ -39,11 +42,14 @@ def batch() -> tuple[Tensor, list[Targets]]:
 
 def test_the_family_is_complete() -> None:
     names = {Path(path).parent.name for path in FAMILY}
-    assert names >= {"atss", "ddod", "efficientdet", "fcos", "gfl", "paa", "retinanet", "ssd", "yolof", "yolox"}
+    assert names >= {
+        "atss", "ddod", "efficientdet", "fcos", "foveabox", "fsaf", "gfl", "paa", "retinanet", "rtmdet", "ssd", "vfnet",
+        "yolof", "yolox",
+    }  # fmt: skip
     assert all(len((ROOT / path).read_text().splitlines()) <= 70 for path in FAMILY)
 
 
-@pytest.mark.parametrize("config", FAMILY)
+@EACH
 def test_a_step(config: str) -> None:
     model = detector(config)
     images, targets = batch()
@@ -75,7 +81,7 @@ def test_a_step(config: str) -> None:
     assert loss() < before
 
 
-@pytest.mark.parametrize("config", FAMILY)
+@EACH
 def test_images_without_objects_teach_the_classes_and_touch_every_parameter(config: str) -> None:
     model = detector(config)
     images, targets = batch()
