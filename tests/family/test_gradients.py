@@ -10,7 +10,7 @@ from tests.family import reference as ref
 from tests.family import test_ddod, test_paa, test_tood, test_vfnet
 
 LOOSE = 2e-3
-"""Relative difference: rounding moves an input across the kink of a ReLU here and there, a missing factor moves more."""
+"""Rounding moves an input across the kink of a ReLU here and there; a missing factor moves the norms more."""
 OBJECTS = ["full", "half"]
 CASES = [
     *((test_paa, "paa_r18", variant) for variant in OBJECTS),
