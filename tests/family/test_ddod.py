@@ -48,16 +48,21 @@ def test_labels_of_classes_and_boxes(variant: str) -> None:
         ref.check_labels(labels, model[f"{targets}.labels"], model[f"{targets}.label_weights"] == 0)
 
 
-@VARIANTS
-def test_losses_with_the_level_factors_of_the_reference(variant: str) -> None:
-    model, detector, pred = built()
+def with_factors(detector: DenseDetector, model: ref.Reference, variant: str) -> DenseDetector:
+    """A copy of the detector with the level factors of the reference."""
     detector = copy.deepcopy(detector)
     # The reference counts the step itself, and classes and boxes together: 2 - n / most, its coarsest levels have none.
     for name, key in (("normalizer", ""), ("box_normalizer", ".1"), ("quality_normalizer", ".1")):
         factors = model[f"{variant}.calc_reweight_factor{key}.level_factors"]
         detector.get_submodule(name).get_buffer("seen").copy_((2 - factors) * 1e6)
         torch.testing.assert_close(getattr(detector, name).level_weights(), factors, rtol=0, atol=1e-10)
-    ref.check_losses(detector, pred, model, variant, LOSSES)
+    return detector
+
+
+@VARIANTS
+def test_losses_with_the_level_factors_of_the_reference(variant: str) -> None:
+    model, detector, pred = built()
+    ref.check_losses(with_factors(detector, model, variant), pred, model, variant, LOSSES)
 
 
 def test_levels_that_had_equally_many_weigh_alike() -> None:

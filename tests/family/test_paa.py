@@ -15,14 +15,14 @@ from tests.family import reference as ref
 
 OUTPUTS = {"logits": "cls", "deltas": "reg", "quality": "iou"}
 LOSSES = {"classification": "loss_cls", "box": "loss_bbox", "quality": "loss_iou"}
+RULES = ref.towers("atss_cls", "atss_reg", "atss_centerness")
 VARIANTS = pytest.mark.parametrize("variant", ["full", "half", "none"])
 
 
 @cache
 def built() -> tuple[ref.Reference, DenseDetector, Predictions]:
     model = ref.reference("paa_r18")
-    rules = ref.towers("atss_cls", "atss_reg", "atss_centerness")
-    detector = ref.detector_like("configs/paa/paa.yaml", model, rules)
+    detector = ref.detector_like("configs/paa/paa.yaml", model, RULES)
     with torch.no_grad():
         return model, detector, ref.predict(detector)
 
