@@ -26,8 +26,8 @@ LEVELS = ((8, 8), (4, 4), (2, 2))
 
 def build(variant: str, **derived: Any) -> Head:
     node = dict(VARIANTS[variant])
-    quality = node.pop("with_quality", False)
-    head: Head = HEADS.build(node, **derived, with_quality=quality)
+    derived = {"with_quality": node.pop("with_quality", False)} | derived
+    head: Head = HEADS.build(node, **derived)
     return head
 
 
