@@ -26,7 +26,8 @@ LEVELS = ((8, 8), (4, 4), (2, 2))
 
 def build(variant: str, **derived: Any) -> Head:
     node = dict(VARIANTS[variant])
-    head: Head = HEADS.build(node, **{"with_quality": node.pop("with_quality", False), **derived})
+    derived = {"with_quality": node.pop("with_quality", False)} | derived
+    head: Head = HEADS.build(node, **derived)
     return head
 
 
