@@ -103,7 +103,8 @@ ALONE = [n for n in CLASS_LOSSES.names() if "." not in n and not CLASS_LOSSES.ge
 @pytest.mark.parametrize("name", [name for name in ALONE if not CLASS_LOSSES.get(name).positives_only])
 def test_every_class_loss(name: str) -> None:
     # All scores of a new detector are below the default margin of an asymmetric loss, so no background teaches it.
-    node = f"{{type: {name}, margin: 0.0}}" if name == "AsymmetricLoss" else f"{{type: {name}}}"
+    arguments = EXAMPLES["class_losses"].get(name, {}) | ({"margin": 0.0} if name == "AsymmetricLoss" else {})
+    node = json.dumps({"type": name, **arguments})
     found = match_image(detector(f"losses.classification={node}"), sample([[8, 8, 24, 24]]), LoaderOptions())
     check_sums(count(found), found.per_object)
 

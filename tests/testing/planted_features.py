@@ -140,7 +140,7 @@ FAULTS = [
         "one_row_for_every_anchor",
         r"logits of level 0 are \(2, 191, 3\), want \(2, 192, 3\)",
         outputs=lambda self, t: t[:, :-1] if t.shape[1] == 8 * 8 * 3 else t,
-        also=("takes_other_numbers_of_levels",),
+        also=("takes_other_numbers_of_levels", "serves_the_coder_and_the_quality_loss"),
     ),
     fault(
         "heads",

@@ -40,7 +40,7 @@ FAULTS = [
         "gradients_reach_every_parameter",
         r"no gradient reaches spare\.weight, spare\.bias",
         init=keep_as("spare", lambda: nn.Linear(2, 2)),
-        head_also=("takes_other_numbers_of_levels",),
+        head_also=("takes_other_numbers_of_levels", "serves_the_coder_and_the_quality_loss"),
     ),
     *in_modules(
         "gradients_reach_every_parameter",
