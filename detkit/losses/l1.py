@@ -16,8 +16,28 @@ LARGEST_EXPONENT = 88
 """exp of a larger number overflows float32."""
 
 
+class DeltaLoss(BoxLoss):
+    """Compares predicted with encoded deltas, number by number.
+
+    weight: factor on the sum, which a subclass sets.
+    """
+
+    in_deltas = True
+    weight: float
+
+    def forward(
+        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
+    ) -> Tensor:
+        encoded, reduction = coder.encode(boxes, anchors), "sum" if weights is None else "none"
+        return self.weight * weighted_sum(self.compare(deltas.to(anchors.dtype), encoded, reduction), weights)
+
+    def compare(self, deltas: Tensor, encoded: Tensor, reduction: str) -> Tensor:
+        """Deltas and encoded boxes (P, 4) -> costs (P, 4); their sum may be given where `reduction` is "sum"."""
+        raise NotImplementedError
+
+
 @BOX_LOSSES.register()
-class SmoothL1Loss(BoxLoss):
+class SmoothL1Loss(DeltaLoss):
     """Smooth L1 loss between predicted and encoded deltas (1504.08083, equation 3).
 
     Args:
@@ -25,24 +45,16 @@ class SmoothL1Loss(BoxLoss):
         weight: factor on the sum.
     """
 
-    in_deltas = True
-
     def __init__(self, *, beta: NonNegative = 0.1, weight: NonNegative = 1.0) -> None:
         super().__init__()
         self.beta, self.weight = beta, weight
 
-    def forward(
-        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
-    ) -> Tensor:
-        deltas = deltas.to(anchors.dtype)
-        encoded, reduction = coder.encode(boxes, anchors), "sum" if weights is None else "none"
-        return self.weight * weighted_sum(
-            F.smooth_l1_loss(deltas, encoded, reduction=reduction, beta=self.beta), weights
-        )
+    def compare(self, deltas: Tensor, encoded: Tensor, reduction: str) -> Tensor:
+        return F.smooth_l1_loss(deltas, encoded, reduction=reduction, beta=self.beta)
 
 
 @BOX_LOSSES.register()
-class HuberLoss(BoxLoss):
+class HuberLoss(DeltaLoss):
     """Huber loss between predicted and encoded deltas: x^2 / 2 up to `beta`, beta (|x| - beta / 2) above.
 
     It is `beta` times `SmoothL1Loss`, so its gradient is at most `beta` instead of 1: their weights differ by that
@@ -55,44 +67,32 @@ class HuberLoss(BoxLoss):
         weight: factor on the sum.
     """
 
-    in_deltas = True
-
     def __init__(self, *, beta: Positive = 0.1, weight: NonNegative = 1.0) -> None:
         super().__init__()
         self.beta, self.weight = beta, weight
 
-    def forward(
-        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
-    ) -> Tensor:
-        deltas = deltas.to(anchors.dtype)
-        encoded, reduction = coder.encode(boxes, anchors), "sum" if weights is None else "none"
-        return self.weight * weighted_sum(F.huber_loss(deltas, encoded, reduction=reduction, delta=self.beta), weights)
+    def compare(self, deltas: Tensor, encoded: Tensor, reduction: str) -> Tensor:
+        return F.huber_loss(deltas, encoded, reduction=reduction, delta=self.beta)
 
 
 @BOX_LOSSES.register()
-class L1Loss(BoxLoss):
+class L1Loss(DeltaLoss):
     """Absolute difference between predicted and encoded deltas.
 
     Args:
         weight: factor on the sum.
     """
 
-    in_deltas = True
-
     def __init__(self, *, weight: NonNegative = 1.0) -> None:
         super().__init__()
         self.weight = weight
 
-    def forward(
-        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
-    ) -> Tensor:
-        deltas = deltas.to(anchors.dtype)
-        encoded, reduction = coder.encode(boxes, anchors), "sum" if weights is None else "none"
-        return self.weight * weighted_sum(F.l1_loss(deltas, encoded, reduction=reduction), weights)
+    def compare(self, deltas: Tensor, encoded: Tensor, reduction: str) -> Tensor:
+        return F.l1_loss(deltas, encoded, reduction=reduction)
 
 
 @BOX_LOSSES.register()
-class BalancedL1Loss(BoxLoss):
+class BalancedL1Loss(DeltaLoss):
     """L1 with the gradient alpha ln(b |x| / beta + 1) up to `beta` and `gamma` above, b = exp(gamma / alpha) - 1.
 
     Source: 1904.02701, section 3.3.
@@ -105,8 +105,6 @@ class BalancedL1Loss(BoxLoss):
         weight: factor on the sum.
     """
 
-    in_deltas = True
-
     def __init__(
         self, *, alpha: Positive = 0.5, gamma: Positive = 1.5, beta: Positive = 1.0, weight: NonNegative = 1.0
     ) -> None:
@@ -117,11 +115,8 @@ class BalancedL1Loss(BoxLoss):
             )
         self.alpha, self.gamma, self.beta, self.weight = alpha, gamma, beta, weight
 
-    def forward(
-        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder, weights: Tensor | None = None
-    ) -> Tensor:
-        difference = deltas.to(anchors.dtype) - coder.encode(boxes, anchors)
-        return self.weight * weighted_sum(balanced_l1(difference, self.alpha, self.gamma, self.beta), weights)
+    def compare(self, deltas: Tensor, encoded: Tensor, reduction: str) -> Tensor:
+        return balanced_l1(deltas - encoded, self.alpha, self.gamma, self.beta)
 
 
 def balanced_l1(difference: Tensor, alpha: float, gamma: float, beta: float) -> Tensor:
