@@ -80,8 +80,8 @@ class LossInputs:
     """What the losses of a micro-batch, or of one of its images, get.
 
     logits, labels, target_quality: (B, A, C), (B, A) and (B, A) or None, for the class loss. quality: (B, A) logits of
-    the quality branch or None, and box_labels (B, A), with the positives. weights: (P,) or None. image, row: (P,)
-    images and anchors of the positives.
+    the quality branch or None, and box_labels (B, A), with the positives. weights: (P,) or None; auxiliary_weights:
+    the same for each auxiliary term. image, row: (P,) images and anchors of the positives.
     """
 
     logits: Tensor
@@ -91,6 +91,7 @@ class LossInputs:
     box_labels: Tensor
     positives: Positives
     weights: Tensor | None
+    auxiliary_weights: dict[str, Tensor | None]
     image: Tensor
     row: Tensor
 
@@ -113,14 +114,15 @@ def loss_inputs(
         progress=progress,
         first=None if pred.first is None else pred.first[image, row],
     )
-    weights = None
-    if parts.box_weight is not None:
-        with torch.no_grad():
-            weights = parts.box_weight(positives)
+    with torch.no_grad():
+        weights = None if parts.box_weight is None else parts.box_weight(positives)
+        of_terms = {loss.name: loss.weigh(positives, coder, weights) for loss in parts.auxiliary}
     quality = None if pred.quality is None else pred.quality[..., 0]
     # Only a loss that says so gets soft targets, whoever else uses them.
     soft = match.quality if parts.classification.uses_quality else None
-    return LossInputs(pred.logits, match.labels, soft, quality, box_match.labels, positives, weights, image, row)
+    return LossInputs(
+        pred.logits, match.labels, soft, quality, box_match.labels, positives, weights, of_terms, image, row
+    )
 
 
 def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[str, Tensor]:
@@ -137,14 +139,8 @@ def loss_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs) -> dict[st
     if parts.quality is not None:
         terms[QUALITY] = parts.quality(inputs.quality, inputs.box_labels, positives)
     for loss in parts.auxiliary:
-        terms[loss.name] = loss(positives, coder, weights_of(loss, coder, inputs))
+        terms[loss.name] = loss(positives, coder, inputs.auxiliary_weights[loss.name])
     return terms
-
-
-@torch.no_grad()
-def weights_of(loss: AuxiliaryLoss, coder: BoxCoder, inputs: LossInputs) -> Tensor | None:
-    """The factors (P,) of an auxiliary term, or None."""
-    return loss.weigh(inputs.positives, coder, inputs.weights)
 
 
 def level_terms(parts: LossParts, coder: BoxCoder, inputs: LossInputs, level_sizes: Sequence[int]) -> dict[str, Tensor]:
@@ -178,10 +174,9 @@ def losses_of(
         sums = (image_weights[:, None] * stacked).sum(dim=0).unbind()
         terms = dict(zip(of_images[0], sums, strict=True))
     normalizers = {}
-    weights = {loss.name: weights_of(loss, coder, inputs) for loss in parts.auxiliary}
     for name, part in parts.normalizers().items():
         of = match if name == ALL else box_match
-        weighed = weights.get(name, inputs.weights)
+        weighed = inputs.auxiliary_weights.get(name, inputs.weights)
         counted = {"labels": of.labels, "quality": of.quality, "weights": weighed}[part.counts]
         assert counted is not None, "match computes what is counted"
         normalizers[name] = part.count(counted, level_sizes)
@@ -231,6 +226,7 @@ def part_of(inputs: LossInputs, anchors: slice | tuple[slice, slice], mine: slic
         inputs.box_labels[anchors],
         positives,
         None if inputs.weights is None else inputs.weights[mine],
+        {name: None if x is None else x[mine] for name, x in inputs.auxiliary_weights.items()},
         inputs.image[mine],
         inputs.row[mine],
     )
