@@ -195,6 +195,14 @@ def check_outputs(pred: Predictions, model: Reference, names: Mapping[str, str],
                 torch.testing.assert_close(level, per_anchor(model[key], level.shape[-1]), rtol=1e-5, atol=atol)
 
 
+def check_network(detector: DenseDetector, pred: Predictions, model: Reference, names: Mapping[str, str]) -> None:
+    """Pixels, anchors, outputs of the whole network and those of the head alone."""
+    check_input(detector, model)
+    check_anchors(pred, model)
+    check_outputs(pred, model, names)
+    check_head(detector, model, names)
+
+
 def check_anchors(pred: Predictions, model: Reference, atol: float = 0) -> None:
     """Anchors, or points and strides, of the reference."""
     priors = torch.cat(model.levels("priors"))

@@ -48,10 +48,7 @@ def in_pixels(detector: DenseDetector, deltas: Tensor) -> Tensor:
 
 def test_pixels_anchors_and_outputs() -> None:
     model, detector, pred = built()
-    ref.check_input(detector, model)
-    ref.check_anchors(pred, model)
-    ref.check_outputs(pred, model, OUTPUTS)
-    ref.check_head(detector, model, OUTPUTS)
+    ref.check_network(detector, pred, model, OUTPUTS)
     wanted = torch.cat([per_anchor(level, 4) for level in model.levels("raw.reg")], dim=1)
     # Up to hundreds of pixels, and moved by 1e-3 by weights that are moved by 1e-6 (`stability` of the reference).
     torch.testing.assert_close(in_pixels(detector, pred.deltas), wanted, rtol=1e-5, atol=1e-3)

@@ -48,10 +48,7 @@ def built() -> tuple[ref.Reference, DenseDetector, Predictions]:
 
 def test_pixels_anchors_and_outputs() -> None:
     model, detector, pred = built()
-    ref.check_input(detector, model)
-    ref.check_anchors(pred, model)
-    ref.check_outputs(pred, model, OUTPUTS)
-    ref.check_head(detector, model, OUTPUTS)
+    ref.check_network(detector, pred, model, OUTPUTS)
 
 
 @VARIANTS
