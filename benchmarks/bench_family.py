@@ -61,8 +61,8 @@ def command(name: str, data: str, weights: str | None) -> list[str]:
     return [*words, *([f"backbone.weights={weights}"] if weights else [])]
 
 
-def train(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The result of one run, which is trained unless it is finished."""
+def train(name: str, args: argparse.Namespace) -> dict[str, Any] | None:
+    """The result of one run, which is trained unless it is finished; None, after a message, if it fails."""
     output = args.runs / f"{args.data}-{name}"
     words = command(name, args.data, args.weights)
     if not (output / "result.json").is_file():
@@ -74,7 +74,10 @@ def train(name: str, args: argparse.Namespace) -> dict[str, Any]:
                 cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": threads}, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         if done.returncode:
-            raise SystemExit(f"{name}: detkit {' '.join(words)} ended with {done.returncode}; see {log.name}")
+            print(
+                f"error: {name}: detkit {' '.join(words)} ended with {done.returncode}; see {log.name}", file=sys.stderr
+            )
+            return None
     result = json.loads((output / "result.json").read_text(encoding="utf-8"))
     row = {key: result[key] for key in ("ap", "ap50", "ap75", "parameters", "train_seconds") if key in result}
     print(f"{name:13} AP {row['ap']:.3f}  AP50 {row['ap50']:.3f}", file=sys.stderr, flush=True)
@@ -92,13 +95,15 @@ def main() -> None:
     args = parser.parse_args()
     args.runs = args.runs.absolute()
     with ThreadPoolExecutor(args.jobs) as pool:
-        rows = list(pool.map(lambda name: train(name, args), args.only))
+        rows = [row for row in pool.map(lambda name: train(name, args), args.only) if row is not None]
     print("| detector | AP | AP50 | AP75 |\n|---|---|---|---|")
     for row in rows:
         print("| {name} | {ap:.3f} | {ap50:.3f} | {ap75:.3f} |".format(**row))
     if args.output:
         record = {"date": date.today().isoformat(), "machine": machine_line(), "jobs": args.jobs, "rows": rows}
         write_marked_json(args.output, record)
+    if len(rows) < len(args.only):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from detkit.data.final import build_final
 from detkit.data.loader import Key, Sample, Samples
 from detkit.structures import Targets
 from detkit.train.assemble import Session
-from detkit.train.trainer import DTYPES
+from detkit.train.precision import computing_in
 from detkit.utils.errors import is_out_of_memory
 from detkit.utils.memory import free_memory
 
@@ -106,7 +106,7 @@ def kept_bytes(session: Session) -> int:
         target = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)).to(device)
         hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), hooks:
-            with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
+            with computing_in(precision, device):
                 pred = model(images, torch.full((2, 2), SIDE))
             losses = model.loss(pred, [target, target])
         del losses

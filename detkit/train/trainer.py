@@ -26,6 +26,7 @@ from detkit.train.hook_access import HookAccess
 from detkit.train.non_finite import NonFiniteLossError, describe_non_finite, describe_terms
 from detkit.train.options import TrainOptions
 from detkit.train.parallel import check_gradients, largest_image, pad_to, wrap_forward
+from detkit.train.precision import computing_in
 from detkit.train.random import seed_everything
 from detkit.train.schedule import Schedule
 from detkit.train.sharded import local_shard, shard
@@ -33,7 +34,6 @@ from detkit.train.sums import Layout, relative, row_of
 
 log = logging.getLogger("detkit")
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_SKIPPED = 30
 """fp16 steps skipped in a row, each halving the loss scale, after which the run counts as diverged."""
 
@@ -224,8 +224,7 @@ class Trainer(HookAccess):
         images = batch.images if size is None else pad_to(batch.images, size)
         if self.options.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        precision = self.options.precision
-        with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
+        with computing_in(self.options.precision, self.device):
             pred: Predictions = self.forward(images, batch.sizes)
         return self.detector.loss(pred, batch.targets)
 
