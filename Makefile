@@ -45,7 +45,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'detkit/csrc/*.cpp' 'detkit/csrc/*.h' 'detkit/csrc/*.cu' 'detkit/csrc/**/*.cpp' 'detkit/csrc/**/*.h' 'detkit/csrc/**/*.cu' | sort -u)
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'detkit/csrc/*.cpp' 'detkit/csrc/*.h' 'detkit/csrc/*.cu' 'detkit/csrc/**/*.cpp' 'detkit/csrc/**/*.h' 'detkit/csrc/**/*.cu' 'detkit/csrc/**/*.cuh' 'tests/ops/cuda_on_host/*.h' 'tests/ops/cuda_on_host/*.cpp' | sort -u)
 	$(BIN)/detkit config check $$(git ls-files 'configs/*.yaml' 'configs/**/*.yaml' 'projects/*/*.yaml' ':!configs/losses' ':!configs/training' | sort -u)
 
 docs: $(STAMP)
@@ -58,7 +58,7 @@ docs-test: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'detkit/csrc/*.cpp' 'detkit/csrc/*.h' 'detkit/csrc/*.cu' 'detkit/csrc/**/*.cpp' 'detkit/csrc/**/*.h' 'detkit/csrc/**/*.cu' | sort -u)
+	$(BIN)/clang-format -i $$(git ls-files 'detkit/csrc/*.cpp' 'detkit/csrc/*.h' 'detkit/csrc/*.cu' 'detkit/csrc/**/*.cpp' 'detkit/csrc/**/*.h' 'detkit/csrc/**/*.cu' 'detkit/csrc/**/*.cuh' 'tests/ops/cuda_on_host/*.h' 'tests/ops/cuda_on_host/*.cpp' | sort -u)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.bench_step

@@ -122,7 +122,7 @@ def extensions(source_root: str = ".") -> tuple[list[Any], dict[str, Any]]:
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
     from torch.utils import cpp_extension
 
-    headers = native_sources(source_root, "*.h", "*/*.h")
+    headers = native_sources(source_root, "*.h", "*/*.h", "*/*.cuh")
     built = [
         cpp_extension.CppExtension(  # type: ignore[no-untyped-call]
             "detkit._C",
