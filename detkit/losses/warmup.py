@@ -30,9 +30,16 @@ class WarmupLoss(ClassificationLoss):
                 f"first, then: {type(self.first).__name__} and {type(self.then).__name__} differ in the columns of the "
                 "head: take two losses on sigmoid scores, or two on softmax scores"
             )
+        for key, part in (("first", self.first), ("then", self.then)):
+            if part.joint:
+                raise ValueError(
+                    f"{key}: {type(part).__name__} is a loss of classes and boxes together, which can't follow or "
+                    "precede another: use it as losses.classification itself"
+                )
         self.uses_quality = self.first.uses_quality or self.then.uses_quality
         self.batch_wise = self.first.batch_wise or self.then.batch_wise
         self.needs_positives = self.first.needs_positives or self.then.needs_positives
+        self.positives_only = self.first.positives_only or self.then.positives_only
         self._current = self.then
 
     def num_columns(self, num_classes: int) -> int:
@@ -55,7 +62,8 @@ class WarmupLoss(ClassificationLoss):
         self, logits: Tensor, labels: Tensor, quality: Tensor | None = None, *, progress: float = 0.0
     ) -> Tensor:
         self._current = self.first if progress < self.until else self.then
-        total: Tensor = self._current(logits, labels, quality if self._current.uses_quality else None)
+        inner = {"progress": progress} if self._current.uses_progress else {}
+        total: Tensor = self._current(logits, labels, quality if self._current.uses_quality else None, **inner)
         return total
 
     def take_accumulated(self) -> Tensor:
