@@ -139,10 +139,12 @@ class QualityLoss(Loss):
     """Trains the quality branch, one logit an anchor, and combines it with the class scores.
 
     uses_quality: the targets are the assigner's quality, or else the IoU of the predicted box.
-    bias: initial bias of the branch.
+    bias: initial bias of the branch. teaches_background: it learns from the background, too, so that a class loss of
+    positives alone may leave that to it.
     """
 
     uses_quality: bool = False
+    teaches_background: bool = False
     bias: float = 0.0
 
     def forward(self, quality: Tensor, labels: Tensor, positives: Positives) -> Tensor:
@@ -159,12 +161,14 @@ class AuxiliaryLoss(Loss):
 
     name: of the term, in the progress bar, the metrics and reports. weighted: it is weighted and divided as the box
     loss is; else it is divided as the class loss is. uses_quality: it reads `Positives.target_quality`. of_coder: names
-    of what it needs of the coder beside the contract. normalizer: divides the term alone; None: see `weighted`.
+    of what it needs of the coder beside the contract. in_deltas: it compares columns with `BoxCoder.encode`, so it
+    needs a coder of four columns. normalizer: divides the term alone; None: see `weighted`.
     """
 
     name: str = ""
     weighted: bool = True
     of_coder: tuple[str, ...] = ()
+    in_deltas: bool = False
     uses_quality: bool = False
 
     def __init__(self, *, normalizer: Normalizer | None = None) -> None:

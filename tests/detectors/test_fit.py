@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
 
+import pytest
+from torch import Tensor
+
+from detkit.coders.base import BoxCoder
 from detkit.config import load_config
+from detkit.losses.base import BoxLoss
+from detkit.registry import BOX_LOSSES
 from tests.refusals import Refuses
+
+
+@pytest.fixture(autouse=True)
+def unweighed() -> Iterator[None]:
+    """A box loss without the argument `weights`."""
+    with BOX_LOSSES.temporary():
+
+        @BOX_LOSSES.register()
+        class UnweighedLoss(BoxLoss):
+            """Nothing."""
+
+            def forward(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:  # type: ignore[override]
+                return deltas.sum()
+
+        yield
 
 
 @pytest.mark.parametrize(
@@ -13,8 +34,11 @@ from tests.refusals import Refuses
     [
         ("gfl", "losses.box={type: L1Loss}"),
         ("gfl", "losses.box_weight=null"),
-        ("gfl", "losses.auxiliary=[{type: LateL1Loss}, {type: LateL1Loss}]"),
+        ("yolox_tiny", "losses.auxiliary=[{type: LateL1Loss}, {type: LateL1Loss}]"),
+        ("gfl", "losses.auxiliary=[{type: LateL1Loss}]"),
         ("gfl", "coder={type: DeltaCoder}"),
+        ("vfnet", "losses.auxiliary=[{type: FirstBoxLoss, box: {type: UnweighedLoss}}]"),
+        ("yolox_tiny", "losses.quality={type: IoUQualityLoss}"),
         ("fcos", "head={type: PerLevelHead}"),
         ("retinanet_r50_fpn", "coder={type: DistributionCoder}"),
         ("retinanet_r50_fpn", "losses.box=null"),
