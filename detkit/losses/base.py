@@ -47,7 +47,8 @@ class ClassificationLoss(Loss):
     sum is 0 and has no gradient, because the loss compares the background with positives; say that, too.
     positives_only: the background is left to a quality branch, so the loss needs one; say that, too.
     uses_progress: `forward` also takes `progress`, the fraction of the training that is done. joint: it is a
-    `JointLoss`.
+    `JointLoss`. columns_apart: every column is the logit of a probability of its own, by a sigmoid, so that a head may
+    give the logit of its product with another one; false where the link is a softmax.
     """
 
     uses_quality: bool = False
@@ -56,6 +57,7 @@ class ClassificationLoss(Loss):
     positives_only: bool = False
     uses_progress: bool = False
     joint: bool = False
+    columns_apart: bool = True
 
     def num_columns(self, num_classes: int) -> int:
         """Number of class columns C of the head for K classes."""

@@ -40,6 +40,7 @@ class WarmupLoss(ClassificationLoss):
         self.batch_wise = self.first.batch_wise or self.then.batch_wise
         self.needs_positives = self.first.needs_positives or self.then.needs_positives
         self.positives_only = self.first.positives_only or self.then.positives_only
+        self.columns_apart = self.first.columns_apart and self.then.columns_apart
         self._current = self.then
 
     def num_columns(self, num_classes: int) -> int:
