@@ -76,6 +76,10 @@ class ClassificationLoss(Loss):
         prior: float | None = getattr(self, "prior", None)
         return prior
 
+    def takes_quality(self, progress: float) -> bool:
+        """Whether `forward` learns soft targets at this fraction of the training; a loss may change."""
+        return self.uses_quality
+
     def scores(self, logits: Tensor) -> Tensor:
         """(..., C) logits -> (..., K) scores in [0, 1]: the loss's own link."""
         raise NotImplementedError

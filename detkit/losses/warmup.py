@@ -55,6 +55,10 @@ class WarmupLoss(ClassificationLoss):
         score: float | None = self.first.start_score(num_classes)
         return score
 
+    def takes_quality(self, progress: float) -> bool:
+        taken: bool = self._at(progress).takes_quality(progress)
+        return taken
+
     def scores(self, logits: Tensor) -> Tensor:
         scores: Tensor = self.then.scores(logits)
         return scores
@@ -62,10 +66,14 @@ class WarmupLoss(ClassificationLoss):
     def forward(
         self, logits: Tensor, labels: Tensor, quality: Tensor | None = None, *, progress: float = 0.0
     ) -> Tensor:
-        self._current = self.first if progress < self.until else self.then
+        self._current = self._at(progress)
         inner = {"progress": progress} if self._current.uses_progress else {}
         total: Tensor = self._current(logits, labels, quality if self._current.uses_quality else None, **inner)
         return total
+
+    def _at(self, progress: float) -> ClassificationLoss:
+        loss: ClassificationLoss = self.first if progress < self.until else self.then
+        return loss
 
     def take_accumulated(self) -> Tensor:
         sums: Tensor = self._current.take_accumulated()
