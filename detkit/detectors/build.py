@@ -9,6 +9,7 @@ import torch
 
 from detkit import registry
 from detkit.anchors.base import AnchorGenerator
+from detkit.assigners.base import Assigner
 from detkit.backbones.base import Backbone
 from detkit.coders.base import BoxCoder
 from detkit.config import Config
@@ -33,8 +34,8 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
     """
     pixels = config.options("pixels")
     backbone, neck, anchors, of_head = build_pyramid(config)
-    coder = registry.CODERS.build(config.coder)
-    losses = build_losses(config, coder)
+    coder, assigner = registry.CODERS.build(config.coder), registry.ASSIGNERS.build(config.assigner)
+    losses = build_losses(config, coder, assigner)
     class_loss = losses.classification
     columns, bias = class_loss.num_columns(num_classes), class_loss.initial_bias(num_classes)
     of_head |= more_of_head(config, coder)
@@ -46,7 +47,7 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
         neck=neck,
         anchors=anchors,
         head=head,
-        assigner=registry.ASSIGNERS.build(config.assigner),
+        assigner=assigner,
         coder=coder,
         class_loss=class_loss,
         box_loss=losses.box,
@@ -70,7 +71,7 @@ def optional(parts: registry.Registry, config: Config, path: str) -> Any:
     return config.build(parts, path) if path in config else None
 
 
-def build_losses(config: Config, coder: BoxCoder) -> LossParts:
+def build_losses(config: Config, coder: BoxCoder, assigner: Assigner) -> LossParts:
     """The parts of a config's losses; ValueError with the line of the config if they can't work together."""
     auxiliary = config.losses.auxiliary if "losses.auxiliary" in config else []
     parts = LossParts(
@@ -84,7 +85,7 @@ def build_losses(config: Config, coder: BoxCoder) -> LossParts:
         auxiliary=tuple(registry.AUXILIARY_LOSSES.build(node) for node in auxiliary),
     )
     try:
-        check_together(parts, coder)
+        check_together(parts, coder, assigner)
     except ValueError as error:
         raise ValueError(f"{config.location(str(error).partition(':')[0])}: {error}") from None
     return parts
@@ -133,7 +134,7 @@ def check_parts(config: Config) -> None:
     is wrong only when the detector is built.
     """
     coder = registry.CODERS.build(config.coder)
-    losses = build_losses(config, coder)
+    losses = build_losses(config, coder, registry.ASSIGNERS.build(config.assigner))
     with contextlib.suppress(RuntimeError, TypeError), torch.device("meta"):
         *_, of_head = build_pyramid(config)
         of_head |= more_of_head(config, coder)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from detkit.assigners.base import Assigner
 from detkit.coders.base import BoxCoder
 from detkit.detectors.terms import ALL, BOX, BOXES, CLASSIFICATION, QUALITY, LossParts
 from detkit.losses.base import BoxLoss, can_weigh
 
 
-def check_together(parts: LossParts, coder: BoxCoder) -> None:
-    """Raises ValueError for parts of the losses that can't work together."""
+def check_together(parts: LossParts, coder: BoxCoder, assigner: Assigner) -> None:
+    """Raises ValueError for parts of the losses that can't work together, or with coder or assigner."""
     check_joint(parts)
+    follow(parts, assigner)
     if parts.box is not None:
         check_box(parts.box, parts, coder)
         check_background(parts)
@@ -71,6 +73,16 @@ def check_terms(parts: LossParts, coder: BoxCoder) -> None:
     names = [CLASSIFICATION, BOX, QUALITY, *(loss.name for loss in parts.auxiliary)]
     if twice := sorted({name for name in names if names.count(name) > 1 or not name}):
         raise ValueError(f"losses.auxiliary: {', '.join(map(repr, twice))}: every term needs a name of its own")
+
+
+def follow(parts: LossParts, assigner: Assigner) -> None:
+    """Tells the losses when the assigner changes; ValueError if one waits for that in vain."""
+    for key, part in (("losses.classification", parts.classification), ("losses.box_weight", parts.box_weight)):
+        try:
+            if part is not None:
+                part.follow(assigner.changes_at)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
 
 
 def check_joint(parts: LossParts) -> None:

@@ -76,6 +76,9 @@ class ClassificationLoss(Loss):
         prior: float | None = getattr(self, "prior", None)
         return prior
 
+    def follow(self, changes_at: float | None) -> None:
+        """Told `Assigner.changes_at` of the detector, for a loss that changes with the assigner; ValueError if not."""
+
     def takes_quality(self, progress: float) -> bool:
         """Whether `forward` learns soft targets at this fraction of the training; a loss may change."""
         return self.uses_quality
@@ -195,6 +198,9 @@ class BoxWeight(nn.Module):
 
     uses_quality: bool = False
 
+    def follow(self, changes_at: float | None) -> None:
+        """Told `Assigner.changes_at` of the detector, for weights that change with the assigner; ValueError if not."""
+
     def forward(self, positives: Positives) -> Tensor:
         """The P positives -> (P,) factors, at least 0; called under `no_grad`."""
         raise NotImplementedError
@@ -239,6 +245,17 @@ class Normalizer(nn.Module):
     def image_weights(self, labels: Tensor) -> Tensor | None:
         """Labels (B, A) of a micro-batch -> (B,) factors on the loss sums of each image; None: all are 1."""
         return None
+
+
+def change(until: float | None, changes_at: float | None = None) -> float:
+    """The fraction of the training at which a rule changes: `until`, or where it is None that of the assigner."""
+    found = changes_at if until is None else until
+    if found is None:
+        raise ValueError(
+            "until: null means when the assigner changes, but the assigner does not: give a fraction of the training, "
+            "or use WarmupAssigner"
+        )
+    return found
 
 
 def can_weigh(loss: BoxLoss) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from detkit.losses.base import ClassificationLoss
+from detkit.losses.base import ClassificationLoss, change
 from detkit.registry import CLASS_LOSSES, ClassLossNode, Fraction
 
 
@@ -17,12 +17,13 @@ class WarmupLoss(ClassificationLoss):
     Args:
         first: the class loss that the training begins with.
         then: the one after it.
-        until: fraction of the training after which `then` takes over.
+        until: fraction of the training after which `then` takes over; null: when the assigner changes, as
+            `WarmupAssigner` does.
     """
 
     uses_progress = True
 
-    def __init__(self, *, first: ClassLossNode, then: ClassLossNode, until: Fraction = 0.1) -> None:
+    def __init__(self, *, first: ClassLossNode, then: ClassLossNode, until: Fraction | None = 0.1) -> None:
         super().__init__()
         self.first, self.then, self.until = CLASS_LOSSES.build(first), CLASS_LOSSES.build(then), until
         if self.first.num_columns(2) != self.then.num_columns(2):
@@ -55,6 +56,11 @@ class WarmupLoss(ClassificationLoss):
         score: float | None = self.first.start_score(num_classes)
         return score
 
+    def follow(self, changes_at: float | None) -> None:
+        self.until = change(self.until, changes_at)
+        self.first.follow(changes_at)
+        self.then.follow(changes_at)
+
     def takes_quality(self, progress: float) -> bool:
         taken: bool = self._at(progress).takes_quality(progress)
         return taken
@@ -72,7 +78,7 @@ class WarmupLoss(ClassificationLoss):
         return total
 
     def _at(self, progress: float) -> ClassificationLoss:
-        loss: ClassificationLoss = self.first if progress < self.until else self.then
+        loss: ClassificationLoss = self.first if progress < change(self.until) else self.then
         return loss
 
     def take_accumulated(self) -> Tensor:

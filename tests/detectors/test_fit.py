@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detkit.coders.base import BoxCoder
 from detkit.config import load_config
+from detkit.detectors.build import build_detector
 from detkit.losses.base import BoxLoss
 from detkit.registry import BOX_LOSSES
 from tests.refusals import Refuses
@@ -42,6 +43,11 @@ def unweighed() -> Iterator[None]:
         ("gflv2", "losses.classification={type: SeesawLoss}"),
         ("tood", "losses.classification={type: SoftmaxMiningLoss}"),
         ("yolof", "losses.classification={type: SoftmaxMiningLoss}"),
+        ("tood", "assigner={type: ATSSAssigner}"),
+        (
+            "fcos",
+            "losses.box_weight={type: WarmupWeight, first: {type: IoUWeight}, then: {type: IoUWeight}, until: null}",
+        ),
         ("fcos", "head={type: PerLevelHead}"),
         ("retinanet_r50_fpn", "coder={type: DistributionCoder}"),
         ("retinanet_r50_fpn", "losses.box=null"),
@@ -51,6 +57,13 @@ def unweighed() -> Iterator[None]:
 def test_refused(refuses: Refuses, config: str, override: str) -> None:
     with refuses(ValueError):
         load_config(config, [override]).check()
+
+
+def test_rules_change_with_the_assigner_in_one_place() -> None:
+    small = ["backbone={type: ResNet, depth: 18, weights: null}", "assigner.assigner.until=0.25"]
+    detector = build_detector(load_config("tood", small), 3)
+    assert detector.assigner.changes_at == 0.25
+    assert (detector.class_loss.until, detector.box_weight.until) == (0.25, 0.25)  # type: ignore[union-attr]
 
 
 def test_a_quality_branch_may_be_left_out() -> None:
