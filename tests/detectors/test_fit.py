@@ -63,7 +63,7 @@ def test_rules_change_with_the_assigner_in_one_place() -> None:
     small = ["backbone={type: ResNet, depth: 18, weights: null}", "assigner.assigner.until=0.25"]
     detector = build_detector(load_config("tood", small), 3)
     assert detector.assigner.changes_at == 0.25
-    assert (detector.class_loss.until, detector.box_weight.until) == (0.25, 0.25)  # type: ignore[union-attr]
+    assert (detector.class_loss.until, detector.box_weight.until) == (0.25, 0.25)
 
 
 def test_a_quality_branch_may_be_left_out() -> None:
