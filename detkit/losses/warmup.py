@@ -42,7 +42,7 @@ class WarmupLoss(ClassificationLoss):
         self.needs_positives = self.first.needs_positives or self.then.needs_positives
         self.positives_only = self.first.positives_only or self.then.positives_only
         self.columns_apart = self.first.columns_apart and self.then.columns_apart
-        self._current = self.then
+        self._progress = 1.0  # of the last forward; a part as an attribute would be in the checkpoint twice
 
     def num_columns(self, num_classes: int) -> int:
         columns: int = self.then.num_columns(num_classes)
@@ -72,9 +72,9 @@ class WarmupLoss(ClassificationLoss):
     def forward(
         self, logits: Tensor, labels: Tensor, quality: Tensor | None = None, *, progress: float = 0.0
     ) -> Tensor:
-        self._current = self._at(progress)
-        inner = {"progress": progress} if self._current.uses_progress else {}
-        total: Tensor = self._current(logits, labels, quality if self._current.uses_quality else None, **inner)
+        self._progress, loss = progress, self._at(progress)
+        inner = {"progress": progress} if loss.uses_progress else {}
+        total: Tensor = loss(logits, labels, quality if loss.uses_quality else None, **inner)
         return total
 
     def _at(self, progress: float) -> ClassificationLoss:
@@ -82,8 +82,8 @@ class WarmupLoss(ClassificationLoss):
         return loss
 
     def take_accumulated(self) -> Tensor:
-        sums: Tensor = self._current.take_accumulated()
+        sums: Tensor = self._at(self._progress).take_accumulated()
         return sums
 
     def end_step(self, totals: Tensor) -> None:
-        self._current.end_step(totals)
+        self._at(self._progress).end_step(totals)
