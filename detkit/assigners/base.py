@@ -19,6 +19,8 @@ class Assigner(nn.Module):
 
     positive_iou: IoU with an object at which an anchor becomes positive, None if there is no such threshold.
     forces_best: whether an object's best anchor is positive below it, too. `detkit anchors check` reads both.
+    changes_at: fraction of the training at which the rule changes, for parts of the losses that change with it; None
+    if it doesn't.
 
     Args:
         ignore_overlap: an anchor with more than this fraction of its area in an ignore region (crowd, difficult) is
@@ -29,6 +31,7 @@ class Assigner(nn.Module):
 
     positive_iou: float | None = None
     forces_best: bool = False
+    changes_at: float | None = None
 
     def __init__(self, *, ignore_overlap: Fraction | None = 0.5, chunk_elements: PositiveInt = 1_000_000) -> None:
         super().__init__()

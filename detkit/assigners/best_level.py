@@ -42,6 +42,7 @@ class BestLevelAssigner(Assigner):
         super().__init__(ignore_overlap=inner.ignore_overlap, chunk_elements=inner.chunk_elements)
         self.assigner, self.others, self.alpha, self.gamma = inner, others, alpha, gamma
         self.positive_iou, self.forces_best = inner.positive_iou, inner.forces_best
+        self.changes_at = inner.changes_at
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
         found: Assignment = self.assigner(candidates, targets)

@@ -53,7 +53,7 @@ class MixtureAssigner(Assigner):
     ) -> None:
         inner: Assigner = ASSIGNERS.build(assigner)
         super().__init__(ignore_overlap=inner.ignore_overlap, chunk_elements=inner.chunk_elements)
-        self.assigner, self.topk = inner, topk
+        self.assigner, self.topk, self.changes_at = inner, topk, inner.changes_at
         self.alpha, self.gamma, self.box_cost = alpha, gamma, box_cost
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:

@@ -43,6 +43,7 @@ class InsideImageAssigner(Assigner):
         self.assigner, self.divisor = inner, divisor
         self.outside = IGNORED if outside == "ignored" else BACKGROUND
         self.positive_iou, self.forces_best = inner.positive_iou, inner.forces_best
+        self.changes_at = inner.changes_at
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
         if candidates.size is None:
@@ -69,7 +70,8 @@ class WarmupAssigner(Assigner):
     Args:
         first: the assigner that the training begins with.
         then: the one after it.
-        until: fraction of the training after which `then` takes over.
+        until: fraction of the training after which `then` takes over. Losses and weights with `until: null`
+            change at the same step.
         hard_first: the target quality of the positives of `first` is 1, instead of the IoU of the predicted box where
             that assigner gives none.
     """
@@ -80,7 +82,7 @@ class WarmupAssigner(Assigner):
         before, after = ASSIGNERS.build(first), ASSIGNERS.build(then)
         super().__init__(ignore_overlap=after.ignore_overlap, chunk_elements=after.chunk_elements)
         self.first, self.then, self.until, self.hard_first = before, after, until, hard_first
-        self.positive_iou, self.forces_best = after.positive_iou, after.forces_best
+        self.positive_iou, self.forces_best, self.changes_at = after.positive_iou, after.forces_best, until
 
     def forward(self, candidates: Candidates, targets: Targets) -> Assignment:
         early = candidates.progress < self.until

@@ -9,6 +9,7 @@ import torch
 
 from detkit import registry
 from detkit.anchors.base import AnchorGenerator
+from detkit.assigners.base import Assigner
 from detkit.backbones.base import Backbone
 from detkit.coders.base import BoxCoder
 from detkit.config import Config
@@ -16,6 +17,8 @@ from detkit.config.raw import short_path
 from detkit.detectors.dense import DenseDetector
 from detkit.detectors.fit import check_together
 from detkit.detectors.terms import LossParts
+from detkit.heads.base import Head
+from detkit.losses.base import ClassificationLoss
 from detkit.necks.base import Neck
 from detkit.registry.source import last_line
 from detkit.structures import FeatureShape
@@ -31,19 +34,20 @@ def build_detector(config: Config, num_classes: int) -> DenseDetector:
     """
     pixels = config.options("pixels")
     backbone, neck, anchors, of_head = build_pyramid(config)
-    coder = registry.CODERS.build(config.coder)
-    losses = build_losses(config, coder)
+    coder, assigner = registry.CODERS.build(config.coder), registry.ASSIGNERS.build(config.assigner)
+    losses = build_losses(config, coder, assigner)
     class_loss = losses.classification
     columns, bias = class_loss.num_columns(num_classes), class_loss.initial_bias(num_classes)
     of_head |= more_of_head(config, coder)
     head = config.build(registry.HEADS, "head", **of_head, num_columns=columns, class_bias=bias)
+    check_link(config, head, class_loss)
     detector = DenseDetector(
         pixels=pixels,
         backbone=backbone,
         neck=neck,
         anchors=anchors,
         head=head,
-        assigner=registry.ASSIGNERS.build(config.assigner),
+        assigner=assigner,
         coder=coder,
         class_loss=class_loss,
         box_loss=losses.box,
@@ -67,7 +71,7 @@ def optional(parts: registry.Registry, config: Config, path: str) -> Any:
     return config.build(parts, path) if path in config else None
 
 
-def build_losses(config: Config, coder: BoxCoder) -> LossParts:
+def build_losses(config: Config, coder: BoxCoder, assigner: Assigner) -> LossParts:
     """The parts of a config's losses; ValueError with the line of the config if they can't work together."""
     auxiliary = config.losses.auxiliary if "losses.auxiliary" in config else []
     parts = LossParts(
@@ -81,7 +85,7 @@ def build_losses(config: Config, coder: BoxCoder) -> LossParts:
         auxiliary=tuple(registry.AUXILIARY_LOSSES.build(node) for node in auxiliary),
     )
     try:
-        check_together(parts, coder)
+        check_together(parts, coder, assigner)
     except ValueError as error:
         raise ValueError(f"{config.location(str(error).partition(':')[0])}: {error}") from None
     return parts
@@ -103,6 +107,16 @@ def more_of_head(config: Config, coder: BoxCoder) -> dict[str, object]:
     return {"box_columns": coder.num_columns, "with_quality": with_quality}
 
 
+def check_link(config: Config, head: Head, loss: ClassificationLoss) -> None:
+    """Raises ValueError if the head multiplies probabilities that the class loss does not take one by one."""
+    if head.multiplies and not loss.columns_apart:
+        raise ValueError(
+            f"{config.location('losses.classification')}: losses.classification: {type(loss).__name__} takes the "
+            f"columns of all classes together, but {config.head.type} multiplies the probability of each by another "
+            "one: use a loss with a sigmoid for each, such as SigmoidFocalLoss, or a head that predicts plain logits"
+        )
+
+
 def build_pyramid(config: Config) -> tuple[Backbone, Neck, AnchorGenerator, dict[str, object]]:
     """Backbone, neck and anchors of a config, and the arguments that its head derives from them."""
     backbone = config.build(registry.BACKBONES, "backbone")
@@ -120,11 +134,12 @@ def check_parts(config: Config) -> None:
     is wrong only when the detector is built.
     """
     coder = registry.CODERS.build(config.coder)
-    build_losses(config, coder)
+    losses = build_losses(config, coder, registry.ASSIGNERS.build(config.assigner))
     with contextlib.suppress(RuntimeError, TypeError), torch.device("meta"):
         *_, of_head = build_pyramid(config)
         of_head |= more_of_head(config, coder)
-        config.build(registry.HEADS, "head", **of_head, num_columns=1, class_bias=torch.zeros(1))
+        head = config.build(registry.HEADS, "head", **of_head, num_columns=1, class_bias=torch.zeros(1))
+        check_link(config, head, losses.classification)
 
 
 def levels_of(slot: str, part: object) -> dict[str, FeatureShape]:

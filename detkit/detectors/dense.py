@@ -69,7 +69,7 @@ class DenseDetector(nn.Module):
         self.box_assigner, self.box_normalizer, self.box_weight = box_assigner, box_normalizer, box_weight
         self.quality_loss, self.quality_normalizer = quality_loss, quality_normalizer
         self.auxiliary = nn.ModuleList(auxiliary)
-        check_together(self.loss_parts, coder)
+        check_together(self.loss_parts, coder, assigner)
         self._anchor_cache: dict[tuple[object, ...], list[Tensor]] = {}
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Predictions:

@@ -119,7 +119,7 @@ def loss_inputs(
         of_terms = {loss.name: loss.weigh(positives, coder, weights) for loss in parts.auxiliary}
     quality = None if pred.quality is None else pred.quality[..., 0]
     # Only a loss that says so gets soft targets, whoever else uses them.
-    soft = match.quality if parts.classification.uses_quality else None
+    soft = match.quality if parts.classification.takes_quality(progress) else None
     return LossInputs(
         pred.logits, match.labels, soft, quality, box_match.labels, positives, weights, of_terms, image, row
     )
@@ -177,10 +177,16 @@ def losses_of(
     for name, part in parts.normalizers().items():
         of = match if name == ALL else box_match
         weighed = inputs.auxiliary_weights.get(name, inputs.weights)
-        counted = {"labels": of.labels, "quality": of.quality, "weights": weighed}[part.counts]
+        quality = hard_targets(of.labels) if name == ALL and inputs.target_quality is None else of.quality
+        counted = {"labels": of.labels, "quality": quality, "weights": weighed}[part.counts]
         assert counted is not None, "match computes what is counted"
         normalizers[name] = part.count(counted, level_sizes)
     return Losses(terms, normalizers, parts.divided_by())
+
+
+def hard_targets(labels: Tensor) -> Tensor:
+    """Labels (B, A) -> what a class loss without soft targets learns: 1 at positives, 0 elsewhere."""
+    return (labels >= 0).float()
 
 
 def joint_losses(parts: LossParts, coder: BoxCoder, pred: Predictions, targets: list[Targets]) -> Losses:

@@ -30,7 +30,11 @@ class Head(nn.Module):
     of each level, `num_columns: int` (C) and `class_bias: Tensor` (C,), the initial bias of the class loss. A head that
     also takes `box_columns: int` (D of the coder) works with coders of more than 4 columns; one that takes
     `with_quality: bool` works with losses that want a quality branch.
+
+    multiplies: its logits are those of products of probabilities, for losses that take a sigmoid of each column.
     """
+
+    multiplies: bool = False
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutputs | tuple[list[Tensor], list[Tensor]]:
         """Per level (B, channels, H, W) -> per level logits (B, H * W * a, C), deltas (B, H * W * a, D), quality.

@@ -81,6 +81,7 @@ class SharedTowerHead(Head):
         self.quality_out = predictor(box_convs if quality_from == "box" else num_convs, 1) if with_quality else None
         self.object_out = predictor(box_convs, 1) if implicit_objectness else None
         self.guidance = DistributionGuidance(box_columns) if guided else None
+        self.multiplies = implicit_objectness or guided
         self.scales = nn.Parameter(torch.ones(len(in_channels))) if level_scales else None
         init = partial(nn.init.normal_, std=0.01)
         init_convs(self, init)

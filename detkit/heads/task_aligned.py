@@ -66,6 +66,8 @@ class TaskAlignedHead(Head):
         hidden: width in front of the maps of probability and offsets; null: a quarter of the tower's.
     """
 
+    multiplies = True
+
     def __init__(
         self,
         *,

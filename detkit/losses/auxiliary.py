@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from detkit import boxes as box_ops
 from detkit.coders.base import BoxCoder
-from detkit.losses.base import AuxiliaryLoss, weighted_sum
+from detkit.losses.base import AuxiliaryLoss, can_weigh, weighted_sum
 from detkit.losses.normalizers import WeightSum
 from detkit.losses.sigmoid import to_float32
 from detkit.registry import AUXILIARY_LOSSES, BOX_LOSSES, BoxLossNode, Fraction, NonNegative, Positive
@@ -63,13 +63,19 @@ class FirstBoxLoss(AuxiliaryLoss):
     def __init__(self, *, box: BoxLossNode, least: Positive = 1.0) -> None:
         super().__init__(normalizer=WeightSum(least=least))
         self.box = BOX_LOSSES.build(box)
+        self.in_deltas = self.box.in_deltas
+        if not can_weigh(self.box):
+            raise ValueError(
+                f"box: {type(self.box).__name__} can't weigh its boxes, as FirstBoxLoss does: its forward needs the "
+                "argument `weights`"
+            )
 
     def weigh(self, positives: Positives, coder: BoxCoder, weights: Tensor | None) -> Tensor:
         boxes = coder.decode(first_of(positives).to(positives.anchors.dtype), positives.anchors)
         return box_ops.paired_iou(boxes, positives.boxes)
 
     def forward(self, positives: Positives, coder: BoxCoder, weights: Tensor | None = None) -> Tensor:
-        total: Tensor = self.box(first_of(positives), positives.anchors, positives.boxes, coder, weights=weights)
+        total: Tensor = self.box(first_of(positives), positives.anchors, positives.boxes, coder, weights)
         return total
 
     def take_accumulated(self) -> Tensor:
@@ -99,7 +105,7 @@ class LateL1Loss(AuxiliaryLoss):
         weight: factor on the sum.
     """
 
-    name, weighted = "l1", False
+    name, weighted, in_deltas = "l1", False, True
 
     def __init__(self, *, after: Fraction = 0.95, weight: NonNegative = 1.0) -> None:
         super().__init__()

@@ -47,7 +47,8 @@ class ClassificationLoss(Loss):
     sum is 0 and has no gradient, because the loss compares the background with positives; say that, too.
     positives_only: the background is left to a quality branch, so the loss needs one; say that, too.
     uses_progress: `forward` also takes `progress`, the fraction of the training that is done. joint: it is a
-    `JointLoss`.
+    `JointLoss`. columns_apart: every column is the logit of a probability of its own, by a sigmoid, so that a head may
+    give the logit of its product with another one; false where the link is a softmax.
     """
 
     uses_quality: bool = False
@@ -56,6 +57,7 @@ class ClassificationLoss(Loss):
     positives_only: bool = False
     uses_progress: bool = False
     joint: bool = False
+    columns_apart: bool = True
 
     def num_columns(self, num_classes: int) -> int:
         """Number of class columns C of the head for K classes."""
@@ -73,6 +75,13 @@ class ClassificationLoss(Loss):
         """
         prior: float | None = getattr(self, "prior", None)
         return prior
+
+    def follow(self, changes_at: float | None) -> None:
+        """Told `Assigner.changes_at` of the detector, for a loss that changes with the assigner; ValueError if not."""
+
+    def takes_quality(self, progress: float) -> bool:
+        """Whether `forward` learns soft targets at this fraction of the training; a loss may change."""
+        return self.uses_quality
 
     def scores(self, logits: Tensor) -> Tensor:
         """(..., C) logits -> (..., K) scores in [0, 1]: the loss's own link."""
@@ -139,10 +148,12 @@ class QualityLoss(Loss):
     """Trains the quality branch, one logit an anchor, and combines it with the class scores.
 
     uses_quality: the targets are the assigner's quality, or else the IoU of the predicted box.
-    bias: initial bias of the branch.
+    bias: initial bias of the branch. teaches_background: it learns from the background, too, so that a class loss of
+    positives alone may leave that to it.
     """
 
     uses_quality: bool = False
+    teaches_background: bool = False
     bias: float = 0.0
 
     def forward(self, quality: Tensor, labels: Tensor, positives: Positives) -> Tensor:
@@ -159,12 +170,14 @@ class AuxiliaryLoss(Loss):
 
     name: of the term, in the progress bar, the metrics and reports. weighted: it is weighted and divided as the box
     loss is; else it is divided as the class loss is. uses_quality: it reads `Positives.target_quality`. of_coder: names
-    of what it needs of the coder beside the contract. normalizer: divides the term alone; None: see `weighted`.
+    of what it needs of the coder beside the contract. in_deltas: it compares columns with `BoxCoder.encode`, so it
+    needs a coder of four columns. normalizer: divides the term alone; None: see `weighted`.
     """
 
     name: str = ""
     weighted: bool = True
     of_coder: tuple[str, ...] = ()
+    in_deltas: bool = False
     uses_quality: bool = False
 
     def __init__(self, *, normalizer: Normalizer | None = None) -> None:
@@ -184,6 +197,9 @@ class BoxWeight(nn.Module):
     """Weighs the positives in the box loss. uses_quality: it reads `Positives.target_quality`."""
 
     uses_quality: bool = False
+
+    def follow(self, changes_at: float | None) -> None:
+        """Told `Assigner.changes_at` of the detector, for weights that change with the assigner; ValueError if not."""
 
     def forward(self, positives: Positives) -> Tensor:
         """The P positives -> (P,) factors, at least 0; called under `no_grad`."""
@@ -229,6 +245,17 @@ class Normalizer(nn.Module):
     def image_weights(self, labels: Tensor) -> Tensor | None:
         """Labels (B, A) of a micro-batch -> (B,) factors on the loss sums of each image; None: all are 1."""
         return None
+
+
+def change(until: float | None, changes_at: float | None = None) -> float:
+    """The fraction of the training at which a rule changes: `until`, or where it is None that of the assigner."""
+    found = changes_at if until is None else until
+    if found is None:
+        raise ValueError(
+            "until: null means when the assigner changes, but the assigner does not: give a fraction of the training, "
+            "or use WarmupAssigner"
+        )
+    return found
 
 
 def can_weigh(loss: BoxLoss) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from detkit import boxes as box_ops
-from detkit.losses.base import BoxWeight
+from detkit.losses.base import BoxWeight, change
 from detkit.registry import BOX_WEIGHTS, BoxWeightNode, Fraction
 from detkit.structures import Positives
 
@@ -49,16 +49,22 @@ class WarmupWeight(BoxWeight):
     Args:
         first: the weight that the training begins with.
         then: the one after it.
-        until: fraction of the training after which `then` takes over.
+        until: fraction of the training after which `then` takes over; null: when the assigner changes, as
+            `WarmupAssigner` does.
     """
 
-    def __init__(self, *, first: BoxWeightNode, then: BoxWeightNode, until: Fraction = 0.1) -> None:
+    def __init__(self, *, first: BoxWeightNode, then: BoxWeightNode, until: Fraction | None = 0.1) -> None:
         super().__init__()
         self.first, self.then, self.until = BOX_WEIGHTS.build(first), BOX_WEIGHTS.build(then), until
         self.uses_quality = self.first.uses_quality or self.then.uses_quality
 
+    def follow(self, changes_at: float | None) -> None:
+        self.until = change(self.until, changes_at)
+        self.first.follow(changes_at)
+        self.then.follow(changes_at)
+
     def forward(self, positives: Positives) -> Tensor:
-        rule = self.first if positives.progress < self.until else self.then
+        rule = self.first if positives.progress < change(self.until) else self.then
         weights: Tensor = rule(positives)
         return weights
 

@@ -97,6 +97,8 @@ class SoftmaxMiningLoss(ClassificationLoss):
         weight: factor on the sum.
     """
 
+    columns_apart = False
+
     def __init__(
         self,
         *,

@@ -187,7 +187,9 @@ class SumNormalizer(Normalizer):
 
 @NORMALIZERS.register()
 class QualitySum(SumNormalizer):
-    """The sum of the soft targets of the global batch (TOOD, 2108.07755; RTMDet, 2212.07784).
+    """The sum of the targets of the class loss over the global batch (TOOD, 2108.07755; RTMDet, 2212.07784).
+
+    Where the class loss takes no soft targets they are 1, and the sum is the number of positives.
 
     Args:
         least: smallest divisor, so that a step with next to nothing does not explode.

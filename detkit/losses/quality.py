@@ -81,6 +81,8 @@ class ObjectnessLoss(SigmoidQuality):
         weight: factor on the sum.
     """
 
+    teaches_background = True
+
     def forward(self, quality: Tensor, labels: Tensor, positives: Positives) -> Tensor:
         counted = labels != IGNORED
         targets = (labels >= 0)[counted].to(to_float32(quality).dtype)

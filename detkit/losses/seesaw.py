@@ -35,6 +35,7 @@ class SeesawLoss(ClassificationLoss):
         weight: factor on the sum.
     """
 
+    columns_apart = False
     counts: Tensor
 
     def __init__(

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from detkit.detectors.dense import DenseDetector
 from detkit.heads.base import per_anchor
+from detkit.losses.base import ClassificationLoss
+from detkit.losses.focal import SigmoidFocalLoss
+from detkit.losses.soft_targets import QualityFocalLoss
+from detkit.losses.warmup import WarmupLoss
 from detkit.structures import Predictions
 from tests.family import reference as ref
 from tests.family.csp_names import csp_rules
@@ -72,6 +76,29 @@ def test_losses(variant: str) -> None:
         assert float(losses.terms[term]) == pytest.approx(wanted, rel=1e-5)
     weights = sum(call["weight_sum"] for call in calls if call["loss"] == "loss_bbox")
     assert float(losses.normalizer) == pytest.approx(weights, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "progress", "soft"),
+    [
+        (QualityFocalLoss(), 0.0, True),
+        (SigmoidFocalLoss(), 0.0, False),
+        (WarmupLoss(first={"type": "SigmoidFocalLoss"}, then={"type": "QualityFocalLoss"}), 0.0, False),
+        (WarmupLoss(first={"type": "SigmoidFocalLoss"}, then={"type": "QualityFocalLoss"}), 0.1, True),
+    ],
+)
+def test_hard_targets_are_divided_by_their_number(loss: ClassificationLoss, progress: float, soft: bool) -> None:
+    _, detector, pred = built()
+    kept = detector.class_loss
+    match = detector.match(pred, ref.targets_of("full"))
+    detector.class_loss, detector.progress = loss, progress
+    try:
+        totals = detector.loss(pred, ref.targets_of("full")).normalizers
+    finally:
+        detector.class_loss, detector.progress = kept, 0.0
+    assert match.quality is not None
+    assert float(totals["positives"]) == pytest.approx(float(match.quality.sum()) if soft else len(match.row))
+    assert float(totals["boxes"]) == pytest.approx(float(match.quality.sum()))
 
 
 @VARIANTS

@@ -18,7 +18,7 @@ OTHERS = ("base", "losses", "training", "quickstart", "retinanet", "ssd")
 FAMILY = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / "configs").glob("*/*.yaml")
-    if path.parent.name not in OTHERS or path.stem.endswith("_mmdet")
+    if (path.parent.name not in OTHERS or path.stem.endswith("_mmdet")) and not path.stem.endswith("_300e")
 )
 EACH = pytest.mark.parametrize(
     "config", [pytest.param(path, marks=pytest.mark.slow if path.endswith("_l.yaml") else ()) for path in FAMILY]
@@ -47,6 +47,28 @@ def test_the_family_is_complete() -> None:
         "yolof", "yolox",
     }  # fmt: skip
     assert all(len((ROOT / path).read_text().splitlines()) <= 70 for path in FAMILY)
+
+
+@pytest.mark.parametrize(
+    ("config", "epochs_without", "images", "lr"),
+    [
+        ("yolox/yolox_s", 15, 64, 0.01),
+        ("rtmdet/rtmdet_tiny", 20, 256, 0.004),
+        ("efficientdet/efficientdet_d0", 0, 128, 0.16),
+    ],
+)
+def test_published_schedules(config: str, epochs_without: int, images: int, lr: float) -> None:
+    file = ROOT / f"configs/{config}_300e.yaml"
+    whole = load_config(file)
+    whole.check()
+    assert len(file.read_text().splitlines()) <= 70
+    assert (whole.data.loader.batch_size, whole.optimizer.lr) == (images, lr)
+    assert whole.train.iterations * images == pytest.approx(300 * 118_287, rel=1e-3)
+    mixing = [t.type for t in whole.data.train.transforms if t.type in ("Mosaic", "MixUp")]
+    assert mixing == (["Mosaic", "MixUp"] if epochs_without else [])
+    if epochs_without:
+        assert whole.data.train.final.iterations * 300 == pytest.approx(epochs_without, abs=0.01)
+        assert not [t.type for t in whole.data.train.final.transforms if t.type in ("Mosaic", "MixUp")]
 
 
 @EACH

@@ -14,9 +14,18 @@ from detkit.heads.base import HeadOutputs
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {"type": "SharedTowerHead", "num_convs": 1},
     "deformable": {"type": "SharedTowerHead", "num_convs": 1, "norm": "gn", "deformable": 1, "level_scales": True},
+    "quality": {"type": "SharedTowerHead", "num_convs": 1, "with_quality": True},
+    "implicit objectness": {"type": "SharedTowerHead", "num_convs": 1, "implicit_objectness": True},
+    "guided": {"type": "SharedTowerHead", "num_convs": 1, "guided": True, "box_columns": 68},
+    "per level": {"type": "PerLevelHead"},
+    "separable": {"type": "SeparableTowerHead", "num_convs": 1},
+    "level towers": {"type": "LevelTowerHead", "with_quality": True, "norm": "gn", "activation": "relu"},
+    "level norms": {"type": "LevelTowerHead", "share_convs": True},
     "task-aligned": {"type": "TaskAlignedHead", "num_convs": 2, "reduction": 4},
     "star": {"type": "StarHead", "num_convs": 1},
 }
+ANCHORS = {"plain": 3, "per level": 2, "separable": 3}
+"""Anchors a cell, where there is more than one."""
 EACH = pytest.mark.parametrize("name", OPTIONS)
 
 
@@ -26,11 +35,11 @@ def built(name: str) -> tuple[nn.Module, list[Tensor]]:
     node = OPTIONS[name]
     derived = {
         "in_channels": (32, 32),
-        "anchors_per_cell": (1, 1),
+        "anchors_per_cell": (ANCHORS.get(name, 1),) * 2,
         "num_columns": 3,
         "class_bias": torch.zeros(3),
         "box_columns": node.get("box_columns", 4),
-        "with_quality": "with_quality" in registry.HEADS.derived_arguments(node["type"]),
+        "with_quality": node.get("with_quality", node["type"] == "StarHead"),
     }
     known = registry.HEADS.derived_arguments(node["type"])
     given = {key: value for key, value in node.items() if key not in derived}
@@ -44,6 +53,11 @@ def flat(outputs: Any) -> Tensor:
     """All outputs of a head in one row."""
     parts = [level.flatten() for levels in HeadOutputs(*outputs) if levels is not None for level in levels]
     return torch.cat(parts)
+
+
+def test_no_head_is_left_out() -> None:
+    own = {name for name in registry.HEADS.names() if registry.HEADS.get(name).__module__.startswith("detkit.")}
+    assert {node["type"] for node in OPTIONS.values()} == own
 
 
 @EACH

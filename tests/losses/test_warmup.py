@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from detkit.assigners.wrappers import WarmupAssigner
+from detkit.config import load_config
+from detkit.losses.base import JointLoss
+from detkit.losses.bce import BCELoss
 from detkit.losses.box_weights import WarmupWeight
 from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.soft_targets import QualityFocalLoss
 from detkit.losses.warmup import WarmupLoss
+from detkit.registry import CLASS_LOSSES
 from detkit.structures import Candidates, Positives, Targets
 
 FOCAL, SOFT = {"type": "SigmoidFocalLoss"}, {"type": "QualityFocalLoss"}
@@ -30,6 +34,39 @@ def test_the_class_loss_changes() -> None:
 def test_losses_of_other_columns_do_not_follow_each_other() -> None:
     with pytest.raises(ValueError, match="SigmoidFocalLoss and SoftmaxMiningLoss differ in the columns"):
         WarmupLoss(first=FOCAL, then={"type": "SoftmaxMiningLoss"})
+
+
+def test_three_rules_in_a_row() -> None:
+    logits, labels = torch.randn(1, 6, 3), torch.tensor([[0, 2, -1, -1, -2, 1]])
+    inner = {"type": "WarmupLoss", "first": FOCAL, "then": SOFT, "until": 0.5}
+    loss = WarmupLoss(first={"type": "BCELoss"}, then=inner, until=0.25)
+    expected = [part(logits, labels) for part in (BCELoss(), SigmoidFocalLoss(), QualityFocalLoss())]
+    assert [loss(logits, labels, None, progress=p) for p in (0.0, 0.3, 0.5)] == expected
+
+
+def test_what_its_parts_need_it_needs() -> None:
+    loss = WarmupLoss(first=FOCAL, then={"type": "PositiveBCELoss"})
+    assert (loss.needs_positives, loss.positives_only) == (True, True)
+    # config check refuses it without an objectness, as it does PositiveBCELoss
+    node = "losses.classification={type: WarmupLoss, first: {type: SigmoidFocalLoss}, then: {type: PositiveBCELoss}}"
+    with pytest.raises(ValueError, match="teaches nothing about the background"):
+        load_config("retinanet_r50_fpn", [node]).check()
+
+
+class Together(JointLoss):
+    """A joint loss that a node may name."""
+
+    def num_columns(self, num_classes: int) -> int:
+        return num_classes
+
+
+@pytest.mark.parametrize("key", ["first", "then"])
+def test_a_joint_loss_neither_follows_nor_precedes_another(key: str) -> None:
+    nodes: dict[str, Any] = {"first": FOCAL, "then": SOFT, key: {"type": "Together"}}
+    with CLASS_LOSSES.temporary():
+        CLASS_LOSSES.register()(Together)
+        with pytest.raises(ValueError, match=f"{key}: Together is a loss of classes and boxes"):
+            WarmupLoss(**nodes)
 
 
 def test_the_weight_changes() -> None:
