@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from annotated_types import Interval
@@ -11,10 +11,8 @@ from torch.nn import functional as F
 
 from detkit.heads.base import Head, HeadOutputs, per_anchor
 from detkit.layers.norms import NormName, norm_layer
-from detkit.registry import HEADS, Channels, Positive
+from detkit.registry import HEADS, Channels, OpenFraction, Positive
 from detkit.registry.bounds import MOST_LAYERS
-
-MOMENTUM = 0.01
 
 
 class Separable(nn.Sequential):
@@ -30,9 +28,10 @@ class Separable(nn.Sequential):
 class Tower(nn.Module):
     """Separable convolutions that all levels share, each with a norm for every level, and SiLU."""
 
-    def __init__(self, in_channels: int, channels: int, count: int, levels: int, norm: NormName, eps: float) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, count: int, levels: int, make: Callable[[int], nn.Module]
+    ) -> None:
         super().__init__()
-        make = norm_layer(norm, eps, MOMENTUM)
         self.convs = nn.ModuleList(Separable(channels if i else in_channels, channels) for i in range(count))
         self.norms = nn.ModuleList(nn.ModuleList(make(channels) for _ in range(levels)) for _ in range(count))
 
@@ -52,6 +51,7 @@ class SeparableTowerHead(Head):
         channels: width of the towers; null: that of the levels.
         norm: normalisation after every convolution of a tower, with statistics of its own for every level.
         epsilon: of batch normalisation.
+        norm_momentum: of batch normalisation. A training of some hundred steps needs more than the published 0.01.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class SeparableTowerHead(Head):
         channels: Channels | None = None,
         norm: NormName = "bn",
         epsilon: Positive = 1e-3,
+        norm_momentum: OpenFraction = 0.01,
     ) -> None:
         super().__init__()
         for what, values in (("channels", in_channels), ("anchors per cell", anchors_per_cell)):
@@ -78,7 +79,7 @@ class SeparableTowerHead(Head):
         width, levels, anchors = channels or in_channels[0], len(in_channels), anchors_per_cell[0]
         last = width if num_convs else in_channels[0]
         self.class_tower, self.box_tower = (
-            Tower(in_channels[0], width, num_convs, levels, norm, epsilon) for _ in range(2)
+            Tower(in_channels[0], width, num_convs, levels, norm_layer(norm, epsilon, norm_momentum)) for _ in range(2)
         )
         self.box_out = Separable(last, anchors * box_columns)
         # Last, so that no other weight depends on the loss's number of columns: with any loss a run starts alike.

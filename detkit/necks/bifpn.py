@@ -13,7 +13,7 @@ from detkit.layers.convs import init_convs
 from detkit.layers.norms import NormName, norm_layer
 from detkit.layers.padding import pad_same
 from detkit.necks.base import ExtraLevels, Neck, extra_strides, pyramid_level
-from detkit.registry import NECKS, Channels, Layers
+from detkit.registry import NECKS, Channels, Layers, OpenFraction
 from detkit.structures import FeatureShape
 
 EPSILON = 1e-4
@@ -90,7 +90,9 @@ class BiFPN(Neck):
         norm: normalisation after every convolution (`bn` in the paper).
         published: compute what the authors' code and weights do beyond the paper: 1x1 convolutions have a bias, the
             levels between have a second 1x1 convolution for the way up of the first round, pooling pads with zeros,
-            the odd one right and below, and batch normalisation has epsilon 0.001 and momentum 0.01.
+            the odd one right and below, and batch normalisation has epsilon 0.001.
+        norm_momentum: of batch normalisation; null: 0.01 if `published`, which a training of some hundred steps must
+            not have, else 0.1.
     """
 
     def __init__(
@@ -102,9 +104,11 @@ class BiFPN(Neck):
         extra_levels: ExtraLevels = 2,
         norm: NormName = "bn",
         published: bool = False,
+        norm_momentum: OpenFraction | None = None,
     ) -> None:
         super().__init__()
-        make = norm_layer(norm, 1e-3, 0.01) if published else norm_layer(norm)
+        momentum = norm_momentum or (0.01 if published else 0.1)
+        make = norm_layer(norm, 1e-3 if published else 1e-5, momentum)
         self.halve = halve_same if published else halve
         self.top = list(in_shapes)[-1]
         shapes = list(in_shapes.values())

@@ -34,6 +34,7 @@ from detkit.runs.starts import with_starts
 from detkit.train.assemble import Session, open_data_sets
 from detkit.train.memory import as_out_of_memory, check_fits
 from detkit.train.non_finite import NonFiniteLossError
+from detkit.train.norm_statistics import warn_of_fresh_statistics
 from detkit.train.parallel import warn_of_the_split
 from detkit.train.run_hooks import stop_on_signals
 from detkit.train.sharded import unsharded
@@ -233,6 +234,7 @@ def warn(session: Session) -> None:
     for sentence in session.start.changed:
         log.warning("resumed: %s", sentence)
     warn_of_slow_precision(options, trainer.device)
+    warn_of_fresh_statistics(detector, options.iterations - trainer.step)
     parts = options.accumulate * trainer.world_size
     warn_of_the_split(detector, parts, session.images_per_micro_batch, draws_numbers=trainer.draws_numbers)
     warn_of_shared_images(train_set, session.val_set)
