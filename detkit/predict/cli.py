@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detkit.predict.sources import find_images, unique_names
+from detkit.predict.sources import find_images, split_videos, unique_names
+from detkit.predict.video import open_library, video_name
 from detkit.registry.bounds import LARGEST_FLOAT
-from detkit.utils.console import nearest
+from detkit.utils.console import nearest, printable
 
 if TYPE_CHECKING:
     from detkit.predict.predictor import Predictor
@@ -24,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", help="run folder, checkpoint, .safetensors file, or the name or address of a model"
     )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="image files, folders, globs or addresses")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="image files, folders, globs or addresses; video files, addresses of streams, or numbers of cameras",
+    )
     parser.add_argument("--recursive", action="store_true", help="read folders with those below them")
     parser.add_argument(
         "--output",
@@ -48,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse images with more pixels than this; default: as trained",
     )
+    parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames of a video")
     views = parser.add_argument_group("views", "look at every image several times and merge what is found")
     views.add_argument("--tile", type=int, metavar="PIXELS", help="look at tiles with sides of so many pixels as well")
     views.add_argument("--overlap", type=float, default=0.2, help="fraction of a tile that the next one shares")
@@ -63,23 +71,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draws each image into the output folder and writes the detections in the formats of --save.
+    """Draws each image and video into the output folder and writes the detections in the formats of --save.
 
     Files that are not images are skipped with a warning, as are drawings that can't be written; then the exit code
-    is 1. The results so far are written whatever ends the command.
+    is 1, as it is for a damaged video. The results so far are written whatever ends the command.
     """
     check_numbers(args)
     formats, output = chosen_formats(args.save), Path(args.output)
-    files = list(find_images(args.paths, recursive=args.recursive, output=output))
-    names = unique_names(files)
+    videos, paths = split_videos(args.paths)
+    files = list(find_images(paths, recursive=args.recursive, output=output))
+    names, clips = unique_names(files), unique_names(map(Path, map(video_name, videos)), "")
     from detkit.predict.results import IMAGES, RESULTS, Results, check_output, predict_images
 
-    targets = [*([RESULTS, IMAGES] if "coco" in formats else []), *([] if args.no_draw else names)]
-    check_output(output, targets, [*files, args.checkpoint], formats)
+    targets = [*([RESULTS, IMAGES] if files and "coco" in formats else []), *(f"{clip}.jsonl" for clip in clips)]
+    targets += [] if args.no_draw else [*names, *(f"{clip}.mp4" for clip in clips)]
+    check_output(output, targets, [*files, *videos, args.checkpoint], formats if files else [])
+    if videos:
+        open_library()
     predictor = open_predictor(args, chosen_views(args))
     output.mkdir(parents=True, exist_ok=True)
-    results = Results(output, predictor.classes, formats, draws=not args.no_draw)
-    return predict_images(predictor, files, names, results, args.score)
+    code = 0
+    if files:
+        results = Results(output, predictor.classes, formats, draws=not args.no_draw)
+        code = predict_images(predictor, files, names, results, args.score)
+    return max(code, predict_videos(predictor, videos, clips, args, alone=not files and len(videos) == 1))
+
+
+def predict_videos(
+    predictor: Predictor, videos: list[str], clips: list[str], args: argparse.Namespace, *, alone: bool
+) -> int:
+    """Runs a predictor on videos; returns the exit code. clips: names of the results. alone: nothing else is read."""
+    from detkit.predict.video_run import VideoJob, predict_video
+    from detkit.utils.outputs import Ledger
+
+    code, output = 0, Path(args.output)
+    ledger = Ledger(output)
+    for video, clip in zip(videos, clips, strict=True):
+        drawn = None if args.no_draw else output / f"{clip}.mp4"
+        job = VideoJob(video, output / f"{clip}.jsonl", drawn, args.score, args.frames)
+        try:
+            code = max(code, predict_video(predictor, job, ledger))
+        except ValueError as error:
+            if alone:
+                raise
+            print(f"error: skipped: {error}", file=sys.stderr, flush=True)
+            code = 1
+    if videos:
+        what = "a JSONL file" if args.no_draw else "a video with boxes and a JSONL file"
+        print(f"{what} of each in {printable(output)}")
+    return code
 
 
 def check_numbers(args: argparse.Namespace) -> None:
@@ -88,6 +128,8 @@ def check_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"--score: {args.score} must be at least 0 and less than 1")
     if args.batch < 1:
         raise ValueError(f"--batch: {args.batch} must be at least 1")
+    if args.frames is not None and args.frames < 1:
+        raise ValueError(f"--frames: {args.frames} must be at least 1")
     if args.max_megapixels is not None and not 0 < args.max_megapixels < LARGEST_FLOAT:
         raise ValueError(f"--max-megapixels: {args.max_megapixels} must be a positive number")
 

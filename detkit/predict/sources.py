@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detkit.predict.video import is_video
 from detkit.utils.console import plural, printable
 from detkit.utils.errors import error_lines
 from detkit.utils.outputs import Ledger, short_name
@@ -36,6 +37,17 @@ def read_images(files: list[Path], readable: list[int], options: ImageOptions) -
         yield image
     if not readable:
         raise ValueError(f"none of the {len(files)} files is a readable image")
+
+
+def split_videos(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words that are videos, and the others. A glob that matches a video counts as the files that it matches."""
+    import glob
+
+    expanded: list[str] = []
+    for word in words:
+        matches = [] if os.path.exists(word) or is_video(word) else sorted(glob.glob(word, recursive=True))
+        expanded += matches if any(map(is_video, matches)) else [word]
+    return [word for word in expanded if is_video(word)], [word for word in expanded if not is_video(word)]
 
 
 def find_images(paths: list[str], *, recursive: bool = False, output: Path | None = None) -> Iterator[Path]:
