@@ -25,11 +25,10 @@ from tests.web import Web
 
 av: Any = pytest.importorskip("av")
 WIDTH, HEIGHT = 96, 64
+TIMES = [k / 10 for k in range(12)]
 
 
-def write_video(
-    path: Path, times: Any = tuple(np.arange(12) / 10), size: tuple[int, int] = (WIDTH, HEIGHT), **more: Any
-) -> Path:
+def write_video(path: Path, times: Any = TIMES, size: tuple[int, int] = (WIDTH, HEIGHT), **more: Any) -> Path:
     """A video in which a red square moves by 4 pixels a frame."""
     options = {"crf": "12", "g": "4"}
     with av.open(str(path), "w", **more) as container:
