@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal, cast
 
 import torch
 from PIL.Image import Image
@@ -121,6 +121,23 @@ class Predictor:
         for source, image, plain in Batcher(self.backend, self.views, self.batch_size).stream(opened):
             found = Detections(plain.boxes, plain.scores, plain.labels, self.classes, source, self.image_options)
             yield found, image
+
+    def slicer_callback(self, *, channels: Literal["BGR", "RGB"] = "BGR") -> Callable[[Any], Any]:
+        """What `supervision.InferenceSlicer(callback=...)` calls: an array (H, W, 3), or a list of them for its
+        `batch_size`, to `supervision.Detections`.
+
+        channels: their order in the arrays; BGR is that of images that OpenCV reads, as supervision's are.
+        """
+        if channels not in ("BGR", "RGB"):
+            raise ValueError(f"channels: {channels!r} must be BGR or RGB")
+        step = -1 if channels == "BGR" else 1
+
+        def callback(tiles: Any) -> Any:
+            if isinstance(tiles, list):
+                return [found.to_supervision() for found in self([tile[..., ::step] for tile in tiles])]
+            return self(tiles[..., ::step])[0].to_supervision()
+
+        return callback
 
 
 def one_by_one(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:

@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{option.replace('_', '-')}: {getattr(args, option)} must be a positive number")
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port: {args.port} must be between 0 and 65535")
+    from PIL.Image import new as new_image
+
     from detkit.predict.demo.app import Limits, create_app, serve
     from detkit.predict.predictor import Predictor
 
@@ -37,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     with listening:
         overrides = [f"postprocess.score_threshold={LOWEST_SCORE}"]
         predictor = Predictor.from_checkpoint(args.checkpoint, device=args.device, overrides=overrides)
+        predictor(new_image("RGB", (64, 64)))  # loads what the first image would wait for
         app = create_app(predictor, Limits(args.max_megabytes, args.max_megapixels), title=args.checkpoint)
         port = listening.getsockname()[1]
         shown = f"[{args.host}]" if ":" in args.host else args.host
