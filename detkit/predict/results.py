@@ -63,10 +63,11 @@ class Results:
         self.images: list[Tree] = []
         self.kept: list[Saved] = []
         self.unwritten = 0
-        clear_own(output, self.formats, self.ledger)
 
     def add(self, file: Path, name: str, image: Image, detections: Detections) -> None:
         """Takes an image's detections, draws it and writes its crops. name: of its drawing."""
+        if not self.images:  # not before, as results of an earlier run are better than none
+            clear_own(self.output, self.formats, self.ledger)
         image_id = len(self.images) + 1
         self.images.append({"id": image_id, **json_name(file), "width": image.width, "height": image.height})
         self.detections += detections.to_coco(image_id)

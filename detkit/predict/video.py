@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -34,8 +35,8 @@ TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Im
 
 def is_video(text: str) -> bool:
     """Whether a word of the command line is a video file, a stream or the number of a camera."""
-    if Path(text).exists():
-        return Path(text).suffix.lower() in SUFFIXES and Path(text).is_file()
+    if os.path.exists(text):
+        return text.lower().endswith(SUFFIXES) and os.path.isfile(text)
     if WEB.match(text):
         return text.partition("?")[0].lower().endswith(SUFFIXES)
     return text.isdecimal() or bool(LIVE.match(text))
@@ -43,12 +44,12 @@ def is_video(text: str) -> bool:
 
 def is_live(text: str) -> bool:
     """Whether frames come as time passes, so that none should wait for others."""
-    return not Path(text).exists() and (text.isdecimal() or bool(LIVE.match(text)))
+    return not os.path.exists(text) and (text.isdecimal() or bool(LIVE.match(text)))
 
 
 def video_name(text: str) -> str:
     """A name for the results of a source, without suffix."""
-    if text.isdecimal() and not Path(text).exists():
+    if text.isdecimal() and not os.path.exists(text):
         return f"camera-{text}"
     plain = re.sub(r"^\w+://", "", text.partition("?")[0])
     return Path(plain).stem or "stream"
@@ -154,8 +155,8 @@ def open_library() -> Any:
 
 def opening(source: str) -> dict[str, Any]:
     """The arguments of `av.open` for a file, an address or the number of a camera."""
-    if not source.isdecimal() or Path(source).exists():
-        return {"file": source, **({} if Path(source).exists() else {"timeout": (WAIT, WAIT)})}
+    if not source.isdecimal() or os.path.exists(source):
+        return {"file": source, **({} if os.path.exists(source) else {"timeout": (WAIT, WAIT)})}
     if sys.platform == "darwin":
         return {"file": source, "format": "avfoundation", "timeout": (WAIT, WAIT)}
     if sys.platform == "win32":

@@ -122,6 +122,16 @@ def test_results_of_an_earlier_run_are_replaced_and_a_persons_files_are_not(tmp_
     assert (out / "yolo" / "data.yaml").is_file()
 
 
+def test_results_of_an_earlier_run_stay_if_there_is_nothing_in_their_place(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    fill(tmp_path, ["voc"])
+    (tmp_path / "no.png").write_text("no image")
+    words = ["predict", str(tiny), str(tmp_path / "no.png"), "--output", str(out), "--save", "voc"]
+    assert main([*words, "--device", "cpu"]) == 2
+    assert (out / "voc" / "Annotations" / "a.xml").is_file()
+
+
 def test_boxes_outside_of_the_image_do_no_harm(tmp_path: Path) -> None:
     image = Image.new("RGB", (20, 10))
     image.save(tmp_path / "a.png")

@@ -25,6 +25,8 @@ FORM = "multipart/form-data"
 POLICY = "default-src 'none'; img-src blob: data:; style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'"
 AT_ONCE = 2
 """Images that are decoded and looked at at a time; the others wait, so that memory does not grow with requests."""
+MOST_WAITING = 64
+"""Requests that may wait, each with its upload in memory; more are answered with 503."""
 OVERHEAD = 100_000
 """Bytes of an upload besides the image itself."""
 
@@ -154,7 +156,7 @@ def hex_color(color: tuple[int, int, int]) -> str:
 def serve(app: FastAPI, listening: socket.socket) -> None:
     """Answers requests until Ctrl-C."""
     uvicorn = open_library("uvicorn")
-    config = uvicorn.Config(app, log_level="warning", access_log=False)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=MOST_WAITING)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
 
