@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from detkit.evaluate.coco import CocoResult as CocoResult
     from detkit.predict.detections import Detections as Detections
     from detkit.predict.predictor import Predictor as Predictor
+    from detkit.predict.views import Views as Views
     from detkit.runs.run import Run as Run
 
 NAMES = {
@@ -46,6 +47,7 @@ NAMES = {
     "Detections": "detkit.predict.detections:Detections",
     "Predictor": "detkit.predict.predictor:Predictor",
     "Run": "detkit.runs.run:Run",
+    "Views": "detkit.predict.views:Views",
 }
 """Public name -> where it is. The packages detkit.train and detkit.evaluate are the functions of their name, too."""
 __all__ = ["__version__", *NAMES]  # the names come from the table

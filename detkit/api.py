@@ -22,7 +22,9 @@ from detkit.detectors.dense import DenseDetector
 from detkit.distributed.process_info import find_process_info
 from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.loop import evaluate as run_evaluation
-from detkit.predict.predictor import Predictor, config_of
+from detkit.predict.detector import config_of
+from detkit.predict.predictor import Predictor
+from detkit.predict.views import Views
 from detkit.runs.run import Run
 from detkit.structures import ClassMap
 from detkit.train.cli import check_trainable, run_folder
@@ -117,7 +119,14 @@ def train(
     return Run(folder)
 
 
-def load(source: PathLike, *, device: str = "auto", overrides: Overrides = (), batch_size: int = 8) -> Predictor:
+def load(
+    source: PathLike,
+    *,
+    device: str = "auto",
+    overrides: Overrides = (),
+    batch_size: int = 8,
+    views: Views | None = None,
+) -> Predictor:
     """A predictor with trained weights: `load("runs/mine")(["a.jpg"])`.
 
     Args:
@@ -125,8 +134,11 @@ def load(source: PathLike, *, device: str = "auto", overrides: Overrides = (), b
         device: auto, cpu, cuda, cuda:1, ...
         overrides: settings that don't change weights, as `postprocess.score_threshold`.
         batch_size: images per forward pass.
+        views: tiles, scales and flips in which every image is looked at; None for the image alone.
     """
-    return Predictor.from_checkpoint(os.fspath(source), device=device, overrides=overrides, batch_size=batch_size)
+    return Predictor.from_checkpoint(
+        os.fspath(source), device=device, overrides=overrides, batch_size=batch_size, views=views
+    )
 
 
 def evaluate(

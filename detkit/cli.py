@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("detkit.train.cli", "train a detector from a config"),
     "eval": ("detkit.evaluate.cli", "COCO metrics of a run or checkpoint"),
     "predict": ("detkit.predict.cli", "detect in files, folders and globs"),
+    "demo": ("detkit.predict.demo.cli", "a page in the browser: drop an image, see what a detector finds"),
     "compare": ("detkit.compare.cli", "which loss is better, and how sure are we? variants x seeds, with statistics"),
     "new": ("detkit.scaffold.cli", "write a project with your own part: code, config, README and test"),
     "list": (

@@ -13,7 +13,7 @@ from detkit.backbones.base import Backbone
 from detkit.config import Config, load_config
 from detkit.data.loader import LoaderOptions
 from detkit.data.worker import check_workers
-from detkit.predict.predictor import resolve_device
+from detkit.predict.detector import resolve_device
 from detkit.registry import ANCHORS, BACKBONES, BOX_LOSSES, DATASETS, HEADS, NECKS, REGISTRIES, TRANSFORMS
 from detkit.structures import FeatureShape
 from detkit.train.options import TrainOptions

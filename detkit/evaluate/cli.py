@@ -70,7 +70,7 @@ def measure_detector(args: argparse.Namespace) -> CocoResult:
     """Evaluates the detector of a checkpoint on its config's `data.val`, overrides applied."""
     from detkit.evaluate.engines import coco_results
     from detkit.evaluate.loop import evaluate
-    from detkit.predict.predictor import load_detector
+    from detkit.predict.detector import load_detector
 
     if args.detections is not None:
         # COCO results have no room for a mark: the ledger of the folder says whether detkit wrote the file.

@@ -2,104 +2,105 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal, cast
 
 import torch
 from PIL.Image import Image
 
 from detkit.config import Config, Overrides
-from detkit.config.raw import short_path
-from detkit.data.build import build_transforms
-from detkit.data.loader import collate_images
-from detkit.data.transforms.base import transform_image
-from detkit.detectors.build import build_detector
+from detkit.data.datasets.images import ImageOptions
+from detkit.data.transforms.base import Transform
 from detkit.detectors.dense import DenseDetector
-from detkit.interop.load import load_any
+from detkit.predict.backend import Backend, open_exported
+from detkit.predict.batches import Batcher
 from detkit.predict.detections import Detections, ImageInput, open_image
-from detkit.predict.rescale import to_original
+from detkit.predict.detector import DetectorBackend, load_detector
+from detkit.predict.views import Views
 from detkit.structures import ClassMap
-from detkit.structures import Detections as PlainDetections
-from detkit.utils.console import plural
-
-
-def load_detector(
-    checkpoint: str | Path, *, device: str = "auto", overrides: Overrides = ()
-) -> tuple[DenseDetector, Config, ClassMap]:
-    """What `detkit.interop.load_any` reads -> detector in eval mode, its config, its classes.
-
-    overrides: `key=value` for settings that do not change weights (`postprocess.score_threshold=0.3`).
-    Loads the averaged weights (EMA) if the run kept them.
-    """
-    saved = load_any(checkpoint)
-    name = short_path(saved.path) if saved.path else str(checkpoint)
-    config = Config.from_dict(saved.config, overrides, name=name)
-    detector = build_detector(config, len(saved.classes))
-    try:
-        detector.load_state_dict(saved.weights)
-    except RuntimeError as error:
-        raise ValueError(f"{name}: the weights don't fit its config: {error}") from error
-    return detector.to(resolve_device(device)).eval(), config, saved.classes
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto` -> the GPU if torch sees one, else the CPU; any other name as torch reads it."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device: {name!r} must be auto, cpu, cuda, cuda:0, ...")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device: {name}: torch sees {torch.cuda.device_count()} GPUs; use cpu or auto")
-    return device
 
 
 class Predictor:
     """Runs a detector on images: `detkit.load("runs/quickstart")(["a.jpg"])`, or `Predictor(model, classes=[...])`.
 
     Args:
-        detector: what `detkit.build` or a checkpoint gives.
+        detector: what `detkit.build` or a checkpoint gives, or another `Backend`, which brings its own classes.
         config: whose `data.val.transforms` and image settings apply; None for the one that the detector was built of.
         classes: of the training data, or their names; None for "class 0", "class 1", ...
         batch_size: images per forward pass.
+        views: tiles, scales and flips in which every image is looked at; None for the image alone.
     """
 
     def __init__(
         self,
-        detector: DenseDetector,
+        detector: DenseDetector | Backend,
         config: Config | None = None,
         classes: ClassMap | Sequence[str] | None = None,
         *,
         batch_size: int = 8,
+        views: Views | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: {batch_size} must be at least 1")
-        self.config = config if config is not None else config_of(detector)
-        self.detector, self.batch_size = detector, batch_size
-        self.classes = class_map(classes, detector.num_classes)
-        has_data = "data.val.transforms" in self.config
-        self.transforms = build_transforms(self.config, "val") if has_data else []
-        self.image_options = self.config.options("data.images")
-        self.size_divisor = self.config.options("data.loader").size_divisor
+        if isinstance(detector, DenseDetector):
+            detector = DetectorBackend(detector, config, classes)
+        elif config is not None or classes is not None:
+            raise ValueError("config, classes: the file of the network has its own; leave them out")
+        self.backend: Backend = detector
+        self.batch_size, self.views = batch_size, views or Views()
+
+    @property
+    def classes(self) -> ClassMap:
+        """Names and category ids of the labels."""
+        return self.backend.classes
+
+    @property
+    def image_options(self) -> ImageOptions:
+        """How image files are read."""
+        return self.backend.rules.images
+
+    @property
+    def transforms(self) -> Sequence[Transform]:
+        """What an image goes through before the network."""
+        return self.backend.rules.transforms
+
+    @property
+    def detector(self) -> DenseDetector:
+        """The detector; ValueError if the network is an exported file."""
+        return self._own.detector
+
+    @property
+    def config(self) -> Config:
+        """The detector's config; ValueError if the network is an exported file."""
+        return self._own.config
 
     @property
     def device(self) -> torch.device:
-        """The device that the detector is on."""
-        return next(self.detector.parameters()).device
+        """The device that the detector is on; ValueError if the network is an exported file."""
+        return self._own.device
+
+    @property
+    def _own(self) -> DetectorBackend:
+        if not isinstance(self.backend, DetectorBackend):
+            raise ValueError("this predictor runs an exported file, which has no detector and no config: load the run")
+        return self.backend
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: str | Path, *, device: str = "auto", overrides: Overrides = (), batch_size: int = 8
+        cls,
+        checkpoint: str | Path,
+        *,
+        device: str = "auto",
+        overrides: Overrides = (),
+        batch_size: int = 8,
+        views: Views | None = None,
     ) -> Predictor:
-        """Loads a checkpoint, the best one of a run folder, or what else `detkit.interop.load_any` reads."""
-        return cls(*load_detector(checkpoint, device=device, overrides=overrides), batch_size=batch_size)
+        """Loads a checkpoint, the best one of a run folder, an exported file, or what else `load_any` reads."""
+        if (exported := open_exported(os.fspath(checkpoint), device)) is not None:
+            return cls(exported, batch_size=batch_size, views=views)
+        return cls(*load_detector(checkpoint, device=device, overrides=overrides), batch_size=batch_size, views=views)
 
     def __call__(self, images: ImageInput | Iterable[ImageInput]) -> list[Detections]:
         """Returns one `Detections` per image, on the CPU, in pixels of the given image.
@@ -111,55 +112,32 @@ class Predictor:
         return [detections for detections, _ in self.stream(images)]
 
     def stream(self, images: ImageInput | Iterable[ImageInput]) -> Iterator[tuple[Detections, Image]]:
-        """Yields detections image by image, each with its PIL image; only one batch is in memory."""
-        sources = one_by_one(images)
-        while given := list(itertools.islice(sources, self.batch_size)):
-            opened = [open_image(image, self.image_options) for image in given]
-            for plain, image, source in zip(self._run(opened), opened, given, strict=True):
-                result = Detections(plain.boxes, plain.scores, plain.labels, self.classes, source, self.image_options)
-                yield result, image
+        """Yields detections image by image, in order, each with its PIL image.
 
-    @torch.inference_mode()
-    def _run(self, images: Sequence[Image]) -> list[PlainDetections]:
-        tensors = [transform_image(self.transforms, image) for image in images]
-        batch, sizes = collate_images(tensors, self.size_divisor)
-        with evaluating(self.detector):
-            predictions = self.detector(batch.to(self.device), sizes)
-        original_sizes = torch.tensor([(image.height, image.width) for image in images])
-        return to_original(self.detector.detect(predictions, sizes), sizes, original_sizes)
+        Images whose inputs have one padded size share a batch. At most four batches of images are in memory, and
+        little more than 64 million pixels.
+        """
+        opened = ((image, open_image(image, self.image_options)) for image in one_by_one(images))
+        for source, image, plain in Batcher(self.backend, self.views, self.batch_size).stream(opened):
+            found = Detections(plain.boxes, plain.scores, plain.labels, self.classes, source, self.image_options)
+            yield found, image
 
+    def slicer_callback(self, *, channels: Literal["BGR", "RGB"] = "BGR") -> Callable[[Any], Any]:
+        """What `supervision.InferenceSlicer(callback=...)` calls: an array (H, W, 3), or a list of them for its
+        `batch_size`, to `supervision.Detections`.
 
-@contextlib.contextmanager
-def evaluating(detector: DenseDetector) -> Iterator[None]:
-    """While the context is active, the detector is in eval mode; then it is in its own again."""
-    if not detector.training:  # and nothing is changed, which other threads may be using
-        yield
-        return
-    detector.eval()
-    try:
-        yield
-    finally:
-        detector.train()
+        channels: their order in the arrays; BGR is that of images that OpenCV reads, as supervision's are.
+        """
+        if channels not in ("BGR", "RGB"):
+            raise ValueError(f"channels: {channels!r} must be BGR or RGB")
+        step = -1 if channels == "BGR" else 1
 
+        def callback(tiles: Any) -> Any:
+            if isinstance(tiles, list):
+                return [found.to_supervision() for found in self([tile[..., ::step] for tile in tiles])]
+            return self(tiles[..., ::step])[0].to_supervision()
 
-def config_of(detector: DenseDetector) -> Config:
-    """The config that a detector was built of; ValueError if it was built without one."""
-    if detector.config is None:
-        raise ValueError("the detector was not built of a config: give the config, whose image settings then apply")
-    return detector.config
-
-
-def class_map(classes: ClassMap | Sequence[str] | None, count: int | None) -> ClassMap:
-    """Classes given as a map, by their names, or not at all, as a map; ValueError unless there are `count` of them."""
-    if isinstance(classes, str):
-        raise ValueError(f"classes: {classes!r} must be a list of names")
-    if not isinstance(classes, ClassMap):
-        names = [f"class {k}" for k in range(count or 0)] if classes is None else classes
-        classes = ClassMap(tuple(names), tuple(range(1, len(names) + 1)))
-    if count is not None and len(classes) != count:
-        known = plural(count, "class", "classes")
-        raise ValueError(f"classes: {plural(len(classes), 'name')} for a detector of {known}")
-    return classes
+        return callback
 
 
 def one_by_one(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:

@@ -74,7 +74,7 @@ def read_detector(source: str, overrides: list[str]) -> tuple[DenseDetector, Con
     from detkit.data.build import build_dataset
     from detkit.data.reading import is_config
     from detkit.detectors.build import build_detector
-    from detkit.predict.predictor import load_detector
+    from detkit.predict.detector import load_detector
     from detkit.train.random import seed_everything
 
     path = Path(source)

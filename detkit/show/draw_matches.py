@@ -11,7 +11,8 @@ from detkit.show.matches import ImageMatches, count, count_levels
 from detkit.structures import ClassMap
 from detkit.utils.console import plural
 from detkit.utils.pictures import as_pil
-from detkit.visualize.draw import class_color, draw_detections
+from detkit.visualize.colors import class_color
+from detkit.visualize.draw import draw_detections
 from detkit.visualize.page import Figure
 
 Color = tuple[int, int, int]

@@ -12,7 +12,7 @@ import numpy as np
 from detkit.utils import outputs
 from detkit.utils.console import printable
 from detkit.utils.types import Tree
-from detkit.visualize.draw import class_color
+from detkit.visualize.colors import class_color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

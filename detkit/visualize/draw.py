@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import colorsys
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from detkit.structures import ClassMap, Detections, Targets
 from detkit.utils.console import printable
 from detkit.utils.pictures import as_pil
+from detkit.visualize.colors import Color, class_color, text_color
+from detkit.visualize.fonts import drawn_name, find_font
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]
-
-INK: Color = (32, 36, 44)
-PAPER: Color = (255, 255, 255)
-MUTED: Color = (110, 118, 130)
-FIRST_COLORS: tuple[Color, ...] = (
-    (31, 119, 220), (230, 85, 13), (24, 150, 84), (200, 30, 100), (120, 80, 200),
-    (0, 150, 170), (190, 140, 0), (140, 86, 75), (90, 110, 20), (214, 39, 40),
-)  # fmt: skip
-
-
-def class_color(label: int) -> Color:
-    """The color of a class, the same in every picture: one of ten chosen by eye, then around the hue circle."""
-    if label < len(FIRST_COLORS):
-        return FIRST_COLORS[label]
-    hue = (label * 0.618034) % 1.0
-    red, green, blue = colorsys.hls_to_rgb(hue, 0.42, 0.75)
-    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def draw_detections(
@@ -51,7 +31,7 @@ def draw_detections(
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
     size = max(11, round(max(picture.size) / 48))
-    font, width = find_font(size), max(3, round(max(picture.size) / 250))
+    width = max(2, round(max(picture.size) / 250))
     if isinstance(objects, Targets):
         for box in objects.ignore.tolist():
             _hatch(picture, _ordered([v * scale for v in box]))
@@ -60,20 +40,21 @@ def draw_detections(
     entries.sort(key=lambda e: -(e[0][2] - e[0][0]) * (e[0][3] - e[0][1]))
     boxes = [_ordered([v * scale for v in box]) for box, _, _ in entries]
     for (x1, y1, x2, y2), (_, label, _) in zip(boxes, entries, strict=True):
-        # A thin white line around it, so that dark colors show on dark images.
-        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=PAPER)
-        draw.rectangle((x1, y1, x2, y2), outline=class_color(label), width=width)
+        # A thin line around it, white or black, so that dark colors show on dark images and light ones on light.
+        color = class_color(label)
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=text_color(color))
+        draw.rectangle((x1, y1, x2, y2), outline=color, width=width)
     # Names keep off each other and off objects so small that a name would hide them.
     taken = [b for b in boxes if (b[2] - b[0]) * (b[3] - b[1]) < 16 * size**2]
     for box, (_, label, text) in zip(boxes, entries, strict=True):
-        _draw_name(draw, box, text, class_color(label), font, taken, picture.size)
+        _draw_name(draw, box, text, class_color(label), size, taken, picture.size)
     return picture
 
 
 def _entries(objects: Detections | Targets, classes: ClassMap, min_score: float) -> list[tuple[list[float], int, str]]:
     """Box, label and text of every object to draw."""
     boxes, labels = objects.boxes.tolist(), objects.labels.tolist()
-    names = [printable(classes.names[k]) for k in labels]
+    names = [printable(drawn_name(classes.names[k], k)) for k in labels]
     if isinstance(objects, Targets):
         return list(zip(boxes, labels, names, strict=True))
     entries = zip(boxes, labels, names, objects.scores.tolist(), strict=True)
@@ -91,11 +72,12 @@ def _draw_name(
     box: Box,
     text: str,
     color: Color,
-    font: Font,
+    size: int,
     taken: list[Box],
     limits: tuple[int, int],
 ) -> None:
-    """Writes the name on a filled tag, above the box or at the first free spot around it."""
+    """Writes the name on a filled tag, above the box or at the first free spot around it. size: of the letters."""
+    font = find_font(size, text)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     wide, high = right - left + 6, bottom - top + 5
     x1, y1, x2, y2 = box
@@ -117,7 +99,7 @@ def _draw_name(
     tag = min(map(clamped, spots), key=overlap)
     taken.append(tag)
     draw.rectangle(tag, fill=color)
-    draw.text((tag[0] + 3 - left, tag[1] + 2 - top), text, fill=PAPER, font=font)
+    draw.text((tag[0] + 3 - left, tag[1] + 2 - top), text, fill=text_color(color), font=font)
 
 
 def _hatch(picture: Image.Image, box: Box) -> None:
@@ -130,10 +112,3 @@ def _hatch(picture: Image.Image, box: Box) -> None:
         draw.line((start, high, start + high, 0), fill=150, width=2)
     draw.rectangle((0, 0, wide - 1, high - 1), outline=220, width=2)
     picture.paste((235, 235, 235), (x1, y1), mask)
-
-
-def find_font(size: int) -> Font:
-    """DejaVu Sans, which comes with matplotlib and has most scripts; without it, Pillow's own font."""
-    spec = find_spec("matplotlib")
-    file = Path(spec.origin if spec and spec.origin else "").parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
-    return ImageFont.truetype(str(file), size) if file.is_file() else ImageFont.load_default(size)

@@ -11,7 +11,12 @@ from PIL import Image, ImageDraw
 from detkit.structures import ClassMap, Detections, Targets
 from detkit.utils import outputs
 from detkit.utils.console import printable
-from detkit.visualize.draw import INK, MUTED, PAPER, Font, class_color, draw_detections, find_font
+from detkit.visualize.colors import INK, MUTED, PAPER, class_color
+from detkit.visualize.draw import draw_detections
+from detkit.visualize.fonts import drawn_name, find_font
+
+LEGEND = 13
+"""Pixels of the letters of the legend."""
 
 
 def picture_grid(
@@ -39,9 +44,9 @@ def picture_grid(
     columns = min(columns, len(pairs))
     width, height = (max(p.size[k] for pair in pairs for p in pair) for k in (0, 1))
     gap, wide_gap, margin = 6, 28, 24
-    head_font, title_font, legend_font = find_font(14), find_font(20), find_font(13)
+    head_font, title_font = find_font(14), find_font(20, title)
     inner_width = columns * (2 * width + gap) + (columns - 1) * wide_gap
-    legend = _legend_rows(classes, legend_font, inner_width)
+    legend = _legend_rows(classes, inner_width)
     legend_top = margin + (38 if title else 0)
     top = legend_top + 24 * len(legend) + 12 + 24
     lines = -(-len(pairs) // columns)
@@ -53,7 +58,7 @@ def picture_grid(
         for x, label, name in row:
             if label >= 0:
                 draw.rectangle((margin + x, y + 3, margin + x + 11, y + 14), fill=class_color(label))
-            draw.text((margin + x + 18, y), name, fill=MUTED, font=legend_font)
+            draw.text((margin + x + 18, y), name, fill=MUTED, font=find_font(LEGEND, name))
     for c in range(columns):
         x = margin + c * (2 * width + gap + wide_gap)
         for offset, text in ((0, "ground truth"), (width + gap, f"prediction (score ≥ {min_score:g})")):
@@ -65,12 +70,13 @@ def picture_grid(
     return outputs.write_png(path, sheet.save, ledger=ledger)
 
 
-def _legend_rows(classes: ClassMap, font: Font, width: int) -> list[list[tuple[int, int, str]]]:
+def _legend_rows(classes: ClassMap, width: int) -> list[list[tuple[int, int, str]]]:
     """Rows of (x, label, name), broken to `width`, of the first 20 classes."""
     rows: list[list[tuple[int, int, str]]] = [[]]
     x = 0
-    for label, name in enumerate(map(printable, classes.names[:20])):
-        wide = 18 + round(font.getlength(name)) + 18
+    for label, class_name in enumerate(classes.names[:20]):
+        name = printable(drawn_name(class_name, label))
+        wide = 18 + round(find_font(LEGEND, name).getlength(name)) + 18
         if x + wide > width and rows[-1]:
             rows.append([])
             x = 0

@@ -258,7 +258,8 @@ def test_images_of_every_suffix_are_found_and_the_rest_of_a_folder_is_told(
     ]  # fmt: skip
     assert (
         told.err
-        == f"note: {folder}: skipped 1 file that can't be read as images: notes.txt; 1 folder below it: deeper\n"
+        == f"note: {folder}: skipped 1 file that can't be read as images: notes.txt; 1 folder below it: deeper "
+        "(--recursive reads folders below)\n"
     )
 
 
@@ -431,12 +432,12 @@ def test_no_name_of_a_file_ends_it(
 def test_what_was_found_before_an_interrupt_is_written(
     checkpoint: Any, pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from detkit.predict import cli as predict_cli
+    from detkit.predict import results as predict_results
 
     def interrupted(self: Any, name: Any, image: Any, found: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict_cli.Results, "draw", interrupted)
+    monkeypatch.setattr(predict_results.Results, "draw", interrupted)
     out = tmp_path / "out"
     assert main(["predict", str(checkpoint), *map(str, pictures), "--output", str(out), "--batch", "1"]) == 130
     assert len(json.loads((out / "images.json").read_text())) == 1
@@ -446,16 +447,16 @@ def test_what_was_found_before_an_interrupt_is_written(
 def test_a_drawing_that_can_t_be_written_loses_no_result(
     checkpoint: Any, pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from detkit.predict import cli as predict_cli
+    from detkit.predict import results as predict_results
 
-    write = predict_cli.write_png
+    write = predict_results.write_png
 
     def fail_once(path: Any, content: Any, *, ledger: Any = None) -> None:
         if path.name == "1.png":
             raise PermissionError(13, "Permission denied", str(path))
         write(path, content, ledger=ledger)
 
-    monkeypatch.setattr(predict_cli, "write_png", fail_once)
+    monkeypatch.setattr(predict_results, "write_png", fail_once)
     out = tmp_path / "out"
     assert main(["predict", str(checkpoint), *map(str, pictures), "--output", str(out)]) == 1
     assert len(json.loads((out / "images.json").read_text())) == 3

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 
 from detkit.structures import ClassMap, Detections, Targets
 from detkit.visualize import class_color, draw_detections
+from detkit.visualize.colors import linear, text_color
 from tests.refusals import Refuses
 
 CLASSES = ClassMap(("cat", "dog"), (1, 2))
@@ -93,3 +96,41 @@ def test_nothing_found_leaves_the_image_alone() -> None:
 def test_colors_of_many_classes_differ() -> None:
     assert len({class_color(k) for k in range(80)}) == 80
     assert class_color(300) == class_color(300)
+
+
+def lab(colors: Any) -> Any:
+    """Linear light (N, 3) -> CIELAB."""
+    xyz = colors @ np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]).T
+    f = np.cbrt(xyz / [0.95047, 1.0, 1.08883])
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+SIGHT = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+}
+"""Machado, Oliveira and Fernandes 2009, table 1, severity 1."""
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_the_colors_of_sixteen_classes_are_apart_for_everyone(sight: str) -> None:
+    light = np.array([[linear(value) for value in class_color(k)] for k in range(16)])
+    seen = lab(np.clip(light @ np.array(SIGHT[sight]).T, 0, 1))
+    apart = np.linalg.norm(seen[:, None] - seen[None], axis=2) + 1000 * np.eye(16)
+    assert apart.min() > 15
+
+
+def test_the_name_of_a_class_can_be_read_on_its_color() -> None:
+    for label in range(100):
+        light = [sum(w * linear(v) for w, v in zip((0.2126, 0.7152, 0.0722), c, strict=True))
+                 for c in (class_color(label), text_color(class_color(label)))]  # fmt: skip
+        assert (max(light) + 0.05) / (min(light) + 0.05) >= 3.0  # WCAG for large letters
+
+
+@pytest.mark.parametrize(("size", "width"), [((100, 80), 2), ((1000, 600), 4), ((4000, 3000), 16)])
+def test_lines_are_as_wide_as_the_image_is_large(size: tuple[int, int], width: int) -> None:
+    box = [0.2 * size[0], 0.4 * size[1], 0.9 * size[0], 0.9 * size[1]]
+    picture = np.asarray(draw_detections(Image.new("RGB", size), detections([0.9], [0], box), CLASSES))
+    row = picture[int(0.7 * size[1])]
+    assert (row == class_color(0)).all(axis=1).sum() == 2 * width

@@ -37,6 +37,7 @@ from detkit.data.datasets.records import (
 from detkit.data.seeding import Layout
 from detkit.structures import ClassMap
 from detkit.utils.console import nearest, plural, shorten_list
+from detkit.utils.types import Floats
 
 __all__ = ["DetectionDataset", "Problems", "Records", "RecordsBuilder", "Subset", "check_files", "named_classes"]
 log = logging.getLogger("detkit")
@@ -53,6 +54,7 @@ class DetectionDataset:
     files that records name; false for a subclass with its own `load_image` or `image_content`, unless it sets
     `reads_files = True`. layout: which images lie near each other, if the order of training should depend on it.
     roots: folders that paths in annotations must not lead out of, unless `data.images.outside` allows it.
+    scores: of the boxes of `records.truth` (M,), if they are detections.
     """
 
     name: str
@@ -65,6 +67,7 @@ class DetectionDataset:
     reads_files = True
     layout: Layout | None = None
     roots: tuple[str, ...] = ()
+    scores: Floats | None = None
 
     def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)

@@ -12,7 +12,8 @@ from detkit.data.datasets.images import open_image, to_rgb
 from detkit.data.doctor.findings import Corners, Mark, Picture
 from detkit.data.doctor.subject import Subject
 from detkit.utils.console import printable
-from detkit.visualize.draw import MUTED, PAPER, Color, Font, find_font
+from detkit.visualize.colors import MUTED, PAPER, Color
+from detkit.visualize.fonts import Font, find_font
 
 SIDE = 420
 """Pixels of the longer side of a picture."""
@@ -57,7 +58,7 @@ def draw(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     scale = SIDE / max(right - left, bottom - top)
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     shown = image.resize(size, Image.Resampling.BICUBIC, box=region, reducing_gap=2)
-    pen, font = ImageDraw.Draw(shown), find_font(12)
+    pen = ImageDraw.Draw(shown)
     names = len(marks) <= NAMED
     for mark in marks:
         x1, y1, x2, y2 = ((v - o) * scale for v, o in zip(ordered(mark.box), (left, top, left, top), strict=True))
@@ -65,7 +66,7 @@ def draw(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
         pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=PAPER)
         pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=3 if mark.suspect else 2)
         if (mark.suspect or names) and x1 < size[0] and y1 < size[1] and x2 > 0 and y2 > 0:
-            write_name(pen, mark.text, (x1, y1), size, colour, font)
+            write_name(pen, mark.text, (x1, y1), size, colour, find_font(12, mark.text))
     return shown
 
 

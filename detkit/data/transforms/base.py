@@ -70,6 +70,10 @@ class Transform:
         """
         return None
 
+    def scaled(self, factor: float) -> Transform:
+        """The same for images that are to come out `factor` times as large; itself if it resizes nothing."""
+        return self
+
 
 class V2Transform(Transform):
     """A transform of torchvision.transforms.v2, by its name there and its arguments."""

@@ -72,6 +72,10 @@ class Resize(V2Transform):
     def fixed_size(self, height: int, width: int) -> tuple[int, int] | None:
         return self.size
 
+    def scaled(self, factor: float) -> Resize:
+        height, width = (max(1, round(side * factor)) for side in self.size)
+        return Resize(height=height, width=width)
+
 
 @TRANSFORMS.register()
 class ResizeShortestEdge(Transform):
@@ -101,6 +105,10 @@ class ResizeShortestEdge(Transform):
 
     def fixed_size(self, height: int, width: int) -> tuple[int, int] | None:
         return shortest_edge_size(height, width, self.sizes[0], self.max_size) if len(self.sizes) == 1 else None
+
+    def scaled(self, factor: float) -> ResizeShortestEdge:
+        short, longest = [max(1, round(side * factor)) for side in self.sizes], max(1, round(self.max_size * factor))
+        return ResizeShortestEdge(short=short, max_size=longest)
 
 
 def shortest_edge_size(height: int, width: int, short: int, max_size: int) -> tuple[int, int]:

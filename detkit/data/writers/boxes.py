@@ -33,7 +33,7 @@ from detkit.utils.types import Floats
 class WrittenBox:
     """An object: x, y, width and height in pixels, area as annotated; label -1 for an ignore region of any class.
 
-    is_mask: whether the area is not the box's. object_id: of the file, None for none.
+    is_mask: whether the area is not the box's. object_id: of the file, None for none. score: of a detection.
     """
 
     label: int
@@ -42,6 +42,7 @@ class WrittenBox:
     is_ignore: bool
     is_mask: bool = False
     object_id: int | None = None
+    score: float | None = None
 
     @property
     def corners(self) -> tuple[float, float, float, float]:
@@ -129,7 +130,8 @@ def box_of(dataset: DetectionDataset, row: int, size: tuple[int, int]) -> Writte
     x, y, width, height = xywh.tolist()
     label, is_ignore, object_id = int(truth.labels[row]), bool(truth.is_ignore[row]), int(truth.ids[row])
     known = None if object_id == NO_ID else object_id
-    return WrittenBox(label, (x, y, width, height), area, is_ignore, bool(is_mask), known)
+    score = None if dataset.scores is None else float(dataset.scores[row])
+    return WrittenBox(label, (x, y, width, height), area, is_ignore, bool(is_mask), known, score)
 
 
 def unpad(xywh: Floats, size: tuple[int, int]) -> None:

@@ -25,6 +25,8 @@ from detkit.utils.types import Tree
 HEADER = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
 IGNORE = "difficult"
 """One more column, which is written if there are ignore regions."""
+SCORE = "score"
+"""One more column, which is written for detections."""
 
 
 def write_csv(splits: Mapping[str, DetectionDataset], folder: Path, *, images: Images = "copy") -> Written:
@@ -62,7 +64,7 @@ def split_table(dataset: DetectionDataset, names: Sequence[str], texts: Mapping[
     """The table of a split. names: of the images; texts: of the classes in the file."""
     with_ignore = bool(dataset.records.truth.is_ignore.any())
     classes = [texts[name] for name in dataset.classes.names]
-    rows: list[list[str]] = [[*HEADER, *[IGNORE] * with_ignore]]
+    rows: list[list[str]] = [[*HEADER, *[IGNORE] * with_ignore, *[SCORE] * (dataset.scores is not None)]]
     for number, (image, name) in enumerate(zip(images_of(dataset), names, strict=True), start=1):
         count_lost_fields(image, number, problems)
         count_thin(image, problems)
@@ -78,9 +80,10 @@ def rows_of(
     start = [name, *([str(width), str(height)] if height > 0 else ["", ""])]
     boxes = list(usable_boxes(image, problems))
     for _, box in boxes:
-        yield [*start, classes[box.label], *map(number_text, box.pixels), *[str(int(box.is_ignore))] * with_ignore]
+        more = [str(int(box.is_ignore))] * with_ignore + ([] if box.score is None else [number_text(box.score)])
+        yield [*start, classes[box.label], *map(number_text, box.pixels), *more]
     if not boxes:
-        yield [*start, *[""] * (5 + with_ignore)]
+        yield [*start, *[""] * (5 + with_ignore + (image.dataset.scores is not None))]
 
 
 def table_text(rows: Iterable[Sequence[str]]) -> str:

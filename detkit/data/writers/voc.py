@@ -93,7 +93,8 @@ def annotation_xml(image: WrittenImage, name: str, classes: list[str], problems:
 def object_xml(box: WrittenBox, name: str) -> str:
     """An <object>. name: of its class."""
     tags = "".join(f"<{k}>{number_text(value)}</{k}>" for k, value in zip(CORNERS, box.pixels, strict=True))
+    score = "" if box.score is None else f"<score>{number_text(box.score)}</score>"
     return (
         f"  <object>\n    <name>{escape(name)}</name>\n    <pose>Unspecified</pose>\n    <truncated>0</truncated>\n"
-        f"    <difficult>{int(box.is_ignore)}</difficult>\n    <bndbox>{tags}</bndbox>\n  </object>\n"
+        f"    <difficult>{int(box.is_ignore)}</difficult>\n    <bndbox>{tags}</bndbox>{score}\n  </object>\n"
     )

@@ -84,7 +84,7 @@ def position(name: str) -> list[tuple[bool, str]]:
 
 
 def label_text(image: WrittenImage, number: Mapping[str, int], problems: Problems, ignored: Ignored) -> str:
-    """The lines of an image's label file. number: of each class name."""
+    """The lines of an image's label file; a detection's ends with its score. number: of each class name."""
     boxes = list(object_boxes(image, problems, ignored))
     if not boxes:
         return ""
@@ -93,7 +93,9 @@ def label_text(image: WrittenImage, number: Mapping[str, int], problems: Problem
     for _, box in boxes:
         x, y, w, h = box.xywh
         values = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-        lines.append(" ".join([str(number[image.dataset.classes.names[box.label]]), *map(fraction_text, values)]))
+        confidence = () if box.score is None else (box.score,)
+        numbers = map(fraction_text, (*values, *confidence))
+        lines.append(" ".join([str(number[image.dataset.classes.names[box.label]]), *numbers]))
     return "\n".join(lines) + "\n"
 
 
