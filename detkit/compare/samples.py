@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit.compare.errors import CORRECT, judge
 from detkit.compare.plan import Plan, RunKey
 from detkit.data.datasets.base import DetectionDataset
 from detkit.evaluate.arrays import GroundTruth, Shard
+from detkit.evaluate.errors import CORRECT, judge
 from detkit.utils.types import Tree
+from detkit.visualize.page import jpeg_uri
 
 SAMPLES, SAMPLE_SIDE, SAMPLE_THRESHOLD = 6, 320, 0.3
 
@@ -35,8 +34,6 @@ def sample_image(i: int, dataset: DetectionDataset, truth: GroundTruth, detectio
     image = dataset.checked_image(i)
     factor = min(1.0, SAMPLE_SIDE / max(image.size))
     small = image.convert("RGB").resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
-    file = io.BytesIO()
-    small.save(file, format="JPEG", quality=80)
     names, objects = dataset.classes.names, slice(truth.offsets[i], truth.offsets[i + 1])
 
     def scaled(box: NDArray[np.floating]) -> list[float]:
@@ -55,7 +52,7 @@ def sample_image(i: int, dataset: DetectionDataset, truth: GroundTruth, detectio
         "image_id": int(truth.image_ids[i]),
         "width": small.width,
         "height": small.height,
-        "image": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(),
+        "image": jpeg_uri(small, quality=80),
         "truth": [
             {"box": scaled(box), "label": names[k]}
             for box, k, crowd in zip(truth.boxes[objects], truth.labels[objects], truth.crowd[objects], strict=True)

@@ -8,13 +8,13 @@ import torch
 
 from detkit.compare import diagnosis
 from detkit.compare.diagnosis import average, box_quality, calibration, diagnose, examine_anchors
-from detkit.compare.errors import Judged
 from detkit.config import load_config
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.loader import Loader, build_eval_loader
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
+from detkit.evaluate.errors import Judged
 from detkit.registry import CLASS_LOSSES, DATASETS
 from tests.refusals import Refuses
 

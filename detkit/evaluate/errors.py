@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from detkit import boxes as box_ops
-from detkit.compare.bootstrap import precision_at_recalls
 from detkit.evaluate.arrays import GroundTruth, Shard
+from detkit.evaluate.bootstrap import precision_at_recalls
 from detkit.utils.types import Bools, Floats, Ints
 
 CORRECT, IGNORED = "correct", "ignored"

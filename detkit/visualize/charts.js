@@ -1,8 +1,11 @@
 "use strict";
-// Small charts in SVG. Text goes in as text nodes only, so no name can become markup.
+// What every report draws: small charts in SVG, pictures with boxes, tables. Text goes in as text nodes only, so no name can become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 520, HEIGHT = 300, LEFT = 54, RIGHT = 12, TOP = 10, BOTTOM = 42;
+
+const COLORS = ["#2b7bba", "#d1600f", "#1b9e77", "#b0539a", "#a87a05", "#4a9bd0", "#7b6bb0", "#7d7d7d"];
+const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
 
 const el = (tag, ...rest) => build(document.createElement(tag), ...rest);
 const svg = (tag, ...rest) => build(document.createElementNS(SVG, tag), ...rest);
@@ -14,7 +17,10 @@ function build(node, attributes, parent, text) {
   return node;
 }
 
+const byId = (id) => document.getElementById(id);
 const isNumber = (v) => typeof v === "number" && Number.isFinite(v);
+
+const points = (v, digits = 1) => (isNumber(v) ? (100 * v).toFixed(digits) : "n/a");
 
 function short(v) {
   if (!isNumber(v)) return "n/a";
@@ -178,3 +184,39 @@ function forest(figure, rows, options) {
   });
   svg("text", { x: (left + WIDTH) / 2, y: height - 6, "text-anchor": "middle" }, root, options.xLabel);
 }
+
+function figure(parent, title, note) {
+  const box = el("figure", { class: "figure" }, parent);
+  el("h3", {}, box, title);
+  if (note) el("small", {}, box, note);
+  return box;
+}
+
+// An image with boxes on it: [{box, label, score, correct}].
+function picture(row, sample, boxes, caption, dashed) {
+  const box = el("figure", {}, row);
+  const root = svg("svg", { viewBox: `0 0 ${sample.width} ${sample.height}`, role: "img", "aria-label": caption }, box);
+  svg("image", { href: sample.image, width: sample.width, height: sample.height }, root);
+  const pen = Math.max(sample.width, sample.height) / 160;
+  for (const b of boxes) {
+    const [x1, y1, x2, y2] = b.box;
+    const color = b.correct ? "#3fd07f" : "#ff7b3a";
+    const rect = svg("rect", { x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0), fill: "none", stroke: color, "stroke-width": pen, "stroke-dasharray": dashed && !b.correct ? `${3 * pen} ${2 * pen}` : "none" }, root);
+    svg("title", {}, rect, isNumber(b.score) ? `${b.label} ${b.score.toFixed(2)}` : b.label);
+  }
+  el("figcaption", {}, box, caption);
+}
+
+// rows: [[text, class of the cell]].
+function table(id, heads, rows) {
+  const node = byId(id);
+  const tr = el("tr", {}, el("thead", {}, node));
+  heads.forEach((h) => el("th", { scope: "col", class: "text" }, tr, h));
+  const body = el("tbody", {}, node);
+  for (const row of rows) {
+    const line = el("tr", {}, body);
+    row.forEach(([text, kind]) => el("td", { class: `text ${kind || ""}` }, line, text));
+  }
+}
+
+window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
