@@ -40,9 +40,9 @@ class CocoResult:
     """The figures of a detector on a data set; None for those without ground truth.
 
     metrics: ap, ap50, ap75, ap_small, ap_medium, ap_large, ar1, ar10, ar100 (by `max_detections`),
-    ar_small, ar_medium, ar_large, and ap_voc07, ap_voc12 with `voc`. per_class: class name -> the same keys. num_objects: class name
-    -> area range -> ground-truth boxes that are not crowd. seconds: where the time went. precisions: what the figures
-    are means of.
+    ar_small, ar_medium, ar_large, and ap_voc07, ap_voc12 with `voc`. per_class: class name -> the same keys.
+    num_objects: class name -> area range -> ground-truth boxes that are not crowd. seconds: where the time went.
+    precisions: what the figures are means of.
     """
 
     metrics: dict[str, float | None]

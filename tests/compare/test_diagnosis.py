@@ -99,7 +99,7 @@ def judged(kinds: list[str], scores: list[float], iou: list[float] | None = None
     n = len(kinds)
     return Judged(
         np.array(kinds), np.full(n, -1), np.array(iou or [0.0] * n), np.array(scores), np.zeros(n, int),
-        np.zeros(1, int), np.zeros(1, bool), np.zeros(1, bool),
+        np.zeros(1, int), np.zeros(1, bool), np.zeros(1, bool), np.arange(n), np.zeros(1, int),
     )  # fmt: skip
 
 
