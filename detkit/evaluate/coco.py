@@ -42,7 +42,8 @@ class CocoResult:
     metrics: ap, ap50, ap75, ap_small, ap_medium, ap_large, ar1, ar10, ar100 (by `max_detections`),
     ar_small, ar_medium, ar_large, and ap_voc07, ap_voc12 with `voc`. per_class: class name -> the same keys.
     num_objects: class name -> area range -> ground-truth boxes that are not crowd. seconds: where the time went.
-    precisions: what the figures are means of.
+    precisions: what the figures are means of. losses: those of the validation images, `loss` and its terms, where a
+    training computes them.
     """
 
     metrics: dict[str, float | None]
@@ -53,6 +54,7 @@ class CocoResult:
     area_limits: tuple[float, float] = (1024.0, 9216.0)
     seconds: dict[str, float] = field(default_factory=dict)
     precisions: Precisions | None = field(default=None, repr=False, compare=False)
+    losses: dict[str, float] = field(default_factory=dict)
 
     @property
     def ap(self) -> float | None:

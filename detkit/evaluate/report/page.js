@@ -150,8 +150,7 @@ function figures() {
   const reliability = { name: "share right", color: COLORS[0], x: K.confidence, y: K.precision };
   const box = figure(container, "Calibration", `share of detections that is right against their score; on the diagonal scores mean what they say. D-ECE ${isNumber(K.ece) ? K.ece.toFixed(3) : "n/a"}`);
   lineChart(box, K.confidence.some(isNumber) ? [reliability] : [], { title: "Calibration", xLabel: "score", yLabel: "share right", x: [0, 1], y: [0, 1], diagonal: true, dots: true, empty: "There are no detections." });
-  const middles = K.edges.slice(0, -1).map((edge, i) => (edge + K.edges[i + 1]) / 2);
-  columns(figure(container, "Scores", "detections by score, all of them"), middles.map((m) => m.toFixed(2)), [{ name: "detections", color: COLORS[0], values: K.count }], { title: "Scores", xLabel: "score", yLabel: "detections" });
+  columns(figure(container, "Scores", "detections by score, all of them; a bar begins at its number"), K.edges.slice(0, -1).map(two), [{ name: "detections", color: COLORS[0], values: K.count }], { title: "Scores", xLabel: "score", yLabel: "detections" });
   const H = R.per_image;
   columns(figure(container, "Objects and detections in an image", "images by how many they have, detections at the thresholds"), H.bins,
     [{ name: "objects", color: COLORS[2], values: H.objects }, { name: "detections", color: COLORS[0], values: H.detections }], { title: "Counts", xLabel: "in an image", yLabel: "images" });

@@ -8,7 +8,7 @@ from detkit.utils.console import plural, shorten_list
 from detkit.utils.types import Tree
 
 METHOD = (
-    "AP is COCO's average precision, as `detkit eval` prints it: the mean over IoU 0.50 to 0.95 and over the classes "
+    "AP is COCO's average precision, as detkit eval prints it: the mean over IoU 0.50 to 0.95 and over the classes "
     "that have objects, of the precision at 101 recalls. An interval is that of a bootstrap over the images: the same "
     "detections on images drawn with replacement, percentiles 2.5 and 97.5. It covers which images were measured, and "
     "not what another training of the same detector would give.",
@@ -71,7 +71,7 @@ def conclusions(found: Tree) -> list[str]:
     ap50, ap75 = points(metrics["ap50"]), points(metrics["ap75"])
     lines = [f"AP {points(metrics['ap'])}{interval}, AP50 {ap50}, AP75 {ap75}."]
     if not data["detections"]:
-        return [*lines, "The detector found nothing: lower `postprocess.score_threshold`, or train it."]
+        return [*lines, "The detector found nothing: lower postprocess.score_threshold, or train it."]
     known = sorted((row["metrics"]["ap"], row["name"]) for row in classes if row["metrics"]["ap"] is not None)
     if len(known) > 1:
         (low, worst), (high, best) = known[0], known[-1]
@@ -79,7 +79,7 @@ def conclusions(found: Tree) -> list[str]:
     kind, gain = max(found["errors"]["dap"].items(), key=lambda item: item[1])
     if gain > 0:
         lines.append(
-            f"The costliest kind of error is `{kind}` ({ERROR_WORDS[kind]}): without it AP50 would be {points(gain)} "
+            f"The costliest kind of error is {kind} ({ERROR_WORDS[kind]}): without it AP50 would be {points(gain)} "
             "points higher."
         )
     if best := everything["best"]:
