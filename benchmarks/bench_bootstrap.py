@@ -13,8 +13,8 @@ import time
 import numpy as np
 
 from benchmarks.common import json_output, machine_line
-from detkit.compare.bootstrap import average_precision, resample
-from detkit.compare.matches import THRESHOLDS, ClassMatches, Matches
+from detkit.evaluate.bootstrap import average_precision, resample
+from detkit.evaluate.matches import THRESHOLDS, ClassMatches, Matches
 from detkit.utils.outputs import write_marked_json
 
 

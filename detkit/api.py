@@ -20,8 +20,13 @@ from detkit.data.loader import build_eval_loader
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.distributed.process_info import find_process_info
+from detkit.evaluate.arrays import Shard
 from detkit.evaluate.coco import CocoResult
 from detkit.evaluate.loop import evaluate as run_evaluation
+from detkit.evaluate.report import check_report_folder, write_report
+from detkit.evaluate.report.findings import Evaluated
+from detkit.evaluate.report.findings import find as find_results
+from detkit.evaluate.report.slices import chosen_columns
 from detkit.predict.detector import config_of
 from detkit.predict.predictor import Predictor
 from detkit.predict.views import Views
@@ -148,6 +153,8 @@ def evaluate(
     device: str = "auto",
     overrides: Overrides = (),
     progress: bool = True,
+    report: PathLike | None = None,
+    slices: Sequence[str] = (),
 ) -> CocoResult:
     """COCO metrics of a detector on a data set, with the transforms of `data.val` of its config.
 
@@ -159,12 +166,34 @@ def evaluate(
         overrides: settings that don't change weights, as `nms.iou_threshold`; of a detector that is built already, only
             those below `data` and `evaluator`.
         progress: show a progress bar on a terminal.
+        report: folder for report.html and report.md, with curves and pictures; None for no report.
+        slices: columns of the images' metadata by which the report gives AP, as `width`, or a key of COCO's `images`.
     """
+    if report is not None:
+        check_report_folder("report", os.fspath(report))
+    elif slices:
+        raise ValueError("slices: they are part of the report: give report, a folder")
     predictor, classes = predictor_of(model, device, overrides)
     data = dataset_of(predictor, classes, dataset)
     loader = build_eval_loader(data, predictor.transforms, predictor.config.options("data.loader"))
     options = predictor.config.options("evaluator")
-    return run_evaluation(predictor.detector, data, loader, options, progress=progress)
+    columns = chosen_columns(data, slices)
+    collected: list[Shard] = []
+    result = run_evaluation(
+        predictor.detector, data, loader, options, progress=progress, on_detections=collected.append
+    )
+    if report is not None:
+        write_report(
+            find_results(Evaluated(result, data, collected[0], options), title_of(model), columns), os.fspath(report)
+        )
+    return result
+
+
+def title_of(model: DenseDetector | Predictor | Run | PathLike) -> str:
+    """The heading of the report on a model."""
+    if isinstance(model, Run):
+        return f"Evaluation of {model.folder}"
+    return f"Evaluation of {os.fspath(model)}" if isinstance(model, (str, os.PathLike)) else "Evaluation"
 
 
 def refuse_other_ranks() -> None:

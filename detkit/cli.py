@@ -21,6 +21,7 @@ from detkit.version import __version__
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("detkit.train.cli", "train a detector from a config"),
     "eval": ("detkit.evaluate.cli", "COCO metrics of a run or checkpoint"),
+    "bench": ("detkit.bench.cli", "speed by stage, memory, parameters and multiply-adds of a run or config"),
     "predict": ("detkit.predict.cli", "detect in files, folders and globs"),
     "demo": ("detkit.predict.demo.cli", "a page in the browser: drop an image, see what a detector finds"),
     "compare": ("detkit.compare.cli", "which loss is better, and how sure are we? variants x seeds, with statistics"),

@@ -288,6 +288,18 @@ def test_evaluate_matches_classes_by_name_and_leaves_the_data_set(run: detkit.Ru
     assert dataset.classes.names == ("cat", "dog")
 
 
+def test_evaluate_writes_a_report(run: detkit.Run, tmp_path: Path) -> None:
+    result = detkit.evaluate(
+        run, report=tmp_path / "new" / "report", slices=["width"], overrides={"evaluator.voc": True}
+    )
+    text = (tmp_path / "new" / "report" / "report.md").read_text(encoding="utf-8")
+    assert "VOC12" in text
+    assert "## By width" in text
+    assert f"| cat | 3 | {100 * result.per_class['cat']['ap']:.1f} |" in text
+    with pytest.raises(ValueError, match="slices: they are part of the report"):
+        detkit.evaluate(run, slices=["width"])
+
+
 def test_evaluate_refuses_what_it_would_measure_wrongly(refuses: Refuses, run: detkit.Run, data: Folder) -> None:
     model = detkit.build(CONFIG, num_classes=3, overrides=TINY)
     with refuses(ValueError):

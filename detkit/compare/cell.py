@@ -26,7 +26,6 @@ from detkit.compare.cell_folder import CELL, DETECTIONS, DIAGNOSIS, DIVERGED, FI
 from detkit.compare.diagnosis import diagnose
 from detkit.compare.hashes import arrays_hash, images_hash, truth_hash, validation_hash
 from detkit.compare.integrity import with_hashes
-from detkit.compare.matches import match, save_matches
 from detkit.config import Config, load_config
 from detkit.data.build import usable_dataset
 from detkit.data.datasets.base import DetectionDataset, Subset
@@ -35,6 +34,7 @@ from detkit.distributed.coordinator import Coordinator
 from detkit.distributed.process_info import ProcessInfo
 from detkit.evaluate.coco import ground_truth_from
 from detkit.evaluate.loop import collect
+from detkit.evaluate.matches import match, save_matches
 from detkit.runs.folder import RESULT, init_run_folder, write_json
 from detkit.runs.log import run_log
 from detkit.runs.metrics import TRAIN_TIME

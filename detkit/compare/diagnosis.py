@@ -8,18 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detkit.compare.errors import CORRECT, IGNORED, Judged, cost_of_errors, count_errors, judge
 from detkit.detectors.dense import DenseDetector
 from detkit.evaluate.arrays import GroundTruth, Shard
+from detkit.evaluate.calibration import SCORE_EDGES, box_quality, calibration, rounded
+from detkit.evaluate.errors import cost_of_errors, count_errors, judge
 from detkit.structures import BACKGROUND, Batch
-from detkit.utils.types import Floats, Tree, Value
+from detkit.utils.types import Tree, Value
 
 EASY_BELOW = 0.1
 """A background anchor is easy if its highest class score is below this."""
 HARDEST, SAMPLED = 256, 256
 """Background anchors of an image whose loss is computed: those of the largest gradient, and a sample of the rest."""
-SCORE_EDGES = np.linspace(0, 1, 21)
-IOU_EDGES = np.linspace(0.5, 1, 21)
 FRACTIONS = np.linspace(0, 1, 101)
 
 
@@ -68,7 +67,7 @@ class AnchorTotals:
         loss_fraction = np.interp(
             FRACTIONS, np.concatenate(([0], below / below[-1])), np.concatenate(([0], below_loss / below_loss[-1]))
         )
-        return {"fraction": _rounded(FRACTIONS), "loss": _rounded(loss_fraction)}
+        return {"fraction": rounded(FRACTIONS), "loss": rounded(loss_fraction)}
 
 
 def examine_anchors(detector: DenseDetector, loader: Iterable[Batch], images: int) -> Tree:
@@ -104,8 +103,8 @@ def examine_anchors(detector: DenseDetector, loader: Iterable[Batch], images: in
         "closure": explained / summed if summed > 0 and not detector.class_loss.needs_positives else None,
         "cumulative": {name: side.cumulative() for name, side in sides.items()},
         "share": {"loss": _shares([loss for loss, _ in parts]), "gradient": _shares([size for _, size in parts])},
-        "scores": {"edges": _rounded(SCORE_EDGES)}
-        | {name: _rounded(side.histogram / max(side.histogram.sum(), 1)) for name, side in sides.items()},
+        "scores": {"edges": rounded(SCORE_EDGES)}
+        | {name: rounded(side.histogram / max(side.histogram.sum(), 1)) for name, side in sides.items()},
         "positives_per_level": [
             {"level": name, "per_image": round(n / seen, 4)}
             for name, n in zip(detector.neck.out_shapes, per_level.tolist(), strict=True)
@@ -190,35 +189,6 @@ def _shares(parts: list[float]) -> dict[str, float] | None:
     return {name: part / total for name, part in zip(names, parts, strict=True)} if total > 0 else None
 
 
-def calibration(judged: Judged) -> Tree:
-    """Share of detections that are right (IoU 0.5) against their score, and the expected calibration error.
-
-    The error is the mean gap between score and share over the bins, weighted by their detections
-    (1706.04599, equation 3). Bins without detections are null.
-    """
-    used = judged.kind != IGNORED
-    scores, right = judged.scores[used], judged.kind[used] == CORRECT
-    count = np.histogram(scores, SCORE_EDGES)[0]
-    confidence = np.histogram(scores, SCORE_EDGES, weights=scores)[0]
-    correct = np.histogram(scores, SCORE_EDGES, weights=right.astype(np.float64))[0]
-    gap = float(np.abs(confidence - correct).sum() / count.sum()) if count.sum() else None
-    return {
-        "ece": gap,
-        "edges": _rounded(SCORE_EDGES),
-        "confidence": [c / n if n else None for c, n in zip(confidence.tolist(), count.tolist(), strict=True)],
-        "precision": [c / n if n else None for c, n in zip(correct.tolist(), count.tolist(), strict=True)],
-        "count": count.tolist(),
-    }
-
-
-def box_quality(judged: Judged) -> Tree:
-    """IoU of correct detections with their objects: histogram from 0.5 to 1 in fractions, and mean."""
-    iou = judged.iou[judged.kind == CORRECT]
-    counts = np.histogram(iou.clip(0.5, 1.0), IOU_EDGES)[0]
-    mean = float(iou.mean()) if len(iou) else None
-    return {"edges": _rounded(IOU_EDGES), "fraction": _rounded(counts / max(len(iou), 1)), "mean": mean}
-
-
 def average(values: list[Value]) -> Value:
     """The mean of diagnoses, figure by figure; None where no diagnosis has one."""
     values = [v for v in values if v is not None]
@@ -232,7 +202,3 @@ def average(values: list[Value]) -> Value:
     if isinstance(first, list):
         return [average(list(column)) for column in zip(*values, strict=True)]
     return sum(values) / len(values) if isinstance(first, (int, float)) else first
-
-
-def _rounded(values: Floats) -> list[float]:
-    return [round(float(v), 6) for v in values]

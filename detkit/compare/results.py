@@ -24,7 +24,6 @@ from detkit.compare.diagnosis import average
 from detkit.compare.fairness import changed_truth, fairness
 from detkit.compare.hashes import truth_hash
 from detkit.compare.integrity import identical_variants, update_hash
-from detkit.compare.matches import Matches, load_matches, match, save_matches
 from detkit.compare.merge import check_same_code, check_same_data, merge_plans, unreported_runs
 from detkit.compare.plan import TUNING, Plan, RunKey, Variant, read_plan, read_plan_json
 from detkit.compare.provenance import MACHINE, VERSIONS, revisions, summarise_facts, variant_code
@@ -33,6 +32,7 @@ from detkit.compare.statistics import analyse
 from detkit.data.build import usable_dataset
 from detkit.evaluate.arrays import GroundTruth
 from detkit.evaluate.coco import ground_truth_from
+from detkit.evaluate.matches import Matches, load_matches, match, save_matches
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap
 from detkit.utils.types import Tree

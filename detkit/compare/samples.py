@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detkit.compare.errors import CORRECT, judge
 from detkit.compare.plan import Plan, RunKey
 from detkit.data.datasets.base import DetectionDataset
 from detkit.evaluate.arrays import GroundTruth, Shard
+from detkit.evaluate.errors import CORRECT, judge
+from detkit.evaluate.report.pictures import Thumbnail
 from detkit.utils.types import Tree
 
 SAMPLES, SAMPLE_SIDE, SAMPLE_THRESHOLD = 6, 320, 0.3
@@ -32,21 +30,19 @@ def sample_images(
 
 def sample_image(i: int, dataset: DetectionDataset, truth: GroundTruth, detections: Mapping[str, Shard]) -> Tree:
     """Image number i of the data set; boxes in pixels of the thumbnail."""
-    image = dataset.checked_image(i)
-    factor = min(1.0, SAMPLE_SIDE / max(image.size))
-    small = image.convert("RGB").resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
-    file = io.BytesIO()
-    small.save(file, format="JPEG", quality=80)
+    small = Thumbnail.of(dataset.checked_image(i), SAMPLE_SIDE)
     names, objects = dataset.classes.names, slice(truth.offsets[i], truth.offsets[i + 1])
-
-    def scaled(box: NDArray[np.floating]) -> list[float]:
-        return [round(float(v) * factor, 1) for v in box]
 
     def judged(shard: Shard) -> list[Tree]:
         of_image = detections_of(shard, truth.image_ids[i])
         kinds = judge(truth, of_image, most=len(of_image.boxes) or 1).kind
         return [
-            {"box": scaled(box), "score": round(float(score), 3), "label": names[k], "correct": bool(kind == CORRECT)}
+            {
+                "box": small.scaled(box),
+                "score": round(float(score), 3),
+                "label": names[k],
+                "correct": bool(kind == CORRECT),
+            }
             for box, score, k, kind in zip(of_image.boxes, of_image.scores, of_image.labels, kinds, strict=True)
             if score >= SAMPLE_THRESHOLD
         ]
@@ -55,9 +51,9 @@ def sample_image(i: int, dataset: DetectionDataset, truth: GroundTruth, detectio
         "image_id": int(truth.image_ids[i]),
         "width": small.width,
         "height": small.height,
-        "image": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(),
+        "image": small.uri,
         "truth": [
-            {"box": scaled(box), "label": names[k]}
+            {"box": small.scaled(box), "label": names[k]}
             for box, k, crowd in zip(truth.boxes[objects], truth.labels[objects], truth.crowd[objects], strict=True)
             if not crowd
         ],

@@ -24,9 +24,9 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from detkit.compare.bootstrap import average_precision, images_behind, resample
 from detkit.compare.cell_folder import DIVERGED, FINISHED
-from detkit.compare.matches import Matches
+from detkit.evaluate.bootstrap import average_precision, images_behind, resample
+from detkit.evaluate.matches import Matches
 from detkit.utils.types import Floats, Tree
 
 T = TypeVar("T")

@@ -38,6 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the detections to FILE as COCO results, with the annotation file's ids",
     )
+    parser.add_argument("--report", metavar="DIR", help="write report.html and report.md, with curves and pictures")
+    parser.add_argument(
+        "--slice",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="in the report, AP by a column of the images' metadata: width, objects, or a key of COCO's `images`; can "
+        "be repeated",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--self-test",
@@ -48,10 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table; returns 1 if a self-test fails."""
-    from detkit.evaluate.report import format_table, to_json
+    from detkit.evaluate.report import check_report_folder, format_table, to_json
 
     if args.self_test and args.detections:
         raise ValueError("--detections: a self-test has no detections; remove one of the two options")
+    if args.self_test and args.report is not None:
+        raise ValueError("--report: a self-test has nothing to report on; remove one of the two options")
+    if args.slice and args.report is None:
+        raise ValueError("--slice: slices are part of the report: add --report DIR")
+    if args.report is not None:
+        check_report_folder("--report", args.report)
     if args.json is not None:
         check_output_file("--json", args.json, inputs=[args.checkpoint])
     if args.json and args.detections and Path(args.json).resolve() == Path(args.detections).resolve():
@@ -61,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_marked_json(args.json, to_json(result))
     print(format_table(result))
+    if args.report is not None:
+        print(f"report: {printable(Path(args.report) / 'report.html')}")
     if result.seconds:
         print("seconds: " + ", ".join(f"{part} {s:.1f}" for part, s in result.seconds.items()))
     return judge_self_test(test) if test else 0
@@ -70,6 +87,9 @@ def measure_detector(args: argparse.Namespace) -> CocoResult:
     """Evaluates the detector of a checkpoint on its config's `data.val`, overrides applied."""
     from detkit.evaluate.engines import coco_results
     from detkit.evaluate.loop import evaluate
+    from detkit.evaluate.report import write_report
+    from detkit.evaluate.report.findings import Evaluated, find
+    from detkit.evaluate.report.slices import chosen_columns
     from detkit.predict.detector import load_detector
 
     if args.detections is not None:
@@ -79,13 +99,24 @@ def measure_detector(args: argparse.Namespace) -> CocoResult:
         )
     detector, config, classes = load_detector(args.checkpoint, device=args.device, overrides=args.overrides)
     dataset, loader = validation_data(config, classes)
+    options = config.options("evaluator")
+    columns = chosen_columns(dataset, args.slice)
+    collected: list[Shard] = []
 
     def write(detections: Shard) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(coco_results(detections, dataset.classes)) + "\n", ledger=Ledger(file.parent))
 
-    on_detections = None if args.detections is None else write
-    return evaluate(detector, dataset, loader, config.options("evaluator"), on_detections=on_detections)
+    def keep(detections: Shard) -> None:
+        collected.append(detections)
+        if args.detections is not None:
+            write(detections)
+
+    result = evaluate(detector, dataset, loader, options, on_detections=keep)
+    if args.report is not None:
+        title = f"Evaluation of {args.checkpoint}"
+        write_report(find(Evaluated(result, dataset, collected[0], options), title, columns), args.report)
+    return result
 
 
 def measure_ground_truth(args: argparse.Namespace) -> SelfTest:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,9 +18,21 @@ from detkit.data.datasets.records import ANY_CLASS, Records, Truth
 from detkit.evaluate.arrays import AREAS, GroundTruth, Shard
 from detkit.evaluate.engines import run_engine
 from detkit.evaluate.options import EvaluatorOptions
+from detkit.evaluate.voc import voc_ap
 from detkit.structures import ClassMap, Detections
 from detkit.utils.console import shorten_list
 from detkit.utils.types import Floats, Ints
+
+
+class Precisions(NamedTuple):
+    """AP at each IoU, and curves; NaN without ground truth. K classes, T = 10 IoUs (0.50 to 0.95), R = 101 recalls.
+
+    ap: (K, areas, T). curve: (T, R) precision at each recall, mean over the classes. per_class: (K, R), at IoU 0.50.
+    """
+
+    ap: Floats
+    curve: Floats
+    per_class: Floats
 
 
 @dataclass(frozen=True)
@@ -27,8 +40,10 @@ class CocoResult:
     """The figures of a detector on a data set; None for those without ground truth.
 
     metrics: ap, ap50, ap75, ap_small, ap_medium, ap_large, ar1, ar10, ar100 (by `max_detections`),
-    ar_small, ar_medium, ar_large. per_class: class name -> the same keys. num_objects: class name
-    -> area range -> ground-truth boxes that are not crowd. seconds: where the time went.
+    ar_small, ar_medium, ar_large, and ap_voc07, ap_voc12 with `voc`. per_class: class name -> the same keys.
+    num_objects: class name -> area range -> ground-truth boxes that are not crowd. seconds: where the time went.
+    precisions: what the figures are means of. losses: those of the validation images, `loss` and its terms, where a
+    training computes them.
     """
 
     metrics: dict[str, float | None]
@@ -38,6 +53,8 @@ class CocoResult:
     num_detections: int
     area_limits: tuple[float, float] = (1024.0, 9216.0)
     seconds: dict[str, float] = field(default_factory=dict)
+    precisions: Precisions | None = field(default=None, repr=False, compare=False)
+    losses: dict[str, float] = field(default_factory=dict)
 
     @property
     def ap(self) -> float | None:
@@ -116,13 +133,22 @@ class CocoEvaluator:
         def summarize(classes: slice) -> dict[str, float | None]:
             return _summarize(precision[:, :, classes], recall[:, classes], self.options)
 
+        metrics = summarize(slice(None))
+        per_class = {name: summarize(slice(k, k + 1)) for k, name in enumerate(self.classes.names)}
+        if self.options.voc:
+            for key, values in voc_ap(self.truth, detections, len(self.classes)).items():
+                known = [value for value in values if value is not None]
+                metrics[key] = sum(known) / len(known) if known else None
+                for figures, value in zip(per_class.values(), values, strict=True):
+                    figures[key] = value
         return CocoResult(
-            metrics=summarize(slice(None)),
-            per_class={name: summarize(slice(k, k + 1)) for k, name in enumerate(self.classes.names)},
+            metrics=metrics,
+            per_class=per_class,
             num_objects=_count_objects(self.truth, self.classes, self.options),
             num_images=len(detections.image_ids),
             num_detections=len(detections.scores),
             area_limits=self.options.area_limits,
+            precisions=_precisions(precision[..., -1]),
         )
 
     def _check(self, shard: Shard) -> None:
@@ -139,7 +165,10 @@ class CocoEvaluator:
             raise ValueError(f"boxes or scores are not finite in image {_first_few(np.unique(owner[wrong]))}")
 
     def sorted(self) -> Shard:
-        """The shards as one, by ascending image id; the order within an image is kept."""
+        """The shards as one, by ascending image id; the order within an image is kept.
+
+        With `max_per_image`, an image has its best-scoring ones alone.
+        """
         shard = self.shard()
         ids, counts = np.unique(shard.image_ids, return_counts=True)
         if (counts > 1).any():
@@ -156,9 +185,21 @@ class CocoEvaluator:
             )
         order = np.argsort(shard.image_ids)
         rows = np.argsort(np.repeat(shard.image_ids, shard.counts), kind="stable")
-        return Shard(
+        joined = Shard(
             shard.image_ids[order], shard.counts[order], shard.boxes[rows], shard.scores[rows], shard.labels[rows]
         )
+        return joined if self.options.max_per_image is None else best_of_images(joined, self.options.max_per_image)
+
+
+def best_of_images(shard: Shard, most: int) -> Shard:
+    """The `most` best-scoring detections of every image; of equal scores the first ones."""
+    image = np.repeat(np.arange(len(shard.counts)), shard.counts)
+    order = np.lexsort((-shard.scores, image))  # stable; image is ascending, so it stays as it is
+    rank = np.arange(len(image)) - np.repeat(np.cumsum(shard.counts) - shard.counts, shard.counts)
+    kept = np.sort(order[rank < most])
+    return Shard(
+        shard.image_ids, np.minimum(shard.counts, most), shard.boxes[kept], shard.scores[kept], shard.labels[kept]
+    )
 
 
 def _first_few(ids: Ints) -> str:
@@ -176,6 +217,15 @@ def _summarize(p: Floats, r: Floats, options: EvaluatorOptions) -> dict[str, flo
     metrics |= {f"ap_{area}": mean(p[..., a, -1]) for a, area in enumerate(AREAS) if a}
     metrics |= {f"ar{most}": mean(r[..., 0, m]) for m, most in enumerate(options.max_detections)}
     return metrics | {f"ar_{area}": mean(r[..., a, -1]) for a, area in enumerate(AREAS) if a}
+
+
+def _precisions(precision: Floats) -> Precisions:
+    """Of precision (T, R, K, areas), in which -1 is for classes without ground truth."""
+    known = np.where(precision > -1, precision, np.nan)
+    ap = known.mean(axis=1).transpose(1, 2, 0)
+    present = ~np.isnan(ap[:, 0, 0])
+    curve = known[:, :, present, 0].mean(axis=2) if present.any() else np.full(known.shape[:2], np.nan)
+    return Precisions(ap, curve, known[0, :, :, 0].T)
 
 
 def _count_objects(truth: GroundTruth, classes: ClassMap, options: EvaluatorOptions) -> dict[str, dict[str, int]]:

@@ -17,7 +17,7 @@ from detkit.evaluate.arrays import Shard
 from detkit.evaluate.coco import CocoEvaluator, CocoResult, ground_truth_from, training_truth_from
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.predict.rescale import to_original
-from detkit.structures import Batch, Detections
+from detkit.structures import Batch, Detections, Predictions
 from detkit.utils.console import bar_stream
 
 
@@ -29,19 +29,23 @@ def evaluate(
     *,
     progress: bool = True,
     on_detections: Callable[[Shard], None] | None = None,
+    on_predictions: Callable[[Predictions, Batch], None] | None = None,
 ) -> CocoResult:
     """Runs the detector over the loader and compares with the data set's ground truth.
 
     In a process group each rank's loader gives a part of the images; every rank returns the result over all of them,
     the same as one process would. The detector runs in eval mode and keeps its own mode afterwards.
     `CocoResult.seconds` splits this rank's time into data, network, postprocess and metrics. on_detections: gets
-    this rank's detections before they are measured, images ascending by id. Raises SampleError on every rank if one
+    this rank's detections before they are measured, images ascending by id. on_predictions: gets the raw predictions of
+    each batch, inference tensors on the detector's device. Raises SampleError on every rank if one
     of them can't read its images.
     """
     clock = _Clock(next(detector.parameters()).device)
     problem: SampleError | None = None
     try:
-        evaluator = collect(detector, dataset, loader, options, progress=progress, clock=clock)
+        evaluator = collect(
+            detector, dataset, loader, options, progress=progress, clock=clock, on_predictions=on_predictions
+        )
     except SampleError as error:
         problem = error
     # An error of one rank is raised on all of them: the others would wait for its detections.
@@ -62,6 +66,7 @@ def collect(
     *,
     progress: bool = True,
     clock: _Clock | None = None,
+    on_predictions: Callable[[Predictions, Batch], None] | None = None,
 ) -> CocoEvaluator:
     """Returns an evaluator with the detections in this rank's images: the first half of `evaluate`."""
     evaluator = CocoEvaluator(dataset.classes, ground_truth_from(dataset), options)
@@ -77,6 +82,8 @@ def collect(
                 pred = detector(batch.images.to(device, non_blocking=True), batch.sizes)
                 clock.lap("network")
                 detections = to_original(detector.detect(pred, batch.sizes), batch.sizes, batch.original_sizes)
+                if on_predictions is not None:
+                    on_predictions(pred, batch)
             clock.lap("postprocess")
             evaluator.add(batch.image_ids, detections)
             clock.lap("metrics")

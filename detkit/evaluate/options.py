@@ -25,11 +25,16 @@ class EvaluatorOptions:
         max_detections: how many of the best-scoring detections per image and class count, ascending; AP uses the
             last one, AR has a figure for each.
         area_limits: square pixels, the upper ends of `small` and `medium` (COCO: 32^2 and 96^2).
+        max_per_image: how many of the best-scoring detections of an image count, over all its classes; null for no
+            limit. LVIS has 300 (1908.03195), with max_detections [1, 10, 300] and `postprocess.max_detections: 300`.
+        voc: also give the AP of PASCAL VOC, `ap_voc07` and `ap_voc12` (see `detkit/evaluate/voc.py`).
     """
 
     engine: Literal["faster", "pycocotools"] = "faster"
     max_detections: tuple[Count, Count, Count] = (1, 10, 100)
     area_limits: tuple[Positive, Positive] = (1024.0, 9216.0)
+    max_per_image: Count | None = None
+    voc: bool = False
 
     @property
     def area_ranges(self) -> list[list[float]]:

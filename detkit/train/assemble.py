@@ -45,6 +45,7 @@ from detkit.train.resume import check_code, find_resumable, resumed_start
 from detkit.train.run_hooks import BeforeEvaluation, Checkpoints, Evaluation, TimeLimit
 from detkit.train.speed import RankLog
 from detkit.train.trainer import Trainer
+from detkit.train.val_loss import ValidationLoss
 from detkit.train.weights import format_rows, init_from
 from detkit.utils.console import guard_stream
 
@@ -208,9 +209,13 @@ def load_weights(source: str, detector: DenseDetector, config: Config, classes: 
 
 
 def evaluate_model(config: Config, val_set: DetectionDataset, val_loader: Loader, trainer: Trainer) -> CocoResult:
-    """The COCO figures of a trainer's model on the validation images."""
+    """The COCO figures of a trainer's model on the validation images, and its loss with `train.val_loss`."""
     images, options = trainer.progress.track(val_loader), config.options("evaluator")
-    return evaluate(trainer.model, val_set, images, options, progress=guard_stream(sys.stderr).isatty())
+    loss = ValidationLoss(trainer.detector, config.options("data.loader").batch_size)
+    on_predictions = loss.add if trainer.options.val_loss else None
+    shows = guard_stream(sys.stderr).isatty()
+    result = evaluate(trainer.model, val_set, images, options, progress=shows, on_predictions=on_predictions)
+    return replace(result, losses=loss.result()) if trainer.options.val_loss else result
 
 
 def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:

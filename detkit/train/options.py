@@ -27,6 +27,9 @@ class TrainOptions:
         channels_last: keep images and weights in torch's channels_last layout.
         device: where to train; auto takes a GPU if there is one.
         eval_every: steps between evaluations, 0 for only one at the end.
+        val_loss: also compute the loss on the validation images at every evaluation, by the losses of the training as
+            they are then: that of a step whose batch is like the mean of those images. Logged as val/loss and its
+            terms; the training is not changed by it.
         checkpoint_every: steps between checkpoints, 0 for only one at the end.
         keep_last: checkpoints kept besides the best.
         log_every: steps between plain log lines.
@@ -56,6 +59,7 @@ class TrainOptions:
     channels_last: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     eval_every: NonNegativeInt = 0
+    val_loss: bool = False
     checkpoint_every: NonNegativeInt = 500
     keep_last: PositiveInt = 2
     log_every: PositiveInt = 20

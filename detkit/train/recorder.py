@@ -79,8 +79,9 @@ class Recorder(Hook[Trainer]):
     def evaluation(self, step: int, result: CocoResult) -> None:
         """Records what an evaluation after `step` gave."""
         assert self._file is not None
-        self._file.write({"step": step, **of_validation(to_json(result))})
-        figures = {name: value for name, value in of_validation(result.metrics).items() if value is not None}
+        self._file.write({"step": step, **of_validation({**to_json(result), **result.losses})})
+        known = of_validation({**result.metrics, **result.losses})
+        figures = {name: value for name, value in known.items() if value is not None}
         self.loggers.log(step, figures)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:

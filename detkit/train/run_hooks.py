@@ -71,8 +71,9 @@ class Evaluation(Hook[Trainer]):
             self.recorder.evaluation(self.step, result)
         shown = {name: result.metrics[key] for name, key in NAMES.items()}
         figures = "  ".join(f"{name} {'n/a' if value is None else f'{value:.3f}'}" for name, value in shown.items())
+        figures += f"  loss {result.losses['loss']:.3f}" if result.losses else ""
         log.info("step %d: val %s", self.step, figures)
-        trainer.notify("after_evaluation", of_validation(result.metrics))
+        trainer.notify("after_evaluation", of_validation({**result.metrics, **result.losses}))
 
     def ap(self, trainer: Trainer) -> float | None:
         """The AP of the trainer's present weights, None if they were not evaluated."""

@@ -16,3 +16,5 @@ Bools: TypeAlias = "NDArray[np.bool_]"
 Ints: TypeAlias = "NDArray[np.int64]"
 Floats: TypeAlias = "NDArray[np.float64]"
 Floats32: TypeAlias = "NDArray[np.float32]"
+Scalar: TypeAlias = str | int | float | bool
+"""A value of JSON that is neither null nor made of others."""

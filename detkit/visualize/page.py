@@ -6,20 +6,24 @@ import base64
 import hashlib
 import html
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from PIL import Image
 
 from detkit.utils.console import printable
 from detkit.utils.outputs import write_bytes
+from detkit.utils.types import Tree
 from detkit.version import __version__
 
 QUALITY = 85
 """Of the JPEG pictures."""
 MARK = re.compile(rb"<!-- written by detkit [^ ]+, sha256 ([0-9a-f]{64}) -->\n\Z")
+SLOT = re.compile(r"@([a-z]+)@")
 STYLE = """
 body { margin: 0 auto; max-width: 1400px; padding: 16px; font: 15px/1.45 system-ui, sans-serif; color: #20242c; }
 h1 { font-size: 22px; margin: 0 0 8px; } h2 { font-size: 16px; margin: 28px 0 8px; overflow-wrap: anywhere; }
@@ -82,14 +86,34 @@ def is_page(path: Path) -> bool:
 
 def figure_tag(figure: Figure) -> str:
     """The picture as a JPEG inside the page."""
-    jpeg = io.BytesIO()
-    figure.picture.convert("RGB").save(jpeg, format="jpeg", quality=QUALITY)
-    data = base64.b64encode(jpeg.getvalue()).decode()
     width, height = figure.picture.size
-    image = f'<img width={width} height={height} alt="" src="data:image/jpeg;base64,{data}">'
+    image = f'<img width={width} height={height} alt="" src="{jpeg_uri(figure.picture)}">'
     return f"<figure>{image}<figcaption>{text(figure.caption)}</figcaption></figure>"
 
 
 def text(words: str) -> str:
     """Text as HTML; control characters of file names are escaped."""
     return html.escape(printable(words))
+
+
+def filled(template: str, slots: Mapping[str, str]) -> str:
+    """A page with its slots `@name@` filled, in one pass, so that the name of a slot inside a value stays text."""
+    return SLOT.sub(lambda m: slots.get(m[1], m[0]), template)
+
+
+def shared_source(name: str) -> str:
+    """`report.css` or `charts.js`: style and charts of every report."""
+    return (files("detkit.visualize") / name).read_text(encoding="utf-8")
+
+
+def embedded(content: Tree) -> str:
+    """JSON for a script element, without a `<` that could end it."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def jpeg_uri(picture: Image.Image, quality: int = QUALITY) -> str:
+    """A picture as the address of a JPEG that contains it."""
+    jpeg = io.BytesIO()
+    picture.convert("RGB").save(jpeg, format="jpeg", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()

@@ -13,10 +13,10 @@ import yaml
 from detkit.compare.cell_folder import CELL, DETECTIONS, MATCHES, START
 from detkit.compare.hashes import truth_hash
 from detkit.compare.integrity import with_hashes
-from detkit.compare.matches import match, save_matches
 from detkit.compare.plan import make_plan, save_plan
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
+from detkit.evaluate.matches import match, save_matches
 from detkit.evaluate.report import to_json
 from detkit.runs.folder import ENVIRONMENT, METRICS, RESULT
 from detkit.runs.starts import Start, read_starts, with_starts

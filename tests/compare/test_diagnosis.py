@@ -8,13 +8,13 @@ import torch
 
 from detkit.compare import diagnosis
 from detkit.compare.diagnosis import average, box_quality, calibration, diagnose, examine_anchors
-from detkit.compare.errors import Judged
 from detkit.config import load_config
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.loader import Loader, build_eval_loader
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.evaluate.coco import CocoEvaluator, ground_truth_from
+from detkit.evaluate.errors import Judged
 from detkit.registry import CLASS_LOSSES, DATASETS
 from tests.refusals import Refuses
 
@@ -99,7 +99,7 @@ def judged(kinds: list[str], scores: list[float], iou: list[float] | None = None
     n = len(kinds)
     return Judged(
         np.array(kinds), np.full(n, -1), np.array(iou or [0.0] * n), np.array(scores), np.zeros(n, int),
-        np.zeros(1, int), np.zeros(1, bool), np.zeros(1, bool),
+        np.zeros(1, int), np.zeros(1, bool), np.zeros(1, bool), np.arange(n), np.zeros(1, int),
     )  # fmt: skip
 
 

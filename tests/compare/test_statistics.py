@@ -9,7 +9,6 @@ import pytest
 from scipy.stats import nct
 from scipy.stats import t as student
 
-from detkit.compare.matches import match
 from detkit.compare.statistics import (
     BETTER,
     NO_DIFFERENCE,
@@ -22,6 +21,7 @@ from detkit.compare.statistics import (
     permutation_p,
     verdict,
 )
+from detkit.evaluate.matches import match
 from detkit.evaluate.options import EvaluatorOptions
 from tests.compare.simulate import Skill, make_images, train
 

@@ -210,3 +210,23 @@ def test_figures_take_nobody_s_place(checkpoint: Path, tmp_path: Path, capsys: p
     words = ["eval", str(checkpoint), "--device", "cpu", "--json", str(tmp_path / "figures.json")]
     assert main(words) == 0
     assert main(words) == 0  # its own may be replaced
+
+
+def test_a_report_with_slices(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", str(checkpoint), "postprocess.score_threshold=0", "--device", "cpu", "--report", str(tmp_path)]
+    assert main([*words, "--slice", "objects", "--json", str(tmp_path / "e.json")]) == 0
+    assert f"report: {tmp_path}/report.html" in capsys.readouterr().out
+    text = (tmp_path / "report.md").read_text()
+    content = json.loads((tmp_path / "e.json").read_text())
+    assert f"AP {100 * content['ap']:.1f}" in text
+    assert "## By objects" in text
+    assert main([*words, "--slice", "object"]) == 2
+    assert "'object' is no column of shapes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--slice", "objects"], ["--self-test", "--report", "r"]])
+def test_options_of_the_report_that_do_not_go_together(
+    checkpoint: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(checkpoint), *words, "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {words[-2] if '--self-test' in words else '--slice'}: ")

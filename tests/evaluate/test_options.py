@@ -15,6 +15,7 @@ from tests.refusals import Refuses
         {"max_detections": (1, 100, 10)},
         {"max_detections": (0, 10, 100)},
         {"area_limits": (9216.0, 1024.0)},
+        {"max_per_image": 0},
     ],
 )
 def test_bad_values_are_refused(refuses: Refuses, values: dict[str, Any]) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import html
-import json
-import re
 from importlib.resources import files
 
-from detkit.compare.errors import KINDS
 from detkit.compare.report.words import about, conclusions, equal_settings, method
+from detkit.evaluate.errors import KINDS
 from detkit.evaluate.report import METRIC_NAMES
 from detkit.utils.types import Tree
-
-SLOT = re.compile(r"@([a-z]+)@")
+from detkit.visualize.page import embedded, filled, shared_source
 
 
 def to_html(results: Tree) -> str:
@@ -32,16 +29,9 @@ def to_html(results: Tree) -> str:
         "samples": escape(str(results["sample_threshold"])),
         "about": escape(f"{about(results)}\n\n{results['config']}"),
         "footer": escape(f"Written by detkit {results['versions'].get('detkit', '')}."),
-        "css": (sources / "page.css").read_text(encoding="utf-8"),
-        "js": "".join((sources / name).read_text(encoding="utf-8") for name in ("charts.js", "page.js")),
+        "css": shared_source("report.css"),
+        "js": shared_source("charts.js") + (sources / "page.js").read_text(encoding="utf-8"),
         "json": embedded(results),
         "names": embedded({"metrics": METRIC_NAMES, "errors": KINDS}),
     }
-    # One pass, so that the name of a slot inside a value stays text.
-    return SLOT.sub(lambda m: slots.get(m[1], m[0]), (sources / "page.html").read_text(encoding="utf-8"))
-
-
-def embedded(content: Tree) -> str:
-    """JSON for a script element, without a `<` that could end it."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return filled((sources / "page.html").read_text(encoding="utf-8"), slots)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from detkit.compare.cell_folder import FINISHED
-from detkit.compare.errors import KINDS
 from detkit.compare.report.words import (
     about,
     conclusions,
@@ -21,10 +18,9 @@ from detkit.compare.report.words import (
     unfinished,
     versus_baseline,
 )
+from detkit.evaluate.errors import KINDS
+from detkit.utils.markdown import escape, fenced, table
 from detkit.utils.types import Tree
-
-SPECIAL = str.maketrans({**{sign: f"\\{sign}" for sign in "\\`*_|[]#"}, "\n": " ", "&": "&amp;", "<": "&lt;"})
-"""Characters that have a meaning in Markdown -> how they are written."""
 
 
 def to_markdown(results: Tree) -> str:
@@ -96,17 +92,3 @@ def diagnosis(results: Tree) -> list[str]:
             )
     heads = ("variant", "loss from easy background", "gradient from it", "ECE", "mean IoU", *KINDS)
     return ["## Diagnosis", table(heads, rows)] if rows else []
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [map(escape, heads), ["---"] * len(heads), *(map(escape, row) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def escape(text: object) -> str:
-    return str(text).translate(SPECIAL)
-
-
-def fenced(text: str) -> str:
-    """Text that cannot end the fence around it."""
-    return text.replace("```", "'''")

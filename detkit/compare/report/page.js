@@ -1,7 +1,5 @@
 "use strict";
 const R = JSON.parse(document.getElementById("results").textContent);
-const COLORS = ["#2b7bba", "#d1600f", "#1b9e77", "#b0539a", "#a87a05", "#4a9bd0", "#7b6bb0", "#7d7d7d"];
-const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
 const NAMES = JSON.parse(document.getElementById("names").textContent);
 const METRICS = Object.entries(NAMES.metrics);
 const off = new Set();
@@ -10,7 +8,6 @@ let order = { column: null, down: true };
 
 R.variants.forEach((v, i) => { v.color = COLORS[i % COLORS.length]; v.dash = DASHES[Math.floor(i / COLORS.length) % DASHES.length]; });
 const shown = () => R.variants.filter((v) => !off.has(v.name));
-const points = (v, digits = 1) => (isNumber(v) ? (100 * v).toFixed(digits) : "n/a");
 const signed = (v) => (isNumber(v) ? `${v < 0 ? "\u2212" : "+"}${Math.abs(100 * v).toFixed(1)}` : "n/a");
 const mean = (values) => { const good = values.filter(isNumber); return good.length ? good.reduce((a, b) => a + b, 0) / good.length : null; };
 const median = (values) => { const s = values.filter(isNumber).sort((a, b) => a - b); return s.length ? s[Math.floor(s.length / 2)] : null; };
@@ -18,7 +15,6 @@ const summary = (v, key) => (v.summary && v.summary[key]) || { mean: null, std: 
 const versus = (v, key) => (v.versus_baseline && v.versus_baseline[key]) || null;
 const cost = (v, key) => median(v.cells.map((c) => c.cost && c.cost[key]));
 const notFinished = (v) => v.cells.filter((c) => c.status !== "finished");
-const byId = (id) => document.getElementById(id);
 
 function metrics() {
   const classes = R.data.classes.map((c) => [`per_class:${c}`, `AP of ${c}`]);
@@ -132,13 +128,6 @@ function band(v, pick) {
   return { name: v.label || v.name, color: v.color, dash: v.dash, x, y: all.map(mean), low: all.map((l) => Math.min(...l)), high: all.map((l) => Math.max(...l)) };
 }
 
-function figure(parent, title, note) {
-  const box = el("figure", { class: "figure" }, parent);
-  el("h3", {}, box, title);
-  if (note) el("small", {}, box, note);
-  return box;
-}
-
 function drawCurves() {
   const container = byId("curves");
   container.replaceChildren();
@@ -216,32 +205,7 @@ function drawSamples() {
   }
 }
 
-function picture(row, sample, boxes, caption, dashed) {
-  const box = el("figure", {}, row);
-  const root = svg("svg", { viewBox: `0 0 ${sample.width} ${sample.height}`, role: "img", "aria-label": caption }, box);
-  svg("image", { href: sample.image, width: sample.width, height: sample.height }, root);
-  const pen = Math.max(sample.width, sample.height) / 160;
-  for (const b of boxes) {
-    const [x1, y1, x2, y2] = b.box;
-    const color = b.correct ? "#3fd07f" : "#ff7b3a";
-    const rect = svg("rect", { x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0), fill: "none", stroke: color, "stroke-width": pen, "stroke-dasharray": dashed && !b.correct ? `${3 * pen} ${2 * pen}` : "none" }, root);
-    svg("title", {}, rect, isNumber(b.score) ? `${b.label} ${b.score.toFixed(2)}` : b.label);
-  }
-  el("figcaption", {}, box, caption);
-}
-
 // ---- plain tables
-function table(id, heads, rows) {
-  const node = byId(id);
-  const tr = el("tr", {}, el("thead", {}, node));
-  heads.forEach((h) => el("th", { scope: "col", class: "text" }, tr, h));
-  const body = el("tbody", {}, node);
-  for (const row of rows) {
-    const line = el("tr", {}, body);
-    row.forEach(([text, kind]) => el("td", { class: `text ${kind || ""}` }, line, text));
-  }
-}
-
 function drawPlain() {
   const show = (value) => (value === null || value === undefined ? "null" : typeof value === "object" ? JSON.stringify(value) : String(value));
   const stateOf = (c) => c.ok === null ? ["? not known", "notok"] : c.ok ? ["\u2713 ok", "ok"] : c.withholds === false ? ["\u2260 differs", "notok"] : ["\u2717 NOT EQUAL", "notok"];
@@ -260,4 +224,3 @@ function draw() { drawTable(); drawForest(); drawCurves(); drawDiagnosis(); draw
 controls();
 drawPlain();
 draw();
-window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));

@@ -37,7 +37,7 @@ from detkit.data.datasets.records import (
 from detkit.data.seeding import Layout
 from detkit.structures import ClassMap
 from detkit.utils.console import nearest, plural, shorten_list
-from detkit.utils.types import Floats
+from detkit.utils.types import Floats, Scalar
 
 __all__ = ["DetectionDataset", "Problems", "Records", "RecordsBuilder", "Subset", "check_files", "named_classes"]
 log = logging.getLogger("detkit")
@@ -143,6 +143,10 @@ class DetectionDataset:
     def unread(self, indices: Sequence[int]) -> Problems:
         """What the files have of some images that no record holds, as masks, counted by kind. Reads files again."""
         return Problems()
+
+    def image_metadata(self) -> list[Mapping[str, Scalar]]:
+        """What the files say of each image beside its name and size, by column. Reads files again."""
+        return [{}] * len(self)
 
     def check_paths(self) -> None:
         """Raises ValueError that names the images which lie outside of the data's folders."""

@@ -20,6 +20,7 @@ from detkit.data.datasets.coco_file import (
     id_of,
     integer_ids,
     is_crowd,
+    not_read,
     number_of,
     object_id_of,
     read_json,
@@ -33,6 +34,7 @@ from detkit.data.datasets.problems import IN_FOLDER, MERGED, Problems
 from detkit.data.datasets.records import BadBoxes, ImageRecord
 from detkit.registry import DATASETS, PathStr
 from detkit.utils.console import plural, shorten_list
+from detkit.utils.types import Scalar
 
 
 @DATASETS.register()
@@ -98,6 +100,18 @@ class CocoDataset(DetectionDataset):
         paths = image_paths(content["images"], images, folders, Problems())
         entries = [e for e, path in zip(content["images"], paths, strict=True) if folders.real(path) in chosen]
         return count_unread({**content, "images": entries})
+
+    def image_metadata(self) -> list[Mapping[str, Scalar]]:
+        """The other keys of each entry of `images` whose values are numbers, texts or truth values."""
+        entries = read_json(self.files[0])["images"]
+        ids = integer_ids([id_of(image) for image in entries], "image", Problems())
+        columns = {ids[id_of(image)]: extra_columns(image) for image in reversed(entries)}
+        return [columns.get(image_id, {}) for image_id in self.records.image_ids.tolist()]
+
+
+def extra_columns(image: Entry) -> dict[str, Scalar]:
+    """What an entry of `images` says that detkit does not read, lists and objects left out."""
+    return {k: v for k, v in image.items() if not_read("images", k, v) and isinstance(v, (str, int, float, bool))}
 
 
 def image_paths(entries: list[Entry], images: str, folders: Folders, problems: Problems) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,9 +18,8 @@ from detkit.data.doctor.subject import Split, Subject
 from detkit.utils.console import bar_stream, plural, printable
 from detkit.utils.cores import usable_cores
 from detkit.version import __version__
-from detkit.visualize.page import write_marked_html
+from detkit.visualize.page import filled, write_marked_html
 
-SLOT = re.compile(r"@([a-z]+)@")
 LISTED = 1000
 """Cases of a kind that are listed in words below those with a picture."""
 
@@ -52,8 +50,7 @@ def to_html(subject: Subject, findings: Findings, notes: Sequence[str] = (), tab
         "footer": escape(f"Written by detkit {__version__}."),
         "css": (sources / "page.css").read_text(encoding="utf-8"),
     }
-    # One pass, so that the name of a slot inside a value stays text.
-    return SLOT.sub(lambda m: slots.get(m[1], m[0]), (sources / "page.html").read_text(encoding="utf-8"))
+    return filled((sources / "page.html").read_text(encoding="utf-8"), slots)
 
 
 def write_page(

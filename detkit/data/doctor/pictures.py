@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
@@ -14,6 +12,7 @@ from detkit.data.doctor.subject import Subject
 from detkit.utils.console import printable
 from detkit.visualize.colors import MUTED, PAPER, Color
 from detkit.visualize.fonts import Font, find_font
+from detkit.visualize.page import jpeg_uri
 
 SIDE = 420
 """Pixels of the longer side of a picture."""
@@ -33,9 +32,7 @@ def data_uri(picture: Picture, subject: Subject) -> str | None:
         image = load(picture, subject)
     except (ValueError, OSError):
         return None
-    buffer = io.BytesIO()
-    draw(image, picture.marks).save(buffer, format="JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_uri(draw(image, picture.marks), quality=82)
 
 
 def load(picture: Picture, subject: Subject) -> Image.Image:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detkit.compare.matches import THRESHOLDS, ClassMatches, Matches
 from detkit.evaluate.arrays import AREAS
+from detkit.evaluate.matches import THRESHOLDS, ClassMatches, Matches
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 CHUNK = 1 << 24

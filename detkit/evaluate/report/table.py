@@ -11,6 +11,8 @@ METRIC_NAMES = {
     "ap_small": "AP small", "ap_medium": "AP medium", "ap_large": "AP large",
 }  # fmt: skip
 """Metric -> how tables call it."""
+VOC_NAMES = {"ap_voc07": "VOC07", "ap_voc12": "VOC12"}
+"""The same, of those that `evaluator.voc` adds."""
 
 
 def to_json(result: CocoResult) -> Tree:
@@ -27,13 +29,14 @@ def to_json(result: CocoResult) -> Tree:
 
 def format_table(result: CocoResult) -> str:
     """The COCO figures, then one line a class, then why a figure is missing."""
+    names = metric_names(result)
     rows = [
-        [name, str(result.num_objects[name]["all"]), *(figure(values[key]) for key in METRIC_NAMES)]
+        [name, str(result.num_objects[name]["all"]), *(figure(values[key]) for key in names)]
         for name, values in result.per_class.items()
     ]
     total = sum(counts["all"] for counts in result.num_objects.values())
-    mean = ["all classes", str(total), *(figure(result.metrics[key]) for key in METRIC_NAMES)]
-    head = ["class", "objects", *METRIC_NAMES.values()]
+    mean = ["all classes", str(total), *(figure(result.metrics[key]) for key in names)]
+    head = ["class", "objects", *names.values()]
     widths = [max(len(row[c]) for row in (head, mean, *rows)) for c in range(len(head))]
 
     def line(cells: list[str]) -> str:
@@ -48,6 +51,11 @@ def format_table(result: CocoResult) -> str:
         recall, *_reasons(result),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def metric_names(result: CocoResult) -> dict[str, str]:
+    """The metrics that tables of a result have, with their names there."""
+    return METRIC_NAMES | {key: name for key, name in VOC_NAMES.items() if key in result.metrics}
 
 
 def figure(value: float | None) -> str:

@@ -1,8 +1,11 @@
 "use strict";
-// Small charts in SVG. Text goes in as text nodes only, so no name can become markup.
+// What every report draws: small charts in SVG, pictures with boxes, tables. Text goes in as text nodes only, so no name can become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 520, HEIGHT = 300, LEFT = 54, RIGHT = 12, TOP = 10, BOTTOM = 42;
+
+const COLORS = ["#2b7bba", "#d1600f", "#1b9e77", "#b0539a", "#a87a05", "#4a9bd0", "#7b6bb0", "#7d7d7d"];
+const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
 
 const el = (tag, ...rest) => build(document.createElement(tag), ...rest);
 const svg = (tag, ...rest) => build(document.createElementNS(SVG, tag), ...rest);
@@ -14,7 +17,10 @@ function build(node, attributes, parent, text) {
   return node;
 }
 
+const byId = (id) => document.getElementById(id);
 const isNumber = (v) => typeof v === "number" && Number.isFinite(v);
+
+const points = (v, digits = 1) => (isNumber(v) ? (100 * v).toFixed(digits) : "n/a");
 
 function short(v) {
   if (!isNumber(v)) return "n/a";
@@ -157,6 +163,39 @@ function label(root, name, x, y) {
   svg("title", {}, svg("text", { x, y, "text-anchor": "end", class: "strong" }, root, cut), name);
 }
 
+// rows: [{name, color, parts: [number]}]: a bar each, with its number behind it.
+function plainBars(figure, rows, options) {
+  const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${26 * rows.length + 8}`, role: "img", "aria-label": options.title }, figure);
+  const left = 150, scale = (WIDTH - left - 60) / (options.most || 1);
+  rows.forEach((row, i) => {
+    const y = 6 + 26 * i, length = row.parts[0] * scale;
+    label(root, row.name, left - 6, y + 14);
+    svg("rect", { x: left, y, width: length, height: 19, fill: row.color }, root);
+    svg("text", { x: left + length + 6, y: y + 14 }, root, short(row.parts[0]));
+  });
+}
+
+// names: of the groups, from left to right. series: [{name, color, values}], a column each in every group.
+function columns(figure, names, series, options) {
+  const most = Math.max(...series.flatMap((s) => s.values), 1), every = Math.ceil(names.length / 10);
+  const { root, sx, sy } = frame(figure, { ...options, x: [0, names.length], y: [0, most], xTicks: [] });
+  const width = (sx(1) - sx(0)) * 0.86 / series.length;
+  names.forEach((name, i) => {
+    if (i % every === 0) svg("text", { x: sx(i + 0.5), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, root, name);
+    series.forEach((s, k) => {
+      const bar = svg("rect", { x: sx(i + 0.07) + k * width, y: sy(s.values[i]), width, height: sy(0) - sy(s.values[i]), fill: s.color }, root);
+      svg("title", {}, bar, `${name}: ${s.values[i]} ${s.name}`);
+    });
+  });
+  if (series.length < 2) return;
+  const list = el("ul", { class: "legend" }, figure);
+  for (const s of series) {
+    const item = el("li", {}, list);
+    el("span", { style: `color:${s.color}` }, item, "\u25A0");
+    item.append(s.name);
+  }
+}
+
 // rows: [{name, color, value, low, high, dots, verdict}]: differences with their intervals around a zero line.
 function forest(figure, rows, options) {
   const height = 30 * rows.length + 50, left = 150;
@@ -178,3 +217,44 @@ function forest(figure, rows, options) {
   });
   svg("text", { x: (left + WIDTH) / 2, y: height - 6, "text-anchor": "middle" }, root, options.xLabel);
 }
+
+function figure(parent, title, note) {
+  const box = el("figure", { class: "figure" }, parent);
+  el("h3", {}, box, title);
+  if (note) el("small", {}, box, note);
+  return box;
+}
+
+// An image with boxes on it: [{box, label, score, correct}].
+function picture(row, sample, boxes, caption, dashed, names) {
+  const box = el("figure", {}, row);
+  const root = svg("svg", { viewBox: `0 0 ${sample.width} ${sample.height}`, role: "img", "aria-label": caption }, box);
+  svg("image", { href: sample.image, width: sample.width, height: sample.height }, root);
+  const pen = Math.max(sample.width, sample.height) / 160, tags = [];
+  for (const b of boxes) {
+    const [x1, y1, x2, y2] = b.box, text = isNumber(b.score) ? `${b.label} ${b.score.toFixed(2)}` : b.label;
+    const color = b.correct ? "#3fd07f" : "#ff7b3a";
+    const rect = svg("rect", { x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0), fill: "none", stroke: color, "stroke-width": pen, "stroke-dasharray": dashed && !b.correct ? `${3 * pen} ${2 * pen}` : "none" }, root);
+    svg("title", {}, rect, text);
+    if (names && boxes.length <= 12) tags.push([x1, y1, text]);
+  }
+  for (const [x, y, text] of tags) {
+    const size = 7 * pen, left = Math.min(Math.max(x, 2), Math.max(sample.width - 0.6 * size * text.length, 2));
+    svg("text", { x: left, y: Math.min(Math.max(y - pen, size), sample.height - 3), class: "tag", style: `font-size:${size}px` }, root, text);
+  }
+  el("figcaption", {}, box, caption);
+}
+
+// rows: [[text, class of the cell]].
+function table(id, heads, rows) {
+  const node = byId(id);
+  const tr = el("tr", {}, el("thead", {}, node));
+  heads.forEach((h) => el("th", { scope: "col", class: "text" }, tr, h));
+  const body = el("tbody", {}, node);
+  for (const row of rows) {
+    const line = el("tr", {}, body);
+    row.forEach(([text, kind]) => el("td", { class: `text ${kind || ""}` }, line, text));
+  }
+}
+
+window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from detkit import boxes as box_ops
-from detkit.compare.bootstrap import precision_at_recalls
 from detkit.evaluate.arrays import GroundTruth, Shard
+from detkit.evaluate.bootstrap import precision_at_recalls
 from detkit.utils.types import Bools, Floats, Ints
 
 CORRECT, IGNORED = "correct", "ignored"
@@ -41,7 +41,7 @@ class Judged:
     kind: (N,) str, CORRECT, IGNORED or one of `KINDS`. object: (N,) the matched object or, for classification and
     localisation, the one it should have matched; -1 for none. iou: (N,) with that object. scores, labels: (N,).
     truth_labels: (M,), without ignore regions. matched: (M,) bool, has a correct detection. touched: (M,) bool, has a
-    detection of the first two kinds or a correct one.
+    detection of the first two kinds or a correct one. rows: (N,) of the detections. objects: (M,) rows of the truth.
     """
 
     kind: NDArray[np.str_]
@@ -52,6 +52,8 @@ class Judged:
     truth_labels: Ints
     matched: Bools
     touched: Bools
+    rows: Ints
+    objects: Ints
 
 
 def judge(truth: GroundTruth, detections: Shard, *, most: int = 100) -> Judged:
@@ -70,22 +72,28 @@ def judge(truth: GroundTruth, detections: Shard, *, most: int = 100) -> Judged:
             _judge_image(
                 detections.boxes[rows], detections.scores[rows].astype(np.float64), detections.labels[rows],
                 truth.boxes[of_image], truth.labels[of_image], ignored[of_image], number[of_image], most,
+                int(starts[n]),
             )
         )  # fmt: skip
-    columns = [np.concatenate(column) for column in zip(*images, strict=True)] if images else [np.zeros(0)] * 5
+    columns = [np.concatenate(column) for column in zip(*images, strict=True)] if images else [np.zeros(0)] * 6
     kind, iou, scores = columns[0].astype(np.str_), columns[2], columns[3]
-    object_, labels = columns[1].astype(np.int64), columns[4].astype(np.int64)
+    object_, labels, kept = (columns[n].astype(np.int64) for n in (1, 4, 5))
     matched, touched = np.zeros(objects.sum(), bool), np.zeros(objects.sum(), bool)
     matched[object_[kind == CORRECT]] = True
     touched[object_[np.isin(kind, ABOUT_AN_OBJECT)]] = True
-    return Judged(kind, object_, iou, scores, labels, truth.labels[objects], matched, touched)
+    return Judged(
+        kind, object_, iou, scores, labels, truth.labels[objects], matched, touched, kept, np.flatnonzero(objects)
+    )
 
 
 def _judge_image(
     boxes: Boxes, scores: Floats, labels: Ints, true_boxes: Boxes, true_labels: Ints, ignored: Bools, number: Ints,
-    most: int,
-) -> tuple[NDArray[np.str_], Ints, Floats, Floats, Ints]:  # fmt: skip
-    """The first five fields of `Judged` for one image. number: of each object, among those of all images."""
+    most: int, first: int,
+) -> tuple[NDArray[np.str_], Ints, Floats, Floats, Ints, Ints]:  # fmt: skip
+    """The first five fields of `Judged` for one image, and its `rows`.
+
+    number: of each object, among those of all images. first: row of the image's first detection.
+    """
     order = np.argsort(-scores, kind="stable")
     order = order[_rank_in_class(labels[order]) < most]
     boxes, scores, labels = boxes[order], scores[order], labels[order]
@@ -107,7 +115,7 @@ def _judge_image(
             kinds[d], best = _wrong(iou[d], same_class)
         if best >= 0:
             objects[d], overlap[d] = number[best], iou[d, best]
-    return kinds, objects, overlap, scores, labels
+    return kinds, objects, overlap, scores, labels, first + order
 
 
 def _wrong(iou: Floats, same_class: Bools) -> tuple[str, int]:

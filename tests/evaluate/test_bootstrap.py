@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detkit.compare.bootstrap import average_precision, resample
-from detkit.compare.matches import load_matches, match, save_matches
 from detkit.evaluate.arrays import GroundTruth, Shard
+from detkit.evaluate.bootstrap import average_precision, resample
 from detkit.evaluate.coco import CocoEvaluator, CocoResult
+from detkit.evaluate.matches import load_matches, match, save_matches
 from detkit.evaluate.options import EvaluatorOptions
 from detkit.structures import ClassMap
 from tests.compare.simulate import Skill, make_images, train
@@ -140,7 +140,7 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     found = found._replace(scores=np.round(found.scores * 4).astype(np.float32) / 4)  # type: ignore[arg-type]
     kept, weights = match(truth, found, 3, OPTIONS), resample(10, 20)
     whole = average_precision(kept, weights, CLASSES.names)
-    monkeypatch.setattr("detkit.compare.bootstrap.CHUNK", 64)
+    monkeypatch.setattr("detkit.evaluate.bootstrap.CHUNK", 64)
     assert np.array_equal(whole["ap"], average_precision(kept, weights, CLASSES.names)["ap"])
 
 

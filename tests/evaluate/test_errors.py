@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from detkit.compare.errors import CORRECT, IGNORED, KINDS, Judged, ap50, cost_of_errors, count_errors, judge
 from detkit.evaluate.arrays import GroundTruth
 from detkit.evaluate.coco import CocoEvaluator
+from detkit.evaluate.errors import CORRECT, IGNORED, KINDS, Judged, ap50, cost_of_errors, count_errors, judge
 from detkit.structures import ClassMap, Detections
 
 CLASSES = ClassMap(("a", "b"), (0, 1))
