@@ -102,7 +102,8 @@ def predictor_of(args: argparse.Namespace) -> Predictor:
     from detkit.config.find import configs_named
     from detkit.data.build import build_dataset
     from detkit.detectors.build import build_detector
-    from detkit.predict.predictor import Predictor, resolve_device
+    from detkit.predict.detector import resolve_device
+    from detkit.predict.predictor import Predictor
 
     source = Path(args.source)
     if source.suffix not in (".yaml", ".yml") and (source.exists() or not configs_named(args.source)):

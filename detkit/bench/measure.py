@@ -40,7 +40,7 @@ class Bench:
     def prepared(self, images: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
         """The batch on the device, sizes inside its padding, and those of the images on disk."""
         tensors = [transform_image(self.predictor.transforms, image) for image in images]
-        batch, sizes = collate_images(tensors, self.predictor.size_divisor)
+        batch, sizes = collate_images(tensors, self.predictor.backend.rules.size_divisor)
         return batch.to(self.predictor.device), sizes, torch.tensor([(image.height, image.width) for image in images])
 
     def run(self, runner: Runner, steps: int, warmup: int) -> Tree:
