@@ -80,9 +80,10 @@ def train(name: str, args: argparse.Namespace) -> dict[str, Any] | None:
             )
             return None
     result = json.loads((output / "result.json").read_text(encoding="utf-8"))
-    row = {key: result[key] for key in ("ap", "ap50", "ap75", "parameters", "train_seconds") if key in result}
+    row = {key: result[key] for key in ("ap", "ap50", "ap75", "train_seconds") if key in result}
     print(f"{name:13} AP {row['ap']:.3f}  AP50 {row['ap50']:.3f}", file=sys.stderr, flush=True)
-    return {"name": name, "command": " ".join(["detkit", *words]), **row}
+    public = command(name, args.data, args.weights and Path(args.weights).name)  # without this machine's folders
+    return {"name": name, "command": " ".join(["detkit", *public]), **row}
 
 
 def main() -> None:

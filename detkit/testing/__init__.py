@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from detkit.testing.data import check_dataset, check_transform
     from detkit.testing.features import check_anchor_generator, check_backbone, check_head, check_neck
     from detkit.testing.hooks import check_hook, check_logger
+    from detkit.testing.joint import check_joint_loss
     from detkit.testing.losses import check_box_loss, check_class_loss, check_normalizer
     from detkit.testing.matching import check_assigner, check_coder, check_nms
     from detkit.testing.terms import check_auxiliary_loss, check_box_weight, check_quality_loss
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTRACTS", "Check", "Contract", "ContractError", "Report", "Result", "check_anchor_generator",
     "check_assigner", "check_auxiliary_loss", "check_backbone", "check_box_loss", "check_box_weight",
-    "check_class_loss", "check_coder", "check_dataset", "check_head", "check_hook", "check_logger", "check_neck",
-    "check_nms", "check_normalizer", "check_quality_loss", "check_transform",
+    "check_class_loss", "check_coder", "check_dataset", "check_head", "check_hook", "check_joint_loss", "check_logger",
+    "check_neck", "check_nms", "check_normalizer", "check_quality_loss", "check_transform",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        for file in ("features", "matching", "losses", "terms", "data", "hooks", "contract"):
+        for file in ("features", "matching", "losses", "joint", "terms", "data", "hooks", "contract"):
             module = import_module(f"{__name__}.{file}")
             if hasattr(module, name):
                 return getattr(module, name)

@@ -6,6 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+JOINT = "joint_losses"
+"""The contract of class losses that are joint ones (`JointLoss`): they have no registry of their own."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("registry", help="backbones, necks, class_losses, ...")
@@ -32,13 +35,14 @@ def run(args: argparse.Namespace) -> int:
             f"Known: {', '.join(CONTRACTS)}"
         )
     contract = CONTRACTS[args.registry]
+    name = "class_losses" if args.registry == JOINT else args.registry
     if args.list:
         width = max(len(c.name) for c in contract.checks)
         print("\n".join(f"  {c.name:{width}}  {c.why}" for c in contract.checks))
         return 0
     if args.part is None:
         raise ValueError(f"missing the name of a part of {args.registry}; --list shows the checks")
-    registry = next(r for r in REGISTRIES if r.name == args.registry)
+    registry = next(r for r in REGISTRIES if r.name == name)
     node = {"type": args.part, **{".".join(keys): value for keys, value in map(parse_override, args.values)}}
 
     def factory(**derived: object) -> object:
@@ -48,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     with capture_output() as printed:
         for entry in args.imports:
             import_entry(entry, Path.cwd(), "--import")
-        registry.get(args.part)
+        if getattr(registry.get(args.part), "joint", False):
+            contract = CONTRACTS[JOINT]
         contract.subject(factory).build()  # a wrong argument is not a broken check
         report = contract(factory, check_all=True)
     print(report, flush=True)

@@ -20,6 +20,7 @@ from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.registry import CLASS_LOSSES
 from detkit.structures import Predictions, Targets
+from detkit.testing import check_joint_loss
 from detkit.train.run import train
 from tests.family import reference as ref
 from tests.family.test_anchor_models import RETINANET
@@ -35,6 +36,10 @@ def built() -> tuple[ref.Reference, DenseDetector, Predictions]:
     detector = ref.detector_like(str(FOLDER / "r50_fpn.yaml"), model, RETINANET)
     with torch.no_grad():
         return model, detector, ref.predict(detector)
+
+
+def test_the_loss_keeps_its_contract() -> None:
+    check_joint_loss(CLASS_LOSSES.get("FreeAnchorLoss"))
 
 
 def test_outputs_and_detections_are_mmdetections() -> None:

@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from detkit.anchors.grid import OctaveAnchors
 from detkit.assigners.max_iou import MaxIoUAssigner
 from detkit.backbones.base import Backbone
+from detkit.boxes import pairwise_iou
+from detkit.coders.base import BoxCoder
 from detkit.coders.delta import DeltaCoder
 from detkit.data.datasets.shapes import ShapesDataset
 from detkit.data.transforms.geometry import RandomHorizontalFlip
@@ -20,14 +23,16 @@ from detkit.heads.shared_tower import SharedTowerHead
 from detkit.hooks.base import Hook, StepReport, Training
 from detkit.loggers.base import LoggedRun, Logger
 from detkit.losses.auxiliary import DistributionFocalLoss
+from detkit.losses.base import JointLoss, Normalizer
 from detkit.losses.box_weights import CenternessWeight
 from detkit.losses.focal import SigmoidFocalLoss
 from detkit.losses.l1 import L1Loss
 from detkit.losses.normalizers import PositiveCount
 from detkit.losses.quality import CenternessLoss
+from detkit.losses.sigmoid import SigmoidLoss
 from detkit.necks.base import Neck
 from detkit.nms.methods import HardNMS
-from detkit.structures import Batch, FeatureShape
+from detkit.structures import Batch, FeatureShape, Losses, Predictions, Targets
 from detkit.testing.modules import mapped
 from detkit.utils.types import Tree
 
@@ -99,6 +104,27 @@ class Keeps(Logger):
         self.path.write_text(self.path.read_text() + f"{step} {dict(values)}\n")
 
 
+class Joint(JointLoss, SigmoidLoss):
+    """Cross-entropy of anchors that overlap an object, and the difference of their deltas."""
+
+    def divisors(self) -> Mapping[str, Normalizer]:
+        return {"objects": PositiveCount()}
+
+    def joint_losses(self, pred: Predictions, targets: list[Targets], coder: BoxCoder) -> Losses:
+        classes = boxes = pred.deltas[:, :0].sum()
+        for image, target in enumerate(targets):
+            logits, wanted = pred.logits[image].float(), torch.zeros_like(pred.logits[image])
+            if len(target.labels):
+                overlap, match = pairwise_iou(pred.anchors, target.boxes).max(dim=1)
+                rows = (overlap > 0.2).nonzero()[:, 0]
+                wanted[rows, target.labels[match[rows]]] = 1.0
+                encoded = coder.columns(coder.encode(target.boxes[match[rows]], pred.anchors[rows]))
+                boxes = boxes + (pred.deltas[image, rows].float() - encoded).abs().sum()
+            classes = classes + F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+        objects = pred.anchors.new_tensor(float(sum(len(t.labels) for t in targets)))
+        return Losses({"classes": classes, "boxes": boxes}, {"objects": objects})
+
+
 SOUND: dict[str, Any] = {
     "backbones": Net,
     "necks": Lateral,
@@ -112,6 +138,7 @@ SOUND: dict[str, Any] = {
     "box_weights": CenternessWeight,
     "quality_losses": CenternessLoss,
     "auxiliary_losses": DistributionFocalLoss,
+    "joint_losses": Joint,
     "nms": HardNMS,
     "datasets": FewShapes,
     "transforms": RandomHorizontalFlip,
