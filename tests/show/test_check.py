@@ -10,7 +10,6 @@ import pytest
 
 from detkit.cli import main
 from detkit.data.datasets.auto import find_data
-from tests.compare.test_report import CHROMIUM
 from tests.data.doctor.planted import Planted
 from tests.refusals import Refuses
 
@@ -127,18 +126,16 @@ def test_a_config_has_a_table_of_each_class_at_the_networks_size(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_fits_a_screen(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], width: int) -> None:
+def test_the_page_fits_a_screen(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], browser: Any, width: int
+) -> None:
     check(capsys, data, "--html", tmp_path / "page.html")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto((tmp_path / "page.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-        assert errors == []
-        browser.close()
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    assert errors == []
+    page.close()

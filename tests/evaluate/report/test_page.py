@@ -14,7 +14,6 @@ from detkit.evaluate.report import check_report_folder, write_report
 from detkit.evaluate.report.html import to_html
 from detkit.evaluate.report.markdown import to_markdown
 from detkit.utils.types import Tree
-from tests.compare.test_report import CHROMIUM
 from tests.evaluate.report.made import Found, Made
 from tests.refusals import Refuses
 
@@ -50,17 +49,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Tre
     for name, content in contents.items():
         write_report(content, root / "out" / name)
     return {name: (root / "out" / name, content) for name, content in contents.items()}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

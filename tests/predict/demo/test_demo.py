@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import socket
 import struct
 import sys
@@ -29,7 +28,6 @@ from tests.refusals import Refuses
 
 httpx: Any = pytest.importorskip("httpx")
 uvicorn: Any = pytest.importorskip("uvicorn")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 LIMITS = demo.Limits(megabytes=0.7, megapixels=0.25)
 NASTY = "<b>red</b>\"'&</script>"
 
@@ -197,17 +195,6 @@ def test_the_page_needs_nothing_beside_it_and_holds_no_markup_of_names(server: s
     assert "https://" not in answer.text
     assert "<b>red" not in answer.text
     assert answer.text.count("</script>") == 2
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
