@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -19,15 +19,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 @contextmanager
 def computing_in(precision: str, device: torch.device) -> Iterator[None]:
     """The context of a network's forward pass: autocast, unless `precision` is fp32."""
-    if precision == "fp32":
+    pads = device.type == "cpu" and precision == "bf16"
+    lower = torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
+    with lower, PadBefore() if pads else nullcontext():
         yield
-        return
-    with torch.autocast(device.type, DTYPES[precision]):
-        if device.type == "cpu" and precision == "bf16":
-            with PadBefore():
-                yield
-        else:
-            yield
 
 
 class PadBefore(TorchFunctionMode):
