@@ -20,13 +20,9 @@ from detkit.data.loader import build_eval_loader
 from detkit.detectors.build import build_detector
 from detkit.detectors.dense import DenseDetector
 from detkit.distributed.process_info import find_process_info
-from detkit.evaluate.arrays import Shard
 from detkit.evaluate.coco import CocoResult
-from detkit.evaluate.loop import evaluate as run_evaluation
-from detkit.evaluate.report import check_report_folder, write_report
-from detkit.evaluate.report.findings import Evaluated
-from detkit.evaluate.report.findings import find as find_results
-from detkit.evaluate.report.slices import chosen_columns
+from detkit.evaluate.report import check_report_folder
+from detkit.evaluate.reported import evaluate_and_report
 from detkit.predict.detector import config_of
 from detkit.predict.predictor import Predictor
 from detkit.predict.views import Views
@@ -177,16 +173,16 @@ def evaluate(
     data = dataset_of(predictor, classes, dataset)
     loader = build_eval_loader(data, predictor.transforms, predictor.config.options("data.loader"))
     options = predictor.config.options("evaluator")
-    columns = chosen_columns(data, slices)
-    collected: list[Shard] = []
-    result = run_evaluation(
-        predictor.detector, data, loader, options, progress=progress, on_detections=collected.append
+    return evaluate_and_report(
+        predictor.detector,
+        data,
+        loader,
+        options,
+        report=report,
+        slices=slices,
+        title=title_of(model),
+        progress=progress,
     )
-    if report is not None:
-        write_report(
-            find_results(Evaluated(result, data, collected[0], options), title_of(model), columns), os.fspath(report)
-        )
-    return result
 
 
 def title_of(model: DenseDetector | Predictor | Run | PathLike) -> str:

@@ -86,10 +86,7 @@ def run(args: argparse.Namespace) -> int:
 def measure_detector(args: argparse.Namespace) -> CocoResult:
     """Evaluates the detector of a checkpoint on its config's `data.val`, overrides applied."""
     from detkit.evaluate.engines import coco_results
-    from detkit.evaluate.loop import evaluate
-    from detkit.evaluate.report import write_report
-    from detkit.evaluate.report.findings import Evaluated, find
-    from detkit.evaluate.report.slices import chosen_columns
+    from detkit.evaluate.reported import evaluate_and_report
     from detkit.predict.detector import load_detector
 
     if args.detections is not None:
@@ -99,24 +96,15 @@ def measure_detector(args: argparse.Namespace) -> CocoResult:
         )
     detector, config, classes = load_detector(args.checkpoint, device=args.device, overrides=args.overrides)
     dataset, loader = validation_data(config, classes)
-    options = config.options("evaluator")
-    columns = chosen_columns(dataset, args.slice)
-    collected: list[Shard] = []
 
     def write(detections: Shard) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(coco_results(detections, dataset.classes)) + "\n", ledger=Ledger(file.parent))
 
-    def keep(detections: Shard) -> None:
-        collected.append(detections)
-        if args.detections is not None:
-            write(detections)
-
-    result = evaluate(detector, dataset, loader, options, on_detections=keep)
-    if args.report is not None:
-        title = f"Evaluation of {args.checkpoint}"
-        write_report(find(Evaluated(result, dataset, collected[0], options), title, columns), args.report)
-    return result
+    return evaluate_and_report(
+        detector, dataset, loader, config.options("evaluator"), report=args.report, slices=args.slice,
+        title=f"Evaluation of {args.checkpoint}", on_detections=None if args.detections is None else write,
+    )  # fmt: skip
 
 
 def measure_ground_truth(args: argparse.Namespace) -> SelfTest:
